@@ -1,0 +1,180 @@
+"""Settings of each stage: frozen, validated, every mistake reported at once; the defaults are the papers'.
+
+A recipe (recipes/*.yaml) says what differs. A value that can be derived is not a setting.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from staf.errors import ConfigError, MissingData
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def digest(self) -> str:
+        """Ten hexadecimal digits that name these settings."""
+        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()[:10]
+
+
+class ExpertSettings(Settings):
+    """Stage I: one expert by AdaLoRA (section 4.2.2)."""
+
+    initial_rank: int = Field(12, ge=1)
+    """rank of every matrix at the start"""
+    target_rank: int = Field(4, ge=0)
+    """average rank at the end"""
+    scale: float = Field(1.0, gt=0)
+    """factor of every delta; PEFT's alpha / initial rank"""
+    orthogonality: float = Field(0.5, ge=0)
+    """gamma of Eq. A.1"""
+    warmup_steps: int = Field(200, ge=0)
+    """t_0: steps before the first rank is cut"""
+    final_steps: int = Field(1000, ge=0)
+    """t_1: steps at the end with the last ranks"""
+    epochs: int = Field(10, ge=1)
+    """passes over the examples; `steps` overrides it"""
+    steps: int | None = Field(None, ge=1)
+    """optimiser steps in all"""
+    batch_size: int = Field(16, ge=1)
+    """examples a step"""
+    learning_rate: float = Field(1e-3, gt=0)
+    """AdamW's rate after its warm-up; it falls linearly to 0"""
+    dropout: float = Field(0.1, ge=0, lt=1)
+    """rate on the rank activations"""
+    importance: Literal["raw", "smoothed"] = "smoothed"
+    """raw is A.6 as printed; smoothed is the AdaLoRA paper's"""
+    beta1: float = Field(0.85, ge=0, lt=1)
+    """smoothing of the sensitivity"""
+    beta2: float = Field(0.85, ge=0, lt=1)
+    """smoothing of its uncertainty"""
+    max_tokens: int = Field(512, ge=16)
+    """tokens of one example, answer included"""
+    checkpoint_steps: int = Field(50, ge=1)
+    """steps between two checkpoints"""
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _ranks_fall(self) -> ExpertSettings:
+        if self.target_rank > self.initial_rank:
+            raise ValueError(f"target_rank = {self.target_rank} must not be above initial_rank = {self.initial_rank}")
+        return self
+
+
+class RouterSettings(Settings):
+    """Stage II: one router (section 3.3)."""
+
+    method: Literal["gradient", "cma"] = "gradient"
+    """normal or few-shot setting"""
+    granularity: Literal["task", "layer", "matrix"] = "task"
+    """one row of weights per task, per layer or per matrix"""
+    temperature: float = Field(1.0, gt=0)
+    """tau of Eq. 3"""
+    null_expert: bool = False
+    """slot 0 for the untouched base (SA-MDKIF, Eq. 3)"""
+    learned_scale: bool = False
+    """one learned factor beside the softmax; not in the papers"""
+    penalty: Literal["weights", "alpha"] = "weights"
+    """Eq. 7, or SA-MDKIF's Eq. 6"""
+    penalty_strength: float = Field(0.05, ge=0)
+    """gamma_1 of Eq. 6"""
+    initial_deviation: float = Field(0.01, ge=0)
+    """standard deviation of the random start of A and b"""
+    shots: int | None = Field(None, ge=1)
+    """adaptation examples drawn; None takes all"""
+    max_tokens: int = Field(512, ge=16)
+    """tokens of one example, answer included"""
+    seed: int = Field(0, ge=0)
+
+    learning_rate: float = Field(0.05, gt=0)
+    """gradient: Adam's rate on A, b and the scale"""
+    epochs: int = Field(5, ge=1)
+    """gradient: passes over the adaptation examples"""
+    batch_size: int = Field(16, ge=1)
+    """gradient: examples a step"""
+    validation_share: float = Field(0.2, ge=0, lt=1)
+    """gradient: part of the adaptation examples that picks the best epoch"""
+
+    evaluations: int = Field(200, ge=2)
+    """cma: candidates tried in all"""
+    population: int | None = Field(None, ge=2)
+    """cma: candidates a generation; None takes 4 + 3 ln n"""
+    deviation: float = Field(1.0, gt=0)
+    """cma: the first step size"""
+
+
+class EvaluationSettings(Settings):
+    """Scoring and its statistics."""
+
+    length_normalised: bool = True
+    """a label's log-likelihood divided by its tokens"""
+    max_tokens: int = Field(512, ge=16)
+    """tokens of a prompt with its longest answer"""
+    token_budget: int = Field(4096, ge=64)
+    """places in one batch"""
+    limit: int | None = Field(None, ge=1)
+    """at most so many test examples; None takes all"""
+    resamples: int = Field(2000, ge=100)
+    """bootstrap resamples behind the 95 % intervals"""
+
+
+AnySettings = TypeVar("AnySettings", bound=BaseModel)
+
+
+def parse(kind: type[AnySettings], values: dict[str, Any], where: str) -> AnySettings:
+    """Settings from plain values.
+
+    Raises:
+        ConfigError: naming every unknown key, wrong value and contradiction at once.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        problems = [_sentence(kind, dict(item)) for item in error.errors()]
+        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+        raise ConfigError(f"settings in {where}: {count}.\n  " + "\n  ".join(problems)) from error
+
+
+def _sentence(kind: type[BaseModel], item: dict[str, Any]) -> str:
+    import difflib
+
+    name = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(name.rpartition(".")[2], _all_fields(kind), n=1)
+        return f"{name} is not a setting" + (f"; did you mean '{near[0]}'?" if near else ".")
+    message = item["msg"].removeprefix("Value error, ")
+    return f"{name} = {item['input']!r}: {message}." if name else f"{message}."
+
+
+def _all_fields(kind: type[BaseModel]) -> list[str]:
+    names = list(kind.model_fields)
+    for field in kind.model_fields.values():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            names += _all_fields(field.annotation)
+    return names
+
+
+def load_recipe(kind: type[AnySettings], path: Path) -> AnySettings:
+    """Settings from a YAML file.
+
+    Raises:
+        MissingData: there is no such file. ConfigError: it is not YAML, or its settings are wrong.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise MissingData(f"no recipe {path}. Check the path; the recipes that come with staf are in its recipes folder.") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds no settings: a mapping of names to values was expected.")
+    return parse(kind, values, str(path))

@@ -1,0 +1,1 @@
+"""From corpora to examples in the unified instruction format."""

@@ -1,0 +1,43 @@
+"""What all readers share on the side of wording: the phrasing of a query, its options and their order.
+
+Each draw depends on the id of the example alone, so that an example reads the same on every machine, and adding one
+changes no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from staf.data.example import normalise
+from staf.data.splits import dice
+
+YES_NO = ("yes", "no")
+
+SYNONYMY_QUERIES = (
+    "Do the two terms mean the same? Answer yes or no.",
+    "Are the two terms synonyms? Answer yes or no.",
+    "Is this the same concept under two names, yes or no?",
+)
+
+
+def phrasing(example_id: str, templates: Sequence[str], options: Sequence[str] = ()) -> str:
+    """One of the templates, with the options in its place `{options}`, parted by '; '."""
+    return dice(f"phrasing:{example_id}").choice(templates).replace("{options}", "; ".join(options))
+
+
+def shuffled(example_id: str, options: Iterable[str]) -> tuple[str, ...]:
+    """The options in an order that tells nothing of the answer."""
+    mixed = list(options)
+    dice(f"order:{example_id}").shuffle(mixed)
+    return tuple(mixed)
+
+
+def draw(key: str, candidates: Iterable[str], count: int) -> list[str]:
+    """Up to `count` different candidates, drawn by `key`; the candidates' order must be fixed."""
+    distinct = list(dict.fromkeys(candidates))
+    return dice(f"draw:{key}").sample(distinct, min(count, len(distinct)))
+
+
+def says(text: str, answer: str) -> bool:
+    """True where `text` holds the words of `answer` one after another, so that copying would be enough."""
+    return f" {normalise(answer)} " in f" {normalise(text)} "

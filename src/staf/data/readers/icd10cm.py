@@ -1,0 +1,257 @@
+"""ICD-10-CM, the tabular list: other names of a code (synonymy), what it is a kind of (relation), and its chapter.
+
+    entity_synonymy   a code's title and an inclusion term of it (yes), or of a sibling code (no), as many of each
+    entity_relation   the title of the parent or of the three-character category, among four of the same chapter
+    icd10_chapter     a downstream task: the chapter of a title, among chapters 1 to 14; no expert is trained on it
+
+A split belongs to a three-character category. The shares are 60/20/20, not 80/10/10: small chapters have some 40
+categories, and the downstream task needs a test set of a few dozen titles in each.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import xml.etree.ElementTree as ET
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from staf.data.example import Example, normalise, subject
+from staf.data.readers.draws import SYNONYMY_QUERIES, YES_NO, draw, phrasing, says, shuffled
+from staf.data.readers.sources import find_one, opened, single_spaced
+from staf.data.splits import dice, split_of
+from staf.errors import BadData
+
+LAYOUTS = ("simple_icd_10_cm/data/icd10c-tabular-*.xml", "icd10c*tabular*.xml", "icd10c*tabular*.xml.gz")
+SHARES = (60, 20, 20)
+
+DISEASE_CHAPTERS = tuple(str(number) for number in range(1, 20))
+"""Chapters of the expert kinds: those after 19 hold external causes, contacts and special purposes, not conditions."""
+TASK_CHAPTERS = tuple(str(number) for number in range(1, 15))
+"""Chapters of the downstream task: one organ system or kind of disease each."""
+TASK_SIZES = {"train": 80, "adaptation": 30, "test": 40}
+"""Titles of one chapter in each split of the downstream task, at most."""
+TITLES_PER_CATEGORY = 4
+"""No more titles of one category in the downstream task: the longest have hundreds that differ in one word."""
+RELATIONS_PER_CATEGORY = 6
+TERMS_PER_CODE = 3
+LONGEST_TITLE = 150
+"""Characters; longer titles are left out, so that prompts stay short."""
+
+CHAPTER_QUERY = "Name the chapter of the classification of diseases that the diagnosis belongs to: {options}."
+RELATION_QUERIES = (
+    "Choose the broader concept of the diagnosis from the options: {options}.",
+    "Which of the options is the diagnosis a kind of: {options}?",
+    "Name the more general diagnosis: {options}.",
+)
+
+_CODE_RANGE = re.compile(r"\s*\([A-Z0-9]+-[A-Z0-9]+\)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """One `diag` element."""
+
+    name: str
+    """The code, such as 'I25.1'."""
+    title: str
+    """Its `desc`, on one line."""
+    parent: str
+    """The code that it lies in; '' for a category."""
+    chapter: str
+    """The number of its chapter, as text."""
+    inclusion_terms: tuple[str, ...]
+    """Other wordings that are coded here."""
+
+    @property
+    def category(self) -> str:
+        """Its first three characters, which name its category."""
+        return self.name[:3]
+
+    @property
+    def split(self) -> str:
+        """The split of its category."""
+        return split_of(f"icd-10-cm/{self.category}", SHARES)
+
+
+@dataclass(frozen=True)
+class Tabular:
+    """The tabular list."""
+
+    chapters: dict[str, str]
+    """Chapter titles without their code range, by number."""
+    codes: dict[str, Code]
+    """Codes by name, sorted."""
+
+
+def files(folder: Path) -> list[Path]:
+    """The tabular list under `folder`; MissingData where it is not there."""
+    return [find_one(folder, LAYOUTS, "icd-10-cm")]
+
+
+def tabular(path: Path) -> Tabular:
+    """The tabular list of an XML file, plain or gzipped.
+
+    Raises:
+        BadData: the file is not XML, not a tabular list, or a code has no name, no title or comes twice.
+    """
+    chapters: dict[str, str] = {}
+    codes: dict[str, Code] = {}
+    open_codes: list[ET.Element] = []
+    chapter = ET.Element("none")
+    with opened(path) as stream:
+        try:
+            for event, element in ET.iterparse(stream, events=("start", "end")):
+                if element.tag == "chapter":
+                    chapter = element
+                    if event == "end":
+                        chapters[_child_text(element, "name")] = _CODE_RANGE.sub("", _child_text(element, "desc"))
+                        element.clear()
+                elif element.tag == "diag" and event == "start":
+                    open_codes.append(element)
+                elif element.tag == "diag":
+                    open_codes.pop()
+                    parent = _child_text(open_codes[-1], "name") if open_codes else ""
+                    code = _code(element, parent, _child_text(chapter, "name"))
+                    if not (code.name and code.title and code.chapter) or code.name in codes:
+                        raise BadData(f"{path}, code {len(codes) + 1}: no name, title or chapter, or one listed twice.")
+                    codes[code.name] = code
+                    element.clear()  # 47,000 codes are kept as `Code`, not also as a tree
+        except ET.ParseError as error:
+            raise BadData(f"{path}, line {error.position[0]}: not valid XML. Get it again.") from error
+    if not chapters or not codes:
+        raise BadData(f"{path} holds no chapters or no codes: a tabular list of ICD-10-CM is expected.")
+    return Tabular(chapters, dict(sorted(codes.items())))
+
+
+def read(folder: Path, skipped: Counter[str] | None = None) -> Iterator[Example]:
+    """ICD-10-CM as kinds entity_synonymy, entity_relation and icd10_chapter, split 60/20/20 by category.
+
+    Raises:
+        MissingData: the tabular list is not under `folder`.
+        BadData: it does not fit the format.
+    """
+    skipped = Counter() if skipped is None else skipped
+    listed = tabular(files(folder)[0])
+    yield from _synonymy(listed, skipped)
+    yield from _relations(listed, skipped)
+    yield from _chapters(listed, skipped)
+
+
+def chapter_label(title: str) -> str:
+    """The title of a chapter as a label: 'Diseases of the circulatory system' becomes 'circulatory system'."""
+    return title.removeprefix("Diseases of the ").lower()
+
+
+def _child_text(element: ET.Element, tag: str) -> str:
+    return single_spaced(element.findtext(tag) or "")
+
+
+def _code(element: ET.Element, parent: str, chapter: str) -> Code:
+    notes = (single_spaced(note.text or "") for note in element.findall("inclusionTerm/note"))
+    return Code(_child_text(element, "name"), _child_text(element, "desc"), parent, chapter, tuple(filter(None, notes)))
+
+
+def _hash_order(code: Code) -> str:
+    return hashlib.sha256(f"icd-10-cm/{code.name}".encode()).hexdigest()
+
+
+def _synonymy(listed: Tabular, skipped: Counter[str]) -> Iterator[Example]:
+    families: dict[str, list[Code]] = defaultdict(list)
+    for code in listed.codes.values():
+        if code.parent:
+            families[code.parent].append(code)
+    for code in listed.codes.values():
+        if code.chapter not in DISEASE_CHAPTERS or not code.inclusion_terms:
+            continue
+        own = {normalise(name) for name in (code.title, *code.inclusion_terms)}
+        names = [term for term in code.inclusion_terms if normalise(term) != normalise(code.title)]
+        names = draw(f"icd-10-cm/terms/{code.name}", names, TERMS_PER_CODE)
+        strange = [s.title for s in families[code.parent] if normalise(s.title) not in own]
+        titles = draw(f"icd-10-cm/strangers/{code.name}", strange, len(names))
+        skipped["an inclusion term without a sibling to set against it"] += len(names) - len(titles)
+        for number, (name, title) in enumerate(zip(names, titles, strict=False)):
+            for answer, other in zip(YES_NO, (code.title, title), strict=True):
+                example_id = f"icd-10-cm/same/{code.name}/{number}/{answer}"
+                yield Example(
+                    id=example_id,
+                    kind="entity_synonymy",
+                    query=phrasing(example_id, SYNONYMY_QUERIES),
+                    context=f"{other} / {name}",
+                    answer=answer,
+                    labels=YES_NO,
+                    split=code.split,
+                    subjects=(subject(other), subject(name)),
+                )
+
+
+def _relations(listed: Tabular, skipped: Counter[str]) -> Iterator[Example]:
+    inner = {code.parent for code in listed.codes.values()} - {""}
+    broad: dict[tuple[str, str, bool], list[Code]] = defaultdict(list)
+    narrow: dict[str, list[Code]] = defaultdict(list)
+    for code in listed.codes.values():
+        if code.name in inner:
+            broad[code.chapter, code.split, code.parent == ""].append(code)
+        if code.parent and code.chapter in DISEASE_CHAPTERS:
+            narrow[code.category].append(code)
+    for family in narrow.values():
+        for code in sorted(sorted(family, key=_hash_order)[:RELATIONS_PER_CATEGORY], key=lambda c: c.name):
+            example_id = f"icd-10-cm/broader/{code.name}"
+            above = [listed.codes[name] for name in dict.fromkeys((code.parent, code.category)) if name in listed.codes]
+            untold = [a for a in above if not says(code.title, a.title)]
+            if not untold or len(code.title) > LONGEST_TITLE:
+                skipped["the title says the broader one, or is long"] += 1
+                continue
+            answer = dice(example_id).choice(untold)
+            near = broad[code.chapter, code.split, answer.parent == ""]
+            near_titles = (c.title for c in near if c.category != code.category and c.title != answer.title)
+            wrong = draw(example_id, near_titles, 3)
+            if len(wrong) < 3:
+                skipped["too few near codes for four options"] += 1
+                continue
+            options = shuffled(example_id, [answer.title, *wrong])
+            yield Example(
+                id=example_id,
+                kind="entity_relation",
+                query=phrasing(example_id, RELATION_QUERIES, options),
+                context=code.title,
+                answer=answer.title,
+                labels=options,
+                split=code.split,
+                subjects=(subject(code.title),),
+            )
+
+
+def _chapters(listed: Tabular, skipped: Counter[str]) -> Iterator[Example]:
+    label = {n: chapter_label(listed.chapters[n]) for n in TASK_CHAPTERS if n in listed.chapters}
+    labels = tuple(label.values())
+    taken: Counter[tuple[str, str]] = Counter()
+    seen: set[str] = set()
+    for code in sorted((c for c in listed.codes.values() if c.chapter in label), key=_hash_order):
+        title = normalise(code.title)
+        if (
+            len(title.split()) < 2
+            or len(code.title) > LONGEST_TITLE
+            or says(title, label[code.chapter])
+            or title in seen
+        ):
+            skipped["a title of one word, a long one, one that says its chapter, or one seen before"] += 1
+            continue
+        full = taken[code.chapter, code.split] >= TASK_SIZES[code.split]
+        if full or taken[code.category, ""] >= TITLES_PER_CATEGORY:
+            continue
+        seen.add(title)
+        taken.update([(code.chapter, code.split), (code.category, "")])
+        example_id = f"icd-10-cm/chapter/{code.name}"
+        yield Example(
+            id=example_id,
+            kind="icd10_chapter",
+            query=CHAPTER_QUERY.replace("{options}", "; ".join(labels)),
+            context=code.title,
+            answer=label[code.chapter],
+            labels=labels,
+            split=code.split,
+            subjects=(subject(code.title),),
+        )

@@ -1,0 +1,1 @@
+"""Whole experiments, each a reader of a recipe."""

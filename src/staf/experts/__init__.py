@@ -1,0 +1,1 @@
+"""Stage I: experts by AdaLoRA."""

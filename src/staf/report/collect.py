@@ -1,0 +1,124 @@
+"""The finished runs of a `runs/` folder, as plain dictionaries.
+
+    runs/<stage>/<task>/<method>/seed<k>-<hash>/result.json
+
+`result.json` is written last, so its presence means finished; a folder without it is unfinished and left out.
+Each result is checked once here, so that the tables, figures and sentences need not doubt what they read.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from staf.errors import DamagedFile, MissingData
+from staf.files import read_json
+
+Result = dict[str, Any]
+"""The content of one result.json, and under "run" its folder relative to `runs`, with forward slashes."""
+
+TEXTS = ("stage", "task", "method")
+MAYBE_TEXTS = ("task_title", "setting", "primary_metric", "stopped_because", "data_fingerprint", "experts_fingerprint")
+NUMBERS = (
+    "tunable_parameters",
+    "adaptation_examples",
+    "seconds",
+    "peak_memory_bytes",
+    "weight_total",
+    "steps",
+    "examples",
+    "loss_first",
+    "loss_last",
+    "tokens",
+    "tokens_per_second",
+    "trainable_parameters",
+    "final_rank_average",
+)
+TABLES = ("weights", "comparisons", "ranks", "settings", "versions", "base")
+
+
+def load_results(runs: Path) -> list[Result]:
+    """All finished runs below `runs`, ordered by stage, task, method, seed and folder name.
+
+    Raises:
+        MissingData: there is no finished run.
+        DamagedFile: a result.json is not JSON, or does not hold what a result holds.
+    """
+    results = [_load(path, runs) for path in sorted(runs.glob("*/*/*/seed*/result.json"))]
+    if not results:
+        unfinished = sum(1 for path in runs.glob("*/*/*/seed*") if path.is_dir())
+        found = f"{unfinished} unfinished" if unfinished else "none" if runs.is_dir() else "no such folder"
+        raise MissingData(
+            f"no finished run in {runs}: found {found}, expected <stage>/<task>/<method>/seed<k>-<hash>/result.json. "
+            "Run `staf evaluate --task T` first (`make demo` does everything), or give the folder that holds the runs."
+        )
+    return sorted(results, key=lambda r: (r["stage"], r["task"], r["method"], r["seed"], r["run"]))
+
+
+def _load(path: Path, runs: Path) -> Result:
+    result = read_json(path)
+    problems = _problems(result) if isinstance(result, dict) else ["it is not an object"]
+    if problems:
+        raise DamagedFile(
+            f"{path} is not a result of a run: {'; '.join(problems)}. "
+            f"Delete the folder {path.parent} and run the command that made it, or restore the file from a copy."
+        )
+    return {**result, "run": path.parent.relative_to(runs).as_posix()}
+
+
+def _problems(result: Result) -> list[str]:
+    found = [f"'{key}' is not a text" for key in TEXTS if not isinstance(result.get(key), str)]
+    found += [f"'{key}' is not a text" for key in MAYBE_TEXTS if not isinstance(result.get(key) or "", str)]
+    if not isinstance(result.get("seed"), int):
+        found.append("'seed' is not a whole number")
+    found += [f"'{key}' is not a number" for key in NUMBERS if not _number_or_null(result.get(key))]
+    found += [f"'{key}' is not an object" for key in TABLES if not isinstance(result.get(key) or {}, dict)]
+    found += _metric_problems(result)
+    if not found:
+        found += _nested_problems(result)
+    return found
+
+
+def _metric_problems(result: Result) -> list[str]:
+    metrics = result.get("metrics")
+    if not isinstance(metrics, dict):
+        return ["'metrics' is not an object"] if metrics is not None or result.get("stage") == "evaluate" else []
+    found = []
+    for name, metric in metrics.items():
+        if metric is None:
+            continue
+        fields = ("value", "low", "high", "examples")
+        if not isinstance(metric, dict) or not all(_number_or_null(metric.get(field)) for field in fields):
+            found.append(f"metric '{name}' does not hold value, low, high and examples")
+    if result.get("stage") == "evaluate" and result.get("primary_metric") not in metrics:
+        found.append("'primary_metric' does not name one of the metrics")
+    return found
+
+
+def _nested_problems(result: Result) -> list[str]:
+    found = []
+    for name, comparison in (result.get("comparisons") or {}).items():
+        fields = ("difference", "low", "high", "p_value")
+        if not isinstance(comparison, dict) or not all(_number_or_null(comparison.get(field)) for field in fields):
+            found.append(f"the comparison with '{name}' does not hold difference, low, high and p_value")
+    for key in ("weights", "ranks"):
+        if not all(_number_or_null(value) and value is not None for value in (result.get(key) or {}).values()):
+            found.append(f"'{key}' holds something that is not a number")
+    if not _is_curve(result.get("curve") or []):
+        found.append("'curve' is not a list of [step, loss]")
+    return found
+
+
+def _is_curve(curve: Any) -> bool:
+    if not isinstance(curve, list):
+        return False
+    return all(isinstance(point, list) and len(point) == 2 and all(map(_is_number, point)) for point in curve)
+
+
+def _number_or_null(value: Any) -> bool:
+    return value is None or _is_number(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

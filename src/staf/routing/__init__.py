@@ -1,0 +1,1 @@
+"""Stage II: a router over the experts, and their fusion."""

@@ -1,0 +1,88 @@
+"""A router on disk: its numbers, its weights, and which base and experts they belong to.
+
+    <router>/router.json and router-<sha>.safetensors    numbers (n,), weights (G, K), descriptor (G, K)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from staf.bundles import read_bundle, write_bundle
+from staf.config import RouterSettings
+from staf.errors import BaseMismatch, DamagedFile, ExpertMismatch
+from staf.experts.store import ExpertSet
+
+
+@dataclass(frozen=True)
+class Router:
+    """A task's router as it was found."""
+
+    task: str
+    settings: RouterSettings
+    weights: Tensor
+    """(G, K), rows by granularity, columns in the order of `experts`"""
+    numbers: Tensor
+    """(n,) A, b and the scale"""
+    experts: tuple[str, ...]
+    experts_fingerprint: str
+    base: dict[str, str]
+    record: dict[str, Any] = field(default_factory=dict)
+    """loss, evaluations, reason for stopping, adaptation example ids, seconds, versions"""
+
+    @property
+    def mean_weights(self) -> dict[str, float]:
+        """Weight of each expert, averaged over the groups."""
+        return dict(zip(self.experts, self.weights.mean(0).tolist(), strict=True))
+
+    def check(self, base: dict[str, str], experts: ExpertSet) -> None:
+        """See that the router was made for this base and these experts.
+
+        Raises:
+            BaseMismatch, ExpertMismatch: it was not.
+        """
+        if self.base["fingerprint"] != base["fingerprint"]:
+            raise BaseMismatch(
+                f"the router for '{self.task}' was made on {self.base['name']} ({self.base['fingerprint']}), "
+                f"this base is {base['name']} ({base['fingerprint']}). Give that base with --base, or adapt again."
+            )
+        if self.experts_fingerprint != experts.fingerprint:
+            raise ExpertMismatch(
+                f"the router for '{self.task}' was made for the experts {', '.join(self.experts)} "
+                f"({self.experts_fingerprint}); found {', '.join(experts.names)} ({experts.fingerprint}). Adapt again."
+            )
+
+
+def save_router(folder: Path, router: Router) -> None:
+    """Write a router whole or not at all."""
+    record = {
+        "task": router.task,
+        "settings": router.settings.model_dump(),
+        "experts": list(router.experts),
+        "experts_fingerprint": router.experts_fingerprint,
+        "base": router.base,
+        "found": router.record,
+    }
+    write_bundle(folder, "router", {"weights": router.weights, "numbers": router.numbers}, record)
+
+
+def load_router(folder: Path) -> Router:
+    """Read a router and check it.
+
+    Raises:
+        MissingData, DamagedFile: as `read_bundle`, or its record and tensors do not fit.
+    """
+    tensors, record = read_bundle(folder, "router")
+    try:
+        router = Router(
+            record["task"], RouterSettings(**record["settings"]), tensors["weights"], tensors["numbers"],
+            tuple(record["experts"]), record["experts_fingerprint"], record["base"], record["found"],
+        )  # fmt: skip
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedFile(f"{folder}: its record is not that of a router ({error}). Adapt again.") from error
+    if router.weights.dim() != 2 or router.weights.shape[1] != len(router.experts):
+        raise DamagedFile(f"{folder}: weights {tuple(router.weights.shape)} for {len(router.experts)} experts. Adapt again.")
+    return router

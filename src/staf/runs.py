@@ -1,0 +1,97 @@
+"""Run folders: one result, one file, written last and whole.
+
+    <runs>/<stage>/<task>/<method>/seed<k>-<digest>/    config.json, predictions.jsonl, result.json
+
+`result.json` is written last; its presence means finished, and a finished run is skipped. Predictions hold ids and numbers,
+never text.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from staf.errors import DamagedFile
+from staf.files import read_json, write_bytes, write_json
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where one run lives."""
+
+    folder: Path
+
+    @classmethod
+    def at(cls, runs: Path, stage: str, task: str, method: str, seed: int, digest: str) -> Run:
+        """The run of these settings; `digest` names everything that its result depends on."""
+        return cls(runs / stage / task / method / f"seed{seed}-{digest[:10]}")
+
+    def result(self) -> dict[str, Any] | None:
+        """The finished result, or None.
+
+        Raises:
+            DamagedFile: the file is there but is not a result.
+        """
+        path = self.folder / "result.json"
+        if not path.is_file():
+            return None
+        result = read_json(path)
+        if not isinstance(result, dict):
+            raise DamagedFile(f"{path} is not a result. Delete {self.folder} and run the same command again.")
+        return result
+
+    def predictions(self) -> list[dict[str, Any]]:
+        """The saved predictions.
+
+        Raises:
+            DamagedFile: they are missing or not JSON lines.
+        """
+        path = self.folder / "predictions.jsonl"
+        try:
+            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        except (OSError, ValueError) as error:
+            raise DamagedFile(
+                f"{path} cannot be read ({type(error).__name__}). Delete {self.folder} and run the same command again."
+            ) from error
+
+    def finish(
+        self, config: dict[str, Any], result: dict[str, Any], predictions: Sequence[dict[str, Any]] | None = None
+    ) -> None:
+        """Write everything, the result last."""
+        write_json(self.folder / "config.json", config)
+        if predictions is not None:
+            lines = "".join(json.dumps(p, sort_keys=True) + "\n" for p in predictions)
+            write_bytes(self.folder / "predictions.jsonl", lines.encode())
+        write_json(self.folder / "result.json", result)
+
+
+class PeakMemory:
+    """Peak resident memory of this process from `reset` on, in bytes.
+
+    Linux can reset its mark; elsewhere the peak is that of the whole process so far.
+    """
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Start a new measurement where the system allows it."""
+        if sys.platform == "linux" and os.access("/proc/self/clear_refs", os.W_OK):
+            Path("/proc/self/clear_refs").write_text("5")
+
+    @property
+    def bytes(self) -> int:
+        """The peak so far."""
+        status = Path("/proc/self/status")
+        if status.is_file():
+            for line in status.read_text().splitlines():
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024

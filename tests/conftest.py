@@ -1,0 +1,89 @@
+"""Fixtures: a tiny real model with a byte tokenizer, experts for it, and examples that we wrote."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+
+from staf.data.example import Example, subject
+from staf.experts.store import Expert, ExpertSet
+from staf.lm.base import Base, load_base
+
+
+@pytest.fixture(autouse=True)
+def _private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the user's cache or data folder."""
+    monkeypatch.setenv("STAF_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved two-layer Llama (width 32) with random weights and a byte tokenizer."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("tiny")
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {"<end>": 0, **{letter: i + 1 for i, letter in enumerate(alphabet)}}
+    raw = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<end>", pad_token="<end>")
+    tokenizer.save_pretrained(str(folder))
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(vocabulary), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=512, pad_token_id=0, eos_token_id=0, bos_token_id=0,
+        initializer_range=0.2,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(str(folder))
+    return folder
+
+
+@pytest.fixture
+def base(tiny_folder: Path) -> Base:
+    return load_base(str(tiny_folder), dtype="float32", device="cpu")
+
+
+def random_expert(base: Base, name: str, seed: int, scale: float = 1.0, size: float = 0.5) -> Expert:
+    """An expert with random factors whose ranks differ by matrix and include 0."""
+    generator = torch.Generator().manual_seed(seed)
+    factors = {}
+    for index, (matrix, (d_out, d_in)) in enumerate(base.routed.shapes.items()):
+        rank = (index + seed) % 4
+        factors[matrix] = (
+            torch.randn(d_out, rank, generator=generator) / d_out**0.5,
+            torch.randn(rank, generator=generator) * size,
+            torch.randn(rank, d_in, generator=generator) / d_in**0.5,
+        )
+    return Expert(name, base.identity, scale, factors, frozenset({subject(f"taught {name}")}), {"run": f"run-{name}"})
+
+
+@pytest.fixture
+def experts(base: Base) -> ExpertSet:
+    names = ("attribute", "relation", "synonymy")
+    return ExpertSet(tuple(random_expert(base, name, seed, scale=1.5) for seed, name in enumerate(names)))
+
+
+COLOURS = {"sky": "blue", "grass": "green", "blood": "red", "sea": "blue", "leaf": "green", "rose": "red"}
+
+
+def make_examples(count: int, split: str = "train", kind: str = "colour") -> list[Example]:
+    """Label examples that a tiny model can learn: the colour of a thing."""
+    things = list(COLOURS)
+    examples = []
+    for i in range(count):
+        thing = things[i % len(things)]
+        examples.append(
+            Example(
+                id=f"{split}-{i}", kind=kind, query="Name the colour: blue, green or red.", context=f"{thing} {i // 6}",
+                answer=COLOURS[thing], labels=("blue", "green", "red"), split=split, subjects=(subject(f"{split} {thing} {i}"),),
+            )
+        )  # fmt: skip
+    return examples

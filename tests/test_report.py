@@ -1,0 +1,399 @@
+"""The report reads result files written here by hand, and shows them without inventing, mixing or losing a number."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import statistics
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from staf.errors import DamagedFile, MissingData
+from staf.report import figures, page, tables
+from staf.report.collect import load_results
+
+TASK = "icd10_chapter"
+
+
+def metric(value: float | None, spread: float = 0.05) -> dict[str, Any]:
+    ends = {"low": None, "high": None} if value is None else {"low": value - spread, "high": value + spread}
+    return {"value": value, **ends, "examples": 300, "higher_is_better": True}
+
+
+def evaluated(
+    method: str, seed: int = 0, value: float | None = 0.31, task: str = TASK, **changes: Any
+) -> dict[str, Any]:
+    return {
+        "stage": "evaluate",
+        "task": task,
+        "task_title": "ICD-10-CM chapter from a disease title",
+        "unseen": True,
+        "method": method,
+        "setting": "-",
+        "seed": seed,
+        "metrics": {"accuracy": metric(value), "macro_f1": metric(0.2), "auc": None},
+        "primary_metric": "accuracy",
+        "tunable_parameters": 10,
+        "adaptation_examples": 32,
+        "seconds": 123.0,
+        "peak_memory_bytes": 1.2e9,
+        "weights": None,
+        "weight_total": None,
+        "comparisons": {},
+        "stopped_because": None,
+        "base": {"name": "tiny", "fingerprint": "3fa1"},
+        "experts_fingerprint": "91be",
+        "data_fingerprint": "77aa",
+        "settings": {"router": {"steps": 40}, "seed": seed},
+        "versions": {"staf": "0.1.0"},
+        **changes,
+    }
+
+
+def trained(expert: str = "entity_relation", **changes: Any) -> dict[str, Any]:
+    return {
+        "stage": "train",
+        "task": expert,
+        "method": "adalora",
+        "seed": 0,
+        "metrics": {},
+        "steps": 80,
+        "examples": 960,
+        "loss_first": 3.21,
+        "loss_last": 0.84,
+        "tokens": 123456,
+        "tokens_per_second": 683.2,
+        "seconds": 74.2,
+        "peak_memory_bytes": 8.5e8,
+        "trainable_parameters": 3_700_000,
+        "final_rank_average": 2.5,
+        "ranks": {"layers.0.q_proj": 4, "layers.0.up_proj": 0, "layers.1.q_proj": 5, "layers.1.up_proj": 1},
+        "curve": [[0, 3.2], [40, 1.4], [80, 0.8]],
+        **changes,
+    }
+
+
+def write(runs: Path, *results: dict[str, Any], suffix: str = "a1b2") -> Path:
+    for result in results:
+        method = re.sub(r"\W", "_", result["method"])
+        folder = runs / result["stage"] / result["task"] / method / f"seed{result['seed']}-{suffix}"
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    return runs
+
+
+def a_full_set(runs: Path) -> Path:
+    above = {"original": {"difference": 0.23, "low": 0.18, "high": 0.28, "p_value": 0.0001}}
+    unsure = {"average": {"difference": -0.01, "low": -0.04, "high": 0.02, "p_value": 0.41}}
+    weights = {"entity_relation": 0.7, "multiple_choice": 0.23}
+    own = "entity_relation-held-out-kind"
+    return write(
+        runs,
+        evaluated("original", value=0.08, tunable_parameters=0, adaptation_examples=0),
+        evaluated("average", value=0.32),
+        evaluated("normal", weights=weights, weight_total=0.93, comparisons={**above, **unsure}),
+        *(
+            evaluated("few_shot", seed, 0.25 + seed / 100, weights=weights, data_fingerprint=str(seed))
+            for seed in range(3)
+        ),
+        evaluated("original", value=0.5, task=own, unseen=False),
+        evaluated("single", value=0.73, task=own, unseen=False, comparisons=above),
+        trained(),
+    )
+
+
+# ---- collect ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_unfinished_run_is_ignored(tmp_path):
+    runs = write(tmp_path, evaluated("normal"))
+    unfinished = tmp_path / "evaluate" / TASK / "few_shot" / "seed0-ffff"
+    unfinished.mkdir(parents=True)
+    (unfinished / "config.json").write_text("{}")
+    (unfinished / ".result.json.x.tmp").write_text("{")
+    assert [(r["method"], r["run"]) for r in load_results(runs)] == [("normal", f"evaluate/{TASK}/normal/seed0-a1b2")]
+
+
+def test_no_finished_run_says_which_command_to_run(tmp_path):
+    (tmp_path / "evaluate" / TASK / "normal" / "seed0-ffff").mkdir(parents=True)
+    with pytest.raises(MissingData, match=r"1 unfinished.*staf evaluate"):
+        load_results(tmp_path)
+    with pytest.raises(MissingData, match="no such folder"):
+        load_results(tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", "not valid JSON"),
+        ("[]", "not an object"),
+        (json.dumps(evaluated("normal", metrics={})), "primary_metric"),
+        (json.dumps(evaluated("normal", metrics={"accuracy": 0.3})), "accuracy"),
+        (json.dumps(evaluated("normal", seconds="long")), "seconds"),
+        (json.dumps(evaluated("normal", value=float("nan"))), "accuracy"),
+        (json.dumps(evaluated("normal", weights={"entity_relation": None})), "weights"),
+        (json.dumps(evaluated("normal", comparisons={"original": 0.2})), "comparison with 'original'"),
+        (json.dumps(trained(curve=[[0]])), "curve"),
+    ],
+)
+def test_a_damaged_result_names_its_file(tmp_path, content, words):
+    folder = tmp_path / "evaluate" / TASK / "normal" / "seed0-a1b2"
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text(content)
+    with pytest.raises(DamagedFile, match=words) as caught:
+        load_results(tmp_path)
+    assert str(folder / "result.json") in str(caught.value)
+
+
+# ---- tables ----------------------------------------------------------------------------------------------------------
+
+
+def test_one_seed_prints_its_interval_and_several_their_mean_and_deviation(tmp_path):
+    rows = {row.method: row for row in tables.task_table(load_results(a_full_set(tmp_path)), TASK)}
+    assert rows["normal"].cells["Accuracy, %"] == "31.0 (26.0 to 36.0)"
+    assert statistics.stdev([25, 26, 27]) == 1.0
+    assert rows["few_shot"].cells["Accuracy, %"] == "26.0 ± 1.0 (3 seeds)"
+    assert len(rows["few_shot"].runs) == 3
+    assert rows["normal"].cells["Time"] == "2 min 3 s"
+    assert rows["normal"].cells["Peak memory"] == "1.2 GB"
+
+
+def test_a_missing_cell_prints_a_dash_and_a_true_zero_prints_zero():
+    empty = evaluated("normal", value=None, seconds=None, peak_memory_bytes=None, tunable_parameters=0)
+    cells = tables.task_table([empty], TASK)[0].cells
+    assert [cells[c] for c in ("Accuracy, %", "AUC, %", "Time", "Peak memory")] == ["-"] * 4
+    assert cells["Tunable parameters"] == "0"
+    other = evaluated("normal", task="other", task_title="Other")
+    overview = tables.overview_table([evaluated("original"), other], [TASK, "other"])
+    assert [list(row.cells.values())[1:] for row in overview] == [
+        ["31.0 (26.0 to 36.0)", "-"],
+        ["-", "31.0 (26.0 to 36.0)"],
+    ]
+
+
+def test_methods_come_in_the_order_of_the_table_and_unknown_ones_last():
+    results = [evaluated(m) for m in ("zebra", "normal", "alpha", "original", "few_shot")]
+    titles = [row.cells["Method"] for row in tables.task_table(results, TASK)]
+    shots, gradient = tables.METHODS["few_shot"], tables.METHODS["normal"]
+    assert titles == ["Original model", shots, gradient, "alpha", "zebra"]
+
+
+def test_the_few_shot_router_tells_how_many_examples_it_really_had():
+    row = tables.task_table([evaluated("few_shot", adaptation_examples=16)], TASK)[0]
+    assert row.cells["Method"] == "Few-shot router (CMA-ES, 16)"
+
+
+def test_runs_with_other_settings_are_never_averaged():
+    results = [evaluated("normal", seed, settings={"router": {"steps": s}}) for s in (40, 80) for seed in (0, 1)]
+    titles = [row.cells["Method"] for row in tables.task_table(results, TASK)]
+    assert titles == [f"Normal router (gradient): router.steps {steps}" for steps in (40, 80)]
+
+
+def test_the_same_seed_on_other_data_is_another_row():
+    rows = tables.task_table([evaluated("normal", data_fingerprint=d) for d in ("a", "b")], TASK)
+    assert [row.cells["Method"].rsplit(":", 1)[1] for row in rows] == [" data a", " data b"]
+
+
+def test_a_loss_is_not_printed_in_percent():
+    loss = {**metric(1.234), "higher_is_better": False}
+    cells = tables.task_table([evaluated("normal", metrics={"loss": loss}, primary_metric="loss")], TASK)[0].cells
+    assert cells["loss (lower is better)"] == "1.234 (1.184 to 1.284)"
+
+
+def test_the_held_out_table_sets_the_expert_beside_the_original(tmp_path):
+    (row,) = tables.held_out_table(load_results(a_full_set(tmp_path)))
+    assert row.cells["Expert"] == "entity_relation"
+    assert row.cells["Original model"] == "50.0 (45.0 to 55.0)"
+    assert row.cells["With its expert"] == "73.0 (68.0 to 78.0)"
+    assert row.cells["Difference"] == "+23.0 (18.0 to 28.0)"
+    only_original = evaluated("original", task="x-held-out-kind")
+    assert tables.held_out_table([only_original])[0].cells["With its expert"] == "-"
+
+
+def test_the_training_table_shows_what_an_expert_cost():
+    (row,) = tables.training_table([trained(loss_last=None)])
+    shown = ("Steps", "Tokens", "Tokens/s", "Trainable parameters", "Average rank", "Time", "Peak memory")
+    assert [row.cells[c] for c in shown] == ["80", "123,456", "683", "3.7M", "2.5", "74 s", "850 MB"]
+    assert row.cells["Loss, first to last"] == "-"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (tables.count_text(1234), "1,234"),
+        (tables.count_text(0), "0"),
+        (tables.count_text(3.7e6), "3.7M"),
+        (tables.time_text(0.42), "0.4 s"),
+        (tables.time_text(9.96), "10 s"),
+        (tables.time_text(74.2), "74 s"),
+        (tables.time_text(119.6), "2 min 0 s"),
+        (tables.time_text(3900), "1 h 5 min"),
+        (tables.memory_text(8.5e8), "850 MB"),
+        (tables.number_text(-0.0001, 100), "0.0"),
+    ],
+)
+def test_numbers_are_printed_for_people(text, expected):
+    assert text == expected
+
+
+def test_a_name_in_brackets_is_printed_as_it_is():
+    from rich.console import Console
+
+    console = Console(file=io.StringIO(), width=200)
+    tables.print_table(console, tables.task_table([evaluated("[red]x[/red]")], TASK))
+    assert "[red]x[/red]" in console.file.getvalue()
+
+
+# ---- figures ---------------------------------------------------------------------------------------------------------
+
+
+def test_figures_are_well_formed_with_unique_ids_and_readable_names(tmp_path):
+    results = load_results(a_full_set(tmp_path))
+    expert = next(r for r in results if r["stage"] == "train")
+    drawn = [
+        figures.scores_figure(results, TASK),
+        figures.weights_figure(results, TASK),
+        figures.rank_map(expert),
+        figures.rank_map({**expert, "task": "another"}),
+        figures.learning_curve(expert),
+    ]
+    ids = []
+    for svg in drawn:
+        root = ElementTree.fromstring(svg.replace("xlink:href", "href"))
+        assert root.get("role") == "img"
+        ids += [found for element in root.iter() if (found := element.get("id"))]
+        assert set(re.findall(r"url\(#([^)]+)\)", svg)) <= set(ids)
+        assert "<!--" not in svg
+    assert len(ids) == len(set(ids))
+    assert "entity relation 0.70" in drawn[1]
+    assert "from 0 to 5" in drawn[2]
+
+
+def test_a_figure_without_numbers_is_empty():
+    nothing = [evaluated("original", value=None)]
+    assert figures.scores_figure(nothing, TASK) == figures.weights_figure(nothing, TASK) == ""
+    assert figures.rank_map(trained(ranks={})) == figures.learning_curve(trained(curve=None)) == ""
+
+
+def test_names_that_look_like_formulas_or_markup_are_drawn_as_they_are():
+    svg = figures.scores_figure([evaluated("$x$"), evaluated("<script>"), evaluated('"&')], TASK)
+    text = "".join(ElementTree.fromstring(svg.replace("xlink:href", "href")).itertext())
+    assert all(name in text for name in ("$x$", "<script>", '"&'))
+
+
+def test_a_negative_weight_and_a_single_expert_are_drawn():
+    assert "-0.20" in figures.weights_figure([evaluated("normal", weights={"entity_relation": -0.2})], TASK)
+
+
+def test_a_rank_map_of_many_ranks_names_at_most_ten_of_them():
+    many = trained(ranks={f"layers.{layer}.q_proj": layer for layer in range(30)})
+    shown = ElementTree.fromstring(figures.rank_map(many).replace("xlink:href", "href")).itertext()
+    numbers = [text for text in shown if text.strip().isdigit()]
+    assert 2 <= len(numbers) <= 10
+    assert "29" in numbers
+
+
+# ---- page ------------------------------------------------------------------------------------------------------------
+
+
+class Page(HTMLParser):
+    """Collects what a browser would fetch or run, the links, and the order of open tags."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        self.tags.append(tag)
+        self.links += [given[name] or "" for name in ("src", "href") if name in given]
+        self.ids += [given["id"] or ""] if "id" in given else []
+        if tag not in ("meta", "link", "use", "path", "wbr"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if self.open and self.open[-1] == tag:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        if tag in ("use", "path"):
+            return
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_whole_and_fetches_nothing(tmp_path):
+    text = page.write_page(a_full_set(tmp_path / "runs"), tmp_path / "report.html").read_text(encoding="utf-8")
+    parsed = Page(text)
+    assert parsed.open == []
+    assert "http://" not in text
+    assert "https://" not in text
+    assert "@import" not in text
+    assert not {"script", "img", "iframe", "object", "form"} & set(parsed.tags)
+    assert len(parsed.ids) == len(set(parsed.ids))
+    assert '<html lang="en">' in text
+    assert "prefers-color-scheme: dark" in text
+    assert parsed.tags.count("caption") == parsed.tags.count("table") == 3
+    assert parsed.tags.count("svg") == 4
+
+
+def test_every_run_is_linked_and_each_link_leads_to_a_run(tmp_path):
+    out = page.write_page(a_full_set(tmp_path / "my runs"), tmp_path / "report.html")
+    links = {link for link in Page(out.read_text()).links if not link.startswith(("#", "data:"))}
+    folders = {path.parent for path in tmp_path.glob("my runs/*/*/*/*/result.json")}
+    assert {tmp_path / link.replace("%20", " ") for link in links} == folders
+
+
+def test_a_page_far_from_the_runs_names_the_runs_but_not_the_way_to_them(tmp_path):
+    out = page.write_page(a_full_set(tmp_path / "here" / "runs"), tmp_path / "there" / "report.html")
+    text = out.read_text()
+    assert f'title="evaluate/{TASK}/normal/seed0-a1b2"' in text
+    assert str(tmp_path) not in text
+    assert all(link.startswith(("#", "data:")) for link in Page(text).links)
+
+
+def test_the_summary_names_score_difference_and_a_better_method(tmp_path):
+    results = load_results(a_full_set(tmp_path))
+    said = page.summary(results, TASK)
+    assert said.text == (
+        "The normal router (gradient) scores 31.0, 23.0 points above the original model "
+        "(95 % interval of the difference 18.0 to 28.0). The best score is that of the average: 32.0."
+    )
+    assert said.sign == "above"
+    against_average = page.comparisons(results, TASK)[1]
+    assert "not clearly apart, 1.0 points below the average" in against_average.text
+    assert against_average.sign == "unclear"
+    assert "tiny · 1 expert · 1 unseen task · seeds 0, 1, 2 · 9 finished runs" in page.head_line(results)
+
+
+def test_a_task_without_a_router_says_so():
+    assert "No router" in page.summary([evaluated("original")], TASK).text
+
+
+def test_names_are_escaped(tmp_path):
+    evil = "<script>alert(1)</script>"
+    runs = write(
+        tmp_path / "runs",
+        evaluated(
+            evil, task_title=evil, settings={evil: evil}, comparisons={evil: {"difference": 0.1, "p_value": 0.2}}
+        ),
+        trained(evil.replace("/", "")),
+    )
+    text = page.write_page(runs, tmp_path / "report.html").read_text()
+    assert "<script" not in text
+    assert "&lt;script&gt;alert(1)" in text
+
+
+def test_the_same_runs_give_the_same_bytes(tmp_path):
+    runs = a_full_set(tmp_path / "runs")
+    first = page.write_page(runs, tmp_path / "one.html").read_bytes()
+    assert page.write_page(runs, tmp_path / "two.html").read_bytes() == first
