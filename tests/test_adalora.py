@@ -74,7 +74,7 @@ def trainable(rank: int = 3) -> TrainableFactors:
 
 
 def test_our_step_equals_pefts_smoothed_one_on_the_same_tensors() -> None:
-    """peft's RankAllocator on the same parameters and gradients: same importance after three steps, same mask."""
+    """Peft's RankAllocator on the same parameters and gradients: same importance after three steps, same mask."""
     from peft import AdaLoraConfig
     from peft.tuners.adalora.layer import RankAllocator
 
@@ -142,7 +142,9 @@ def test_the_penalty_gradient_equals_autograd() -> None:
     factors.grad.zero_()
     value = factors.add_orthogonality(0.5)
     leaves, _ = factors.leaves()
-    copies = {name: (u.detach().clone().requires_grad_(), v.detach().clone().requires_grad_()) for name, (u, v) in leaves.items()}
+    copies = {
+        name: (u.detach().clone().requires_grad_(), v.detach().clone().requires_grad_()) for name, (u, v) in leaves.items()
+    }
     expected = 0.5 * sum(adalora.orthogonality(u, v) for u, v in copies.values())
     expected.backward()
     assert value == pytest.approx(expected.item(), rel=1e-5)

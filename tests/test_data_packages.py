@@ -139,10 +139,7 @@ def test_every_package_is_pinned_by_a_full_checksum_and_names_relative_members(p
 
 
 def test_the_catalogue_starts_without_torch_or_pyarrow():
-    code = (
-        "import sys, staf.data.catalog as c; c.list_rows(); "
-        "print([m for m in ('torch', 'pyarrow') if m in sys.modules])"
-    )
+    code = "import sys, staf.data.catalog as c; c.list_rows(); print([m for m in ('torch', 'pyarrow') if m in sys.modules])"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.strip() == "[]"

@@ -25,9 +25,7 @@ def metric(value: float | None, spread: float = 0.05) -> dict[str, Any]:
     return {"value": value, **ends, "examples": 300, "higher_is_better": True}
 
 
-def evaluated(
-    method: str, seed: int = 0, value: float | None = 0.31, task: str = TASK, **changes: Any
-) -> dict[str, Any]:
+def evaluated(method: str, seed: int = 0, value: float | None = 0.31, task: str = TASK, **changes: Any) -> dict[str, Any]:
     return {
         "stage": "evaluate",
         "task": task,
@@ -91,16 +89,13 @@ def a_full_set(runs: Path) -> Path:
     above = {"original": {"difference": 0.23, "low": 0.18, "high": 0.28, "p_value": 0.0001}}
     unsure = {"average": {"difference": -0.01, "low": -0.04, "high": 0.02, "p_value": 0.41}}
     weights = {"entity_relation": 0.7, "multiple_choice": 0.23}
-    own = "entity_relation-held-out-kind"
+    own = "entity_relation-held-out"
     return write(
         runs,
         evaluated("original", value=0.08, tunable_parameters=0, adaptation_examples=0),
         evaluated("average", value=0.32),
         evaluated("normal", weights=weights, weight_total=0.93, comparisons={**above, **unsure}),
-        *(
-            evaluated("few_shot", seed, 0.25 + seed / 100, weights=weights, data_fingerprint=str(seed))
-            for seed in range(3)
-        ),
+        *(evaluated("few_shot", seed, 0.25 + seed / 100, weights=weights, data_fingerprint=str(seed)) for seed in range(3)),
         evaluated("original", value=0.5, task=own, unseen=False),
         evaluated("single", value=0.73, task=own, unseen=False, comparisons=above),
         trained(),
@@ -211,7 +206,7 @@ def test_the_held_out_table_sets_the_expert_beside_the_original(tmp_path):
     assert row.cells["Original model"] == "50.0 (45.0 to 55.0)"
     assert row.cells["With its expert"] == "73.0 (68.0 to 78.0)"
     assert row.cells["Difference"] == "+23.0 (18.0 to 28.0)"
-    only_original = evaluated("original", task="x-held-out-kind")
+    only_original = evaluated("original", task="x-held-out")
     assert tables.held_out_table([only_original])[0].cells["With its expert"] == "-"
 
 
@@ -383,9 +378,7 @@ def test_names_are_escaped(tmp_path):
     evil = "<script>alert(1)</script>"
     runs = write(
         tmp_path / "runs",
-        evaluated(
-            evil, task_title=evil, settings={evil: evil}, comparisons={evil: {"difference": 0.1, "p_value": 0.2}}
-        ),
+        evaluated(evil, task_title=evil, settings={evil: evil}, comparisons={evil: {"difference": 0.1, "p_value": 0.2}}),
         trained(evil.replace("/", "")),
     )
     text = page.write_page(runs, tmp_path / "report.html").read_text()

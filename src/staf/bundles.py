@@ -75,14 +75,10 @@ def _read_record(folder: Path, kind: str) -> dict[str, Any]:
     record = read_json(path)
     found = record.get("format") if isinstance(record, dict) else None
     if found != f"staf-{kind}" or record.get("format_version") != 1:
-        raise DamagedFile(
-            f"{path} is not a staf {kind} of version 1 (its format says {found!r}). Give the folder of a {kind}."
-        )
+        raise DamagedFile(f"{path} is not a staf {kind} of version 1 (its format says {found!r}). Give the folder of a {kind}.")
     entry = record.get("tensors")
     if not (
-        isinstance(entry, dict)
-        and {"file", "sha256", "bytes"} <= entry.keys()
-        and Path(entry["file"]).name == entry["file"]
+        isinstance(entry, dict) and {"file", "sha256", "bytes"} <= entry.keys() and Path(entry["file"]).name == entry["file"]
     ):
         raise DamagedFile(f"{path} does not name its tensor file. Restore it from a copy, or make the {kind} again.")
     del record["format"], record["format_version"]
@@ -101,6 +97,4 @@ def _explain_missing(folder: Path, kind: str) -> None:
         )
     bundles = [n for n in names if n.endswith(".json")]
     hint = f"It holds {', '.join(bundles[:4])}." if bundles else "It holds no record at all."
-    raise MissingData(
-        f"no {kind} at {folder}: {kind}.json is not there. {hint} Give the folder that holds {kind}.json."
-    )
+    raise MissingData(f"no {kind} at {folder}: {kind}.json is not there. {hint} Give the folder that holds {kind}.json.")

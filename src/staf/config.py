@@ -169,12 +169,23 @@ def load_recipe(kind: type[AnySettings], path: Path) -> AnySettings:
     Raises:
         MissingData: there is no such file. ConfigError: it is not YAML, or its settings are wrong.
     """
+    return parse(kind, load_values(path), str(path))
+
+
+def load_values(path: Path | None) -> dict[str, Any]:
+    """The plain values of a YAML file; none where there is no path.
+
+    Raises:
+        MissingData: there is no such file. ConfigError: it is not a YAML mapping.
+    """
+    if path is None:
+        return {}
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise MissingData(f"no recipe {path}. Check the path; the recipes that come with staf are in its recipes folder.") from error
-    except yaml.YAMLError as error:
+        raise MissingData(f"no recipe {path}. Check the path, or leave it out for the defaults.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds no settings: a mapping of names to values was expected.")
-    return parse(kind, values, str(path))
+    return values

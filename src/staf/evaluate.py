@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,11 +16,12 @@ from torch import Tensor
 from staf import __version__
 from staf.config import EvaluationSettings
 from staf.data.example import Example
-from staf.data.splits import dice
+from staf.data.splits import dice, refuse_test
 from staf.lm.base import Base
 from staf.lm.scoring import OnDone, score_labels
-from staf.metrics import all_metrics, compare
+from staf.metrics import all_metrics, compare, correctness
 from staf.routing.mixture import Mixture
+from staf.routing.router import only
 from staf.routing.store import Router
 from staf.runs import PeakMemory, Run
 from staf.tasks import Task, refuse_leak
@@ -106,7 +106,7 @@ def evaluate(
     baselines: dict[str, Run] | None = None,
     on_done: OnDone | None = None,
 ) -> dict[str, Any]:
-    """Score a method on test examples and write its run; a finished run is read, not repeated.
+    """Score a method on test examples and write its run.
 
     Args:
         baselines: finished runs on the same examples to compare with, by name.
@@ -114,9 +114,6 @@ def evaluate(
     Raises:
         TestLeak: an expert was trained on something that a test item is about.
     """
-    finished = run.result()
-    if finished is not None:
-        return finished
     if mixture is not None:
         refuse_leak(task, list(examples), mixture.experts.subjects)
     memory, started = PeakMemory(), time.perf_counter()
@@ -152,7 +149,7 @@ def evaluate(
 
 
 def _weights_of(mixture: Mixture | None, method: Method) -> dict[str, Any]:
-    if mixture is None or method.weights is None or method.name == "original":
+    if mixture is None or method.weights is None:
         return {"weights": None, "weight_total": None}
     mean = method.weights.mean(0)
     names = mixture.experts.names
@@ -171,12 +168,9 @@ def best_single(
     Raises:
         TestLeak: a test example is among those given.
     """
-    from staf.data.splits import refuse_test
-    from staf.metrics import correctness
-
     refuse_test(examples)
     found = {}
-    for name in mixture.experts.names:
-        method = Method(name, mixture.single(name))
+    for index, name in enumerate(mixture.experts.names):
+        method = Method(name, only(index, len(mixture.experts.names)))
         found[name] = float(correctness(predict(base, mixture, method, examples, settings, on_done)).mean())
     return max(found, key=lambda name: found[name]), found

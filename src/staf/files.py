@@ -63,9 +63,7 @@ def sync_folder(folder: Path) -> None:
 
 def write_json(path: Path, record: Any) -> None:
     """Write `record` as indented JSON with sorted keys, whole or not at all."""
-    write_bytes(
-        path, (json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
-    )
+    write_bytes(path, (json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:

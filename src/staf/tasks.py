@@ -38,10 +38,24 @@ TASKS = {
         Task("medqa_usmle", "MedQA (USMLE): the right option", "multiple_choice", ("medqa-usmle",), False, False),
         Task("pubmedqa", "PubMedQA: yes, no or maybe", "question_answering", ("pubmedqa",), True, False),
         Task("hpo_attribute", "HPO: attributes of a phenotype", "entity_attribute", ("hpo",), False, False),
-        Task("hpo_synonymy", "HPO: do two terms mean the same", "entity_synonymy", ("hpo",), True, False),
-        Task("icd10_synonymy", "ICD-10-CM: do two titles mean the same", "entity_synonymy", ("icd-10-cm",), True, False),
+        Task("hpo_synonymy", "HPO: the term that another name means", "entity_synonymy", ("hpo",), False, False),
+        Task(
+            "icd10_synonymy",
+            "ICD-10-CM: the title that another name means",
+            "entity_synonymy",
+            ("icd-10-cm",),
+            False,
+            False,
+        ),
         Task("hpo_relation", "HPO: the broader concept of a phenotype", "entity_relation", ("hpo",), False, False),
-        Task("icd10_relation", "ICD-10-CM: the broader concept of a disease", "entity_relation", ("icd-10-cm",), False, False),
+        Task(
+            "icd10_relation",
+            "ICD-10-CM: the broader concept of a disease",
+            "entity_relation",
+            ("icd-10-cm",),
+            False,
+            False,
+        ),
         Task("icd10_chapter", "ICD-10-CM: the chapter of a disease title", "icd10_chapter", ("icd-10-cm",), True, True),
     )
 }
@@ -103,7 +117,7 @@ def expert_examples(knowledge_type: str, data: Path | None = None, fetch: bool =
     return without_subjects(examples, tested_subjects(data))
 
 
-def tested_subjects(data: Path | None = None) -> frozenset[str]:
+def tested_subjects(data: Path | None) -> frozenset[str]:
     """Subjects of every test example of every task whose data is already here."""
     subjects: set[str] = set()
     for task in TASKS.values():

@@ -17,6 +17,8 @@ from staf.data.example import Example, prompt_of
 from staf.errors import ConfigError
 
 _LEAD = "Answer:"
+WORTH_SHARING = 16
+"""A common beginning of fewer tokens is computed row by row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +40,8 @@ class Batch:
     answer: Tensor
     """(B, T) bool, True where a token is to be predicted (answer and end token)"""
     example_ids: tuple[str, ...]
-
-    @property
-    def tokens(self) -> int:
-        """Places in the batch, padding included."""
-        return self.ids.numel()
+    shared: int = 0
+    """first tokens that are the same in all rows and none of which is predicted"""
 
 
 def encode_prompt(example: Example, tokenizer: Any, limit: int) -> list[int]:
@@ -98,7 +97,18 @@ def collate(items: Sequence[Encoded], pad: int, device: torch.device) -> Batch:
     for row, item in enumerate(items):
         ids[row, : len(item.tokens)] = torch.tensor(item.tokens)
         answer[row, item.answer_start : len(item.tokens)] = True
-    return Batch(ids.to(device), answer.to(device), tuple(item.id for item in items))
+    ends = min(item.answer_start for item in items) - 1
+    shared = shared_prefix([item.tokens for item in items], ends)
+    return Batch(ids.to(device), answer.to(device), tuple(item.id for item in items), shared)
+
+
+def shared_prefix(rows: Sequence[Sequence[int]], limit: int) -> int:
+    """How many first tokens all rows have in common, at most `limit`; 0 where it is not worth computing them apart."""
+    first, last = min(rows), max(rows)
+    common = 0
+    while common < min(limit, len(first), len(last)) and first[common] == last[common]:
+        common += 1
+    return common if len(rows) > 1 and common >= WORTH_SHARING else 0
 
 
 def epoch_order(lengths: Sequence[int], size: int, seed: int, epoch: int) -> list[list[int]]:

@@ -221,9 +221,7 @@ def _extract_one(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path)
 def _record(package: Package, folder: Path) -> None:
     """Write the marker that makes the folder complete."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    files = {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in paths
-    }
+    files = {path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in paths}
     record = {
         "package": package.name,
         "version": package.version,

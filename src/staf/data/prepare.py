@@ -31,7 +31,7 @@ from staf.data.splits import separate
 from staf.errors import BadData, DamagedFile, MissingData, StafError, UnknownName
 from staf.files import read_json, sha256_of, sync_folder, write_json
 
-READERS_VERSION = 1
+READERS_VERSION = 2
 """Goes up when a reader, a split or the format of `Example` changes, so that nothing old is taken for new."""
 
 TABLE = "examples.parquet"
@@ -183,9 +183,7 @@ def _check(row: Dataset, examples: Iterable[Example]) -> None:
         if example.id in seen:
             raise BadData(f"{row.name}: the id {example.id} occurs twice. Is a source file there in two copies?")
         if example.kind not in row.kinds or example.split not in SPLITS:
-            raise BadData(
-                f"{row.name}: {example.id} has kind '{example.kind}', split '{example.split}'; not in its row."
-            )
+            raise BadData(f"{row.name}: {example.id} has kind '{example.kind}', split '{example.split}'; not in its row.")
         if example.labels and example.answer not in example.labels:
             raise BadData(f"{row.name}: the answer of {example.id} is none of its labels.")
         seen.add(example.id)

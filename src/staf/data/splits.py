@@ -37,9 +37,7 @@ def split_of(group: str, shares: tuple[int, int, int] = SHARES) -> str:
         ConfigError: a share is negative or all are 0.
     """
     if min(shares) < 0 or sum(shares) == 0:
-        raise ConfigError(
-            f"shares {shares} cannot be used: they must be three parts >= 0, not all 0, such as {SHARES}."
-        )
+        raise ConfigError(f"shares {shares} cannot be used: they must be three parts >= 0, not all 0, such as {SHARES}.")
     place = int.from_bytes(hashlib.sha256(f"split:{group}".encode()).digest()[:8], "big") % sum(shares)
     if place < shares[0]:
         return SPLITS[0]
@@ -71,9 +69,7 @@ def few_shot(examples: Iterable[Example], shots: int, seed: int) -> list[Example
     refuse_test(given)
     pool = sorted((e for e in given if e.split == "adaptation"), key=lambda e: e.id)
     if not 1 <= shots <= len(pool):
-        raise ConfigError(
-            f"{shots} shots cannot be drawn: the adaptation set has {len(pool)}. Ask for 1 to {len(pool)}."
-        )
+        raise ConfigError(f"{shots} shots cannot be drawn: the adaptation set has {len(pool)}. Ask for 1 to {len(pool)}.")
     return dice(f"few_shot:{seed}").sample(pool, shots)
 
 

@@ -132,7 +132,12 @@ class ExpertTraining:
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and record of a checkpoint."""
         moments = self.optimizer.state[self.parameter]
-        tensors = {**self.factors.state(), "first": moments["exp_avg"], "second": moments["exp_avg_sq"], "random": self.random}
+        tensors = {
+            **self.factors.state(),
+            "first": moments["exp_avg"],
+            "second": moments["exp_avg_sq"],
+            "random": self.random,
+        }
         return tensors, {"step": self.step, "tokens": self.tokens, "curve": self.curve}
 
     def load_state(self, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
@@ -171,7 +176,13 @@ def rate_factor(step: int, total: int) -> float:
 
 def training_digest(base: dict[str, str], examples: Sequence[Example], settings: ExpertSettings) -> str:
     """Sixteen hexadecimal digits that name a training: base, examples, settings."""
-    digest = hashlib.sha256(f"{base['fingerprint']}/{settings.digest()}".encode())
+    parts = (base["fingerprint"], settings.digest(), data_fingerprint(examples))
+    return hashlib.sha256("/".join(parts).encode()).hexdigest()[:16]
+
+
+def data_fingerprint(examples: Sequence[Example]) -> str:
+    """Sixteen hexadecimal digits of the examples, as read by the model and in their order."""
+    digest = hashlib.sha256()
     for example in examples:
         digest.update("\x1f".join((example.id, example.query, example.context, example.answer)).encode())
     return digest.hexdigest()[:16]
@@ -217,6 +228,7 @@ def train_expert(
     record = {
         "run": run,
         "settings": settings.model_dump(),
+        "data_fingerprint": data_fingerprint(examples),
         "examples": len(examples),
         "steps": training.total,
         "tokens": training.tokens,

@@ -62,10 +62,20 @@ class Base:
     dtype: torch.dtype
     device: torch.device
 
-    def hidden(self, ids: Tensor, **inputs: Any) -> Tensor:
-        """Last hidden states (B, T, d) of token ids (B, T)."""
+    def hidden(self, ids: Tensor, shared: int = 0, **inputs: Any) -> Tensor:
+        """Last hidden states (B, T - shared, d) of token ids (B, T).
+
+        The first `shared` tokens, the same in all rows, are computed once and their keys and values used by every row;
+        gradients flow through them. Other inputs are those of the model for the last T - shared tokens.
+        """
         decoder: nn.Module = self.model.get_decoder()
-        return decoder(input_ids=ids, use_cache=False, **inputs).last_hidden_state
+        if not shared:
+            return decoder(input_ids=ids, use_cache=False, **inputs).last_hidden_state
+        past = decoder(input_ids=ids[:1, :shared], use_cache=True).past_key_values
+        for layer in past.layers:
+            layer.keys = layer.keys.expand(ids.shape[0], -1, -1, -1)
+            layer.values = layer.values.expand(ids.shape[0], -1, -1, -1)
+        return decoder(input_ids=ids[:, shared:], past_key_values=past, use_cache=True, **inputs).last_hidden_state
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Float32 logits (N, V) of hidden states (N, d)."""
@@ -198,12 +208,13 @@ def load_base(base: str | None = None, *, dtype: str | None = None, device: str 
     number = DTYPES[dtype] if dtype else choose(where)
     targets, layer_of = targets_of(AutoConfig.from_pretrained(str(folder)))
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             str(folder), dtype=number, use_safetensors=True, attn_implementation=register()
-        ).to(where)
+        )
         tokenizer = AutoTokenizer.from_pretrained(str(folder))
     except (OSError, ValueError) as error:
         raise DamagedFile(f"{folder} does not load as a causal language model: {error}") from error
+    model.to(where)
     routed = RoutedModel(model, targets)
     name = base if base is not None else DEFAULT_BASE
     return Base(name, folder, fingerprint, model, tokenizer, routed, layer_of, number, where)

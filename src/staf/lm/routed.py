@@ -32,7 +32,14 @@ class _LowRankLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, u: Tensor, v: Tensor, gain: Tensor, keep: Tensor | None
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        u: Tensor,
+        v: Tensor,
+        gain: Tensor,
+        keep: Tensor | None,
     ) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])  # (N, d_in)
         low_u, low_v = u.to(x.dtype), v.to(x.dtype)
@@ -53,7 +60,7 @@ class _LowRankLinear(torch.autograd.Function):
         grad_scaled = grad @ u  # (N, R)
         grad_u = grad_v = grad_gain = grad_x = None
         if ctx.needs_input_grad[3]:
-            grad_u = (grad.T @ _times_gain(hidden, gain, ctx.batch)).to(ctx.factor_dtype)
+            grad_u = (_times_gain(hidden, gain, ctx.batch).T @ grad).T.to(ctx.factor_dtype)  # the fast order
         if ctx.needs_input_grad[5]:
             grad_gain = _gain_gradient(grad_scaled, hidden, gain)
         grad_hidden = _times_gain(grad_scaled, gain, ctx.batch)

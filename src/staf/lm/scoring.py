@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from staf.data.batches import by_length, encode_answer, encode_prompt
+from staf.data.batches import by_length, encode_answer, encode_prompt, shared_prefix
 from staf.data.example import Example
 from staf.errors import BadData
 from staf.lm.base import Base
@@ -67,11 +67,15 @@ def score_batch(base: Base, items: Sequence[Branched]) -> list[Tensor]:
     owner = torch.tensor([(*i.branch, *(-1,) * (width - len(i.tokens))) for i in items])
     seen = visible(owner)[:, None]  # (B, 1, T, T)
     mask = torch.zeros(seen.shape, dtype=base.dtype).masked_fill_(~seen, torch.finfo(base.dtype).min)
+    shared = shared_prefix([item.tokens for item in items], min(item.branch.count(0) for item in items) - 1)
     hidden = base.hidden(
-        ids.to(base.device), position_ids=positions.to(base.device), attention_mask=mask.to(base.device)
-    )  # (B, T, d)
+        ids.to(base.device),
+        shared,
+        position_ids=positions[:, shared:].to(base.device),
+        attention_mask=mask[:, :, shared:].to(base.device),
+    )  # (B, T - shared, d)
     rows, places, targets = _targets(items)
-    logits = base.logits(hidden[rows, places])  # (N, V)
+    logits = base.logits(hidden[rows, [place - shared for place in places]])  # (N, V)
     chosen = logits.gather(1, torch.tensor(targets, device=logits.device)[:, None])[:, 0] - logits.logsumexp(1)  # (N,)
     lengths = [len(answer) for item in items for answer in item.answers]
     sums = torch.stack([part.sum() for part in chosen.cpu().split(lengths)])
@@ -80,7 +84,9 @@ def score_batch(base: Base, items: Sequence[Branched]) -> list[Tensor]:
 
 def _targets(items: Sequence[Branched]) -> tuple[list[int], list[int], list[int]]:
     """Row and place of the hidden state that predicts each answer token, and that token."""
-    rows, places, targets = [], [], []
+    rows: list[int] = []
+    places: list[int] = []
+    targets: list[int] = []
     for row, item in enumerate(items):
         prompt = item.branch.count(0)
         start = prompt

@@ -192,9 +192,7 @@ def _rank_cells(ranks: dict[str, float]) -> dict[tuple[int, str], float]:
             cells[int(match[1]), match[2]] = rank
     order = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     return dict(
-        sorted(
-            cells.items(), key=lambda c: (order.index(c[0][1]) if c[0][1] in order else len(order), c[0][1], c[0][0])
-        )
+        sorted(cells.items(), key=lambda c: (order.index(c[0][1]) if c[0][1] in order else len(order), c[0][1], c[0][0]))
     )
 
 

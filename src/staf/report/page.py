@@ -121,11 +121,7 @@ def _task(results: Sequence[Result], task: str, unseen: bool) -> dict[str, Any]:
 def _experts(results: Sequence[Result]) -> list[dict[str, Any]]:
     trained = [r for r in results if r["stage"] == "train"]
     shown = [(r, figures.rank_map(r), figures.learning_curve(r)) for r in trained]
-    return [
-        {"name": r["task"], "run": r["run"], "ranks": ranks, "curve": curve}
-        for r, ranks, curve in shown
-        if ranks or curve
-    ]
+    return [{"name": r["task"], "run": r["run"], "ranks": ranks, "curve": curve} for r, ranks, curve in shown if ranks or curve]
 
 
 # ---- sentences -------------------------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ METHODS = {
 METRICS = {"accuracy": "Accuracy", "macro_f1": "Macro F1", "micro_f1": "Micro F1", "auc": "AUC"}
 """Printed names of the metrics, in the order of the columns."""
 
-HELD_OUT = "-held-out-kind"
+HELD_OUT = "-held-out"
 """What the name of an expert's own held-out task ends with."""
 
 MISSING = "-"
@@ -211,8 +211,7 @@ def held_out_table(results: Sequence[Result]) -> list[Row]:
 
 def _same_ground(one: Group, other: Group) -> bool:
     grounds = [
-        {json.dumps([r.get("base"), r.get("data_fingerprint")], sort_keys=True) for r in g.results}
-        for g in (one, other)
+        {json.dumps([r.get("base"), r.get("data_fingerprint")], sort_keys=True) for r in g.results} for g in (one, other)
     ]
     return bool(grounds[0] & grounds[1])
 

@@ -33,8 +33,8 @@ from staf.routing.router import (
 )
 from staf.routing.store import Router
 
-OnProgress = Callable[[int, int, float], None]
-"""called with steps or evaluations done, their total, and the loss"""
+OnProgress = Callable[[int, float], None]
+"""called with the steps or evaluations done, and the loss"""
 TOKEN_BUDGET = 4096
 
 
@@ -78,8 +78,24 @@ class RouterObjective:
             return mean_loss(self.mixture.base, batches) + float(self.penalty(numbers))  # Eq. 6
 
 
+def planned_progress(examples: int, settings: RouterSettings) -> int:
+    """Candidates or steps that an adaptation to so many examples takes."""
+    if settings.method == "cma":
+        return settings.evaluations
+    return settings.epochs * -(-(examples - _held_out(examples, settings)) // settings.batch_size)
+
+
+def _held_out(examples: int, settings: RouterSettings) -> int:
+    """Adaptation examples that pick the best epoch and take no part in the descent."""
+    return max(int(examples * settings.validation_share), 1) if settings.validation_share > 0 else 0
+
+
 def adapt_router(
-    mixture: Mixture, task: str, examples: Sequence[Example], settings: RouterSettings, on_progress: OnProgress | None = None
+    mixture: Mixture,
+    task: str,
+    examples: Sequence[Example],
+    settings: RouterSettings,
+    on_progress: OnProgress | None = None,
 ) -> Router:
     """Learn a router for a task from its adaptation examples.
 
@@ -131,7 +147,7 @@ def _few_shot(
 
     def on_generation(evaluations: int, loss: float) -> None:
         if on_progress is not None:
-            on_progress(evaluations, settings.evaluations, loss)
+            on_progress(evaluations, loss)
 
     result = evolution.search(
         loss_of, start.numpy(), deviation=settings.deviation, evaluations=settings.evaluations, seed=settings.seed,
@@ -151,7 +167,7 @@ def _normal(
 ) -> tuple[Tensor, dict[str, Any]]:
     settings, base = objective.settings, objective.mixture.base
     order = torch.randperm(len(items), generator=torch.Generator().manual_seed(settings.seed)).tolist()
-    held = max(int(len(items) * settings.validation_share), 1) if settings.validation_share > 0 else 0
+    held = _held_out(len(items), settings)
     judged = [items[i] for i in order[:held]] or list(items)
     learned = [items[i] for i in order[held:]]
     lengths = [len(item.tokens) for item in learned]
@@ -166,7 +182,7 @@ def _normal(
 
     def on_step(steps: int, loss: float) -> None:
         if on_progress is not None:
-            on_progress(steps, len(flat), loss)
+            on_progress(steps, loss)
 
     result = gradient.descend(
         loss_of, lambda numbers: objective.value(numbers, validation), start,

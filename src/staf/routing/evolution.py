@@ -70,7 +70,12 @@ def search(
     """
     import cma
 
-    options = {"seed": seed + 1, "maxfevals": evaluations, "verbose": -9, "verb_log": 0}  # cma takes seed 0 for the clock
+    options = {
+        "seed": seed + 1,
+        "maxfevals": evaluations,
+        "verbose": -9,
+        "verb_log": 0,
+    }  # cma takes seed 0 for the clock
     if population is not None:
         options["popsize"] = population
     history: list[float] = []

@@ -44,7 +44,7 @@ class Mixture:
         return torch.arange(matrices, device=self.base.device)
 
     def descriptor(self, granularity: str) -> Tensor:
-        """s of Eq. 2, (G, K): the experts' delta norms in each group, divided by their mean; 1 where all are 0."""
+        """S of Eq. 2, (G, K): the experts' delta norms in each group, divided by their mean; 1 where all are 0."""
         groups = self.groups(granularity)
         count = len(self.experts.names)
         squares = torch.stack([squared_norms(s, count) for s in self.stacks.values()])  # (M, K)
@@ -71,18 +71,3 @@ class Mixture:
         groups = self.groups(granularity).tolist()
         weights = weights.to(self.base.device)
         return {n: fused_delta(s, weights[g]) for (n, s), g in zip(self.stacks.items(), groups, strict=True)}
-
-    def single(self, name: str) -> Tensor:
-        """Weights (1, K) that are 1 for one expert and 0 for the others."""
-        weights = torch.zeros(1, len(self.experts.names))
-        weights[0, self.experts.names.index(name)] = 1.0
-        return weights
-
-    def average(self) -> Tensor:
-        """Uniform weights (1, K), 1 / K each."""
-        count = len(self.experts.names)
-        return torch.full((1, count), 1.0 / count)
-
-    def original(self) -> Tensor:
-        """Weights (1, K) of the untouched base: all 0."""
-        return torch.zeros(1, len(self.experts.names))

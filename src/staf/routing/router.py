@@ -90,6 +90,18 @@ def expert_weights(params: RouterParams, descriptor: Tensor, shape: RouterShape)
     return weights if params.log_scale is None else weights * params.log_scale.exp()
 
 
+def uniform(experts: int) -> Tensor:
+    """Weights (1, K) of the average: 1 / K each."""
+    return torch.full((1, experts), 1.0 / experts)
+
+
+def only(index: int, experts: int) -> Tensor:
+    """Weights (1, K) of a single expert: 1 for it, 0 for the others."""
+    weights = torch.zeros(1, experts)
+    weights[0, index] = 1.0
+    return weights
+
+
 def weight_penalty(weights: Tensor) -> Tensor:
     """Sum over experts of the squared weights (G, K), averaged over the groups: STAF-LLM's penalty."""
     return weights.square().sum(-1).mean()  # Eq. 7

@@ -1,6 +1,6 @@
 """A router on disk: its numbers, its weights, and which base and experts they belong to.
 
-    <router>/router.json and router-<sha>.safetensors    numbers (n,), weights (G, K), descriptor (G, K)
+<router>/router.json and router-<sha>.safetensors    numbers (n,), weights (G, K), descriptor (G, K)
 """
 
 from __future__ import annotations

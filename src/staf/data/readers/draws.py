@@ -11,12 +11,10 @@ from collections.abc import Iterable, Sequence
 from staf.data.example import normalise
 from staf.data.splits import dice
 
-YES_NO = ("yes", "no")
-
 SYNONYMY_QUERIES = (
-    "Do the two terms mean the same? Answer yes or no.",
-    "Are the two terms synonyms? Answer yes or no.",
-    "Is this the same concept under two names, yes or no?",
+    "Which of the options means the same as the term: {options}?",
+    "Choose the synonym of the term from the options: {options}.",
+    "Name the same concept by its other name: {options}.",
 )
 
 

@@ -1,7 +1,7 @@
 """Human Phenotype Ontology: what a phenotype is, what else it is called, what it is a kind of.
 
     entity_attribute   the one organ system that a term belongs to; the term that a definition describes, among four
-    entity_synonymy    a term and another name of it (yes), or of a sibling (no), as many of each
+    entity_synonymy    the term that another name belongs to, among four; one of the others is a sibling
     entity_relation    the broader term, among four of the same organ system
 
 Only current terms below 'Phenotypic abnormality'. A term goes to the split of its first parent, so that siblings, which
@@ -13,12 +13,12 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 from staf.data.example import Example, normalise, subject
-from staf.data.readers.draws import SYNONYMY_QUERIES, YES_NO, draw, phrasing, says, shuffled
+from staf.data.readers.draws import SYNONYMY_QUERIES, draw, phrasing, says, shuffled
 from staf.data.readers.obo import Term, terms
 from staf.data.readers.sources import find_one
 from staf.data.splits import dice, split_of
@@ -221,9 +221,9 @@ def _relations(known: Phenotypes, skipped: Counter[str]) -> Iterator[Example]:
         yield from _choice(example_id, "entity_relation", RELATION_QUERIES, (known, term_id), wrong, skipped, answer)
 
 
-def _strangers(known: Phenotypes, term_id: str, near: list[str]) -> list[str]:
+def _strangers(known: Phenotypes, term_id: str, near: list[str], key: str = "") -> list[str]:
     """Three names out of `near` that are neither broader nor narrower than the term; fewer where luck is out."""
-    rng = dice(f"hpo/strangers/{term_id}")
+    rng = dice(f"hpo/strangers/{key or term_id}")
     names: dict[str, None] = {}
     for _ in range(50):
         found = rng.choice(near)
@@ -279,26 +279,28 @@ def _wording(text: str) -> tuple[str, ...]:
 
 
 def _synonymy(known: Phenotypes, skipped: Counter[str]) -> Iterator[Example]:
-    plain = cache(normalise)  # siblings meet the same names again and again
-    other_names = {i: _other_names(term) for i, term in known.terms.items()}
+    members: dict[str, list[str]] = defaultdict(list)
+    for term_id in known.terms:
+        members[known.systems(term_id)[0]].append(term_id)
     for term_id, term in known.terms.items():
-        own = {plain(name) for name in (term.name, *(s.text for s in term.synonyms))}
-        near = known.siblings(term_id)
-        strange = [name for i in near for name in other_names[i]] or [known.terms[i].name for i in near]
-        strange = [name for name in strange if plain(name) not in own]
-        names = draw(f"hpo/synonyms/{term_id}", other_names[term_id], NAMES_PER_TERM)
-        others = draw(f"hpo/strangers/{term_id}", strange, len(names))
-        skipped["a synonym without a sibling to set against it"] += len(names) - len(others)
-        for number, pair in enumerate(zip(names, others, strict=False)):
-            for answer, other in zip(YES_NO, pair, strict=True):
-                example_id = f"hpo/same/{term_id}/{number}/{answer}"
-                yield Example(
-                    id=example_id,
-                    kind="entity_synonymy",
-                    query=phrasing(example_id, SYNONYMY_QUERIES),
-                    context=f"{term.name} / {other}",
-                    answer=answer,
-                    labels=YES_NO,
-                    split=known.split(term_id),
-                    subjects=(subject(term.name), subject(other)),
-                )
+        own = {normalise(name) for name in (term.name, *(s.text for s in term.synonyms))}
+        near = [known.terms[i].name for i in known.siblings(term_id) if normalise(known.terms[i].name) not in own]
+        for other in draw(f"hpo/synonyms/{term_id}", _other_names(term), NAMES_PER_TERM):
+            example_id = f"hpo/same/{term_id}/{subject(other)}"
+            wrong = draw(example_id, near, 1)
+            far = _strangers(known, term_id, members[known.systems(term_id)[0]], example_id)
+            wrong += [name for name in far if name not in wrong][: 3 - len(wrong)]
+            if len(wrong) < 3 or says(other, term.name):
+                skipped["a synonym that says the name, or with too few near terms"] += 1
+                continue
+            options = shuffled(example_id, [term.name, *wrong])
+            yield Example(
+                id=example_id,
+                kind="entity_synonymy",
+                query=phrasing(example_id, SYNONYMY_QUERIES, options),
+                context=other,
+                answer=term.name,
+                labels=options,
+                split=known.split(term_id),
+                subjects=(subject(term.name), subject(other)),
+            )

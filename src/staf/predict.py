@@ -1,0 +1,110 @@
+"""Answers for a file: JSON lines in, JSON lines out, streamed and resumable.
+
+In:   {"context": "...", "id": "any"}            id and query are optional
+Out:  {"line": 1, "id": "any", "answer": "...", "probabilities": {"label": 0.9, ...}}
+
+A line of the output is written only when it is whole; a stopped run goes on after the last whole line. Messages name the
+line, never its text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from staf.config import EvaluationSettings
+from staf.data.example import Example
+from staf.errors import BadData, DamagedFile, MissingData
+from staf.evaluate import Method, predict
+from staf.tasks import Task, task_examples
+from staf.workflow import Session, router_and_mixture, router_method
+
+LINES_AT_ONCE = 64
+
+
+def predict_file(session: Session, task: Task, file: Path, out: Path, experts: Path | None, router: Path | None) -> int:
+    """Answer every line of `file` that `out` does not have yet; returns how many answers `out` holds in the end.
+
+    Raises:
+        MissingData: no such file, or a router without its experts. BadData: a line that is not as described above.
+        DamagedFile: `out` is not the output of this file.
+    """
+    if not file.is_file():
+        raise MissingData(f'no file {file}. Give JSON lines, each with "context".')
+    if router is not None and experts is None:
+        raise MissingData("a router needs its experts: add --experts and the folder of the experts.")
+    pattern = task_examples(task, "adaptation", session.data)[0]
+    done = _whole_lines(out)
+    mixture, method = None, Method("original", None)
+    if router is not None and experts is not None:
+        found, mixture = router_and_mixture(session, router, experts)
+        method = router_method(found)
+    settings = EvaluationSettings()
+    total = sum(1 for _ in file.open("rb"))
+    items = islice(_questions(file, pattern), done, None)
+    with session.watcher.bar(f"answer {file.name}", total - done) as bar, out.open("a", encoding="utf-8") as stream:
+        while block := list(islice(items, LINES_AT_ONCE)):
+            examples = [example for _, example in block]
+            scored = predict(session.base, mixture, method, examples, settings)
+            for (name, example), row in zip(block, scored, strict=True):
+                done += 1
+                stream.write(json.dumps(_answer(done, name, example, row["scores"]), ensure_ascii=False) + "\n")
+            stream.flush()
+            bar.advance(len(block))
+    return done
+
+
+def _answer(line: int, name: Any, example: Example, scores: list[float]) -> dict[str, Any]:
+    chances = torch.softmax(torch.tensor(scores), 0).tolist()
+    pairs = sorted(zip(example.labels, chances, strict=True), key=lambda pair: -pair[1])
+    return {
+        "line": line,
+        "id": name,
+        "answer": pairs[0][0],
+        "probabilities": {label: round(chance, 4) for label, chance in pairs},
+    }
+
+
+def _questions(file: Path, pattern: Example) -> Iterator[tuple[Any, Example]]:
+    """Id and example of each line; query and labels are the task's unless the line has its own."""
+    with file.open("rb") as stream:
+        for number, raw in enumerate(stream, start=1):
+            try:
+                row = json.loads(raw)
+            except ValueError as error:
+                raise BadData(f'{file}, line {number}: not JSON. Each line is an object with "context".') from error
+            labels = row.get("labels", list(pattern.labels)) if isinstance(row, dict) else []
+            if not isinstance(row, dict) or not isinstance(row.get("context"), str) or not labels:
+                raise BadData(f'{file}, line {number}: an object with "context" (text) is expected.')
+            if not all(isinstance(label, str) and label for label in labels):
+                raise BadData(f'{file}, line {number}: "labels" must be a list of texts.')
+            query = row.get("query", pattern.query)
+            name = row.get("id", number)
+            yield (
+                name,
+                Example(f"line {number}", pattern.kind, query, row["context"], labels[0], tuple(labels), "test", ()),
+            )
+
+
+def _whole_lines(out: Path) -> int:
+    """Whole answers already in `out`; a last line that was cut off is removed."""
+    if not out.is_file():
+        return 0
+    data = out.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    lines = whole.splitlines()
+    try:
+        numbers = [json.loads(line)["line"] for line in lines]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedFile(f"{out} is not an output of staf predict. Name another file with --out.") from error
+    if numbers != list(range(1, len(numbers) + 1)):
+        raise DamagedFile(f"{out} does not go on line by line. Delete it and run the same command again.")
+    if len(whole) != len(data):
+        with out.open("r+b") as stream:
+            stream.truncate(len(whole))
+    return len(lines)

@@ -1,0 +1,276 @@
+"""The stages as steps on folders: each is skipped when its result is there, and goes on where it was stopped.
+
+The command line and the demo call these and nothing else of the stages. The base is loaded on first need, so a step that
+has nothing to do costs no model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from staf import __version__
+from staf.config import EvaluationSettings, ExpertSettings, RouterSettings
+from staf.data.catalog import data_folder
+from staf.data.example import Example
+from staf.data.splits import dice, few_shot
+from staf.errors import ConfigError, UnknownName
+from staf.evaluate import Method, best_single, evaluate, method_of_router, sample
+from staf.experts.store import Expert, ExpertSet, expert_digest, load_expert, load_experts, save_expert
+from staf.experts.train import StepReport, planned_steps, train_expert, training_digest
+from staf.lm.base import DEFAULT_BASE, Base, fingerprint_of, load_base, resolve
+from staf.progress import Silence, Watcher
+from staf.routing.adapt import adapt_router, planned_progress
+from staf.routing.mixture import Mixture
+from staf.routing.router import only, uniform
+from staf.routing.store import Router, load_router, save_router
+from staf.runs import PeakMemory, Run
+from staf.tasks import Task, expert_examples, task_examples
+
+
+class Session:
+    """One base, one data folder, one folder of runs, one watcher.
+
+    Args:
+        base: hub id, folder or GGUF file; None is the default. data: the user's data folder; None uses packages.
+    """
+
+    def __init__(
+        self, base: str | None, data: Path | None, runs: Path, watcher: Watcher | None = None, dtype: str | None = None
+    ) -> None:
+        self.base_name, self.data, self.runs = base, data_folder(data), runs
+        self.dtype = dtype
+        self.watcher: Watcher = watcher or Silence()
+        self._mixture: tuple[str, Mixture] | None = None
+
+    @cached_property
+    def identity(self) -> dict[str, str]:
+        """Name and fingerprint of the base, without loading it."""
+        return {"name": self.base_name or DEFAULT_BASE, "fingerprint": fingerprint_of(resolve(self.base_name))}
+
+    @cached_property
+    def base(self) -> Base:
+        """The loaded base."""
+        self.watcher.say(f"loading {self.base_name or DEFAULT_BASE}")
+        return load_base(self.base_name, dtype=self.dtype)
+
+    def mixture(self, experts: ExpertSet) -> Mixture:
+        """The experts attached to the base; attached once for the same set."""
+        if self._mixture is None or self._mixture[0] != experts.fingerprint:
+            self._mixture = (experts.fingerprint, Mixture(self.base, experts))
+        return self._mixture[1]
+
+    def forget_mixture(self) -> None:
+        """Detach the experts, as training needs the routed layers for itself."""
+        self._mixture = None
+
+
+def train_stage(session: Session, name: str, settings: ExpertSettings, out: Path) -> Expert:
+    """Train the expert of a knowledge type into out/<name>, or load it where it is there with these settings."""
+    examples, left_out = expert_examples(name, session.data)
+    if left_out:
+        session.watcher.say(f"{name}: {left_out} examples left out, a task tests what they are about")
+    examples = _enough(examples, settings)
+    digest = training_digest(session.identity, examples, settings)
+    if expert_digest(out / name) == digest:
+        session.watcher.say(f"{name}: trained before, reused")
+        return load_expert(out / name)
+    session.forget_mixture()
+    base, checkpoint = session.base, out / name / "checkpoint"
+    memory, started, tokens = PeakMemory(), time.perf_counter(), 0
+    with session.watcher.bar(f"train {name}", planned_steps(len(examples), settings)) as bar:
+
+        def on_step(report: StepReport) -> None:
+            nonlocal tokens
+            tokens += report.tokens
+            rate = tokens / (time.perf_counter() - started)
+            bar.advance(1, f"loss {report.loss:.2f}, {report.kept} ranks, {rate:.0f} tokens/s")
+
+        expert = train_expert(base, name, examples, settings, checkpoint, on_step)
+    seconds = time.perf_counter() - started
+    save_expert(out / name, expert)
+    _finish_training(session, expert, settings, digest, seconds, tokens, memory.bytes)
+    shutil.rmtree(checkpoint, ignore_errors=True)
+    return expert
+
+
+def _enough(examples: list[Example], settings: ExpertSettings) -> list[Example]:
+    """No more examples than the steps will see, drawn by the seed."""
+    if settings.steps is None or settings.steps * settings.batch_size >= len(examples):
+        return examples
+    ordered = sorted(examples, key=lambda example: example.id)
+    return dice(f"training draw {settings.seed}").sample(ordered, settings.steps * settings.batch_size)
+
+
+def _finish_training(
+    session: Session, expert: Expert, settings: ExpertSettings, digest: str, seconds: float, tokens: int, memory: int
+) -> None:
+    record, ranks = expert.record, expert.ranks
+    curve = record["curve"]
+    first = settings.initial_rank * sum(sum(shape) + 1 for shape in session.base.routed.shapes.values())
+    result = {
+        "stage": "train",
+        "task": expert.name,
+        "method": "adalora",
+        "seed": settings.seed,
+        "metrics": {},
+        "steps": record["steps"],
+        "examples": record["examples"],
+        "loss_first": curve[0],
+        "loss_last": sum(curve[-10:]) / len(curve[-10:]),
+        "curve": [[i + 1, loss] for i, loss in enumerate(curve)],
+        "tokens": record["tokens"],
+        "tokens_per_second": tokens / seconds if seconds > 0 else None,
+        "seconds": seconds,
+        "peak_memory_bytes": memory,
+        "trainable_parameters": first,
+        "final_rank_average": sum(ranks.values()) / len(ranks),
+        "ranks": ranks,
+        "base": session.identity,
+        "settings": settings.model_dump(),
+        "versions": {"staf": __version__, "torch": torch.__version__},
+    }
+    Run.at(session.runs, "train", expert.name, "adalora", settings.seed, digest).finish(settings.model_dump(), result)
+
+
+def adaptation_examples(session: Session, task: Task, settings: RouterSettings) -> list[Example]:
+    """The adaptation examples of a task: all of them, or a draw of `shots` by the seed."""
+    examples = task_examples(task, "adaptation", session.data)
+    return examples if settings.shots is None else few_shot(examples, settings.shots, settings.seed)
+
+
+def adapt_stage(session: Session, task: Task, experts: ExpertSet, settings: RouterSettings, out: Path) -> Router:
+    """Learn the router of a task into `out`, or load it where it is there with these settings, experts and examples."""
+    examples = adaptation_examples(session, task, settings)
+    ids = "/".join(sorted(example.id for example in examples))
+    digest = _digest(session.identity["fingerprint"], experts.fingerprint, task.name, settings.digest(), ids)
+    if (out / "router.json").is_file():
+        router = load_router(out)
+        if router.record.get("run") == digest:
+            session.watcher.say(f"router {out.name}: adapted before, reused")
+            return router
+    mixture, memory = session.mixture(experts), PeakMemory()
+    with session.watcher.bar(f"adapt {task.name} ({settings.method})", planned_progress(len(examples), settings)) as bar:
+        done = 0
+
+        def on_progress(now: int, loss: float) -> None:
+            nonlocal done
+            bar.advance(now - done, f"loss {loss:.3f}")
+            done = now
+
+        router = adapt_router(mixture, task.name, examples, settings, on_progress)
+    record = {**router.record, "run": digest, "peak_memory_bytes": memory.bytes}
+    router = replace(router, record=record)
+    save_router(out, router)
+    return router
+
+
+def evaluate_stage(
+    session: Session,
+    task: Task,
+    experts: ExpertSet | None,
+    method: Method,
+    settings: EvaluationSettings,
+    baselines: dict[str, Run] | None = None,
+) -> tuple[dict[str, Any], Run]:
+    """Score a method on the test set of a task; a finished run is read."""
+    examples = sample(task_examples(task, "test", session.data), settings.limit)
+    weights = "" if method.weights is None else hashlib.sha256(method.weights.numpy().tobytes()).hexdigest()
+    experts_print = "" if experts is None else experts.fingerprint
+    ids = "/".join(example.id for example in examples)
+    digest = _digest(session.identity["fingerprint"], experts_print, weights, settings.digest(), ids)
+    run = Run.at(session.runs, "evaluate", task.name, method.name, method.seed, digest)
+    finished = run.result()
+    if finished is not None:
+        return finished, run
+    mixture = None if experts is None else session.mixture(experts)
+    with session.watcher.bar(f"score {task.name}: {method.name}", len(examples)) as bar:
+        result = evaluate(
+            session.base, mixture, task, method, examples, settings, run, baselines, lambda done: bar.advance(done)
+        )
+    return result, run
+
+
+def named_method(
+    session: Session, task: Task, experts: ExpertSet, name: str, settings: EvaluationSettings, expert: str | None = None
+) -> Method:
+    """One of the methods that need no router: original, average, or single (the best on the adaptation set).
+
+    Raises:
+        UnknownName: it is none of these, or the expert named is not in the set.
+    """
+    count = len(experts.names)
+    if name == "original":
+        return Method("original", None)
+    if name == "average":
+        return Method("average", uniform(count))
+    if name != "single":
+        raise UnknownName.among("method", name, ("original", "single", "average"))
+    if expert is not None:
+        if expert not in experts.names:
+            raise UnknownName.among("expert", expert, experts.names)
+        chosen = only(experts.names.index(expert), count)
+        return Method("single", chosen, record={"settings": {"expert": expert}})
+    examples = sample(task_examples(task, "adaptation", session.data), settings.limit)
+    started, memory = time.perf_counter(), PeakMemory()
+    with session.watcher.bar(f"choose the best of {len(experts.names)} experts", len(examples) * len(experts.names)) as bar:
+        best, scores = best_single(session.base, session.mixture(experts), examples, settings, lambda done: bar.advance(done))
+    return Method(
+        "single", only(experts.names.index(best), count), adaptation_examples=len(examples),
+        adaptation_seconds=time.perf_counter() - started, adaptation_memory_bytes=memory.bytes,
+        record={"settings": {"expert": best, "accuracy_on_adaptation_examples": scores}},
+    )  # fmt: skip
+
+
+def router_method(router: Router) -> Method:
+    """The row of a learned router: few_shot, normal, or normal_scaled."""
+    name = "few_shot" if router.settings.method == "cma" else "normal"
+    return method_of_router(name + ("_scaled" if router.settings.learned_scale else ""), router)
+
+
+def router_and_mixture(session: Session, router: Path, experts: Path) -> tuple[Router, Mixture]:
+    """A router, and the experts it was made for attached to the base.
+
+    Raises:
+        BaseMismatch, ExpertMismatch: they do not belong together.
+    """
+    found = load_router(router)
+    loaded = load_experts(experts)
+    found.check(session.identity, loaded)
+    return found, session.mixture(loaded)
+
+
+def evaluate_named(
+    session: Session,
+    task: Task,
+    settings: EvaluationSettings,
+    experts: Path | None,
+    router: Path | None,
+    method: str,
+    expert: str | None,
+) -> tuple[dict[str, Any], Run]:
+    """Score what a command line names: a router, or a method that needs none.
+
+    Raises:
+        ConfigError: a router or a method over experts without a folder of experts.
+    """
+    if experts is None:
+        if router is not None or method != "original":
+            raise ConfigError("a router, single and average need the experts: add --experts and the folder of the experts.")
+        return evaluate_stage(session, task, None, Method("original", None), settings)
+    if router is not None:
+        found, mixture = router_and_mixture(session, router, experts)
+        return evaluate_stage(session, task, mixture.experts, router_method(found), settings)
+    loaded = load_experts(experts)
+    return evaluate_stage(session, task, loaded, named_method(session, task, loaded, method, settings, expert), settings)
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
