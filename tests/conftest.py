@@ -10,10 +10,15 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 import torch
+from corpora import write_all
 
 from staf.data.example import Example, subject
 from staf.experts.store import Expert, ExpertSet
 from staf.lm.base import Base, load_base
+
+
+def pytest_configure() -> None:
+    torch.set_num_threads(1)  # two threads cost more than they give on a tiny model
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +49,12 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(str(folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder of our own texts, one folder for each reader."""
+    return write_all(tmp_path_factory.mktemp("own"))
 
 
 @pytest.fixture
@@ -83,7 +94,8 @@ def make_examples(count: int, split: str = "train", kind: str = "colour") -> lis
         examples.append(
             Example(
                 id=f"{split}-{i}", kind=kind, query="Name the colour: blue, green or red.", context=f"{thing} {i // 6}",
-                answer=COLOURS[thing], labels=("blue", "green", "red"), split=split, subjects=(subject(f"{split} {thing} {i}"),),
+                answer=COLOURS[thing], labels=("blue", "green", "red"), split=split,
+                subjects=(subject(f"{split} {thing} {i}"),),
             )
         )  # fmt: skip
     return examples

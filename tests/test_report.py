@@ -34,7 +34,7 @@ def evaluated(method: str, seed: int = 0, value: float | None = 0.31, task: str 
         "method": method,
         "setting": "-",
         "seed": seed,
-        "metrics": {"accuracy": metric(value), "macro_f1": metric(0.2), "auc": None},
+        "metrics": {"accuracy": metric(value), "macro_f1": metric(0.2), "macro_auc": None},
         "primary_metric": "accuracy",
         "tunable_parameters": 10,
         "adaptation_examples": 32,
@@ -161,7 +161,7 @@ def test_one_seed_prints_its_interval_and_several_their_mean_and_deviation(tmp_p
 def test_a_missing_cell_prints_a_dash_and_a_true_zero_prints_zero():
     empty = evaluated("normal", value=None, seconds=None, peak_memory_bytes=None, tunable_parameters=0)
     cells = tables.task_table([empty], TASK)[0].cells
-    assert [cells[c] for c in ("Accuracy, %", "AUC, %", "Time", "Peak memory")] == ["-"] * 4
+    assert [cells[c] for c in ("Accuracy, %", "Macro AUC, %", "Time", "Peak memory")] == ["-"] * 4
     assert cells["Tunable parameters"] == "0"
     other = evaluated("normal", task="other", task_title="Other")
     overview = tables.overview_table([evaluated("original"), other], [TASK, "other"])

@@ -20,7 +20,7 @@ from staf.routing.mixture import Mixture
 
 
 def full_forward(base: Base, prompt: list[int], answer: list[int]) -> float:
-    """log p(answer | prompt) from one plain forward over both."""
+    """Log p(answer | prompt) from one plain forward over both."""
     ids = torch.tensor([prompt + answer])
     with torch.no_grad():
         logits = base.model(input_ids=ids, use_cache=False).logits[0].float()
@@ -53,9 +53,7 @@ def test_normalised_scores_are_the_mean_over_tokens(base: Base) -> None:
 
 def test_a_free_text_example_is_refused(base: Base) -> None:
     with pytest.raises(BadData, match="train-0 has no labels"):
-        score_labels(
-            base, [replace(make_examples(1)[0], labels=())], max_tokens=99, token_budget=99, length_normalised=True
-        )
+        score_labels(base, [replace(make_examples(1)[0], labels=())], max_tokens=99, token_budget=99, length_normalised=True)
 
 
 def test_the_loss_is_that_of_the_answer_and_end_tokens_alone(base: Base) -> None:
@@ -110,7 +108,7 @@ def test_a_context_that_is_too_long_loses_its_end_and_the_query_nothing(base: Ba
 
 
 def test_a_query_that_does_not_fit_is_an_error(base: Base) -> None:
-    with pytest.raises(ConfigError, match="its query takes .* tokens without any context, 20 are allowed"):
+    with pytest.raises(ConfigError, match=r"its query takes .* tokens without any context, 20 are allowed"):
         encode_prompt(make_examples(1)[0], base.tokenizer, 20)
 
 

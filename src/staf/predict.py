@@ -45,7 +45,8 @@ def predict_file(session: Session, task: Task, file: Path, out: Path, experts: P
         found, mixture = router_and_mixture(session, router, experts)
         method = router_method(found)
     settings = EvaluationSettings()
-    total = sum(1 for _ in file.open("rb"))
+    with file.open("rb") as stream:
+        total = sum(1 for _ in stream)
     items = islice(_questions(file, pattern), done, None)
     with session.watcher.bar(f"answer {file.name}", total - done) as bar, out.open("a", encoding="utf-8") as stream:
         while block := list(islice(items, LINES_AT_ONCE)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -35,13 +36,32 @@ class Terminal:
             TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
         )  # fmt: skip
         if not self.console.is_terminal:
-            self.console.print(title, markup=False)
+            yield _Lines(self, title, total)
+            return
         with Progress(*columns, console=self.console, refresh_per_second=4) as progress:
             yield _RichBar(progress, progress.add_task(title, total=total, note=""))
 
     def say(self, text: str) -> None:
         """One line."""
         self.console.print(text, markup=False)
+
+
+class _Lines:
+    """A line for every tenth of the work, for logs."""
+
+    def __init__(self, terminal: Terminal, title: str, total: int) -> None:
+        self.terminal, self.title, self.total, self.done, self.told = terminal, title, total, 0, 0
+        self.started = time.perf_counter()
+
+    def advance(self, done: int, note: str = "") -> None:
+        """`done` more units are finished."""
+        self.done += done
+        tenth = self.done * 10 // max(self.total, 1)
+        if tenth > self.told:
+            self.told = tenth
+            seconds = time.perf_counter() - self.started
+            left = seconds * (self.total - self.done) / self.done
+            self.terminal.say(f"{self.title}: {self.done}/{self.total}, {seconds:.0f} s, {left:.0f} s left  {note}".rstrip())
 
 
 class _RichBar:

@@ -171,7 +171,7 @@ def predict(
 ) -> None:
     """Answer a task for every line of a file, with a probability for each label.
 
-    Try:  staf predict titles.jsonl --task icd10_chapter --experts experts --router routers/icd10_chapter-cma --out answers.jsonl
+    Try:  staf predict titles.jsonl --task icd10_chapter --experts experts --router routers/chapter --out answers.jsonl
     """
     from staf.cli.show import Terminal, print_json
     from staf.predict import predict_file

@@ -17,6 +17,7 @@ from staf.data.example import Example, prompt_of
 from staf.errors import ConfigError
 
 _LEAD = "Answer:"
+WIDTH_STEP = 16
 WORTH_SHARING = 16
 """A common beginning of fewer tokens is computed row by row."""
 
@@ -91,7 +92,7 @@ def encode(example: Example, tokenizer: Any, max_tokens: int) -> Encoded:
 
 def collate(items: Sequence[Encoded], pad: int, device: torch.device) -> Batch:
     """One batch from encoded examples."""
-    width = max(len(item.tokens) for item in items)
+    width = rounded(max(len(item.tokens) for item in items))
     ids = torch.full((len(items), width), pad, dtype=torch.long)
     answer = torch.zeros((len(items), width), dtype=torch.bool)
     for row, item in enumerate(items):
@@ -100,6 +101,14 @@ def collate(items: Sequence[Encoded], pad: int, device: torch.device) -> Batch:
     ends = min(item.answer_start for item in items) - 1
     shared = shared_prefix([item.tokens for item in items], ends)
     return Batch(ids.to(device), answer.to(device), tuple(item.id for item in items), shared)
+
+
+def rounded(width: int) -> int:
+    """Width of a batch, up to the next multiple of `WIDTH_STEP`.
+
+    oneDNN compiles a kernel for every new shape; with few widths the kernels are found again.
+    """
+    return -(-width // WIDTH_STEP) * WIDTH_STEP
 
 
 def shared_prefix(rows: Sequence[Sequence[int]], limit: int) -> int:

@@ -31,7 +31,7 @@ from staf.data.splits import separate
 from staf.errors import BadData, DamagedFile, MissingData, StafError, UnknownName
 from staf.files import read_json, sha256_of, sync_folder, write_json
 
-READERS_VERSION = 2
+READERS_VERSION = 3
 """Goes up when a reader, a split or the format of `Example` changes, so that nothing old is taken for new."""
 
 TABLE = "examples.parquet"

@@ -127,8 +127,11 @@ def print_demo(found: dict[str, Any]) -> None:
     from staf.report.tables import held_out_table, print_table, task_table
 
     results, console = load_results(Path(found["runs"])), Console()
+    if not console.is_terminal:
+        console = Console(width=130)
     print_table(console, held_out_table(results), title="Each expert on its own knowledge type, held out")
-    print_table(console, task_table(results, found["task"]), title=f"Adapted to a task that no expert knew: {found['task']}")
+    title = f"Adapted to a task that no expert was trained on: {found['task']}"
+    print_table(console, task_table(results, found["task"]), title, without=("Setting", "Macro F1, %", "Macro AUC, %"))
     minutes, seconds = divmod(round(found["seconds"]), 60)
     console.print(f"page: {found['page']}\nfused model: {found['fused']}")
     console.print(f"{minutes} min {seconds} s, peak memory {found['peak_memory_bytes'] / 1e9:.1f} GB")

@@ -124,7 +124,7 @@ class ExpertSet:
             if expert.base["fingerprint"] != base["fingerprint"]:
                 raise BaseMismatch(
                     f"expert '{expert.name}' was trained on {expert.base['name']} ({expert.base['fingerprint']}), "
-                    f"this base is {base['name']} ({base['fingerprint']}). Give that base with --base, or train the expert again."
+                    f"this base is {base['name']} ({base['fingerprint']}). Give that base with --base, or train it again."
                 )
             found = {name: (u.shape[0], v.shape[1]) for name, (u, _, v) in expert.factors.items()}
             if found != dict(shapes):

@@ -14,7 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from staf.data.batches import rounded
 from staf.data.packages import PACKAGES, cache_folder, fetch
 from staf.errors import DamagedFile, MissingData, UnknownName
 from staf.files import sha256_of
@@ -79,7 +81,9 @@ class Base:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Float32 logits (N, V) of hidden states (N, d)."""
-        logits = self.model.get_output_embeddings()(hidden).float()
+        count = hidden.shape[0]
+        padded = functional.pad(hidden, (0, 0, 0, rounded(count) - count))
+        logits = self.model.get_output_embeddings()(padded)[:count].float()
         cap = getattr(self.model.config, "final_logit_softcapping", None)
         return torch.tanh(logits / cap) * cap if cap else logits
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from staf.data.batches import by_length, encode_answer, encode_prompt, shared_prefix
+from staf.data.batches import by_length, encode_answer, encode_prompt, rounded, shared_prefix
 from staf.data.example import Example
 from staf.errors import BadData
 from staf.lm.base import Base
@@ -60,7 +60,7 @@ def visible(owner: Tensor) -> Tensor:
 @torch.no_grad()
 def score_batch(base: Base, items: Sequence[Branched]) -> list[Tensor]:
     """Summed log-likelihood of each answer of each item: a list of (answers,) float32."""
-    width = max(len(item.tokens) for item in items)
+    width = rounded(max(len(item.tokens) for item in items))
     pad = base.tokenizer.pad_token_id or 0
     ids = torch.tensor([(*i.tokens, *(pad,) * (width - len(i.tokens))) for i in items])
     positions = torch.tensor([(*i.positions, *(0,) * (width - len(i.tokens))) for i in items])

@@ -31,7 +31,7 @@ METHODS = {
 }
 """Printed names of the methods, in the order of the rows; any other method prints its own name, after these."""
 
-METRICS = {"accuracy": "Accuracy", "macro_f1": "Macro F1", "micro_f1": "Micro F1", "auc": "AUC"}
+METRICS = {"accuracy": "Accuracy", "macro_f1": "Macro F1", "micro_f1": "Micro F1", "macro_auc": "Macro AUC"}
 """Printed names of the metrics, in the order of the columns."""
 
 HELD_OUT = "-held-out"
@@ -256,18 +256,19 @@ def _training_cells(result: Result, repeated: bool) -> dict[str, str]:
     }
 
 
-def print_table(console: Console, rows: Sequence[Row], title: str = "") -> None:
-    """Print rows to a terminal; the first column is left-aligned, the others to the right."""
+def print_table(console: Console, rows: Sequence[Row], title: str = "", without: Sequence[str] = ()) -> None:
+    """Print rows to a terminal, some columns left out; the first one is left-aligned, the others to the right."""
     from rich.table import Table
     from rich.text import Text
 
     if not rows:
         return
     table = Table(title=Text(title) if title else None, title_justify="left")
-    for position, column in enumerate(rows[0].cells):
+    columns = [column for column in rows[0].cells if column not in without]
+    for position, column in enumerate(columns):
         table.add_column(Text(column), justify="right" if position else "left")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row.cells.values()))  # as Text: a name in [brackets] is no markup
+        table.add_row(*(Text(row.cells[column]) for column in columns))  # as Text: a name in [brackets] is no markup
     console.print(table)
 
 

@@ -29,7 +29,7 @@ class SearchResult:
     history: tuple[float, ...]
     """lowest loss after each generation"""
     stopped_because: str
-    """cma's own reasons, such as 'maxfevals=200'"""
+    """cma's own reasons, such as 'tolfun=1e-11', or 'evaluations=200'"""
 
 
 def ranked(losses: list[float]) -> list[float]:
@@ -61,7 +61,8 @@ def search(
     """Minimise `loss_of` from `start` (n,) by CMA-ES.
 
     Args:
-        deviation: the first step size sigma. evaluations: at most so many calls of `loss_of`.
+        deviation: the first step size sigma.
+        evaluations: at most so many calls of `loss_of`, in whole generations; the first generation always runs.
         population: candidates a generation; None takes cma's 4 + 3 ln n.
         on_generation: called with evaluations so far and the lowest loss.
 
@@ -83,7 +84,7 @@ def search(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         strategy = cma.CMAEvolutionStrategy(start.astype(float), deviation, options)
-        while not strategy.stop():
+        while not strategy.stop() and (not history or strategy.countevals + strategy.popsize <= evaluations):
             candidates = strategy.ask()
             losses = ranked([loss_of(candidate) for candidate in candidates])
             strategy.tell(candidates, losses)
@@ -93,5 +94,5 @@ def search(
             history.append(best_loss)
             if on_generation is not None:
                 on_generation(strategy.countevals, best_loss)
-        reasons = ", ".join(f"{name}={value}" for name, value in strategy.stop().items())
+        reasons = ", ".join(f"{name}={value}" for name, value in strategy.stop().items()) or f"evaluations={evaluations}"
     return SearchResult(best, best_loss, strategy.countevals, len(history), tuple(history), reasons)

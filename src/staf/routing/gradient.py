@@ -59,12 +59,12 @@ def descend(
             optimizer.zero_grad()
             loss = loss_of(numbers, batch)
             if not bool(torch.isfinite(loss)):
-                raise TrainingFailed(f"the router's loss is {float(loss)} in epoch {epoch + 1}. Lower its learning_rate.")
+                raise TrainingFailed(f"the router's loss is {loss.item()} in epoch {epoch + 1}. Lower its learning_rate.")
             loss.backward()
             optimizer.step()
             steps += 1
             if on_step is not None:
-                on_step(steps, float(loss.detach()))
+                on_step(steps, loss.item())
         history.append(validation_loss(numbers.detach()))
         if history[-1] < best_loss:
             best, best_loss = numbers.detach().clone(), history[-1]

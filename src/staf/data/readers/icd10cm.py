@@ -37,7 +37,7 @@ TITLES_PER_CATEGORY = 4
 """No more titles of one category in the downstream task: the longest have hundreds that differ in one word."""
 RELATIONS_PER_CATEGORY = 6
 TERMS_PER_CODE = 3
-LONGEST_TITLE = 150
+LONGEST_TITLE = 80
 """Characters; longer titles are left out, so that prompts stay short."""
 
 CHAPTER_QUERY = "Name the chapter of the classification of diseases that the diagnosis belongs to: {options}."

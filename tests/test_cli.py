@@ -1,0 +1,214 @@
+"""The command line on a tiny model and made-up corpora: every step by hand, then the demo; messages and exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from typer.testing import CliRunner
+
+from staf.cli import app, main
+from staf.errors import StafError
+
+TRAIN = ["steps=12", "batch_size=4", "warmup_steps=2", "final_steps=4", "max_tokens=500", "checkpoint_steps=5"]
+
+
+def changes(pairs: list[str]) -> list[str]:
+    return [part for pair in pairs for part in ("--set", pair)]
+
+
+def run(*arguments: object, code: int = 0) -> str:
+    """Run a command and return what it printed on stdout."""
+    result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=not isinstance(code, int) or code == 2)
+    assert result.exit_code == code, result.output
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture
+def trained(home: Path, tiny_folder: Path, own: Path) -> list[object]:
+    """Two experts trained once by the command line; returns the options that all later commands need."""
+    base = ["--base", tiny_folder, "--data", own]
+    run(
+        "train", "--experts", "entity_synonymy,entity_relation", "--out", home / "experts", "--runs", home / "runs",
+        "--json", *base, *changes(TRAIN),
+    )  # fmt: skip
+    return base
+
+
+def test_every_step_by_hand(home: Path, trained: list[object], capsys: pytest.CaptureFixture[str]) -> None:
+    experts, runs = ["--experts", home / "experts"], ["--runs", home / "runs"]
+    task = ["--task", "icd10_chapter"]
+    for name, more in (("cma", ["evaluations=10"]), ("gradient", ["epochs=1"])):
+        found = json.loads(
+            run("adapt", *task, *experts, "--out", home / name, "--method", name, "--json", *runs, *trained, *changes(more))
+        )
+        assert set(found["weights"]) == {"entity_relation", "entity_synonymy"}
+        assert sum(found["weights"].values()) == pytest.approx(1.0, abs=1e-5)
+        assert found["examples"] == (32 if name == "cma" else found["examples"])
+    scores = {}
+    for label, options in {
+        "original": [], "single": [*experts, "--method", "single"], "average": [*experts, "--method", "average"],
+        "few_shot": [*experts, "--router", home / "cma"], "normal": [*experts, "--router", home / "gradient"],
+    }.items():  # fmt: skip
+        result = json.loads(run("evaluate", *task, *options, "--limit", 20, "--json", *runs, *trained))
+        assert result["method"] == label
+        assert result["metrics"]["accuracy"]["examples"] == 20
+        assert (Path(result["run"]) / "result.json").is_file()
+        lines = (Path(result["run"]) / "predictions.jsonl").read_text().splitlines()
+        assert [set(json.loads(line)) for line in lines] == [{"id", "gold", "scores"}] * 20
+        scores[label] = result["metrics"]["accuracy"]["value"]
+    assert "page:" in run("report", *runs, "--out", home / "report.html")
+    page = (home / "report.html").read_text()
+    assert "Few-shot router" in page
+
+
+def test_a_fused_model_loads_without_staf_and_answers_alike(
+    home: Path, trained: list[object], tiny_folder: Path, own: Path
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    from staf.routing.mixture import Mixture
+    from staf.workflow import Session, router_and_mixture
+
+    router, out = home / "fuse-router", home / "fused"
+    run("adapt", "--task", "icd10_chapter", "--experts", home / "experts", "--out", router, *trained, *changes(["epochs=1"]))
+    run("fuse", "--router", router, "--experts", home / "experts", "--out", out, "--base", tiny_folder)
+    session = Session(str(tiny_folder), own, home / "runs", dtype="float32")
+    found, mixture = router_and_mixture(session, router, home / "experts")
+    assert isinstance(mixture, Mixture)
+    mixture.set_weights(found.weights)
+    ids = torch.randint(1, 250, (2, 30))
+    with torch.no_grad():
+        expected = session.base.model(input_ids=ids, use_cache=False).logits
+        fused = AutoModelForCausalLM.from_pretrained(str(out), dtype=torch.float32)(input_ids=ids).logits
+        plain = AutoModelForCausalLM.from_pretrained(str(tiny_folder), dtype=torch.float32)(input_ids=ids).logits
+    assert (fused - expected).abs().max() < 1e-5
+    assert (fused - plain).abs().max() > 1e-4
+    assert json.loads((out / "staf.json").read_text())["task"] == "icd10_chapter"
+    with pytest.raises(StafError, match="exists already"):
+        run("fuse", "--router", router, "--experts", home / "experts", "--out", out, "--base", tiny_folder)
+
+
+def test_training_again_reuses_and_other_settings_train_anew(home: Path, trained: list[object]) -> None:
+    common = ["--experts", "entity_relation", "--out", home / "experts", "--runs", home / "runs", "--json", *trained]
+    started = time.perf_counter()
+    again = json.loads(run("train", *common, *changes(TRAIN)))[0]
+    assert time.perf_counter() - started < 10
+    fresh = json.loads(run("train", *common[:2], "--out", home / "other", *common[4:], *changes([*TRAIN, "seed=3"])))[0]
+    assert again["fingerprint"] != fresh["fingerprint"]
+
+
+def test_prediction_streams_resumes_and_names_bad_lines(home: Path, trained: list[object]) -> None:
+    file, out = home / "titles.jsonl", home / "answers.jsonl"
+    rows = [{"id": f"n{i}", "context": f"ailing hoof {i}"} for i in range(5)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ["predict", file, "--task", "icd10_chapter", "--out", out, *trained]
+    assert "5 answers" in run(*command)
+    whole = out.read_text()
+    answers = [json.loads(line) for line in whole.splitlines()]
+    assert [a["id"] for a in answers] == [row["id"] for row in rows]
+    for answer in answers:
+        assert sum(answer["probabilities"].values()) == pytest.approx(1, abs=0.01)
+        assert answer["answer"] == max(answer["probabilities"], key=answer["probabilities"].get)
+    out.write_text(whole[: len(whole) // 2])  # stopped in the middle of a line
+    run(*command)
+    assert out.read_text() == whole
+    secret = "Mrs Example, born 1950"
+    file.write_text(json.dumps({"context": "x"}) + "\n" + json.dumps({"text": secret}) + "\n")
+    out.unlink()
+    with pytest.raises(StafError, match=r"titles\.jsonl, line 2") as caught:
+        run(*command)
+    assert secret not in str(caught.value)
+    out.write_text("not ours\n")
+    with pytest.raises(StafError, match="is not an output of staf predict"):
+        run(*command)
+
+
+def test_the_demo_end_to_end_and_again_for_nothing(home: Path, tiny_folder: Path, own: Path) -> None:
+    recipe = {
+        "experts": ["entity_relation", "entity_synonymy"], "task": "icd10_chapter",
+        "expert": {"steps": 6, "batch_size": 4, "warmup_steps": 1, "final_steps": 2, "max_tokens": 500},
+        "few_shot": {"method": "cma", "shots": 8, "evaluations": 8}, "normal": {"epochs": 1},
+        "evaluation": {"limit": 12}, "held_out": {"limit": 12},
+    }  # fmt: skip
+    (home / "demo.yaml").write_text(yaml.safe_dump(recipe))
+    command = ["demo", "--out", home / "demo", "--recipe", home / "demo.yaml", "--base", tiny_folder, "--data", own]
+    table = " ".join(run(*command).split())
+    for title in ("Original model", "Single best expert", "Average", "Few-shot router", "Normal router"):
+        assert title in table
+    before = {p: p.stat().st_mtime_ns for p in (home / "demo" / "runs").rglob("result.json")}
+    started = time.perf_counter()
+    again = json.loads(run(*command, "--json"))
+    assert time.perf_counter() - started < 10
+    assert before == {p: p.stat().st_mtime_ns for p in (home / "demo" / "runs").rglob("result.json")}
+    assert Path(again["page"]).stat().st_size > 10_000
+    assert (home / "demo" / "fused" / "icd10_chapter" / "model.safetensors").is_file()
+
+
+def test_data_commands(own: Path) -> None:
+    rows = json.loads(run("data", "list", "--json", "--data", own))
+    needed = {"name", "knowledge_types", "category", "licence", "access", "stands_in_for", "available"}
+    assert all(needed <= row.keys() for row in rows)
+    assert all(row["available"] for row in rows)
+    prepared = json.loads(run("data", "prepare", "hpo", "--json", "--data", own))
+    assert prepared["counts"]["entity_relation"]["train"] > 0
+    shown = run("data", "show", "hpo", "--kind", "entity_relation", "--data", own)
+    assert "Query: " in shown
+    assert "Answer:" in shown
+    assert len(json.loads(run("data", "show", "hpo", "--count", 2, "--json", "--data", own))) == 6
+
+
+def test_doctor_says_the_number_format_and_why() -> None:
+    found = json.loads(run("doctor", "--json"))
+    assert found["number format"] in ("bfloat16", "float32")
+    assert "times as fast as float32 here (measured)" in found["because"]
+    assert found["packages"]["torch"]
+    assert "number format" in run("doctor")
+
+
+def commands() -> list[list[str]]:
+    return [
+        [], ["data"], ["doctor"], ["data", "list"], ["data", "fetch"], ["data", "prepare"], ["data", "show"], ["train"],
+        ["adapt"], ["evaluate"], ["fuse"], ["predict"], ["report"], ["demo"],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_every_help_ends_its_text_with_a_line_to_paste(command: list[str]) -> None:
+    text = run(*command, "--help")
+    assert "staf " in text.split("Options")[0].replace("Usage: staf", "")
+
+
+@pytest.mark.parametrize("arguments", [["nothing"], ["train"], ["evaluate"], ["data", "show"], ["doctor", "--no-such-option"]])
+def test_wrong_use_is_exit_code_two(arguments: list[str]) -> None:
+    run(*arguments, code=2)
+
+
+def test_a_mistake_is_one_message_on_stderr_and_exit_code_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["staf", "evaluate", "--task", "icd10_chaptr"])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "UnknownName: no task 'icd10_chaptr'. Did you mean 'icd10_chapter'" in printed.err
+    assert "Traceback" not in printed.err
+
+
+def test_help_answers_without_torch() -> None:
+    code = "import sys; from staf.cli import app; print([m for m in ('torch', 'transformers', 'pyarrow') if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

@@ -1,0 +1,67 @@
+"""Settings: the papers' defaults, and every mistake at once."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from staf.config import EvaluationSettings, ExpertSettings, RouterSettings, load_recipe, load_values, parse
+from staf.errors import ConfigError, MissingData
+from staf.experiments.demo import DemoSettings
+
+
+def test_the_defaults_are_those_of_section_4_2_2() -> None:
+    settings = ExpertSettings()
+    assert (settings.initial_rank, settings.target_rank, settings.orthogonality) == (12, 4, 0.5)
+    assert (settings.warmup_steps, settings.final_steps, settings.dropout, settings.epochs) == (200, 1000, 0.1, 10)
+    router = RouterSettings()
+    assert (router.penalty, router.null_expert, router.learned_scale) == ("weights", False, False)
+
+
+def test_every_mistake_is_reported_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(RouterSettings, {"temperature": 0, "populaton": 4, "granularity": "word"}, "recipes/few_shot.yaml")
+    text = str(caught.value)
+    assert "settings in recipes/few_shot.yaml: 3 problems" in text
+    assert "temperature = 0: Input should be greater than 0" in text
+    assert "populaton is not a setting; did you mean 'population'?" in text
+    assert "granularity = 'word'" in text
+
+
+def test_contradictions_are_found() -> None:
+    with pytest.raises(ConfigError, match="target_rank = 9 must not be above initial_rank = 4"):
+        parse(ExpertSettings, {"initial_rank": 4, "target_rank": 9}, "a test")
+
+
+def test_settings_are_frozen_and_named_by_a_digest() -> None:
+    settings = ExpertSettings()
+    with pytest.raises(ValidationError):
+        settings.scale = 2.0
+    assert settings.digest() == ExpertSettings().digest() != ExpertSettings(seed=1).digest()
+
+
+def test_a_recipe_that_is_not_there_or_not_yaml(tmp_path: Path) -> None:
+    with pytest.raises(MissingData, match="no recipe"):
+        load_recipe(EvaluationSettings, tmp_path / "none.yaml")
+    for content in ("a: [", "- 1", "\xff"):
+        (tmp_path / "bad.yaml").write_text(content, encoding="latin-1")
+        with pytest.raises(ConfigError, match=r"bad\.yaml"):
+            load_values(tmp_path / "bad.yaml")
+    assert load_values(None) == {}
+
+
+def test_every_recipe_that_comes_with_staf_is_valid() -> None:
+    folder = resources.files("staf") / "recipes"
+    assert [p.name for p in folder.iterdir() if p.name.endswith(".yaml")] == ["demo.yaml"]
+    settings = load_recipe(DemoSettings, Path(str(folder / "demo.yaml")))
+    assert settings.few_shot.method == "cma"
+    assert settings.few_shot.shots == 32
+
+
+def test_a_wrong_nested_setting_is_named_with_its_path(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("few_shot:\n  metod: cma\n")
+    with pytest.raises(ConfigError, match=r"few_shot\.metod is not a setting; did you mean 'method'"):
+        load_recipe(DemoSettings, tmp_path / "r.yaml")

@@ -1,0 +1,82 @@
+"""Metrics against scikit-learn and by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
+
+from staf.metrics import accuracy, all_metrics, compare, correctness, interval, macro_auc, macro_f1, predicted
+
+
+def random_predictions(count: int = 200, labels: int = 4) -> list[dict[str, object]]:
+    generator = np.random.default_rng(0)
+    rows = []
+    for i in range(count):
+        gold = int(generator.integers(labels))
+        scores = generator.normal(size=labels)
+        scores[gold] += 0.8
+        rows.append({"id": f"i{i}", "gold": gold, "scores": scores.tolist()})
+    return rows
+
+
+def test_accuracy_and_f1_equal_scikit_learn() -> None:
+    rows = random_predictions()
+    gold, guess = [r["gold"] for r in rows], [predicted(r["scores"]) for r in rows]
+    assert accuracy(rows, 200).value == pytest.approx(accuracy_score(gold, guess))
+    assert macro_f1(rows, 200).value == pytest.approx(f1_score(gold, guess, average="macro"))
+
+
+def test_auc_equals_scikit_learn_and_skips_labels_without_a_positive() -> None:
+    rows = random_predictions()
+    scores = np.array([r["scores"] for r in rows])
+    chances = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    expected = roc_auc_score([r["gold"] for r in rows], chances, multi_class="ovr", average="macro")
+    assert macro_auc(rows) == pytest.approx(expected)
+    wider = [r | {"scores": [*r["scores"], -9.0]} for r in rows]
+    assert macro_auc(wider) is not None
+    one_class = [r | {"gold": 0} for r in rows]
+    assert macro_auc(one_class) is None
+    assert all_metrics(one_class, fixed_labels=True, resamples=100)["macro_auc"] is None
+
+
+def test_equal_scores_go_to_the_first_label() -> None:
+    assert predicted([0.5, 0.5, 0.1]) == 0
+
+
+def test_the_interval_holds_the_value_and_shrinks_with_more_items() -> None:
+    few, many = random_predictions(50), random_predictions(2000)
+    for rows in (few, many):
+        metric = accuracy(rows, 500)
+        assert metric.low <= metric.value <= metric.high
+    assert np.diff(interval(correctness(many), 500)) < np.diff(interval(correctness(few), 500))
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    generator = np.random.default_rng(3)
+    covered = 0
+    for seed in range(200):
+        low, high = interval(generator.random(100) < 0.7, 300, seed)
+        covered += low <= 0.7 <= high
+    assert 0.88 <= covered / 200 <= 0.99
+
+
+def test_a_comparison_by_hand() -> None:
+    ours = [{"id": str(i), "gold": 0, "scores": [1.0, 0.0]} for i in range(40)]
+    other = [r | {"scores": [0.0, 1.0] if i < 20 else r["scores"]} for i, r in enumerate(ours)]
+    found = compare(ours, other, 2000)
+    assert found.difference == pytest.approx(0.5)
+    assert found.low > 0.3
+    assert found.p_value < 0.001
+    same = compare(ours, ours, 200)
+    assert (same.difference, same.low, same.high, same.p_value) == (0.0, 0.0, 0.0, 1.0)
+
+
+def test_methods_on_different_items_cannot_be_compared() -> None:
+    rows = random_predictions(5)
+    with pytest.raises(ValueError, match="the same items in the same order"):
+        compare(rows, rows[::-1], 100)
+
+
+def test_varying_labels_have_accuracy_alone() -> None:
+    assert list(all_metrics(random_predictions(20), fixed_labels=False, resamples=100)) == ["accuracy"]

@@ -1,0 +1,214 @@
+"""Routers: laws of the weights, a planted weight vector found by both settings, NaN, and the same bytes for the same seed."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_examples
+
+from staf.config import RouterSettings
+from staf.errors import MissingData, TestLeak, TrainingFailed
+from staf.experts.store import ExpertSet
+from staf.lm.base import Base
+from staf.routing.adapt import RouterObjective, adapt_router, planned_progress
+from staf.routing.evolution import ranked, search
+from staf.routing.gradient import descend
+from staf.routing.mixture import Mixture
+from staf.routing.router import (
+    RouterShape,
+    alpha_penalty,
+    expert_weights,
+    initial_params,
+    only,
+    unflatten,
+    uniform,
+    weight_penalty,
+)
+
+
+def numbers_of(shape: RouterShape, seed: int = 0) -> torch.Tensor:
+    return initial_params(shape, seed, deviation=1.0)
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_softmax_weights_sum_to_one_in_every_group(groups: int) -> None:
+    shape = RouterShape(groups, 5)
+    weights = expert_weights(unflatten(numbers_of(shape), shape), torch.rand(groups, 5) + 0.5, shape)
+    assert weights.shape == (groups, 5)
+    assert torch.allclose(weights.sum(1), torch.ones(groups))
+    assert bool((weights > 0).all())
+
+
+def test_the_logits_are_alpha_times_descriptor_plus_bias_by_hand() -> None:
+    shape = RouterShape(1, 2, temperature=2.0)
+    weights = expert_weights(unflatten(torch.tensor([1.0, 3.0, 0.5, -0.5]), shape), torch.tensor([[2.0, 1.0]]), shape)
+    e = np.exp(np.array([1.0 * 2.0 + 0.5, 3.0 * 1.0 - 0.5]) / 2.0)
+    assert weights[0].tolist() == pytest.approx((e / e.sum()).tolist())
+
+
+def test_a_high_temperature_evens_the_weights_out() -> None:
+    flat, sharp = RouterShape(1, 3, temperature=100.0), RouterShape(1, 3, temperature=0.01)
+    numbers = torch.tensor([1.0, 2.0, 3.0, 0.0, 0.0, 0.0])
+    assert torch.allclose(expert_weights(unflatten(numbers, flat), torch.ones(1, 3), flat), uniform(3), atol=0.01)
+    assert torch.allclose(expert_weights(unflatten(numbers, sharp), torch.ones(1, 3), sharp), only(2, 3), atol=1e-6)
+
+
+def test_the_null_expert_takes_its_share_from_the_others() -> None:
+    shape = RouterShape(1, 2, null_expert=True)
+    assert shape.numbers == 6
+    weights = expert_weights(unflatten(torch.zeros(6), shape), torch.ones(1, 2), shape)
+    assert weights[0].tolist() == pytest.approx([1 / 3, 1 / 3])
+    drawn_to_null = torch.tensor([0.0, 0, 0, 50.0, 0, 0])
+    assert expert_weights(unflatten(drawn_to_null, shape), torch.ones(1, 2), shape).sum() < 1e-6
+
+
+def test_the_learned_scale_multiplies_all_weights_and_starts_at_one() -> None:
+    shape = RouterShape(1, 2, learned_scale=True)
+    start = initial_params(shape, 0, 0.5)
+    assert expert_weights(unflatten(start, shape), torch.ones(1, 2), shape).sum().item() == pytest.approx(1.0)
+    start[-1] = math.log(3.0)
+    assert expert_weights(unflatten(start, shape), torch.ones(1, 2), shape).sum().item() == pytest.approx(3.0)
+
+
+def test_both_penalties_by_hand() -> None:
+    assert weight_penalty(torch.tensor([[0.5, 0.5], [1.0, 0.0]])).item() == pytest.approx((0.5 + 1.0) / 2)
+    shape = RouterShape(2, 2)
+    params = unflatten(torch.tensor([1.0, 2.0, 0.0, 1.0, 9.0, 9.0, 9.0, 9.0]), shape)
+    assert alpha_penalty(params).item() == pytest.approx((1 + 4 + 0 + 1) / 2)
+    assert torch.equal(params.flatten(), torch.tensor([1.0, 2.0, 0.0, 1.0, 9.0, 9.0, 9.0, 9.0]))
+
+
+def planted(numbers: np.ndarray) -> float:
+    return float(((numbers - np.array([1.5, -0.5, 0.25, 3.0])) ** 2).sum())
+
+
+def test_cma_finds_a_planted_vector_and_says_why_it_stopped() -> None:
+    result = search(planted, np.zeros(4), deviation=1.0, evaluations=2000, seed=0)
+    assert result.best == pytest.approx([1.5, -0.5, 0.25, 3.0], abs=1e-3)
+    assert result.stopped_because
+    assert list(result.history) == sorted(result.history, reverse=True)
+    short = search(planted, np.zeros(4), deviation=1.0, evaluations=16, seed=0)
+    assert short.stopped_because == "evaluations=16"
+    assert short.evaluations == 16
+
+
+def test_the_same_seed_searches_alike_and_another_does_not() -> None:
+    runs = [search(planted, np.zeros(4), deviation=1.0, evaluations=80, seed=seed).best for seed in (0, 0, 1)]
+    assert runs[0].tobytes() == runs[1].tobytes() != runs[2].tobytes()
+
+
+def test_a_loss_that_is_not_a_number_ranks_worst() -> None:
+    assert ranked([1.0, math.nan, -2.0, math.inf]) == [1.0, 3.0, -2.0, 3.0]
+    with pytest.raises(TrainingFailed, match="all 2 candidates"):
+        ranked([math.nan, math.inf])
+
+    def often_nan(numbers: np.ndarray) -> float:
+        return math.nan if numbers[0] < 0 else planted(numbers)
+
+    result = search(often_nan, np.zeros(4), deviation=1.0, evaluations=1500, seed=0)
+    assert result.best == pytest.approx([1.5, -0.5, 0.25, 3.0], abs=0.01)
+
+
+def test_descent_keeps_the_best_epoch_and_refuses_nan() -> None:
+    goal = torch.tensor([0.3, -0.2])
+    validated = iter([5.0, 1.0, 3.0, 4.0])
+    result = descend(
+        lambda n, _: (n - goal).square().sum(), lambda _: next(validated), torch.zeros(2),
+        order=lambda _: range(3), epochs=3, learning_rate=0.1,
+    )  # fmt: skip
+    assert (result.loss, result.history) == (1.0, (5.0, 1.0, 3.0, 4.0))
+    with pytest.raises(TrainingFailed, match="epoch 1"):
+        descend(
+            lambda n, _: n.sum() * math.nan, lambda _: 0.0, torch.zeros(2), order=lambda _: range(1), epochs=1, learning_rate=1
+        )
+
+
+@pytest.mark.parametrize("method", ["gradient", "cma"])
+def test_a_planted_weight_vector_is_recovered_from_its_distribution(base: Base, experts: ExpertSet, method: str) -> None:
+    """The loss is the divergence from the logits of a model with planted weights, so the planted weights are the optimum."""
+    mixture = Mixture(base, experts)
+    ids = torch.randint(1, 250, (6, 24), generator=torch.Generator().manual_seed(9))
+    planted_weights = torch.tensor([[0.15, 0.7, 0.15]])
+    with torch.no_grad():
+        mixture.set_weights(planted_weights)
+        target = torch.log_softmax(base.logits(base.hidden(ids).flatten(0, 1)), -1)
+    shape = RouterShape(1, 3)
+    descriptor = mixture.descriptor("task")
+
+    def divergence(numbers: torch.Tensor) -> torch.Tensor:
+        mixture.set_weights(expert_weights(unflatten(numbers, shape), descriptor, shape))
+        found = torch.log_softmax(base.logits(base.hidden(ids).flatten(0, 1)), -1)
+        return torch.nn.functional.kl_div(found, target, log_target=True, reduction="batchmean")
+
+    start = initial_params(shape, 0, 0.01)
+    if method == "cma":
+        with torch.no_grad():
+            best = search(
+                lambda n: divergence(torch.as_tensor(n, dtype=torch.float32)).item(), start.numpy(),
+                deviation=1.0, evaluations=400, seed=0,
+            ).best  # fmt: skip
+        numbers = torch.as_tensor(best, dtype=torch.float32)
+    else:
+        numbers = descend(
+            lambda n, _: divergence(n), lambda n: divergence(n).item(), start,
+            order=lambda _: range(50), epochs=4, learning_rate=0.1,
+        ).best  # fmt: skip
+    found = expert_weights(unflatten(numbers, shape), descriptor, shape)
+    assert torch.allclose(found, planted_weights, atol=0.02)
+
+
+@pytest.mark.parametrize("granularity", ["task", "layer", "matrix"])
+@pytest.mark.parametrize("method", ["gradient", "cma"])
+def test_adaptation_lowers_the_loss_and_repeats_bit_for_bit(
+    base: Base, experts: ExpertSet, granularity: str, method: str
+) -> None:
+    mixture = Mixture(base, experts)
+    examples = make_examples(24, split="adaptation")
+    settings = RouterSettings(
+        method=method, granularity=granularity, evaluations=120, epochs=3, learning_rate=0.3, batch_size=8, null_expert=True,
+        learned_scale=granularity == "layer",
+    )  # fmt: skip
+    first, again = (adapt_router(mixture, "colour", examples, settings) for _ in range(2))
+    assert first.weights.numpy().tobytes() == again.weights.numpy().tobytes()
+    history = first.record["history"]
+    assert min(history) < history[0]
+    groups = {"task": 1, "layer": 2, "matrix": 14}[granularity]
+    assert first.weights.shape == (groups, 3)
+    assert first.record["tunable_parameters"] == 2 * groups * 4 + (granularity == "layer")
+    assert first.record["stopped_because"]
+    assert len(first.record["example_ids"]) == 24
+
+
+def test_progress_counts_every_step(base: Base, experts: ExpertSet) -> None:
+    settings = RouterSettings(epochs=2, batch_size=8)
+    seen: list[int] = []
+    adapt_router(Mixture(base, experts), "t", make_examples(24, "adaptation"), settings, lambda done, _: seen.append(done))
+    assert seen == list(range(1, planned_progress(24, settings) + 1))
+
+
+def test_the_penalty_moves_the_optimum_towards_even_weights(base: Base, experts: ExpertSet) -> None:
+    objective = RouterObjective(Mixture(base, experts), RouterSettings(penalty_strength=2.0))
+    numbers = torch.zeros(6)
+    assert objective.penalty(numbers).item() == pytest.approx(2.0 / 3)
+    assert objective.penalty(torch.tensor([0, 0, 0, 9.0, 0, 0])).item() > 1.9
+    alpha = RouterObjective(objective.mixture, RouterSettings(penalty="alpha", penalty_strength=2.0))
+    assert alpha.penalty(torch.tensor([1.0, 2, 0, 9.0, 9, 9])).item() == pytest.approx(10.0)
+
+
+def test_nothing_is_fitted_on_a_test_split(base: Base, experts: ExpertSet) -> None:
+    mixture = Mixture(base, experts)
+    with pytest.raises(TestLeak, match="test-0"):
+        adapt_router(mixture, "colour", make_examples(8, split="test"), RouterSettings())
+    with pytest.raises(MissingData, match="1 adaptation examples"):
+        adapt_router(mixture, "colour", make_examples(1, split="adaptation"), RouterSettings())
+
+
+def test_experts_and_base_stay_byte_equal_through_adaptation(base: Base, experts: ExpertSet) -> None:
+    before = {name: tensor.clone() for name, tensor in base.model.state_dict().items()}
+    prints = [expert.fingerprint for expert in experts.experts]
+    adapt_router(Mixture(base, experts), "colour", make_examples(16, "adaptation"), RouterSettings(epochs=1))
+    assert [expert.fingerprint for expert in experts.experts] == prints
+    assert all(torch.equal(tensor, before[name]) for name, tensor in base.model.state_dict().items())

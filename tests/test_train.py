@@ -1,0 +1,158 @@
+"""Stage I on a tiny real model: it learns, resumes to the same bytes, never touches the base, and fails loudly."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import make_examples
+
+from staf.config import ExpertSettings
+from staf.errors import ConfigError, StafError, TrainingFailed
+from staf.experts import train as training
+from staf.experts.store import Expert, ExpertSet
+from staf.experts.train import StepReport, data_fingerprint, planned_steps, rate_factor, train_expert, training_digest
+from staf.lm.base import Base
+from staf.routing.mixture import Mixture
+
+SETTINGS = ExpertSettings(
+    steps=30, batch_size=6, initial_rank=4, target_rank=2, warmup_steps=5, final_steps=10, learning_rate=0.02, scale=4.0,
+    checkpoint_steps=7, max_tokens=160,
+)  # fmt: skip
+
+
+def accuracy(base: Base, expert: Expert) -> float:
+    from staf.lm.scoring import score_labels
+
+    examples = make_examples(12, split="test")
+    Mixture(base, ExpertSet((expert,))).set_weights(torch.ones(1, 1))
+    scores = score_labels(base, examples, max_tokens=200, token_budget=4096, length_normalised=True)
+    return sum(e.labels[int(s.argmax())] == e.answer for e, s in zip(examples, scores, strict=True)) / 12
+
+
+def test_an_expert_learns_and_ends_at_its_budget(base: Base, tmp_path: Path) -> None:
+    before = {name: tensor.clone() for name, tensor in base.model.state_dict().items()}
+    reports: list[StepReport] = []
+    settings = SETTINGS.model_copy(update={"steps": 240, "warmup_steps": 40, "final_steps": 80})
+    expert = train_expert(base, "colour", make_examples(60), settings, tmp_path, reports.append)
+    assert [r.step for r in reports] == list(range(1, 241))
+    assert reports[-1].loss < 0.5 * reports[0].loss
+    assert [r.kept for r in reports] == sorted((r.kept for r in reports), reverse=True)
+    assert sum(expert.ranks.values()) == reports[-1].kept == 14 * 2
+    assert accuracy(base, expert) > 0.9
+    after = base.model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+
+
+def test_a_run_stopped_anywhere_ends_with_the_same_bytes(base: Base, tmp_path: Path) -> None:
+    examples = make_examples(40)
+    whole = train_expert(base, "colour", examples, SETTINGS, tmp_path / "whole")
+    for stop in (3, 12, 29):
+
+        def stop_here(report: StepReport, stop: int = stop) -> None:
+            if report.step == stop:
+                raise KeyboardInterrupt
+
+        folder = tmp_path / f"stopped-{stop}"
+        with pytest.raises(KeyboardInterrupt):
+            train_expert(base, "colour", examples, SETTINGS, folder, stop_here)
+        resumed: list[int] = []
+        expert = train_expert(base, "colour", examples, SETTINGS, folder, lambda r, seen=resumed: seen.append(r.step))
+        assert resumed[0] == stop // 7 * 7 + 1
+        assert expert.fingerprint == whole.fingerprint
+        assert expert.record["curve"] == whole.record["curve"]
+        assert expert.record["tokens"] == whole.record["tokens"]
+
+
+def test_a_checkpoint_of_other_settings_is_not_gone_on_with(base: Base, tmp_path: Path) -> None:
+    examples = make_examples(40)
+    train_expert(base, "colour", examples, SETTINGS, tmp_path)
+    steps: list[int] = []
+    other = SETTINGS.model_copy(update={"seed": 1})
+    train_expert(base, "colour", examples, other, tmp_path, lambda r: steps.append(r.step))
+    assert steps[0] == 1
+
+
+def test_the_seed_decides_the_expert(base: Base, tmp_path: Path) -> None:
+    examples = make_examples(24)
+    seeds = [
+        train_expert(base, "colour", examples, SETTINGS.model_copy(update={"seed": seed}), tmp_path / str(i)).fingerprint
+        for i, seed in enumerate((0, 0, 1))
+    ]
+    assert seeds[0] == seeds[1] != seeds[2]
+
+
+def test_raw_importance_and_target_zero_also_train(base: Base, tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"importance": "raw", "target_rank": 0})
+    expert = train_expert(base, "colour", make_examples(24), settings, tmp_path)
+    assert set(expert.ranks.values()) == {0}
+
+
+def test_a_loss_that_is_not_a_number_stops_and_names_the_examples(
+    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+    real = training.answer_loss
+
+    def broken(*arguments: object) -> tuple[torch.Tensor, int]:
+        nonlocal calls
+        calls += 1
+        loss, count = real(*arguments)
+        return (loss * float("nan"), count) if calls == 9 else (loss, count)
+
+    monkeypatch.setattr(training, "answer_loss", broken)
+    with pytest.raises(TrainingFailed, match=r"loss of step 9 is nan.*train-\d+"):
+        train_expert(base, "colour", make_examples(24), SETTINGS, tmp_path)
+    assert not any(layer.training or layer.u is not None for layer in base.routed.layers.values())
+    monkeypatch.setattr(training, "answer_loss", real)
+    steps: list[int] = []
+    train_expert(base, "colour", make_examples(24), SETTINGS, tmp_path, lambda r: steps.append(r.step))
+    assert steps[0] == 8  # the last good checkpoint was kept
+
+
+def test_a_folder_that_cannot_be_written_is_one_clear_error(base: Base, tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    with pytest.raises(StafError, match=r"(?s)no checkpoint at|cannot write"):
+        train_expert(base, "colour", make_examples(12), SETTINGS, blocked)
+    assert blocked.read_text() == "in the way"
+
+
+def test_steps_that_leave_no_room_for_the_ranks_to_fall_are_refused() -> None:
+    with pytest.raises(ConfigError, match="leave none for the ranks to fall from 12 to 4"):
+        planned_steps(1000, ExpertSettings(epochs=10, batch_size=16))
+    assert planned_steps(10_000, ExpertSettings(epochs=10, batch_size=16)) == 6250
+    assert planned_steps(10, SETTINGS) == 30
+
+
+def test_no_examples_is_an_error(base: Base, tmp_path: Path) -> None:
+    with pytest.raises(TrainingFailed, match="no examples to train 'colour' on"):
+        train_expert(base, "colour", [], SETTINGS, tmp_path)
+
+
+def test_the_learning_rate_rises_then_falls_to_nearly_zero() -> None:
+    factors = [rate_factor(step, 100) for step in range(100)]
+    assert max(factors) == 1.0
+    assert factors[0] < 0.5
+    assert 0 < factors[-1] < 0.02
+
+
+def test_digests_depend_on_base_settings_and_every_word() -> None:
+    examples = make_examples(3)
+    identity = {"name": "a", "fingerprint": "1"}
+    one = training_digest(identity, examples, SETTINGS)
+    assert one == training_digest({"name": "b", "fingerprint": "1"}, examples, SETTINGS)
+    assert one != training_digest({"name": "a", "fingerprint": "2"}, examples, SETTINGS)
+    assert one != training_digest(identity, examples, SETTINGS.model_copy(update={"scale": 1.0}))
+    changed = [replace(examples[0], context="other"), *examples[1:]]
+    assert data_fingerprint(examples) != data_fingerprint(changed)
+
+
+def test_the_checkpoint_may_be_deleted_at_any_time(base: Base, tmp_path: Path) -> None:
+    train_expert(base, "colour", make_examples(12), SETTINGS, tmp_path / "c")
+    shutil.rmtree(tmp_path / "c")
+    train_expert(base, "colour", make_examples(12), SETTINGS, tmp_path / "c")
