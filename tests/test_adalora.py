@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -66,11 +68,20 @@ def test_the_importance_of_a_triplet_by_hand() -> None:
 
 
 def trainable(rank: int = 3) -> TrainableFactors:
-    factors = TrainableFactors(SHAPES, rank, seed=5, device=torch.device("cpu"))
+    factors = TrainableFactors(SHAPES, rank, 5, torch.device("cpu"), torch.float32)
     generator = torch.Generator().manual_seed(6)
     factors.flat.add_(torch.randn(factors.flat.shape, generator=generator) * 0.3)
     factors.grad.copy_(torch.randn(factors.grad.shape, generator=generator))
+    factors.low.copy_(factors.flat)
     return factors
+
+
+def by_matrix(factors: TrainableFactors) -> Iterator[tuple[str, dict[str, torch.Tensor], dict[str, torch.Tensor]]]:
+    """Name, then U, V and lambda of each matrix, then their gradients."""
+    values, grads = factors.views()
+    for row, name in enumerate(factors.names):
+        value = dict(zip("UV", values[name], strict=True)) | {"lambda": factors.lambdas(factors.flat)[row]}
+        yield name, value, dict(zip("UV", grads[name], strict=True)) | {"lambda": factors.lambdas(factors.grad)[row]}
 
 
 def test_our_step_equals_pefts_smoothed_one_on_the_same_tensors() -> None:
@@ -84,13 +95,12 @@ def test_our_step_equals_pefts_smoothed_one_on_the_same_tensors() -> None:
         pass
 
     model = Model()
-    leaves, lambdas = ours.leaves()
-    for index, name in enumerate(ours.names):
+    for name, value, gradient in by_matrix(ours):
         part = name.replace(".", "_")
         for letter, tensor, grad in (
-            ("A", leaves[name][1], leaves[name][1].grad),
-            ("B", leaves[name][0], leaves[name][0].grad),
-            ("E", lambdas[index][:, None], lambdas.grad[index][:, None]),
+            ("A", value["V"], gradient["V"]),
+            ("B", value["U"], gradient["U"]),
+            ("E", value["lambda"][:, None], gradient["lambda"][:, None]),
         ):
             parameter = torch.nn.Parameter(tensor.detach().clone())
             parameter.grad = grad.clone()
@@ -128,12 +138,8 @@ def test_raw_and_smoothed_importance_differ_and_raw_keeps_no_average() -> None:
 def test_block_scores_equal_the_formula_matrix_by_matrix() -> None:
     factors = trainable()
     scores = factors.scores("raw", 0.85, 0.85)
-    leaves, lambdas = factors.leaves()
-    for row, name in enumerate(factors.names):
-        u, v = leaves[name]
-        expected = adalora.triplet_scores(
-            (lambdas[row] * lambdas.grad[row]).abs().detach(), (u * u.grad).abs().detach(), (v * v.grad).abs().detach()
-        )
+    for row, (_, value, grad) in enumerate(by_matrix(factors)):
+        expected = adalora.triplet_scores(*((value[part] * grad[part]).abs() for part in ("lambda", "U", "V")))
         assert torch.allclose(scores[row], expected, atol=1e-6)
 
 
@@ -141,20 +147,20 @@ def test_the_penalty_gradient_equals_autograd() -> None:
     factors = trainable()
     factors.grad.zero_()
     value = factors.add_orthogonality(0.5)
-    leaves, _ = factors.leaves()
     copies = {
-        name: (u.detach().clone().requires_grad_(), v.detach().clone().requires_grad_()) for name, (u, v) in leaves.items()
+        name: (value["U"].clone().requires_grad_(), value["V"].clone().requires_grad_())
+        for name, value, _ in by_matrix(factors)
     }
     expected = 0.5 * sum(adalora.orthogonality(u, v) for u, v in copies.values())
     expected.backward()
     assert value == pytest.approx(expected.item(), rel=1e-5)
-    for name, (u, v) in copies.items():
-        assert torch.allclose(leaves[name][0].grad, u.grad, atol=1e-4)
-        assert torch.allclose(leaves[name][1].grad, v.grad, atol=1e-4)
+    for name, _, grad in by_matrix(factors):
+        assert torch.allclose(grad["U"], copies[name][0].grad, atol=1e-4)
+        assert torch.allclose(grad["V"], copies[name][1].grad, atol=1e-4)
 
 
 def test_a_fresh_expert_is_orthonormal_and_changes_nothing() -> None:
-    factors = TrainableFactors(SHAPES, 3, seed=1, device=torch.device("cpu"))
+    factors = TrainableFactors(SHAPES, 3, 1, torch.device("cpu"), torch.float32)
     assert factors.add_orthogonality(1.0) == pytest.approx(0, abs=1e-8)
     assert float(factors.lambdas(factors.flat).abs().sum()) == 0
 

@@ -97,9 +97,12 @@ def test_gradients_equal_those_of_plain_operations() -> None:
     for shape in ((3,), (2, 3)):
         weights = torch.randn(shape, requires_grad=True)
         x = torch.randn(2, 4, 6, requires_grad=True)
-        routed.attach({"0": (u, v)})
+        grads = torch.zeros(5, 3), torch.zeros(3, 6)
+        routed.attach({"0": (u.detach(), v.detach())}, {"0": grads})
         routed.set_gain({"0": weights})
-        ours = torch.autograd.grad(layer(x).sin().sum(), (x, u, v, weights))
+        for _ in range(2):  # added to, not replaced
+            grad_x, grad_gain = torch.autograd.grad(layer(x).sin().sum(), (x, weights))
+        ours = grad_x, grads[0] / 2, grads[1] / 2, grad_gain
         hidden = x @ v.T * (weights if weights.dim() == 1 else weights[:, None])
         plain = torch.nn.functional.linear(x, layer.weight, layer.bias) + hidden @ u.T
         expected = torch.autograd.grad(plain.sin().sum(), (x, u, v, weights))

@@ -123,6 +123,8 @@ class EvaluationSettings(Settings):
     """places in one batch"""
     limit: int | None = Field(None, ge=1)
     """at most so many test examples; None takes all"""
+    selection_limit: int | None = Field(None, ge=1)
+    """at most so many adaptation examples choose the single best expert; None takes all"""
     resamples: int = Field(2000, ge=100)
     """bootstrap resamples behind the 95 % intervals"""
 

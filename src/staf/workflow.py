@@ -218,7 +218,7 @@ def named_method(
             raise UnknownName.among("expert", expert, experts.names)
         chosen = only(experts.names.index(expert), count)
         return Method("single", chosen, record={"settings": {"expert": expert}})
-    examples = sample(task_examples(task, "adaptation", session.data), settings.limit)
+    examples = sample(task_examples(task, "adaptation", session.data), settings.selection_limit)
     started, memory = time.perf_counter(), PeakMemory()
     with session.watcher.bar(f"choose the best of {len(experts.names)} experts", len(examples) * len(experts.names)) as bar:
         best, scores = best_single(session.base, session.mixture(experts), examples, settings, lambda done: bar.advance(done))

@@ -18,7 +18,7 @@ def reference() -> str:
 
 
 def _commands(group: Any, path: tuple[str, ...]) -> list[tuple[tuple[str, ...], Any]]:
-    found = []
+    found: list[tuple[tuple[str, ...], Any]] = []
     for name, command in group.commands.items():
         here = (*path, name)
         found += _commands(command, here) if hasattr(command, "commands") else [(here, command)]

@@ -113,7 +113,7 @@ def rounded(width: int) -> int:
 
 def shared_prefix(rows: Sequence[Sequence[int]], limit: int) -> int:
     """How many first tokens all rows have in common, at most `limit`; 0 where it is not worth computing them apart."""
-    first, last = min(rows), max(rows)
+    first, last = min(map(tuple, rows)), max(map(tuple, rows))
     common = 0
     while common < min(limit, len(first), len(last)) and first[common] == last[common]:
         common += 1

@@ -49,7 +49,7 @@ OnStep = Callable[[StepReport], None]
 
 
 class ExpertTraining:
-    """The state of one expert's training, and one step of it."""
+    """The state of one expert's training, and one step of it; its factors are attached to the base from the start."""
 
     def __init__(self, base: Base, items: Sequence[Encoded], settings: ExpertSettings) -> None:
         self.base, self.items, self.settings = base, items, settings
@@ -59,11 +59,12 @@ class ExpertTraining:
         self.tokens = 0
         self.curve: list[float] = []
         self.order: tuple[int, list[list[int]]] = (-1, [])
-        self.factors = TrainableFactors(base.routed.shapes, settings.initial_rank, settings.seed, base.device)
+        self.factors = TrainableFactors(base.routed.shapes, settings.initial_rank, settings.seed, base.device, base.dtype)
         self.parameter = torch.nn.Parameter(self.factors.flat)
         self.parameter.grad = self.factors.grad
         self.optimizer = torch.optim.AdamW([self.parameter], lr=settings.learning_rate, weight_decay=0.0, fused=True)
         self.random = torch.Generator().manual_seed(settings.seed).get_state()
+        base.routed.attach(*self.factors.views())
 
     def next_batch(self) -> Batch:
         """The batch of this step; it depends on the seed and the step alone."""
@@ -82,7 +83,6 @@ class ExpertTraining:
         """
         settings, factors = self.settings, self.factors
         batch = self.next_batch()
-        factors.grad.zero_()
         loss = self._backward(batch)
         penalty = factors.add_orthogonality(settings.orthogonality)
         scores = factors.scores(settings.importance, settings.beta1, settings.beta2)
@@ -111,11 +111,8 @@ class ExpertTraining:
 
     def _backward(self, batch: Batch) -> float:
         """Mean loss of the batch; its gradient is added to the flat gradient."""
-        leaves, lambdas = self.factors.leaves()
-        gains = lambdas * self.settings.scale  # (M, r)
-        routed = self.base.routed
-        routed.attach(leaves)
-        routed.set_gain({name: gains[row] for row, name in enumerate(self.factors.names)})
+        gains = (self.factors.begin_step() * self.settings.scale).to(self.base.dtype)  # (M, r)
+        self.base.routed.set_gain(dict(zip(self.factors.names, gains.unbind(), strict=True)))
         with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(self.random)
             total, count = answer_loss(self.base, batch)

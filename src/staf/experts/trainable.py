@@ -34,12 +34,17 @@ class TrainableFactors:
         shapes: (d_out, d_in) by matrix name.
         rank: initial rank r of every matrix.
         seed: of the start: U and V with orthonormal columns and rows, lambda 0, so that the delta is 0.
+        dtype: of the model.
 
     Attributes:
-        flat, grad: (P,) float32. mask: (M, r) bool, True means kept; row order is `names`.
+        flat, grad: (P,) float32.
+        low: (P,) a rounded copy of flat in the dtype of the model.
+        mask: (M, r) bool, True means kept; row order is `names`.
     """
 
-    def __init__(self, shapes: Mapping[str, tuple[int, int]], rank: int, seed: int, device: torch.device) -> None:
+    def __init__(
+        self, shapes: Mapping[str, tuple[int, int]], rank: int, seed: int, device: torch.device, dtype: torch.dtype
+    ) -> None:
         by_shape: dict[tuple[int, int], list[str]] = {}
         for name, shape in shapes.items():
             by_shape.setdefault(shape, []).append(name)
@@ -50,6 +55,7 @@ class TrainableFactors:
         side = sum(len(names) * (d_out + d_in) * rank for (d_out, d_in), names in self.by_shape.items())
         self.flat = torch.zeros(side + matrices * rank, device=device)
         self.grad = torch.zeros_like(self.flat)
+        self.low = torch.zeros_like(self.flat, dtype=dtype)
         self.average = torch.zeros_like(self.flat)
         self.uncertainty = torch.zeros_like(self.flat)
         self.mask = torch.ones(matrices, rank, dtype=torch.bool, device=device)
@@ -79,13 +85,22 @@ class TrainableFactors:
         """View (M, r) of the singular values of a vector laid out like `flat`."""
         return flat[flat.numel() - self.mask.numel() :].view_as(self.mask)
 
-    def leaves(self) -> tuple[dict[str, tuple[Tensor, Tensor]], Tensor]:
-        """Tensors that autograd sees: (U, V) by matrix, and lambda (M, r). Their gradients land in `grad`."""
-        factors = {}
-        for block, grads in zip(self.blocks(self.flat), self.blocks(self.grad), strict=True):
-            for i, name in enumerate(block.names):
-                factors[name] = (_leaf(block.u[i], grads.u[i]), _leaf(block.v[i], grads.v[i]))
-        return factors, _leaf(self.lambdas(self.flat), self.lambdas(self.grad))
+    def views(self) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, tuple[Tensor, Tensor]]]:
+        """U and V by matrix as the model computes with them, and the buffers of their gradients; valid for good."""
+        factors, grads = {}, {}
+        for low, grad in zip(self.blocks(self.low), self.blocks(self.grad), strict=True):
+            for i, name in enumerate(low.names):
+                factors[name] = (low.u[i], low.v[i])
+                grads[name] = (grad.u[i], grad.v[i])
+        return factors, grads
+
+    def begin_step(self) -> Tensor:
+        """Clear the gradients, round the factors for the model, and give lambda (M, r) as a leaf of autograd."""
+        self.grad.zero_()
+        self.low.copy_(self.flat)
+        leaf = self.lambdas(self.flat).detach().requires_grad_()
+        leaf.grad = self.lambdas(self.grad)
+        return leaf
 
     def add_orthogonality(self, strength: float) -> float:
         """Add the gradient of strength * R summed over all matrices to `grad`; returns that penalty.
@@ -148,9 +163,3 @@ class TrainableFactors:
         self.average.copy_(state["average"])
         self.uncertainty.copy_(state["uncertainty"])
         self.mask = state["mask"].to(self.flat.device)
-
-
-def _leaf(view: Tensor, grad: Tensor) -> Tensor:
-    leaf = view.detach().requires_grad_()
-    leaf.grad = grad
-    return leaf

@@ -26,74 +26,74 @@ from torch.nn import functional
 
 from staf.errors import ExpertMismatch
 
+Gradients = tuple[Tensor, Tensor]
+"""Buffers for the gradients of U (d_out, R) and V (R, d_in), float32."""
+
 
 class _LowRankLinear(torch.autograd.Function):
-    """W x + U diag(gain) V x as one node: x is kept once, W needs no gradient, no copy of y is made."""
+    """W x + U diag(gain) V x as one node: x is kept once, W needs no gradient, no copy of y is made.
+
+    Gradients of U and V are added straight into the buffers of `grads`, where there are some.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        u: Tensor,
-        v: Tensor,
-        gain: Tensor,
-        keep: Tensor | None,
-    ) -> Tensor:
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, u: Tensor, v: Tensor, gain: Tensor,
+        keep: Tensor | None, grads: Gradients | None,
+    ) -> Tensor:  # fmt: skip
         rows = x.reshape(-1, x.shape[-1])  # (N, d_in)
-        low_u, low_v = u.to(x.dtype), v.to(x.dtype)
-        hidden = rows @ low_v.T  # (N, R)
+        low_gain = gain.to(x.dtype)
+        hidden = rows @ v.T  # (N, R)
         if keep is not None:
-            hidden = hidden * keep
-        scaled = _times_gain(hidden, gain, x.shape[0])
+            hidden.mul_(keep)
+        scaled = _times_gain(hidden, low_gain)
         y = functional.linear(rows, weight, bias)
-        y.addmm_(scaled, low_u.T)  # (N, d_out)  # Eq. 10
-        ctx.save_for_backward(rows, weight, low_u, low_v, gain, hidden, keep)
-        ctx.batch, ctx.shape, ctx.factor_dtype = x.shape[0], x.shape, u.dtype
+        y.addmm_(scaled, u.T)  # (N, d_out)  # Eq. 10
+        ctx.save_for_backward(rows, weight, u, v, low_gain, hidden, scaled, keep)
+        ctx.shape, ctx.gain_dtype, ctx.grads = x.shape, gain.dtype, grads
         return y.view(*x.shape[:-1], y.shape[-1])
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        rows, weight, u, v, gain, hidden, keep = ctx.saved_tensors
-        grad = grads[0].reshape(-1, grads[0].shape[-1])  # (N, d_out)
+    def backward(ctx: Any, *outputs: Any) -> Any:
+        rows, weight, u, v, gain, hidden, scaled, keep = ctx.saved_tensors
+        grad = outputs[0].reshape(-1, outputs[0].shape[-1])  # (N, d_out)
         grad_scaled = grad @ u  # (N, R)
-        grad_u = grad_v = grad_gain = grad_x = None
-        if ctx.needs_input_grad[3]:
-            grad_u = (_times_gain(hidden, gain, ctx.batch).T @ grad).T.to(ctx.factor_dtype)  # the fast order
+        grad_x = grad_gain = None
         if ctx.needs_input_grad[5]:
-            grad_gain = _gain_gradient(grad_scaled, hidden, gain)
-        grad_hidden = _times_gain(grad_scaled, gain, ctx.batch)
+            grad_gain = _gain_gradient(grad_scaled, hidden, gain).to(ctx.gain_dtype)
+        grad_hidden = _times_gain(grad_scaled, gain)
         if keep is not None:
-            grad_hidden = grad_hidden * keep
-        if ctx.needs_input_grad[4]:
-            grad_v = (grad_hidden.T @ rows).to(ctx.factor_dtype)
+            grad_hidden.mul_(keep)
+        if ctx.grads is not None:
+            ctx.grads[0].add_((scaled.T @ grad).T)  # (d_out, R); this order is the fast one
+            ctx.grads[1].add_(grad_hidden.T @ rows)  # (R, d_in)
         if ctx.needs_input_grad[0]:
             grad_x = (grad @ weight).addmm_(grad_hidden, v).view(ctx.shape)
-        return grad_x, None, None, grad_u, grad_v, grad_gain, None
+        return grad_x, None, None, None, None, grad_gain, None, None
 
 
-def _times_gain(hidden: Tensor, gain: Tensor, batch: int) -> Tensor:
+def _times_gain(hidden: Tensor, gain: Tensor) -> Tensor:
     """(N, R) times a gain of shape (R,), or of shape (B, R) where N = B * T."""
     if gain.dim() == 1:
-        return hidden * gain.to(hidden.dtype)
-    return (hidden.view(batch, -1, hidden.shape[-1]) * gain.to(hidden.dtype)[:, None]).view_as(hidden)
+        return hidden * gain
+    return (hidden.view(gain.shape[0], -1, gain.shape[1]) * gain[:, None]).view_as(hidden)
 
 
 def _gain_gradient(grad_scaled: Tensor, hidden: Tensor, gain: Tensor) -> Tensor:
-    """Gradient of gain, summed in float32 over the tokens it multiplied."""
-    product = grad_scaled.float() * hidden.float()  # (N, R)
+    """Gradient of gain, in the shape of gain, summed in float32 over the tokens that it multiplied."""
+    product = grad_scaled * hidden  # (N, R)
     if gain.dim() == 2:
-        product = product.view(gain.shape[0], -1, gain.shape[1])  # (B, T, R)
-        return product.sum(1).to(gain.dtype)
-    return product.sum(0).to(gain.dtype)
+        return product.view(gain.shape[0], -1, gain.shape[1]).sum(1, dtype=torch.float32)
+    return product.sum(0, dtype=torch.float32)
 
 
 class RoutedLinear(nn.Module):
     """A frozen linear map that low-rank factors can be added to.
 
     Attributes:
-        u: (d_out, R), v: (R, d_in), gain: (R,) or (B, R); all None while the layer is the original one.
+        u: (d_out, R), v: (R, d_in) in the dtype of the model, gain: (R,) or (B, R); all None while the layer is the original
+            one. Only gain takes part in autograd.
+        grads: buffers in the shapes of u and v that their gradients are added to, or None.
         dropout: rate on the rank activations h, applied in training mode only (docs/paper.md, decision 16).
     """
 
@@ -104,6 +104,7 @@ class RoutedLinear(nn.Module):
         self.u: Tensor | None = None
         self.v: Tensor | None = None
         self.gain: Tensor | None = None
+        self.grads: Gradients | None = None
         self.dropout = 0.0
 
     def forward(self, x: Tensor) -> Tensor:
@@ -112,10 +113,9 @@ class RoutedLinear(nn.Module):
             return functional.linear(x, self.weight, self.bias)
         keep = None
         if self.training and self.dropout > 0:
-            tokens = x.numel() // x.shape[-1]
-            chance = torch.full((tokens, self.u.shape[1]), 1 - self.dropout, dtype=torch.float32, device=x.device)
-            keep = (torch.bernoulli(chance) / (1 - self.dropout)).to(x.dtype)  # (N, R), 1 means keep
-        return _LowRankLinear.apply(x, self.weight, self.bias, self.u, self.v, self.gain, keep)
+            keep = torch.empty(x.numel() // x.shape[-1], self.u.shape[1], dtype=x.dtype, device=x.device)
+            keep.bernoulli_(1 - self.dropout).div_(1 - self.dropout)  # (N, R), 0 means dropped
+        return _LowRankLinear.apply(x, self.weight, self.bias, self.u, self.v, self.gain, keep, self.grads)
 
 
 class RoutedModel:
@@ -152,10 +152,14 @@ class RoutedModel:
         """(d_out, d_in) of each adapted matrix, in order."""
         return {name: (layer.weight.shape[0], layer.weight.shape[1]) for name, layer in self.layers.items()}
 
-    def attach(self, factors: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-        """Give each named layer its U (d_out, R) and V (R, d_in); layers not named become the original ones."""
+    def attach(self, factors: Mapping[str, tuple[Tensor, Tensor]], grads: Mapping[str, Gradients] | None = None) -> None:
+        """Give each named layer its U (d_out, R) and V (R, d_in), and buffers for their gradients.
+
+        Layers not named become the original ones; all gains are taken away.
+        """
         for name, layer in self.layers.items():
             layer.u, layer.v = factors.get(name, (None, None))
+            layer.grads = grads[name] if grads is not None else None
             layer.gain = None
 
     def set_gain(self, gain: Mapping[str, Tensor]) -> None:
