@@ -97,3 +97,18 @@ def test_every_equation_of_the_paper_has_a_line_that_computes_it() -> None:
 def test_no_secret_of_the_machine_is_in_a_tracked_file() -> None:
     for path in [*modules(), *ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "Makefile"]:
         assert not re.search(r"(?<![\w.])/(home|root|work|farm)/", path.read_text()), path
+
+
+def test_the_command_line_page_is_made_from_the_help_of_today() -> None:
+    from staf.cli.reference import reference
+
+    assert (ROOT / "docs" / "cli.md").read_text() == reference(), "run: make docs"
+
+
+def test_every_data_set_has_its_source_and_licence_documented() -> None:
+    from staf.data.catalog import DATASETS
+
+    page = (ROOT / "docs" / "data.md").read_text()
+    for row in DATASETS.values():
+        assert f"| `{row.name}` |" in page
+        assert row.licence.split()[0] in page

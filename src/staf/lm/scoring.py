@@ -21,6 +21,9 @@ from staf.data.example import Example
 from staf.errors import BadData
 from staf.lm.base import Base
 
+LOGIT_ROWS = 256
+"""Rows of logits at a time: 256 of the default base's 49,152 are 50 MB in float32."""
+
 OnDone = Callable[[int], None]
 """called with the number of examples that have just been scored"""
 
@@ -75,11 +78,20 @@ def score_batch(base: Base, items: Sequence[Branched]) -> list[Tensor]:
         attention_mask=mask[:, :, shared:].to(base.device),
     )  # (B, T - shared, d)
     rows, places, targets = _targets(items)
-    logits = base.logits(hidden[rows, [place - shared for place in places]])  # (N, V)
-    chosen = logits.gather(1, torch.tensor(targets, device=logits.device)[:, None])[:, 0] - logits.logsumexp(1)  # (N,)
+    chosen = _log_chances(base, hidden[rows, [place - shared for place in places]], targets)  # (N,)
     lengths = [len(answer) for item in items for answer in item.answers]
-    sums = torch.stack([part.sum() for part in chosen.cpu().split(lengths)])
+    sums = torch.stack([part.sum() for part in chosen.split(lengths)])
     return list(sums.split([len(item.answers) for item in items]))
+
+
+def _log_chances(base: Base, hidden: Tensor, targets: list[int]) -> Tensor:
+    """Log p of one token after each hidden state (N, d), (N,) float32; never more than a block of logits at a time."""
+    found = []
+    for start in range(0, hidden.shape[0], LOGIT_ROWS):
+        logits = base.logits(hidden[start : start + LOGIT_ROWS])  # (rows, V)
+        wanted = torch.tensor(targets[start : start + LOGIT_ROWS], device=logits.device)
+        found.append(logits.gather(1, wanted[:, None])[:, 0] - logits.logsumexp(1))
+    return torch.cat(found).cpu()
 
 
 def _targets(items: Sequence[Branched]) -> tuple[list[int], list[int], list[int]]:

@@ -35,7 +35,7 @@ from staf.routing.store import Router
 
 OnProgress = Callable[[int, float], None]
 """called with the steps or evaluations done, and the loss"""
-TOKEN_BUDGET = 4096
+TOKEN_BUDGET = 8192
 
 
 class RouterObjective:
