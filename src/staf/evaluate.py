@@ -17,6 +17,7 @@ from staf import __version__
 from staf.config import EvaluationSettings
 from staf.data.example import Example
 from staf.data.splits import dice, refuse_test
+from staf.experts.train import data_fingerprint
 from staf.lm.base import Base
 from staf.lm.scoring import OnDone, score_labels
 from staf.metrics import all_metrics, compare, correctness
@@ -140,6 +141,7 @@ def evaluate(
         **_weights_of(mixture, method),
         "stopped_because": method.record.get("stopped_because"),
         "base": base.identity,
+        "data_fingerprint": data_fingerprint(examples),
         "experts_fingerprint": mixture.experts.fingerprint if mixture is not None else None,
         "settings": {"evaluation": settings.model_dump(), "router": method.record.get("settings")},
         "versions": {"staf": __version__, "torch": torch.__version__},

@@ -145,6 +145,7 @@ def from_gguf(path: Path) -> Path:
         return folder
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+    _quiet()
     quantised = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, dtype=torch.float32)
     config = quantised.config.to_dict()
     config.pop("quantization_config", None)
@@ -157,6 +158,13 @@ def from_gguf(path: Path) -> Path:
 
     write_json(folder / "complete.json", {"converted_from": path.name})
     return folder
+
+
+def _quiet() -> None:
+    """No bars of transformers between ours."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
 
 def fingerprint_of(folder: Path) -> str:
@@ -204,6 +212,7 @@ def load_base(base: str | None = None, *, dtype: str | None = None, device: str 
     """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+    _quiet()
     folder = resolve(base)
     fingerprint = fingerprint_of(folder)
     if dtype is not None and dtype not in DTYPES:
