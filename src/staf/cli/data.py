@@ -29,7 +29,7 @@ def list_command(data: Data = None, as_json: Json = False) -> None:
     if as_json:
         print_json(rows)
     else:
-        columns = ("name", "knowledge_types", "tasks", "licence", "access", "stands_in_for", "available")
+        columns = ("name", "knowledge_types", "tasks", "access", "licence", "available")
         print_rows(rows, columns)
 
 

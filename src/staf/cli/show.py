@@ -85,10 +85,13 @@ def print_rows(rows: Sequence[dict[str, Any]], columns: Sequence[str], title: st
 
     table = Table(title=title or None, title_justify="left")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column.replace("_", " "), overflow="fold")
     for row in rows:
         table.add_row(*(_cell(row.get(column)) for column in columns))
-    Console().print(table, markup=False)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=140)
+    console.print(table, markup=False)
 
 
 def _cell(value: Any) -> str:
