@@ -195,7 +195,9 @@ def test_every_help_ends_its_text_with_a_line_to_paste(command: list[str]) -> No
 
 @pytest.mark.parametrize("arguments", [["nothing"], ["train"], ["evaluate"], ["data", "show"], ["doctor", "--no-such-option"]])
 def test_wrong_use_is_exit_code_two(arguments: list[str]) -> None:
-    run(*arguments, code=2)
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
 
 
 def test_a_mistake_is_one_message_on_stderr_and_exit_code_one(

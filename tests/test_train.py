@@ -153,6 +153,6 @@ def test_digests_depend_on_base_settings_and_every_word() -> None:
 
 
 def test_the_checkpoint_may_be_deleted_at_any_time(base: Base, tmp_path: Path) -> None:
-    train_expert(base, "colour", make_examples(12), SETTINGS, tmp_path / "c")
+    first = train_expert(base, "colour", make_examples(12), SETTINGS, tmp_path / "c")
     shutil.rmtree(tmp_path / "c")
-    train_expert(base, "colour", make_examples(12), SETTINGS, tmp_path / "c")
+    assert train_expert(base, "colour", make_examples(12), SETTINGS, tmp_path / "c").fingerprint == first.fingerprint

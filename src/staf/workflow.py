@@ -95,8 +95,8 @@ def train_stage(session: Session, name: str, settings: ExpertSettings, out: Path
 
         expert = train_expert(base, name, examples, settings, checkpoint, on_step)
     seconds = time.perf_counter() - started
-    save_expert(out / name, expert)
     _finish_training(session, expert, settings, digest, seconds, tokens, memory.bytes)
+    save_expert(out / name, expert)  # last: an expert that is there is never trained again
     shutil.rmtree(checkpoint, ignore_errors=True)
     return expert
 
