@@ -84,14 +84,15 @@ def train_stage(session: Session, name: str, settings: ExpertSettings, out: Path
         return load_expert(out / name)
     session.forget_mixture()
     base, checkpoint = session.base, out / name / "checkpoint"
-    memory, started, tokens = PeakMemory(), time.perf_counter(), 0
+    memory, started, tokens, done = PeakMemory(), time.perf_counter(), 0, 0
     with session.watcher.bar(f"train {name}", planned_steps(len(examples), settings)) as bar:
 
         def on_step(report: StepReport) -> None:
-            nonlocal tokens
+            nonlocal tokens, done
             tokens += report.tokens
             rate = tokens / (time.perf_counter() - started)
-            bar.advance(1, f"loss {report.loss:.2f}, {report.kept} ranks, {rate:.0f} tokens/s")
+            steps, done = report.step - done, report.step  # a resumed training begins at its checkpoint
+            bar.advance(steps, f"loss {report.loss:.2f}, {report.kept} ranks, {rate:.0f} tokens/s")
 
         expert = train_expert(base, name, examples, settings, checkpoint, on_step)
     seconds = time.perf_counter() - started
