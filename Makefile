@@ -6,6 +6,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= demo
+ARGS ?=
 
 .PHONY: demo test test-all check format docs clean
 
@@ -16,7 +17,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 demo: $(VENV)/installed
-	$(BIN)/staf demo --out $(OUT)
+	$(BIN)/staf demo --out $(OUT) $(ARGS)
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest
