@@ -124,6 +124,8 @@ def test_prediction_streams_resumes_and_names_bad_lines(home: Path, trained: lis
     out.write_text(whole[: len(whole) // 2])  # stopped in the middle of a line
     run(*command)
     assert out.read_text() == whole
+    with pytest.raises(StafError, match="5 answers of another task, base or router"):
+        run(*["medmcqa" if part == "icd10_chapter" else part for part in command])
     secret = "Mrs Example, born 1950"
     file.write_text(json.dumps({"context": "x"}) + "\n" + json.dumps({"text": secret}) + "\n")
     out.unlink()
@@ -151,7 +153,12 @@ def test_the_demo_end_to_end_and_again_for_nothing(home: Path, tiny_folder: Path
     again = json.loads(run(*command, "--json"))
     assert before == written_files(home / "demo")
     assert Path(again["page"]).stat().st_size > 10_000
-    assert (home / "demo" / "fused" / "icd10_chapter" / "model.safetensors").is_file()
+    fused = home / "demo" / "fused" / "icd10_chapter"
+    assert (fused / "model.safetensors").is_file()
+    first = json.loads((fused / "staf.json").read_text())["router"]
+    (home / "demo.yaml").write_text(yaml.safe_dump(recipe | {"normal": {"epochs": 1, "seed": 5}}))
+    run(*command, "--json")
+    assert json.loads((fused / "staf.json").read_text())["router"] != first  # the model of the old router is not kept
 
 
 def written_files(folder: Path) -> dict[Path, int]:

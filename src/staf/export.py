@@ -33,6 +33,7 @@ def save_fused(mixture: Mixture, router: Router, out: Path) -> dict[str, Any]:
     base = mixture.base
     card = {
         "task": router.task,
+        "router": router.record.get("run"),
         "weights": router.mean_weights,
         "base": router.base,
         "experts": list(router.experts),

@@ -21,6 +21,7 @@ from staf.config import EvaluationSettings
 from staf.data.example import Example
 from staf.errors import BadData, DamagedFile, MissingData
 from staf.evaluate import Method, predict
+from staf.files import read_json, write_json
 from staf.tasks import Task, task_examples
 from staf.workflow import Session, router_and_mixture, router_method
 
@@ -40,10 +41,11 @@ def predict_file(session: Session, task: Task, file: Path, out: Path, experts: P
         raise MissingData("a router needs its experts: add --experts and the folder of the experts.")
     pattern = task_examples(task, "adaptation", session.data)[0]
     done = _whole_lines(out)
-    mixture, method = None, Method("original", None)
+    mixture, method, maker = None, Method("original", None), None
     if router is not None and experts is not None:
         found, mixture = router_and_mixture(session, router, experts)
-        method = router_method(found)
+        method, maker = router_method(found), found.record.get("run")
+    _same_maker(out, done, {"task": task.name, "base": session.identity["fingerprint"], "router": maker})
     settings = EvaluationSettings()
     with file.open("rb") as stream:
         total = sum(1 for _ in stream)
@@ -58,6 +60,16 @@ def predict_file(session: Session, task: Task, file: Path, out: Path, experts: P
             stream.flush()
             bar.advance(len(block))
     return done
+
+
+def _same_maker(out: Path, done: int, maker: dict[str, str | None]) -> None:
+    """Answers of two models never share a file: who made `out` is kept beside it."""
+    note = out.with_name(f"{out.name}.made-by.json")
+    if done and (not note.is_file() or read_json(note) != maker):
+        raise DamagedFile(
+            f"{out} holds {done} answers of another task, base or router. Delete it, or name another file with --out."
+        )
+    write_json(note, maker)
 
 
 def _answer(line: int, name: Any, example: Example, scores: list[float]) -> dict[str, Any]:

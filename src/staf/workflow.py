@@ -25,6 +25,8 @@ from staf.errors import ConfigError, UnknownName
 from staf.evaluate import Method, best_single, evaluate, method_of_router, sample
 from staf.experts.store import Expert, ExpertSet, expert_digest, load_expert, load_experts, save_expert
 from staf.experts.train import StepReport, planned_steps, train_expert, training_digest
+from staf.export import save_fused
+from staf.files import read_json
 from staf.lm.base import DEFAULT_BASE, Base, fingerprint_of, load_base, resolve
 from staf.progress import Silence, Watcher
 from staf.routing.adapt import adapt_router, planned_progress
@@ -246,6 +248,16 @@ def router_and_mixture(session: Session, router: Path, experts: Path) -> tuple[R
     loaded = load_experts(experts)
     found.check(session.identity, loaded)
     return found, session.mixture(loaded)
+
+
+def fuse_stage(session: Session, router: Router, experts: ExpertSet, out: Path) -> None:
+    """Save the fused model of a router in `out`; one that is there is kept if it is of this router, else replaced."""
+    card = out / "staf.json"
+    if card.is_file():
+        if read_json(card).get("router") == router.record["run"]:
+            return
+        shutil.rmtree(out)
+    save_fused(session.mixture(experts), router, out)
 
 
 def evaluate_named(

@@ -15,14 +15,13 @@ from pydantic import Field
 from staf.config import EvaluationSettings, ExpertSettings, RouterSettings, Settings, load_recipe
 from staf.evaluate import Method
 from staf.experts.store import ExpertSet
-from staf.export import save_fused
 from staf.progress import Watcher
 from staf.report.collect import load_results
 from staf.report.page import write_page
 from staf.routing.router import only
 from staf.runs import PeakMemory, Run
 from staf.tasks import Task, find_task, held_out_task
-from staf.workflow import Session, adapt_stage, evaluate_stage, named_method, router_method, train_stage
+from staf.workflow import Session, adapt_stage, evaluate_stage, fuse_stage, named_method, router_method, train_stage
 
 
 class DemoSettings(Settings):
@@ -67,8 +66,7 @@ def run_demo(out: Path, recipe: Path | None, base: str | None, data: Path | None
     for router in routers.values():
         evaluate_stage(session, task, experts, router_method(router), settings.evaluation, baselines)
     fused = out / "fused" / task.name
-    if not fused.exists():
-        save_fused(session.mixture(experts), routers["normal"], fused)
+    fuse_stage(session, routers["normal"], experts, fused)
     page = write_page(session.runs, out / "report.html")
     return {
         "task": task.name,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from staf.data.example import normalise
+from staf.data.example import Example, normalise
 from staf.data.splits import dice
 
 SYNONYMY_QUERIES = (
@@ -39,3 +39,20 @@ def draw(key: str, candidates: Iterable[str], count: int) -> list[str]:
 def says(text: str, answer: str) -> bool:
     """True where `text` holds the words of `answer` one after another, so that copying would be enough."""
     return f" {normalise(answer)} " in f" {normalise(text)} "
+
+
+def choice(
+    example_id: str,
+    kind: str,
+    templates: Sequence[str],
+    *,
+    context: str,
+    answer: str,
+    wrong: Iterable[str],
+    split: str,
+    subjects: tuple[str, ...],
+) -> Example:
+    """A choice of `answer` among the wrong options and itself, in a phrasing and an order drawn by the id."""
+    options = shuffled(example_id, [answer, *wrong])
+    query = phrasing(example_id, templates, options)
+    return Example(example_id, kind, query, context, answer, options, split, subjects)

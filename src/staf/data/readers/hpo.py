@@ -18,7 +18,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 from staf.data.example import Example, normalise, subject
-from staf.data.readers.draws import SYNONYMY_QUERIES, draw, phrasing, says, shuffled
+from staf.data.readers.draws import SYNONYMY_QUERIES, choice, draw, phrasing, says
 from staf.data.readers.obo import Term, terms
 from staf.data.readers.sources import find_one
 from staf.data.splits import dice, split_of
@@ -248,14 +248,13 @@ def _choice(
     if len(wrong) < 3:
         skipped["too few near terms for four options"] += 1
         return
-    options = shuffled(example_id, [answer or term.name, *wrong])
-    yield Example(
-        id=example_id,
-        kind=kind,
-        query=phrasing(example_id, queries, options),
+    yield choice(
+        example_id,
+        kind,
+        queries,
         context=term.name if answer else term.definition,
         answer=answer or term.name,
-        labels=options,
+        wrong=wrong,
         split=known.split(term.id),
         subjects=(subject(term.name),) if answer else (subject(term.name), subject(term.definition)),
     )
@@ -293,14 +292,13 @@ def _synonymy(known: Phenotypes, skipped: Counter[str]) -> Iterator[Example]:
             if len(wrong) < 3 or says(other, term.name):
                 skipped["a synonym that says the name, or with too few near terms"] += 1
                 continue
-            options = shuffled(example_id, [term.name, *wrong])
-            yield Example(
-                id=example_id,
-                kind="entity_synonymy",
-                query=phrasing(example_id, SYNONYMY_QUERIES, options),
+            yield choice(
+                example_id,
+                "entity_synonymy",
+                SYNONYMY_QUERIES,
                 context=other,
                 answer=term.name,
-                labels=options,
+                wrong=wrong,
                 split=known.split(term_id),
                 subjects=(subject(term.name), subject(other)),
             )

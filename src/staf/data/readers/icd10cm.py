@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from staf.data.example import Example, normalise, subject
-from staf.data.readers.draws import SYNONYMY_QUERIES, draw, phrasing, says, shuffled
+from staf.data.readers.draws import SYNONYMY_QUERIES, choice, draw, says
 from staf.data.readers.sources import find_one, opened, single_spaced
 from staf.data.splits import dice, split_of
 from staf.errors import BadData
@@ -179,14 +179,13 @@ def _synonymy(listed: Tabular, skipped: Counter[str]) -> Iterator[Example]:
             if len(wrong) < 3 or says(name, code.title):
                 skipped["an inclusion term that says the title, or with too few near codes"] += 1
                 continue
-            options = shuffled(example_id, [code.title, *wrong])
-            yield Example(
-                id=example_id,
-                kind="entity_synonymy",
-                query=phrasing(example_id, SYNONYMY_QUERIES, options),
+            yield choice(
+                example_id,
+                "entity_synonymy",
+                SYNONYMY_QUERIES,
                 context=name,
                 answer=code.title,
-                labels=options,
+                wrong=wrong,
                 split=code.split,
                 subjects=(subject(code.title), subject(name)),
             )
@@ -216,14 +215,13 @@ def _relations(listed: Tabular, skipped: Counter[str]) -> Iterator[Example]:
             if len(wrong) < 3:
                 skipped["too few near codes for four options"] += 1
                 continue
-            options = shuffled(example_id, [answer.title, *wrong])
-            yield Example(
-                id=example_id,
-                kind="entity_relation",
-                query=phrasing(example_id, RELATION_QUERIES, options),
+            yield choice(
+                example_id,
+                "entity_relation",
+                RELATION_QUERIES,
                 context=code.title,
                 answer=answer.title,
-                labels=options,
+                wrong=wrong,
                 split=code.split,
                 subjects=(subject(code.title),),
             )
