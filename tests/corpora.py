@@ -6,6 +6,8 @@ import gzip
 import json
 from pathlib import Path
 
+from staf.data.example import Example
+from staf.data.profiles import LEFT_OUT, Item, apart
 from staf.data.readers import hpo
 
 COLOURS = ("red", "green", "blue", "white", "black", "grey", "brown", "pink")
@@ -19,6 +21,14 @@ def write_lines(path: Path, records: list[object]) -> None:
 
 def packaged(question: str, options: str, answer: str) -> dict[str, str]:
     return {"question": question, "options": options, "answer": answer}
+
+
+def separate(examples: list[Example]) -> tuple[list[Example], int]:
+    """What preparing keeps of examples whose splits stand, and how many it drops."""
+    items = [Item(e.kind, e.split, e.group, tuple(int(s, 16) for s in e.subjects)) for e in examples]
+    splits = apart(items, [e.split for e in examples])
+    kept = [e for e, split in zip(examples, splits, strict=True) if split != LEFT_OUT]
+    return kept, len(examples) - len(kept)
 
 
 def write_ontology(folder: Path) -> None:
@@ -71,20 +81,8 @@ def write_tabular(folder: Path) -> None:
 
 def write_all(data: Path) -> Path:
     """A data folder of our own texts, one folder for each reader."""
-    questions = [
-        packaged(f"Which {p} is {c}?", f"A. {c}\nB. not {c}\nC. nearly {c}\nD. all of the above", f"B. not {c}")
-        for p in PARTS
-        for c in COLOURS
-    ]
-    write_lines(data / "medmcqa" / "Beasts.jsonl", list(questions))
-    original = {"question": "Which hoof?", "options": {"B": "two.", "A": "one", "C": "three"}, "answer_idx": "B"}
-    write_lines(data / "medqa-usmle" / "test.jsonl", [original])
-    records = {
-        str(n): {"QUESTION": f"Is {n} even?", "CONTEXTS": ["We looked.", "It is."], "final_decision": "no"} for n in range(40)
-    }
-    (data / "pubmedqa").mkdir()
-    (data / "pubmedqa" / "ori_pqal.json").write_text(json.dumps(records))
-    (data / "pubmedqa" / "test_ground_truth.json").write_text(json.dumps({str(n): "no" for n in range(0, 40, 2)}))
-    write_ontology(data / "hpo")
-    write_tabular(data / "icd-10-cm")
+    from formats import WRITERS
+
+    for name, write in WRITERS.items():
+        write(data / name)
     return data

@@ -166,17 +166,55 @@ def written_files(folder: Path) -> dict[Path, int]:
     return {p: p.stat().st_mtime_ns for p in folder.rglob("*.*") if p.is_file() and p.name != "report.html"}
 
 
-def test_data_commands(own: Path) -> None:
+def test_data_commands(own: Path, tiny_folder: Path) -> None:
     rows = json.loads(run("data", "list", "--json", "--data", own))
-    needed = {"name", "knowledge_types", "category", "licence", "access", "stands_in_for", "available"}
+    needed = {"name", "knowledge_types", "category", "licence", "access", "stands_in_for", "available", "size", "steps"}
     assert all(needed <= row.keys() for row in rows)
     assert all(row["available"] for row in rows)
     prepared = json.loads(run("data", "prepare", "hpo", "--json", "--data", own))
     assert prepared["counts"]["entity_relation"]["train"] > 0
-    shown = run("data", "show", "hpo", "--kind", "entity_relation", "--data", own)
+    options = ["--data", own, "--base", tiny_folder]
+    shown = run("data", "show", "hpo", "--kind", "entity_relation", *options)
     assert "Query: " in shown
     assert "Answer:" in shown
-    assert len(json.loads(run("data", "show", "hpo", "--count", 2, "--json", "--data", own))) == 6
+    assert "tokens of prompt" in shown
+    found = json.loads(run("data", "show", "hpo", "--count", 2, "--json", *options))
+    assert all(row["answer_tokens"] == len(f" {row['answer']}".encode()) for row in found)
+
+
+def test_data_stats_prints_both_tables_beside_the_papers(own: Path) -> None:
+    rows = json.loads(run("data", "stats", "--json", "--data", own))
+    emrqa = next(row for row in rows if row["ours"] == "emrqa" and row["table"] == 2)
+    assert (emrqa["paper_train"], emrqa["paper_adaptation"], emrqa["paper_test"]) == (4629, 580, 580)
+    assert emrqa["train"] + emrqa["adaptation"] + emrqa["test"] > 0
+    umls = [row for row in rows if row["paper"] == "UMLS"]
+    assert {row["paper_size"] for row in umls} == {15_479}
+    assert "Table 2" in run("data", "stats", "--data", own)
+
+
+def test_preparing_a_task_says_that_nothing_leaks_and_bad_rows_are_told(own: Path, tmp_path: Path) -> None:
+    assert "none of them in what an expert trains on" in run("data", "prepare", "icd10_chapter", "--data", own)
+    folder = tmp_path / "medmcqa"
+    folder.mkdir()
+    good = (own / "medmcqa" / "Beasts.jsonl").read_text(encoding="utf-8")
+    (folder / "Beasts.jsonl").write_text(good + "{\n", encoding="utf-8")
+    assert "1 bad rows skipped" in run("data", "prepare", "medmcqa", "--skip-bad", "--data", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["data", "fetch", "mednli"], "cannot be fetched by a program"),
+        (["data", "prepare", "mednly"], "Did you mean 'mednli'"),
+        (["data", "stats", "--splits", "half"], "no split profile 'half'"),
+        (["bench", "speed"], "no benchmark 'speed'"),
+        (["evaluate", "--task", "covid_qa"], "not scored yet"),
+    ],
+)
+def test_what_cannot_be_done_says_why(own: Path, arguments: list[str], message: str) -> None:
+    result = CliRunner().invoke(app, arguments, env={"STAF_DATA": str(own)})
+    assert isinstance(result.exception, StafError)
+    assert message in str(result.exception)
 
 
 def test_doctor_says_the_number_format_and_why() -> None:
@@ -189,8 +227,8 @@ def test_doctor_says_the_number_format_and_why() -> None:
 
 def commands() -> list[list[str]]:
     return [
-        [], ["data"], ["doctor"], ["data", "list"], ["data", "fetch"], ["data", "prepare"], ["data", "show"], ["train"],
-        ["adapt"], ["evaluate"], ["fuse"], ["predict"], ["report"], ["demo"],
+        [], ["data"], ["doctor"], ["data", "list"], ["data", "fetch"], ["data", "prepare"], ["data", "show"],
+        ["data", "stats"], ["train"], ["adapt"], ["evaluate"], ["fuse"], ["predict"], ["report"], ["bench"], ["demo"],
     ]  # fmt: skip
 
 
@@ -221,6 +259,7 @@ def test_a_mistake_is_one_message_on_stderr_and_exit_code_one(
 
 
 def test_help_answers_without_torch() -> None:
-    code = "import sys; from staf.cli import app; print([m for m in ('torch', 'transformers', 'pyarrow') if m in sys.modules])"
+    heavy = ("torch", "transformers", "pyarrow", "duckdb", "openpyxl", "pooch")
+    code = f"import sys; from staf.cli import app; print([m for m in {heavy} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from staf.data.catalog import CATEGORIES, DATASETS, data_folder, list_rows, locate
-from staf.data.example import KNOWLEDGE_TYPES
+from staf.data.catalog import DATASETS, data_folder, list_rows, locate
+from staf.data.intake import Intake
 from staf.data.packages import cache_folder
 from staf.data.prepare import load, prepare
 from staf.data.readers import multiple_choice
@@ -40,7 +40,7 @@ def all_of(prepared, kind="multiple_choice"):
 
 def test_what_is_loaded_is_what_the_reader_gave(data):
     prepared = prepare("medmcqa", data)
-    read = list(multiple_choice.medmcqa(data / "medmcqa"))
+    read = list(multiple_choice.medmcqa(data / "medmcqa", Intake()))
     assert sorted(all_of(prepared), key=lambda e: e.id) == sorted(read, key=lambda e: e.id)
     assert sum(prepared.counts["multiple_choice"].values()) == 60
     assert {split: len(load(prepared, "multiple_choice", split)) for split in ("train", "adaptation", "test")} == (
@@ -110,8 +110,8 @@ def test_nothing_is_left_behind_where_a_record_is_bad(data):
 
 
 def test_an_id_that_occurs_twice_is_refused(data, monkeypatch):
-    def twice(folder, skipped):
-        return [*multiple_choice.medmcqa(folder, skipped), *multiple_choice.medmcqa(folder, skipped)]
+    def twice(folder, intake):
+        return [*multiple_choice.medmcqa(folder, intake), *multiple_choice.medmcqa(folder, intake)]
 
     monkeypatch.setitem(DATASETS, "medmcqa", replace(DATASETS["medmcqa"], read=twice))
     with pytest.raises(BadData, match="medmcqa/One/1 occurs twice"):
@@ -157,11 +157,36 @@ def test_the_catalogue_is_written_as_plain_json(data):
     assert all(expected <= row.keys() for row in rows)
 
 
-@pytest.mark.parametrize("row", DATASETS.values(), ids=lambda row: row.name)
-def test_every_row_of_the_catalogue_is_complete(row):
-    assert DATASETS[row.name] is row
-    assert row.category in CATEGORIES
-    assert row.access in ("open", "package", "credentialed")
-    assert (row.package is not None) == (row.access == "package")
-    assert all((row.licence, row.source, row.stands_in_for))
-    assert set(row.kinds) <= KNOWLEDGE_TYPES.keys() | {"icd10_chapter"}
+def test_bad_rows_are_counted_and_kept_where_only_their_owner_reads_them(data):
+    with (data / "medmcqa" / "Two.jsonl").open("ab") as stream:
+        stream.write(b'{"question": "What of it?"}\n\xff\xfe\n')
+    found = prepare("medmcqa", data, skip_bad=True)
+    assert (found.bad, sum(found.counts["multiple_choice"].values())) == (2, 60)
+    assert found.bad_rows.stat().st_mode & 0o077 == 0
+    first, second = (json.loads(line) for line in found.bad_rows.read_text(encoding="utf-8").splitlines())
+    assert "line 31" in first["problem"]
+    assert "What of it?" in first["content"]
+    assert second["problem"].endswith("line 32: not UTF-8 text.")
+    with pytest.raises(BadData):
+        prepare("medmcqa", data)
+    assert prepare("medmcqa", data, skip_bad=True) == found
+
+
+def test_the_table_is_opened_by_duckdb_and_by_datasets_as_it_is(data):
+    import duckdb
+    from datasets import Dataset
+
+    found = prepare("medmcqa", data)
+    table = found.folder / "examples.parquet"
+    counted = duckdb.sql(f"SELECT split, count(*) FROM '{table}' WHERE len(labels) = 4 GROUP BY split").fetchall()
+    assert dict(counted) == {split: count for split, count in found.counts["multiple_choice"].items() if count}
+    opened = Dataset.from_parquet(str(table), cache_dir=str(data / "cache"))
+    assert set(opened.column_names) >= {"query", "context", "answer", "labels", "split"}
+    assert len(opened) == 60
+
+
+def test_the_profile_is_part_of_what_is_asked_for(data):
+    one, other = (prepare("medmcqa", data, profile=profile) for profile in ("staf-llm", "sa-mdkif"))
+    assert one.fingerprint != other.fingerprint
+    assert other.counts["multiple_choice"]["train"] == 0
+    assert other.counts["multiple_choice"]["adaptation"] + other.counts["multiple_choice"]["test"] == 60

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+from corpora import separate
 
 from staf.data.example import Example, subject
-from staf.data.splits import dice, few_shot, refuse_test, separate, split_of, without_subjects
+from staf.data.splits import dice, few_shot, refuse_test, split_of, without_subjects
 from staf.errors import ConfigError, StafError, TestLeak
 
 

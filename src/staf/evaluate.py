@@ -25,7 +25,8 @@ from staf.routing.mixture import Mixture
 from staf.routing.router import only
 from staf.routing.store import Router
 from staf.runs import PeakMemory, Run
-from staf.tasks import Task, refuse_leak
+from staf.tasks.examples import refuse_leak
+from staf.tasks.rows import Task
 
 
 @dataclass(frozen=True)

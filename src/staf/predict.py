@@ -22,7 +22,8 @@ from staf.data.example import Example
 from staf.errors import BadData, DamagedFile, MissingData
 from staf.evaluate import Method, predict
 from staf.files import read_json, write_json
-from staf.tasks import Task, task_examples
+from staf.tasks.examples import task_examples
+from staf.tasks.rows import Task
 from staf.workflow import Session, router_and_mixture, router_method
 
 LINES_AT_ONCE = 64
@@ -39,7 +40,7 @@ def predict_file(session: Session, task: Task, file: Path, out: Path, experts: P
         raise MissingData(f'no file {file}. Give JSON lines, each with "context".')
     if router is not None and experts is None:
         raise MissingData("a router needs its experts: add --experts and the folder of the experts.")
-    pattern = task_examples(task, "adaptation", session.data)[0]
+    pattern = task_examples(task, "adaptation", session.library)[0]
     done = _whole_lines(out)
     mixture, method, maker = None, Method("original", None), None
     if router is not None and experts is not None:

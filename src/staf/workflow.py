@@ -20,6 +20,8 @@ from staf import __version__
 from staf.config import EvaluationSettings, ExpertSettings, RouterSettings
 from staf.data.catalog import data_folder
 from staf.data.example import Example
+from staf.data.library import Library
+from staf.data.profiles import PROFILES, check_profile
 from staf.data.splits import dice, few_shot
 from staf.errors import ConfigError, UnknownName
 from staf.evaluate import Method, best_single, evaluate, method_of_router, sample
@@ -34,7 +36,8 @@ from staf.routing.mixture import Mixture
 from staf.routing.router import only, uniform
 from staf.routing.store import Router, load_router, save_router
 from staf.runs import PeakMemory, Run
-from staf.tasks import Task, expert_examples, task_examples
+from staf.tasks.examples import expert_examples, expert_sources, task_examples
+from staf.tasks.rows import Task
 
 
 class Session:
@@ -42,12 +45,25 @@ class Session:
 
     Args:
         base: hub id, folder or GGUF file; None is the default. data: the user's data folder; None uses packages.
+        runs: folder of results. watcher: told of long work. dtype: number format; None is chosen by measurement.
+        profile: how data sets are split.
+
+    Raises:
+        MissingData: there is no such data folder. UnknownName: there is no such profile.
     """
 
     def __init__(
-        self, base: str | None, data: Path | None, runs: Path, watcher: Watcher | None = None, dtype: str | None = None
+        self,
+        base: str | None,
+        data: Path | None,
+        runs: Path,
+        watcher: Watcher | None = None,
+        dtype: str | None = None,
+        profile: str = PROFILES[0],
     ) -> None:
-        self.base_name, self.data, self.runs = base, data_folder(data), runs
+        check_profile(profile)
+        self.base_name, self.runs = base, runs
+        self.library = Library(data_folder(data), profile)
         self.dtype = dtype
         self.watcher: Watcher = watcher or Silence()
         self._mixture: tuple[str, Mixture] | None = None
@@ -76,7 +92,10 @@ class Session:
 
 def train_stage(session: Session, name: str, settings: ExpertSettings, out: Path) -> Expert:
     """Train the expert of a knowledge type into out/<name>, or load it where it is there with these settings."""
-    examples, left_out = expert_examples(name, session.data)
+    passed_over = [dataset for dataset, _ in expert_sources(name) if not session.library.can_have(dataset)]
+    if passed_over:
+        session.watcher.say(f"{name}: without {', '.join(dict.fromkeys(passed_over))}, which are not here (staf data fetch)")
+    examples, left_out = expert_examples(name, session.library)
     if left_out:
         session.watcher.say(f"{name}: {left_out} examples left out, a task tests what they are about")
     examples = _enough(examples, settings)
@@ -145,7 +164,7 @@ def _finish_training(
 
 def adaptation_examples(session: Session, task: Task, settings: RouterSettings) -> list[Example]:
     """The adaptation examples of a task: all of them, or a draw of `shots` by the seed."""
-    examples = task_examples(task, "adaptation", session.data)
+    examples = task_examples(task, "adaptation", session.library)
     return examples if settings.shots is None else few_shot(examples, settings.shots, settings.seed)
 
 
@@ -183,8 +202,17 @@ def evaluate_stage(
     settings: EvaluationSettings,
     baselines: dict[str, Run] | None = None,
 ) -> tuple[dict[str, Any], Run]:
-    """Score a method on the test set of a task; a finished run is read."""
-    examples = sample(task_examples(task, "test", session.data), settings.limit)
+    """Score a method on the test set of a task; a finished run is read.
+
+    Raises:
+        ConfigError: the task's answers are not one of a list of labels.
+    """
+    if task.form != "choice":
+        raise ConfigError(
+            f"task '{task.name}' has answers of the form '{task.form}', which are not scored yet; evaluate takes tasks whose "
+            "answer is one of a list of labels. See: staf evaluate --task list"
+        )
+    examples = sample(task_examples(task, "test", session.library), settings.limit)
     weights = "" if method.weights is None else hashlib.sha256(method.weights.numpy().tobytes()).hexdigest()
     experts_print = "" if experts is None else experts.fingerprint
     ids = "/".join(example.id for example in examples)
@@ -221,7 +249,7 @@ def named_method(
             raise UnknownName.among("expert", expert, experts.names)
         chosen = only(experts.names.index(expert), count)
         return Method("single", chosen, record={"settings": {"expert": expert}})
-    examples = sample(task_examples(task, "adaptation", session.data), settings.selection_limit)
+    examples = sample(task_examples(task, "adaptation", session.library), settings.selection_limit)
     started, memory = time.perf_counter(), PeakMemory()
     with session.watcher.bar(f"choose the best of {len(experts.names)} experts", len(examples) * len(experts.names)) as bar:
         best, scores = best_single(session.base, session.mixture(experts), examples, settings, lambda done: bar.advance(done))

@@ -26,6 +26,7 @@ for command in (
     tools.doctor, stages.train, stages.adapt, stages.evaluate, stages.fuse, stages.predict, tools.report, tools.demo,
 ):  # fmt: skip
     app.command()(command)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(tools.bench)
 
 
 def main() -> None:

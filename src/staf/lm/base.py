@@ -200,6 +200,21 @@ def targets_of(config: Any) -> tuple[tuple[str, ...], tuple[int, ...]]:
     return tuple(name for name, _ in pairs), tuple(layer for _, layer in pairs)
 
 
+def load_tokenizer(base: str | None = None) -> Any:
+    """The tokenizer of a base alone.
+
+    Raises:
+        MissingData, DamagedFile: the base is not there, or has no tokenizer that can be read.
+    """
+    from transformers import AutoTokenizer
+
+    folder = resolve(base)
+    try:
+        return AutoTokenizer.from_pretrained(str(folder))
+    except (OSError, ValueError) as error:
+        raise DamagedFile(f"{folder} has no tokenizer that can be loaded: {error}") from error
+
+
 def load_base(base: str | None = None, *, dtype: str | None = None, device: str | None = None) -> Base:
     """Load a base model, freeze it and put routed layers in place of its adapted matrices.
 
@@ -210,7 +225,7 @@ def load_base(base: str | None = None, *, dtype: str | None = None, device: str 
     Raises:
         MissingData, DamagedFile, UnknownName: it is not there, not safe to read, or of a kind without a list of matrices.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     _quiet()
     folder = resolve(base)
@@ -224,9 +239,9 @@ def load_base(base: str | None = None, *, dtype: str | None = None, device: str 
         model: Any = AutoModelForCausalLM.from_pretrained(
             str(folder), dtype=number, use_safetensors=True, attn_implementation=register()
         )
-        tokenizer = AutoTokenizer.from_pretrained(str(folder))
     except (OSError, ValueError) as error:
         raise DamagedFile(f"{folder} does not load as a causal language model: {error}") from error
+    tokenizer = load_tokenizer(str(folder))
     model.to(where)
     routed = RoutedModel(model, targets)
     name = base if base is not None else DEFAULT_BASE

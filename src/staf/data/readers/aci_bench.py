@@ -1,0 +1,80 @@
+"""ACI-BENCH: whole visits, as conversation and as the note that was written from it.
+
+    challenge_data/{train,valid,clinicalnlp_taskB_test1,clinicalnlp_taskC_test2,clef_taskC_test3}.csv
+        dataset, encounter_id, dialogue (lines '[doctor] ..', '[patient] ..', '[patient_guest] ..'), note
+
+The format is that of the README of github.com/wyim/aci-bench; the corpus is described by Yim and others (Scientific Data 2023,
+nature.com/articles/s41597-023-02487-3). The files of metadata (names, ages, complaints) are not read.
+
+    summarization          the note from the conversation, both with their lines
+    medical_conversation   up to three of the doctor's turns, each from what was said shortly before it
+
+The split is the authors': train, valid (adaptation) and three tests. Known quirks: a few lines have no mark and go on with the
+turn before (counted); some visits have the marks of doctor and patient swapped by speech recognition, which the authors left
+so on purpose, and so do we.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from staf.data.example import Example, subject
+from staf.data.formats.delimited import rows
+from staf.data.formats.sources import find_one, lines_field, text_field
+from staf.data.intake import Intake
+from staf.data.readers.conversations import Dialogue, asked_turns, read_turns, summary, written
+from staf.data.sketch import fingerprints
+
+FILES = {
+    "train": ("train.csv", "train"),
+    "valid": ("valid.csv", "adaptation"),
+    "test1": ("clinicalnlp_taskB_test1.csv", "test"),
+    "test2": ("clinicalnlp_taskC_test2.csv", "test"),
+    "test3": ("clef_taskC_test3.csv", "test"),
+}
+"""File and split by the name of the part."""
+COLUMNS = ("dataset", "encounter_id", "dialogue", "note")
+TURNS = 3
+"""Turns of the doctor that are asked for, at most, of one visit."""
+
+_MARK = re.compile(r"\[(doctor|patient|patient_guest)\] *(.*)")
+_SPEAKERS = {"doctor": "Doctor", "patient": "Patient", "patient_guest": "Guest"}
+
+
+def files(folder: Path) -> list[Path]:
+    """The five files under `folder`; MissingData where one is not there."""
+    layouts = ("challenge_data/{}", "data/challenge_data/{}", "{}")
+    return [find_one(folder, [layout.format(name) for layout in layouts], "aci-bench") for name, _ in FILES.values()]
+
+
+def read(folder: Path, intake: Intake) -> Iterator[Example]:
+    """ACI-BENCH as kinds summarization and medical_conversation, in its authors' split.
+
+    Raises:
+        MissingData: a file is not under `folder`.
+        BadData: a row does not fit the format.
+    """
+    for part, path in zip(FILES, files(folder), strict=True):
+
+        def make(place: str, row: dict[str, str], part: str = part) -> Iterator[Example]:
+            text, note = lines_field(row, "dialogue", place), lines_field(row, "note", place)
+            turns = read_turns(text, _marked, place, intake)
+            name = f"aci-bench/{text_field(row, 'encounter_id', place)}"
+            subjects = (subject(name), *fingerprints(written(turns)))
+            dialogue = Dialogue(name, turns, FILES[part][1], subjects, name)
+            intake.count("visits")
+            intake.count(f"visits, {part}")
+            intake.count(f"visits from {text_field(row, 'dataset', place)}")
+            intake.count("characters of dialogue", len(row["dialogue"]))
+            intake.count("characters of notes", len(row["note"]))
+            yield summary(dialogue, "note", written(turns), note)
+            yield from asked_turns(dialogue, TURNS, intake)
+
+        yield from intake.each(rows(path, COLUMNS, intake), make)
+
+
+def _marked(line: str) -> tuple[str, str] | None:
+    found = _MARK.fullmatch(line)
+    return (_SPEAKERS[found[1]], found[2]) if found else None

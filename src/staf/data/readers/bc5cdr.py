@@ -1,0 +1,197 @@
+"""BC5CDR: chemicals, diseases, and which chemical induces which disease, in 1,500 abstracts (PubTator text).
+
+    227508|t|<title>
+    227508|a|<abstract>
+    227508<tab>0<tab>8<tab>Naloxone<tab>Chemical<tab>D009270             one mention: offsets into title, space, abstract
+    227508<tab>9<tab>30<tab>..<tab>Disease<tab>D1|D2<tab>one|two         composite: its single names in a 7th column
+    227508<tab>CID<tab>D008750<tab>D007022                               one relation, between MeSH ids
+    (blank line)
+
+Mentions (kind named_entity_recognition): the title is one text; the abstract is cut after '.', '?' or '!' before a capital
+letter, a bracket or a quote, but never inside a mention. Texts without a mention stay, with the answer 'none'.
+
+Relations (kind relation_extraction): the pairs of a chemical id and a disease id of an abstract, each by the name that it
+has first. Of the pairs that are no relation as many are drawn as the abstract has relations; the others are left out. Ids
+'-1' are unlinked mentions: they are in no pair.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from staf.data.answers import Entity
+from staf.data.example import Example, subject
+from staf.data.formats.sources import find_one, single_spaced, text_lines
+from staf.data.intake import Intake
+from staf.data.readers.draws import draw
+from staf.data.readers.places import mentions, of_long, pair
+from staf.data.sketch import fingerprints
+from staf.errors import BadData
+
+NAME = "bc5cdr"
+LAYOUTS = {
+    "train": ("CDR_TrainingSet.PubTator.txt",),
+    "adaptation": ("CDR_DevelopmentSet.PubTator.txt",),
+    "test": ("CDR_TestSet.PubTator.txt",),
+}
+PARTS = {"train": "training", "adaptation": "development", "test": "test"}
+TYPES = ("chemical", "disease")
+RELATIONS = ("chemical-induced disease", "no such relation")
+UNLINKED = "-1"
+
+_SENTENCE_END = re.compile(r"(?<=[.?!])\s+(?=[A-Z(\[\"'])")
+
+
+@dataclass(frozen=True, slots=True)
+class _Mention:
+    """A mention: its place in the text, its type in our words, its MeSH ids and the name of each."""
+
+    start: int
+    end: int
+    kind: str
+    names: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Abstract:
+    """A record of the file."""
+
+    pubmed_id: str
+    title: str
+    text: str
+    """Title, one space, abstract."""
+    mentions: list[_Mention] = field(default_factory=list)
+    relations: set[tuple[str, str]] = field(default_factory=set)
+
+
+def files(folder: Path) -> list[Path]:
+    """The three PubTator files; MissingData where they are not there."""
+    return [find_one(folder, layouts, NAME) for layouts in LAYOUTS.values()]
+
+
+def read(folder: Path, intake: Intake) -> Iterator[Example]:
+    """Mentions and relations, in the corpus's own splits.
+
+    Raises:
+        MissingData: a file of it is not under `folder`.
+        BadData: a record has no title or abstract, a mention is not the text at its place, or a relation has no mention.
+    """
+    for split, path in zip(LAYOUTS, files(folder), strict=True):
+
+        def make(place: str, lines: list[str], split: str = split) -> Iterator[Example]:
+            abstract = _abstract(lines, place)
+            _count(abstract, PARTS[split], lines, intake)
+            about = (subject(f"{NAME} document {abstract.pubmed_id}"), *fingerprints(abstract.text))
+            yield from _sentences(abstract, split, about, intake)
+            yield from _pairs(abstract, split, about, intake)
+
+        yield from intake.each(_records(path, intake), make)
+
+
+def _records(path: Path, intake: Intake) -> Iterator[tuple[str, list[str]]]:
+    """The lines of each record, with the place of its first one."""
+    lines: list[str] = []
+    first = 0
+    for number, line in text_lines(path, intake):
+        if line.strip():
+            first = first if lines else number
+            lines.append(line)
+        elif lines:
+            yield f"{path}, line {first}", lines
+            lines = []
+    if lines:
+        yield f"{path}, line {first}", lines
+
+
+def _abstract(lines: list[str], place: str) -> _Abstract:
+    heads = [line.split("|", 2) for line in lines[:2]]
+    if [head[1:2] for head in heads] != [["t"], ["a"]] or heads[0][0] != heads[1][0] or not all(head[2:] for head in heads):
+        raise BadData(f"{place}: the record does not begin with ID|t|title and ID|a|abstract.")
+    pubmed_id, _, title = heads[0]
+    record = _Abstract(pubmed_id, title, f"{title} {heads[1][2]}")
+    for line in lines[2:]:
+        cells = line.split("\t")
+        if cells[0] != pubmed_id or len(cells) not in (4, 6, 7):
+            raise BadData(f"{place}: the record holds a line that is neither a mention nor a relation of it.")
+        if len(cells) == 4:
+            record.relations.add((cells[2], cells[3]))
+        else:
+            record.mentions.append(_mention(cells, record.text, place))
+    known = [set().union(*(m.names for m in record.mentions if m.kind == kind)) for kind in TYPES]
+    if any(chemical not in known[0] or disease not in known[1] for chemical, disease in record.relations):
+        raise BadData(f"{place}: a relation of the record has an id that no mention has.")
+    record.mentions.sort(key=lambda mention: (mention.start, mention.end))
+    return record
+
+
+def _mention(cells: list[str], text: str, place: str) -> _Mention:
+    kind = cells[4].casefold()
+    start, end = (int(cell) if cell.isdecimal() else -1 for cell in cells[1:3])
+    if kind not in TYPES or start < 0 or not text[start:end].strip() or text[start:end] != cells[3]:
+        raise BadData(f"{place}: a mention of the record is not the text at its place, or of another type than {TYPES}.")
+    ids = cells[5].split("|")
+    parts = cells[6].split("|") if len(cells) == 7 else []
+    if len(parts) != len(ids):
+        parts = [cells[3]] * len(ids)
+    linked = zip(ids, parts, strict=True)
+    return _Mention(start, end, kind, {mesh: single_spaced(part) for mesh, part in linked if mesh != UNLINKED})
+
+
+def _count(abstract: _Abstract, part: str, lines: list[str], intake: Intake) -> None:
+    intake.count(f"{part} abstracts")
+    intake.count(f"{part} relations", len(abstract.relations))
+    for mention in abstract.mentions:
+        intake.count(f"{part} {mention.kind} mentions")
+    rows = [cells for cells in (line.split("\t") for line in lines) if len(cells) > 4]
+    intake.count("composite mentions", sum(len(cells) == 7 for cells in rows))
+    intake.count("mentions with several ids", sum("|" in cells[5] for cells in rows))
+    intake.count("unlinked mentions", sum(cells[5] == UNLINKED for cells in rows))
+
+
+def _sentences(abstract: _Abstract, split: str, about: tuple[str, ...], intake: Intake) -> Iterator[Example]:
+    for number, (start, end) in enumerate(_pieces(abstract)):
+        text = single_spaced(abstract.text[start:end])
+        inside = (m for m in abstract.mentions if start <= m.start and m.end <= end)
+        found = [Entity(m.kind, single_spaced(abstract.text[m.start : m.end])) for m in inside]
+        example_id = f"{NAME}/mentions/{abstract.pubmed_id}/{number}"
+        subjects = (*about, *of_long(text))
+        yield from mentions(intake, example_id, text, found, TYPES, split=split, subjects=subjects, group=about[0])
+
+
+def _pieces(abstract: _Abstract) -> Iterator[tuple[int, int]]:
+    """Where the title and each sentence of the abstract stand; no cut falls into a mention."""
+    cuts = [len(abstract.title)]
+    for match in _SENTENCE_END.finditer(abstract.text, len(abstract.title) + 1):
+        if not any(m.start < match.end() and match.start() < m.end for m in abstract.mentions):
+            cuts.append(match.start())
+    for start, end in zip([0, *cuts], [*cuts, len(abstract.text)], strict=True):
+        if abstract.text[start:end].strip():
+            yield start, end
+
+
+def _pairs(abstract: _Abstract, split: str, about: tuple[str, ...], intake: Intake) -> Iterator[Example]:
+    names: dict[str, dict[str, str]] = {kind: {} for kind in TYPES}
+    for mention in abstract.mentions:
+        for mesh, name in mention.names.items():
+            names[mention.kind].setdefault(mesh, name)
+    chemicals, diseases = (names[kind] for kind in TYPES)
+    others = [f"{c}/{d}" for c in chemicals for d in diseases if (c, d) not in abstract.relations]
+    drawn = set(draw(f"{NAME}/{abstract.pubmed_id}", others, len(abstract.relations)))
+    intake.skip("a pair that is no relation, beyond as many as there are relations", len(others) - len(drawn))
+    for chemical, chemical_name in chemicals.items():
+        for disease, disease_name in diseases.items():
+            related = (chemical, disease) in abstract.relations
+            if related or f"{chemical}/{disease}" in drawn:
+                yield pair(
+                    f"{NAME}/relation/{abstract.pubmed_id}/{chemical}/{disease}",
+                    (chemical_name, disease_name),
+                    single_spaced(abstract.text),
+                    RELATIONS[0] if related else RELATIONS[1],
+                    RELATIONS,
+                    split=split,
+                    subjects=about,
+                    group=about[0],
+                )

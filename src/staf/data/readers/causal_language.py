@@ -1,0 +1,83 @@
+"""Causal language in PubMed (Yu, Li and Wang, 2019): what kind of causal claim does a sentence of a conclusion make?
+
+    pubmed_causal_language_use.csv   sentence, label (0 none, 1 direct, 2 conditional, 3 correlation)
+
+The class belongs to the whole sentence; entities are not marked. A sentence that comes again is used once, and not at all
+where its labels contradict each other. Split 80/10/10 by sentence.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from staf.data.example import Example, normalise
+from staf.data.formats.delimited import rows
+from staf.data.formats.sources import find_one, text_field
+from staf.data.intake import Intake
+from staf.data.sketch import fingerprints
+from staf.data.splits import split_of
+from staf.data.templates import query
+from staf.errors import BadData
+
+LAYOUTS = ("pubmed_causal_language_use.csv", "data/pubmed_causal_language_use.csv")
+LABELS = ("no causation", "direct causation", "conditional causation", "correlation")
+"""By code."""
+
+
+def files(folder: Path) -> list[Path]:
+    """The one file under `folder`; MissingData where it is not there."""
+    return [find_one(folder, LAYOUTS, "pubmed-causal-language")]
+
+
+def read(folder: Path, intake: Intake) -> Iterator[Example]:
+    """Sentences on causes as kind relation_extraction.
+
+    Raises:
+        MissingData: the file is not under `folder`.
+        BadData: a row does not fit the format.
+    """
+    (path,) = files(folder)
+    labels: dict[str, set[str]] = defaultdict(set)
+    for _, row in rows(path, ("sentence", "label"), Intake(skip_bad=True)):
+        labels[normalise(row["sentence"])].add(row["label"])
+    seen: set[str] = set()
+    written: set[str] = set()
+
+    def make(place: str, row: dict[str, str]) -> Iterator[Example]:
+        sentence, wording = text_field(row, "sentence", place), normalise(row["sentence"])
+        label = _label(row["label"], place)
+        intake.count("sentences")
+        intake.count(label)
+        intake.count("repeated sentences", row["sentence"] in written)
+        written.add(row["sentence"])
+        if len(labels[wording]) > 1:
+            intake.skip("a sentence with contradicting labels")
+        elif wording in seen:
+            intake.skip("a repeated sentence")
+        else:
+            seen.add(wording)
+            yield _example(f"pubmed-causal-language/{place.rpartition(' ')[2]}", sentence, wording, label)
+
+    yield from intake.each(rows(path, ("sentence", "label"), intake), make)
+
+
+def _label(code: str, place: str) -> str:
+    if code not in ("0", "1", "2", "3"):
+        raise BadData(f"{place}: the label must be 0, 1, 2 or 3.")
+    return LABELS[int(code)]
+
+
+def _example(example_id: str, sentence: str, wording: str, label: str) -> Example:
+    return Example(
+        id=example_id,
+        kind="relation_extraction",
+        query=query("relation_extraction", "sentence", example_id, LABELS),
+        context=sentence,
+        answer=label,
+        labels=LABELS,
+        split=split_of(wording),
+        subjects=fingerprints(sentence),
+        group=wording,
+    )

@@ -1,0 +1,138 @@
+"""Conversations: who says what, line by line, and the doctor's turns that are asked for.
+
+    Doctor: Where does it hurt?
+    Patient: Here, on the left.
+
+Each corpus marks its speakers in its own way; here they read alike. A line without a mark goes on with the turn before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from staf.data.example import Example
+from staf.data.intake import Intake
+from staf.data.readers.draws import WINDOW
+from staf.data.splits import dice
+from staf.data.templates import query
+from staf.errors import BadData
+
+DOCTOR = "Doctor"
+SHORTEST_TURN = 6
+"""Words; a shorter turn ('okay, all right') says too little to be asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one speaker says at a time."""
+
+    speaker: str
+    """Such as 'Doctor'; '' where the conversation begins without a mark."""
+    text: str
+
+    @property
+    def line(self) -> str:
+        """The turn as it is written down."""
+        return f"{self.speaker}: {self.text}" if self.speaker else self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """A conversation, and what its examples have in common."""
+
+    id: str
+    """Begins the ids of its examples: 'mts-dialog/training/7'."""
+    turns: tuple[Turn, ...]
+    split: str
+    subjects: tuple[str, ...]
+    group: str
+
+
+def read_turns(text: str, marked: Callable[[str], tuple[str, str] | None], place: str, intake: Intake) -> tuple[Turn, ...]:
+    """The turns of a conversation; turns without words are dropped.
+
+    Args:
+        text: one line a turn, or more.
+        marked: parts a line that begins with a speaker's mark into speaker and words; None for any other line.
+        place: file and record, for messages.
+        intake: counts lines without a mark.
+
+    Raises:
+        BadData: no line begins with a speaker's mark.
+    """
+    turns: list[Turn] = []
+    for line in text.splitlines():
+        found = marked(line)
+        if found is None:
+            intake.count("lines without a speaker")
+            last = turns.pop() if turns else Turn("", "")
+            found = last.speaker, f"{last.text} {line}".strip()
+        turns.append(Turn(*found))
+    if not any(turn.speaker for turn in turns):
+        raise BadData(f"{place}: no line of the conversation begins with a speaker.")
+    return tuple(turn for turn in turns if turn.text)
+
+
+def written(turns: Sequence[Turn]) -> str:
+    """Turns as text, one a line."""
+    return "\n".join(turn.line for turn in turns)
+
+
+def asked_turns(dialogue: Dialogue, most: int, intake: Intake) -> Iterator[Example]:
+    """Up to `most` turns of the doctor as kind medical_conversation, drawn by the conversation's id, in their order.
+
+    A turn that is asked for follows somebody else's, and has `SHORTEST_TURN` words or more.
+    """
+    turns = dialogue.turns
+    fit = [
+        index
+        for index in range(1, len(turns))
+        if turns[index].speaker == DOCTOR
+        and not turns[index - 1].speaker.startswith(DOCTOR)
+        and len(turns[index].text.split()) >= SHORTEST_TURN
+    ]
+    if not fit:
+        intake.skip("a conversation without a doctor's turn to ask for")
+    for index in sorted(dice(f"turns:{dialogue.id}").sample(fit, min(most, len(fit)))):
+        example_id = f"{dialogue.id}/turn/{index + 1}"
+        yield Example(
+            id=example_id,
+            kind="medical_conversation",
+            query=query("medical_conversation", "turn", example_id),
+            context=last_words(turns[:index]),
+            answer=turns[index].text,
+            labels=(),
+            split=dialogue.split,
+            subjects=dialogue.subjects,
+            form="text",
+            group=dialogue.group,
+        )
+
+
+def last_words(turns: Sequence[Turn], size: int = WINDOW) -> str:
+    """The end of a conversation in at most `size` characters: whole turns, or the end of the last one."""
+    kept = ""
+    for turn in reversed(turns):
+        longer = f"{turn.line}\n{kept}" if kept else turn.line
+        if len(longer) > size:
+            return kept or longer[-size:].partition(" ")[2]
+        kept = longer
+    return kept
+
+
+def summary(dialogue: Dialogue, asked: str, context: str, answer: str) -> Example:
+    """A conversation as kind summarization; `asked` is the family of queries."""
+    example_id = f"{dialogue.id}/{asked}"
+    return Example(
+        id=example_id,
+        kind="summarization",
+        query=query("summarization", asked, example_id),
+        context=context,
+        answer=answer,
+        labels=(),
+        split=dialogue.split,
+        subjects=dialogue.subjects,
+        form="text",
+        group=dialogue.group,
+    )

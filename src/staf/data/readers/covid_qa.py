@@ -1,0 +1,120 @@
+"""COVID-QA: questions on articles, answered by a piece of the article (SQuAD form, one answer a question).
+
+    {"data": [{"paragraphs": [{"context", "document_id", "qas": [
+        {"id", "question", "is_impossible", "answers": [{"text", "answer_start"}]}]}]}]}
+
+In the release of April 2020 the text of 234 answers stands beside its offset: one character before (answers that begin with
+a space), or two or three after. The nearest place within `NEAR` characters is taken, and counted; an answer that stands
+nowhere near is a bad row. An example shows the question and a piece of the article around the answer. Splits are drawn by
+the text of the article.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from staf.data.example import Example
+from staf.data.formats.sources import find_one, json_file, listed, text_field
+from staf.data.intake import Intake
+from staf.data.readers.places import spaced, span
+from staf.data.sketch import fingerprints
+from staf.data.splits import split_of
+from staf.errors import BadData
+
+NAME = "covid-qa"
+LAYOUTS = ("200423_covidQA.json", "COVID-QA.json")
+NEAR = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Article:
+    """What the questions of an article share."""
+
+    text: str
+    """As it stands in the file: offsets count its characters."""
+    subjects: tuple[str, ...]
+    """The first one is of the whole text."""
+
+
+def files(folder: Path) -> list[Path]:
+    """The annotation file; MissingData where it is not there."""
+    return [find_one(folder, LAYOUTS, NAME)]
+
+
+def read(folder: Path, intake: Intake) -> Iterator[Example]:
+    """Questions as kind reading_comprehension, split 80/10/10 by article.
+
+    Raises:
+        MissingData: the file is not under `folder`.
+        BadData: a field is missing, or an answer does not stand near its offset.
+    """
+
+    def make(place: str, record: tuple[_Article, dict[str, Any]]) -> Iterator[Example]:
+        yield from _example(place, *record, intake)
+
+    for path in files(folder):
+        yield from intake.each(_questions(path, intake), make)
+
+
+def _questions(path: Path, intake: Intake) -> Iterator[tuple[str, tuple[_Article, dict[str, Any]]]]:
+    """Each question with its article; an article without text or questions is a bad row as a whole."""
+    entries = listed(json_file(path, dict), "data", str(path))
+    articles = (article for entry in entries for article in listed(entry, "paragraphs", str(path)))
+    for number, article in enumerate(articles, 1):
+        place = f"{path}, article {number}"
+        try:
+            spoken = text_field(article, "context", place)
+            questions = listed(article, "qas", place)
+        except BadData as problem:
+            intake.refuse(problem, article)
+            continue
+        intake.count("articles")
+        about = _Article(article["context"], fingerprints(spoken))
+        for index, question in enumerate(questions, 1):
+            yield f"{place}, question {index}", (about, question)
+
+
+def _example(place: str, article: _Article, record: dict[str, Any], intake: Intake) -> Iterator[Example]:
+    question, answers = text_field(record, "question", place), listed(record, "answers", place)
+    intake.count("questions")
+    if record.get("is_impossible") or not answers:
+        intake.skip("the question has no answer in the article")
+        return
+    answer, said = answers[0].get("text"), answers[0].get("answer_start")
+    if not isinstance(answer, str) or not answer.strip() or not isinstance(said, int):
+        raise BadData(f"{place}: an answer needs 'text' with something in it, and 'answer_start' as a whole number.")
+    start = _nearest(article.text, answer, said)
+    if start < 0:
+        raise BadData(f"{place}: the answer does not stand within {NEAR} characters of its offset in the article.")
+    if start != said:
+        intake.count("wrong offsets")
+        intake.count(f"answers at offset {start - said:+d}")
+    text, found = spaced(article.text, start, start + len(answer))
+    example_id = f"{NAME}/{_id(record, place)}"
+    yield span(
+        example_id,
+        "question",
+        question,
+        text,
+        found,
+        split=split_of(article.subjects[0]),
+        subjects=article.subjects,
+        group=article.subjects[0],
+    )
+
+
+def _nearest(text: str, answer: str, said: int) -> int:
+    """Where the answer stands next to the offset that is said, -1 where it stands nowhere near."""
+    places = sorted(range(max(0, said - NEAR), said + NEAR + 1), key=lambda at: abs(at - said))
+    return next((at for at in places if text.startswith(answer, at)), -1)
+
+
+def _id(record: dict[str, Any], place: str) -> int:
+    """The number of a question in the release."""
+    number = record.get("id")
+    if not isinstance(number, int):
+        raise BadData(f"{place}: field 'id' is missing or not a whole number.")
+    return number

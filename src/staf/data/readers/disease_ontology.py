@@ -1,0 +1,96 @@
+"""Human Disease Ontology: what a disease is, what else it is called, what it is a kind of.
+
+    entity_attribute   the disease that a definition describes, among four; the definition of a disease, as free text
+    entity_synonymy    the disease that another name belongs to, among four; one of the others is a sibling
+    entity_relation    the broader disease, among four of the same branch
+
+Only current terms below 'disease'. Definitions are written with relations such as `located_in` and `has_symptom`; they
+are read as words. Many synonyms carry what SNOMED CT or another source wrote after them ('(disorder)', '[Ambiguous]',
+', NOS'); it is cut off. Items whose context already says the answer are left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from staf.data.example import Example, subject
+from staf.data.formats.obo import Term
+from staf.data.formats.sources import find_one, single_spaced
+from staf.data.intake import Intake
+from staf.data.readers import term_choices
+from staf.data.readers.ontology import Ontology, below
+from staf.data.sketch import fingerprints
+from staf.data.templates import query
+
+LAYOUTS = ("doid.obo", "doid.obo.gz", "src/ontology/doid.obo")
+ROOT = "DOID:4"
+
+_REMARK = re.compile(
+    r"\s*(\((disorder|finding|function|category|qualifier value|morphologic abnormality|context-dependent category)\)"
+    r"|\[(ambiguous|dup|obs)\]|,?\s+NOS)$",
+    re.IGNORECASE,
+)
+
+
+def files(folder: Path) -> list[Path]:
+    """The ontology under `folder`; MissingData where it is not there."""
+    return [find_one(folder, LAYOUTS, "disease-ontology")]
+
+
+def read(folder: Path, intake: Intake) -> Iterator[Example]:
+    """The ontology as kinds entity_attribute, entity_synonymy and entity_relation, split 80/10/10.
+
+    Raises:
+        MissingData: the ontology file is not under `folder`.
+        BadData: it does not fit the format.
+    """
+    known = diseases(files(folder)[0], intake)
+    yield from term_choices.definitions(known, "defined", intake)
+    yield from _define(known, intake)
+    yield from term_choices.synonymy(known, intake)
+    yield from term_choices.relations(known, "broader", intake)
+
+
+def diseases(path: Path, intake: Intake) -> Ontology:
+    """The current terms below 'disease', their definitions and synonyms in plain words.
+
+    Raises:
+        BadData: the file does not fit the format, has no such root, or a term is its own ancestor.
+    """
+    known = below(path, "disease-ontology", ROOT, intake)
+    return replace(known, terms={i: _in_words(term) for i, term in known.terms.items()})
+
+
+def _in_words(term: Term) -> Term:
+    synonyms = tuple(replace(synonym, text=_without_remarks(synonym.text)) for synonym in term.synonyms)
+    return replace(term, definition=single_spaced(term.definition.replace("_", " ")), synonyms=synonyms)
+
+
+def _without_remarks(name: str) -> str:
+    """A name without what its source wrote after it: 'Angina NOS (disorder) [Ambiguous]' becomes 'Angina'."""
+    while (shorter := _REMARK.sub("", name)) not in ("", name):
+        name = shorter
+    return name
+
+
+def _define(known: Ontology, intake: Intake) -> Iterator[Example]:
+    for term_id, term in known.terms.items():
+        if not 1 <= len(term.definition) <= term_choices.LONGEST_DEFINITION:
+            intake.skip("no definition, or a long one, to be given as text")
+            continue
+        example_id = f"disease-ontology/define/{term_id}"
+        yield Example(
+            id=example_id,
+            kind="entity_attribute",
+            query=query("entity_attribute", "define", example_id),
+            context=term.name,
+            answer=term.definition,
+            labels=(),
+            split=known.split(term_id),
+            subjects=(subject(term.name), *fingerprints(term.definition)),
+            form="text",
+            group=known.group(term_id),
+        )

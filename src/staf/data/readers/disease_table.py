@@ -1,0 +1,191 @@
+"""ChatDoctor's table of diseases: the symptoms of each, its tests and its medications.
+
+    format_dataset.csv   idx, disease, Symptom, reason, TestsAndProcedures, commonMedications
+
+The last two and `Symptom` hold Python list literals. No document describes the columns; the README of
+github.com/Kent0n-Li/ChatDoctor names the file as its disease database.
+
+    entity_attribute   the disease that the symptoms describe, among four
+    entity_relation    the symptom, and the medication, that goes with the disease, among four
+
+Wrong answers come from other diseases of the same split, drawn as often as they are listed there, so that a frequent one is no
+better a guess than a rare one. What is not listed for a disease may still occur with it: the table is not exhaustive.
+`TestsAndProcedures` is only counted. So is `reason`: most of it is the beginning of an encyclopaedia's article, cut anywhere,
+with byte escapes (`\\xe2\\x80\\x93`) in 147 rows, and 121 are shorter than 40 characters, often the name of a drug.
+
+Split 80/10/10 by disease. Items whose context says the answer, or the other way round, are left out.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from staf.data.answers import safe_label
+from staf.data.example import Example, normalise, subject
+from staf.data.formats.delimited import rows
+from staf.data.formats.sources import text_field
+from staf.data.intake import Intake
+from staf.data.readers.draws import choice, draw, says
+from staf.data.sketch import fingerprints
+from staf.data.splits import dice, split_of
+from staf.errors import BadData
+
+COLUMNS = ("idx", "disease", "Symptom", "reason", "TestsAndProcedures", "commonMedications")
+PER_DISEASE = 2
+"""Symptoms, and medications, that are asked for of each disease."""
+LONGEST_LIST = 20_000
+"""Characters of a cell; a longer one is not taken for a list."""
+SHORT_REASON = 40
+"""Characters; a shorter text says nothing of the disease."""
+
+_ESCAPE = re.compile(r"\\x[0-9a-fA-F]{2}")
+
+
+@dataclass(frozen=True, slots=True)
+class Disease:
+    """A row of the table."""
+
+    idx: str
+    name: str
+    symptoms: tuple[str, ...]
+    medications: tuple[str, ...]
+
+    @property
+    def group(self) -> str:
+        """What everything about the disease has in common."""
+        return f"chatdoctor/{normalise(self.name)}"
+
+
+def read(path: Path, intake: Intake) -> Iterator[Example]:
+    """The table as kinds entity_attribute and entity_relation.
+
+    Raises:
+        BadData: a row does not fit the format.
+    """
+
+    def make(place: str, row: dict[str, str]) -> Iterator[Disease]:
+        yield _disease(row, place, intake)
+
+    by_split: dict[str, list[Disease]] = {}
+    diseases = list(intake.each(rows(path, COLUMNS, intake), make))
+    for disease in diseases:
+        by_split.setdefault(split_of(disease.group), []).append(disease)
+    for disease in diseases:
+        near = [other for other in by_split[split_of(disease.group)] if other.group != disease.group]
+        yield from _described(disease, near, intake)
+        yield from _related(disease, near, "finding", intake)
+        yield from _related(disease, near, "treatment", intake)
+
+
+def literal_list(text: str) -> tuple[str, ...] | None:
+    """The texts of a Python list literal, single-spaced; None where it is no list of texts, or one of them is empty."""
+    if len(text) > LONGEST_LIST:
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            value = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return None
+    if not isinstance(value, list) or not all(isinstance(item, str) and item.strip() for item in value):
+        return None
+    return tuple(safe_label(item) for item in value)
+
+
+def _disease(row: dict[str, str], place: str, intake: Intake) -> Disease:
+    lists = {}
+    for column in ("Symptom", "TestsAndProcedures", "commonMedications"):
+        found = literal_list(row[column])
+        if found is None or (not found and column != "TestsAndProcedures"):
+            raise BadData(f"{place}: column {column} holds no Python list of texts.")
+        lists[column] = found
+    disease = Disease(
+        text_field(row, "idx", place),
+        safe_label(text_field(row, "disease", place)),
+        lists["Symptom"],
+        lists["commonMedications"],
+    )
+    intake.count("diseases")
+    intake.count("symptoms", len(disease.symptoms))
+    intake.count("tests", len(lists["TestsAndProcedures"]))
+    intake.count("medications", len(disease.medications))
+    intake.count("reasons with byte escapes", bool(_ESCAPE.search(row["reason"])))
+    intake.count(f"reasons under {SHORT_REASON} characters", len(row["reason"].strip()) < SHORT_REASON)
+    return disease
+
+
+def _described(disease: Disease, near: Sequence[Disease], intake: Intake) -> Iterator[Example]:
+    """The disease from its symptoms, where three others share less than half of them."""
+    context, own = f"Symptoms: {', '.join(disease.symptoms)}", set(disease.symptoms)
+    if says(context, disease.name):
+        intake.skip("the symptoms say the disease")
+        return
+    example_id = f"chatdoctor/symptoms/{disease.idx}"
+    other = [o.name for o in near if 2 * len(own.intersection(o.symptoms)) < len(own)]
+    wrong = draw(example_id, other, 3)
+    if len(wrong) < 3:
+        intake.skip("too few other diseases for four options")
+        return
+    yield choice(
+        example_id,
+        "entity_attribute",
+        "defined",
+        context=context,
+        answer=disease.name,
+        wrong=wrong,
+        split=split_of(disease.group),
+        subjects=(subject(disease.name), *fingerprints(context)),
+        group=disease.group,
+    )
+
+
+def _related(disease: Disease, near: Sequence[Disease], asked: str, intake: Intake) -> Iterator[Example]:
+    """Symptoms ('finding') or medications ('treatment') of the disease."""
+    listed = _listed(disease, asked)
+    untold = [name for name in listed if not says(disease.name, _bare(name)) and not says(name, disease.name)]
+    intake.skip(f"the disease says the {asked}, or the other way round", len(listed) - len(untold))
+    for number, answer in enumerate(draw(f"{disease.group}/{asked}", untold, PER_DISEASE), start=1):
+        example_id = f"chatdoctor/{asked}/{disease.idx}/{number}"
+        wrong = _strangers(example_id, listed, [_listed(other, asked) for other in near])
+        if len(wrong) < 3:
+            intake.skip("too few other diseases for four options")
+            continue
+        yield choice(
+            example_id,
+            "entity_relation",
+            asked,
+            context=disease.name,
+            answer=answer,
+            wrong=wrong,
+            split=split_of(disease.group),
+            subjects=(subject(disease.name),),
+            group=disease.group,
+        )
+
+
+def _listed(disease: Disease, asked: str) -> tuple[str, ...]:
+    return disease.symptoms if asked == "finding" else disease.medications
+
+
+def _strangers(example_id: str, own: Sequence[str], others: Sequence[Sequence[str]]) -> list[str]:
+    """One name of each of three other diseases, none of them listed for this one; fewer where there are not so many."""
+    rng = dice(f"strangers:{example_id}")
+    taken = {normalise(_bare(name)) for name in own}
+    found: list[str] = []
+    for names in rng.sample(others, len(others)):
+        if strange := [name for name in names if normalise(_bare(name)) not in taken]:
+            found.append(rng.choice(strange))
+            taken.add(normalise(_bare(found[-1])))
+        if len(found) == 3:
+            break
+    return found
+
+
+def _bare(name: str) -> str:
+    """A name without its brand or abbreviation: 'Alprazolam (Xanax)' becomes 'Alprazolam'."""
+    return name.partition(" (")[0]

@@ -1,0 +1,230 @@
+"""Evidence Inference 2.0 (DeYoung et al., 2020): what did an intervention do to an outcome, and which words tell?
+
+    v2_annotations.csv               PromptID, PMCID, Valid Label, Valid Reasoning, Label, Annotations (the evidence),
+                                     Label Code (-1, 0, 1), Evidence Start, Evidence End (exclusive); and others
+    prompts_merged.csv               PromptID, PMCID, Outcome, Intervention, Comparator
+    splits/ev2_*_article_ids.txt     train, validation and test: one PMCID a line; validation adapts
+    txt_files.tar.gz                 txt_files/PMC<id>.txt, the articles
+
+    natural_language_inference   the effect, from the prompt and the evidence
+    reading_comprehension        the evidence, from the prompt and a piece of the article around it
+
+The label is read from its code, since its text is written in two ways. Two examples a prompt, from its first annotation of
+which both label and reasoning were found valid; none where the valid labels of a prompt contradict each other.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from staf.data.example import Example, subject
+from staf.data.formats.archives import members
+from staf.data.formats.delimited import rows
+from staf.data.formats.sources import find_one, single_spaced, text_field, text_lines
+from staf.data.intake import Intake
+from staf.data.readers.draws import window
+from staf.data.sketch import fingerprints
+from staf.data.templates import query
+from staf.errors import BadData
+
+NAME = "evidence-inference"
+PARTS = {"train": "train", "validation": "adaptation", "test": "test"}
+"""Our split of each of theirs."""
+FILES = ("v2_annotations.csv", "prompts_merged.csv", *(f"splits/ev2_{part}_article_ids.txt" for part in PARTS))
+ARTICLES = ("txt_files.tar.gz", "txt_files.zip")
+EFFECTS = {"1": "significantly increased", "-1": "significantly decreased", "0": "no significant difference"}
+"""By code."""
+LABELS = tuple(EFFECTS.values())
+PROMPT_COLUMNS = ("PromptID", "PMCID", "Outcome", "Intervention", "Comparator")
+COLUMNS = (
+    "PromptID", "PMCID", "Valid Label", "Valid Reasoning", "Label", "Annotations", "Label Code", "Evidence Start",
+    "Evidence End",
+)  # fmt: skip
+
+_TRUTH = {"True": True, "False": False, "1": True, "0": False}
+_MARK = "|"
+"""Stands for the evidence while white space around it is made single."""
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """One row of the annotations."""
+
+    effect: str
+    """One of `LABELS`."""
+    valid_label: bool
+    valid: bool
+    """Both label and reasoning were found valid."""
+    start: int
+    end: int
+    """Characters of the article, end exclusive."""
+    evidence: str
+    """As it stands in the article."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One article."""
+
+    id: str
+    """Its number in PubMed Central."""
+    split: str
+    text: str
+
+    @property
+    def group(self) -> str:
+        """What all prompts on it have in common."""
+        return f"{NAME}/{self.id}"
+
+    def subjects(self, annotation: Annotation) -> tuple[str, ...]:
+        """The article, and the wording of the evidence."""
+        return (subject(f"{NAME} document {self.id}"), *fingerprints(annotation.evidence))
+
+
+def files(folder: Path) -> list[Path]:
+    """Annotations, prompts, splits and articles under `folder`; MissingData where one is not there."""
+    return [*(find_one(folder, (name,), NAME) for name in FILES), find_one(folder, ARTICLES, NAME)]
+
+
+def read(folder: Path, intake: Intake) -> Iterator[Example]:
+    """Evidence Inference as kinds natural_language_inference and reading_comprehension.
+
+    Raises:
+        MissingData: a file of it is not under `folder`.
+        BadData: a row does not fit the format, or an article is missing.
+    """
+    annotations, prompts, *splits, archive = files(folder)
+    parts = _parts(splits)
+    asked = _asked(prompts, intake)
+    waiting = _annotations(annotations, asked, parts, intake)
+    for name, content in members(archive, "*.txt"):
+        article = PurePosixPath(name).stem.removeprefix("PMC")
+        if article not in waiting:
+            continue
+        annotated = waiting.pop(article)
+        try:
+            report = Report(article, PARTS[parts[article]], content.decode("utf-8"))
+        except UnicodeDecodeError:
+            intake.refuse(BadData(f"{archive}, {name}: not UTF-8 text."), content)
+        else:
+            intake.count("articles")
+            yield from _prompts(report, annotated, asked, intake)
+    if waiting:
+        raise BadData(f"{archive} does not hold {len(waiting)} of the articles that {annotations.name} names. Get it again.")
+
+
+def _parts(paths: list[Path]) -> dict[str, str]:
+    """The part of the corpus that each article belongs to, one of `PARTS`."""
+    return {
+        line.strip(): part
+        for part, path in zip(PARTS, paths, strict=True)
+        for _, line in text_lines(path, Intake())
+        if line.strip()
+    }
+
+
+def _asked(path: Path, intake: Intake) -> dict[str, str]:
+    """Outcome, intervention and comparator of each prompt, in one text, by the prompt's id."""
+    asked = {}
+    for place, row in rows(path, PROMPT_COLUMNS, intake):
+        try:
+            asked[row["PromptID"]] = " ".join(f"{part}: {text_field(row, part, place)}" for part in PROMPT_COLUMNS[2:])
+        except BadData as problem:
+            intake.refuse(problem, row)
+    return asked
+
+
+def _annotations(
+    path: Path, asked: dict[str, str], parts: dict[str, str], intake: Intake
+) -> dict[str, dict[str, list[Annotation]]]:
+    """The annotations by article, then by prompt."""
+    found: dict[str, dict[str, list[Annotation]]] = defaultdict(lambda: defaultdict(list))
+    for place, row in rows(path, COLUMNS, intake):
+        try:
+            if row["PromptID"] not in asked or row["PMCID"] not in parts:
+                raise BadData(f"{place}: its prompt is not among the prompts, or its article in no split.")
+            annotation = _annotation(row, place)
+        except BadData as problem:
+            intake.refuse(problem, row)
+            continue
+        found[row["PMCID"]][row["PromptID"]].append(annotation)
+        intake.count("annotations")
+        intake.count(f"{parts[row['PMCID']]} annotations")
+        intake.count("annotations not fully validated", not annotation.valid)
+        intake.count("annotations written 'significantly increase'", row["Label"] == "significantly increase")
+    return dict(found)
+
+
+def _annotation(row: dict[str, str], place: str) -> Annotation:
+    effect = EFFECTS.get(row["Label Code"])
+    label, reasoning = _TRUTH.get(row["Valid Label"]), _TRUTH.get(row["Valid Reasoning"])
+    if effect is None or label is None or reasoning is None:
+        raise BadData(f"{place}: the label code must be -1, 0 or 1, and what is valid True or False.")
+    if not row["Annotations"].strip():
+        raise BadData(f"{place}: the evidence is empty.")
+    try:
+        start, end = int(row["Evidence Start"]), int(row["Evidence End"])
+    except ValueError:
+        raise BadData(f"{place}: the start or the end of the evidence is no number.") from None
+    return Annotation(effect, label, label and reasoning, start, end, row["Annotations"])
+
+
+def _prompts(report: Report, found: dict[str, list[Annotation]], asked: dict[str, str], intake: Intake) -> Iterator[Example]:
+    """Two examples of each prompt on an article of which the annotators agree."""
+    for prompt, given in found.items():
+        standing = [a for a in given if report.text[a.start : a.end] == a.evidence]
+        effects = {a.effect for a in given if a.valid_label}
+        usable = [a for a in standing if a.valid]
+        intake.count("prompts")
+        intake.count("spans that match the text", len(standing))
+        intake.count("prompts with a valid label", bool(effects))
+        intake.count("prompts with contradicting labels", len(effects) > 1)
+        if len(effects) == 1:
+            intake.count(f"prompts with the label {min(effects)}")
+        if not effects:
+            intake.skip("a prompt without a valid label")
+        elif len(effects) > 1:
+            intake.skip("a prompt with contradicting labels")
+        elif not usable:
+            intake.skip("a prompt without valid evidence that stands at its offsets")
+        else:
+            yield _effect(report, prompt, asked[prompt], usable[0])
+            yield _evidence(report, prompt, asked[prompt], usable[0])
+
+
+def _effect(report: Report, prompt: str, asked: str, annotation: Annotation) -> Example:
+    example_id = f"{NAME}/effect/{prompt}"
+    return Example(
+        id=example_id,
+        kind="natural_language_inference",
+        query=query("natural_language_inference", "effect", example_id, LABELS),
+        context=f"{asked} Evidence: {single_spaced(annotation.evidence)}",
+        answer=annotation.effect,
+        labels=LABELS,
+        split=report.split,
+        subjects=report.subjects(annotation),
+        group=report.group,
+    )
+
+
+def _evidence(report: Report, prompt: str, asked: str, annotation: Annotation) -> Example:
+    example_id, evidence = f"{NAME}/evidence/{prompt}", single_spaced(annotation.evidence)
+    before = single_spaced(report.text[: annotation.start] + _MARK)[: -len(_MARK)]
+    start = len(before)
+    after = single_spaced(_MARK + report.text[annotation.end :])[len(_MARK) :]
+    piece = window(example_id, before + evidence + after, start, start + len(evidence))
+    return Example(
+        id=example_id,
+        kind="reading_comprehension",
+        query=query("reading_comprehension", "evidence", example_id),
+        context=f"{asked} Report: {piece}",
+        answer=evidence,
+        labels=(),
+        split=report.split,
+        subjects=report.subjects(annotation),
+        form="span",
+        group=report.group,
+    )

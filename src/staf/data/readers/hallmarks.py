@@ -1,0 +1,139 @@
+"""Hallmarks of Cancer (Baker et al., 2016): which of ten hallmarks does an abstract give evidence of?
+
+    text/<pmid>.txt     one tokenized sentence a line
+    labels/<pmid>.txt   one slot per sentence, each opened by '<'; labels of a slot joined by ' AND'; 'NULL' is no hallmark
+
+A label is a path, such as 'Genomic instability and mutation--DNA damage--Adducts', and a path that ends in an inner class
+ends in '--'. Its first part is the hallmark; in lower case that is our label. An abstract has the hallmarks of all its
+sentences, or none; its text is the sentences in one, as they are tokenized, and is not cut. Split 80/10/10 by abstract.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from staf.data.answers import write_several
+from staf.data.example import Example
+from staf.data.formats.archives import members
+from staf.data.formats.sources import find_one, single_spaced
+from staf.data.intake import Intake
+from staf.data.sketch import fingerprints
+from staf.data.splits import split_of
+from staf.data.templates import query
+from staf.errors import BadData
+
+LAYOUTS = ("Hallmarks-of-Cancer-*.tar.gz", "Hallmarks-of-Cancer-*.zip")
+HALLMARKS = (
+    "sustaining proliferative signaling",
+    "evading growth suppressors",
+    "resisting cell death",
+    "enabling replicative immortality",
+    "inducing angiogenesis",
+    "activating invasion and metastasis",
+    "genomic instability and mutation",
+    "tumor promoting inflammation",
+    "cellular energetics",
+    "avoiding immune destruction",
+)
+"""In the order of Baker et al."""
+NO_HALLMARK = "NULL"
+LEVELS = "--"
+
+_BETWEEN_LABELS = re.compile(r"\s+AND\s*")
+
+
+def files(folder: Path) -> list[Path]:
+    """The archive of the repository under `folder`; MissingData where it is not there."""
+    return [find_one(folder, LAYOUTS, "hallmarks-of-cancer")]
+
+
+def read(folder: Path, intake: Intake) -> Iterator[Example]:
+    """Hallmarks of Cancer as kind document_classification.
+
+    Raises:
+        MissingData: the archive is not under `folder`.
+        BadData: texts and label files do not match, or one does not fit the format.
+    """
+    (path,) = files(folder)
+    labelled = {_pubmed_id(name): content for name, content in members(path, "*/labels/*.txt")}
+    seen: set[str] = set()
+
+    def make(place: str, abstract: tuple[str, bytes, bytes]) -> Iterator[Example]:
+        pubmed_id, text, labels = abstract
+        yield _example(pubmed_id, _slots(labels, seen, place), _sentences(text, place), intake, place)
+
+    yield from intake.each(_abstracts(path, labelled), make)
+    if labelled:
+        raise BadData(f"{path}: {len(labelled)} label files have no text. Get it again.")
+    intake.count("label strings", len(seen))
+
+
+def _abstracts(path: Path, labelled: dict[str, bytes]) -> Iterator[tuple[str, tuple[str, bytes, bytes]]]:
+    """Each text with its labels, which leave `labelled`."""
+    for name, text in members(path, "*/text/*.txt"):
+        pubmed_id = _pubmed_id(name)
+        if pubmed_id not in labelled:
+            raise BadData(f"{path}, {name}: it has no label file, or comes twice. Get it again.")
+        yield f"{path}, {name}", (pubmed_id, text, labelled.pop(pubmed_id))
+
+
+def _example(pubmed_id: str, slots: list[set[str]], sentences: list[str], intake: Intake, place: str) -> Example:
+    if len(slots) != len(sentences):
+        raise BadData(f"{place}: {len(sentences)} sentences are here, and {len(slots)} slots in its label file.")
+    found = set().union(*slots)
+    unknown = found - {*HALLMARKS, NO_HALLMARK}
+    if unknown:
+        raise BadData(f"{place}: {len(unknown)} of its labels lie under none of the {len(HALLMARKS)} hallmarks.")
+    intake.count("abstracts")
+    intake.count("sentences", len(sentences))
+    intake.count("labelled sentences", sum(bool(slot) for slot in slots))
+    intake.count("abstracts without a label", not found)
+    intake.count("abstracts with two hallmarks or more, NULL counted as one", len(found) > 1)
+    example_id, text = f"hallmarks-of-cancer/{pubmed_id}", single_spaced(" ".join(sentences))
+    return Example(
+        id=example_id,
+        kind="document_classification",
+        query=query("document_classification", "hallmarks", example_id, HALLMARKS),
+        context=text,
+        answer=write_several(found - {NO_HALLMARK}, HALLMARKS),
+        labels=HALLMARKS,
+        split=split_of(example_id),
+        subjects=fingerprints(text),
+        form="several",
+        group=example_id,
+    )
+
+
+def _sentences(text: bytes, place: str) -> list[str]:
+    sentences = _decoded(text, place).splitlines()
+    if not all(sentence.strip() for sentence in sentences) or not sentences:
+        raise BadData(f"{place}: it is empty, or one of its lines is.")
+    return sentences
+
+
+def _slots(labels: bytes, seen: set[str], place: str) -> list[set[str]]:
+    """The hallmarks of each sentence, NULL among them; the label strings go into `seen`."""
+    before, *slots = _decoded(labels, place).split("<")
+    if before.strip():
+        raise BadData(f"{place}: its label file does not begin with '<'.")
+    paths = [[path.strip() for path in _BETWEEN_LABELS.split(slot) if path.strip()] for slot in slots]
+    seen.update(path for slot in paths for path in slot)
+    return [{_hallmark(path) for path in slot} for slot in paths]
+
+
+def _hallmark(path: str) -> str:
+    first = path.split(LEVELS)[0]
+    return first if first == NO_HALLMARK else first.lower()
+
+
+def _decoded(content: bytes, place: str) -> str:
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        raise BadData(f"{place}: it or its label file is not UTF-8 text.") from None
+
+
+def _pubmed_id(name: str) -> str:
+    return PurePosixPath(name).stem

@@ -1,0 +1,207 @@
+"""The annotations of the Human Phenotype Ontology: which phenotype is a finding of which disease.
+
+    #description: "HPO annotations for rare diseases .."
+    database_id   disease_name   qualifier   hpo_id   reference .. frequency .. aspect   biocuration     (tabs)
+    OMIM:619340   Developmental ..           HP:0011097    ..      1/2       ..   P      ..
+
+    entity_relation   a finding of the disease, among four phenotypes
+
+The aspect says what is annotated: P a phenotype, I the inheritance, C the course, H the past history, M a modifier; only P
+is a finding. `NOT` in the qualifier means that patients do not have it: such a pair is neither right nor wrong here. The
+frequency is a term (`SHARES`), a fraction n/m, a percentage, or empty; findings of fewer than 5 percent of the patients
+(0 of m among them) are no right answers. One disease stands under its OMIM, ORPHA and DECIPHER ids, and some ids have two
+names: rows with the same id or the same name are of one disease. Numbered forms of a disease ('.. 96') share a group,
+since their findings are nearly the same.
+
+Wrong options are findings of other diseases, the common ones more often, and never broader or narrower than an annotated
+one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from staf.data.example import Example, normalise, subject
+from staf.data.formats.delimited import rows
+from staf.data.formats.sources import single_spaced
+from staf.data.intake import Intake
+from staf.data.readers.draws import choice, draw, draw_fitting, says
+from staf.data.readers.ontology import Ontology
+from staf.data.splits import split_of
+from staf.errors import BadData
+
+NAMES = ("phenotype.hpoa", "phenotype.hpoa.gz")
+COLUMNS = ("database_id", "disease_name", "qualifier", "hpo_id", "frequency", "aspect")
+ASPECTS = ("P", "I", "C", "H", "M")
+SHARES = {
+    "HP:0040280": 1.0,
+    "HP:0040281": 0.8,
+    "HP:0040282": 0.3,
+    "HP:0040283": 0.05,
+    "HP:0040284": 0.01,
+    "HP:0040285": 0.0,
+}
+"""The least share of patients that a term of frequency stands for: obligate, very frequent, .., very rare, excluded."""
+LEAST_SHARE = 0.05
+"""Findings of fewer patients than this are not asked for."""
+PER_DISEASE = 3
+"""No more findings of one disease than this."""
+MOST = 10_000
+"""Findings in all, drawn by hash: about as many as the ontology has other relations to ask for."""
+
+_FRACTION = re.compile(r"(\d+)/(\d+)")
+_PERCENTAGE = re.compile(r"(\d+(?:\.\d+)?)%")
+
+
+@dataclass
+class _Disease:
+    """A disease under all its ids and names."""
+
+    id: str
+    """Its first id in the file."""
+    order: int
+    """Smaller for what comes earlier in the file."""
+    names: dict[str, str] = field(default_factory=dict)
+    """Its names by their normalised form; the first one in the file is what is asked about."""
+    annotated: set[str] = field(default_factory=set)
+    findings: set[str] = field(default_factory=set)
+    negated: set[str] = field(default_factory=set)
+
+    @property
+    def group(self) -> str:
+        """The first name without its numbers, which tell the forms of one disease apart."""
+        key = next(iter(self.names))
+        return f"hpo/disease/{' '.join(word for word in key.split() if not word[0].isdigit()) or key}"
+
+    def absorb(self, other: _Disease) -> None:
+        """Take over what another entry of the same disease holds."""
+        self.names |= other.names
+        self.annotated |= other.annotated
+        self.findings |= other.findings
+        self.negated |= other.negated
+
+
+def findings(path: Path, known: Ontology, intake: Intake) -> Iterator[Example]:
+    """Findings of diseases as kind entity_relation, split 80/10/10 by disease.
+
+    Raises:
+        BadData: the file does not fit the format.
+    """
+    diseases = {disease.id: disease for disease in _diseases(path, known, intake)}
+    right = {i: sorted(disease.findings - disease.negated) for i, disease in diseases.items()}
+    pool = [finding for own in right.values() for finding in own]
+    chosen = []
+    for i, disease in diseases.items():
+        untold = [f for f in right[i] if not any(says(name, known.terms[f].name) for name in disease.names.values())]
+        intake.skip("the name of the disease says the finding", len(right[i]) - len(untold))
+        chosen += [(i, finding) for finding in draw(f"hpo/findings/{i}", untold, PER_DISEASE)]
+    chosen.sort(key=lambda pair: hashlib.sha256(" ".join(pair).encode()).digest())
+    intake.skip(f"a finding beyond the {MOST:,} that are drawn", max(0, len(chosen) - MOST))
+    for i, finding in sorted(chosen[:MOST]):
+        yield from _example(diseases[i], finding, pool, known, intake)
+
+
+def _example(disease: _Disease, finding: str, pool: list[str], known: Ontology, intake: Intake) -> Iterator[Example]:
+    example_id = f"hpo/finding/{disease.id}/{finding}"
+    own = disease.annotated
+    broader = own.union(*(known.ancestors[i] for i in own))
+    wrong = draw_fitting(example_id, pool, 3, lambda i: i not in broader and own.isdisjoint(known.ancestors[i]))
+    if len(wrong) < 3:
+        intake.skip("too few near terms for four options")
+        return
+    yield choice(
+        example_id,
+        "entity_relation",
+        "finding",
+        context=next(iter(disease.names.values())),
+        answer=known.terms[finding].name,
+        wrong=[known.terms[i].name for i in wrong],
+        split=split_of(disease.group),
+        subjects=tuple(subject(name) for name in disease.names),
+        group=disease.group,
+    )
+
+
+def least_share(frequency: str) -> float | None:
+    """The least share of patients that a frequency stands for; None where it is empty.
+
+    Raises:
+        BadData: it is none of the four forms.
+    """
+    if not frequency:
+        return None
+    if frequency in SHARES:
+        return SHARES[frequency]
+    if match := _FRACTION.fullmatch(frequency):
+        had, seen = int(match[1]), int(match[2])
+        if had <= seen and seen > 0:
+            return had / seen
+    elif match := _PERCENTAGE.fullmatch(frequency):
+        return float(match[1]) / 100
+    raise BadData("the frequency is none of a term, a fraction and a percentage")
+
+
+def _diseases(path: Path, known: Ontology, intake: Intake) -> list[_Disease]:
+    """The diseases in the order of the file; the intake is told what the file holds."""
+    found: dict[str, _Disease] = {}
+    ids, terms = set[str](), set[str]()
+    for place, row in rows(path, COLUMNS, intake, delimiter="\t", quoted=False, comment="#"):
+        try:
+            name, share = _checked(row, place)
+        except BadData as problem:
+            intake.refuse(problem, row)
+            continue
+        ids.add(row["database_id"])
+        terms.add(row["hpo_id"])
+        _tell(row, share, intake)
+        if row["aspect"] != "P" or row["hpo_id"] not in known.terms:
+            intake.skip("an annotation that is no phenotype")
+            continue
+        disease = _disease(found, row["database_id"], name)
+        disease.annotated.add(row["hpo_id"])
+        if row["qualifier"] == "NOT":
+            disease.negated.add(row["hpo_id"])
+        elif share is None or share >= LEAST_SHARE:
+            disease.findings.add(row["hpo_id"])
+    intake.count("disease ids", len(ids))
+    intake.count("annotated terms", len(terms))
+    return list({disease.id: disease for disease in found.values()}.values())
+
+
+def _disease(found: dict[str, _Disease], disease_id: str, name: str) -> _Disease:
+    """The entry of a disease, found by its id or its name; two entries that turn out to be one are joined."""
+    keys = (disease_id, normalise(name))
+    entries = sorted((found[key] for key in keys if key in found), key=lambda entry: entry.order)
+    disease = entries[0] if entries else _Disease(disease_id, len(found))
+    if entries and entries[-1] is not disease:
+        disease.absorb(entries[-1])
+        found.update({key: disease for key, entry in found.items() if entry is entries[-1]})
+    disease.names.setdefault(keys[1], name)
+    found.update(dict.fromkeys(keys, disease))
+    return disease
+
+
+def _checked(row: dict[str, str], place: str) -> tuple[str, float | None]:
+    """The name of the disease and the share of its patients."""
+    name = single_spaced(row["disease_name"])
+    if not (row["database_id"] and normalise(name) and row["hpo_id"]):
+        raise BadData(f"{place}: the disease has no id or no name, or there is no term.")
+    if row["aspect"] not in ASPECTS or row["qualifier"] not in ("", "NOT"):
+        raise BadData(f"{place}: the aspect must be one of {', '.join(ASPECTS)}, the qualifier NOT or empty.")
+    try:
+        return name, least_share(row["frequency"])
+    except BadData as problem:
+        raise BadData(f"{place}: {problem}.") from None
+
+
+def _tell(row: dict[str, str], share: float | None, intake: Intake) -> None:
+    intake.count("annotations")
+    intake.count(f"annotations of aspect {row['aspect']}")
+    intake.count("negated annotations", row["qualifier"] == "NOT")
+    frequency = row["frequency"]
+    form = "term" if frequency in SHARES else "percentage" if frequency.endswith("%") else "fraction"
+    intake.count("annotations without a frequency" if share is None else f"frequencies as a {form}")

@@ -1,0 +1,139 @@
+"""Tokens with tags of mentions, a token a line and a blank line between sentences: NCBI-disease and CoNLL-2003.
+
+    ncbi-disease   adenomatous<tab>B-Disease              train.tsv, devel.tsv, test.tsv
+    conll-2003     Commission NNP I-NP I-ORG              eng.train, eng.testa, eng.testb (or train.txt, valid.txt, test.txt)
+
+Two ways of tagging occur, and both are read by one rule: a mention begins at B-, and at I- after O or another type. In IOB1
+(the files of the shared task) B- only parts two mentions of one type; in IOB2 (what others pass on) every mention begins
+with it. Sentences without a mention stay, with the answer 'none'. A text is its tokens with spaces between them.
+
+NCBI-disease has lost its documents: its splits are kept apart by sentence. CoNLL-2003 marks them by -DOCSTART- lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from staf.data.answers import Entity
+from staf.data.example import Example, subject
+from staf.data.formats.sources import find_one, text_lines
+from staf.data.intake import Intake
+from staf.data.readers.places import mentions, of_long
+from staf.data.sketch import fingerprints
+from staf.errors import BadData
+
+NCBI_TYPES = {"Disease": "disease"}
+NCBI_LAYOUTS = {"train": ("train.tsv",), "adaptation": ("devel.tsv",), "test": ("test.tsv",)}
+CONLL_TYPES = {"PER": "person", "ORG": "organization", "LOC": "location", "MISC": "miscellaneous"}
+CONLL_LAYOUTS = {
+    "train": ("eng.train", "train.txt"),
+    "adaptation": ("eng.testa", "valid.txt"),
+    "test": ("eng.testb", "test.txt"),
+}
+DOCUMENT = "-DOCSTART-"
+
+
+@dataclass(frozen=True, slots=True)
+class _Sentence:
+    """Lines of a sentence, as they stand."""
+
+    number: int
+    document: int
+    """0 where the file marks no documents."""
+    lines: list[str]
+
+
+def ncbi_files(folder: Path) -> list[Path]:
+    """The three files of NCBI-disease; MissingData where they are not there."""
+    return [find_one(folder, layouts, "ncbi-disease") for layouts in NCBI_LAYOUTS.values()]
+
+
+def conll_files(folder: Path) -> list[Path]:
+    """The three English files of CoNLL-2003, under either set of names; MissingData where they are not there."""
+    return [find_one(folder, layouts, "conll-2003") for layouts in CONLL_LAYOUTS.values()]
+
+
+def ncbi(folder: Path, intake: Intake) -> Iterator[Example]:
+    """NCBI-disease as kind named_entity_recognition, in its own splits.
+
+    Raises:
+        MissingData: a file of it is not under `folder`.
+        BadData: a line is not token and tag, or the tag is unknown.
+    """
+    for split, path in zip(NCBI_LAYOUTS, ncbi_files(folder), strict=True):
+        yield from _read("ncbi-disease", path, split, 2, NCBI_TYPES, intake)
+
+
+def conll(folder: Path, intake: Intake) -> Iterator[Example]:
+    """CoNLL-2003 (English) as kind named_entity_recognition, in its own splits; news, not medicine.
+
+    Raises:
+        MissingData: a file of it is not under `folder`.
+        BadData: a line has not four columns, or the tag is unknown.
+    """
+    for split, path in zip(CONLL_LAYOUTS, conll_files(folder), strict=True):
+        yield from _read("conll-2003", path, split, 4, CONLL_TYPES, intake)
+
+
+def _read(name: str, path: Path, split: str, columns: int, types: Mapping[str, str], intake: Intake) -> Iterator[Example]:
+    part = path.name.removesuffix(path.suffix) if path.suffix in (".tsv", ".txt") else path.name
+
+    def make(place: str, sentence: _Sentence) -> Iterator[Example]:
+        tagged = [_cells(line, columns, types, place) for line in sentence.lines]
+        found = list(chunks(tagged, types))
+        intake.count(f"{part} sentences")
+        intake.count(f"{part} mentions", len(found))
+        text = " ".join(token for token, _ in tagged)
+        document = subject(f"{name} {split} document {sentence.document}") if sentence.document else ""
+        subjects = (document, *of_long(text)) if document else fingerprints(text)
+        labels = tuple(types.values())
+        example_id = f"{name}/{split}/{sentence.number}"
+        yield from mentions(intake, example_id, text, found, labels, split=split, subjects=subjects, group=document)
+
+    yield from intake.each(_sentences(path, intake), make)
+
+
+def _sentences(path: Path, intake: Intake) -> Iterator[tuple[str, _Sentence]]:
+    """Sentences, each with the place of its first line; document marks are told by number."""
+    lines: list[str] = []
+    number, document, first = 0, 0, 0
+    for at, line in text_lines(path, intake):
+        marks_document = line.startswith(DOCUMENT)
+        if line.strip() and not marks_document:
+            first = first if lines else at
+            lines.append(line)
+            continue
+        if lines:
+            number += 1
+            yield f"{path}, line {first}", _Sentence(number, document, lines)
+            lines = []
+        document += marks_document
+    if lines:
+        yield f"{path}, line {first}", _Sentence(number + 1, document, lines)
+
+
+def _cells(line: str, columns: int, types: Mapping[str, str], place: str) -> tuple[str, str]:
+    """Token and tag, which are the first and the last column."""
+    cells = line.split("\t" if "\t" in line else " ")
+    if len(cells) != columns or not cells[0].strip():
+        raise BadData(f"{place}: in this sentence a line has not the {columns} columns that are expected.")
+    mark, dash, kind = cells[-1].partition("-")
+    if cells[-1] != "O" and (mark not in ("B", "I") or not dash or kind not in types):
+        raise BadData(f"{place}: in this sentence a tag is neither O nor B- or I- and one of {', '.join(types)}.")
+    return cells[0], cells[-1]
+
+
+def chunks(tagged: list[tuple[str, str]], types: Mapping[str, str]) -> Iterator[Entity]:
+    """The mentions in a sentence of (token, tag), tagged in IOB1 or IOB2."""
+    words: list[str] = []
+    current = ""
+    for token, tag in [*tagged, ("", "O")]:
+        mark, _, kind = tag.partition("-")
+        if words and (mark != "I" or kind != current):
+            yield Entity(types[current], " ".join(words))
+            words = []
+        if kind:
+            current = kind
+            words.append(token)

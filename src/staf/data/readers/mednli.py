@@ -1,0 +1,65 @@
+"""MedNLI (Romanov and Shivade, 2018): does a sentence of a patient's history entail, allow or contradict another?
+
+    mli_train_v1.jsonl, mli_dev_v1.jsonl, mli_test_v1.jsonl   the authors' splits; dev adapts
+    {"gold_label", "pairID", "sentence1", "sentence2", and the parses of both sentences, which are not used}
+
+Each premise (sentence1) stands in three pairs, one of each label; pairs of one premise stay together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from staf.data.example import Example, subject
+from staf.data.formats.sources import find_one, json_lines, text_field
+from staf.data.intake import Intake
+from staf.data.sketch import fingerprints
+from staf.data.templates import query
+from staf.errors import BadData
+
+PARTS = {"train": "train", "dev": "adaptation", "test": "test"}
+"""Our split of each of theirs."""
+LABELS = ("entailment", "neutral", "contradiction")
+
+
+def files(folder: Path) -> list[Path]:
+    """The three files under `folder`, at its top or below; MissingData where one is not there."""
+    return [find_one(folder, (name, f"**/{name}"), "mednli") for name in map("mli_{}_v1.jsonl".format, PARTS)]
+
+
+def read(folder: Path, intake: Intake) -> Iterator[Example]:
+    """MedNLI as kind natural_language_inference.
+
+    Raises:
+        MissingData: a file of it is not under `folder`.
+        BadData: a record does not fit the format.
+    """
+    for part, path in zip(PARTS, files(folder), strict=True):
+        yield from _pairs(path, part, intake)
+
+
+def _pairs(path: Path, part: str, intake: Intake) -> Iterator[Example]:
+    def make(place: str, record: dict[str, Any]) -> Iterator[Example]:
+        premise, hypothesis = text_field(record, "sentence1", place), text_field(record, "sentence2", place)
+        label = text_field(record, "gold_label", place)
+        example_id = f"mednli/{text_field(record, 'pairID', place)}"
+        if label not in LABELS:
+            raise BadData(f"{place}: the field 'gold_label' must be one of {', '.join(LABELS)}.")
+        intake.count("pairs")
+        intake.count(f"{part} pairs")
+        context = f"Premise: {premise} Hypothesis: {hypothesis}"
+        yield Example(
+            id=example_id,
+            kind="natural_language_inference",
+            query=query("natural_language_inference", "sentences", example_id, LABELS),
+            context=context,
+            answer=label,
+            labels=LABELS,
+            split=PARTS[part],
+            subjects=(*fingerprints(premise), subject(context)),
+            group=subject(premise),
+        )
+
+    yield from intake.each(json_lines(path, intake), make)

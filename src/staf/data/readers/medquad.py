@@ -1,0 +1,323 @@
+"""MedQuAD: questions and answers of twelve web sites of the US National Institutes of Health.
+
+    Document(id, source, url)
+      Focus                                   the disease, drug or test that it is about
+      FocusAnnotations .. CUI                 the focus as UMLS concepts
+      QAPairs/QAPair(pid)                     Question(qid, qtype), Answer
+
+The archive of its repository, or the twelve folders of it unpacked. Two kinds of examples:
+
+    question_answering   the question; its answer, whole
+    multiple_choice      the beginning of its answer among four of other answers to the same kind of question (qtype)
+
+What is known of the files and read on purpose: the answers of collections 10, 11 and 12 are removed for copyright (where
+somebody has put them back they are read), and five of collection 2 are empty; four files of 6_NINDS_QA have other tags
+(doc, pair), one of 9_CDC_QA has the root DiseaseFile; six documents have no pair; 48 pairs are there twice.
+
+A disease is often the focus of several documents, under several names. Foci that share a UMLS concept form one group, which
+lies in one split; a concept of more than `GENERAL` foci is too general to join them. Wrong options are of the same split.
+Questions and answers are compared word for word, not by bands: many answers of a collection are one form with other blanks
+filled in.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.etree import ElementTree
+
+from staf.data.answers import safe_label
+from staf.data.example import Example, normalise, subject
+from staf.data.formats.archives import members
+from staf.data.formats.sources import find, single_spaced
+from staf.data.intake import Intake
+from staf.data.readers.draws import choice, draw
+from staf.data.splits import split_of
+from staf.data.templates import query
+from staf.errors import BadData
+
+PATTERN = "*_QA*/*.xml"
+LAYOUTS = ("MedQuAD*.tar.gz", "MedQuAD*.zip", f"**/{PATTERN}")
+REMOVED = ("10_MPlus_ADAM_QA", "11_MPlusDrugs_QA", "12_MPlusHerbsSupplements_QA")
+"""Collections without answers, for copyright."""
+WRONG = 4
+"""Wrong options of a question."""
+LONGEST_OPTION = 200
+"""Characters that an option shows of an answer."""
+SHORTEST_OPTION = 40
+"""A sentence that ends before is no option by itself: it may be a heading, or end in an abbreviation."""
+GENERAL = 5
+"""Foci of a UMLS concept; with more it is cancer or the like, which says little of any of them."""
+
+_SENTENCE_END = re.compile(r"[.?!](?=\s)")
+_HEADINGS = re.compile(r"^([^.?!]+\?\s+)+")
+
+
+@dataclass(frozen=True, slots=True)
+class _Tags:
+    """What the elements of a document are called, by its root."""
+
+    focus: str = "Focus"
+    concept: str = "CUI"
+    pair: str = "QAPair"
+    question: str = "Question"
+    answer: str = "Answer"
+
+
+_TAGS = {
+    "Document": _Tags(),
+    "DiseaseFile": _Tags(),
+    "doc": _Tags("doctitle-focus", "cui", "pair", "question", "answer"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A question and its answer."""
+
+    id: str
+    """Collection, document and number, such as '1_CancerGov_QA/0000001_1/1'."""
+    collection: str
+    question_type: str
+    question: str
+    answer: str
+    """Single-spaced; empty where there is none."""
+    focus: str
+    """What the document is about, normalised; the document itself where it does not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A page of one of the sites."""
+
+    root: str
+    focus: str
+    concepts: frozenset[str]
+    pairs: tuple[Pair, ...]
+
+
+def files(folder: Path) -> list[Path]:
+    """The archive of MedQuAD under `folder`, else its unpacked XML files.
+
+    Raises:
+        MissingData: neither is there.
+        BadData: there are several archives.
+    """
+    found = find(folder, LAYOUTS, "medquad")
+    if len(found) > 1 and found[0].suffix != ".xml":
+        raise BadData(f"medquad: {folder} holds {len(found)} archives where one is expected. Leave the one that is meant.")
+    return found
+
+
+def read(folder: Path, intake: Intake) -> Iterator[Example]:
+    """MedQuAD as kinds question_answering and multiple_choice, split 80/10/10 by groups of foci.
+
+    Raises:
+        MissingData: it is not under `folder`.
+        BadData: a document does not fit the format, or the archive is damaged.
+    """
+    pairs: list[Pair] = []
+    foci: dict[str, set[str]] = defaultdict(set)
+    seen: set[str] = set()
+    for place, name, content in _contents(folder):
+        try:
+            document = parse(place, name, content)
+        except BadData as problem:
+            intake.refuse(problem, content)
+            continue
+        _count(document, intake)
+        for concept in document.concepts:
+            foci[concept].add(document.focus)
+        pairs.extend(pair for pair in document.pairs if _is_wanted(pair, seen, intake))
+    groups = _joined(foci)
+    for pair in pairs:
+        yield _question(pair, groups.get(pair.focus, pair.focus))
+    yield from _choices(pairs, groups, intake)
+
+
+def _contents(folder: Path) -> Iterator[tuple[str, str, bytes]]:
+    """(place, 'collection/document', content) of each XML file."""
+    found = files(folder)
+    if found[0].suffix == ".xml":
+        stored = ((str(path), path.as_posix(), path.read_bytes()) for path in found)
+    else:
+        stored = ((f"{found[0]}, {name}", name, content) for name, content in members(found[0], PATTERN))
+    for place, name, content in stored:
+        yield place, "/".join(name.removesuffix(".xml").split("/")[-2:]), content
+
+
+def parse(place: str, name: str, content: bytes) -> Document:
+    """One XML file; `name` is 'collection/document'.
+
+    Raises:
+        BadData: it is not XML, not a document of MedQuAD, or a pair lacks its number, its kind or its question.
+    """
+    try:
+        root = ElementTree.fromstring(content)
+    except ElementTree.ParseError as error:
+        raise BadData(f"{place}, line {error.position[0]}: not valid XML. Get it again.") from None
+    if (tags := _TAGS.get(root.tag)) is None:
+        raise BadData(f"{place}: the root must be one of {', '.join(_TAGS)}.")
+    focus = normalise(_text(root.find(tags.focus))) or name
+    concepts = frozenset(filter(None, (_text(element) for element in root.iter(tags.concept))))
+    pairs = tuple(_pair(element, tags, place, name, focus) for element in root.iter(tags.pair))
+    return Document(root.tag, focus, concepts, pairs)
+
+
+def _pair(element: ElementTree.Element, tags: _Tags, place: str, name: str, focus: str) -> Pair:
+    number, question, answer = element.get("pid", ""), element.find(tags.question), element.find(tags.answer)
+    if not number.isdecimal() or question is None or answer is None:
+        raise BadData(f"{place}: a pair has no number 'pid', no {tags.question} or no {tags.answer}.")
+    asked, question_type = _text(question), single_spaced(question.get("qtype", ""))
+    if not asked or not question_type:
+        raise BadData(f"{place}: the question of pair {number} is empty or has no 'qtype'.")
+    return Pair(f"{name}/{number}", name.partition("/")[0], question_type, asked, _text(answer), focus)
+
+
+def _text(element: ElementTree.Element | None) -> str:
+    return "" if element is None else single_spaced("".join(element.itertext()))
+
+
+def _count(document: Document, intake: Intake) -> None:
+    """Note what a document holds."""
+    intake.count("documents")
+    intake.count("pairs", len(document.pairs))
+    intake.count("pairs with an answer", sum(bool(pair.answer) for pair in document.pairs))
+    if not document.pairs:
+        intake.count("documents without a pair")
+    if document.root == "doc":
+        intake.count("documents with other tags")
+        intake.count("pairs under other tags", len(document.pairs))
+    elif document.root != "Document":
+        intake.count(f"documents with the root {document.root}")
+
+
+def _is_wanted(pair: Pair, seen: set[str], intake: Intake) -> bool:
+    """False, with the reason noted, for a pair without an answer and for one that is there already."""
+    if not pair.answer:
+        removed = pair.collection in REMOVED
+        intake.skip("the answer is removed for copyright" if removed else "the answer is empty")
+        return False
+    key = subject(f"{pair.question} {pair.answer}")
+    if key in seen:
+        intake.skip("the same question with the same answer is there already")
+        return False
+    seen.add(key)
+    return True
+
+
+def _joined(foci: Mapping[str, AbstractSet[str]]) -> dict[str, str]:
+    """The group of each focus: the first, by name, of all that a chain of shared concepts joins it to."""
+    first: dict[str, str] = {}
+
+    def leader(focus: str) -> str:
+        while first.get(focus, focus) != focus:
+            focus = first[focus]
+        return focus
+
+    for concept in sorted(foci):
+        if len(foci[concept]) <= GENERAL:
+            leaders = sorted(leader(focus) for focus in foci[concept])
+            first.update(dict.fromkeys(leaders, leaders[0]))
+    return {focus: leader(focus) for focus in sorted(first)}
+
+
+def _question(pair: Pair, group: str) -> Example:
+    """The example with the whole answer."""
+    example_id = f"medquad/{pair.id}"
+    return Example(
+        id=example_id,
+        kind="question_answering",
+        query=query("question_answering", "open", example_id),
+        context=pair.question,
+        answer=pair.answer,
+        labels=(),
+        split=_split(group),
+        subjects=_subjects(pair),
+        form="text",
+        group=subject(f"medquad {group}"),
+    )
+
+
+def _split(group: str) -> str:
+    return split_of(f"medquad/{group}")
+
+
+def _subjects(pair: Pair) -> tuple[str, ...]:
+    return (subject(pair.question), subject(pair.answer), subject(f"medquad focus {pair.focus}"))
+
+
+@dataclass(slots=True)
+class _Pool:
+    """Options that answers to one kind of question give, each once, and the groups that give each."""
+
+    options: dict[str, str] = field(default_factory=dict)
+    """Options by their normalised text."""
+    givers: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    """Groups by the normalised text of what they give."""
+    given: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    """Normalised texts by the group that gives them."""
+
+    def add(self, option: str, group: str) -> None:
+        """Put an option of a group's answer in."""
+        key = normalise(option)
+        self.options.setdefault(key, option)
+        self.givers[key].add(group)
+        self.given[group].add(key)
+
+    def wrong(self, key: str, group: str) -> list[str]:
+        """Up to `WRONG` options, drawn by `key`, that no answer about the group gives."""
+        drawn = draw(key, self.options, WRONG + len(self.given[group]))
+        return [self.options[name] for name in drawn if group not in self.givers[name]][:WRONG]
+
+
+def _choices(pairs: Sequence[Pair], groups: Mapping[str, str], intake: Intake) -> Iterator[Example]:
+    """The examples with five options; wrong ones from the same collection where it has enough."""
+    asked = [(pair, groups.get(pair.focus, pair.focus), opening(pair.answer)) for pair in pairs]
+    pools: dict[tuple[str, str, str], _Pool] = defaultdict(_Pool)
+    for pair, group, option in sorted(asked, key=lambda item: item[0].id):
+        for collection in (pair.collection, ""):
+            pools[_split(group), pair.question_type, collection].add(option, group)
+    for pair, group, option in asked:
+        example_id, split = f"medquad/{pair.id}/choice", _split(group)
+        near, far = (pools[split, pair.question_type, collection] for collection in (pair.collection, ""))
+        wrong = _different([*near.wrong(example_id, group), *far.wrong(f"{example_id} far", group)])
+        if len(wrong) < WRONG:
+            intake.skip("fewer than four other answers to the same kind of question in its split")
+            continue
+        yield choice(
+            example_id,
+            "multiple_choice",
+            "passage",
+            context=pair.question,
+            answer=option,
+            wrong=wrong[:WRONG],
+            split=split,
+            subjects=_subjects(pair),
+            group=subject(f"medquad {group}"),
+        )
+
+
+def _different(options: Iterable[str]) -> list[str]:
+    """Options of which no two are the same when normalised, in their order."""
+    first: dict[str, str] = {}
+    for option in options:
+        first.setdefault(normalise(option), option)
+    return list(first.values())
+
+
+def opening(answer: str) -> str:
+    """The beginning of an answer as an option: whole sentences where they fit into `LONGEST_OPTION`, else whole words.
+
+    Questions at the very beginning are headings of the page, which repeat what is asked; they are left out.
+    """
+    text = _HEADINGS.sub("", safe_label(answer))
+    if len(text) > LONGEST_OPTION:
+        ends = [match.end() for match in _SENTENCE_END.finditer(text, 0, LONGEST_OPTION + 1)]
+        end = ends[-1] if ends and ends[-1] >= SHORTEST_OPTION else text.rfind(" ", 0, LONGEST_OPTION + 1)
+        text = text[: end if end > 0 else LONGEST_OPTION]
+    return text.rstrip(" .,:-") or text

@@ -1,0 +1,66 @@
+"""MeQSum: questions that people sent to a medical library, each with the short question that a doctor made of it.
+
+    MeQSum_ACL2019_BenAbacha_Demner-Fushman.xlsx, sheet QS   File, CHQ (consumer health question), Summary
+
+The format is that of the README of github.com/abachaa/MeQSum; the corpus is described by Ben Abacha and Demner-Fushman (ACL
+2019, aclanthology.org/P19-1215). Columns without a name, which the sheet claims by the hundred, are passed over. The marks
+`SUBJECT:` and `MESSAGE:` of the library's form stay where they are, each on a line of its own: they tell title from text, and
+most messages have them. Misspellings stay too.
+
+The authors publish no split: 80/10/10, drawn by the question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from staf.data.example import Example, subject
+from staf.data.formats.sources import find_one, lines_field, text_field
+from staf.data.formats.workbooks import sheet_rows
+from staf.data.intake import Intake
+from staf.data.sketch import fingerprints
+from staf.data.splits import split_of
+from staf.data.templates import query
+
+LAYOUTS = ("MeQSum_ACL2019_BenAbacha_Demner-Fushman.xlsx", "*.xlsx")
+SHEET = "QS"
+COLUMNS = ("File", "CHQ", "Summary")
+
+
+def files(folder: Path) -> list[Path]:
+    """The workbook under `folder`; MissingData where it is not there."""
+    return [find_one(folder, LAYOUTS, "meqsum")]
+
+
+def read(folder: Path, intake: Intake) -> Iterator[Example]:
+    """MeQSum as kind summarization, split 80/10/10 by the hash of the question.
+
+    Raises:
+        MissingData: the workbook is not under `folder`.
+        BadData: it is damaged, or a row does not fit the format.
+    """
+
+    def make(place: str, row: dict[str, Any]) -> Iterator[Example]:
+        question, summary = lines_field(row, "CHQ", place), text_field(row, "Summary", place)
+        example_id = f"meqsum/{place.rpartition(' ')[2]}"
+        intake.count("question-summary pairs")
+        for mark in ("SUBJECT:", "MESSAGE:"):
+            intake.count(f"questions with {mark}", mark in question)
+        group = subject(question)
+        yield Example(
+            id=example_id,
+            kind="summarization",
+            query=query("summarization", "question", example_id),
+            context=question,
+            answer=summary,
+            labels=(),
+            split=split_of(group),
+            subjects=fingerprints(question),
+            form="text",
+            group=group,
+        )
+
+    for path in files(folder):
+        yield from intake.each(sheet_rows(path, SHEET, COLUMNS), make)

@@ -1,0 +1,280 @@
+"""MIMIC-III, and its open demo: ICD coding, medication recommendation, readmission within 30 days.
+
+    mimic-iii        ADMISSIONS, PATIENTS, DIAGNOSES_ICD, D_ICD_DIAGNOSES, PRESCRIPTIONS, NOTEEVENTS (.csv or .csv.gz)
+    mimic-iii-demo   the same without notes, and what its text is composed of: PROCEDURES_ICD, D_ICD_PROCEDURES, ICUSTAYS,
+                     SERVICES, MICROBIOLOGYEVENTS; LABEVENTS with D_LABITEMS where they are there
+
+    icd_coding                  discharge summary with its addenda -> all diagnosis codes of the stay, with their titles
+    medication_recommendation   what was known on arrival          -> names of all drugs ordered in the stay
+    readmission                 discharge summary up to discharge  -> yes or no
+
+Who is in a cohort and what the answer is, rule by rule: `staf/data/sql/*.sql`. Everything is drawn by patient, and the demo
+is part of the database: a patient has one fingerprint in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+from staf.data.answers import safe_label, write_several
+from staf.data.clinical import Tables, tables
+from staf.data.example import Example, subject
+from staf.data.formats.sources import find_one, single_spaced
+from staf.data.intake import Intake
+from staf.data.readers.admission_notes import on_admission
+from staf.data.readers.composed import compose
+from staf.data.sketch import fingerprints
+from staf.data.splits import split_of
+from staf.data.templates import query
+from staf.errors import BadData, MissingData
+
+LONGEST = 20_000
+"""Characters of a text; of a longer one the middle is left out, since diagnoses often stand at the end."""
+SKETCHED = 3_000
+"""Characters of a note, from its beginning, that near-duplicates are told by."""
+YES_NO = ("yes", "no")
+MOST_LOST = 0.01
+"""Share of codes that may look as if a leading zero were lost."""
+
+_Columns = dict[str, tuple[str, ...]]
+
+_NOTES: _Columns = {"noteevents": ("row_id", "hadm_id", "chartdate", "category", "description", "iserror", "text")}
+_COMMON: _Columns = {
+    "admissions": (
+        "row_id", "subject_id", "hadm_id", "admittime", "dischtime", "deathtime", "admission_type", "admission_location",
+        "discharge_location", "diagnosis", "hospital_expire_flag",
+    ),
+    "patients": ("subject_id", "gender", "dob"),
+    "diagnoses_icd": ("subject_id", "hadm_id", "seq_num", "icd9_code"),
+    "d_icd_diagnoses": ("icd9_code", "long_title"),
+    "prescriptions": ("hadm_id", "drug_type", "drug"),
+}  # fmt: skip
+_COMPOSED: _Columns = {
+    "procedures_icd": ("hadm_id", "seq_num", "icd9_code"),
+    "d_icd_procedures": ("icd9_code", "long_title"),
+    "icustays": ("hadm_id", "intime", "first_careunit", "los"),
+    "services": ("row_id", "hadm_id", "transfertime", "curr_service"),
+    "microbiologyevents": ("hadm_id", "spec_type_desc", "org_name"),
+}
+_LABORATORY: _Columns = {"labevents": ("hadm_id", "itemid", "flag"), "d_labitems": ("itemid", "label")}
+_FORMS: dict[str, dict[str, str | tuple[str, ...]]] = {
+    "admissions": {
+        "hadm_id": "number", "subject_id": "number", "admittime": "time", "dischtime": "time",
+        "hospital_expire_flag": ("0", "1"),
+    },
+    "patients": {"subject_id": "number", "dob": "time"},
+    "diagnoses_icd": {"hadm_id": "number"},
+    "d_icd_diagnoses": {"icd9_code": "text"},
+    "prescriptions": {"hadm_id": "number", "drug_type": ("MAIN", "BASE", "ADDITIVE"), "drug": "text"},
+    "noteevents": {"row_id": "number", "chartdate": "time"},
+    "procedures_icd": {"hadm_id": "number", "icd9_code": "text"},
+    "icustays": {"hadm_id": "number"},
+    "services": {"hadm_id": "number", "row_id": "number"},
+}  # fmt: skip
+_WHERE = {"noteevents": "category = 'Discharge summary'"}
+_FACTS = {
+    "patients": "SELECT count(*) FROM patients",
+    "admissions": "SELECT count(*) FROM stays",
+    "admissions that end in death": "SELECT count(*) FROM stays WHERE died",
+    "diagnosis rows": "SELECT count(*) FROM diagnoses_icd",
+    "diagnosis rows without a title": "SELECT count(*) FROM diagnoses_icd ANTI JOIN d_icd_diagnoses USING (icd9_code)",
+    "diagnosis codes": "SELECT count(DISTINCT icd9_code) FROM diagnoses_icd",
+    "diagnosis titles": "SELECT count(*) FROM d_icd_diagnoses",
+    "prescription rows": "SELECT count(*) FROM prescriptions",
+    "drug names": "SELECT count(DISTINCT drug) FROM prescriptions",
+    "admissions with prescriptions": "SELECT count(DISTINCT hadm_id) FROM prescriptions",
+    "drug type MAIN": "SELECT count(*) FROM prescriptions WHERE drug_type = 'MAIN'",
+    "drug type BASE": "SELECT count(*) FROM prescriptions WHERE drug_type = 'BASE'",
+    "drug type ADDITIVE": "SELECT count(*) FROM prescriptions WHERE drug_type = 'ADDITIVE'",
+    "followed by an admission within 30 days, deaths aside": """
+        SELECT count(*) FROM (
+            SELECT died, date_diff('day', discharged::DATE, (lead(admitted) OVER patient)::DATE) AS days FROM stays
+            WINDOW patient AS (PARTITION BY subject_id ORDER BY admitted, hadm_id)
+        ) WHERE NOT died AND days BETWEEN 0 AND 30""",
+}
+
+
+def files(folder: Path) -> list[Path]:
+    """The tables of MIMIC-III under `folder`; MissingData where one is not there."""
+    return list(_paths(folder, "mimic-iii", _COMMON | _NOTES).values())
+
+
+def demo_files(folder: Path) -> list[Path]:
+    """The tables of the demo under `folder`; MissingData where one is not there."""
+    return list(_demo_paths(folder).values())
+
+
+def read(folder: Path, intake: Intake) -> Iterator[Example]:
+    """MIMIC-III as kinds icd_coding, medication_recommendation and readmission, from discharge summaries.
+
+    Raises:
+        MissingData: a table is not under `folder`.
+        BadData: a table does not fit the format, or codes were read as numbers on the way here.
+        StafError: memory or disk ran out.
+    """
+    with tables(intake) as database:
+        _load(database, _paths(folder, "mimic-iii", _COMMON | _NOTES), intake)
+        intake.count("discharge summaries and addenda", database.number("SELECT count(*) FROM noteevents"))
+        database.skip({
+            "a note outside a stay": "SELECT count(*) FROM noteevents WHERE hadm_id IS NULL",
+            "a note that its author marked as an error": "SELECT count(*) FROM noteevents WHERE iserror = '1'",
+        })  # fmt: skip
+        database.script("mimic_notes")
+        database.skip({"a stay without a discharge summary": "SELECT count(*) FROM stays ANTI JOIN summaries USING (hadm_id)"})
+        for part in database.rows("FROM parts ORDER BY first_id"):
+            told = database.rows(f"FROM told_stays({part['first_id']}, {part['last_id']})")
+            for _, notes in groupby(told, key=itemgetter("hadm_id")):
+                yield from _from_notes(list(notes), intake)
+
+
+def read_demo(folder: Path, intake: Intake) -> Iterator[Example]:
+    """The demo as kinds icd_coding, medication_recommendation and readmission, from text composed of its tables.
+
+    Raises:
+        MissingData: a table is not under `folder`.
+        BadData: a table does not fit the format, or codes were read as numbers on the way here.
+    """
+    with tables(intake) as database:
+        _load(database, _demo_paths(folder), intake)
+        for name, columns in _LABORATORY.items():
+            if name not in _demo_paths(folder):
+                database.empty(name, columns)
+        database.count({
+            "procedure rows": "SELECT count(*) FROM procedures_icd",
+            "procedure titles": "SELECT count(*) FROM d_icd_procedures",
+        })  # fmt: skip
+        database.script("demo_text")
+        for stay in database.rows("FROM mentioned_stays"):
+            yield from _from_mentions(stay, intake)
+
+
+def _paths(folder: Path, name: str, wanted: Mapping[str, Sequence[str]]) -> dict[str, Path]:
+    """Where each table is: in `folder` or below it, as the download tool of PhysioNet leaves it."""
+    return {table: find_one(folder, _layouts(table), name) for table in wanted}
+
+
+def _demo_paths(folder: Path) -> dict[str, Path]:
+    paths = _paths(folder, "mimic-iii-demo", _COMMON | _COMPOSED)
+    try:
+        return paths | _paths(folder, "mimic-iii-demo", _LABORATORY)
+    except MissingData:
+        return paths
+
+
+def _layouts(table: str) -> tuple[str, ...]:
+    return tuple(f"{place}{table.upper()}.csv{end}" for place in ("", "**/") for end in (".gz", ""))
+
+
+def _load(database: Tables, paths: Mapping[str, Path], intake: Intake) -> None:
+    """Load the tables, tell what they hold, and make the cohorts of the three tasks."""
+    columns = _COMMON | _NOTES | _COMPOSED | _LABORATORY
+    for table, path in paths.items():
+        database.load(table, path, columns[table], _FORMS.get(table), _WHERE.get(table, "true"))
+    database.script("mimic_tables")
+    database.count(_FACTS)
+    for script in ("icd_coding", "drug_names", "medication_recommendation", "readmission"):
+        database.script(script)
+    lost, codes = (database.number(f"SELECT count(DISTINCT code) FROM {name}") for name in ("lost_zeros", "codes"))
+    if lost > max(3, MOST_LOST * codes):
+        raise BadData(
+            f"{paths['diagnoses_icd']}: codes were read as numbers: leading zeros are lost in {lost} of {codes} codes "
+            "(0389 became 389). Get the original file; read codes as text when you filter it."
+        )
+    database.skip({
+        "a diagnosis row without a code": "SELECT count(*) FROM diagnoses_icd WHERE icd9_code IS NULL",
+        "icd_coding: a stay without a diagnosis code": "SELECT count(*) FROM stays ANTI JOIN coded USING (hadm_id)",
+        "medication_recommendation: a stay without a drug": "SELECT count(*) FROM stays ANTI JOIN medicated USING (hadm_id)",
+        "readmission: continued by transfer on the day of discharge":
+            "SELECT (SELECT count(*) FROM stays) - (SELECT count(*) FROM judged)",
+    })  # fmt: skip
+    for row in database.rows(
+        "SELECT left_out, count(*) AS stays FROM judged WHERE left_out IS NOT NULL GROUP BY ALL ORDER BY 1"
+    ):
+        intake.skip(row["left_out"], row["stays"])
+
+
+def _from_notes(notes: list[dict[str, Any]], intake: Intake) -> Iterator[Example]:
+    """The examples of a stay with its notes, in chart order."""
+    stay = notes[0]
+    own = [note for note in notes if note["own"]]
+    before = [note for note in notes if note["by_discharge"]]
+    whole = _bounded(" ".join(note["text"] for note in own))
+    sketch = fingerprints(whole[:SKETCHED]) if whole else ()
+    if stay["codes"] and whole:
+        yield _coding("mimic-iii", stay, whole, sketch)
+    if stay["drugs"]:
+        report = next((note["text"] for note in own if not note["addendum"]), "")
+        if arrival := on_admission(report)[:LONGEST]:
+            yield _medication("mimic-iii", stay, arrival, sketch)
+        else:
+            intake.skip("medication_recommendation: no section on the state on arrival")
+    if stay["returned"]:
+        up_to_discharge = whole if before == own else _bounded(" ".join(note["text"] for note in before))
+        if up_to_discharge:
+            yield _readmission("mimic-iii", stay, up_to_discharge, sketch)
+        else:
+            intake.skip("readmission: no discharge summary by the day of discharge")
+
+
+def _from_mentions(stay: dict[str, Any], intake: Intake) -> Iterator[Example]:
+    """The examples of a stay with what its tables say of it; no text says a word of its answer."""
+    mentions = [(said["topic"], said["mention"], said) for said in stay["mentions"]]
+    left_out = 0
+    if stay["codes"]:
+        allowed = [(topic, mention) for topic, mention, said in mentions if not said["tells_diagnosis"]]
+        text, left_out = compose(allowed, [*stay["codes"], *filter(None, stay["titles"])])
+        intake.skip("icd_coding: a mention that says an answer", left_out)
+        yield _coding("mimic-iii-demo", stay, text[:LONGEST])
+    if stay["drugs"]:
+        allowed = [(topic, mention) for topic, mention, said in mentions if said["at_admission"]]
+        text, left_out = compose(allowed, stay["drugs"])
+        intake.skip("medication_recommendation: a mention that says an answer", left_out)
+        yield _medication("mimic-iii-demo", stay, text[:LONGEST])
+    if stay["returned"]:
+        text, _ = compose((topic, mention) for topic, mention, _ in mentions)
+        yield _readmission("mimic-iii-demo", stay, text[:LONGEST])
+
+
+def _coding(name: str, stay: dict[str, Any], text: str, sketch: tuple[str, ...] = ()) -> Example:
+    labels = [safe_label(f"{code} {title}") for code, title in zip(stay["codes"], stay["titles"], strict=True)]
+    return _example(name, "icd_coding", stay, text, write_several(labels, labels), sketch)
+
+
+def _medication(name: str, stay: dict[str, Any], text: str, sketch: tuple[str, ...] = ()) -> Example:
+    drugs = [safe_label(drug) for drug in stay["drugs"]]
+    return _example(name, "medication_recommendation", stay, text, write_several(drugs, drugs), sketch)
+
+
+def _readmission(name: str, stay: dict[str, Any], text: str, sketch: tuple[str, ...] = ()) -> Example:
+    return _example(name, "readmission", stay, text, stay["returned"], sketch)
+
+
+def _example(name: str, kind: str, stay: dict[str, Any], text: str, answer: str, sketch: tuple[str, ...]) -> Example:
+    example_id = f"{name}/{kind}/{stay['hadm_id']}"
+    patient = subject(f"mimic-iii patient {stay['subject_id']}")
+    asked, labels = ("thirty_days", YES_NO) if kind == "readmission" else ("all", ())
+    return Example(
+        id=example_id,
+        kind=kind,
+        query=query(kind, asked, example_id, labels),
+        context=text,
+        answer=answer,
+        labels=labels,
+        split=split_of(patient),
+        subjects=(patient, *sketch),
+        form="choice" if labels else "several",
+        group=patient,
+    )
+
+
+def _bounded(text: str) -> str:
+    """Single-spaced text of at most `LONGEST` characters, without its middle where it is longer."""
+    text = single_spaced(text)
+    if len(text) <= LONGEST:
+        return text
+    half = (LONGEST - 5) // 2
+    return f"{text[:half].rstrip()} ... {text[-half:].lstrip()}"

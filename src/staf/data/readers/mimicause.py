@@ -1,0 +1,86 @@
+"""MIMICause: how one concept of a clinical note acts on another (Khetan et al., 2022), a row a pair.
+
+    E1,E2,Text,Label
+    Florin,swelling,"Took <e1>Florin</e1> , stopped for <e2>swelling</e2> .","Cause(E1,E2)"
+
+The columns are those of its card (huggingface.co/datasets/pensieves/mimicause, README.md), which is written by an author and
+gives E1, E2, Text and Label with the nine relations as names and as numbers 0 to 8 in one order. Neither the name of the
+file in mimicause.zip nor the spelling of Label in it is documented in public: so any one CSV file is taken, and a label by
+name, in whatever case and spacing, or by its number.
+
+The corpus has no split and names no notes: splits are drawn by text, so that pairs of one text stay together. The marks in
+the text are dropped, since the two entities are named before it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from staf.data.example import Example, normalise, subject
+from staf.data.formats.delimited import rows
+from staf.data.formats.sources import find_one, single_spaced, text_field
+from staf.data.intake import Intake
+from staf.data.readers.places import pair
+from staf.data.sketch import fingerprints
+from staf.data.splits import split_of
+from staf.errors import BadData
+
+NAME = "mimicause"
+LAYOUTS = ("*.csv", "*/*.csv")
+COLUMNS = ("E1", "E2", "Text", "Label")
+RELATIONS = {
+    "cause(e1,e2)": "the first causes the second",
+    "cause(e2,e1)": "the second causes the first",
+    "enable(e1,e2)": "the first enables the second",
+    "enable(e2,e1)": "the second enables the first",
+    "prevent(e1,e2)": "the first prevents the second",
+    "prevent(e2,e1)": "the second prevents the first",
+    "hinder(e1,e2)": "the first hinders the second",
+    "hinder(e2,e1)": "the second hinders the first",
+    "other": "other",
+}
+LABELS = tuple(RELATIONS.values())
+
+_BY_NUMBER = {str(number): label for number, label in enumerate(LABELS)}
+_MARK = re.compile(r"</?e[12]>", re.IGNORECASE)
+
+
+def files(folder: Path) -> list[Path]:
+    """The CSV file; MissingData where it is not there, BadData where there are several."""
+    return [find_one(folder, LAYOUTS, NAME)]
+
+
+def read(folder: Path, intake: Intake) -> Iterator[Example]:
+    """Pairs as kind relation_extraction, split 80/10/10 by the hash of their text.
+
+    Raises:
+        MissingData: no CSV file under `folder`.
+        BadData: a column is missing, an entity is not marked in its text, or a label is unknown.
+    """
+    for path in files(folder):
+        yield from intake.each(rows(path, COLUMNS, intake), lambda place, row: _example(place, row, intake))
+
+
+def _example(place: str, row: dict[str, str], intake: Intake) -> Iterator[Example]:
+    first, second, marked, label = (text_field(row, name, place) for name in COLUMNS)
+    answer = RELATIONS.get(re.sub(r"\s", "", label).casefold()) or _BY_NUMBER.get(label)
+    if answer is None:
+        raise BadData(f"{place}: the label is none of Cause, Enable, Prevent or Hinder with (E1,E2) or (E2,E1), or Other.")
+    if not all(f"<e{number}>" in marked.casefold() for number in (1, 2)):
+        raise BadData(f"{place}: the text does not mark both entities, by <e1>..</e1> and <e2>..</e2>.")
+    text = single_spaced(_MARK.sub("", marked))
+    intake.count("pairs")
+    intake.count(f"labelled {answer}")
+    group = normalise(text)
+    yield pair(
+        f"{NAME}/{place.rpartition(' ')[2]}",
+        (first, second),
+        text,
+        answer,
+        LABELS,
+        split=split_of(group),
+        subjects=fingerprints(text),
+        group=subject(group),
+    )

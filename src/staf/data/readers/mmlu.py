@@ -1,0 +1,69 @@
+"""MMLU: eleven medical subjects of the examination that language models are compared by.
+
+    data/<split>/<subject>_<split>.csv     question,A,B,C,D,letter of the answer     (no header; dev, val and test)
+
+Dev, five questions a subject that are meant as shots, trains; val adapts. A question that is there twice with the same
+options counts once: in test before val before dev, and there the first time. Upper and lower case make different options:
+some are genotypes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from staf.data.example import Example, subject
+from staf.data.formats.delimited import rows
+from staf.data.formats.sources import find, text_field
+from staf.data.intake import Intake
+from staf.data.readers.multiple_choice import option_text, question_example
+from staf.errors import BadData
+
+SPLITS = {"test": "test", "val": "adaptation", "dev": "train"}
+"""Ours by theirs, in the order in which they are read."""
+LETTERS = ("A", "B", "C", "D")
+
+
+def files(folder: Path) -> list[Path]:
+    """The files under `folder`, split by split, one a subject; MissingData where a split has none."""
+    return [path for part in SPLITS for path in find(folder, (f"data/{part}/*_{part}.csv",), "mmlu-medical")]
+
+
+def read(folder: Path, intake: Intake) -> Iterator[Example]:
+    """MMLU as kind multiple_choice, in its authors' split.
+
+    Raises:
+        MissingData: the files of a split are not under `folder`.
+        BadData: a row does not fit the format.
+    """
+    seen: dict[str, str] = {}
+    for path in files(folder):
+        yield from _subject(path, seen, intake)
+
+
+def _subject(path: Path, seen: dict[str, str], intake: Intake) -> Iterator[Example]:
+    """Examples of one file; `seen` holds the questions of those before, and the split of each."""
+    name, _, part = path.stem.rpartition("_")
+
+    def make(place: str, row: dict[str, str]) -> Iterator[Example]:
+        question, letter = text_field(row, "question", place), text_field(row, "answer", place)
+        lettered = {one: option_text(text_field(row, one, place)) for one in LETTERS}
+        if letter not in lettered:
+            raise BadData(f"{place}: the answer must be one of {', '.join(LETTERS)}.")
+        intake.count("questions")
+        intake.count(f"questions in {part}")
+        options = list(lettered.values())
+        key = subject(" ".join([question, *options]))
+        if key in seen:
+            intake.count(f"questions of {seen[key]} again in {part}")
+            intake.skip("the same question with the same options is there already")
+            return
+        seen[key] = part
+        if len(set(options)) < len(options):
+            intake.skip("an option is listed twice")
+        else:
+            number = place.rpartition(" ")[2]
+            yield question_example(f"mmlu-medical/{part}/{name}/{number}", question, options, lettered[letter], SPLITS[part])
+
+    columns = ("question", *LETTERS, "answer")
+    yield from intake.each(rows(path, columns, intake, header=False), make)

@@ -1,0 +1,129 @@
+"""MTS-Dialog: short conversations of doctor and patient, each with the section of a note that was written from it.
+
+    Main-Dataset/*.csv   ID, section_header, section_text, dialogue (lines 'Doctor: ..', 'Patient: ..')
+
+The format is that of the README of github.com/abachaa/MTS-Dialog, which lists the twenty section headers; the corpus is
+described by Ben Abacha and others (EACL 2023, aclanthology.org/2023.eacl-main.168).
+
+    summarization          the section's text, from its name and the conversation
+    medical_conversation   up to two of the doctor's turns, each from what was said before it
+
+The split is the authors': training, validation (adaptation) and two test files. Known quirks, all counted: speakers' marks
+with a number, and misspelt ones, are read as what they mean; a few lines have no mark and go on with the turn before; a few
+dialogues occur twice in a file, and then each keeps its own summary while turns are asked of the first one alone. `ID`
+restarts in each file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from staf.data.example import Example, subject
+from staf.data.formats.delimited import rows
+from staf.data.formats.sources import find_one, lines_field, text_field
+from staf.data.intake import Intake
+from staf.data.readers.conversations import Dialogue, asked_turns, read_turns, summary, written
+from staf.data.sketch import fingerprints
+from staf.errors import BadData
+
+FILES = {
+    "training": ("MTS-Dialog-TrainingSet.csv", "train"),
+    "validation": ("MTS-Dialog-ValidationSet.csv", "adaptation"),
+    "test-1": ("MTS-Dialog-TestSet-1-MEDIQA-Chat-2023.csv", "test"),
+    "test-2": ("MTS-Dialog-TestSet-2-MEDIQA-Sum-2023.csv", "test"),
+}
+"""File and split by the name of the part."""
+COLUMNS = ("ID", "section_header", "section_text", "dialogue")
+SECTIONS = {
+    "FAM/SOCHX": "family and social history",
+    "GENHX": "history of present illness",
+    "PASTMEDICALHX": "past medical history",
+    "CC": "chief complaint",
+    "PASTSURGICAL": "past surgical history",
+    "ALLERGY": "allergies",
+    "ROS": "review of systems",
+    "MEDICATIONS": "medications",
+    "ASSESSMENT": "assessment",
+    "EXAM": "examination",
+    "DIAGNOSIS": "diagnosis",
+    "DISPOSITION": "disposition",
+    "PLAN": "plan",
+    "EDCOURSE": "emergency department course",
+    "IMMUNIZATIONS": "immunizations",
+    "IMAGING": "imaging",
+    "GYNHX": "gynecologic history",
+    "PROCEDURES": "procedures",
+    "OTHER_HISTORY": "other history",
+    "LABS": "laboratory results",
+}
+"""Names of the sections by their headers."""
+TURNS = 2
+"""Turns of the doctor that are asked for, at most, of one conversation."""
+
+_MARK = re.compile(r'"?([A-Za-z]+(?:_[A-Za-z]+)?)_?(\d?)(?::|(?<=_family)\.) *(.*)')
+_SPEAKERS = {"doctor": "Doctor", "patient": "Patient", "guest_family": "Guest family", "guest_clinician": "Guest clinician"}
+_MISSPELT = {"docotr": "Doctor", "gest_family": "Guest family", "guest_clinican": "Guest clinician"}
+
+
+def files(folder: Path) -> list[Path]:
+    """The four files under `folder`; MissingData where one is not there."""
+    return [find_one(folder, (f"Main-Dataset/{name}", name), "mts-dialog") for name, _ in FILES.values()]
+
+
+def read(folder: Path, intake: Intake) -> Iterator[Example]:
+    """MTS-Dialog as kinds summarization and medical_conversation, in its authors' split.
+
+    Raises:
+        MissingData: a file is not under `folder`.
+        BadData: a row does not fit the format, or has a section header that is none of the twenty.
+    """
+    known: dict[str, str] = {}
+    for part, path in zip(FILES, files(folder), strict=True):
+        yield from intake.each(rows(path, COLUMNS, intake), _maker(part, known, intake))
+
+
+def _maker(part: str, known: dict[str, str], intake: Intake) -> Callable[[str, dict[str, str]], Iterator[Example]]:
+    """What makes the examples of a row of a part; `known` tells the part of each dialogue that was read before."""
+
+    def make(place: str, row: dict[str, str]) -> Iterator[Example]:
+        header = text_field(row, "section_header", place).upper()
+        if header not in SECTIONS:
+            raise BadData(f"{place}: the section header is none of the {len(SECTIONS)} of MTS-Dialog.")
+        section = lines_field(row, "section_text", place)
+        text = lines_field(row, "dialogue", place)
+        turns = read_turns(text, _marks(intake), place, intake)
+        name = f"mts-dialog/{part}/{text_field(row, 'ID', place)}"
+        dialogue = Dialogue(name, turns, FILES[part][1], fingerprints(written(turns)), subject(text))
+        intake.count("pairs")
+        intake.count(f"pairs, {part}")
+        intake.count(f"section {header}")
+        yield summary(dialogue, "section", f"Section: {SECTIONS[header]}\n{written(turns)}", section)
+        before = known.get(row["dialogue"])
+        known.setdefault(row["dialogue"], part)
+        if before == part:
+            intake.count("dialogues repeated in a file")
+            intake.skip("the turns of a dialogue that its file repeats")
+            return
+        if before:
+            intake.count(f"dialogues in {before} and {part}")
+        yield from asked_turns(dialogue, TURNS, intake)
+
+    return make
+
+
+def _marks(intake: Intake) -> Callable[[str], tuple[str, str] | None]:
+    """What parts a line into speaker and words, and counts misspelt marks."""
+
+    def marked(line: str) -> tuple[str, str] | None:
+        found = _MARK.fullmatch(line)
+        name = found[1].lower() if found else ""
+        speaker = _SPEAKERS.get(name) or _MISSPELT.get(name)
+        if found is None or speaker is None:
+            return None
+        if name in _MISSPELT or line[found.end(2)] == ".":
+            intake.count("misspelt speakers")
+        return f"{speaker} {found[2]}".strip(), found[3]
+
+    return marked

@@ -1,0 +1,69 @@
+"""PharmacotherapyDB: what a drug does for a disease, as three physicians judged it.
+
+    doid_id      drugbank_id   disease               drug        category   n_curators   n_resources      (tabs)
+    DOID:10652   DB00843       Alzheimer's disease   Donepezil   DM         2            1
+
+    entity_relation   disease modifying (DM), symptomatic (SYM) or not indicated (NOT)
+
+NOT is a pair that some source named as an indication and the physicians rejected; it is not proof that the drug is of no
+use. A disease lies in one split with all its drugs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from staf.data.example import Example, subject
+from staf.data.formats.delimited import rows
+from staf.data.formats.sources import find_one, text_field
+from staf.data.intake import Intake
+from staf.data.readers.draws import between
+from staf.data.splits import split_of
+from staf.data.templates import query
+from staf.errors import BadData
+
+LAYOUTS = ("indications.tsv", "catalog/indications.tsv")
+COLUMNS = ("doid_id", "drugbank_id", "disease", "drug", "category")
+LABELS = {"DM": "disease modifying", "SYM": "symptomatic", "NOT": "not indicated"}
+
+
+def files(folder: Path) -> list[Path]:
+    """The table of pairs under `folder`; MissingData where it is not there."""
+    return [find_one(folder, LAYOUTS, "pharmacotherapydb")]
+
+
+def read(folder: Path, intake: Intake) -> Iterator[Example]:
+    """The pairs as kind entity_relation, split 80/10/10 by disease.
+
+    Raises:
+        MissingData: the table is not under `folder`.
+        BadData: a row does not fit the format.
+    """
+    seen: dict[str, set[str]] = {"drugs": set(), "diseases": set()}
+
+    def make(place: str, row: dict[str, str]) -> Iterator[Example]:
+        disease_id, drug_id, disease, drug, category = (text_field(row, name, place) for name in COLUMNS)
+        if category not in LABELS:
+            raise BadData(f"{place}: the category must be one of {', '.join(LABELS)}.")
+        intake.count("pairs")
+        intake.count(f"pairs {LABELS[category]}")
+        seen["drugs"].add(drug_id)
+        seen["diseases"].add(disease_id)
+        example_id = f"pharmacotherapydb/{disease_id}/{drug_id}"
+        group = f"pharmacotherapydb/{disease_id}"
+        yield Example(
+            id=example_id,
+            kind="entity_relation",
+            query=query("entity_relation", "between", example_id, tuple(LABELS.values())),
+            context=between(drug, disease),
+            answer=LABELS[category],
+            labels=tuple(LABELS.values()),
+            split=split_of(group),
+            subjects=(subject(disease),),
+            group=group,
+        )
+
+    yield from intake.each(rows(files(folder)[0], COLUMNS, intake, delimiter="\t", quoted=False), make)
+    for name, ids in seen.items():
+        intake.count(name, len(ids))

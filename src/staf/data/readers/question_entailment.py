@@ -1,0 +1,142 @@
+"""Recognizing question entailment (Ben Abacha and Demner-Fushman, 2016): does one question entail another?
+
+    RQE_Train_8588_AMIA2016.xml      clinicians' questions beside short versions of them, or of others
+    RQE_Test_302_pairs_AMIA2016.xml  consumers' questions beside frequent questions: the authors' test, as it stands
+    <pair pid type value="true|false"> <chq>the long question</chq> <faq>the short one</faq>
+
+An answer to the short question is one to the long question too, at least in part: yes or no. Left out of the training file
+are pairs of the same text, which tell nothing (all but one are true), pairs without a question, and pairs that come again;
+of a pair with both labels nothing is kept. The rest trains and adapts, 90 to 10 by the long question. The test keeps its
+repeated pairs, one of them with both labels, so that scores compare with published ones.
+"""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from staf.data.example import Example, normalise, subject
+from staf.data.formats.sources import find_one, opened, single_spaced
+from staf.data.intake import Intake
+from staf.data.sketch import fingerprints
+from staf.data.splits import split_of
+from staf.data.templates import query
+from staf.errors import BadData
+
+LAYOUTS = {"train": ("RQE_Train_*.xml",), "test": ("RQE_Test_*.xml",)}
+ANSWERS = {"true": "yes", "false": "no"}
+LABELS = tuple(ANSWERS.values())
+SHARES = (90, 10, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One `pair` element; None stands for what is not there."""
+
+    pid: str | None
+    value: str | None
+    chq: str | None
+    faq: str | None
+
+    @property
+    def wording(self) -> tuple[str, str]:
+        """Both questions as compared for sameness."""
+        return normalise(self.chq or ""), normalise(self.faq or "")
+
+
+def files(folder: Path) -> list[Path]:
+    """The training and the test file under `folder`; MissingData where one is not there."""
+    return [find_one(folder, patterns, "rqe-amia2016") for patterns in LAYOUTS.values()]
+
+
+def read(folder: Path, intake: Intake) -> Iterator[Example]:
+    """Question entailment as kind natural_language_inference.
+
+    Raises:
+        MissingData: a file of it is not under `folder`.
+        BadData: a file is not XML, or a pair does not fit the format.
+    """
+    for part, path in zip(LAYOUTS, files(folder), strict=True):
+        yield from _part(path, part, intake)
+
+
+def _part(path: Path, part: str, intake: Intake) -> Iterator[Example]:
+    records = list(_pairs(path))
+    values: dict[tuple[str, str], set[str | None]] = defaultdict(set)
+    for _, pair in records:
+        values[pair.wording].add(pair.value)
+    seen: set[tuple[str, str]] = set()
+    written: set[tuple[str, str]] = set()
+
+    def make(place: str, pair: Pair) -> Iterator[Example]:
+        if pair.pid is None or pair.chq is None or pair.faq is None or pair.value not in ANSWERS:
+            raise BadData(f"{place}: pid, chq or faq is missing, or the value is neither true nor false.")
+        _count(pair, part, written, intake)
+        reason = _left_out(pair, pair.wording in seen, len(values[pair.wording]) > 1, part)
+        seen.add(pair.wording)
+        if reason:
+            intake.skip(reason)
+        else:
+            yield _example(f"rqe-amia2016/{part}/{pair.pid}", pair, part)
+
+    yield from intake.each(records, make)
+
+
+def _pairs(path: Path) -> Iterator[tuple[str, Pair]]:
+    """Each `pair` element with its place; numbers count pairs from 1."""
+    number = 0
+    with opened(path) as stream:
+        try:
+            for _, element in ET.iterparse(stream):
+                if element.tag == "pair":
+                    number += 1
+                    pair = Pair(element.get("pid"), element.get("value"), element.findtext("chq"), element.findtext("faq"))
+                    yield f"{path}, pair {number}", pair
+                    element.clear()
+        except ET.ParseError as error:
+            raise BadData(f"{path}, line {error.position[0]}: not valid XML. Get it again.") from None
+
+
+def _count(pair: Pair, part: str, written: set[tuple[str, str]], intake: Intake) -> None:
+    """Tell what the file holds; `written` takes the pairs as they are written."""
+    chq, faq = (pair.chq or "").strip(), (pair.faq or "").strip()
+    words = single_spaced(chq), single_spaced(faq)
+    intake.count(f"{part} pairs")
+    intake.count(f"{part} pairs that are {pair.value}")
+    intake.count(f"{part} pairs with the same text on both sides", chq == faq)
+    intake.count(f"{part} pairs with an empty question", not chq or not faq)
+    intake.count(f"{part} pairs that repeat one", words in written)
+    written.add(words)
+
+
+def _left_out(pair: Pair, repeated: bool, contradicted: bool, part: str) -> str:
+    """Why a pair is not used, or ''."""
+    chq, faq = pair.wording
+    if not chq or not faq:
+        return "a pair with an empty question"
+    if part == "test":
+        return ""
+    if chq == faq:
+        return "a pair of the same text"
+    if contradicted:
+        return "a pair with contradicting labels"
+    return "a repeated pair" if repeated else ""
+
+
+def _example(example_id: str, pair: Pair, part: str) -> Example:
+    chq, faq = single_spaced(pair.chq or ""), single_spaced(pair.faq or "")
+    context = f"First question: {chq} Second question: {faq}"
+    return Example(
+        id=example_id,
+        kind="natural_language_inference",
+        query=query("natural_language_inference", "questions", example_id, LABELS),
+        context=context,
+        answer=ANSWERS[pair.value or ""],
+        labels=LABELS,
+        split="test" if part == "test" else split_of(normalise(chq), SHARES),
+        subjects=(*fingerprints(chq), subject(context)),
+        group=subject(chq),
+    )

@@ -1,0 +1,168 @@
+"""Diabetes 130-US hospitals: readmission, diabetes drugs and diagnoses of 101,766 encounters, without free text.
+
+    dataset_diabetes.zip > dataset_diabetes/diabetic_data.csv   one encounter a row, 50 columns, '?' where a cell is missing
+                           dataset_diabetes/IDs_mapping.csv     three tables one under another: what the three ids mean
+
+    readmission                 all of the encounter       -> yes where the patient is back in less than 30 days ('<30')
+    medication_recommendation   what is known on arrival   -> the diabetes drugs that are given (any state but 'No')
+    icd_coding                  all but the diagnoses      -> diag_1 to diag_3, three-character categories of ICD-9-CM
+
+The columns are those of Strack et al. (2014), BioMed Research International 781670, Table 1; the rules are in
+`staf/data/sql/uci_*.sql`. Encounters that end in death or in a hospice are left out of readmission. Examples are drawn by
+patient.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from staf.data.answers import safe_label, write_several
+from staf.data.clinical import Tables, tables
+from staf.data.example import Example, subject
+from staf.data.formats.archives import members
+from staf.data.formats.sources import find_one
+from staf.data.intake import Intake
+from staf.data.packages import cache_folder
+from staf.data.readers.composed import compose
+from staf.data.splits import split_of
+from staf.data.templates import query
+from staf.errors import BadData
+
+ARCHIVE = "dataset_diabetes.zip"
+TABLE = "dataset_diabetes/diabetic_data.csv"
+NAMES = "dataset_diabetes/IDs_mapping.csv"
+YES_NO = ("yes", "no")
+
+_IDS = ("admission_type_id", "discharge_disposition_id", "admission_source_id")
+_UNTOLD = ("null", "not available", "not mapped", "unknown/invalid")
+_DRUGS = (
+    "metformin", "repaglinide", "nateglinide", "chlorpropamide", "glimepiride", "acetohexamide", "glipizide", "glyburide",
+    "tolbutamide", "pioglitazone", "rosiglitazone", "acarbose", "miglitol", "troglitazone", "tolazamide", "examide",
+    "citoglipton", "insulin", "glyburide-metformin", "glipizide-metformin", "glimepiride-pioglitazone",
+    "metformin-rosiglitazone", "metformin-pioglitazone",
+)  # fmt: skip
+_COLUMNS = (
+    "encounter_id", "patient_nbr", "race", "gender", "age", "weight", *_IDS, "time_in_hospital", "payer_code",
+    "medical_specialty", "num_lab_procedures", "num_procedures", "num_medications", "number_outpatient", "number_emergency",
+    "number_inpatient", "diag_1", "diag_2", "diag_3", "number_diagnoses", "max_glu_serum", "a1cresult", *_DRUGS, "change",
+    "diabetesmed", "readmitted",
+)  # fmt: skip
+_MISSING = ("weight", "medical_specialty", "payer_code", "race", "diag_3", "diag_2", "diag_1")
+_RETURNS = ("<30", ">30", "NO")
+_FORMS: dict[str, str | tuple[str, ...]] = {
+    "encounter_id": "number",
+    "patient_nbr": "number",
+    "age": "text",
+    "readmitted": _RETURNS,
+    **dict.fromkeys(_DRUGS, ("No", "Steady", "Up", "Down")),
+}
+_ROWS = "SELECT count(*) FROM diabetic_data"
+_FACTS = {
+    "encounters": _ROWS,
+    "patients": "SELECT count(DISTINCT patient_nbr) FROM diabetic_data",
+    **{f"readmitted {when}": f"{_ROWS} WHERE readmitted = '{when}'" for when in _RETURNS},
+    **{f"without {column}": f"{_ROWS} WHERE {column} = '?'" for column in _MISSING},
+    "encounters that end in death or hospice": "SELECT count(*) FROM encounters WHERE gone",
+    "encounters without a drug": "SELECT count(*) FROM encounters WHERE drugs = []",
+    "drugs that are never given": f"""
+        SELECT {len(_DRUGS)} - count(DISTINCT drug) FROM (SELECT unnest(drugs) AS drug FROM encounters)""",
+    "codes as written, '?' among them": """
+        SELECT count(DISTINCT code) FROM (UNPIVOT diabetic_data ON diag_1, diag_2, diag_3 INTO NAME place VALUE code)""",
+    "codes": "SELECT count(DISTINCT code) FROM (SELECT unnest(codes) AS code FROM encounters)",
+}  # fmt: skip
+
+
+def files(folder: Path) -> list[Path]:
+    """The archive under `folder`; MissingData where it is not there."""
+    return [find_one(folder, (ARCHIVE,), "uci-diabetes-130")]
+
+
+def read(folder: Path, intake: Intake) -> Iterator[Example]:
+    """The encounters as kinds icd_coding, medication_recommendation and readmission.
+
+    Raises:
+        MissingData: the archive is not under `folder`.
+        BadData: the archive is damaged, or a row does not fit the format.
+        StafError: memory or disk ran out.
+    """
+    archive = files(folder)[0]
+    with tables(intake) as database:
+        _load(database, archive)
+        database.count(_FACTS)
+        database.skip(
+            {"readmission: the encounter ends in death or hospice": _FACTS["encounters that end in death or hospice"]}
+        )
+        for encounter in database.rows("FROM told_encounters"):
+            yield from _examples(encounter, intake)
+
+
+def _load(database: Tables, archive: Path) -> None:
+    found = dict(members(archive, "dataset_diabetes/*.csv"))
+    if missing := [name for name in (TABLE, NAMES) if name not in found]:
+        raise BadData(f"{archive} does not hold {', '.join(missing)}. Get it again.")
+    with tempfile.TemporaryDirectory(prefix=".uci-", dir=cache_folder()) as working:
+        unpacked = Path(working) / Path(TABLE).name
+        unpacked.write_bytes(found.pop(TABLE))
+        database.load("diabetic_data", unpacked, _COLUMNS, _FORMS, place=f"{archive}, {TABLE}")
+    _name_ids(database, archive, found[NAMES])
+    for script in ("uci_tables", "uci_titles", "uci_text"):
+        database.script(script)
+
+
+def _name_ids(database: Tables, archive: Path, content: bytes) -> None:
+    """The three tables of the mapping as one: column_name, id, description."""
+    named, column = list[tuple[str, str, str]](), ""
+    for number, cells in enumerate(csv.reader(io.StringIO(content.decode("utf-8", "replace"))), start=1):
+        if len(cells) != 2:
+            raise BadData(f"{archive}, {NAMES}, line {number}: 2 cells are expected, found {len(cells)}.")
+        if cells[0] in _IDS:
+            column = cells[0]
+        elif cells[0] and column and cells[1].strip().lower() not in _UNTOLD:
+            named.append((column, cells[0], cells[1].strip(" .").lower()))
+    if {column for column, _, _ in named} != set(_IDS):
+        raise BadData(f"{archive}, {NAMES}: a table for {', '.join(_IDS)} each is expected. Get it again.")
+    database.fill("id_names", ("column_name", "id", "description"), named)
+
+
+def _examples(encounter: dict[str, Any], intake: Intake) -> Iterator[Example]:
+    arrival, stay, given, diagnoses, discharge = (
+        [(said["topic"], said["mention"]) for said in encounter[part] if said["mention"]]
+        for part in ("at_admission", "stay", "given", "diagnoses", "discharge")
+    )
+    if codes := encounter["codes"]:
+        titles = encounter["titles"]
+        text, left_out = compose([*arrival, *stay, *given, *discharge], [*codes, *titles])
+        intake.skip("icd_coding: a mention that says an answer", left_out)
+        labels = [safe_label(f"{code} {title}") for code, title in zip(codes, titles, strict=True)]
+        yield _example("icd_coding", encounter, text, write_several(labels, labels))
+    else:
+        intake.skip("icd_coding: an encounter without a diagnosis")
+    text, left_out = compose(arrival, encounter["drugs"])
+    intake.skip("medication_recommendation: a mention that says an answer", left_out)
+    yield _example("medication_recommendation", encounter, text, write_several(encounter["drugs"], encounter["drugs"]))
+    if encounter["returned"]:
+        text, _ = compose([*arrival, *stay, *given, *diagnoses, *discharge])
+        yield _example("readmission", encounter, text, encounter["returned"])
+
+
+def _example(kind: str, encounter: dict[str, Any], text: str, answer: str) -> Example:
+    example_id = f"uci-diabetes-130/{kind}/{encounter['encounter_id']}"
+    patient = subject(f"uci-diabetes-130 patient {encounter['patient_nbr']}")
+    asked, labels = ("thirty_days", YES_NO) if kind == "readmission" else ("all", ())
+    return Example(
+        id=example_id,
+        kind=kind,
+        query=query(kind, asked, example_id, labels),
+        context=text,
+        answer=answer,
+        labels=labels,
+        split=split_of(patient),
+        subjects=(patient,),
+        form="choice" if labels else "several",
+        group=patient,
+    )

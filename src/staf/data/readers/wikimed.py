@@ -1,0 +1,151 @@
+"""WikiMed (Vashishth et al., 2021): which types of medical concepts does a Wikipedia page mention?
+
+    WikiMed.json   one page a line: {"_id", "title", "text", "split": "train|valid|test", "mentions": [mention, ..]}
+                   mention: {"mention", "start_offset", "end_offset", "link_id": "C0000001|C0000002"}
+    MRSTY.RRF      the UMLS's semantic types by concept: CUI|TUI|STN|STY|ATUI|CVF|
+
+WikiMed says which concepts are mentioned, not of which type they are; that stands in the UMLS. A page has the coarse types
+(`semantic_types`) of all concepts that its first 2,000 characters mention, or none; mentions beyond are not counted.
+Mentions of concepts that this release of the UMLS does not list are left out, and so is a page that has no others. The
+authors' splits are used (valid adapts); a page that names none goes where its id is drawn, 80/10/10.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from staf.data.answers import write_several
+from staf.data.example import Example
+from staf.data.formats.delimited import rows
+from staf.data.formats.rrf import LAYOUTS
+from staf.data.formats.sources import find_one, json_lines, listed, single_spaced, text_field
+from staf.data.intake import Intake
+from staf.data.readers.draws import WINDOW
+from staf.data.readers.semantic_types import COARSE, LABELS
+from staf.data.sketch import fingerprints
+from staf.data.splits import split_of
+from staf.data.templates import query
+from staf.errors import BadData
+
+PAGES = ("WikiMed.json", "wikimed.json", "*/WikiMed.json", "*/wikimed.json")
+TYPES = ("MRSTY.RRF", "MRSTY.RRF.gz", "**/META/MRSTY.RRF", "**/META/MRSTY.RRF.gz")
+TYPE_COLUMNS = (*LAYOUTS["MRSTY"].columns, "")
+"""Of MRSTY.RRF; every row ends in a bar, so that the last cell is empty."""
+SPLITS = {"train": "train", "valid": "adaptation", "test": "test"}
+
+_BITS = {label: 1 << place for place, label in enumerate(LABELS)}
+_CONCEPT = re.compile(r"C(\d{7})")
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One line of WikiMed."""
+
+    id: str
+    text: str
+    """As it stands; the offsets of mentions count its characters."""
+    split: str
+    """Ours."""
+    mentions: tuple[tuple[int, tuple[int, ...]], ...]
+    """Where each mention ends, and the numbers of its concepts."""
+
+    @property
+    def shown(self) -> int:
+        """How many characters an example shows: at most `WINDOW`, cut before a space."""
+        if len(self.text) <= WINDOW:
+            return len(self.text)
+        last = self.text.rfind(" ", 0, WINDOW + 1)
+        return last if last > 0 else WINDOW
+
+
+def files(folder: Path) -> list[Path]:
+    """The pages and the UMLS's semantic types under `folder`; MissingData where one is not there."""
+    return [find_one(folder, PAGES, "wikimed"), find_one(folder, TYPES, "wikimed")]
+
+
+def read(folder: Path, intake: Intake) -> Iterator[Example]:
+    """WikiMed as kind document_classification.
+
+    Raises:
+        MissingData: the pages or the semantic types are not under `folder`.
+        BadData: a page, or a row of the semantic types, does not fit the format.
+    """
+    pages, types = files(folder)
+    known = concept_types(types, intake)
+
+    def make(place: str, record: dict[str, Any]) -> Iterator[Example]:
+        page = _page(record, place)
+        intake.count("pages")
+        intake.count("mentions", len(page.mentions))
+        inside = [concepts for end, concepts in page.mentions if end <= page.shown]
+        types = [int(np.bitwise_or.reduce(known[list(concepts)])) for concepts in inside]
+        if types.count(0):
+            intake.skip("a mention of concepts that the UMLS file does not list", types.count(0))
+        if inside and not any(types):
+            intake.skip("a page all of whose mentions are left out")
+        else:
+            yield _example(page, {label for label, bit in _BITS.items() if any(bit & held for held in types)})
+
+    yield from intake.each(json_lines(pages, intake), make)
+
+
+def concept_types(path: Path, intake: Intake) -> NDArray[np.uint32]:
+    """The coarse types of each concept, one bit a type, by the number of the concept; 0 is unknown.
+
+    Raises:
+        BadData: a row that is not to be skipped has no concept id, or a semantic type that is none of the 127.
+    """
+    held = np.zeros(10_000_000, dtype=np.uint32)  # every number that an id can have: 40 MB, and a dict would take far more
+    for place, row in rows(path, TYPE_COLUMNS, intake, delimiter="|", quoted=False, header=False):
+        concept, coarse = _CONCEPT.fullmatch(row["CUI"]), COARSE.get(row["STY"])
+        if concept is None or coarse is None:
+            intake.refuse(BadData(f"{place}: no concept id, or a semantic type that is none of the {len(COARSE)}."), row)
+        else:
+            held[int(concept[1])] |= _BITS[coarse]
+    return held
+
+
+def _page(record: dict[str, Any], place: str) -> Page:
+    text_field(record, "text", place)
+    page_id, split = text_field(record, "_id", place), record.get("split")
+    if "split" in record and (not isinstance(split, str) or split not in SPLITS):
+        raise BadData(f"{place}: the field 'split' must be one of {', '.join(SPLITS)}.")
+    drawn = SPLITS[split] if isinstance(split, str) else split_of(f"wikimed/{page_id}")
+    text = record["text"]
+    mentions = tuple(_mention(mention, len(text), place) for mention in listed(record, "mentions", place))
+    return Page(page_id, text, drawn, mentions)
+
+
+def _mention(mention: dict[str, Any], length: int, place: str) -> tuple[int, tuple[int, ...]]:
+    """Where a mention ends, and the numbers of its concepts."""
+    start, end = mention.get("start_offset"), mention.get("end_offset")
+    if not isinstance(start, int) or not isinstance(end, int) or not 0 <= start < end <= length:
+        raise BadData(f"{place}: a mention has no offsets, or they lie outside the text.")
+    concepts = [_CONCEPT.fullmatch(concept) for concept in text_field(mention, "link_id", place).split("|")]
+    numbers = tuple(int(concept[1]) for concept in concepts if concept is not None)
+    if len(numbers) < len(concepts):
+        raise BadData(f"{place}: the 'link_id' of a mention must be UMLS concept ids joined by '|'.")
+    return end, numbers
+
+
+def _example(page: Page, found: set[str]) -> Example:
+    example_id, text = f"wikimed/{page.id}", single_spaced(page.text[: page.shown])
+    return Example(
+        id=example_id,
+        kind="document_classification",
+        query=query("document_classification", "semantic_types", example_id, LABELS),
+        context=text,
+        answer=write_several(found, LABELS),
+        labels=LABELS,
+        split=page.split,
+        subjects=fingerprints(text),
+        form="several",
+        group=example_id,
+    )

@@ -1,0 +1,61 @@
+"""Rows of the catalogue: electronic health records (the unseen tasks)."""
+
+from __future__ import annotations
+
+from staf.data.dataset import Dataset
+from staf.data.readers import mimic, uci_diabetes
+
+_TASKS = ("icd_coding", "medication_recommendation", "readmission")
+
+ROWS = (
+    Dataset(
+        name="mimic-iii",
+        kinds=_TASKS,
+        category="electronic health records",
+        licence="PhysioNet Credentialed Health Data License 1.5.0",
+        access="credentialed",
+        stands_in_for="MIMIC-III itself",
+        source="MIMIC-III Clinical Database v1.4; physionet.org/content/mimiciii/1.4",
+        read=mimic.read,
+        files=mimic.files,
+        size="58,976 admissions of 46,520 patients",
+        steps=(
+            "1. Make an account at physionet.org and become a credentialed user (Settings > Credentialing). "
+            "2. Complete the training that physionet.org/content/mimiciii/1.4 asks for (CITI, 'Data or Specimens Only "
+            "Research') and hand in its report. "
+            "3. Sign the data use agreement on that page. "
+            "4. Download ADMISSIONS, PATIENTS, DIAGNOSES_ICD, D_ICD_DIAGNOSES, PRESCRIPTIONS and NOTEEVENTS (.csv.gz, as "
+            "they are). "
+            "5. Put them into a folder named mimic-iii in your data folder, and name the data folder by STAF_DATA."
+        ),
+        sizes={
+            "icd_coding": (41_315, 1_500, 1_584),
+            "medication_recommendation": (33_225, 1_200, 1_282),
+            "readmission": (5_108, 580, 575),
+        },
+    ),
+    Dataset(
+        name="mimic-iii-demo",
+        kinds=_TASKS,
+        category="electronic health records",
+        licence="Open Data Commons Open Database License 1.0 (ODbL)",
+        access="open",
+        stands_in_for="MIMIC-III",
+        source="MIMIC-III Clinical Database Demo v1.4; physionet.org/content/mimiciii-demo/1.4",
+        read=mimic.read_demo,
+        files=mimic.demo_files,
+        size="129 admissions of 100 patients, without notes",
+    ),
+    Dataset(
+        name="uci-diabetes-130",
+        kinds=_TASKS,
+        category="electronic health records",
+        licence="CC BY 4.0",
+        access="open",
+        stands_in_for="MIMIC-III",
+        source="Diabetes 130-US Hospitals for Years 1999-2008, UCI Machine Learning Repository 296; doi.org/10.24432/C5230J",
+        read=uci_diabetes.read,
+        files=uci_diabetes.files,
+        size="101,766 encounters of 71,518 patients, without free text",
+    ),
+)

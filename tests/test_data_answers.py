@@ -1,0 +1,125 @@
+"""Answers: what is written is read back; what is no canonical text is refused."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from staf.data.answers import (
+    Entity,
+    check_answer,
+    read_entities,
+    read_several,
+    read_span,
+    safe_label,
+    write_entities,
+    write_several,
+)
+from staf.data.example import Example, normalise
+from staf.errors import BadData
+
+words = st.text("abcXYZ 019-,:()'", min_size=1, max_size=20).map(lambda t: " ".join(t.split())).filter(bool)
+labels = st.lists(words.filter(lambda w: w != "none"), unique_by=str.casefold, min_size=1, max_size=8)
+
+
+@given(labels, st.data())
+def test_labels_are_read_back_in_their_order(order, data):
+    chosen = data.draw(st.sets(st.sampled_from(order)))
+    text = write_several(chosen, order)
+    assert set(read_several(text)) == set(read_several(text, order)) == chosen
+    assert [label for label in order if label in chosen] == list(read_several(text))
+
+
+@given(st.lists(st.builds(Entity, st.sampled_from(["problem", "test"]), words), max_size=6))
+def test_entities_are_read_back_with_their_types_repeated_ones_included(entities):
+    assert list(read_entities(write_entities(entities), ("problem", "test"))) == entities
+
+
+@pytest.mark.parametrize("text", ["a; ", "b ; c", "x;"])
+def test_an_entity_that_could_not_be_read_back_is_refused(text):
+    with pytest.raises(BadData, match="could not be read back"):
+        write_entities([Entity("problem", text)])
+
+
+def test_a_semicolon_inside_a_word_does_no_harm():
+    entities = [Entity("chemical", "1;2-dimethyl"), Entity("chemical", "salt")]
+    assert list(read_entities(write_entities(entities))) == entities
+
+
+@pytest.mark.parametrize("label", ["a;b", "none", " "])
+def test_a_label_that_could_not_be_read_back_is_refused(label):
+    with pytest.raises(BadData):
+        write_several([label], [label])
+
+
+def test_a_label_outside_the_order_is_refused():
+    with pytest.raises(BadData, match="1 labels are not among the 2"):
+        write_several(["x"], ["a", "b"])
+
+
+def test_safe_label_makes_a_label_of_any_text():
+    assert safe_label("Injury; left\n hand") == "Injury, left hand"
+
+
+def test_what_a_model_wrote_is_read_as_far_as_it_is_an_answer():
+    assert read_several("Sepsis; nonsense; sepsis; heart failure", ("heart failure", "sepsis")) == ("sepsis", "heart failure")
+    assert read_several("None", ("a",)) == ()
+    assert read_several("") == ()
+    assert read_entities("problem: pain; what; test: ; dream: x", ("problem", "test")) == (Entity("problem", "pain"),)
+
+
+def test_a_span_is_where_the_words_first_stand():
+    assert read_span("two", "one two two") == (4, 7)
+    assert read_span("six", "one two") is None
+    assert read_span("", "one") is None
+
+
+def example(form: str, answer: str, labels: tuple[str, ...] = ()) -> Example:
+    return Example("x/1", "kind", "Which?", "pain in the hoof", answer, labels, "train", (), form=form)
+
+
+@pytest.mark.parametrize(
+    ("form", "answer", "labels"),
+    [
+        ("choice", "yes", ("yes", "no")),
+        ("several", "a; c", ("a", "b", "c")),
+        ("several", "none", ("a", "b")),
+        ("several", "anything; else", ()),
+        ("span", "the hoof", ()),
+        ("entities", "problem: pain; place: hoof", ("problem", "place")),
+        ("entities", "none", ("problem",)),
+        ("text", "Rest.", ()),
+    ],
+)
+def test_canonical_answers_pass(form, answer, labels):
+    check_answer(example(form, answer, labels))
+
+
+@pytest.mark.parametrize(
+    ("form", "answer", "labels"),
+    [
+        ("choice", "maybe", ("yes", "no")),
+        ("several", "c; a", ("a", "b", "c")),
+        ("several", "a; z", ("a", "b")),
+        ("several", "a; a", ()),
+        ("span", "the tail", ()),
+        ("entities", "problem: itch", ("problem",)),
+        ("entities", "dream: pain", ("problem",)),
+        ("text", " Rest.", ()),
+        ("text", "", ()),
+        ("essay", "Rest.", ()),
+    ],
+)
+def test_other_answers_are_refused_by_id_alone(form, answer, labels):
+    with pytest.raises(BadData, match="x/1: the answer is not a") as caught:
+        check_answer(example(form, answer, labels))
+    assert "hoof" not in str(caught.value)
+
+
+@given(st.text(max_size=60))
+def test_normalising_keeps_letters_and_digits_and_is_done_once(text):
+    once = normalise(text)
+    assert normalise(once) == once
+    assert all(c.isalnum() or c == " " for c in once)
+    assert once == " ".join(once.split())

@@ -1,0 +1,128 @@
+"""Tasks: label sets counted on what is not test, and what keeps test items out of training."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from formats import WRITERS
+
+from staf.data.catalog import DATASETS
+from staf.data.example import KNOWLEDGE_TYPES, Example
+from staf.data.library import Library
+from staf.errors import MissingData, TestLeak, UnknownName
+from staf.tasks.examples import expert_examples, expert_sources, label_set, prepare_task, subjects_under_test, task_examples
+from staf.tasks.labels import frequent_labels, narrowed
+from staf.tasks.rows import LABEL_COUNTS, TASKS, find_task
+from staf.tasks.statistics import CORPORA, TASK_SIZES, corpus_rows, task_rows
+
+
+@pytest.fixture
+def library(own, monkeypatch):
+    monkeypatch.delenv("STAF_DATA", raising=False)
+    return Library(own, fetch=False)
+
+
+def test_the_nine_tasks_of_the_papers_are_there_with_stand_ins_for_those_that_need_credentials():
+    assert len(TASK_SIZES) == 9
+    for name in TASK_SIZES:
+        rows = [task for task in TASKS.values() if task.stands_in_for == name]
+        assert any(DATASETS[d].access != "credentialed" for task in rows for d in task.datasets), name
+    for task in TASKS.values():
+        assert all(task.kind in DATASETS[name].kinds for name in task.datasets), task.name
+        assert task.unseen == (task.kind not in KNOWLEDGE_TYPES)
+    assert {task.top for task in TASKS.values() if task.name.startswith("icd_coding") and "_" not in task.name[11:]} == {
+        *LABEL_COUNTS,
+        None,
+    }
+
+
+def test_every_knowledge_type_is_fed_by_open_data():
+    for name in KNOWLEDGE_TYPES:
+        assert any(DATASETS[dataset].access != "credentialed" for dataset, _ in expert_sources(name)), name
+
+
+def test_a_data_set_of_another_domain_feeds_only_the_expert_of_its_own_name():
+    assert not any(dataset == "conll-2003" for name in KNOWLEDGE_TYPES for dataset, _ in expert_sources(name))
+    assert expert_sources("conll-2003") == (("conll-2003", "named_entity_recognition"),)
+    with pytest.raises(UnknownName, match="knowledge type or a data set"):
+        expert_sources("conll")
+
+
+def test_labels_are_ranked_by_how_often_they_occur_then_by_name():
+    answers = ["b; a", "b; c", "a", "none", "c", "d"]
+    assert frequent_labels(answers, 2) == ("a", "b")
+    assert frequent_labels(answers, 3) == ("a", "b", "c")
+    assert frequent_labels(answers, 9) == ("a", "b", "c", "d")
+
+
+def test_examples_are_narrowed_to_the_labels_and_those_without_any_are_left_out():
+    def stay(number: int, answer: str) -> Example:
+        return Example(f"x/{number}", "icd_coding", "All?", "Hoof.", answer, (), "train", (), form="several")
+
+    first, second = narrowed([stay(1, "b; z; a"), stay(2, "z"), stay(3, "b")], ("a", "b"))
+    assert (first.answer, first.labels, second.answer) == ("a; b", ("a", "b"), "b")
+    assert "a; b" in first.query
+
+
+def test_the_label_set_is_counted_on_what_is_not_test(library):
+    task = find_task("icd_coding_top10_uci")
+    labels = label_set(task, library)
+    name, kind = task.datasets[0], task.kind
+    fitted = library.answers(name, kind, "train") + library.answers(name, kind, "adaptation")
+    assert labels == frequent_labels(fitted, 10)
+    assert all(set(e.answer.split("; ")) <= set(labels) for e in task_examples(task, "train", library))
+
+
+def test_nothing_that_a_task_tests_is_in_the_training_of_any_expert(library):
+    tested = subjects_under_test(library)
+    assert tested
+    for name in KNOWLEDGE_TYPES:
+        examples, _ = expert_examples(name, library)
+        assert examples, name
+        assert all(tested.isdisjoint(example.subjects) for example in examples)
+        assert all(example.split == "train" for example in examples)
+
+
+def test_under_the_other_profile_experts_train_on_all_that_is_not_test(own):
+    library = Library(own, "sa-mdkif", fetch=False)
+    examples, _ = expert_examples("multiple_choice", library)
+    assert {example.split for example in examples} == {"adaptation"}
+
+
+def test_an_expert_without_data_says_what_would_feed_it(tmp_path):
+    with pytest.raises(MissingData, match=r"expert 'summarization' has no data here; it is fed by .*meqsum"):
+        expert_examples("summarization", Library(tmp_path, fetch=False))
+
+
+def test_a_question_of_a_test_in_another_corpus_is_left_out_of_training(tmp_path, monkeypatch):
+    monkeypatch.setenv("STAF_CACHE", str(tmp_path / "cache"))
+    WRITERS["medmcqa"](tmp_path / "medmcqa")
+    WRITERS["medqa-usmle"](tmp_path / "medqa-usmle")
+    library = Library(tmp_path, fetch=False)
+    examples, before = expert_examples("multiple_choice", library)
+    question = {"question": examples[0].context, "options": {"A": "x", "B": "y"}, "answer_idx": "A"}
+    with (tmp_path / "medqa-usmle" / "test.jsonl").open("a") as stream:
+        stream.write(json.dumps(question) + "\n")
+    without, after = expert_examples("multiple_choice", library)
+    assert after > before
+    assert examples[0].id not in {example.id for example in without}
+
+
+def test_a_task_is_refused_where_an_expert_was_trained_on_a_test_item(library):
+    task = find_task("medmcqa")
+    assert prepare_task(task, library)["test"] > 0
+    item = task_examples(task, "test", library)[0]
+    with pytest.raises(TestLeak, match=f"1 of .* test items of 'medmcqa'.*{item.id}"):
+        prepare_task(task, library, frozenset(item.subjects[:1]))
+
+
+def test_both_tables_have_every_row_of_the_paper_and_counts_only_of_what_is_here(library, tmp_path):
+    corpora, tasks = corpus_rows(library), task_rows(library)
+    assert {row["paper"] for row in corpora} == {corpus for corpus, *_ in CORPORA}
+    assert {row["paper"] for row in tasks} == {title for title, *_ in TASK_SIZES.values()}
+    assert sum(size for _, _, _, size, _ in CORPORA) == 677_050
+    assert all(row["examples"] for row in corpora if row["access"] != "package")
+    empty = Library(tmp_path, fetch=False)
+    assert {row["examples"] for row in corpus_rows(empty)} == {None}
+    assert {row["test"] for row in task_rows(empty)} == {None}
