@@ -1,10 +1,10 @@
-"""The clinical tasks from tables at growing size: seconds and memory of `staf data prepare mimic-iii`, from nothing.
+"""Large sources at growing size: seconds and memory of `staf data prepare mimic-iii`, and of reading UMLS's RRF, from nothing.
 
-    python benchmarks/data.py FOLDER --scales 0.01 0.1 1.0
+    python benchmarks/data.py --scales 0.01 0.1 1.0 --rows 10000000
 
-Each size is generated into FOLDER (`generate_mimic.py`, where it is not there yet) and prepared in a process of its own with
-a cache of its own, which is deleted. No tool makes the same three tasks with the same cohorts from the same files, so there is
-no peer; the limit is 180 seconds at full size, and 2 GB of memory.
+Each size is generated (`generate_mimic.py`, `generate_umls.py`) and read in a process of its own with a cache of its own; all
+of it is deleted, unless --folder names a place where the tables may stay. No tool makes the same three tasks with the same
+cohorts from the same files, so there is no peer; the limit is 180 seconds at full size, and 2 GB of memory.
 """
 
 from __future__ import annotations
@@ -19,20 +19,21 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import umls
 from generate_mimic import generate
 
 LIMIT = 180.0
 """Seconds for the full size."""
 
 PREPARE = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 from staf.data.prepare import prepare
+from staf.runs import PeakMemory
 
-started = time.perf_counter()
+memory, started = PeakMemory(), time.perf_counter()
 counts = prepare("mimic-iii", Path(sys.argv[1])).counts
-memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-print(json.dumps({"seconds": time.perf_counter() - started, "memory": memory, "counts": counts}))
+print(json.dumps({"seconds": time.perf_counter() - started, "memory": memory.bytes, "counts": counts}))
 """
 
 
@@ -52,14 +53,23 @@ def measure(data: Path, cache: Path) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--scales", type=float, nargs="+", default=[0.01, 0.1, 1.0])
+    parser.add_argument("--scales", type=float, nargs="*", default=[0.01, 0.1, 1.0], help="parts of MIMIC-III's size")
+    parser.add_argument("--rows", type=int, default=10_000_000, help="rows of RRF at most; 0 leaves them out")
+    parser.add_argument("--folder", type=Path, help="where generated tables are kept; a temporary folder if left out")
     options = parser.parse_args()
-    for scale in options.scales:
-        data = options.folder / f"{scale:g}"
+    with tempfile.TemporaryDirectory(prefix="staf-bench-data-") as temporary:
+        measure_records(options.folder or Path(temporary), options.scales)
+    if options.rows:
+        umls.measure_sizes(options.rows)
+
+
+def measure_records(folder: Path, scales: list[float]) -> None:
+    """Print what preparing MIMIC-III takes at each scale."""
+    for scale in scales:
+        data = folder / f"{scale:g}"
         if not (data / "mimic-iii" / "NOTEEVENTS.csv.gz").is_file():
             generate(data / "mimic-iii", scale)
-        measured = measure(data, options.folder)
+        measured = measure(data, folder)
         print(
             json.dumps(
                 {

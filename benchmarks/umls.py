@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -26,13 +25,12 @@ def read_all(folder: Path) -> dict[str, Any]:
     """Read a folder in this process: seconds, examples, and the peak of its memory in bytes."""
     from staf.data.intake import Intake
     from staf.data.readers import umls
+    from staf.runs import PeakMemory
 
-    started = time.perf_counter()
+    memory, started = PeakMemory(), time.perf_counter()
     examples = sum(1 for _ in umls.read(folder, Intake()))
     seconds = time.perf_counter() - started
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return {"seconds": seconds, "examples": examples, "peak_memory_bytes": peak}
+    return {"seconds": seconds, "examples": examples, "peak_memory_bytes": memory.bytes}
 
 
 def measure(rows: int, folder: Path) -> dict[str, Any]:
@@ -64,9 +62,14 @@ def main() -> None:
     if options.read:
         print(json.dumps(read_all(options.read)))
         return
+    measure_sizes(options.rows)
+
+
+def measure_sizes(rows: int) -> None:
+    """Print what reading takes at a hundredth, a tenth and all of the rows."""
     for share in (100, 10, 1):
         with tempfile.TemporaryDirectory(prefix="staf-bench-umls-") as folder:
-            print(json.dumps(measure(options.rows // share, Path(folder))), flush=True)
+            print(json.dumps(measure(rows // share, Path(folder))), flush=True)
 
 
 if __name__ == "__main__":

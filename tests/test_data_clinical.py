@@ -247,9 +247,9 @@ def test_a_patient_is_one_in_both(tmp_path: Path) -> None:
     for examples in (full, demo):
         assert all(e.group == e.subjects[0] for e in examples)
         assert {e.split for e in examples} == {"train", "adaptation", "test"}
-    splits = {e.group: e.split for e in full}
-    assert {e.group: e.split for e in demo} == splits
-    assert subject("mimic-iii patient 1") in splits
+    patients = {e.group for e in full}
+    assert {e.group for e in demo} == patients
+    assert subject("mimic-iii patient 1") in patients
     assert len(full[0].subjects) == 10  # the patient, the text, eight bands of it
     assert [e.id for e in full] == [e.id for e in mimic.read(tmp_path / "full", Intake())]
 

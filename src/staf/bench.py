@@ -15,8 +15,8 @@ from typing import Any
 
 from staf.errors import MissingData, StafError, UnknownName
 
-SCRIPTS = {"training": ("training.py",), "data": ("data.py", "umls.py")}
-"""Scripts of each benchmark, in the order in which they run."""
+SCRIPTS = {"training": "training.py", "data": "data.py"}
+"""The script of each benchmark."""
 
 
 def run_bench(name: str, options: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
@@ -29,15 +29,14 @@ def run_bench(name: str, options: Sequence[str] = ()) -> Iterator[dict[str, Any]
     if name not in SCRIPTS:
         raise UnknownName.among("benchmark", name, SCRIPTS)
     folder = Path(__file__).parents[2] / "benchmarks"
-    for script in SCRIPTS[name]:
-        path = folder / script
-        if not path.is_file():
-            raise MissingData(f"no {path}: benchmarks come with the repository, not with the package. Clone it and try again.")
-        with subprocess.Popen([sys.executable, str(path), *options], stdout=subprocess.PIPE, text=True) as process:
-            for line in process.stdout or ():
-                if line.startswith("{"):
-                    yield json.loads(line)
-                else:
-                    print(line, end="", file=sys.stderr)
-        if process.returncode:
-            raise StafError(f"{script} stopped with exit code {process.returncode}; its last lines say why.")
+    path = folder / SCRIPTS[name]
+    if not path.is_file():
+        raise MissingData(f"no {path}: benchmarks come with the repository, not with the package. Clone it and try again.")
+    with subprocess.Popen([sys.executable, str(path), *options], stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout or ():
+            if line.startswith("{"):
+                yield json.loads(line)
+            else:
+                print(line, end="", file=sys.stderr)
+    if process.returncode:
+        raise StafError(f"{path.name} stopped with exit code {process.returncode}; its last lines say why.")

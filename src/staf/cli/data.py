@@ -27,13 +27,16 @@ def list_command(data: Data = None, as_json: Json = False) -> None:
     """
     from staf.cli.show import print_json, print_rows
     from staf.data.catalog import data_folder, list_rows
+    from staf.data.example import KNOWLEDGE_TYPES
 
     rows = list_rows(data_folder(data))
     if as_json:
         print_json(rows)
-    else:
-        shown = [row | {"feeds": [*row["knowledge_types"], *row["tasks"]]} for row in rows]
-        print_rows(shown, ("name", "feeds", "category", "size", "access", "licence", "stands_in_for", "available"))
+        return
+    short = [[KNOWLEDGE_TYPES[kind] for kind in row["knowledge_types"]] + row["tasks"] for row in rows]
+    shown = [row | {"feeds": feeds} for row, feeds in zip(rows, short, strict=True)]
+    print_rows(shown, ("name", "feeds", "size", "access", "licence", "stands_in_for", "available"))
+    print("; ".join(f"{letters}: {kind.replace('_', ' ')}" for kind, letters in KNOWLEDGE_TYPES.items()))
 
 
 @app.command()
@@ -192,12 +195,17 @@ def stats(data: Data = None, splits: Splits = "staf-llm", as_json: Json = False)
 
     Try:  staf data stats
     """
-    from staf.cli.show import print_json, print_rows
-    from staf.data.catalog import data_folder
+    from staf.cli.show import Terminal, print_json, print_rows
+    from staf.data.catalog import DATASETS, data_folder
     from staf.data.library import Library
     from staf.tasks.statistics import corpus_rows, task_rows
 
     library = Library(data_folder(data), splits)
+    here = [name for name in DATASETS if library.is_here(name)]
+    with Terminal().bar("prepare what is here", len(here)) as bar:
+        for name in here:
+            library.prepared(name)
+            bar.advance(1, name)
     corpora, tasks = corpus_rows(library), task_rows(library)
     if as_json:
         print_json([*corpora, *tasks])

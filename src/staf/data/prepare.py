@@ -38,7 +38,7 @@ from staf.data.profiles import LEFT_OUT, PROFILES, Item, check_profile, divide
 from staf.errors import BadData, DamagedFile, MissingData, StafError, UnknownName
 from staf.files import read_json, sha256_of, sync_folder, write_json
 
-READERS_VERSION = 5
+READERS_VERSION = 6
 """Goes up when a reader, a split or the format of `Example` changes, so that nothing old is taken for new."""
 
 TABLE = "examples.parquet"

@@ -75,6 +75,9 @@ _FORMS: dict[str, dict[str, str | tuple[str, ...]]] = {
     "icustays": {"hadm_id": "number"},
     "services": {"hadm_id": "number", "row_id": "number"},
 }  # fmt: skip
+SHARES = {"mimic-iii": (80, 10, 10), "mimic-iii-demo": (40, 40, 20)}
+"""Train, adaptation and test: no expert is trained on these, and a tenth of the demo's 100 patients is too few to adapt to."""
+
 _WHERE = {"noteevents": "category = 'Discharge summary'"}
 _FACTS = {
     "patients": "SELECT count(*) FROM patients",
@@ -264,7 +267,7 @@ def _example(name: str, kind: str, stay: dict[str, Any], text: str, answer: str,
         context=text,
         answer=answer,
         labels=labels,
-        split=split_of(patient),
+        split=split_of(patient, SHARES[name]),
         subjects=(patient, *sketch),
         form="choice" if labels else "several",
         group=patient,
