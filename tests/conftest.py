@@ -25,6 +25,7 @@ def pytest_configure() -> None:
 def _private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's cache or data folder."""
     monkeypatch.setenv("STAF_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.delenv("STAF_DATA", raising=False)
 
 
 @pytest.fixture(scope="session")

@@ -109,6 +109,36 @@ def test_training_again_reuses_and_other_settings_train_anew(home: Path, trained
     assert again["fingerprint"] != fresh["fingerprint"]
 
 
+def test_what_a_training_would_take_is_printed_and_nothing_is_trained(home: Path, tiny_folder: Path, own: Path) -> None:
+    command = [
+        "train", "--experts", "entity_relation,entity_synonymy", "--out", home / "dry", "--base", tiny_folder, "--data", own,
+        "--runs", home / "dry-runs", "--recipe", "paper", "--dry-run", *changes([*TRAIN, "accumulation=2"]),
+    ]  # fmt: skip
+    found = json.loads(run(*command, "--json"))
+    assert [row["expert"] for row in found] == ["entity_relation", "entity_synonymy"]
+    assert found[0]["steps"] == 12
+    assert found[0]["total_bytes"] == sum(found[0]["memory"].values())
+    table = " ".join(run(*command).split())
+    for part in ("base", "factors", "gradients", "optimiser", "importance", "activations", "logits", "in all", "at least"):
+        assert f" {part} " in table
+    assert not (home / "dry").exists()
+    assert not (home / "dry-runs").exists()
+
+
+def test_a_recipe_or_a_tracker_that_is_not_there_is_told_before_anything_is_loaded(
+    home: Path, own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    command = ["train", "--experts", "entity_relation", "--out", home / "none", "--base", home / "no-base", "--data", own]
+    for options, message in (
+        (["--recipe", "papr"], "no recipe papr: it is no file"),
+        (["--track", "wandb"], "pip install wandb"),
+        (["--track", "board"], "no tracker 'board'"),
+    ):
+        with pytest.raises(StafError, match=message):
+            run(*command, *options)
+
+
 def test_prediction_streams_resumes_and_names_bad_lines(home: Path, trained: list[object]) -> None:
     file, out = home / "titles.jsonl", home / "answers.jsonl"
     rows = [{"id": f"n{i}", "context": f"ailing hoof {i}"} for i in range(5)]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from staf.config import EvaluationSettings, ExpertSettings, RouterSettings, load_recipe, load_values, parse
+from staf.config import EvaluationSettings, ExpertSettings, RouterSettings, find_recipe, load_recipe, load_values, parse
 from staf.errors import ConfigError, MissingData
 from staf.experiments.demo import DemoSettings
 
@@ -55,10 +55,33 @@ def test_a_recipe_that_is_not_there_or_not_yaml(tmp_path: Path) -> None:
 
 def test_every_recipe_that_comes_with_staf_is_valid() -> None:
     folder = resources.files("staf") / "recipes"
-    assert [p.name for p in folder.iterdir() if p.name.endswith(".yaml")] == ["demo.yaml"]
+    assert sorted(p.name for p in folder.iterdir() if p.name.endswith(".yaml")) == ["demo.yaml", "paper.yaml"]
     settings = load_recipe(DemoSettings, Path(str(folder / "demo.yaml")))
     assert settings.few_shot.method == "cma"
     assert settings.few_shot.shots == 32
+
+
+def test_the_papers_recipe_is_what_section_4_2_2_prints_and_how_it_is_computed() -> None:
+    settings = load_recipe(ExpertSettings, find_recipe("paper"))
+    assert (settings.initial_rank, settings.target_rank, settings.orthogonality) == (12, 4, 0.5)
+    assert (settings.warmup_steps, settings.final_steps, settings.dropout, settings.epochs) == (200, 1000, 0.1, 10)
+    how = {"accumulation": 1, "checkpoint_activations": False}
+    assert settings.model_copy(update=how) == ExpertSettings()
+
+
+def test_a_recipe_is_found_by_path_or_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_recipe("paper").name == "paper.yaml"
+    for wrong in ("papers", "../recipes/paper", "none.yaml", ""):
+        with pytest.raises(MissingData, match=f"no recipe {wrong}: .* come with staf are demo, paper"):
+            find_recipe(wrong)
+    (tmp_path / "paper").write_text("seed: 1\n")
+    assert find_recipe("paper") == Path("paper")  # one's own comes first
+
+
+def test_more_parts_than_examples_are_refused() -> None:
+    with pytest.raises(ConfigError, match="accumulation = 5 must not be above batch_size = 4"):
+        parse(ExpertSettings, {"batch_size": 4, "accumulation": 5}, "a test")
 
 
 def test_a_wrong_nested_setting_is_named_with_its_path(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +12,21 @@ import torch
 from conftest import make_examples
 
 from staf.config import ExpertSettings
+from staf.data.batches import encode
 from staf.errors import ConfigError, StafError, TrainingFailed
 from staf.experts import train as training
+from staf.experts.estimate import Kept
+from staf.experts.recompute import recomputing
 from staf.experts.store import Expert, ExpertSet
-from staf.experts.train import StepReport, data_fingerprint, planned_steps, rate_factor, train_expert, training_digest
+from staf.experts.train import (
+    ExpertTraining,
+    StepReport,
+    data_fingerprint,
+    planned_steps,
+    rate_factor,
+    train_expert,
+    training_digest,
+)
 from staf.lm.base import Base
 from staf.routing.mixture import Mixture
 
@@ -111,7 +123,85 @@ def test_a_loss_that_is_not_a_number_stops_and_names_the_examples(
     monkeypatch.setattr(training, "answer_loss", real)
     steps: list[int] = []
     train_expert(base, "colour", make_examples(24), SETTINGS, tmp_path, lambda r: steps.append(r.step))
-    assert steps[0] == 8  # the last good checkpoint was kept
+    assert steps[0] == 9  # the state before the bad step was kept
+
+
+def test_a_gradient_that_is_not_a_number_changes_nothing(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = training.TrainableFactors.add_orthogonality
+
+    def broken(factors: training.TrainableFactors, strength: float) -> float:
+        penalty = real(factors, strength)
+        factors.grad[5] = float("inf")
+        return penalty
+
+    examples = make_examples(24)
+    whole = train_expert(base, "colour", examples, SETTINGS, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train_expert(base, "colour", examples, SETTINGS, tmp_path / "bad", stop_at(9))
+    with monkeypatch.context() as patch:
+        patch.setattr(training.TrainableFactors, "add_orthogonality", broken)
+        with pytest.raises(TrainingFailed, match=r"gradient of step 8 is inf.*Examples: train-\d+"):
+            train_expert(base, "colour", examples, SETTINGS, tmp_path / "bad")
+    again = train_expert(base, "colour", examples, SETTINGS, tmp_path / "bad")
+    assert again.fingerprint == whole.fingerprint
+
+
+def stop_at(step: int) -> Callable[[StepReport], None]:
+    def stop(report: StepReport) -> None:
+        if report.step == step:
+            raise KeyboardInterrupt
+
+    return stop
+
+
+def gradient(base: Base, settings: ExpertSettings, steps: int = 3) -> tuple[float, torch.Tensor, torch.Tensor]:
+    """Loss, gradient and factors after some steps on examples whose answers differ in length."""
+    examples = [replace(e, answer="a long answer") if i % 4 == 0 else e for i, e in enumerate(make_examples(24))]
+    state = ExpertTraining(base, [encode(e, base.tokenizer, 160) for e in examples], settings)
+    base.routed.set_training(True, settings.dropout)
+    with recomputing(base, settings.checkpoint_activations):
+        reports = [state.run_step() for _ in range(steps)]
+    base.routed.set_training(False)
+    base.routed.detach()
+    return reports[-1].loss, state.factors.grad.clone(), state.factors.flat.clone()
+
+
+@pytest.mark.parametrize("accumulation", [2, 4, 5, 8])
+def test_accumulation_gives_the_gradient_of_the_whole_batch(base: Base, accumulation: int) -> None:
+    settings = SETTINGS.model_copy(update={"batch_size": 8, "dropout": 0.0})
+    loss, grad, flat = gradient(base, settings)
+    parts = gradient(base, settings.model_copy(update={"accumulation": accumulation}))
+    assert parts[0] == pytest.approx(loss, rel=1e-5)
+    assert torch.allclose(parts[1], grad, rtol=1e-3, atol=1e-5 * grad.abs().max().item())
+    assert torch.allclose(parts[2], flat, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_activations_computed_again_give_the_same_bits_with_dropout(base: Base, fused: bool) -> None:
+    """Only how a shared beginning is computed may differ, so the model's own layers are compared without one."""
+    base.fused = base.fused if fused else None
+    kept = sizes = None
+    for again in (False, True):
+        settings = SETTINGS.model_copy(update={"dropout": 0.3, "checkpoint_activations": again})
+        with pytest.MonkeyPatch.context() as patch, Kept(list(base.model.parameters())) as held:
+            patch.setattr("staf.data.batches.shared_prefix", lambda rows, limit: 0)
+            found = gradient(base, settings)
+        if kept is not None and sizes is not None:
+            assert found[0] == kept[0]
+            assert torch.equal(found[1], kept[1])
+            assert torch.equal(found[2], kept[2])
+            assert held.bytes < 0.5 * sizes
+        kept, sizes = found, held.bytes
+    assert all("forward" not in vars(layer) for layer in base.model.model.layers)
+    assert base.fused is None or not base.fused.checkpoint
+
+
+def test_a_stopped_run_in_parts_with_activations_computed_again_ends_with_the_same_bytes(base: Base, tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"accumulation": 3, "checkpoint_activations": True})
+    whole = train_expert(base, "colour", make_examples(24), settings, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train_expert(base, "colour", make_examples(24), settings, tmp_path / "stopped", stop_at(10))
+    assert train_expert(base, "colour", make_examples(24), settings, tmp_path / "stopped").fingerprint == whole.fingerprint
 
 
 def test_a_folder_that_cannot_be_written_is_one_clear_error(base: Base, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -47,6 +48,10 @@ class ExpertSettings(Settings):
     """optimiser steps in all"""
     batch_size: int = Field(16, ge=1)
     """examples a step"""
+    accumulation: int = Field(1, ge=1)
+    """parts that the examples of a step are computed in, one after the other: less memory, the same gradient"""
+    checkpoint_activations: bool = False
+    """compute each layer again on the way back: memory of one layer instead of all, for one forward more"""
     learning_rate: float = Field(1e-3, gt=0)
     """AdamW's rate after its warm-up; it falls linearly to 0"""
     dropout: float = Field(0.1, ge=0, lt=1)
@@ -64,9 +69,11 @@ class ExpertSettings(Settings):
     seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")
-    def _ranks_fall(self) -> ExpertSettings:
+    def _ranks_and_parts(self) -> ExpertSettings:
         if self.target_rank > self.initial_rank:
             raise ValueError(f"target_rank = {self.target_rank} must not be above initial_rank = {self.initial_rank}")
+        if self.accumulation > self.batch_size:
+            raise ValueError(f"accumulation = {self.accumulation} must not be above batch_size = {self.batch_size}")
         return self
 
 
@@ -163,6 +170,23 @@ def _all_fields(kind: type[BaseModel]) -> list[str]:
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             names += _all_fields(field.annotation)
     return names
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a recipe: a path, or the name of one that comes with staf, such as paper.
+
+    Raises:
+        MissingData: it is neither.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    folder = Path(str(resources.files("staf") / "recipes"))
+    packaged = folder / f"{name}.yaml"
+    if path.name == name and packaged.is_file():
+        return packaged
+    known = ", ".join(sorted(recipe.stem for recipe in folder.glob("*.yaml")))
+    raise MissingData(f"no recipe {name}: it is no file, and the recipes that come with staf are {known}. Check the path.")
 
 
 def load_recipe(kind: type[AnySettings], path: Path) -> AnySettings:

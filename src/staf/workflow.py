@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -25,11 +26,14 @@ from staf.data.profiles import PROFILES, check_profile
 from staf.data.splits import dice, few_shot
 from staf.errors import ConfigError, UnknownName
 from staf.evaluate import Method, best_single, evaluate, method_of_router, sample
+from staf.experts.estimate import Estimate, estimate, outline
+from staf.experts.parallel import ALONE, World, check_sharding, open_base
 from staf.experts.store import Expert, ExpertSet, expert_digest, load_expert, load_experts, save_expert
 from staf.experts.train import StepReport, planned_steps, train_expert, training_digest
 from staf.export import save_fused
 from staf.files import read_json
-from staf.lm.base import DEFAULT_BASE, Base, fingerprint_of, load_base, resolve
+from staf.lm.base import DEFAULT_BASE, Base, default_device, fingerprint_of, resolve
+from staf.lm.dtype import DTYPES, choose
 from staf.progress import Silence, Watcher
 from staf.routing.adapt import adapt_router, planned_progress
 from staf.routing.mixture import Mixture
@@ -38,6 +42,7 @@ from staf.routing.store import Router, load_router, save_router
 from staf.runs import PeakMemory, Run
 from staf.tasks.examples import expert_examples, expert_sources, task_examples
 from staf.tasks.rows import Task
+from staf.trackers import JsonLines, Tracker, open_tracker
 
 
 class Session:
@@ -46,10 +51,12 @@ class Session:
     Args:
         base: hub id, folder or GGUF file; None is the default. data: the user's data folder; None uses packages.
         runs: folder of results. watcher: told of long work. dtype: number format; None is chosen by measurement.
-        profile: how data sets are split.
+        profile: how data sets are split. world: the processes that train one expert together.
+        shard_base: spread the base over them, where it does not fit on one device.
 
     Raises:
-        MissingData: there is no such data folder. UnknownName: there is no such profile.
+        MissingData: there is no such data folder. UnknownName: there is no such profile. ConfigError: a base sharded over one
+            process.
     """
 
     def __init__(
@@ -60,11 +67,14 @@ class Session:
         watcher: Watcher | None = None,
         dtype: str | None = None,
         profile: str = PROFILES[0],
+        world: World = ALONE,
+        shard_base: bool = False,
     ) -> None:
         check_profile(profile)
+        check_sharding(world, shard_base)
         self.base_name, self.runs = base, runs
         self.library = Library(data_folder(data), profile)
-        self.dtype = dtype
+        self.dtype, self.world, self.shard_base = dtype, world, shard_base
         self.watcher: Watcher = watcher or Silence()
         self._mixture: tuple[str, Mixture] | None = None
 
@@ -77,7 +87,12 @@ class Session:
     def base(self) -> Base:
         """The loaded base."""
         self.watcher.say(f"loading {self.base_name or DEFAULT_BASE}")
-        return load_base(self.base_name, dtype=self.dtype)
+        return open_base(self.base_name, self.dtype, self.world, self.shard_base)
+
+    @cached_property
+    def outline(self) -> Base:
+        """The base without weights, from its config alone."""
+        return outline(self.base_name, DTYPES[self.dtype] if self.dtype else choose(default_device()))
 
     def mixture(self, experts: ExpertSet) -> Mixture:
         """The experts attached to the base; attached once for the same set."""
@@ -90,23 +105,39 @@ class Session:
         self._mixture = None
 
 
-def train_stage(session: Session, name: str, settings: ExpertSettings, out: Path) -> Expert:
-    """Train the expert of a knowledge type into out/<name>, or load it where it is there with these settings."""
+def training_examples(session: Session, name: str, settings: ExpertSettings) -> list[Example]:
+    """What an expert is trained on: no more than its steps will see, nothing that a task tests; tells what is left out."""
     passed_over = [dataset for dataset, _ in expert_sources(name) if not session.library.can_have(dataset)]
     if passed_over:
         session.watcher.say(f"{name}: without {', '.join(dict.fromkeys(passed_over))}, which are not here (staf data fetch)")
     examples, left_out = expert_examples(name, session.library)
     if left_out:
         session.watcher.say(f"{name}: {left_out} examples left out, a task tests what they are about")
-    examples = _enough(examples, settings)
-    digest = training_digest(session.identity, examples, settings)
-    if expert_digest(out / name) == digest:
+    return _enough(examples, settings)
+
+
+def train_stage(session: Session, name: str, settings: ExpertSettings, out: Path, track: str | None = None) -> Expert:
+    """Train the expert of a knowledge type into out/<name>, or load it where it is there with these settings.
+
+    Args:
+        track: a tracker of `staf.trackers.TRACKERS` that gets the numbers of each step beside metrics.jsonl of the run.
+    """
+    with session.world.in_turn():
+        examples = training_examples(session, name, settings)
+        digest = training_digest(session.identity, examples, settings)
+    there = expert_digest(out / name) == digest
+    session.world.check_same(int(there), f"view of {out / name}")
+    if there:
         session.watcher.say(f"{name}: trained before, reused")
         return load_expert(out / name)
     session.forget_mixture()
-    base, checkpoint = session.base, out / name / "checkpoint"
-    memory, started, tokens, done = PeakMemory(), time.perf_counter(), 0, 0
-    with session.watcher.bar(f"train {name}", planned_steps(len(examples), settings)) as bar:
+    run, checkpoint = Run.at(session.runs, "train", name, "adalora", settings.seed, digest), out / name / "checkpoint"
+    with ExitStack() as open_now:
+        wanted = _trackers(run, name, settings, track) if session.world.leads else []
+        trackers = [open_now.enter_context(closing(tracker)) for tracker in wanted]
+        base, total = session.base, planned_steps(len(examples), settings)
+        bar = open_now.enter_context(session.watcher.bar(f"train {name}", total))
+        memory, started, tokens, done = PeakMemory(), time.perf_counter(), 0, 0
 
         def on_step(report: StepReport) -> None:
             nonlocal tokens, done
@@ -114,13 +145,26 @@ def train_stage(session: Session, name: str, settings: ExpertSettings, out: Path
             rate = tokens / (time.perf_counter() - started)
             steps, done = report.step - done, report.step  # a resumed training begins at its checkpoint
             bar.advance(steps, f"loss {report.loss:.2f}, {report.kept} ranks, {rate:.0f} tokens/s")
+            for tracker in trackers:
+                tracker.log(report.step, report.numbers)
 
-        expert = train_expert(base, name, examples, settings, checkpoint, on_step)
-    seconds = time.perf_counter() - started
-    _finish_training(session, expert, settings, digest, seconds, tokens, memory.bytes)
-    save_expert(out / name, expert)  # last: an expert that is there is never trained again
-    shutil.rmtree(checkpoint, ignore_errors=True)
+        expert = train_expert(base, name, examples, settings, checkpoint, on_step, session.watcher.say, session.world)
+    if session.world.leads:
+        _finish_training(session, expert, settings, run, time.perf_counter() - started, tokens, memory.bytes)
+        save_expert(out / name, expert)  # last: an expert that is there is never trained again
+        shutil.rmtree(checkpoint, ignore_errors=True)
+    session.world.barrier()
     return expert
+
+
+def estimate_stage(session: Session, name: str, settings: ExpertSettings) -> Estimate:
+    """What training an expert would take, without loading the base."""
+    return estimate(session.outline, name, training_examples(session, name, settings), settings, default_device())
+
+
+def _trackers(run: Run, name: str, settings: ExpertSettings, track: str | None) -> list[Tracker]:
+    found: list[Tracker] = [JsonLines(run.folder / "metrics.jsonl")]
+    return found if track is None else [*found, open_tracker(track, run.folder, name, settings.model_dump())]
 
 
 def _enough(examples: list[Example], settings: ExpertSettings) -> list[Example]:
@@ -132,7 +176,7 @@ def _enough(examples: list[Example], settings: ExpertSettings) -> list[Example]:
 
 
 def _finish_training(
-    session: Session, expert: Expert, settings: ExpertSettings, digest: str, seconds: float, tokens: int, memory: int
+    session: Session, expert: Expert, settings: ExpertSettings, run: Run, seconds: float, tokens: int, memory: int
 ) -> None:
     record, ranks = expert.record, expert.ranks
     curve = record["curve"]
@@ -159,7 +203,7 @@ def _finish_training(
         "settings": settings.model_dump(),
         "versions": {"staf": __version__, "torch": torch.__version__},
     }
-    Run.at(session.runs, "train", expert.name, "adalora", settings.seed, digest).finish(settings.model_dump(), result)
+    run.finish(settings.model_dump(), result)
 
 
 def adaptation_examples(session: Session, task: Task, settings: RouterSettings) -> list[Example]:

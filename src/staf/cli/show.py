@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from staf.progress import Bar
+from staf.progress import Bar, Lines
 
 
 class Terminal:
@@ -36,7 +35,7 @@ class Terminal:
             TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
         )  # fmt: skip
         if not self.console.is_terminal:
-            yield _Lines(self, title, total)
+            yield Lines(self.say, title, total)
             return
         with Progress(*columns, console=self.console, refresh_per_second=4) as progress:
             yield _RichBar(progress, progress.add_task(title, total=total, note=""))
@@ -44,24 +43,6 @@ class Terminal:
     def say(self, text: str) -> None:
         """One line."""
         self.console.print(text, markup=False, soft_wrap=True)
-
-
-class _Lines:
-    """A line for every tenth of the work, for logs."""
-
-    def __init__(self, terminal: Terminal, title: str, total: int) -> None:
-        self.terminal, self.title, self.total, self.done, self.told = terminal, title, total, 0, 0
-        self.started = time.perf_counter()
-
-    def advance(self, done: int, note: str = "") -> None:
-        """`done` more units are finished."""
-        self.done += done
-        tenth = self.done * 10 // max(self.total, 1)
-        if tenth > self.told:
-            self.told = tenth
-            seconds = time.perf_counter() - self.started
-            left = seconds * (self.total - self.done) / self.done
-            self.terminal.say(f"{self.title}: {self.done}/{self.total}, {seconds:.0f} s, {left:.0f} s left  {note}".rstrip())
 
 
 class _RichBar:
@@ -112,3 +93,25 @@ def print_weights(names: Sequence[str], weights: Any) -> None:
         bar = "█" * round(max(value, 0) * 40)
         extra = "" if deviation is None else f" ± {deviation:.3f} over {weights.shape[0]} groups"
         print(f"{name:<{width}}  {value:.3f} {bar}{extra}")
+
+
+def print_estimates(estimates: Sequence[Any]) -> None:
+    """What trainings would take as a table, and on what the numbers rest."""
+    from staf.report.tables import count_text, memory_text, time_text
+
+    columns = []
+    for found in estimates:
+        parts = {part: memory_text(size) for part, size in vars(found.memory).items()}
+        amounts = {"steps": count_text(found.steps), "tokens": count_text(found.tokens), "at least": time_text(found.seconds)}
+        columns.append({**parts, "in all": memory_text(found.memory.total), **amounts})
+    names = [found.expert for found in estimates]
+    rows = [{"": line, **{n: c[line] for n, c in zip(names, columns, strict=True)}} for line in columns[0]]
+    print_rows(rows, list(rows[0]), "Memory by part, and time")
+    one = estimates[0]
+    free = memory_text(one.free_bytes)
+    print(f"{one.base}: {count_text(one.parameters)} parameters, {one.dtype} on {one.device}, {free} free.")
+    if not one.tokens_counted:
+        print("It has no tokenizer here: tokens are a quarter of the letters.")
+    speed = one.operations_per_second / 1e9
+    print(f"Time: the matrix products alone, at the {speed:,.0f} GFLOP/s that the largest of them does here.")
+    print("Short examples on a small base take several times as long.")

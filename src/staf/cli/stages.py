@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,26 +37,55 @@ def changes(pairs: list[str] | None) -> dict[str, Any]:
 def train(
     experts: Annotated[str, typer.Option("--experts", help="Knowledge types or data sets, parted by commas.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the experts.")],
-    recipe: Annotated[Path | None, typer.Option(help="YAML file of expert settings.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="YAML file of expert settings, or paper (section 4.2.2).")] = None,
     base: Base = None,
     data: Data = None,
     splits: Splits = "staf-llm",
     runs: Runs = Path("runs"),
     change: Change = None,
+    track: Annotated[
+        str | None, typer.Option(help="tensorboard, mlflow or wandb: also gets the numbers of each step, and the settings.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Load no weights, train nothing: print the memory by part and the time.")
+    ] = False,
+    engine: Annotated[str, typer.Option(help="local, or ray: experts spread over the machines of a Ray cluster.")] = "local",
+    shard_base: Annotated[bool, typer.Option("--shard-base", help="Under torchrun: spread the base over all devices.")] = False,
     as_json: Json = False,
 ) -> None:
     """Stage I: train an expert for each knowledge type; the same command resumes what was stopped.
 
     Try:  staf train --experts entity_synonymy --out experts --set steps=80 --set warmup_steps=16 --set final_steps=26
     """
-    from staf.cli.show import Terminal, print_json, print_rows
-    from staf.config import ExpertSettings, load_values, parse
-    from staf.workflow import Session, train_stage
+    from staf.cli.show import Terminal, print_estimates, print_json, print_rows
+    from staf.config import ExpertSettings, find_recipe, load_values, parse
+    from staf.engines import Job, Place, find_engine
+    from staf.experts.parallel import joined
+    from staf.experts.store import load_expert
+    from staf.progress import Silence
+    from staf.tasks.examples import expert_sources
+    from staf.trackers import check_tracker
+    from staf.workflow import estimate_stage
 
-    settings = parse(ExpertSettings, {**load_values(recipe), **changes(change)}, "staf train")
-    session = Session(base, data, runs, Terminal(), profile=splits)
-    names = [name.strip() for name in experts.split(",") if name.strip()]
-    trained = [train_stage(session, name, settings, out) for name in names]
+    values = {} if recipe is None else load_values(find_recipe(recipe))
+    settings = parse(ExpertSettings, {**values, **changes(change)}, "staf train")
+    names = list(dict.fromkeys(name.strip() for name in experts.split(",") if name.strip()))
+    for name in names:
+        expert_sources(name)  # a misspelt one is told before the others are trained
+    place = Place(base, data, runs, splits, shard_base=shard_base)
+    if track is not None:
+        check_tracker(track)
+    if dry_run:
+        session = replace(place, shard_base=False).session(Terminal())
+        estimates = [estimate_stage(session, name, settings) for name in names]
+        print_json([found.record() for found in estimates]) if as_json else print_estimates(estimates)
+        return
+    with joined() as world:
+        watcher = Terminal() if world.leads else Silence()
+        find_engine(engine)([Job(name, settings, out, place, track) for name in names], watcher, world)
+        if not world.leads:
+            return
+    trained = [load_expert(out / name) for name in names]
     rows = [
         {"expert": e.name, "steps": e.record["steps"], "examples": e.record["examples"], "fingerprint": e.fingerprint,
          "average_rank": round(sum(e.ranks.values()) / len(e.ranks), 2), "folder": str(out / e.name)}

@@ -1,16 +1,17 @@
 """Stage I: one expert on one knowledge type (STAF-LLM, Algorithm 1 and appendix A.1 to A.6).
 
 Each step: loss at answer positions, its gradient, the gradient of the orthogonality penalty, importance of every triplet,
-one AdamW step, then the mask. The whole state is saved every `checkpoint_steps`; the same command resumes from it and ends
-with the same bytes as a run that was never stopped.
+one AdamW step, then the mask. The examples of a step may be computed in parts, whose gradients are summed. The whole state is
+saved every `checkpoint_steps`; the same command resumes from it and ends with the same bytes as a run that was never stopped.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ import torch
 from torch import Tensor
 
 from staf import __version__
-from staf.bundles import read_bundle, write_bundle
 from staf.config import ExpertSettings
 from staf.data.batches import Batch, Encoded, collate, encode, epoch_order
 from staf.data.example import Example
-from staf.errors import ConfigError, MissingData, TrainingFailed
+from staf.errors import ConfigError, TrainingFailed
 from staf.experts.adalora import budget
+from staf.experts.checkpoints import Checkpoints, Say
+from staf.experts.parallel import ALONE, World
+from staf.experts.recompute import recomputing
 from staf.experts.store import Expert
 from staf.experts.trainable import TrainableFactors
 from staf.lm.base import Base
@@ -43,16 +46,30 @@ class StepReport:
     """singular values kept in all"""
     tokens: int
     """real tokens of the batch"""
+    seconds: float
+    learning_rate: float
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """What is kept of a step for good, by name."""
+        return {
+            "loss": self.loss, "penalty": self.penalty, "kept": self.kept, "tokens": self.tokens,
+            "tokens_per_second": self.tokens / self.seconds, "learning_rate": self.learning_rate,
+        }  # fmt: skip
 
 
 OnStep = Callable[[StepReport], None]
+
+TENSORS = ("flat", "average", "uncertainty", "mask", "first", "second", "random")
+RECORD = ("step", "tokens", "curve")
+"""What the state of a training is."""
 
 
 class ExpertTraining:
     """The state of one expert's training, and one step of it; its factors are attached to the base from the start."""
 
-    def __init__(self, base: Base, items: Sequence[Encoded], settings: ExpertSettings) -> None:
-        self.base, self.items, self.settings = base, items, settings
+    def __init__(self, base: Base, items: Sequence[Encoded], settings: ExpertSettings, world: World = ALONE) -> None:
+        self.base, self.items, self.settings, self.world = base, items, settings, world
         self.lengths = [len(item.tokens) for item in items]
         self.total = planned_steps(len(items), settings)
         self.step = 0
@@ -63,31 +80,36 @@ class ExpertTraining:
         self.parameter = torch.nn.Parameter(self.factors.flat)
         self.parameter.grad = self.factors.grad
         self.optimizer = torch.optim.AdamW([self.parameter], lr=settings.learning_rate, weight_decay=0.0, fused=True)
-        self.random = torch.Generator().manual_seed(settings.seed).get_state()
+        self.random = torch.Generator(base.device).manual_seed(settings.seed).get_state()
         base.routed.attach(*self.factors.views())
 
     def next_batch(self) -> Batch:
-        """The batch of this step; it depends on the seed and the step alone."""
+        """The batch of this step, all parts of it; it depends on the seed and the step alone."""
         per_epoch = -(-len(self.items) // self.settings.batch_size)
         epoch, place = divmod(self.step, per_epoch)
         if self.order[0] != epoch:
             self.order = (epoch, epoch_order(self.lengths, self.settings.batch_size, self.settings.seed, epoch))
         chosen = [self.items[i] for i in self.order[1][place]]
-        return collate(chosen, self.base.tokenizer.pad_token_id or 0, self.base.device)
+        batch = collate(chosen, self.base.tokenizer.pad_token_id or 0, self.base.device)
+        return replace(batch, shared=0) if self.settings.checkpoint_activations else batch
 
     def run_step(self) -> StepReport:
         """One optimiser step.
 
         Raises:
-            TrainingFailed: the loss is not a number; names the example ids. The state is still that of the step before.
+            TrainingFailed: the loss or its gradient is not a number; names the example ids. The state is still that of the
+                step before.
         """
-        settings, factors = self.settings, self.factors
+        settings, factors, started = self.settings, self.factors, time.perf_counter()
         batch = self.next_batch()
-        loss = self._backward(batch)
+        loss, random = self._backward(batch)
         penalty = factors.add_orthogonality(settings.orthogonality)
+        self._check_number("gradient", torch.stack(torch.aminmax(factors.grad)), batch)
+        self.random = random
+        rate = settings.learning_rate * rate_factor(self.step, self.total)
         scores = factors.scores(settings.importance, settings.beta1, settings.beta2)
         for group in self.optimizer.param_groups:
-            group["lr"] = settings.learning_rate * rate_factor(self.step, self.total)
+            group["lr"] = rate
         self.optimizer.step()  # Eq. A.3
         keep = self._budget()
         if self.step < max(self.total - settings.final_steps, 1):
@@ -97,7 +119,8 @@ class ExpertTraining:
         tokens = int(sum(len(self.items[i].tokens) for i in self._current()))
         self.step, self.tokens = self.step + 1, self.tokens + tokens
         self.curve.append(loss)
-        return StepReport(self.step, self.total, loss, penalty, keep, tokens)
+        seconds = time.perf_counter() - started
+        return StepReport(self.step, self.total, loss, penalty, keep, tokens, seconds, rate)
 
     def _current(self) -> list[int]:
         return self.order[1][self.step % len(self.order[1])]
@@ -109,22 +132,29 @@ class ExpertTraining:
             warmup=s.warmup_steps, final=s.final_steps, total=self.total,
         )  # fmt: skip
 
-    def _backward(self, batch: Batch) -> float:
-        """Mean loss of the batch; its gradient is added to the flat gradient."""
-        gains = (self.factors.begin_step() * self.settings.scale).to(self.base.dtype)  # (M, r)
-        self.base.routed.set_gain(dict(zip(self.factors.names, gains.unbind(), strict=True)))
-        with torch.random.fork_rng(devices=[]):
-            torch.set_rng_state(self.random)
-            total, count = answer_loss(self.base, batch)
-            loss = total / count
-            if not bool(torch.isfinite(loss)):
-                raise TrainingFailed(
-                    f"the loss of step {self.step + 1} is {loss.item()}; nothing was changed by it. "
-                    f"Examples: {', '.join(batch.example_ids)}. Lower learning_rate, or take these examples out."
-                )
-            loss.backward()
-            self.random = torch.get_rng_state()
-        return loss.item()
+    def _backward(self, batch: Batch) -> tuple[float, Tensor]:
+        """Mean loss of the batch, whose gradient is added to the flat gradient; and the state of chance after it."""
+        predicted = int(batch.answer.sum())
+        leaf, loss = self.factors.begin_step(), 0.0
+        with drawing_from(self.random, self.base.device) as random:
+            self.world.own_draws(self.settings.seed, self.step)
+            for part in parts(batch, self.settings.accumulation):
+                gains = (leaf * self.settings.scale).to(self.base.dtype)  # (M, r)
+                self.base.routed.set_gain(dict(zip(self.factors.names, gains.unbind(), strict=True)))
+                share = answer_loss(self.base, self.world.rows(part))[0] / predicted
+                whole = self.world.sum_(share.detach().clone())
+                self._check_number("loss", whole, part)
+                share.backward()
+                loss += whole.item()
+            self.world.sum_(self.factors.grad)
+            return loss, random()
+
+    def _check_number(self, what: str, found: Tensor, batch: Batch) -> None:
+        if not bool(torch.isfinite(found).all()):
+            raise TrainingFailed(
+                f"the {what} of step {self.step + 1} is {found.detach().sum().item()}; nothing was changed by it. "
+                f"Examples: {', '.join(batch.example_ids)}. Lower learning_rate, or take these examples out."
+            )
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and record of a checkpoint."""
@@ -141,12 +171,36 @@ class ExpertTraining:
         """Go on from a checkpoint."""
         self.factors.load_state(tensors)
         self.optimizer.state[self.parameter] = {
-            "step": torch.tensor(float(record["step"])),
+            "step": torch.tensor(float(record["step"]), device=self.base.device),
             "exp_avg": tensors["first"].to(self.base.device),
             "exp_avg_sq": tensors["second"].to(self.base.device),
         }
         self.random = tensors["random"]
         self.step, self.tokens, self.curve = record["step"], record["tokens"], list(record["curve"])
+
+
+@contextmanager
+def drawing_from(state: Tensor, device: torch.device) -> Iterator[Callable[[], Tensor]]:
+    """Within the block `device` draws from this state of chance, and afterwards from its own again.
+
+    Yields:
+        what gives the state now.
+    """
+    cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if cuda else []):
+        if cuda:
+            torch.cuda.set_rng_state(state, device)
+            yield lambda: torch.cuda.get_rng_state(device)
+        else:
+            torch.set_rng_state(state)
+            yield torch.get_rng_state
+
+
+def parts(batch: Batch, count: int) -> list[Batch]:
+    """A batch in at most `count` parts of like size, which keep its width."""
+    size = -(-len(batch.example_ids) // count)
+    cuts = [slice(start, start + size) for start in range(0, len(batch.example_ids), size)]
+    return [Batch(batch.ids[cut], batch.answer[cut], batch.example_ids[cut], batch.shared) for cut in cuts]
 
 
 def planned_steps(examples: int, settings: ExpertSettings) -> int:
@@ -192,32 +246,37 @@ def train_expert(
     settings: ExpertSettings,
     checkpoint: Path,
     on_step: OnStep | None = None,
+    say: Say | None = None,
+    world: World = ALONE,
 ) -> Expert:
-    """Train one expert from the start, or from its newest checkpoint.
+    """Train one expert from the start, or from its newest whole checkpoint.
 
     Args:
         examples: training examples; none of them may be a test example.
         checkpoint: folder for the state; it is left behind for the caller to remove once the expert is saved.
+        say: told which checkpoint it goes on from, and which it passed over and why.
+        world: the processes that compute it together; all return the expert, one writes checkpoints.
 
     Raises:
-        TrainingFailed: no examples, or a loss that is not a number. ConfigError: the steps cannot be planned.
+        TrainingFailed: no examples, or a loss that is not a number; the state before it is saved. ConfigError: the steps
+            cannot be planned. DamagedFile: no checkpoint is whole. StafError: a checkpoint cannot be written.
     """
     if not examples:
         raise TrainingFailed(f"no examples to train '{name}' on. See what there is: staf data list")
     run = training_digest(base.identity, examples, settings)
+    checkpoints = Checkpoints(checkpoint, run, say or (lambda text: None))
     items = [encode(example, base.tokenizer, settings.max_tokens) for example in examples]
-    training = ExpertTraining(base, items, settings)
-    _resume(training, checkpoint, run)
+    training = ExpertTraining(base, items, settings, world)
+    found = checkpoints.load(TENSORS, RECORD)
+    if found is not None:
+        training.load_state(*found)
+    world.check_same(int(run[:15], 16), "training (base, examples, settings)")
+    world.check_same(training.step, "step to go on from")
     base.routed.set_training(True, settings.dropout)
     started = time.perf_counter()
     try:
-        while training.step < training.total:
-            report = training.run_step()
-            if on_step is not None:
-                on_step(report)
-            if training.step % settings.checkpoint_steps == 0 or training.step == training.total:
-                tensors, record = training.state()
-                write_bundle(checkpoint, "checkpoint", tensors, {"run": run, **record})
+        with recomputing(base, settings.checkpoint_activations):
+            _run_steps(training, checkpoints, on_step)
     finally:
         base.routed.set_training(False)
         base.routed.detach()
@@ -236,10 +295,22 @@ def train_expert(
     return Expert(name, base.identity, settings.scale, training.factors.final(), subjects, record)
 
 
-def _resume(training: ExpertTraining, checkpoint: Path, run: str) -> None:
-    try:
-        tensors, record = read_bundle(checkpoint, "checkpoint")
-    except MissingData:
-        return
-    if record["run"] == run:
-        training.load_state(tensors, record)
+def _run_steps(training: ExpertTraining, checkpoints: Checkpoints, on_step: OnStep | None) -> None:
+    """All steps that are left, with a checkpoint every so often, at the end, and before a step that fails."""
+    while training.step < training.total:
+        try:
+            report = training.run_step()
+        except TrainingFailed:
+            _keep(training, checkpoints)
+            raise
+        if on_step is not None:
+            on_step(report)
+        if training.step % training.settings.checkpoint_steps == 0 or training.step == training.total:
+            _keep(training, checkpoints)
+
+
+def _keep(training: ExpertTraining, checkpoints: Checkpoints) -> None:
+    """Save the state where it is not saved yet: process 0 writes, the others wait for it."""
+    if training.world.leads and training.step > 0 and not checkpoints.has(training.step):
+        checkpoints.save(training.step, *training.state())
+    training.world.barrier()

@@ -22,6 +22,7 @@ from staf.errors import DamagedFile, MissingData, UnknownName
 from staf.files import sha256_of
 from staf.lm.attention import register
 from staf.lm.dtype import DTYPES, choose
+from staf.lm.fused import FusedDecoder, supports
 from staf.lm.routed import RoutedModel
 
 DEFAULT_BASE = "SmolLM2-135M-Instruct"
@@ -63,6 +64,8 @@ class Base:
     """Index of the transformer layer of each adapted matrix, in the order of `routed.layers`."""
     dtype: torch.dtype
     device: torch.device
+    fused: FusedDecoder | None = None
+    """The decoder written out for training, where there is one for this kind of model."""
 
     def hidden(self, ids: Tensor, shared: int = 0, **inputs: Any) -> Tensor:
         """Last hidden states (B, T - shared, d) of token ids (B, T).
@@ -78,6 +81,16 @@ class Base:
             layer.keys = layer.keys.expand(ids.shape[0], -1, -1, -1)
             layer.values = layer.values.expand(ids.shape[0], -1, -1, -1)
         return decoder(input_ids=ids[:, shared:], past_key_values=past, use_cache=True, **inputs).last_hidden_state
+
+    def before_answers(self, ids: Tensor, answer: Tensor, shared: int = 0) -> Tensor:
+        """Hidden states (n, d) at the places before answer tokens, row by row, of token ids (B, T).
+
+        `answer` (B, T) is True where a token is to be predicted, never in the first `shared` tokens, which all rows have in
+        common. While factors train the decoder written out computes them, where there is one for this kind of model.
+        """
+        if self.fused is not None and not shared and self.fused.ready():
+            return self.fused(ids, answer)
+        return self.hidden(ids, shared)[:, :-1][answer[:, shared + 1 :]]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Float32 logits (N, V) of hidden states (N, d)."""
@@ -245,4 +258,5 @@ def load_base(base: str | None = None, *, dtype: str | None = None, device: str 
     model.to(where)
     routed = RoutedModel(model, targets)
     name = base if base is not None else DEFAULT_BASE
-    return Base(name, folder, fingerprint, model, tokenizer, routed, layer_of, number, where)
+    fused = FusedDecoder(model) if supports(model.config) else None
+    return Base(name, folder, fingerprint, model, tokenizer, routed, layer_of, number, where, fused)

@@ -16,10 +16,8 @@ from staf.lm.base import Base
 
 def answer_loss(base: Base, batch: Batch) -> tuple[Tensor, int]:
     """Sum of -log p over the answer tokens of a batch, (), float32, and the number of these tokens."""
-    hidden = base.hidden(batch.ids, batch.shared)  # (B, T - shared, d)
-    predicts = batch.answer[:, batch.shared + 1 :]  # (B, T - shared - 1), True where the next token belongs to the answer
-    logits = base.logits(hidden[:, :-1][predicts])  # (N, V)
-    targets = batch.ids[:, batch.shared + 1 :][predicts]  # (N,)
+    logits = base.logits(base.before_answers(batch.ids, batch.answer, batch.shared))  # (N, V)
+    targets = batch.ids[:, 1:][batch.answer[:, 1:]]  # (N,)
     return functional.cross_entropy(logits, targets, reduction="sum"), targets.shape[0]  # Eq. 5
 
 

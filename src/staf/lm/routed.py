@@ -17,7 +17,7 @@ The layer knows neither experts nor routers: it is given U, V and gain.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -28,6 +28,49 @@ from staf.errors import ExpertMismatch
 
 Gradients = tuple[Tensor, Tensor]
 """Buffers for the gradients of U (d_out, R) and V (R, d_in), float32."""
+
+
+def add_low_rank(
+    rows: Tensor, weight: Tensor, bias: Tensor | None, u: Tensor, v: Tensor, gain: Tensor, keep: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """W x + U diag(gain) V x of rows (N, d_in): y (N, d_out), and the rank activations before and after the gain, (N, R)."""
+    hidden = rows @ v.T  # (N, R)
+    if keep is not None:
+        hidden.mul_(keep)
+    scaled = _times_gain(hidden, gain)
+    y = functional.linear(rows, weight, bias)
+    return y.addmm_(scaled, u.T), hidden, scaled  # Eq. 10
+
+
+def add_low_rank_gradients(
+    grad: Tensor, rows: Tensor, u: Tensor, gain: Tensor, hidden: Tensor, scaled: Tensor, keep: Tensor | None, trained: bool
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """The way back of `add_low_rank` from grad (N, d_out).
+
+    Returns:
+        gradients of the gain, float32 in its shape; of V x, (N, R), from which (W' grad + V' of it) is that of x; and, where
+        factors are trained, of U as (R, d_out) and of V as (R, d_in).
+    """
+    grad_scaled = grad @ u  # (N, R)
+    grad_gain = _gain_gradient(grad_scaled, hidden, gain)
+    grad_hidden = _times_gain(grad_scaled, gain)
+    if keep is not None:
+        grad_hidden.mul_(keep)
+    if not trained:
+        return grad_gain, grad_hidden, None, None
+    return grad_gain, grad_hidden, scaled.T @ grad, grad_hidden.T @ rows
+
+
+def draw_keep(layers: Sequence[RoutedLinear], rows: Tensor) -> Tensor | None:
+    """Dropout of the rank activations of layers with the same input, (N, R of all): 0, or 1 / (1 - rate); None without."""
+    first = layers[0]
+    if not (first.training and first.dropout > 0):
+        return None
+    ranks = sum(layer.u.shape[1] for layer in layers if layer.u is not None)
+    words = torch.empty(-(-rows.shape[0] * ranks // 4), dtype=torch.int64, device=rows.device).random_(-(1 << 63), None)
+    chance = words.view(torch.int16)[: rows.shape[0] * ranks].view(rows.shape[0], ranks)  # 16 random bits each
+    dropped = round(first.dropout * (1 << 16)) - (1 << 15)
+    return (chance >= dropped).to(rows.dtype).div_(1 - first.dropout)
 
 
 class _LowRankLinear(torch.autograd.Function):
@@ -43,12 +86,7 @@ class _LowRankLinear(torch.autograd.Function):
     ) -> Tensor:  # fmt: skip
         rows = x.reshape(-1, x.shape[-1])  # (N, d_in)
         low_gain = gain.to(x.dtype)
-        hidden = rows @ v.T  # (N, R)
-        if keep is not None:
-            hidden.mul_(keep)
-        scaled = _times_gain(hidden, low_gain)
-        y = functional.linear(rows, weight, bias)
-        y.addmm_(scaled, u.T)  # (N, d_out)  # Eq. 10
+        y, hidden, scaled = add_low_rank(rows, weight, bias, u, v, low_gain, keep)
         ctx.save_for_backward(rows, weight, u, v, low_gain, hidden, scaled, keep)
         ctx.shape, ctx.gain_dtype, ctx.grads = x.shape, gain.dtype, grads
         return y.view(*x.shape[:-1], y.shape[-1])
@@ -57,19 +95,16 @@ class _LowRankLinear(torch.autograd.Function):
     def backward(ctx: Any, *outputs: Any) -> Any:
         rows, weight, u, v, gain, hidden, scaled, keep = ctx.saved_tensors
         grad = outputs[0].reshape(-1, outputs[0].shape[-1])  # (N, d_out)
-        grad_scaled = grad @ u  # (N, R)
-        grad_x = grad_gain = None
-        if ctx.needs_input_grad[5]:
-            grad_gain = _gain_gradient(grad_scaled, hidden, gain).to(ctx.gain_dtype)
-        grad_hidden = _times_gain(grad_scaled, gain)
-        if keep is not None:
-            grad_hidden.mul_(keep)
-        if ctx.grads is not None:
-            ctx.grads[0].add_((scaled.T @ grad).T)  # (d_out, R); this order is the fast one
-            ctx.grads[1].add_(grad_hidden.T @ rows)  # (R, d_in)
+        trained = ctx.grads is not None
+        found = add_low_rank_gradients(grad, rows, u, gain, hidden, scaled, keep, trained)
+        grad_gain, grad_hidden, grad_u, grad_v = found
+        if grad_u is not None and grad_v is not None:
+            ctx.grads[0].add_(grad_u.T)  # (d_out, R); this order is the fast one
+            ctx.grads[1].add_(grad_v)  # (R, d_in)
+        grad_x = None
         if ctx.needs_input_grad[0]:
             grad_x = (grad @ weight).addmm_(grad_hidden, v).view(ctx.shape)
-        return grad_x, None, None, None, None, grad_gain, None, None
+        return grad_x, None, None, None, None, grad_gain.to(ctx.gain_dtype), None, None
 
 
 def _times_gain(hidden: Tensor, gain: Tensor) -> Tensor:
@@ -111,10 +146,7 @@ class RoutedLinear(nn.Module):
         """(..., d_in) to (..., d_out)."""
         if self.u is None or self.v is None or self.gain is None or self.u.shape[1] == 0:
             return functional.linear(x, self.weight, self.bias)
-        keep = None
-        if self.training and self.dropout > 0:
-            keep = torch.empty(x.numel() // x.shape[-1], self.u.shape[1], dtype=x.dtype, device=x.device)
-            keep.bernoulli_(1 - self.dropout).div_(1 - self.dropout)  # (N, R), 0 means dropped
+        keep = draw_keep((self,), x.view(-1, x.shape[-1]))
         return _LowRankLinear.apply(x, self.weight, self.bias, self.u, self.v, self.gain, keep, self.grads)
 
 

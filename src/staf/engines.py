@@ -1,0 +1,322 @@
+"""Who trains the experts of one command: this process, with those that torchrun started beside it, or a cluster's workers.
+
+An engine takes jobs and returns once each expert is in its folder or has failed; the failed ones are told together at the
+end. Experts do not depend on each other, so both engines leave the same bytes behind, given the same kind of machine.
+
+    local    one after another on one resident base
+    ray      on every GPU of a Ray cluster, or on every machine where there is none: one worker each, with one resident base
+
+All machines must see the folders of a job under the same names: put them on a shared file system.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from staf.config import ExpertSettings
+from staf.errors import ConfigError, MissingData, StafError, TrainingFailed, UnknownName
+from staf.experts.parallel import ALONE, World
+from staf.experts.train import planned_steps
+from staf.progress import Log, Silence, Watcher
+from staf.workflow import Session, train_stage, training_examples
+
+MAX_DEATHS = 3
+"""How many workers may die over one expert before it is given up."""
+ENVIRONMENT = ("STAF_CACHE", "STAF_DATA", "HF_HOME", "HF_HUB_OFFLINE")
+"""Variables that workers get as they are here."""
+RAY_DEFAULTS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_NUM_REDIS_GET_RETRIES": "1"}
+"""Nothing about a hospital's jobs goes out; a cluster that does not answer is told in a minute, not in a quarter of an hour."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """What the jobs of one command share: the arguments of their session."""
+
+    base: str | None
+    data: Path | None
+    runs: Path
+    profile: str
+    dtype: str | None = None
+    shard_base: bool = False
+
+    def session(self, watcher: Watcher, world: World = ALONE) -> Session:
+        """A session of this place; raises as `Session`."""
+        return Session(self.base, self.data, self.runs, watcher, self.dtype, self.profile, world, self.shard_base)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Train one expert into out/<name>."""
+
+    name: str
+    settings: ExpertSettings
+    out: Path
+    place: Place
+    track: str | None = None
+
+
+class Worker:
+    """Trains experts in one process and keeps the base between them."""
+
+    def __init__(self, watcher: Watcher, world: World = ALONE) -> None:
+        self.watcher, self.world = watcher, world
+        self.session: tuple[Place, Session] | None = None
+
+    def ready(self, folder: Path) -> None:
+        """The worker is there, and works in this folder, which paths of jobs may be relative to."""
+        os.chdir(folder)
+
+    def train(self, job: Job) -> None:
+        """Train the expert of a job, from its checkpoint where there is one; raises as `train_stage`."""
+        if self.session is None or self.session[0] != job.place:
+            self.session = None  # two bases are never there at once
+            self.session = (job.place, job.place.session(self.watcher, self.world))
+        train_stage(self.session[1], job.name, job.settings, job.out, job.track)
+
+
+def local(jobs: Sequence[Job], watcher: Watcher, world: World = ALONE) -> None:
+    """Train the experts one after another in this process.
+
+    Raises:
+        TrainingFailed: some failed; the others are trained. With several processes, or one job, its own error at once.
+    """
+    _check_places(jobs, world)
+    worker = Worker(watcher, world)
+    failures: dict[str, BaseException] = {}
+    for job in jobs:
+        try:
+            worker.train(job)
+        except (StafError, torch.OutOfMemoryError) as error:
+            if world.size > 1 or len(jobs) == 1:
+                raise  # of several processes, one with an error must not go on without the others
+            _fail(failures, job, error, watcher)
+    _tell(failures, len(jobs))
+
+
+def ray(jobs: Sequence[Job], watcher: Watcher, world: World = ALONE) -> None:
+    """Train the experts on a Ray cluster: the one of RAY_ADDRESS, else a running one, else one on this machine.
+
+    The largest come first. The expert of a worker that dies goes on from its checkpoint on another one.
+
+    Raises:
+        TrainingFailed: some failed; the others are trained. With one job its own error. MissingData: Ray is not installed.
+        ConfigError: started by torchrun as well, or with a sharded base.
+    """
+    if world.size > 1 or any(job.place.shard_base for job in jobs):
+        raise ConfigError(
+            "--engine ray trains each expert in one process. Leave --shard-base and torchrun out, or take --engine local."
+        )
+    _check_places(jobs, world)
+    failures: dict[str, BaseException] = {}
+    queue = by_size(jobs, failures, watcher)
+    with _cluster() as cluster:
+        _Crew(cluster, watcher, queue, failures).run()
+    _tell(failures, len(jobs))
+
+
+Engine = Callable[[Sequence[Job], Watcher, World], None]
+ENGINES: dict[str, Engine] = {"local": local, "ray": ray}
+
+
+def find_engine(name: str) -> Engine:
+    """The engine of this name.
+
+    Raises:
+        UnknownName: there is none.
+    """
+    if name not in ENGINES:
+        raise UnknownName.among("engine", name, ENGINES)
+    return ENGINES[name]
+
+
+def _check_places(jobs: Sequence[Job], world: World) -> None:
+    """Raise what is wrong with all jobs of a place at once."""
+    for place in {job.place for job in jobs}:
+        place.session(Silence(), world)
+
+
+def by_size(jobs: Sequence[Job], failures: dict[str, BaseException], watcher: Watcher) -> list[Job]:
+    """The jobs in order of work, the largest first: characters that are read in all steps together.
+
+    Data sets are fetched and prepared on the way, once for all workers; a job without data joins the failures.
+    """
+    sizes = {}
+    for job in jobs:
+        try:
+            examples = training_examples(job.place.session(Silence()), job.name, job.settings)
+            steps = planned_steps(len(examples), job.settings)
+        except StafError as error:
+            _fail(failures, job, error, watcher)
+            continue
+        characters = sum(len(example.query) + len(example.context) + len(example.answer) for example in examples)
+        sizes[job] = steps * job.settings.batch_size * characters / max(len(examples), 1)
+    return sorted(sizes, key=lambda job: -sizes[job])
+
+
+def _fail(failures: dict[str, BaseException], job: Job, error: BaseException, watcher: Watcher) -> None:
+    failures[job.name] = error
+    watcher.say(f"{job.name} failed: {type(error).__name__}")
+
+
+def _tell(failures: dict[str, BaseException], count: int) -> None:
+    """Raise what failed, if anything did."""
+    if count == 1 and failures:
+        raise next(iter(failures.values()))
+    if failures:
+        lines = "\n  ".join(f"{name}: {type(error).__name__}: {error}" for name, error in failures.items())
+        raise TrainingFailed(
+            f"{len(failures)} of {count} experts failed, the others are trained.\n  {lines}\n"
+            "The same command tries those again, and goes on where they were."
+        )
+
+
+@contextmanager
+def _cluster() -> Iterator[Any]:
+    """The module of Ray, connected for a `with` block; a connection that was there before is left as it is.
+
+    Raises:
+        MissingData: Ray is not installed, or its cluster does not answer.
+    """
+    for name, value in RAY_DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    try:
+        import ray as cluster
+    except ImportError as error:
+        raise MissingData("--engine ray needs Ray, which is not installed: pip install 'staf-llm[ray]'.") from error
+    connected = cluster.is_initialized()
+    if not connected:
+        try:
+            cluster.init(include_dashboard=False, logging_level=logging.WARNING)
+        except ConnectionError as error:
+            raise MissingData(
+                f"no Ray cluster answers: {error}. Start it (ray start --head), correct RAY_ADDRESS, or set RAY_ADDRESS=local "
+                "for one on this machine alone."
+            ) from error
+    try:
+        yield cluster
+    finally:
+        if not connected:
+            cluster.shutdown()
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Room for one worker: a GPU of a machine, or a whole machine without."""
+
+    node: str
+    host: str
+    cpus: float
+    gpus: int
+
+
+def slots_of(nodes: Sequence[dict[str, Any]]) -> list[Slot]:
+    """Room for workers on the machines of a cluster that are alive; those without a GPU are left out where others have one."""
+    found = []
+    for node in nodes:
+        gpus, cpus = int(node["Resources"].get("GPU", 0)), node["Resources"].get("CPU", 0)
+        if node["Alive"] and cpus >= max(gpus, 1):
+            where = (node["NodeID"], node["NodeManagerHostname"])
+            found += [Slot(*where, 1, 1)] * gpus if gpus else [Slot(*where, cpus, 0)]
+    with_gpu = [slot for slot in found if slot.gpus]
+    return with_gpu or found
+
+
+class _Crew:
+    """The workers of a cluster and the jobs that wait for them.
+
+    Args:
+        cluster: the module of Ray. queue: jobs, in the order in which they are to begin. failures: errors by expert, added to.
+    """
+
+    def __init__(self, cluster: Any, watcher: Watcher, queue: list[Job], failures: dict[str, BaseException]) -> None:
+        self.cluster, self.watcher, self.queue, self.failures = cluster, watcher, queue, failures
+        self.slots = slots_of(cluster.nodes())
+        self.idle: list[tuple[Slot, Any]] = []
+        self.calls: dict[Any, tuple[Slot, Any, Job | None]] = {}
+        """What is waited for: a worker's job, or its being ready."""
+        self.deaths: Counter[str] = Counter()
+
+    def run(self) -> None:
+        """Have all jobs done.
+
+        Raises:
+            TrainingFailed: no machine is left.
+        """
+        try:
+            with self.watcher.bar("train experts", len(self.queue)) as bar:
+                while self.queue or any(job for _, _, job in self.calls.values()):
+                    self._give()
+                    bar.advance(self._settle())
+        finally:
+            for worker in [worker for _, worker in self.idle] + [worker for _, worker, _ in self.calls.values()]:
+                self.cluster.kill(worker)
+
+    def _give(self) -> None:
+        """Give waiting jobs to idle workers, and hire for those that are left."""
+        while self.queue and self.idle:
+            slot, worker = self.idle.pop()
+            job = self.queue.pop(0)
+            self.watcher.say(f"{job.name}: on {slot.host}")
+            self.calls[worker.train.remote(job)] = (slot, worker, job)
+        coming = sum(job is None for _, _, job in self.calls.values())
+        while self.slots and coming < len(self.queue):
+            slot, coming = self.slots.pop(0), coming + 1
+            worker = self._hire(slot)
+            self.calls[worker.ready.remote(Path.cwd())] = (slot, worker, None)
+        if not self.calls:
+            names = ", ".join(job.name for job in self.queue)
+            raise TrainingFailed(
+                f"no machine of the cluster is left for {names}. Start one (ray start --address ...), and run the same command "
+                "again: it goes on where they were."
+            )
+
+    def _hire(self, slot: Slot) -> Any:
+        self.watcher.say(f"asking for a worker on {slot.host}")
+        there = self.cluster.util.scheduling_strategies.NodeAffinitySchedulingStrategy(slot.node, soft=False)
+        environment = {"env_vars": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}}
+        kind = self.cluster.remote(Worker).options(
+            num_cpus=slot.cpus, num_gpus=slot.gpus, scheduling_strategy=there, runtime_env=environment
+        )
+        return kind.remote(Log())
+
+    def _settle(self) -> int:
+        """Wait for one call; returns how many jobs it ended."""
+        (call,), _ = self.cluster.wait(list(self.calls), num_returns=1)
+        slot, worker, job = self.calls.pop(call)
+        errors = self.cluster.exceptions
+        try:
+            self.cluster.get(call)
+        except errors.RayTaskError as error:
+            if job is None:
+                return self._dismiss(slot, worker, str(error.cause))
+            _fail(self.failures, job, error.cause, self.watcher)
+        except errors.RayError as error:  # the worker is gone, and perhaps its machine
+            self._dismiss(slot, worker, type(error).__name__)
+            return 0 if job is None else self._put_back(slot, job)
+        self.idle.append((slot, worker))
+        return int(job is not None)
+
+    def _dismiss(self, slot: Slot, worker: Any, why: str) -> int:
+        self.watcher.say(f"no worker on {slot.host}: {why}")
+        self.cluster.kill(worker)
+        return 0
+
+    def _put_back(self, slot: Slot, job: Job) -> int:
+        """Queue the job of a worker that died first; returns 1 where it is given up instead."""
+        self.slots.append(slot)  # where the machine is gone as well, no worker comes up there
+        self.deaths[job.name] += 1
+        if self.deaths[job.name] > MAX_DEATHS:
+            _fail(self.failures, job, TrainingFailed(f"{self.deaths[job.name]} workers died over it."), self.watcher)
+            return 1
+        self.watcher.say(f"{job.name}: put back, {self.deaths[job.name]} of at most {MAX_DEATHS} times")
+        self.queue.insert(0, job)
+        return 0

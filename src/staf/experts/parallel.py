@@ -1,0 +1,198 @@
+"""One expert over several processes: each computes its rows of every batch, and one flat gradient is summed a step.
+
+    torchrun --nproc-per-node 2 --no-python staf train --experts entity_synonymy --out experts
+
+All processes start with the same factors and add the same summed gradient, so importance, masks and optimiser are the same
+everywhere without being sent. Dropout differs by process. Process 0 alone writes. A base that does not fit on one device can
+be sharded: its frozen layers are spread over the processes (FSDP2) and gathered one at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+from staf.data.batches import Batch
+from staf.errors import ConfigError, TrainingFailed
+from staf.lm.base import Base, default_device, load_base
+from staf.lm.dtype import DTYPES, choose
+
+PATIENCE = timedelta(hours=2)
+"""How long a process waits for the others, which may be preparing data."""
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among those that train one expert; alone by default, without torch.distributed."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """True for the one process that writes and prints."""
+        return self.rank == 0
+
+    def rows(self, batch: Batch) -> Batch:
+        """This process's rows of a batch, a contiguous part as large as the others' or one row larger.
+
+        Where there are fewer rows than processes, one without any computes the first row and predicts nothing of it, so that
+        all processes take the same steps.
+        """
+        if self.size == 1:
+            return batch
+        count = batch.ids.shape[0]
+        start, stop = self.rank * count // self.size, (self.rank + 1) * count // self.size
+        if start == stop:
+            return replace(batch, ids=batch.ids[:1], answer=torch.zeros_like(batch.answer[:1]), example_ids=())
+        return replace(
+            batch, ids=batch.ids[start:stop], answer=batch.answer[start:stop], example_ids=batch.example_ids[start:stop]
+        )
+
+    def sum_(self, tensor: Tensor) -> Tensor:
+        """Put the sum over all processes into a tensor, and return it."""
+        if self.size > 1:
+            distributed.all_reduce(tensor)
+        return tensor
+
+    def first(self, number: int) -> int:
+        """The number that process 0 has."""
+        shared = torch.tensor(number if self.leads else 0)
+        return int(self.sum_(shared))
+
+    def check_same(self, number: int, what: str) -> None:
+        """See that all processes have one number.
+
+        Raises:
+            TrainingFailed: this one's is not that of process 0.
+        """
+        expected = self.first(number)
+        if number != expected:
+            raise TrainingFailed(
+                f"process {self.rank} of {self.size} has another {what} than process 0 ({number}, not {expected}). "
+                "All machines must see the same base, data and --out folder: put them on a shared file system."
+            )
+
+    def barrier(self) -> None:
+        """Wait until all processes are here."""
+        self.first(0)
+
+    @contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """Process 0 does what is in the block first, then the others: what it has fetched and converted is there for them."""
+        if not self.leads:
+            self.barrier()
+        yield
+        if self.leads:
+            self.barrier()
+
+    def own_draws(self, seed: int, step: int) -> None:
+        """Seed this process's random numbers for one step; alone, they stay as they are.
+
+        By seed, step and rank, so that rows differ between processes and a resumed training draws the same again.
+        """
+        if self.size > 1:
+            digest = hashlib.sha256(f"{seed}/{step}/{self.rank}".encode()).digest()
+            torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+ALONE = World()
+
+
+@contextmanager
+def joined() -> Iterator[World]:
+    """The processes that a launcher such as torchrun has started, for a `with` block; alone where there is none.
+
+    Gloo on processors; NCCL between CUDA devices, one for each process.
+
+    Raises:
+        ConfigError: the environment names several processes and not how to meet them.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield ALONE
+        return
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise ConfigError(
+            f"WORLD_SIZE is {size}, but {', '.join(missing)} is not set. Start the command by torchrun, or unset WORLD_SIZE."
+        )
+    backend = "gloo"
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        backend = "cpu:gloo,cuda:nccl"
+    distributed.init_process_group(backend, timeout=PATIENCE)
+    yield World(distributed.get_rank(), size)
+    distributed.destroy_process_group()  # not after an error: the others may wait for what never comes
+
+
+@dataclass
+class ShardedBase(Base):
+    """A base whose frozen layers are spread over the processes."""
+
+    def hidden(self, ids: Tensor, shared: int = 0, **inputs: Any) -> Tensor:
+        """As `Base.hidden`; with gradients, shared tokens are computed in every row.
+
+        A layer's weights are gone after its way back, and the way back through shared tokens comes after that.
+        """
+        if shared and torch.is_grad_enabled():
+            return super().hidden(ids)[:, shared:]
+        return super().hidden(ids, shared, **inputs)
+
+
+def open_base(name: str | None, dtype: str | None, world: World, sharded: bool) -> Base:
+    """Load a base in this process, in the number format that process 0 chooses, whole or sharded.
+
+    Raises:
+        ConfigError: sharding in one process. Others as `load_base`.
+    """
+    check_sharding(world, sharded)
+    if world.size == 1:
+        return load_base(name, dtype=dtype)
+    if dtype is None:
+        names = list(DTYPES)
+        chosen = names.index(str(choose(default_device())).removeprefix("torch."))
+        dtype = names[world.first(chosen)]
+    return shard(load_base(name, dtype=dtype, device="cpu"), world) if sharded else load_base(name, dtype=dtype)
+
+
+def check_sharding(world: World, sharded: bool) -> None:
+    """See that there are processes to spread a base over, where that is wanted.
+
+    Raises:
+        ConfigError: there is one alone.
+    """
+    if sharded and world.size == 1:
+        raise ConfigError(
+            "--shard-base spreads the base over several processes, but there is one. "
+            "Start the command by torchrun --nproc-per-node 2 --no-python staf train ..., or leave it out."
+        )
+
+
+def shard(base: Base, world: World) -> ShardedBase:
+    """Spread the frozen decoder layers of a base over the processes; embeddings and head stay whole in each.
+
+    Args:
+        base: on the processor, so that only its shards come to a device; it must not be used afterwards.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    device = default_device()
+    mesh = init_device_mesh(device.type, (world.size,))
+    decoder = base.model.get_decoder()
+    around = set(decoder.parameters()) - set(decoder.layers.parameters())
+    for layer in decoder.layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(decoder, mesh=mesh, ignored_params=around)
+    base.model.to(device)
+    kept = {field.name: getattr(base, field.name) for field in fields(base)}
+    return ShardedBase(**kept | {"fused": None, "device": device})

@@ -1,0 +1,365 @@
+"""A decoder layer of the Llama family as one node of autograd, written out forward and backward.
+
+    rows x (N, d) --- norm --- [q|k|v] --- rotary --- attention --- o --- + --- norm --- [gate|up] --- silu * --- down --- + -->
+                 \\-----------------------------------------------------/ \\--------------------------------------------------/
+
+The weights are frozen, so a backward pass needs only the gradient of x, and those of the low-rank factors beside it. Written
+out, the matrices that share an input are one product, nothing is kept twice, padding is computed in attention alone, and a
+layer costs some 100 operations instead of 400: on a processor the rest of a step is otherwise mostly overhead. Used while
+gradients are needed and every matrix has factors; in all other cases the model's own layers run (`supports`,
+`FusedDecoder.ready`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint as recomputed
+
+from staf.lm import blocks
+from staf.lm.routed import RoutedLinear, add_low_rank, add_low_rank_gradients, draw_keep
+
+MODEL_TYPES = ("llama", "mistral", "qwen2")
+RECOMPUTED: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
+"""Nothing is drawn inside a layer: dropout is drawn before it."""
+
+
+def supports(config: Any) -> bool:
+    """True for models whose layers are those of this file: rotary attention, RMS norms, a gated SiLU, no sliding window."""
+    return (
+        config.model_type in MODEL_TYPES
+        and config.hidden_act == "silu"
+        and not (getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True))
+    )
+
+
+@dataclass(frozen=True)
+class Group:
+    """Matrices with the same input, as one: their weights stacked, (d_out of all, d_in)."""
+
+    layers: tuple[RoutedLinear, ...]
+    weight: Tensor
+    bias: Tensor | None
+
+    @staticmethod
+    def of(*layers: RoutedLinear) -> Group:
+        """Stack the weights; each layer's own weight becomes a view of its rows, so nothing is there twice."""
+        if len(layers) == 1:
+            return Group(layers, layers[0].weight, layers[0].bias)
+        weight = torch.cat([layer.weight.data for layer in layers], dim=0)
+        place = 0
+        for layer in layers:
+            layer.weight.data = weight[place : place + layer.weight.shape[0]]
+            place += layer.weight.shape[0]
+        biases: list[Tensor] = [layer.bias for layer in layers if layer.bias is not None]
+        return Group(layers, weight, torch.cat(biases) if biases else None)
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """U (d_out of all, R of all), block by block on the diagonal, and V (R of all, d_in)."""
+        us = [layer.u for layer in self.layers if layer.u is not None]
+        vs = [layer.v for layer in self.layers if layer.v is not None]
+        if len(us) == 1:
+            return us[0], vs[0]
+        v = torch.cat(vs)
+        u = v.new_zeros(self.weight.shape[0], v.shape[0])
+        row = column = 0
+        for part in us:
+            u[row : row + part.shape[0], column : column + part.shape[1]] = part
+            row, column = row + part.shape[0], column + part.shape[1]
+        return u, v
+
+    def gain(self) -> Tensor:
+        """The gains of all, (R of all,); gradients flow to them."""
+        gains = [layer.gain for layer in self.layers if layer.gain is not None]
+        return gains[0] if len(gains) == 1 else torch.cat(gains)
+
+    def add_gradients(self, grad_u: Tensor, grad_v: Tensor) -> None:
+        """Add the gradients of U, given as (R of all, d_out of all), and of V, (R of all, d_in), to each layer's buffers."""
+        row = column = 0
+        for layer in self.layers:
+            if layer.u is None or layer.grads is None:
+                continue
+            d_out, rank = layer.u.shape
+            layer.grads[0].add_(grad_u[row : row + rank, column : column + d_out].T)
+            layer.grads[1].add_(grad_v[row : row + rank])
+            row, column = row + rank, column + d_out
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one layer computes with."""
+
+    qkv: Group
+    o: Group
+    gate_up: Group
+    down: Group
+    norms: tuple[Tensor, Tensor]
+    """Weights of the two norms, (d,)."""
+    epsilon: float
+    heads: int
+    shared_heads: int
+    """Heads of keys and values."""
+    width: int
+    """Of a head."""
+    scaling: float
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """In the order in which they are computed."""
+        return (self.qkv, self.o, self.gate_up, self.down)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the real tokens of a padded batch (B, T) lie in rows without padding, and what all layers share.
+
+    Rows are the real tokens one after another, and then some spare ones, at least one, so that few numbers of rows occur: on
+    a processor a kernel is compiled for each new shape. Spare rows are never looked at and their gradients are 0.
+    """
+
+    batch: int
+    tokens: int
+    count: int
+    """Of real tokens."""
+    packed: Tensor
+    """(N,) the place in the padded batch of each row; 0 for spare rows"""
+    padded: Tensor
+    """(B * T,) the row of each place of the padded batch; the last row for padding"""
+    cosine: Tensor
+    """(T, 1, D / 2)"""
+    sine: Tensor
+    """(T, 1, D / 2)"""
+    mask: Tensor
+    """of a block of attention on its own keys"""
+
+
+class FusedDecoder:
+    """The decoder of a base, layer by layer as one node each.
+
+    Args:
+        model: a causal language model that `supports` accepts, its adapted matrices replaced by routed layers.
+
+    Attributes:
+        checkpoint: each layer keeps its input alone, and is computed again on the way back.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.checkpoint = False
+        self.decoder = model.get_decoder()
+        self.plans = [_plan(layer, model.config) for layer in self.decoder.layers]
+
+    def ready(self) -> bool:
+        """True where gradients are needed and every matrix has factors and one gain for all rows."""
+        return torch.is_grad_enabled() and all(
+            layer.u is not None and layer.u.shape[1] > 0 and layer.gain is not None and layer.gain.dim() == 1
+            for plan in self.plans
+            for group in plan.groups
+            for layer in group.layers
+        )
+
+    def __call__(self, ids: Tensor, answer: Tensor) -> Tensor:
+        """Hidden states (n, d) at the places before answer tokens, in their order.
+
+        Args:
+            ids: (B, T) token ids, padded on the right.
+            answer: (B, T) True where a token is to be predicted; nothing after the last one of a row is computed.
+        """
+        layout, embedded = self._layout(ids, answer)
+        rows = embedded
+        for plan in self.plans:
+            keeps = tuple(draw_keep(group.layers, rows) for group in plan.groups)
+            gains = [group.gain() for group in plan.groups]
+            inputs = (rows, *gains, plan, layout, keeps)
+            rows = recomputed(_Layer.apply, *inputs, **RECOMPUTED) if self.checkpoint else _Layer.apply(*inputs)
+        before = functional.pad(answer[:, 1:], (0, 1)).flatten().nonzero()[:, 0]
+        hidden: Tensor = self.decoder.norm(rows[layout.padded[before]])
+        return hidden
+
+    def _layout(self, ids: Tensor, answer: Tensor) -> tuple[Layout, Tensor]:
+        """The layout of a batch, and its embedded rows (N, d)."""
+        batch, tokens = ids.shape
+        places = torch.arange(tokens, device=ids.device)
+        last = torch.where(answer, places, 0).amax(1, keepdim=True)  # (B, 1)
+        real = (places <= last).flatten()
+        count = int(real.sum())
+        packed = functional.pad(real.nonzero()[:, 0], (0, rounded_rows(count + 1) - count))
+        padded = torch.full((batch * tokens,), packed.shape[0] - 1, device=ids.device)
+        padded[packed[:count]] = torch.arange(count, device=ids.device)
+        rows: Tensor = self.decoder.embed_tokens(ids.flatten()[packed])
+        cosine, sine = self.decoder.rotary_emb(rows, places[None])
+        half, plan = cosine.shape[-1] // 2, self.plans[0]
+        mask = blocks.corner(tokens, plan.heads // plan.shared_heads, rows)
+        return Layout(batch, tokens, count, packed, padded, cosine[0, :, None, :half], sine[0, :, None, :half], mask), rows
+
+
+def rounded_rows(count: int) -> int:
+    """A number of rows, up to the next of eight steps in each power of two (a multiple of 16)."""
+    step = max(16, 1 << max(count.bit_length() - 4, 0))
+    return -(-count // step) * step
+
+
+def _plan(layer: Any, config: Any) -> Plan:
+    attention, feed = layer.self_attn, layer.mlp
+    return Plan(
+        qkv=Group.of(attention.q_proj, attention.k_proj, attention.v_proj),
+        o=Group.of(attention.o_proj),
+        gate_up=Group.of(feed.gate_proj, feed.up_proj),
+        down=Group.of(feed.down_proj),
+        norms=(layer.input_layernorm.weight, layer.post_attention_layernorm.weight),
+        epsilon=config.rms_norm_eps,
+        heads=config.num_attention_heads,
+        shared_heads=config.num_key_value_heads,
+        width=attention.head_dim,
+        scaling=attention.scaling,
+    )
+
+
+class _Layer(torch.autograd.Function):
+    """One decoder layer on rows (N, d)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, gain_qkv: Tensor, gain_o: Tensor, gain_gate_up: Tensor, gain_down: Tensor,
+        plan: Plan, layout: Layout, keeps: tuple[Tensor | None, ...],
+    ) -> Tensor:  # fmt: skip
+        gains = [gain.to(x.dtype) for gain in (gain_qkv, gain_o, gain_gate_up, gain_down)]
+        first, scale_1 = _normalised(x, plan.norms[0], plan.epsilon)
+        qkv, state_qkv = _adapted(plan.qkv, first, gains[0], keeps[0])
+        q, k, v = _heads(qkv, plan, layout)
+        mixed, chances = blocks.attend(q, k, v, layout.mask)
+        attended = _rows(mixed, plan, layout)
+        y, state_o = _adapted(plan.o, attended, gains[1], keeps[1])
+        middle = y.add_(x)
+        second, scale_2 = _normalised(middle, plan.norms[1], plan.epsilon)
+        gate_up, state_gate_up = _adapted(plan.gate_up, second, gains[2], keeps[2])
+        gate, up = gate_up.chunk(2, dim=-1)
+        active = functional.silu(gate)
+        y, state_down = _adapted(plan.down, active * up, gains[3], keeps[3])
+        ctx.save_for_backward(
+            x, scale_1, first, q, k, v, attended, middle, scale_2, second, gate_up, active, *gains,
+            *state_qkv, *state_o, *state_gate_up, *state_down, *chances,
+        )  # fmt: skip
+        ctx.plan, ctx.layout, ctx.keeps, ctx.gain_dtype = plan, layout, keeps, gain_qkv.dtype
+        return y.add_(middle)
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Any) -> Any:
+        (x, scale_1, first, q, k, v, attended, middle, scale_2, second, gate_up, active, *rest) = ctx.saved_tensors
+        plan, layout = ctx.plan, ctx.layout
+        gains, states, chances = rest[:4], [rest[4 + 4 * i : 8 + 4 * i] for i in range(4)], rest[20:]
+
+        def back(index: int, grad: Tensor, rows: Tensor, needed: bool = True) -> tuple[Tensor, Tensor]:
+            return _adapted_back(plan.groups[index], grad, rows, gains[index], ctx.keeps[index], states[index], needed)
+
+        grad = outputs[0]
+        gate, up = gate_up.chunk(2, dim=-1)
+        grad_fed, grad_gain_down = back(3, grad, active * up)
+        grad_second, grad_gain_gate_up = back(2, _gated_back(grad_fed, gate, up, active), second)
+        grad_middle = _normalised_back(grad_second, middle, plan.norms[1], scale_2, grad)
+        grad_attended, grad_gain_o = back(1, grad_middle, attended)
+        found = blocks.attend_back(_by_head(grad_attended, plan, layout), q, k, v, chances)
+        needed = ctx.needs_input_grad[0]
+        grad_first, grad_gain_qkv = back(0, _heads_back(*found, plan, layout), first, needed)
+        grad_x = _normalised_back(grad_first, x, plan.norms[0], scale_1, grad_middle) if needed else None
+        grad_gains = (grad_gain_qkv, grad_gain_o, grad_gain_gate_up, grad_gain_down)
+        return grad_x, *(gain.to(ctx.gain_dtype) for gain in grad_gains), None, None, None
+
+
+State = tuple[Tensor, Tensor, Tensor, Tensor]
+"""U, V, the rank activations before and after the gain."""
+
+
+def _adapted(group: Group, rows: Tensor, gain: Tensor, keep: Tensor | None) -> tuple[Tensor, State]:
+    """The rows through a group of matrices and their factors, (N, d_out of all), and what the way back needs."""
+    u, v = group.factors()
+    y, hidden, scaled = add_low_rank(rows, group.weight, group.bias, u, v, gain, keep)
+    return y, (u, v, hidden, scaled)
+
+
+def _adapted_back(
+    group: Group, grad: Tensor, rows: Tensor, gain: Tensor, keep: Tensor | None, state: State, needed: bool
+) -> tuple[Tensor, Tensor]:
+    """The gradients of the rows (empty where not needed) and of the gain; those of U and V go to their buffers."""
+    u, v, hidden, scaled = state
+    trained = group.layers[0].grads is not None
+    grad_gain, grad_hidden, grad_u, grad_v = add_low_rank_gradients(grad, rows, u, gain, hidden, scaled, keep, trained)
+    if grad_u is not None and grad_v is not None:
+        group.add_gradients(grad_u, grad_v)
+    return (grad @ group.weight).addmm_(grad_hidden, v) if needed else grad.new_empty(0), grad_gain
+
+
+def _normalised(x: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """RMS norm of rows (N, d), and 1 / root mean square, (N, 1) float32."""
+    norms = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+    scale = norms.square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
+    return torch.mul(x, scale, out=torch.empty_like(x)).mul_(weight), scale
+
+
+def _normalised_back(grad: Tensor, x: Tensor, weight: Tensor, scale: Tensor, beside: Tensor) -> Tensor:
+    """Gradient of the rows that were normalised, and that of the way beside the norm: scale g w - x scale^3 (g w . x) / d."""
+    weighted = grad * weight
+    along = (weighted * x).sum(-1, keepdim=True, dtype=torch.float32)  # (N, 1)
+    along.mul_(scale.pow(3)).div_(-x.shape[-1])
+    out = torch.mul(weighted, scale, out=weighted)
+    return out.add_(x * along).add_(beside)
+
+
+def _heads(qkv: Tensor, plan: Plan, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
+    """Q (B, H_kv, T * G, D), scaled, k and v (B, H_kv, T, D), after the rotation, padded, from rows."""
+    both = plan.heads + plan.shared_heads
+    parts = qkv.index_select(0, layout.padded).view(layout.batch, layout.tokens, both + plan.shared_heads, plan.width)
+    turned = _turned(parts[:, :, :both], layout.cosine, layout.sine)
+    q = turned[:, :, : plan.heads].mul_(plan.scaling)
+    q = q.view(layout.batch, layout.tokens, plan.shared_heads, -1, plan.width).transpose(1, 2)
+    k = turned[:, :, plan.heads :].transpose(1, 2).contiguous()
+    return q.reshape(layout.batch, plan.shared_heads, -1, plan.width), k, parts[:, :, both:].transpose(1, 2).contiguous()
+
+
+def _heads_back(grad_q: Tensor, grad_k: Tensor, grad_v: Tensor, plan: Plan, layout: Layout) -> Tensor:
+    """The gradient of rows of [q|k|v], (N, (H + 2 H_kv) D), from those of q, k and v."""
+    both = plan.heads + plan.shared_heads
+    out = grad_q.new_empty(layout.batch, layout.tokens, both + plan.shared_heads, plan.width)
+    by_group = (layout.batch, plan.shared_heads, layout.tokens, -1, plan.width)
+    turned = grad_q.mul_(plan.scaling).view(by_group).transpose(1, 2)
+    out[:, :, : plan.heads].view(layout.batch, layout.tokens, plan.shared_heads, -1, plan.width).copy_(turned)
+    out[:, :, plan.heads : both] = grad_k.transpose(1, 2)
+    out[:, :, both:] = grad_v.transpose(1, 2)
+    out[:, :, :both] = _turned(out[:, :, :both], layout.cosine, -layout.sine)
+    rows = out.view(layout.batch * layout.tokens, -1).index_select(0, layout.packed)
+    rows[layout.count :] = 0
+    return rows
+
+
+def _turned(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """Rotary embedding of x (B, T, H, D): the halves of each head turned by the angle of the position."""
+    half = x.shape[-1] // 2
+    one, two = x[..., :half], x[..., half:]
+    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    torch.mul(one, cosine, out=out[..., :half]).addcmul_(two, sine, value=-1)
+    torch.mul(two, cosine, out=out[..., half:]).addcmul_(one, sine)
+    return out
+
+
+def _rows(mixed: Tensor, plan: Plan, layout: Layout) -> Tensor:
+    """Values by head (B, H_kv, T * G, D) to rows (N, H D)."""
+    by_group = mixed.view(layout.batch, plan.shared_heads, layout.tokens, -1)
+    return by_group.transpose(1, 2).reshape(layout.batch * layout.tokens, -1).index_select(0, layout.packed)
+
+
+def _by_head(grad: Tensor, plan: Plan, layout: Layout) -> Tensor:
+    """The way back of `_rows`: rows (N, H D) to (B, H_kv, T * G, D); padding takes the last row, whose gradient is 0."""
+    padded = grad.index_select(0, layout.padded).view(layout.batch, layout.tokens, plan.shared_heads, -1)
+    return padded.transpose(1, 2).reshape(layout.batch, plan.shared_heads, -1, plan.width)
+
+
+def _gated_back(grad: Tensor, gate: Tensor, up: Tensor, active: Tensor) -> Tensor:
+    """The gradient of [gate|up] from that of silu(gate) * up."""
+    out = grad.new_empty(grad.shape[0], 2 * grad.shape[1])
+    grad_gate, grad_up = out.chunk(2, dim=-1)
+    torch.ops.aten.silu_backward.grad_input(grad * up, gate, grad_input=grad_gate)
+    torch.mul(active, grad, out=grad_up)
+    return out

@@ -1,0 +1,245 @@
+"""Checkpoints: two are kept, the newest whole one is gone on with, and no stop, kill or full disk costs more than steps."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import make_examples
+from safetensors.torch import load_file, save_file
+
+from staf.bundles import read_bundle, write_bundle
+from staf.config import ExpertSettings
+from staf.errors import DamagedFile, StafError
+from staf.experts.checkpoints import KIND, Checkpoints
+from staf.experts.store import Expert
+from staf.experts.train import StepReport, train_expert
+from staf.lm.base import Base, load_base
+
+SETTINGS = ExpertSettings(
+    steps=30, batch_size=6, initial_rank=4, target_rank=2, warmup_steps=5, final_steps=10, learning_rate=0.02, scale=4.0,
+    checkpoint_steps=7, max_tokens=160,
+)  # fmt: skip
+EXAMPLES = 24
+
+
+class Killed(BaseException):
+    """Not an Exception: nothing may catch it, as nothing catches a kill."""
+
+
+def train(base: Base, folder: Path, said: list[str] | None = None, stop: int | None = None) -> Expert:
+    def on_step(report: StepReport) -> None:
+        if report.step == stop:
+            raise Killed
+
+    say = None if said is None else said.append
+    return train_expert(base, "colour", make_examples(EXAMPLES), SETTINGS, folder, on_step, say)
+
+
+def stopped(base: Base, folder: Path, step: int) -> Path:
+    with pytest.raises(Killed):
+        train(base, folder, stop=step)
+    return folder
+
+
+def steps_in(folder: Path) -> list[str]:
+    return sorted(place.name for place in folder.glob("step-*"))
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Fingerprint of the expert of a run that nothing stopped."""
+    base = load_base(str(tiny_folder), dtype="float32", device="cpu")
+    return train(base, tmp_path_factory.mktemp("whole")).fingerprint
+
+
+def test_the_two_newest_are_kept(base: Base, tmp_path: Path) -> None:
+    assert steps_in(stopped(base, tmp_path / "a", 9)) == ["step-00000007"]
+    assert steps_in(stopped(base, tmp_path / "b", 25)) == ["step-00000014", "step-00000021"]
+    train(base, tmp_path / "b")
+    assert steps_in(tmp_path / "b") == ["step-00000028", "step-00000030"]
+    assert [p.name for p in (tmp_path / "b").iterdir() if not p.name.startswith("step-")] == []
+
+
+def cut(place: Path) -> None:
+    (path,) = place.glob("*.safetensors")
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+def unrecorded(place: Path) -> None:
+    (place / "checkpoint.json").unlink()
+
+
+def without_tensors(place: Path) -> None:
+    next(place.glob("*.safetensors")).unlink()
+
+
+def without_a_moment(place: Path) -> None:
+    tensors, record = read_bundle(place, KIND)
+    del tensors["second"]
+    shutil.rmtree(place)
+    write_bundle(place, KIND, tensors, record)
+
+
+def of_another_run(place: Path) -> None:
+    record = json.loads((place / "checkpoint.json").read_text())
+    (place / "checkpoint.json").write_text(json.dumps(record | {"run": "other"}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (cut, "is truncated"),
+        (unrecorded, "its saving was stopped before the end"),
+        (without_tensors, "which is not there"),
+        (without_a_moment, "is not a whole state: second not in it"),
+        (of_another_run, "of other settings, examples or another base"),
+    ],
+)
+def test_the_newest_whole_one_is_gone_on_with_and_it_is_told_why(
+    base: Base, tmp_path: Path, whole: str, damage: Callable[[Path], None], why: str
+) -> None:
+    folder = stopped(base, tmp_path / "run", 25)
+    damage(folder / "step-00000021")
+    said: list[str] = []
+    assert train(base, folder, said).fingerprint == whole
+    assert len(said) == 2
+    assert said[0].startswith("checkpoint step-00000021 passed over: ")
+    assert why in said[0]
+    assert said[1] == "going on from checkpoint step-00000014"
+    assert steps_in(folder) == ["step-00000028", "step-00000030"]
+
+
+def test_where_none_is_whole_it_is_an_error_and_nothing_is_lost(base: Base, tmp_path: Path) -> None:
+    folder = stopped(base, tmp_path, 25)
+    cut(folder / "step-00000014")
+    without_a_moment(folder / "step-00000021")
+    with pytest.raises(DamagedFile, match=r"(?s)no whole checkpoint in .*at the start, delete it\..*second not in it"):
+        train(base, folder)
+    assert steps_in(folder) == ["step-00000014", "step-00000021"]
+
+
+def test_a_first_save_that_was_stopped_begins_at_the_start(base: Base, tmp_path: Path, whole: str) -> None:
+    folder = stopped(base, tmp_path / "run", 9)
+    unrecorded(folder / "step-00000007")
+    said: list[str] = []
+    assert train(base, folder, said).fingerprint == whole
+    assert len(said) == 1
+
+
+def test_what_another_run_left_is_never_mixed_with_ours(base: Base, tmp_path: Path, whole: str) -> None:
+    """Its step is higher than all of ours, so that it looks newer for good."""
+    checkpoints = Checkpoints(tmp_path / "run", "other", lambda text: None)
+    tensors, record = read_bundle(stopped(base, tmp_path / "old", 9) / "step-00000007", KIND)
+    checkpoints.save(5000, tensors, record)
+    stopped(base, tmp_path / "run", 16)
+    assert steps_in(tmp_path / "run") == ["step-00000007", "step-00000014"]
+    assert train(base, tmp_path / "run").fingerprint == whole
+
+
+@pytest.mark.parametrize("broken", ["fsync", "replace"])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
+def test_a_full_or_read_only_disk_is_one_line_and_the_old_checkpoint_is_intact(
+    base: Base, tmp_path: Path, whole: str, monkeypatch: pytest.MonkeyPatch, broken: str, code: int
+) -> None:
+    folder = stopped(base, tmp_path / "run", 9)
+    before = {path: path.read_bytes() for path in folder.rglob("*.*")}
+
+    def fail(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    def on_step(report: StepReport) -> None:
+        if report.step == 14:
+            monkeypatch.setattr(f"staf.files.os.{broken}", fail)
+
+    with pytest.raises(StafError) as caught:
+        train_expert(base, "colour", make_examples(EXAMPLES), SETTINGS, folder, on_step)
+    monkeypatch.undo()
+    message = str(caught.value)
+    assert "\n" not in message
+    assert f"{os.strerror(code)}. Nothing was changed there" in message
+    assert {path: path.read_bytes() for path in folder.rglob("*.*")} == before
+    assert train(base, folder).fingerprint == whole
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_first_step(
+    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("staf.files.os.replace", fail)
+    with pytest.raises(StafError, match="Read-only file system"):
+        train_expert(base, "colour", make_examples(EXAMPLES), SETTINGS, tmp_path, lambda report: steps.append(report.step))
+    assert steps == []
+
+
+def test_numbers_that_no_training_has_are_never_gone_on_with(base: Base, tmp_path: Path, whole: str) -> None:
+    folder = stopped(base, tmp_path / "run", 16)
+    (path,) = (folder / "step-00000014").glob("*.safetensors")
+    tensors = load_file(path)
+    tensors["first"][3] = float("nan")
+    save_file(tensors, path)
+    said: list[str] = []
+    assert train(base, folder, said).fingerprint == whole
+    assert said[1] == "going on from checkpoint step-00000007"
+
+
+DRIVER = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from conftest import make_examples
+from test_checkpoints import EXAMPLES, SETTINGS
+from staf import files
+from staf.experts.train import train_expert
+from staf.lm.base import load_base
+
+torch.set_num_threads(1)
+base_folder, folder, deadly = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+base = load_base(base_folder, dtype="float32", device="cpu")
+real, calls = os.fsync, 0
+
+def fsync(handle):
+    global calls
+    calls += 1
+    if calls == deadly:
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(handle)
+
+files.os.fsync = fsync
+train_expert(base, "colour", make_examples(EXAMPLES), SETTINGS, folder)
+"""
+
+
+@pytest.mark.parametrize("deadly", [3, 10, 14])
+def test_kill_9_inside_a_save_then_the_same_command_ends_with_the_same_bytes(
+    base: Base, tiny_folder: Path, tmp_path: Path, whole: str, deadly: int
+) -> None:
+    """The disk is waited for twice when training begins, and five times a save: 3 is before the tensors of the first one are
+    in place, 10 before the record of the second, 14 just after the tensors of the third.
+    """
+    folder = tmp_path / "killed"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])}
+    command = [sys.executable, "-c", DRIVER, str(tiny_folder), str(folder), str(deadly)]
+    died = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert died.returncode == -signal.SIGKILL, died.stderr
+    said: list[str] = []
+    steps: list[int] = []
+    expert = train_expert(
+        base, "colour", make_examples(EXAMPLES), SETTINGS, folder, lambda r: steps.append(r.step), said.append
+    )  # fmt: skip
+    assert expert.fingerprint == whole
+    assert steps[0] == (deadly - 3) // 5 * 7 + 1
+    assert "its saving was stopped before the end" in said[0]
+    assert not list(folder.rglob("*.tmp"))

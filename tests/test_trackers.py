@@ -1,0 +1,186 @@
+"""The numbers of each step: JSON lines without a step twice, and trackers that need not be installed."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from staf.config import ExpertSettings
+from staf.errors import MissingData, StafError, UnknownName
+from staf.experts.train import StepReport
+from staf.trackers import TRACKERS, JsonLines, open_tracker
+from staf.workflow import Session, train_stage
+
+NUMBERS = {"loss": 0.5, "kept": 12}
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def log(path: Path, *steps: int) -> None:
+    tracker = JsonLines(path)
+    for step in steps:
+        tracker.log(step, NUMBERS)
+    tracker.close()
+
+
+def test_every_step_is_a_line_as_soon_as_it_is_done(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "metrics.jsonl"
+    tracker = JsonLines(path)
+    for step in (1, 2):
+        tracker.log(step, NUMBERS)
+        assert lines(path)[-1] == {"step": step, **NUMBERS}
+    tracker.close()
+
+
+def test_no_step_is_there_twice_after_a_stop_and_a_torn_line_goes(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    log(path, 1, 2, 3, 4, 5)
+    path.write_text(path.read_text() + '{"step": 6, "lo')
+    log(path, 4, 5, 6)
+    assert [line["step"] for line in lines(path)] == [1, 2, 3, 4, 5, 6]
+    path.write_text(path.read_text() + "[]\n{}\nnothing\n" + '{"step": "one"}\n')
+    log(path, 7)
+    assert [line["step"] for line in lines(path)] == [1, 2, 3, 4, 5, 6, 7]
+    log(path, 1)
+    assert [line["step"] for line in lines(path)] == [1]
+
+
+def test_a_tracker_that_never_logs_leaves_no_file(tmp_path: Path) -> None:
+    log(tmp_path / "metrics.jsonl")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
+    tracker = JsonLines(tmp_path / "metrics.jsonl")
+    tracker.log(1, NUMBERS)
+
+    class Full:
+        def write(self, text: str) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    stream, tracker.stream = tracker.stream, Full()
+    with pytest.raises(StafError, match=r"metrics\.jsonl: No space left on device\. The checkpoints are whole"):
+        tracker.log(2, NUMBERS)
+    assert stream is not None
+    stream.close()
+
+
+class Calls(ModuleType):
+    """A module that takes every call and keeps it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def call(*arguments: Any, **options: Any) -> Calls:
+            self.calls.append((name, arguments, options))
+            return self
+
+        return call
+
+    def named(self, name: str) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+        return [(arguments, options) for called, arguments, options in self.calls if called == name]
+
+
+@pytest.fixture
+def fake(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Calls:
+    module = Calls(TRACKERS[request.param][0])
+    monkeypatch.setitem(sys.modules, TRACKERS[request.param][0], module)
+    return module
+
+
+@pytest.mark.parametrize("fake", ["tensorboard"], indirect=True)
+def test_tensorboard_gets_scalars_and_drops_what_a_stopped_run_left(fake: Calls, tmp_path: Path) -> None:
+    tracker = open_tracker("tensorboard", tmp_path, "colour", {"seed": 3})
+    tracker.log(5, NUMBERS)
+    tracker.log(6, NUMBERS)
+    tracker.close()
+    assert fake.named("SummaryWriter") == [((), {"log_dir": str(tmp_path / "tensorboard"), "purge_step": 5})]
+    assert [arguments for arguments, _ in fake.named("add_scalar")] == [
+        ("loss", 0.5, 5), ("kept", 12, 5), ("loss", 0.5, 6), ("kept", 12, 6),
+    ]  # fmt: skip
+    assert '"seed": 3' in fake.named("add_text")[0][0][1]
+    assert fake.calls[-1][0] == "close"
+
+
+@pytest.mark.parametrize("fake", ["mlflow"], indirect=True)
+def test_mlflow_gets_metrics_by_step_and_the_settings(fake: Calls, tmp_path: Path) -> None:
+    tracker = open_tracker("mlflow", tmp_path, "colour", {"seed": 3})
+    tracker.log(5, NUMBERS)
+    tracker.close()
+    assert fake.calls == [
+        ("set_experiment", ("staf",), {}), ("start_run", (), {"run_name": "colour"}), ("log_params", ({"seed": 3},), {}),
+        ("log_metrics", (NUMBERS,), {"step": 5}), ("end_run", (), {}),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("fake", ["wandb"], indirect=True)
+def test_weights_and_biases_goes_on_with_the_run_of_the_same_settings(fake: Calls, tmp_path: Path) -> None:
+    for _ in range(2):
+        tracker = open_tracker("wandb", tmp_path / "seed0-abc", "colour", {"seed": 3})
+        tracker.log(5, NUMBERS)
+        tracker.close()
+    first, second = fake.named("init")
+    assert first == second
+    assert first[1] | {"dir": ""} == {
+        "project": "staf", "name": "colour", "id": "colour-seed0-abc", "resume": "allow", "config": {"seed": 3}, "dir": "",
+    }  # fmt: skip
+    assert fake.named("log")[0] == ((NUMBERS,), {"step": 5})
+    assert fake.calls[-1][0] == "finish"
+
+
+@pytest.mark.parametrize("kind", sorted(TRACKERS))
+def test_one_that_is_not_installed_says_how_to_get_it(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, TRACKERS[kind][0], None)
+    with pytest.raises(MissingData, match=rf"--track {kind} needs .* not installed here\. Get it: pip install {kind}"):
+        open_tracker(kind, tmp_path, "colour", {})
+
+
+def test_an_unknown_one_is_answered_with_near_ones(tmp_path: Path) -> None:
+    with pytest.raises(UnknownName, match=r"no tracker 'tensorbord'.*'tensorboard'"):
+        open_tracker("tensorbord", tmp_path, "colour", {})
+
+
+@pytest.mark.parametrize("fake", ["mlflow"], indirect=True)
+def test_a_training_that_was_stopped_keeps_every_step_once(
+    fake: Calls, tiny_folder: Path, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ExpertSettings(
+        steps=12, batch_size=4, warmup_steps=2, final_steps=4, max_tokens=500, checkpoint_steps=5, learning_rate=0.01
+    )
+    session = Session(str(tiny_folder), own, tmp_path / "runs", dtype="float32")
+    numbers = StepReport.numbers
+
+    def stopping(report: StepReport) -> dict[str, float]:
+        if report.step == 9:
+            raise KeyboardInterrupt
+        return numbers.fget(report)  # type: ignore[misc]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StepReport, "numbers", property(stopping))
+        with pytest.raises(KeyboardInterrupt):
+            train_stage(session, "entity_relation", settings, tmp_path / "experts", "mlflow")
+    (path,) = (tmp_path / "runs").rglob("metrics.jsonl")
+    assert [line["step"] for line in lines(path)] == list(range(1, 9))
+    assert fake.calls[-1][0] == "end_run"
+    train_stage(session, "entity_relation", settings, tmp_path / "experts", "mlflow")
+    found = lines(path)
+    assert [line["step"] for line in found] == list(range(1, 13))
+    assert set(found[0]) == {"step", "loss", "penalty", "kept", "tokens", "tokens_per_second", "learning_rate"}
+    result = json.loads((path.parent / "result.json").read_text())
+    assert [[line["step"], line["loss"]] for line in found] == result["curve"]
+    assert sum(line["tokens"] for line in found) == result["tokens"]
+    assert [options["step"] for _, options in fake.named("log_metrics")][8:] == list(range(6, 13))
