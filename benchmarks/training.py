@@ -34,8 +34,8 @@ from staf.lm.base import Base, load_base
 from staf.runs import PeakMemory
 
 POOLS = (("hpo", "entity_relation"), ("medmcqa", "multiple_choice"), ("pubmedqa", "question_answering"))
-BATCH = 12
-MAX_TOKENS = 512
+BATCH = 8
+MAX_TOKENS = 384
 
 
 def examples(base: Base, count: int) -> list[Encoded]:
@@ -167,10 +167,11 @@ def main() -> None:
     parser.add_argument("--dtype", default=None)
     parser.add_argument("--alone", choices=("ours", "peft"), help="one round of one side, for its peak memory")
     options = parser.parse_args()
-    base = load_base(options.base, dtype=options.dtype)
     if options.alone:
-        alone(options.alone, base, options.steps)
+        alone(options.alone, load_base(options.base, dtype=options.dtype), options.steps)
         return
+    mine, other = peak_memory("ours", options), peak_memory("peft", options)  # first, while this process is small
+    base = load_base(options.base, dtype=options.dtype)
     total = options.steps * (options.rounds + 1) + 4
     settings, items = settings_for(total), sorted_mix(base, total)
     ours, peft = Ours(base, items, settings), Peft(base, items, settings, total)
@@ -190,7 +191,6 @@ def main() -> None:
         "share_of_limit": round(statistics.median(mine / limit for mine, limit, _ in rounds), 2),
     }  # fmt: skip
     print(json.dumps(common | speed), flush=True)
-    mine, other = peak_memory("ours", options), peak_memory("peft", options)
     memory = {"case": "peak memory", "ours": mine, "peer": other, "unit": "bytes", "ratio": round(other / mine, 2)}
     print(json.dumps(common | memory | {"share_of_limit": None}), flush=True)
 

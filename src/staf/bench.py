@@ -34,7 +34,7 @@ def run_bench(name: str, options: Sequence[str] = ()) -> Iterator[dict[str, Any]
         raise MissingData(f"no {path}: benchmarks come with the repository, not with the package. Clone it and try again.")
     with subprocess.Popen([sys.executable, str(path), *options], stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout or ():
-            if line.startswith("{"):
+            if line.startswith('{"bench"'):
                 yield json.loads(line)
             else:
                 print(line, end="", file=sys.stderr)
