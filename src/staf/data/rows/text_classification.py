@@ -83,6 +83,13 @@ ROWS = (
         size="2,444 prompts on 915 articles",
         read=evidence_inference.read,
         files=evidence_inference.files,
+        steps=(
+            "1. git clone https://github.com/jayded/evidence-inference && git -C evidence-inference checkout "
+            "b9831b6c59b52ac2d277f757d413ececf0949a8d\n"
+            "2. Put annotations/v2_annotations.csv, annotations/prompts_merged.csv and annotations/splits/ into a folder "
+            "'evidence-inference' in your data folder.\n"
+            "3. There: tar -czf txt_files.tar.gz -C CLONE/annotations txt_files, with CLONE the folder of step 1."
+        ),
         own_split=True,
     ),
     Dataset(
