@@ -95,6 +95,12 @@ def test_every_kind_has_phrasings_and_every_knowledge_type_is_fed():
     assert KNOWLEDGE_TYPES.keys() <= kinds
 
 
+def test_every_distributed_folder_has_a_reader():
+    if not DATA.is_dir():
+        pytest.skip("there is no data folder; set STAF_DATA to one")
+    assert {folder.name for folder in DATA.iterdir() if folder.is_dir()} <= DATASETS.keys()
+
+
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "uci-diabetes-130")) for n in HERE])
 def test_the_distributed_files_keep_the_laws(name):
     assert sum(1 for _ in checked(name, distributed(name))) > 0

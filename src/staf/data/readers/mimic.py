@@ -27,16 +27,14 @@ from staf.data.formats.sources import find_one, single_spaced
 from staf.data.intake import Intake
 from staf.data.readers.admission_notes import on_admission
 from staf.data.readers.composed import compose
+from staf.data.readers.stays import stay_example
 from staf.data.sketch import fingerprints
-from staf.data.splits import split_of
-from staf.data.templates import query
 from staf.errors import BadData, MissingData
 
 LONGEST = 20_000
 """Characters of a text; of a longer one the middle is left out, since diagnoses often stand at the end."""
 SKETCHED = 3_000
 """Characters of a note, from its beginning, that near-duplicates are told by."""
-YES_NO = ("yes", "no")
 MOST_LOST = 0.01
 """Share of codes that may look as if a leading zero were lost."""
 
@@ -259,19 +257,7 @@ def _readmission(name: str, stay: dict[str, Any], text: str, sketch: tuple[str, 
 def _example(name: str, kind: str, stay: dict[str, Any], text: str, answer: str, sketch: tuple[str, ...]) -> Example:
     example_id = f"{name}/{kind}/{stay['hadm_id']}"
     patient = subject(f"mimic-iii patient {stay['subject_id']}")
-    asked, labels = ("thirty_days", YES_NO) if kind == "readmission" else ("all", ())
-    return Example(
-        id=example_id,
-        kind=kind,
-        query=query(kind, asked, example_id, labels),
-        context=text,
-        answer=answer,
-        labels=labels,
-        split=split_of(patient, SHARES[name]),
-        subjects=(patient, *sketch),
-        form="choice" if labels else "several",
-        group=patient,
-    )
+    return stay_example(example_id, kind, patient, text, answer, SHARES[name], sketch)
 
 
 def _bounded(text: str) -> str:

@@ -29,14 +29,12 @@ from staf.data.formats.sources import find_one
 from staf.data.intake import Intake
 from staf.data.packages import cache_folder
 from staf.data.readers.composed import compose
-from staf.data.splits import split_of
-from staf.data.templates import query
+from staf.data.readers.stays import stay_example
 from staf.errors import BadData
 
 ARCHIVE = "dataset_diabetes.zip"
 TABLE = "dataset_diabetes/diabetic_data.csv"
 NAMES = "dataset_diabetes/IDs_mapping.csv"
-YES_NO = ("yes", "no")
 
 _IDS = ("admission_type_id", "discharge_disposition_id", "admission_source_id")
 _UNTOLD = ("null", "not available", "not mapped", "unknown/invalid")
@@ -152,17 +150,4 @@ def _examples(encounter: dict[str, Any], intake: Intake) -> Iterator[Example]:
 
 def _example(kind: str, encounter: dict[str, Any], text: str, answer: str) -> Example:
     example_id = f"uci-diabetes-130/{kind}/{encounter['encounter_id']}"
-    patient = subject(f"uci-diabetes-130 patient {encounter['patient_nbr']}")
-    asked, labels = ("thirty_days", YES_NO) if kind == "readmission" else ("all", ())
-    return Example(
-        id=example_id,
-        kind=kind,
-        query=query(kind, asked, example_id, labels),
-        context=text,
-        answer=answer,
-        labels=labels,
-        split=split_of(patient),
-        subjects=(patient,),
-        form="choice" if labels else "several",
-        group=patient,
-    )
+    return stay_example(example_id, kind, subject(f"uci-diabetes-130 patient {encounter['patient_nbr']}"), text, answer)

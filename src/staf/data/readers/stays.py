@@ -1,0 +1,35 @@
+"""Examples of the three clinical tasks, whatever the records: a text of a stay, and what is to be said of it."""
+
+from __future__ import annotations
+
+from staf.data.example import Example
+from staf.data.splits import SHARES, split_of
+from staf.data.templates import query
+
+YES_NO = ("yes", "no")
+"""Labels of readmission."""
+
+
+def stay_example(
+    example_id: str,
+    kind: str,
+    patient: str,
+    text: str,
+    answer: str,
+    shares: tuple[int, int, int] = SHARES,
+    sketch: tuple[str, ...] = (),
+) -> Example:
+    """One example; `patient` is its fingerprint and its group, `sketch` those of the text. Codes and drugs have open labels."""
+    asked, labels = ("thirty_days", YES_NO) if kind == "readmission" else ("all", ())
+    return Example(
+        id=example_id,
+        kind=kind,
+        query=query(kind, asked, example_id, labels),
+        context=text,
+        answer=answer,
+        labels=labels,
+        split=split_of(patient, shares),
+        subjects=(patient, *sketch),
+        form="choice" if labels else "several",
+        group=patient,
+    )
