@@ -7,7 +7,9 @@ each), with the same batch size, number format and number of steps; they take tu
 Padding does not count as tokens. The Trainer is the stock one: batches in random order, padded to their longest, logits for
 every token; it does not call AdaLoRA's own update of the ranks, which ours does. The limit is half of the tokens per second of
 a plain forward, without a head, of ours' batches: with frozen weights a step needs one product more for each of a forward.
-Peak memory is that of a process that does one side alone.
+Peak memory is that of a process that does one side alone. Loss: five seeds, short examples (MedMCQA, HPO), each side with the
+better of two learning rates on a seed of its own; then the time ours takes to the held-out loss at which the peer ends.
+Twelve experts take turns on one base, some steps each, against one expert with all the steps.
 """
 
 from __future__ import annotations
@@ -33,19 +35,25 @@ from staf.experts.train import ExpertTraining
 from staf.lm.base import Base, load_base
 from staf.runs import PeakMemory
 
-POOLS = (("hpo", "entity_relation"), ("medmcqa", "multiple_choice"), ("pubmedqa", "question_answering"))
+SHORT = (("hpo", "entity_relation"), ("medmcqa", "multiple_choice"))
+POOLS = (*SHORT, ("pubmedqa", "question_answering"))
 BATCH = 8
 MAX_TOKENS = 384
+EXPERTS = 12
+RATES, SCALE = (0.003, 0.01), 16.0
+"""Learning rates that both sides try, and the scale of both, where losses are compared."""
 
 
-def examples(base: Base, count: int) -> list[Encoded]:
-    """Short, middling and long real examples, a third each."""
+def examples(base: Base, count: int, pools: tuple[tuple[str, str], ...] = POOLS, draw: str = "bench") -> list[Encoded]:
+    """Real examples, the same number of each pool, mixed by a fixed draw."""
     chosen = []
-    for name, kind in POOLS:
-        pool = load(prepare(name), kind, "train", form="choice")
-        drawn = dice(f"bench {name}").sample(pool, min(count // len(POOLS), len(pool)))
-        chosen += [drawn[i % len(drawn)] for i in range(count // len(POOLS))]
-    return [encode(example, base.tokenizer, MAX_TOKENS) for example in chosen]
+    for name, kind in pools:
+        pool = load(prepare(name), kind, "adaptation" if draw == "held out" else "train", form="choice")
+        drawn = dice(f"{draw} {name}").sample(pool, min(count // len(pools), len(pool)))
+        chosen += [drawn[i % len(drawn)] for i in range(count // len(pools))]
+    items = [encode(example, base.tokenizer, MAX_TOKENS) for example in chosen]
+    dice(f"{draw} order").shuffle(items)
+    return items
 
 
 class Ours:
@@ -131,8 +139,11 @@ class Peft:
         return sum(len(item.tokens) for item in chosen) / (marks[-1] - marks[0])
 
 
-def settings_for(total: int) -> ExpertSettings:
-    return ExpertSettings(steps=total, batch_size=BATCH, warmup_steps=1, final_steps=1, max_tokens=MAX_TOKENS, scale=1.0)
+def settings_for(total: int, learning_rate: float = 1e-3, scale: float = 1.0) -> ExpertSettings:
+    return ExpertSettings(
+        steps=total, batch_size=BATCH, warmup_steps=1, final_steps=1, max_tokens=MAX_TOKENS, scale=scale,
+        learning_rate=learning_rate,
+    )  # fmt: skip
 
 
 def peak_memory(side: str, options: argparse.Namespace) -> int:
@@ -147,33 +158,18 @@ def peak_memory(side: str, options: argparse.Namespace) -> int:
 def alone(side: str, base: Base, steps: int) -> None:
     """One round of one side; prints the peak."""
     memory, settings = PeakMemory(), settings_for(steps + 4)
-    items = sorted_mix(base, steps + 4)
-    (Ours(base, items, settings) if side == "ours" else Peft(base, items, settings, steps + 4)).run(steps)
+    items = examples(base, BATCH * (steps + 4))
+    if side == "twelve":
+        in_turns(base, items, settings, EXPERTS, max(steps // EXPERTS, 1))
+    else:
+        (Ours(base, items, settings) if side == "ours" else Peft(base, items, settings, steps + 4)).run(steps)
     print(memory.bytes)
 
 
-def sorted_mix(base: Base, batches: int) -> list[Encoded]:
-    """Examples for so many batches, mixed by a fixed draw."""
-    items = examples(base, BATCH * batches)
-    dice("bench order").shuffle(items)
-    return items
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=8, help="steps a round")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--base", default=None)
-    parser.add_argument("--dtype", default=None)
-    parser.add_argument("--alone", choices=("ours", "peft"), help="one round of one side, for its peak memory")
-    options = parser.parse_args()
-    if options.alone:
-        alone(options.alone, load_base(options.base, dtype=options.dtype), options.steps)
-        return
-    mine, other = peak_memory("ours", options), peak_memory("peft", options)  # first, while this process is small
-    base = load_base(options.base, dtype=options.dtype)
+def speed(base: Base, options: argparse.Namespace) -> dict[str, Any]:
+    """Real tokens a second of both sides in turns, and ours' share of the limit."""
     total = options.steps * (options.rounds + 1) + 4
-    settings, items = settings_for(total), sorted_mix(base, total)
+    settings, items = settings_for(total), examples(base, BATCH * total)
     ours, peft = Ours(base, items, settings), Peft(base, items, settings, total)
     rounds = []
     for number in range(options.rounds + 1):
@@ -181,18 +177,149 @@ def main() -> None:
         if number:  # the first round warms up
             rounds.append(found)
     rates = [statistics.median(column) for column in zip(*rounds, strict=True)]
-    ratios = sorted(mine / other for mine, _, other in rounds)
-    machine = f"{platform.machine()}, {os.cpu_count()} processors, {str(base.dtype).removeprefix('torch.')}"
-    common = {"bench": "training", "peer_name": "PEFT AdaLoRA, transformers Trainer", "machine": machine}
-    speed = {
+    return {
         "case": f"steps of {BATCH} examples of mixed length", "ours": round(rates[0]), "peer": round(rates[2]),
-        "unit": "real tokens/s", "ratio": round(statistics.median(ratios), 2),
-        "ratio_spread": [round(ratios[0], 2), round(ratios[-1], 2)],
+        "unit": "real tokens/s", **spread([mine / other for mine, _, other in rounds]),
         "share_of_limit": round(statistics.median(mine / limit for mine, limit, _ in rounds), 2),
     }  # fmt: skip
-    print(json.dumps(common | speed), flush=True)
-    memory = {"case": "peak memory", "ours": mine, "peer": other, "unit": "bytes", "ratio": round(other / mine, 2)}
-    print(json.dumps(common | memory | {"share_of_limit": None}), flush=True)
+
+
+def spread(ratios: list[float]) -> dict[str, Any]:
+    """The median of some ratios, the lowest and the highest."""
+    return {"ratio": round(statistics.median(ratios), 2), "ratio_spread": [round(min(ratios), 2), round(max(ratios), 2)]}
+
+
+def peaks(memory: dict[str, int]) -> dict[str, Any]:
+    mine, other = memory["ours"], memory["peft"]
+    return {"case": "peak memory", "ours": mine, "peer": other, "unit": "bytes", "ratio": round(other / mine, 2),
+            "share_of_limit": None}  # fmt: skip
+
+
+def in_turns(base: Base, items: list[Encoded], settings: ExpertSettings, experts: int, steps: int) -> float:
+    """Real tokens a second of experts that are trained one after the other on one base, what changes over included."""
+    tokens, started = 0, time.perf_counter()
+    for _ in range(experts):
+        training = ExpertTraining(base, items, settings)
+        base.routed.set_training(True, settings.dropout)
+        tokens += sum(training.run_step().tokens for _ in range(steps))
+    return tokens / (time.perf_counter() - started)
+
+
+def twelve(base: Base, options: argparse.Namespace, memory: dict[str, int]) -> list[dict[str, Any]]:
+    """Twelve experts in turns against one expert: throughput of the same examples, and peak memory."""
+    steps, settings = options.turn_steps, settings_for(max(options.turn_steps, 3) + 1)
+    items = examples(base, BATCH * steps)
+    pairs = [
+        (in_turns(base, items, settings, EXPERTS, steps), one_expert(base, items, steps)) for _ in range(options.turn_rounds)
+    ]
+    rates = [statistics.median(column) for column in zip(*pairs, strict=True)]
+    shared = {"peer_name": "one expert of ours", "share_of_limit": None}
+    return [
+        {"case": f"{EXPERTS} experts in turns, {steps} steps each", "ours": round(rates[0]), "peer": round(rates[1]),
+         "unit": "real tokens/s", **spread([a / b for a, b in pairs]), **shared},
+        {"case": f"peak memory of {EXPERTS} experts in turns", "ours": memory["twelve"], "peer": memory["ours"],
+         "unit": "bytes", "ratio": round(memory["ours"] / memory["twelve"], 2), **shared},
+    ]  # fmt: skip
+
+
+def one_expert(base: Base, items: list[Encoded], steps: int) -> float:
+    """Real tokens a second of one expert with the same number of steps as all in turns."""
+    return in_turns(base, items, settings_for(steps * EXPERTS + 1), 1, steps * EXPERTS)
+
+
+@torch.no_grad()
+def held_out_loss(model: Any, items: list[Encoded], device: torch.device) -> float:
+    """Mean of -log p over the answer tokens, by the whole logits of a causal model that transformers can call."""
+    total, count = 0.0, 0
+    for item in items:
+        ids = torch.tensor([item.tokens], device=device)
+        chances = model(input_ids=ids).logits[0, item.answer_start - 1 : -1].float().log_softmax(-1)
+        total -= float(chances.gather(1, ids[0, item.answer_start :, None]).sum())
+        count += ids.shape[1] - item.answer_start
+    return total / count
+
+
+def losses(base: Base, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Held-out loss after the same steps, and the time to the loss at which the peer ends, over seeds."""
+    held_out, steps = examples(base, options.held_out, SHORT, "held out"), options.loss_steps
+    rates = {
+        side: min(RATES, key=lambda rate: run(base, held_out, settings_for(steps, rate, SCALE), 99)[1])
+        for side, run in (("ours", our_run), ("peft", peft_run))
+    }
+    rows = []
+    for seed in range(options.seeds):
+        seconds, loss = peft_run(base, held_out, settings_for(steps, rates["peft"], SCALE), seed)
+        reached, mine = our_run(base, held_out, settings_for(steps, rates["ours"], SCALE), seed, loss)
+        rows.append((mine, loss, seconds / reached))
+    mine, other = (statistics.fmean(column) for column in list(zip(*rows, strict=True))[:2])
+    case = f"held-out loss after {steps} steps, {options.seeds} seeds, learning rates {rates['ours']} and {rates['peft']}"
+    return [
+        {"case": case, "ours": round(mine, 4), "peer": round(other, 4), "unit": "nats a token",
+         **spread([theirs / own for own, theirs, _ in rows]), "share_of_limit": None},
+        {"case": "time to the peer's last held-out loss", "ours": None, "peer": None, "unit": "seconds",
+         **spread([ratio for *_, ratio in rows]), "share_of_limit": None},
+    ]  # fmt: skip
+
+
+def our_run(
+    base: Base, held_out: list[Encoded], settings: ExpertSettings, seed: int, wanted: float = float("-inf")
+) -> tuple[float, float]:
+    """Seconds of training until the held-out loss is at most `wanted` (infinite if never), and the loss at the end."""
+    steps = settings.steps or 0
+    training = ExpertTraining(base, examples(base, BATCH * steps, SHORT, f"seed {seed}"), settings)
+    seconds, reached, loss = 0.0, float("inf"), float("inf")
+    for step in range(1, steps + 1):
+        base.routed.set_training(True, settings.dropout)
+        started = time.perf_counter()
+        training.run_step()
+        seconds += time.perf_counter() - started
+        if step % 4 == 0 or step == steps:
+            loss = our_loss(base, training, held_out)
+            reached = min(reached, seconds) if loss <= wanted else reached
+    return reached, loss
+
+
+def our_loss(base: Base, training: ExpertTraining, held_out: list[Encoded]) -> float:
+    """Held-out loss of the expert as it is now, by the same code as the peer's."""
+    base.routed.set_training(False)
+    training.factors.low.copy_(training.factors.flat)
+    gains = training.factors.lambdas(training.factors.flat) * training.settings.scale
+    base.routed.set_gain(dict(zip(training.factors.names, gains.to(base.dtype).unbind(), strict=True)))
+    return held_out_loss(base.model, held_out, base.device)
+
+
+def peft_run(base: Base, held_out: list[Encoded], settings: ExpertSettings, seed: int) -> tuple[float, float]:
+    """Seconds of all steps, and the held-out loss at the end."""
+    steps = settings.steps or 0
+    torch.manual_seed(seed)
+    items = examples(base, BATCH * steps, SHORT, f"seed {seed}")
+    peft = Peft(base, items, settings, steps)
+    seconds = sum(len(item.tokens) for item in items) / peft.run(steps)
+    return seconds, held_out_loss(peft.model.eval(), held_out, base.device)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=8, help="steps a round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--turn-steps", type=int, default=2, help="steps of each of twelve experts")
+    parser.add_argument("--turn-rounds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--loss-steps", type=int, default=24, help="steps of a run whose loss is compared")
+    parser.add_argument("--held-out", type=int, default=64, help="held-out examples")
+    parser.add_argument("--base", default=None)
+    parser.add_argument("--dtype", default=None)
+    parser.add_argument("--alone", choices=("ours", "peft", "twelve"), help="one round of one side, for its peak memory")
+    options = parser.parse_args()
+    if options.alone:
+        alone(options.alone, load_base(options.base, dtype=options.dtype), options.steps)
+        return
+    memory = {side: peak_memory(side, options) for side in ("ours", "peft", "twelve")}  # first, while this process is small
+    base = load_base(options.base, dtype=options.dtype)
+    machine = f"{platform.machine()}, {os.cpu_count()} processors, {str(base.dtype).removeprefix('torch.')}"
+    common = {"bench": "training", "peer_name": "PEFT AdaLoRA, transformers Trainer", "machine": machine}
+    for case in (speed(base, options), peaks(memory), *twelve(base, options, memory), *losses(base, options)):
+        print(json.dumps(common | case), flush=True)
 
 
 if __name__ == "__main__":

@@ -112,7 +112,7 @@ class ExpertTraining:
             group["lr"] = rate
         self.optimizer.step()  # Eq. A.3
         keep = self._budget()
-        if self.step < max(self.total - settings.final_steps, 1):
+        if self.step <= self.total - settings.final_steps:
             factors.cut(scores, keep)
         else:
             factors.apply_mask()

@@ -23,6 +23,7 @@ from staf.files import sha256_of
 from staf.lm.attention import register
 from staf.lm.dtype import DTYPES, choose
 from staf.lm.fused import FusedDecoder, supports
+from staf.lm.memory import keep_large_blocks
 from staf.lm.routed import RoutedModel
 
 DEFAULT_BASE = "SmolLM2-135M-Instruct"
@@ -238,6 +239,7 @@ def load_base(base: str | None = None, *, dtype: str | None = None, device: str 
     Raises:
         MissingData, DamagedFile, UnknownName: it is not there, not safe to read, or of a kind without a list of matrices.
     """
+    keep_large_blocks()
     from transformers import AutoConfig, AutoModelForCausalLM
 
     _quiet()

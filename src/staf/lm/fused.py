@@ -21,8 +21,12 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint as recomputed
 
 from staf.lm import blocks
+from staf.lm.packed import Heads, Layout, lay_out, to_heads, to_heads_back
+from staf.lm.products import add_product
 from staf.lm.routed import RoutedLinear, add_low_rank, add_low_rank_gradients, draw_keep
 
+CACHED = 512
+"""Rows that stay in a processor's cache while several operations pass over them."""
 MODEL_TYPES = ("llama", "mistral", "qwen2")
 RECOMPUTED: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
 """Nothing is drawn inside a layer: dropout is drawn before it."""
@@ -100,41 +104,12 @@ class Plan:
     norms: tuple[Tensor, Tensor]
     """Weights of the two norms, (d,)."""
     epsilon: float
-    heads: int
-    shared_heads: int
-    """Heads of keys and values."""
-    width: int
-    """Of a head."""
-    scaling: float
+    heads: Heads
 
     @property
     def groups(self) -> tuple[Group, ...]:
         """In the order in which they are computed."""
         return (self.qkv, self.o, self.gate_up, self.down)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How the real tokens of a padded batch (B, T) lie in rows without padding, and what all layers share.
-
-    Rows are the real tokens one after another, and then some spare ones, at least one, so that few numbers of rows occur: on
-    a processor a kernel is compiled for each new shape. Spare rows are never looked at and their gradients are 0.
-    """
-
-    batch: int
-    tokens: int
-    count: int
-    """Of real tokens."""
-    packed: Tensor
-    """(N,) the place in the padded batch of each row; 0 for spare rows"""
-    padded: Tensor
-    """(B * T,) the row of each place of the padded batch; the last row for padding"""
-    cosine: Tensor
-    """(T, 1, D / 2)"""
-    sine: Tensor
-    """(T, 1, D / 2)"""
-    mask: Tensor
-    """of a block of attention on its own keys"""
 
 
 class FusedDecoder:
@@ -168,38 +143,15 @@ class FusedDecoder:
             ids: (B, T) token ids, padded on the right.
             answer: (B, T) True where a token is to be predicted; nothing after the last one of a row is computed.
         """
-        layout, embedded = self._layout(ids, answer)
-        rows = embedded
+        layout, rows = lay_out(ids, answer, self.decoder, self.plans[0].heads)
         for plan in self.plans:
-            keeps = tuple(draw_keep(group.layers, rows) for group in plan.groups)
-            gains = [group.gain() for group in plan.groups]
-            inputs = (rows, *gains, plan, layout, keeps)
+            wanted = layout.wanted if plan is self.plans[-1] else None
+            left = rows if wanted is None else wanted
+            keeps = (draw_keep(plan.qkv.layers, rows), *(draw_keep(group.layers, rows, len(left)) for group in plan.groups[1:]))
+            inputs = (rows, *(group.gain() for group in plan.groups), plan, layout, keeps, wanted)
             rows = recomputed(_Layer.apply, *inputs, **RECOMPUTED) if self.checkpoint else _Layer.apply(*inputs)
-        before = functional.pad(answer[:, 1:], (0, 1)).flatten().nonzero()[:, 0]
-        hidden: Tensor = self.decoder.norm(rows[layout.padded[before]])
+        hidden: Tensor = self.decoder.norm(rows[: int(answer[:, 1:].sum())])
         return hidden
-
-    def _layout(self, ids: Tensor, answer: Tensor) -> tuple[Layout, Tensor]:
-        """The layout of a batch, and its embedded rows (N, d)."""
-        batch, tokens = ids.shape
-        places = torch.arange(tokens, device=ids.device)
-        last = torch.where(answer, places, 0).amax(1, keepdim=True)  # (B, 1)
-        real = (places <= last).flatten()
-        count = int(real.sum())
-        packed = functional.pad(real.nonzero()[:, 0], (0, rounded_rows(count + 1) - count))
-        padded = torch.full((batch * tokens,), packed.shape[0] - 1, device=ids.device)
-        padded[packed[:count]] = torch.arange(count, device=ids.device)
-        rows: Tensor = self.decoder.embed_tokens(ids.flatten()[packed])
-        cosine, sine = self.decoder.rotary_emb(rows, places[None])
-        half, plan = cosine.shape[-1] // 2, self.plans[0]
-        mask = blocks.corner(tokens, plan.heads // plan.shared_heads, rows)
-        return Layout(batch, tokens, count, packed, padded, cosine[0, :, None, :half], sine[0, :, None, :half], mask), rows
-
-
-def rounded_rows(count: int) -> int:
-    """A number of rows, up to the next of eight steps in each power of two (a multiple of 16)."""
-    step = max(16, 1 << max(count.bit_length() - 4, 0))
-    return -(-count // step) * step
 
 
 def _plan(layer: Any, config: Any) -> Plan:
@@ -211,10 +163,7 @@ def _plan(layer: Any, config: Any) -> Plan:
         down=Group.of(feed.down_proj),
         norms=(layer.input_layernorm.weight, layer.post_attention_layernorm.weight),
         epsilon=config.rms_norm_eps,
-        heads=config.num_attention_heads,
-        shared_heads=config.num_key_value_heads,
-        width=attention.head_dim,
-        scaling=attention.scaling,
+        heads=Heads(config.num_attention_heads, config.num_key_value_heads, attention.head_dim, attention.scaling),
     )
 
 
@@ -224,27 +173,28 @@ class _Layer(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, gain_qkv: Tensor, gain_o: Tensor, gain_gate_up: Tensor, gain_down: Tensor,
-        plan: Plan, layout: Layout, keeps: tuple[Tensor | None, ...],
+        plan: Plan, layout: Layout, keeps: tuple[Tensor | None, ...], wanted: Tensor | None,
     ) -> Tensor:  # fmt: skip
         gains = [gain.to(x.dtype) for gain in (gain_qkv, gain_o, gain_gate_up, gain_down)]
         first, scale_1 = _normalised(x, plan.norms[0], plan.epsilon)
         qkv, state_qkv = _adapted(plan.qkv, first, gains[0], keeps[0])
-        q, k, v = _heads(qkv, plan, layout)
+        q, k, v = to_heads(qkv, layout)
         mixed, chances = blocks.attend(q, k, v, layout.mask)
-        attended = _rows(mixed, plan, layout)
-        y, state_o = _adapted(plan.o, attended, gains[1], keeps[1])
-        middle = y.add_(x)
+        attended = mixed.view(-1, plan.heads.width).index_select(0, layout.from_queries).view(x.shape[0], -1)
+        beside = x if wanted is None else x[wanted]
+        attended = attended if wanted is None else attended[wanted]
+        middle, state_o = _adapted(plan.o, attended, gains[1], keeps[1], beside)
         second, scale_2 = _normalised(middle, plan.norms[1], plan.epsilon)
         gate_up, state_gate_up = _adapted(plan.gate_up, second, gains[2], keeps[2])
         gate, up = gate_up.chunk(2, dim=-1)
         active = functional.silu(gate)
-        y, state_down = _adapted(plan.down, active * up, gains[3], keeps[3])
+        y, state_down = _adapted(plan.down, active * up, gains[3], keeps[3], middle)
         ctx.save_for_backward(
             x, scale_1, first, q, k, v, attended, middle, scale_2, second, gate_up, active, *gains,
             *state_qkv, *state_o, *state_gate_up, *state_down, *chances,
         )  # fmt: skip
-        ctx.plan, ctx.layout, ctx.keeps, ctx.gain_dtype = plan, layout, keeps, gain_qkv.dtype
-        return y.add_(middle)
+        ctx.plan, ctx.layout, ctx.keeps, ctx.wanted, ctx.gain_dtype = plan, layout, keeps, wanted, gain_qkv.dtype
+        return y
 
     @staticmethod
     def backward(ctx: Any, *outputs: Any) -> Any:
@@ -261,22 +211,31 @@ class _Layer(torch.autograd.Function):
         grad_second, grad_gain_gate_up = back(2, _gated_back(grad_fed, gate, up, active), second)
         grad_middle = _normalised_back(grad_second, middle, plan.norms[1], scale_2, grad)
         grad_attended, grad_gain_o = back(1, grad_middle, attended)
-        found = blocks.attend_back(_by_head(grad_attended, plan, layout), q, k, v, chances)
+        if ctx.wanted is not None:
+            grad_attended, grad_middle = (_spread(part, ctx.wanted, x.shape[0]) for part in (grad_attended, grad_middle))
+        by_head = grad_attended.view(-1, plan.heads.width).index_select(0, layout.to_queries).view(q.shape)
+        found = blocks.attend_back(by_head, q, k, v, chances)
         needed = ctx.needs_input_grad[0]
-        grad_first, grad_gain_qkv = back(0, _heads_back(*found, plan, layout), first, needed)
+        grad_first, grad_gain_qkv = back(0, to_heads_back(*found, layout), first, needed)
         grad_x = _normalised_back(grad_first, x, plan.norms[0], scale_1, grad_middle) if needed else None
         grad_gains = (grad_gain_qkv, grad_gain_o, grad_gain_gate_up, grad_gain_down)
-        return grad_x, *(gain.to(ctx.gain_dtype) for gain in grad_gains), None, None, None
+        return grad_x, *(gain.to(ctx.gain_dtype) for gain in grad_gains), None, None, None, None
 
 
 State = tuple[Tensor, Tensor, Tensor, Tensor]
 """U, V, the rank activations before and after the gain."""
 
 
-def _adapted(group: Group, rows: Tensor, gain: Tensor, keep: Tensor | None) -> tuple[Tensor, State]:
-    """The rows through a group of matrices and their factors, (N, d_out of all), and what the way back needs."""
+def _adapted(
+    group: Group, rows: Tensor, gain: Tensor, keep: Tensor | None, beside: Tensor | None = None
+) -> tuple[Tensor, State]:
+    """The rows through a group of matrices and their factors, plus the rows beside, (N, d_out); and what the way back needs."""
     u, v = group.factors()
-    y, hidden, scaled = add_low_rank(rows, group.weight, group.bias, u, v, gain, keep)
+    if beside is None:
+        beside = group.bias
+    elif group.bias is not None:
+        beside = beside + group.bias
+    y, hidden, scaled = add_low_rank(rows, group.weight, beside, u, v, gain, keep)
     return y, (u, v, hidden, scaled)
 
 
@@ -289,71 +248,33 @@ def _adapted_back(
     grad_gain, grad_hidden, grad_u, grad_v = add_low_rank_gradients(grad, rows, u, gain, hidden, scaled, keep, trained)
     if grad_u is not None and grad_v is not None:
         group.add_gradients(grad_u, grad_v)
-    return (grad @ group.weight).addmm_(grad_hidden, v) if needed else grad.new_empty(0), grad_gain
+    return add_product(grad_hidden @ v, grad, group.weight) if needed else grad.new_empty(0), grad_gain
 
 
 def _normalised(x: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    """RMS norm of rows (N, d), and 1 / root mean square, (N, 1) float32."""
-    norms = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-    scale = norms.square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
-    return torch.mul(x, scale, out=torch.empty_like(x)).mul_(weight), scale
+    """RMS norm of rows (N, d), computed in float32 some rows at a time, and 1 / root mean square, (N, 1) float32."""
+    out, scale = torch.empty_like(x), x.new_empty(x.shape[0], 1, dtype=torch.float32)
+    for rows, part, norms in zip(x.split(CACHED), out.split(CACHED), scale.split(CACHED), strict=True):
+        wide = rows.float()
+        torch.linalg.vector_norm(wide, dim=-1, keepdim=True, out=norms)
+        norms.square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
+        part.copy_(wide * norms).mul_(weight)
+    return out, scale
 
 
 def _normalised_back(grad: Tensor, x: Tensor, weight: Tensor, scale: Tensor, beside: Tensor) -> Tensor:
     """Gradient of the rows that were normalised, and that of the way beside the norm: scale g w - x scale^3 (g w . x) / d."""
-    weighted = grad * weight
-    along = (weighted * x).sum(-1, keepdim=True, dtype=torch.float32)  # (N, 1)
-    along.mul_(scale.pow(3)).div_(-x.shape[-1])
-    out = torch.mul(weighted, scale, out=weighted)
-    return out.add_(x * along).add_(beside)
-
-
-def _heads(qkv: Tensor, plan: Plan, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
-    """Q (B, H_kv, T * G, D), scaled, k and v (B, H_kv, T, D), after the rotation, padded, from rows."""
-    both = plan.heads + plan.shared_heads
-    parts = qkv.index_select(0, layout.padded).view(layout.batch, layout.tokens, both + plan.shared_heads, plan.width)
-    turned = _turned(parts[:, :, :both], layout.cosine, layout.sine)
-    q = turned[:, :, : plan.heads].mul_(plan.scaling)
-    q = q.view(layout.batch, layout.tokens, plan.shared_heads, -1, plan.width).transpose(1, 2)
-    k = turned[:, :, plan.heads :].transpose(1, 2).contiguous()
-    return q.reshape(layout.batch, plan.shared_heads, -1, plan.width), k, parts[:, :, both:].transpose(1, 2).contiguous()
-
-
-def _heads_back(grad_q: Tensor, grad_k: Tensor, grad_v: Tensor, plan: Plan, layout: Layout) -> Tensor:
-    """The gradient of rows of [q|k|v], (N, (H + 2 H_kv) D), from those of q, k and v."""
-    both = plan.heads + plan.shared_heads
-    out = grad_q.new_empty(layout.batch, layout.tokens, both + plan.shared_heads, plan.width)
-    by_group = (layout.batch, plan.shared_heads, layout.tokens, -1, plan.width)
-    turned = grad_q.mul_(plan.scaling).view(by_group).transpose(1, 2)
-    out[:, :, : plan.heads].view(layout.batch, layout.tokens, plan.shared_heads, -1, plan.width).copy_(turned)
-    out[:, :, plan.heads : both] = grad_k.transpose(1, 2)
-    out[:, :, both:] = grad_v.transpose(1, 2)
-    out[:, :, :both] = _turned(out[:, :, :both], layout.cosine, -layout.sine)
-    rows = out.view(layout.batch * layout.tokens, -1).index_select(0, layout.packed)
-    rows[layout.count :] = 0
-    return rows
-
-
-def _turned(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Rotary embedding of x (B, T, H, D): the halves of each head turned by the angle of the position."""
-    half = x.shape[-1] // 2
-    one, two = x[..., :half], x[..., half:]
-    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    torch.mul(one, cosine, out=out[..., :half]).addcmul_(two, sine, value=-1)
-    torch.mul(two, cosine, out=out[..., half:]).addcmul_(one, sine)
+    out, wide_weight = torch.empty_like(x), weight.float()
+    for into, *parts in zip(*(part.split(CACHED) for part in (out, grad, x, scale, beside)), strict=True):
+        weighted, rows, scales = parts[0] * wide_weight, parts[1].float(), parts[2]
+        along = (weighted * rows).sum(-1, keepdim=True).mul_(scales.pow(3)).div_(-x.shape[-1])  # (N, 1)
+        into.copy_((rows * along).addcmul_(weighted, scales).add_(parts[3]))
     return out
 
 
-def _rows(mixed: Tensor, plan: Plan, layout: Layout) -> Tensor:
-    """Values by head (B, H_kv, T * G, D) to rows (N, H D)."""
-    by_group = mixed.view(layout.batch, plan.shared_heads, layout.tokens, -1)
-    return by_group.transpose(1, 2).reshape(layout.batch * layout.tokens, -1).index_select(0, layout.packed)
-
-
-def _by_head(grad: Tensor, plan: Plan, layout: Layout) -> Tensor:
-    """The way back of `_rows`: rows (N, H D) to (B, H_kv, T * G, D); padding takes the last row, whose gradient is 0."""
-    padded = grad.index_select(0, layout.padded).view(layout.batch, layout.tokens, plan.shared_heads, -1)
-    return padded.transpose(1, 2).reshape(layout.batch, plan.shared_heads, -1, plan.width)
+def _spread(grad: Tensor, rows: Tensor, count: int) -> Tensor:
+    """Gradients (n, d) of chosen rows among `count` rows, 0 elsewhere; spare rows, chosen more than once, have none."""
+    return grad.new_zeros(count, grad.shape[1]).index_copy_(0, rows, grad)
 
 
 def _gated_back(grad: Tensor, gate: Tensor, up: Tensor, active: Tensor) -> Tensor:

@@ -25,21 +25,26 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from staf.errors import ExpertMismatch
+from staf.lm.products import add_product
 
 Gradients = tuple[Tensor, Tensor]
 """Buffers for the gradients of U (d_out, R) and V (R, d_in), float32."""
 
 
 def add_low_rank(
-    rows: Tensor, weight: Tensor, bias: Tensor | None, u: Tensor, v: Tensor, gain: Tensor, keep: Tensor | None
+    rows: Tensor, weight: Tensor, beside: Tensor | None, u: Tensor, v: Tensor, gain: Tensor, keep: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """W x + U diag(gain) V x of rows (N, d_in): y (N, d_out), and the rank activations before and after the gain, (N, R)."""
+    """W x + U diag(gain) V x of rows (N, d_in), plus what is beside it, a bias (d_out,) or rows (N, d_out).
+
+    Returns:
+        y (N, d_out), and the rank activations before and after the gain, (N, R).
+    """
     hidden = rows @ v.T  # (N, R)
     if keep is not None:
         hidden.mul_(keep)
     scaled = _times_gain(hidden, gain)
-    y = functional.linear(rows, weight, bias)
-    return y.addmm_(scaled, u.T), hidden, scaled  # Eq. 10
+    small = scaled @ u.T if beside is None else torch.addmm(beside, scaled, u.T)
+    return add_product(small, rows, weight.T), hidden, scaled  # Eq. 10
 
 
 def add_low_rank_gradients(
@@ -61,16 +66,19 @@ def add_low_rank_gradients(
     return grad_gain, grad_hidden, scaled.T @ grad, grad_hidden.T @ rows
 
 
-def draw_keep(layers: Sequence[RoutedLinear], rows: Tensor) -> Tensor | None:
-    """Dropout of the rank activations of layers with the same input, (N, R of all): 0, or 1 / (1 - rate); None without."""
+def draw_keep(layers: Sequence[RoutedLinear], like: Tensor, count: int | None = None) -> Tensor | None:
+    """Dropout of the rank activations of layers with the same input, (N, R of all): 0, or 1 / (1 - rate); None without.
+
+    N is `count`, or the rows of `like`, whose dtype and device it has.
+    """
     first = layers[0]
     if not (first.training and first.dropout > 0):
         return None
-    ranks = sum(layer.u.shape[1] for layer in layers if layer.u is not None)
-    words = torch.empty(-(-rows.shape[0] * ranks // 4), dtype=torch.int64, device=rows.device).random_(-(1 << 63), None)
-    chance = words.view(torch.int16)[: rows.shape[0] * ranks].view(rows.shape[0], ranks)  # 16 random bits each
+    rows, ranks = like.shape[0] if count is None else count, sum(layer.u.shape[1] for layer in layers if layer.u is not None)
+    words = torch.empty(-(-rows * ranks // 4), dtype=torch.int64, device=like.device).random_(-(1 << 63), None)
+    chance = words.view(torch.int16)[: rows * ranks].view(rows, ranks)  # 16 random bits each
     dropped = round(first.dropout * (1 << 16)) - (1 << 15)
-    return (chance >= dropped).to(rows.dtype).div_(1 - first.dropout)
+    return (chance >= dropped).to(like.dtype).div_(1 - first.dropout)
 
 
 class _LowRankLinear(torch.autograd.Function):
@@ -103,7 +111,7 @@ class _LowRankLinear(torch.autograd.Function):
             ctx.grads[1].add_(grad_v)  # (R, d_in)
         grad_x = None
         if ctx.needs_input_grad[0]:
-            grad_x = (grad @ weight).addmm_(grad_hidden, v).view(ctx.shape)
+            grad_x = add_product(grad_hidden @ v, grad, weight).view(ctx.shape)
         return grad_x, None, None, None, None, grad_gain.to(ctx.gain_dtype), None, None
 
 

@@ -1,0 +1,62 @@
+"""Products in parts: the same product; memory that stays."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from staf.lm import products
+from staf.lm.memory import LARGE_PAGES, keep_large_blocks
+
+
+@pytest.mark.parametrize("rows", [1, 320, 321, 512, 513, 640, 1100, 1101])
+@pytest.mark.parametrize("depth", [64, 3 * products.DEPTH, 4 * products.DEPTH, 5 * products.DEPTH + 7])
+def test_a_product_in_parts_is_the_product(rows: int, depth: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    left = torch.randn(rows, depth, generator=generator).bfloat16()
+    right = torch.randn(depth, 16, generator=generator).bfloat16()
+    start = torch.randn(rows, 16, generator=generator).bfloat16()
+    expected = start.double() + left.double() @ right.double()
+    found = products.add_product(start.clone(), left, right)
+    assert found.shape == expected.shape
+    assert (found.double() - expected).norm() / expected.norm() < 0.005
+
+
+def test_float32_is_left_whole() -> None:
+    generator = torch.Generator().manual_seed(0)
+    left, right = torch.randn(640, 4096, generator=generator), torch.randn(4096, 8, generator=generator)
+    assert torch.equal(products.add_product(torch.zeros(640, 8), left, right), torch.zeros(640, 8).addmm_(left, right))
+
+
+def test_memory_is_kept_unless_the_environment_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(LARGE_PAGES, raising=False)
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000000")
+    assert not keep_large_blocks()
+    assert os.environ[LARGE_PAGES] == "1"
+    monkeypatch.setenv(LARGE_PAGES, "0")
+    keep_large_blocks()
+    assert os.environ[LARGE_PAGES] == "0"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the allocator of glibc")
+def test_what_is_freed_is_used_again_without_new_pages() -> None:
+    """Page faults of the second round of large allocations, in a process of its own."""
+    script = """
+import resource, torch
+from staf.lm.memory import keep_large_blocks
+assert keep_large_blocks()
+def work():
+    for _ in range(4):
+        torch.ones(40_000_000)
+work()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+work()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "THP_"))}
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, env=kept)
+    assert int(done.stdout) < 1000  # 160 MB anew are 40,000 small pages or 80 large ones, four times
