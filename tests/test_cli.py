@@ -259,6 +259,7 @@ def commands() -> list[list[str]]:
     return [
         [], ["data"], ["doctor"], ["data", "list"], ["data", "fetch"], ["data", "prepare"], ["data", "show"],
         ["data", "stats"], ["train"], ["adapt"], ["evaluate"], ["fuse"], ["predict"], ["report"], ["bench"], ["demo"],
+        ["experts"], ["experts", "list"], ["experts", "add"], ["experts", "remove"], ["experts", "reduce"],
     ]  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from staf import engines, workflow
+from staf import engines
 from staf.cli import app
 from staf.config import ExpertSettings
 from staf.engines import MAX_DEATHS, Job, Place, by_size, find_engine, local, ray, slots_of
@@ -23,6 +23,7 @@ from staf.errors import ConfigError, MissingData, StafError, TrainingFailed, Unk
 from staf.experts.parallel import World
 from staf.experts.store import load_expert
 from staf.progress import Silence
+from staf.workflow import session
 
 SETTINGS = ExpertSettings(steps=12, batch_size=4, warmup_steps=2, final_steps=4, max_tokens=500, checkpoint_steps=5)
 IMPOSSIBLE = SETTINGS.model_copy(update={"final_steps": 50})
@@ -54,8 +55,8 @@ def named(*names: str) -> list[Job]:
 
 def test_one_base_is_loaded_for_all_and_what_fails_is_told_at_the_end(jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = []
-    real = workflow.open_base
-    monkeypatch.setattr(workflow, "open_base", lambda *given: loaded.append(given) or real(*given))
+    real = session.open_base
+    monkeypatch.setattr(session, "open_base", lambda *given: loaded.append(given) or real(*given))
     told = Told()
     with pytest.raises(TrainingFailed, match=r"(?s)1 of 3 experts failed.*entity_attribute: ConfigError: 12 steps in all"):
         local([replace(jobs[0], name="entity_attribute", settings=IMPOSSIBLE), *jobs], told)

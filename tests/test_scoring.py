@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from conftest import make_examples
+from architectures import ARCHITECTURES, other_base
+from conftest import make_examples, random_expert
+from hypothesis import given
+from hypothesis import strategies as st
 
-from staf.data.batches import by_length, collate, encode, encode_answer, encode_prompt, epoch_order, shared_prefix
+from staf.data.batches import by_length, collate, encode, encode_answer, encode_prompt, epoch_order, rounded, shared_prefix
 from staf.data.example import Example, prompt_of
 from staf.errors import BadData, ConfigError
 from staf.experts.store import ExpertSet
+from staf.lm import scoring
 from staf.lm.attention import plain_attention
 from staf.lm.base import Base
 from staf.lm.loss import answer_loss, mean_loss
-from staf.lm.scoring import score_labels
+from staf.lm.prompts import FORWARD_COST, Prompts, batches
+from staf.lm.scoring import Question, candidates, score_batch, score_labels
+from staf.lm.trie import Trie, forest, grow
 from staf.routing.mixture import Mixture
 
 
@@ -39,6 +49,146 @@ def test_scores_equal_the_full_forward_for_every_label(base: Base, experts: Expe
         prompt = encode_prompt(example, base.tokenizer, 200)
         for label, score in zip(example.labels, found, strict=True):
             assert score.item() == pytest.approx(full_forward(base, prompt, encode_answer(label, base.tokenizer)), abs=1e-4)
+
+
+def random_tokens(seed: int, *lengths: int) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randint(3, 200, (length,), generator=generator).tolist() for length in lengths]
+
+
+BRANCHES = ((7,), (7, 8), (7, 8, 9, 10), (7, 8, 9, 11), (12,), (13, 14, 15), (7, 8))
+"""One token alone, beginnings of others, and one answer twice."""
+
+
+def assert_scores_equal_full_forwards(base: Base, questions: Sequence[Question], answers: Sequence[Any]) -> None:
+    for question, own, found in zip(questions, answers, score_batch(base, questions), strict=True):
+        expected = [full_forward(base, list(question.prompt), list(answer)) for answer in own]
+        assert found.dtype == torch.float32
+        assert found.tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def mixed_questions() -> tuple[list[Question], list[Any]]:
+    """Prompts of very different length, each with other answers; one has a single answer of one token."""
+    prompts = random_tokens(1, 5, 70, 33, 6, 41)
+    answers = [BRANCHES, ((20,),), BRANCHES[::-1], ((5, 6, 7, 8, 9, 10, 11), (5, 6)), BRANCHES]
+    return [Question(tuple(p), candidates(a)) for p, a in zip(prompts, answers, strict=True)], answers
+
+
+def test_a_tree_of_answers_gives_what_each_gives_alone(base: Base, experts: ExpertSet) -> None:
+    Mixture(base, experts).set_weights(torch.tensor([[0.5, 0.2, 0.9]]))
+    assert_scores_equal_full_forwards(base, *mixed_questions())
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_other_architectures_and_windows_of_attention_too(kind: str, tiny_folder: Path, tmp_path: Path) -> None:
+    base = other_base(kind, tiny_folder, tmp_path)
+    experts = ExpertSet((random_expert(base, "one", 1), random_expert(base, "two", 2)))
+    Mixture(base, experts).set_weights(torch.tensor([[0.7, 0.4]]))
+    assert_scores_equal_full_forwards(base, *mixed_questions())
+    examples = make_examples(6)
+    scores = score_labels(base, examples, max_tokens=200, token_budget=400, length_normalised=False)
+    prompt = encode_prompt(examples[5], base.tokenizer, 200)
+    expected = [full_forward(base, prompt, encode_answer(label, base.tokenizer)) for label in examples[5].labels]
+    assert scores[5].tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def test_many_answers_become_several_trees_and_change_nothing(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "NODES", 4)
+    monkeypatch.setattr(scoring, "LOGIT_ROWS", 3)
+    questions, answers = mixed_questions()
+    assert [len(question.candidates.trees) for question in questions] == [2, 1, 2, 2, 2]
+    assert_scores_equal_full_forwards(base, questions, answers)
+
+
+def test_prompts_and_nodes_are_computed_once_and_no_prompt_sees_an_answer(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cost that the design promises, counted: tokens through the model, the size of masks, and rows of logits."""
+    tokens, masks, rows = [], [], []
+    decoder, logits, mask = base.model.get_decoder(), base.logits, Prompts._mask
+    decoder.register_forward_pre_hook(lambda _, __, given: tokens.append(given["input_ids"].numel()), with_kwargs=True)
+    monkeypatch.setattr(base, "logits", lambda hidden: rows.append(len(hidden)) or logits(hidden))
+    monkeypatch.setattr(Prompts, "_mask", lambda *given: masks.append(mask(*given)) or masks[-1])
+    (prompt,) = random_tokens(3, 400)
+    labels = [(first, 20 + second, 40, 50, 60) for first in range(5) for second in range(10)]
+    score_batch(base, [Question(tuple(prompt), candidates(labels))])
+    inner = 5 + 50 * 3  # first tokens are shared, last ones only predicted
+    assert tokens == [400, 160]  # padded to 16
+    assert [tuple(m.shape) for m in masks] == [(1, 1, 160, 560)]
+    assert sum(rows) == 1 + inner
+
+
+def test_what_all_prompts_begin_with_is_computed_once_for_all_batches(base: Base) -> None:
+    sizes = []
+    base.model.get_decoder().register_forward_pre_hook(
+        lambda _, __, given: sizes.append(tuple(given["input_ids"].shape)), with_kwargs=True
+    )
+    examples = make_examples(12)
+    score_labels(base, examples, max_tokens=200, token_budget=200, length_normalised=False)
+    query = len("Query: Name the colour: blue, green or red.\nContext: ")
+    assert sizes.count((1, query)) == 1
+    assert all(width < query for _, width in sizes[1:])
+
+
+@given(st.lists(st.tuples(st.integers(1, 300), st.integers(0, 90)), max_size=7), st.integers(1, 900))
+def test_batches_hold_every_prompt_once_within_the_budget_at_the_least_cost(sizes: list[tuple[int, int]], budget: int) -> None:
+    def places(batch: Sequence[int]) -> int:
+        return len(batch) * sum(rounded(max(sizes[i][part] for i in batch)) for part in (0, 1))
+
+    def cost(cut: Sequence[Sequence[int]]) -> int:
+        return sum(places(batch) + FORWARD_COST for batch in cut)
+
+    found = batches(sizes, budget)
+    order = sorted(range(len(sizes)), key=lambda i: (sum(sizes[i]), i))
+    assert [i for batch in found for i in batch] == order
+    cuts = []
+    for bits in range(2 ** max(len(sizes) - 1, 0)):
+        edges = [0, *(i + 1 for i in range(len(sizes) - 1) if bits >> i & 1), len(sizes)]
+        cut = [order[a:b] for a, b in pairwise(edges) if a < b]
+        if all(len(batch) == 1 or places(batch) <= budget for batch in cut):
+            cuts.append(cost(cut))
+    assert cost(found) == min(cuts)
+
+
+def test_no_examples_have_no_scores(base: Base) -> None:
+    assert score_labels(base, [], max_tokens=9, token_budget=9, length_normalised=True) == []
+
+
+answers_of_tokens = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=5), min_size=1, max_size=12)
+
+
+def words_of(tree: Trie) -> list[tuple[int, ...]]:
+    """The answers of a tree, read back from their ends to the root."""
+    found = []
+    for node in tree.ends:
+        word = []
+        while node:
+            word.append(tree.tokens[node])
+            node = tree.parents[node]
+        found.append(tuple(reversed(word)))
+    return found
+
+
+@given(answers_of_tokens)
+def test_a_tree_has_each_beginning_once_and_leads_to_every_answer(answers: list[list[int]]) -> None:
+    tree = grow(answers)
+    words = [tuple(answer) for answer in answers]
+    beginnings = {word[:length] for word in words for length in range(1, len(word) + 1)}
+    proper = {word[:length] for word in words for length in range(len(word))}
+    assert words_of(tree) == words
+    assert len(tree.tokens) == 1 + len(beginnings)
+    assert tree.inner == len(proper)
+    assert tree.lengths == tuple(map(len, words))
+    assert all(parent < node for node, parent in enumerate(tree.parents[: tree.inner]))
+    assert all(tree.children[node] for node in range(tree.inner))
+    assert tree.ancestors.sum() == sum(tree.depths[1 : tree.inner])
+
+
+@given(answers_of_tokens, st.integers(1, 8))
+def test_a_forest_holds_every_answer_once_in_trees_of_bounded_size(answers: list[list[int]], limit: int) -> None:
+    trees = forest(answers, limit)
+    assert sorted(number for numbers, _ in trees for number in numbers) == list(range(len(answers)))
+    for numbers, tree in trees:
+        assert words_of(tree) == [tuple(answers[number]) for number in numbers]
+        assert tree.inner <= limit or len({tuple(answers[number]) for number in numbers}) == 1
 
 
 def test_normalised_scores_are_the_mean_over_tokens(base: Base) -> None:
@@ -92,8 +242,8 @@ def test_plain_attention_equals_torch() -> None:
         query, key, value = torch.randn(2, 4, 5, 8), torch.randn(2, 2, seen, 8), torch.randn(2, 2, seen, 8)
         mask = torch.ones(5, seen, dtype=torch.bool).tril(seen - 5)
         expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=True)
-        for given in (None, mask[None, None]):
-            assert torch.allclose(plain_attention(query, key, value, given, None).transpose(1, 2), expected, atol=1e-6)
+        for hidden in (None, mask[None, None]):
+            assert torch.allclose(plain_attention(query, key, value, hidden, None).transpose(1, 2), expected, atol=1e-6)
 
 
 def test_a_context_that_is_too_long_loses_its_end_and_the_query_nothing(base: Base) -> None:

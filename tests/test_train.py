@@ -27,7 +27,7 @@ from staf.experts.train import (
     train_expert,
     training_digest,
 )
-from staf.lm.base import Base
+from staf.lm.base import Base, load_base
 from staf.routing.mixture import Mixture
 
 SETTINGS = ExpertSettings(
@@ -78,6 +78,27 @@ def test_a_run_stopped_anywhere_ends_with_the_same_bytes(base: Base, tmp_path: P
         assert expert.fingerprint == whole.fingerprint
         assert expert.record["curve"] == whole.record["curve"]
         assert expert.record["tokens"] == whole.record["tokens"]
+
+
+def test_experts_that_take_turns_on_one_base_are_those_trained_alone(base: Base, tiny_folder: Path, tmp_path: Path) -> None:
+    settings = {name: SETTINGS.model_copy(update={"initial_rank": rank, "dropout": 0.2}) for name, rank in (("a", 4), ("b", 3))}
+    in_turns = [train_expert(base, name, make_examples(20), settings[name], tmp_path / name) for name in ("a", "b", "a")]
+    other = load_base(str(tiny_folder), dtype="float32", device="cpu")
+    alone = train_expert(other, "b", make_examples(20), settings["b"], tmp_path / "alone")
+    assert in_turns[1].fingerprint == alone.fingerprint
+    assert in_turns[2].fingerprint == in_turns[0].fingerprint
+
+
+def test_ranks_are_at_their_target_when_the_last_ones_begin(base: Base) -> None:
+    items = [encode(example, base.tokenizer, 160) for example in make_examples(20)]
+    training = ExpertTraining(base, items, SETTINGS)
+    kept = []
+    while training.step < training.total:
+        training.run_step()
+        kept.append(int(training.factors.mask.sum()))
+    assert kept[: SETTINGS.warmup_steps] == [14 * 4] * SETTINGS.warmup_steps
+    assert kept[training.total - SETTINGS.final_steps :] == [14 * 2] * SETTINGS.final_steps
+    assert kept == sorted(kept, reverse=True)
 
 
 def test_a_checkpoint_of_other_settings_is_not_gone_on_with(base: Base, tmp_path: Path) -> None:

@@ -15,7 +15,14 @@ from typing import Any
 
 from staf.errors import MissingData, StafError, UnknownName
 
-SCRIPTS = {"training": "training.py", "data": "data.py"}
+SCRIPTS = {
+    "training": "training.py",
+    "adalora": "adalora.py",
+    "router": "router.py",
+    "experts": "many_experts.py",
+    "scoring": "scoring.py",
+    "data": "data.py",
+}
 """The script of each benchmark."""
 
 

@@ -80,8 +80,8 @@ class ExpertSettings(Settings):
 class RouterSettings(Settings):
     """Stage II: one router (section 3.3)."""
 
-    method: Literal["gradient", "cma"] = "gradient"
-    """normal or few-shot setting"""
+    method: Literal["gradient", "cma", "zero_shot"] = "gradient"
+    """normal or few-shot setting; or from unlabelled inputs, which the papers do not have"""
     granularity: Literal["task", "layer", "matrix"] = "task"
     """one row of weights per task, per layer or per matrix"""
     temperature: float = Field(1.0, gt=0)
@@ -101,22 +101,41 @@ class RouterSettings(Settings):
     max_tokens: int = Field(512, ge=16)
     """tokens of one example, answer included"""
     seed: int = Field(0, ge=0)
+    restarts: int = Field(1, ge=1)
+    """independent attempts with seeds derived from `seed`; the one with the lowest loss is kept"""
+    validation_share: float | None = Field(None, ge=0, lt=1)
+    """part of the adaptation examples that judges epochs or generations; None takes 0.2 for gradient and 0 for cma"""
+    patience: int | None = Field(None, ge=1)
+    """epochs or generations that may be no better before it stops; None goes on to the end"""
+    tolerance: float = Field(0.0, ge=0)
+    """a loss has to fall by more than this to be better"""
 
     learning_rate: float = Field(0.05, gt=0)
     """gradient: Adam's rate on A, b and the scale"""
     epochs: int = Field(5, ge=1)
-    """gradient: passes over the adaptation examples"""
+    """gradient: passes over the adaptation examples, in each restart"""
     batch_size: int = Field(16, ge=1)
     """gradient: examples a step"""
-    validation_share: float = Field(0.2, ge=0, lt=1)
-    """gradient: part of the adaptation examples that picks the best epoch"""
 
     evaluations: int = Field(200, ge=2)
-    """cma: candidates tried in all"""
+    """cma: candidates tried in each restart"""
     population: int | None = Field(None, ge=2)
     """cma: candidates a generation; None takes 4 + 3 ln n"""
     deviation: float = Field(1.0, gt=0)
     """cma: the first step size"""
+
+    @model_validator(mode="after")
+    def _tolerance_needs_patience(self) -> RouterSettings:
+        if self.tolerance > 0 and self.patience is None:
+            raise ValueError(f"tolerance = {self.tolerance} does nothing without patience: set it too, such as patience = 5")
+        return self
+
+    @property
+    def held_out_share(self) -> float:
+        """`validation_share`, or its default for the method: 32 shots are too few to hold any out."""
+        if self.validation_share is not None:
+            return self.validation_share
+        return 0.2 if self.method == "gradient" else 0.0
 
 
 class EvaluationSettings(Settings):

@@ -20,7 +20,7 @@ from staf.data.splits import dice, refuse_test
 from staf.experts.train import data_fingerprint
 from staf.lm.base import Base
 from staf.lm.scoring import OnDone, score_labels
-from staf.metrics import all_metrics, compare, correctness
+from staf.metrics import compare_methods, correctness, metrics_of, selective_curve
 from staf.routing.mixture import Mixture
 from staf.routing.router import only
 from staf.routing.store import Router
@@ -55,7 +55,7 @@ def method_of_router(name: str, router: Router) -> Method:
         name,
         router.weights,
         router.settings.granularity,
-        "few-shot" if router.settings.method == "cma" else "normal",
+        {"cma": "few-shot", "gradient": "normal", "zero_shot": "zero-shot"}[router.settings.method],
         router.settings.seed,
         found["tunable_parameters"],
         found["examples"],
@@ -129,12 +129,10 @@ def evaluate(
         "method": method.name,
         "setting": method.setting,
         "seed": method.seed,
-        "metrics": all_metrics(predictions, fixed_labels=task.fixed_labels, resamples=settings.resamples),
+        "metrics": metrics_of(task.form, predictions, fixed_labels=task.fixed_labels, resamples=settings.resamples),
+        "selective": selective_curve(task.form, predictions, resamples=settings.resamples),
         "primary_metric": task.metric,
-        "comparisons": {
-            name: compare(predictions, other.predictions(), settings.resamples).as_dict()
-            for name, other in (baselines or {}).items()
-        },
+        "comparisons": _comparisons(task, predictions, baselines or {}, settings.resamples),
         "tunable_parameters": method.tunable_parameters,
         "adaptation_examples": method.adaptation_examples,
         "seconds": seconds,
@@ -149,6 +147,19 @@ def evaluate(
     }
     run.finish({"method": method.name, "evaluation": settings.model_dump()}, result, predictions)
     return result
+
+
+def _comparisons(
+    task: Task, predictions: list[dict[str, Any]], baselines: dict[str, Run], resamples: int
+) -> dict[str, dict[str, Any]]:
+    """Paired comparisons by the task's own metric with each baseline for which that is defined."""
+    found = {
+        name: compare_methods(
+            task.form, task.metric, predictions, run.predictions(), fixed_labels=task.fixed_labels, resamples=resamples
+        )
+        for name, run in baselines.items()
+    }
+    return {name: comparison.as_dict() for name, comparison in found.items() if comparison is not None}
 
 
 def _weights_of(mixture: Mixture | None, method: Method) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from staf.cli import data, stages, tools
+from staf.cli import data, experts, stages, tools
 from staf.errors import StafError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
     help="Medical language models from experts trained once and a few numbers per task.\n\nBegin with:  staf doctor",
 )
 app.add_typer(data.app, name="data")
+app.add_typer(experts.app, name="experts")
 for command in (
     tools.doctor, stages.train, stages.adapt, stages.evaluate, stages.fuse, stages.predict, tools.report, tools.demo,
 ):  # fmt: skip

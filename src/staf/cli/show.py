@@ -83,18 +83,6 @@ def _cell(value: Any) -> str:
     return "-" if value is None else str(value)
 
 
-def print_weights(names: Sequence[str], weights: Any) -> None:
-    """Expert weights as a table with bars; rows of several groups as mean and spread."""
-    width = max(len(name) for name in names)
-    mean = weights.mean(0).tolist()
-    spread = weights.std(0).tolist() if weights.shape[0] > 1 else [None] * len(names)
-    print(f"{'expert':<{width}}  weight")
-    for name, value, deviation in zip(names, mean, spread, strict=True):
-        bar = "█" * round(max(value, 0) * 40)
-        extra = "" if deviation is None else f" ± {deviation:.3f} over {weights.shape[0]} groups"
-        print(f"{name:<{width}}  {value:.3f} {bar}{extra}")
-
-
 def print_estimates(estimates: Sequence[Any]) -> None:
     """What trainings would take as a table, and on what the numbers rest."""
     from staf.report.tables import count_text, memory_text, time_text

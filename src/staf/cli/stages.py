@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from staf.cli.data import Data, Json, Splits
+
+if TYPE_CHECKING:
+    from staf.experts.store import Expert
 
 Base = Annotated[
     str | None, typer.Option("--base", help="Hub id, folder or GGUF file of the base; default SmolLM2-135M-Instruct.")
@@ -16,6 +19,8 @@ Base = Annotated[
 Experts = Annotated[Path, typer.Option("--experts", help="Folder of trained experts.")]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder that results are written to.")]
 Change = Annotated[list[str] | None, typer.Option("--set", help="A setting as name=value; may be given several times.")]
+USUAL: dict[str, dict[str, Any]] = {"cma": {"shots": 32}, "zero_shot": {"shots": 32, "temperature": 0.3}}
+"""Settings of a method of adapting that differ from the general ones."""
 TaskName = Annotated[str, typer.Option("--task", help="Name of a task; staf evaluate --task list prints them.")]
 
 
@@ -50,6 +55,9 @@ def train(
         bool, typer.Option("--dry-run", help="Load no weights, train nothing: print the memory by part and the time.")
     ] = False,
     engine: Annotated[str, typer.Option(help="local, or ray: experts spread over the machines of a Ray cluster.")] = "local",
+    dtype: Annotated[
+        str | None, typer.Option(help="bfloat16, float16, float32, or nf4: base in four bits. Default: the fastest measured.")
+    ] = None,
     shard_base: Annotated[bool, typer.Option("--shard-base", help="Under torchrun: spread the base over all devices.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -72,7 +80,7 @@ def train(
     names = list(dict.fromkeys(name.strip() for name in experts.split(",") if name.strip()))
     for name in names:
         expert_sources(name)  # a misspelt one is told before the others are trained
-    place = Place(base, data, runs, splits, shard_base=shard_base)
+    place = Place(base, data, runs, splits, dtype, shard_base)
     if track is not None:
         check_tracker(track)
     if dry_run:
@@ -85,47 +93,76 @@ def train(
         find_engine(engine)([Job(name, settings, out, place, track) for name in names], watcher, world)
         if not world.leads:
             return
-    trained = [load_expert(out / name) for name in names]
-    rows = [
-        {"expert": e.name, "steps": e.record["steps"], "examples": e.record["examples"], "fingerprint": e.fingerprint,
-         "average_rank": round(sum(e.ranks.values()) / len(e.ranks), 2), "folder": str(out / e.name)}
-        for e in trained
-    ]  # fmt: skip
+    rows = [trained_row(load_expert(out / name), out) for name in names]
     print_json(rows) if as_json else print_rows(rows, list(rows[0]))
+
+
+def trained_row(expert: Expert, out: Path) -> dict[str, Any]:
+    """What is printed of a trained expert."""
+    return {
+        "expert": expert.name, "steps": expert.record["steps"], "examples": expert.record["examples"],
+        "fingerprint": expert.fingerprint, "average_rank": round(sum(expert.ranks.values()) / len(expert.ranks), 2),
+        "folder": str(out / expert.name),
+    }  # fmt: skip
 
 
 def adapt(
     task: TaskName,
     experts: Experts,
     out: Annotated[Path, typer.Option("--out", help="Folder for the router.")],
-    method: Annotated[str, typer.Option(help="gradient (normal setting) or cma (few-shot setting).")] = "gradient",
-    shots: Annotated[int | None, typer.Option(help="Adaptation examples drawn; 32 for cma, all for gradient.")] = None,
+    method: Annotated[str, typer.Option(help="gradient (normal setting), cma (few-shot setting), or zero_shot.")] = "gradient",
+    shots: Annotated[int | None, typer.Option(help="Adaptation examples drawn; all for gradient, else 32.")] = None,
     base: Base = None,
     data: Data = None,
     splits: Splits = "staf-llm",
     runs: Runs = Path("runs"),
     change: Change = None,
+    start: Annotated[
+        Path | None, typer.Option(help="Folder of another task's router, over the same experts, to start from.")
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Routers with this many seeds, in OUT/seed-0 and so on: mean and standard deviation.")
+    ] = 1,
     as_json: Json = False,
 ) -> None:
-    """Stage II: learn the router of a task over trained experts, and print the weights.
+    """Stage II: learn the router of a task over trained experts, and print the weights; the same command resumes it.
 
     Try:  staf adapt --task icd10_chapter --experts experts --method cma --shots 32 --out routers/icd10_chapter-cma
     """
-    from staf.cli.show import Terminal, print_json, print_weights
+    from staf.cli.show import Terminal, print_json, print_rows
     from staf.config import RouterSettings, parse
+    from staf.errors import ConfigError
     from staf.experts.store import load_experts
+    from staf.routing.summary import record_of, seed_rows, weighing
     from staf.tasks.rows import find_task
-    from staf.workflow import Session, adapt_stage
+    from staf.workflow import Session, adapt_seeds, adapt_stage, zero_shot_stage
 
-    shots = 32 if shots is None and method == "cma" else shots
-    settings = parse(RouterSettings, {"method": method, "shots": shots, **changes(change)}, "staf adapt")
+    usual = USUAL.get(method, {})
+    given = {"shots": shots} if shots is not None else {}
+    settings = parse(RouterSettings, {"method": method, **usual, **given, **changes(change)}, "staf adapt")
     session = Session(base, data, runs, Terminal(), profile=splits)
-    router = adapt_stage(session, find_task(task), load_experts(experts), settings, out)
-    found = router.record
+    row, loaded = find_task(task), load_experts(experts)
+    if method == "zero_shot":
+        if seeds > 1 or start is not None:
+            raise ConfigError("a zero-shot router is computed, not searched for: leave --seeds and --start out.")
+        routers = {out: zero_shot_stage(session, row, experts, settings, out)}
+    elif seeds > 1:
+        routers = adapt_seeds(session, row, loaded, settings, out, seeds, start)
+    else:
+        routers = {out: adapt_stage(session, row, loaded, settings, out, start)}
     if as_json:
-        print_json({"task": task, "weights": router.mean_weights, "settings": settings.model_dump(), **found})
+        print_json(record_of(routers))
         return
-    print_weights(router.experts, router.weights)
+    weights = weighing(list(routers.values())).rows()
+    print_rows(weights, list(weights[0]), f"Weights of the experts for {task}")
+    if seeds > 1:
+        rows = seed_rows(routers)
+        print_rows(rows, list(rows[0]), "Routers by seed")
+        return
+    found = routers[out].record
+    if found["loss"] is None:
+        print(f"no label was read: {found['unlabelled']} inputs in {found['seconds']:.0f} s")
+        return
     print(f"{found['tunable_parameters']} numbers from {found['examples']} examples in {found['seconds']:.0f} s; "
           f"loss {found['loss']:.3f}; stopped because {found['stopped_because']}")  # fmt: skip
 

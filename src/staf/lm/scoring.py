@@ -1,11 +1,15 @@
-"""Log-likelihood of several answers after one prompt, in one forward.
+"""Log-likelihood of several answers after one prompt, each token computed once.
 
-The answers follow the prompt as branches of one sequence; a mask lets each branch see the prompt and itself, and positions
-go on from the prompt's end, so every branch is read as if it stood alone:
+Prompts first, many at a time: their keys and values are kept. Then the answers, as a tree in which beginnings that they have
+in common are there once (`staf.lm.trie`): a node sees its prompt and its ancestors, and its position is its depth.
 
-    prompt p p p p | answer 1: a a | answer 2: b b b        position 0 1 2 3 | 4 5 | 4 5 6
+    p p p p --- blue               blue, green and red are leaves: they are only predicted
+           \\--- dark --- green     dark is computed once, at the fifth position
+                    \\--- red
 
-A prompt is thus computed once, however many labels there are. Equal to a full forward for each answer.
+No token of a prompt ever attends to an answer, a leaf is only predicted, and logits are computed once for each node that has
+children. For P tokens of a prompt and N such nodes of all its answers that is P + N tokens through the model and P * P / 2 +
+N * (P + N) pairs in attention, where a forward for each of A answers takes A * P and A * P * P / 2. Equal to that forward.
 """
 
 from __future__ import annotations
@@ -13,102 +17,118 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from staf.data.batches import by_length, encode_answer, encode_prompt, rounded, shared_prefix
+from staf.data.batches import encode_answer, encode_prompt, rounded
 from staf.data.example import Example
 from staf.errors import BadData
 from staf.lm.base import Base
+from staf.lm.prompts import Beginning, Prompts, batches, begin, read
+from staf.lm.trie import Answer, Trie, forest, grow
 
 LOGIT_ROWS = 256
 """Rows of logits at a time: 256 of the default base's 49,152 are 50 MB in float32."""
+NODES = 512
+"""Nodes of one tree at a time: more answers are several trees after the same prompt, so that no mask grows with N * N."""
 
 OnDone = Callable[[int], None]
 """called with the number of examples that have just been scored"""
+NO_ANSWERS = grow([])
 
 
-@dataclass(frozen=True, slots=True)
-class Branched:
-    """A prompt and its candidate answers as one sequence."""
+@dataclass(frozen=True)
+class Candidates:
+    """The answers that a prompt may have, as trees."""
 
-    tokens: tuple[int, ...]
-    """prompt, then each answer without its last token"""
-    positions: tuple[int, ...]
-    branch: tuple[int, ...]
-    """0 for the prompt, 1 + index for an answer"""
-    answers: tuple[tuple[int, ...], ...]
+    lengths: Tensor
+    """(answers,) tokens of each"""
+    trees: tuple[Trie, ...]
+    order: Tensor
+    """(answers,) where each answer is among those of all trees, one tree after the other"""
 
-
-def branch(prompt: Sequence[int], answers: Sequence[Sequence[int]]) -> Branched:
-    """Lay answers out after their prompt."""
-    tokens, positions, owner = list(prompt), list(range(len(prompt))), [0] * len(prompt)
-    for index, answer in enumerate(answers):
-        body = list(answer[:-1])  # the last token predicts nothing
-        tokens += body
-        positions += range(len(prompt), len(prompt) + len(body))
-        owner += [index + 1] * len(body)
-    return Branched(tuple(tokens), tuple(positions), tuple(owner), tuple(tuple(a) for a in answers))
+    @property
+    def nodes(self) -> int:
+        """Places that the largest tree takes beside a prompt."""
+        return max(tree.inner - 1 for tree in self.trees)
 
 
-def visible(owner: Tensor) -> Tensor:
-    """Who sees whom: owner (B, T), -1 for padding, to bool (B, T, T), True where row sees column."""
-    width = owner.shape[1]
-    causal = torch.ones(width, width, dtype=torch.bool, device=owner.device).tril()
-    same = owner[:, :, None] == owner[:, None, :]
-    prompt = (owner == 0)[:, None, :]
-    return causal & (same | prompt)  # (B, T, T)
+@dataclass(frozen=True)
+class Question:
+    """A prompt's tokens and its candidate answers."""
+
+    prompt: tuple[int, ...]
+    candidates: Candidates
+
+
+def candidates(answers: Sequence[Answer]) -> Candidates:
+    """Trees of answers (token ids), each of at most `NODES` nodes."""
+    trees = forest(answers, NODES)
+    given = [number for numbers, _ in trees for number in numbers]
+    lengths = torch.tensor([len(answer) for answer in answers])
+    return Candidates(lengths, tuple(tree for _, tree in trees), torch.tensor(given).argsort())
 
 
 @torch.no_grad()
-def score_batch(base: Base, items: Sequence[Branched]) -> list[Tensor]:
-    """Summed log-likelihood of each answer of each item: a list of (answers,) float32."""
-    width = rounded(max(len(item.tokens) for item in items))
-    pad = base.tokenizer.pad_token_id or 0
-    ids = torch.tensor([(*i.tokens, *(pad,) * (width - len(i.tokens))) for i in items])
-    positions = torch.tensor([(*i.positions, *(0,) * (width - len(i.tokens))) for i in items])
-    owner = torch.tensor([(*i.branch, *(-1,) * (width - len(i.tokens))) for i in items])
-    seen = visible(owner)[:, None]  # (B, 1, T, T)
-    mask = torch.zeros(seen.shape, dtype=base.dtype).masked_fill_(~seen, torch.finfo(base.dtype).min)
-    shared = shared_prefix([item.tokens for item in items], min(item.branch.count(0) for item in items) - 1)
-    hidden = base.hidden(
-        ids.to(base.device),
-        shared,
-        position_ids=positions[:, shared:].to(base.device),
-        attention_mask=mask[:, :, shared:].to(base.device),
-    )  # (B, T - shared, d)
-    rows, places, targets = _targets(items)
-    chosen = _log_chances(base, hidden[rows, [place - shared for place in places]], targets)  # (N,)
-    lengths = [len(answer) for item in items for answer in item.answers]
-    sums = torch.stack([part.sum() for part in chosen.split(lengths)])
-    return list(sums.split([len(item.answers) for item in items]))
+def score_batch(base: Base, questions: Sequence[Question], beginning: Beginning | None = None) -> list[Tensor]:
+    """Summed log-likelihood of each answer of each question: a list of (answers,) float32.
+
+    Args:
+        beginning: what all prompts begin with, if it was computed before.
+    """
+    prompts = read(base, [question.prompt for question in questions], beginning, grows=False)
+    rounds = max(len(question.candidates.trees) for question in questions)
+    parts: list[list[Tensor]] = [[] for _ in questions]
+    for index in range(rounds):
+        trees = [q.candidates.trees[index] if index < len(q.candidates.trees) else NO_ANSWERS for q in questions]
+        for row, sums in enumerate(_score_trees(prompts, trees)):
+            parts[row].append(sums)
+    return [torch.cat(part)[question.candidates.order] for part, question in zip(parts, questions, strict=True)]
 
 
-def _log_chances(base: Base, hidden: Tensor, targets: list[int]) -> Tensor:
-    """Log p of one token after each hidden state (N, d), (N,) float32; never more than a block of logits at a time."""
+def _score_trees(prompts: Prompts, trees: Sequence[Trie]) -> list[Tensor]:
+    """Summed log-likelihood of each answer of one tree for each prompt: a list of (answers,) float32."""
+    states = _states(prompts, trees)  # (inner nodes of all trees, d)
+    starts = np.cumsum([0] + [tree.inner for tree in trees])
+    rows = np.concatenate([start + np.array(tree.parents[1:]) for start, tree in zip(starts, trees, strict=False)])
+    tokens = np.concatenate([tree.tokens[1:] for tree in trees])
+    chances = _log_chances(prompts.base, states, torch.from_numpy(rows).long(), torch.from_numpy(tokens).long())
     found = []
-    for start in range(0, hidden.shape[0], LOGIT_ROWS):
-        logits = base.logits(hidden[start : start + LOGIT_ROWS])  # (rows, V)
-        wanted = torch.tensor(targets[start : start + LOGIT_ROWS], device=logits.device)
-        found.append(logits.gather(1, wanted[:, None])[:, 0] - logits.logsumexp(1))
-    return torch.cat(found).cpu()
+    for tree, own in zip(trees, chances.split([len(tree.tokens) - 1 for tree in trees]), strict=True):
+        answers, nodes = torch.from_numpy(tree.paths)
+        found.append(torch.zeros(len(tree.ends)).index_add_(0, answers, own[nodes - 1]))
+    return found
 
 
-def _targets(items: Sequence[Branched]) -> tuple[list[int], list[int], list[int]]:
-    """Row and place of the hidden state that predicts each answer token, and that token."""
-    rows: list[int] = []
-    places: list[int] = []
-    targets: list[int] = []
-    for row, item in enumerate(items):
-        prompt = item.branch.count(0)
-        start = prompt
-        for answer in item.answers:
-            body = len(answer) - 1
-            rows += [row] * len(answer)
-            places += [prompt - 1, *range(start, start + body)]
-            targets += answer
-            start += body
-    return rows, places, targets
+def _states(prompts: Prompts, trees: Sequence[Trie]) -> Tensor:
+    """Hidden states of all nodes with children, tree by tree; that of a root is the prompt's last one."""
+    longest = max(tree.inner - 1 for tree in trees)
+    if not longest:
+        return prompts.last
+    shape = (len(trees), rounded(longest))
+    ids, offsets = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+    seen = torch.zeros(*shape, shape[1], dtype=torch.bool)
+    for row, tree in enumerate(trees):
+        count = tree.inner - 1
+        ids[row, :count] = torch.tensor(tree.tokens[1 : tree.inner])
+        offsets[row, :count] = torch.tensor(tree.depths[1 : tree.inner]) - 1
+        seen[row, :count, :count] = torch.from_numpy(tree.ancestors)
+    device = prompts.base.device
+    hidden = prompts.follow(ids.to(device), offsets.to(device), seen.to(device))  # (B, N, d)
+    parts = [torch.cat([prompts.last[row, None], hidden[row, : tree.inner - 1]]) for row, tree in enumerate(trees)]
+    return torch.cat(parts)
+
+
+def _log_chances(base: Base, states: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
+    """Log p of each of E tokens after the state of its row, (E,) float32; never more than a block of logits at a time."""
+    found = torch.empty(len(rows))
+    for start in range(0, len(states), LOGIT_ROWS):
+        logits = base.logits(states[start : start + LOGIT_ROWS])  # (block, V)
+        inside = ((rows >= start) & (rows < start + LOGIT_ROWS)).nonzero()[:, 0]
+        own, wanted = rows[inside].to(logits.device) - start, tokens[inside].to(logits.device)
+        found[inside] = (logits[own, wanted] - logits.logsumexp(1)[own]).cpu()
+    return found
 
 
 def score_labels(
@@ -122,26 +142,42 @@ def score_labels(
 ) -> list[Tensor]:
     """Score of every label of every example, with the base as it is routed now.
 
+    Args:
+        max_tokens: of a prompt and its longest label; a longer context loses its end.
+        token_budget: places of a batch, those of prompts and answers together; at least one example is in a batch.
+
     Returns:
         for each example (labels,) float32: log p(label | prompt), divided by its tokens where length_normalised.
 
     Raises:
         BadData: an example has no labels.
+        ConfigError: a query does not fit into max_tokens even without its context.
     """
-    items = [_prepare(base, example, max_tokens) for example in examples]
-    scores: list[Tensor] = [torch.empty(0)] * len(items)
-    for group in by_length([len(item.tokens) for item in items], token_budget):
-        for index, sums in zip(group, score_batch(base, [items[i] for i in group]), strict=True):
-            lengths = torch.tensor([len(answer) for answer in items[index].answers])
-            scores[index] = sums / lengths if length_normalised else sums
+    questions = _questions(base, examples, max_tokens)
+    if not questions:
+        return []
+    common = begin(base, [question.prompt for question in questions])
+    scores: list[Tensor] = [torch.empty(0)] * len(questions)
+    for group in batches([(len(q.prompt), q.candidates.nodes) for q in questions], token_budget):
+        batch = [questions[i] for i in group]
+        own = common or begin(base, [question.prompt for question in batch])
+        for index, question, sums in zip(group, batch, score_batch(base, batch, own), strict=True):
+            scores[index] = sums / question.candidates.lengths if length_normalised else sums
         if on_done is not None:
             on_done(len(group))
     return scores
 
 
-def _prepare(base: Base, example: Example, max_tokens: int) -> Branched:
-    if not example.labels:
-        raise BadData(f"example {example.id} has no labels to score; its answer is free text. Choose a task with labels.")
-    answers = [encode_answer(label, base.tokenizer) for label in example.labels]
-    longest = max(len(answer) for answer in answers)
-    return branch(encode_prompt(example, base.tokenizer, max_tokens - longest), answers)
+def _questions(base: Base, examples: Sequence[Example], max_tokens: int) -> list[Question]:
+    """Prompts and candidates of examples; examples with the same labels share their trees."""
+    known: dict[tuple[str, ...], Candidates] = {}
+    questions = []
+    for example in examples:
+        if not example.labels:
+            raise BadData(f"example {example.id} has no labels to score; its answer is free text. Choose a task with labels.")
+        if example.labels not in known:
+            known[example.labels] = candidates([encode_answer(label, base.tokenizer) for label in example.labels])
+        own = known[example.labels]
+        prompt = encode_prompt(example, base.tokenizer, max_tokens - int(own.lengths.max()))
+        questions.append(Question(tuple(prompt), own))
+    return questions

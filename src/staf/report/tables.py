@@ -28,10 +28,14 @@ METHODS = {
     "few_shot": "Few-shot router (CMA-ES, 32)",
     "normal": "Normal router (gradient)",
     "normal_scaled": "Normal router with learned scale",
+    "zero_shot": "Zero-shot router",
 }
 """Printed names of the methods, in the order of the rows; any other method prints its own name, after these."""
 
-METRICS = {"accuracy": "Accuracy", "macro_f1": "Macro F1", "micro_f1": "Micro F1", "macro_auc": "Macro AUC"}
+METRICS = {
+    "accuracy": "Accuracy", "macro_f1": "Macro F1", "micro_f1": "Micro F1", "macro_auc": "Macro AUC",
+    "calibration_error": "Calibration error",
+}  # fmt: skip
 """Printed names of the metrics, in the order of the columns."""
 
 HELD_OUT = "-held-out"
@@ -292,10 +296,10 @@ def primary_name(results: Sequence[Result]) -> str:
 
 
 def metric_names(groups: Iterable[Group]) -> list[str]:
-    """All metrics of these groups: the primary first, then as in `METRICS`, then by name."""
+    """The metrics of these groups that a table shows: the primary first, then as in `METRICS`."""
     results = [result for group in groups for result in group.results]
-    names = {name for result in results for name in result.get("metrics") or {}}
     first = primary_name(results) if results else ""
+    names = {name for result in results for name in result.get("metrics") or {} if name in METRICS or name == first}
     order = list(METRICS)
     return sorted(names, key=lambda n: (n != first, order.index(n) if n in METRICS else len(order), n))
 

@@ -1,13 +1,18 @@
 """Stage II: a task's router from its adaptation examples (STAF-LLM, Algorithm 2).
 
-Both settings minimise L_task + gamma_1 L_r (Eq. 6) over the same numbers; they differ only in how: Adam or CMA-ES.
+Both settings minimise L_task + gamma_1 L_r (Eq. 6) over the same numbers; they differ only in how: Adam or CMA-ES. What judges
+them (the best epoch, when to stop, the best restart) is a part of the adaptation examples that is held out of the fitting, or
+all of them where none is; the test set is never seen. With a folder for its state, a stopped adaptation goes on where it was
+and ends with the same bytes.
 """
 
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,12 +21,17 @@ from torch import Tensor
 
 from staf import __version__
 from staf.config import RouterSettings
-from staf.data.batches import Batch, Encoded, by_length, collate, encode, epoch_order
+from staf.data.batches import Batch, Encoded, collate, encode, epoch_order
 from staf.data.example import Example
-from staf.data.splits import refuse_test
+from staf.data.splits import dice, refuse_test
 from staf.errors import MissingData
-from staf.lm.loss import answer_loss, mean_loss
+from staf.experts.checkpoints import Say
+from staf.experts.store import ExpertSet
+from staf.experts.train import data_fingerprint
+from staf.lm.loss import answer_loss
 from staf.routing import evolution, gradient
+from staf.routing.candidates import CandidateLoss
+from staf.routing.checkpoints import AdaptationStates, Clock
 from staf.routing.mixture import Mixture
 from staf.routing.router import (
     RouterShape,
@@ -51,6 +61,7 @@ class RouterObjective:
             learned_scale=settings.learned_scale,
             temperature=settings.temperature,
         )
+        self._room: dict[str, Tensor] = {}
 
     def weights(self, numbers: Tensor) -> Tensor:
         """Expert weights (G, K) of the numbers (n,)."""
@@ -71,23 +82,55 @@ class RouterObjective:
         loss, count = answer_loss(self.mixture.base, batch)
         return loss / count + self.penalty(numbers).to(loss.device)  # Eq. 6
 
-    def value(self, numbers: Tensor, batches: list[Batch]) -> float:
-        """L_total over all batches, without gradients."""
-        with torch.no_grad():
-            self.mixture.set_weights(self.weights(numbers), self.settings.granularity)
-            return mean_loss(self.mixture.base, batches) + float(self.penalty(numbers))  # Eq. 6
+    def judge(self, items: Sequence[Encoded]) -> CandidateLoss:
+        """What gives the task loss of weights on these examples; make it once, and ask it often."""
+        return CandidateLoss(self.mixture, self.settings.granularity, items, token_budget=TOKEN_BUDGET, room=self._room)
+
+    @torch.no_grad()
+    def value(self, numbers: Tensor, judge: CandidateLoss) -> float:
+        """L_total of the examples of a judge, without gradients."""
+        return judge(self.weights(numbers)[None])[0] + float(self.penalty(numbers))  # Eq. 6
 
 
 def planned_progress(examples: int, settings: RouterSettings) -> int:
-    """Candidates or steps that an adaptation to so many examples takes."""
+    """Candidates or steps that an adaptation to so many examples takes, all restarts together."""
     if settings.method == "cma":
-        return settings.evaluations
-    return settings.epochs * -(-(examples - _held_out(examples, settings)) // settings.batch_size)
+        return settings.restarts * settings.evaluations
+    learned = examples - _held_out(examples, settings)
+    return settings.restarts * settings.epochs * -(-learned // settings.batch_size)
 
 
 def _held_out(examples: int, settings: RouterSettings) -> int:
-    """Adaptation examples that pick the best epoch and take no part in the descent."""
-    return max(int(examples * settings.validation_share), 1) if settings.validation_share > 0 else 0
+    """Adaptation examples that judge and take no part in the fitting."""
+    return max(int(examples * settings.held_out_share), 1) if settings.held_out_share > 0 else 0
+
+
+def restart_seed(seed: int, restart: int) -> int:
+    """The seed of a restart: the first one has the seed of the settings, the others follow from it."""
+    return seed if restart == 0 else dice(f"restart:{seed}:{restart}").randrange(2**31)
+
+
+def adaptation_digest(
+    base: dict[str, str], experts: ExpertSet, task: str, examples: Sequence[Example], settings: RouterSettings,
+    start: Router | None = None,
+) -> str:  # fmt: skip
+    """Sixteen hexadecimal digits that name an adaptation: base, experts, task, examples, settings, start."""
+    numbers = "" if start is None else hashlib.sha256(start.numbers.numpy().tobytes()).hexdigest()
+    parts = (base["fingerprint"], experts.fingerprint, task, data_fingerprint(examples), settings.digest(), numbers)
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """What one restart found."""
+
+    seed: int
+    numbers: Tensor
+    loss: float
+    history: tuple[float, ...]
+    stopped_because: str
+    steps: int
+    """candidates tried or steps taken"""
 
 
 def adapt_router(
@@ -96,103 +139,151 @@ def adapt_router(
     examples: Sequence[Example],
     settings: RouterSettings,
     on_progress: OnProgress | None = None,
+    *,
+    start: Router | None = None,
+    checkpoint: Path | None = None,
+    say: Say | None = None,
 ) -> Router:
     """Learn a router for a task from its adaptation examples.
 
+    Args:
+        start: a router of another task whose numbers are the start; later restarts begin at random places near it.
+        checkpoint: folder for the state after each generation or epoch, gone on with where there is one; it is left behind for
+            the caller to remove once the router is saved. None keeps nothing.
+        say: told what is gone on with, and what was passed over and why.
+
     Raises:
         MissingData: no examples. TestLeak: a test example is among them. TrainingFailed: no finite loss.
+        BaseMismatch, ExpertMismatch, ConfigError: `start` is of another base, of other experts, or its numbers mean something
+            else. DamagedFile: no state in `checkpoint` is whole. StafError: the state cannot be written.
     """
     refuse_test(examples)
     if len(examples) < 2:
         raise MissingData(f"{len(examples)} adaptation examples for '{task}'; at least 2 are needed. See: staf data list")
-    started = time.perf_counter()
-    base = mixture.base
-    objective = RouterObjective(mixture, settings)
-    items = [encode(example, base.tokenizer, settings.max_tokens) for example in examples]
-    start = initial_params(objective.shape, settings.seed, settings.initial_deviation)
+    base, clock = mixture.base, Clock()
+    if start is not None:
+        start.check_start(base.identity, mixture.experts, settings)
+    attempts = _Attempts(RouterObjective(mixture, settings), examples, start, on_progress)
+    run = _state_digest(mixture, task, examples, settings, start)
+    found = []
     try:
-        method = _few_shot if settings.method == "cma" else _normal
-        numbers, found = method(objective, items, start, on_progress)
+        for restart in range(settings.restarts):
+            folder = None if checkpoint is None else checkpoint / f"restart-{restart}"
+            states = None if folder is None else AdaptationStates(folder, run, say or (lambda text: None), clock)
+            found.append(attempts.run(restart, states))
     finally:
         base.routed.set_gain({})
-    record = {
-        **found,
-        "examples": len(examples),
-        "example_ids": sorted(example.id for example in examples),
-        "examples_fingerprint": hashlib.sha256("/".join(sorted(e.id for e in examples)).encode()).hexdigest()[:16],
-        "tunable_parameters": objective.shape.numbers,
-        "prompt_tokens": sum(len(item.tokens) for item in items),
-        "seconds": time.perf_counter() - started,
-        "versions": {"staf": __version__, "torch": torch.__version__},
-    }
-    weights = objective.weights(numbers).detach()
-    experts = mixture.experts
-    return Router(task, settings, weights, numbers, experts.names, experts.fingerprint, base.identity, record)
+    return attempts.router(task, found, clock.seconds)
 
 
-def _batches(objective: RouterObjective, items: Sequence[Encoded]) -> list[Batch]:
-    base = objective.mixture.base
-    groups = by_length([len(item.tokens) for item in items], TOKEN_BUDGET)
-    return [collate([items[i] for i in group], base.tokenizer.pad_token_id or 0, base.device) for group in groups]
+def _state_digest(
+    mixture: Mixture, task: str, examples: Sequence[Example], settings: RouterSettings, start: Router | None
+) -> str:
+    """Names all that the losses of an adaptation depend on: beside its digest, how and by what they are computed here."""
+    base = mixture.base
+    what = adaptation_digest(base.identity, mixture.experts, task, examples, settings, start)
+    how = (str(base.dtype), base.device.type, *(version(name) for name in ("torch", "numpy", "cma")))
+    return hashlib.sha256("\x1f".join((what, *how)).encode()).hexdigest()[:16]
 
 
-def _few_shot(
-    objective: RouterObjective, items: Sequence[Encoded], start: Tensor, on_progress: OnProgress | None
-) -> tuple[Tensor, dict[str, Any]]:
-    settings = objective.settings
-    batches = _batches(objective, items)
+class _Attempts:
+    """The restarts of one adaptation: the same examples, the same part held out, other seeds."""
 
-    def loss_of(candidate: np.ndarray) -> float:
-        return objective.value(torch.as_tensor(candidate, dtype=torch.float32), batches)
+    def __init__(
+        self, objective: RouterObjective, examples: Sequence[Example], start: Router | None, on_progress: OnProgress | None
+    ) -> None:
+        self.objective, self.examples, self.start = objective, examples, start
+        self.settings, self.base = objective.settings, objective.mixture.base
+        self.report = on_progress or (lambda done, loss: None)
+        self.items = [encode(example, self.base.tokenizer, self.settings.max_tokens) for example in examples]
+        self.held = _held_out(len(examples), self.settings)
+        order = list(range(len(examples)))
+        if self.held > 0:
+            order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(self.settings.seed)).tolist()
+        self.fitted = [self.items[i] for i in order[self.held :]]
+        self.judging = objective.judge([self.items[i] for i in order[: self.held]] or self.items)
 
-    def on_generation(evaluations: int, loss: float) -> None:
-        if on_progress is not None:
-            on_progress(evaluations, loss)
+    def run(self, restart: int, states: AdaptationStates | None) -> _Attempt:
+        """One restart, from its beginning or from its newest state."""
+        settings, seed = self.settings, restart_seed(self.settings.seed, restart)
+        offset = restart * (planned_progress(len(self.examples), settings) // settings.restarts)
 
-    result = evolution.search(
-        loss_of, start.numpy(), deviation=settings.deviation, evaluations=settings.evaluations, seed=settings.seed,
-        population=settings.population, on_generation=on_generation,
-    )  # fmt: skip
-    found = {
-        "loss": result.loss,
-        "history": list(result.history),
-        "stopped_because": result.stopped_because,
-        "evaluations": result.evaluations,
-    }
-    return torch.as_tensor(result.best, dtype=torch.float32), found
+        def report(done: int, loss: float) -> None:
+            self.report(offset + done, loss)
 
+        method = self._few_shot if settings.method == "cma" else self._normal
+        return method(seed, self._origin(restart, seed), states, report)
 
-def _normal(
-    objective: RouterObjective, items: Sequence[Encoded], start: Tensor, on_progress: OnProgress | None
-) -> tuple[Tensor, dict[str, Any]]:
-    settings, base = objective.settings, objective.mixture.base
-    order = torch.randperm(len(items), generator=torch.Generator().manual_seed(settings.seed)).tolist()
-    held = _held_out(len(items), settings)
-    judged = [items[i] for i in order[:held]] or list(items)
-    learned = [items[i] for i in order[held:]]
-    lengths = [len(item.tokens) for item in learned]
-    validation = _batches(objective, judged)
-    plans = [epoch_order(lengths, settings.batch_size, settings.seed, epoch) for epoch in range(settings.epochs)]
-    flat = [(epoch, place) for epoch, plan in enumerate(plans) for place in range(len(plan))]
+    def _origin(self, restart: int, seed: int) -> Tensor:
+        """Where a restart begins, (n,): at random near 0 (section 3.3.1), or at the numbers of another router."""
+        random = initial_params(self.objective.shape, seed, self.settings.initial_deviation)
+        if self.start is None:
+            return random
+        return self.start.numbers + random if restart > 0 else self.start.numbers
 
-    def loss_of(numbers: Tensor, batch: int) -> Tensor:
-        epoch, place = flat[batch]
-        chosen = [learned[i] for i in plans[epoch][place]]
-        return objective.total(numbers, collate(chosen, base.tokenizer.pad_token_id or 0, base.device))
+    def _few_shot(self, seed: int, origin: Tensor, states: AdaptationStates | None, report: OnProgress) -> _Attempt:
+        settings, fitting = self.settings, self.objective.judge(self.fitted)
 
-    def on_step(steps: int, loss: float) -> None:
-        if on_progress is not None:
-            on_progress(steps, loss)
+        def loss_on(candidate: np.ndarray, over: CandidateLoss) -> float:
+            return self.objective.value(torch.as_tensor(candidate, dtype=torch.float32), over)
 
-    result = gradient.descend(
-        loss_of, lambda numbers: objective.value(numbers, validation), start,
-        order=lambda epoch: [i for i, (e, _) in enumerate(flat) if e == epoch],
-        epochs=settings.epochs, learning_rate=settings.learning_rate, on_step=on_step,
-    )  # fmt: skip
-    found = {
-        "loss": result.loss,
-        "history": list(result.history),
-        "stopped_because": result.stopped_because,
-        "validation_examples": held,
-    }
-    return result.best, found
+        found = evolution.search(
+            lambda candidate: loss_on(candidate, fitting), origin.numpy(), deviation=settings.deviation,
+            evaluations=settings.evaluations, seed=seed, population=settings.population, on_generation=report,
+            validation_loss=(lambda candidate: loss_on(candidate, self.judging)) if self.held > 0 else None,
+            patience=settings.patience, tolerance=settings.tolerance,
+            told=None if states is None else states.told(), keep=None if states is None else states.keep_told,
+        )  # fmt: skip
+        numbers = torch.as_tensor(found.best, dtype=torch.float32)
+        return _Attempt(seed, numbers, found.loss, found.history, found.stopped_because, found.evaluations)
+
+    def _normal(self, seed: int, origin: Tensor, states: AdaptationStates | None, report: OnProgress) -> _Attempt:
+        settings, base = self.settings, self.base
+        lengths = [len(item.tokens) for item in self.fitted]
+
+        def loss_of(numbers: Tensor, batch: list[int]) -> Tensor:
+            chosen = [self.fitted[i] for i in batch]
+            return self.objective.total(numbers, collate(chosen, base.tokenizer.pad_token_id or 0, base.device))
+
+        found = gradient.descend(
+            loss_of, lambda numbers: self.objective.value(numbers, self.judging), origin,
+            order=lambda epoch: epoch_order(lengths, settings.batch_size, seed, epoch), epochs=settings.epochs,
+            learning_rate=settings.learning_rate, on_step=report, patience=settings.patience, tolerance=settings.tolerance,
+            state=None if states is None else states.descent(), keep=None if states is None else states.keep_descent,
+        )  # fmt: skip
+        return _Attempt(seed, found.best, found.loss, found.history, found.stopped_because, found.steps)
+
+    def router(self, task: str, found: Sequence[_Attempt], seconds: float) -> Router:
+        """The router of the best restart, with what all of them found."""
+        objective, mixture, experts = self.objective, self.objective.mixture, self.objective.mixture.experts
+        best = min(range(len(found)), key=lambda restart: found[restart].loss)
+        chosen, ids = found[best], sorted(example.id for example in self.examples)
+        record: dict[str, Any] = {
+            "loss": chosen.loss,
+            "history": list(chosen.history),
+            "stopped_because": chosen.stopped_because,
+            "evaluations" if self.settings.method == "cma" else "steps": sum(attempt.steps for attempt in found),
+            "validation_examples": self.held,
+            "restart": best,
+            "restarts": [self._restart_record(attempt) for attempt in found],
+            "start": None if self.start is None else {"task": self.start.task, "run": self.start.record.get("run")},
+            "examples": len(ids),
+            "example_ids": ids,
+            "examples_fingerprint": hashlib.sha256("/".join(ids).encode()).hexdigest()[:16],
+            "tunable_parameters": objective.shape.numbers,
+            "prompt_tokens": sum(len(item.tokens) for item in self.items),
+            "seconds": seconds,
+            "versions": {"staf": __version__, "torch": torch.__version__},
+        }
+        weights = objective.weights(chosen.numbers).detach()
+        base = mixture.base
+        return Router(task, self.settings, weights, chosen.numbers, experts.names, experts.fingerprint, base.identity, record)
+
+    def _restart_record(self, attempt: _Attempt) -> dict[str, Any]:
+        weights = self.objective.weights(attempt.numbers).mean(0).tolist()
+        return {
+            "seed": attempt.seed,
+            "loss": attempt.loss,
+            "stopped_because": attempt.stopped_because,
+            "weights": dict(zip(self.objective.mixture.experts.names, weights, strict=True)),
+        }

@@ -3,18 +3,36 @@
 Eqs. 8 and 9 only sketch the method; the real one is the author's own `cma` package, used by ask and tell: it proposes
 vectors, is told their losses, and never sees a language model. A loss that is not a number is told as worse than every
 number of its generation.
+
+Candidates follow from the seed and the losses told before, so the losses are the whole state of a search: one that was stopped
+asks and tells them again, evaluates nothing twice, and goes on with the same candidates.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from staf.errors import TrainingFailed
+from staf.errors import DamagedFile, TrainingFailed
+from staf.routing.stopping import judged, spent
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a search was told so far: with its seed, its whole state."""
+
+    losses: np.ndarray
+    """(generations, candidates) float64, all finite"""
+    judged: np.ndarray
+    """(generations,) float64, the loss that judges each generation's best candidate"""
+    candidates: str
+    """SHA-256 of all candidates in order"""
 
 
 @dataclass(frozen=True)
@@ -29,7 +47,7 @@ class SearchResult:
     history: tuple[float, ...]
     """lowest loss after each generation"""
     stopped_because: str
-    """cma's own reasons, such as 'tolfun=1e-11', or 'evaluations=200'"""
+    """cma's own reasons, such as 'tolfun=1e-11', or 'patience=5', or 'evaluations=200'"""
 
 
 def ranked(losses: list[float]) -> list[float]:
@@ -48,6 +66,75 @@ def ranked(losses: list[float]) -> list[float]:
     return [loss if math.isfinite(loss) else worst for loss in losses]
 
 
+class _Search:
+    """The strategy, and what it was told."""
+
+    def __init__(self, strategy: Any, start: np.ndarray, evaluations: int, patience: int | None, tolerance: float) -> None:
+        self.strategy, self.evaluations, self.patience, self.tolerance = strategy, evaluations, patience, tolerance
+        self.best, self.loss = start.astype(float).copy(), math.inf
+        self.losses: list[list[float]] = []
+        self.judged: list[float] = []
+        self.history: list[float] = []
+        self.candidates = hashlib.sha256()
+
+    def reason(self) -> str | None:
+        """Why the search ends before its next generation; None where it goes on."""
+        stop = self.strategy.stop()
+        if stop:
+            return ", ".join(f"{name}={value}" for name, value in stop.items())
+        if spent(self.judged, self.patience, self.tolerance):
+            return f"patience={self.patience}"
+        if self.history and self.strategy.countevals + self.strategy.popsize > self.evaluations:
+            return f"evaluations={self.evaluations}"
+        return None
+
+    def tell(self, candidates: list[np.ndarray], losses: list[float], judgement: float) -> None:
+        """One generation's losses, and the one that judges its best candidate."""
+        self.strategy.tell(candidates, losses)
+        if judgement < self.loss:
+            self.best, self.loss = np.array(candidates[int(np.argmin(losses))]), judgement
+        self.losses.append(losses)
+        self.judged.append(judgement)
+        self.history.append(self.loss)
+        self.candidates.update(np.ascontiguousarray(candidates, dtype=np.float64).tobytes())
+
+    def told(self) -> Told:
+        """The state so far."""
+        return Told(np.array(self.losses), np.array(self.judged), self.candidates.hexdigest())
+
+    def repeat(self, told: Told) -> None:
+        """Ask and tell again what was told.
+
+        Raises:
+            DamagedFile: this machine draws other candidates, so that the losses are of others.
+        """
+        for losses, judgement in zip(told.losses.tolist(), told.judged.tolist(), strict=True):
+            if self.reason() is None:
+                self.tell(self.strategy.ask(), losses, judgement)
+        if len(self.losses) < len(told.losses) or self.candidates.hexdigest() != told.candidates:
+            raise DamagedFile(
+                f"the {told.losses.size} losses of the stopped search belong to other candidates than this machine draws from "
+                "the same seed: another processor or library. To begin at the start, delete the checkpoints of the router."
+            )
+
+
+def _strategy(start: np.ndarray, deviation: float, evaluations: int, seed: int, population: int | None) -> Any:
+    """The strategy of `cma` with dice of its own, so that nothing else that draws numbers changes its candidates."""
+    import cma
+
+    options = {
+        "randn": np.random.RandomState(seed + 1).randn,
+        "seed": math.nan,
+        "maxfevals": evaluations,
+        "signals_filename": "",
+        "verbose": -9,
+        "verb_log": 0,
+    }
+    if population is not None:
+        options["popsize"] = population
+    return cma.CMAEvolutionStrategy(start.astype(float), deviation, options)
+
+
 def search(
     loss_of: Callable[[np.ndarray], float],
     start: np.ndarray,
@@ -57,6 +144,11 @@ def search(
     seed: int,
     population: int | None = None,
     on_generation: Callable[[int, float], None] | None = None,
+    validation_loss: Callable[[np.ndarray], float] | None = None,
+    patience: int | None = None,
+    tolerance: float = 0.0,
+    told: Told | None = None,
+    keep: Callable[[Told], None] | None = None,
 ) -> SearchResult:
     """Minimise `loss_of` from `start` (n,) by CMA-ES.
 
@@ -65,34 +157,34 @@ def search(
         evaluations: at most so many calls of `loss_of`, in whole generations; the first generation always runs.
         population: candidates a generation; None takes cma's 4 + 3 ln n.
         on_generation: called with evaluations so far and the lowest loss.
+        validation_loss: judges the best candidate of each generation; None judges it by `loss_of`.
+        patience, tolerance: stop after so many generations that are no better by more than that; None never stops early.
+        told: a stopped search of the same arguments, to go on with. keep: given the state after each generation.
 
     Raises:
-        TrainingFailed: a whole generation without a finite loss.
+        TrainingFailed: a whole generation without a finite loss. DamagedFile: `told` is not of this search.
     """
-    import cma
 
-    options = {
-        "seed": seed + 1,
-        "maxfevals": evaluations,
-        "verbose": -9,
-        "verb_log": 0,
-    }  # cma takes seed 0 for the clock
-    if population is not None:
-        options["popsize"] = population
-    history: list[float] = []
-    best, best_loss = start.astype(float).copy(), math.inf
+    def evaluate(candidates: list[np.ndarray]) -> tuple[list[float], float]:
+        losses = ranked([loss_of(candidate) for candidate in candidates])
+        lowest = int(np.argmin(losses))
+        if validation_loss is None:
+            return losses, losses[lowest]
+        return losses, judged(validation_loss(candidates[lowest]), f"in generation {len(running.history) + 1}")
+
+    report = on_generation or (lambda evaluations, loss: None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        strategy = cma.CMAEvolutionStrategy(start.astype(float), deviation, options)
-        while not strategy.stop() and (not history or strategy.countevals + strategy.popsize <= evaluations):
+        strategy = _strategy(start, deviation, evaluations, seed, population)
+        running = _Search(strategy, start, evaluations, patience, tolerance)
+        if told is not None:
+            running.repeat(told)
+            report(strategy.countevals, running.loss)
+        while (reason := running.reason()) is None:
             candidates = strategy.ask()
-            losses = ranked([loss_of(candidate) for candidate in candidates])
-            strategy.tell(candidates, losses)
-            lowest = int(np.argmin(losses))
-            if losses[lowest] < best_loss:
-                best, best_loss = np.array(candidates[lowest]), losses[lowest]
-            history.append(best_loss)
-            if on_generation is not None:
-                on_generation(strategy.countevals, best_loss)
-        reasons = ", ".join(f"{name}={value}" for name, value in strategy.stop().items()) or f"evaluations={evaluations}"
-    return SearchResult(best, best_loss, strategy.countevals, len(history), tuple(history), reasons)
+            running.tell(candidates, *evaluate(candidates))
+            if keep is not None:
+                keep(running.told())
+            report(strategy.countevals, running.loss)
+    history = tuple(running.history)
+    return SearchResult(running.best, running.loss, strategy.countevals, len(history), history, reason)

@@ -13,8 +13,11 @@ from torch import Tensor
 
 from staf.bundles import read_bundle, write_bundle
 from staf.config import RouterSettings
-from staf.errors import BaseMismatch, DamagedFile, ExpertMismatch
+from staf.errors import BaseMismatch, ConfigError, DamagedFile, ExpertMismatch
 from staf.experts.store import ExpertSet
+
+NUMBERS_DEPEND_ON = ("granularity", "null_expert", "learned_scale", "temperature")
+"""Settings that say what a router's numbers mean."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Router:
     experts_fingerprint: str
     base: dict[str, str]
     record: dict[str, Any] = field(default_factory=dict)
-    """loss, evaluations, reason for stopping, adaptation example ids, seconds, versions"""
+    """loss, evaluations, reason for stopping, weights of each restart, adaptation example ids, seconds, versions"""
 
     @property
     def mean_weights(self) -> dict[str, float]:
@@ -53,6 +56,23 @@ class Router:
             raise ExpertMismatch(
                 f"the router for '{self.task}' was made for the experts {', '.join(self.experts)} "
                 f"({self.experts_fingerprint}); found {', '.join(experts.names)} ({experts.fingerprint}). Adapt again."
+            )
+
+    def check_start(self, base: dict[str, str], experts: ExpertSet, settings: RouterSettings) -> None:
+        """See that a router with these settings may start from the numbers of this one.
+
+        Raises:
+            BaseMismatch, ExpertMismatch: it was made for another base or for other experts. ConfigError: its numbers mean
+                something else.
+        """
+        self.check(base, experts)
+        differing = [name for name in NUMBERS_DEPEND_ON if getattr(self.settings, name) != getattr(settings, name)]
+        if differing:
+            there = ", ".join(f"{name}={getattr(self.settings, name)}" for name in differing)
+            here = ", ".join(f"{name}={getattr(settings, name)}" for name in differing)
+            raise ConfigError(
+                f"the router for '{self.task}' cannot be the start: it has {there}, these settings have {here}. "
+                "Make them the same (--set), or give another router."
             )
 
 
@@ -85,4 +105,18 @@ def load_router(folder: Path) -> Router:
         raise DamagedFile(f"{folder}: its record is not that of a router ({error}). Adapt again.") from error
     if router.weights.dim() != 2 or router.weights.shape[1] != len(router.experts):
         raise DamagedFile(f"{folder}: weights {tuple(router.weights.shape)} for {len(router.experts)} experts. Adapt again.")
+    return router
+
+
+def load_start(folder: Path, out: Path, base: dict[str, str], experts: ExpertSet, settings: RouterSettings) -> Router:
+    """Read the router that one to be made in `out` starts from.
+
+    Raises:
+        MissingData, DamagedFile: as `load_router`. BaseMismatch, ExpertMismatch, ConfigError: as `Router.check_start`, or it is
+            in `out` itself.
+    """
+    if folder.resolve() == out.resolve():
+        raise ConfigError(f"the router in {out} cannot be its own start: it would be replaced. Give another folder with --out.")
+    router = load_router(folder)
+    router.check_start(base, experts, settings)
     return router

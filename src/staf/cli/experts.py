@@ -1,0 +1,119 @@
+"""staf experts: list, add, remove, reduce."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from staf.cli.data import Json
+from staf.cli.stages import Base
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Plug experts into a set and out of it, and make a set smaller.\n\nTry:  staf experts list experts",
+)
+
+Folder = Annotated[Path, typer.Argument(help="Folder of the set of experts.")]
+
+
+@app.command("list")
+def list_command(folder: Folder, as_json: Json = False) -> None:
+    """The experts of a set: what they were trained on, their sizes and fingerprints.
+
+    Try:  staf experts list experts
+    """
+    from staf.cli.show import print_json, print_rows
+    from staf.experts.sets import describe
+
+    rows = describe(folder)
+    if as_json:
+        print_json(rows)
+        return
+    print_rows(rows, [column for column in rows[0] if column not in ("set", "base_fingerprint")])
+    print(f"set: {len(rows)} experts, {rows[0]['set']}")
+
+
+@app.command()
+def add(
+    folder: Folder,
+    expert: Annotated[Path, typer.Argument(help="Folder of one trained expert, which is copied.")],
+    as_json: Json = False,
+) -> None:
+    """Copy an expert into a set, once it is seen to have the same base and the same matrices; ranks may differ.
+
+    No other expert is trained again; routers made for the set as it was are to be adapted again.
+
+    Try:  staf experts add experts other/conll-2003
+    """
+    from staf.cli.show import print_json
+    from staf.experts.sets import add_expert
+
+    found = add_expert(folder, expert)
+    if as_json:
+        print_json({"folder": str(folder), "experts": found.names, "set": found.fingerprint})
+        return
+    print(f"{folder} now holds {', '.join(found.names)} ({found.fingerprint}).")
+    print("Routers made for it as it was are refused. Adapt again: staf adapt")
+
+
+@app.command()
+def remove(
+    folder: Folder,
+    name: Annotated[str, typer.Argument(help="Name of the expert, as in staf experts list.")],
+    as_json: Json = False,
+) -> None:
+    """Take an expert out of a set; its files are kept, and nothing else is touched.
+
+    Try:  staf experts remove experts entity_relation
+    """
+    from staf.cli.show import print_json
+    from staf.experts.sets import remove_expert
+    from staf.experts.store import expert_names
+
+    kept = remove_expert(folder, name)
+    left = expert_names(folder)
+    if as_json:
+        print_json({"folder": str(folder), "experts": left, "removed": name, "kept_in": str(kept)})
+        return
+    print(f"{folder} now holds {', '.join(left) or 'no expert'}. '{name}' is kept in {kept}; to put it back:")
+    print(f"staf experts add {folder} {kept}")
+    print("Routers made for the set as it was are refused. Adapt again: staf adapt")
+
+
+@app.command()
+def reduce(
+    folder: Folder,
+    out: Annotated[Path, typer.Argument(help="Folder for the smaller set; it must not exist.")],
+    rank: Annotated[int | None, typer.Option("--rank", help="At most so many ranks in each matrix of an expert.")] = None,
+    router: Annotated[Path | None, typer.Option(help="Folder of a router made for this set.")] = None,
+    keep: Annotated[int | None, typer.Option(help="With --router: only so many experts, those of the largest weight.")] = None,
+    base: Base = None,
+    as_json: Json = False,
+) -> None:
+    """Save a smaller set, with the error made: the best factors of a lower rank, the experts a router weighs most, or both.
+
+    Try:  staf experts reduce experts experts-rank2 --rank 2
+    """
+    from staf.cli.show import print_json, print_rows
+    from staf.errors import ConfigError
+    from staf.experts.reduction import reduce_set
+    from staf.experts.store import load_experts
+    from staf.routing.pruning import prune_by_router
+    from staf.routing.store import load_router
+
+    if (router is None) != (keep is None) or (rank is None and keep is None):
+        raise ConfigError("staf experts reduce needs --rank, or --router and --keep together, or all three.")
+    experts, lost = load_experts(folder), None
+    if router is not None and keep is not None:
+        experts, lost = prune_by_router(experts, load_router(router), keep, base)
+    rows = reduce_set(experts, rank, out)
+    if as_json:
+        print_json({"folder": str(out), "experts": rows, "lost_by_pruning": lost})
+        return
+    print_rows(rows, list(rows[0]))
+    if lost is not None:
+        print(f"The experts left out were {lost:.1%} of the norm of what the router adds.")
+    print(f"The smaller set is {out}. Adapt again with it: staf adapt")

@@ -1,0 +1,25 @@
+"""Metrics from saved predictions, with intervals and paired tests; never from a model.
+
+`metrics_of` picks what belongs to a form of answer, `compare_methods` compares two methods by one of them, `selective_curve`
+shows when not to trust, `over_seeds` sums up several runs. What a prediction holds is in `staf.metrics.shapes`.
+"""
+
+from staf.metrics.bootstrap import Metric, interval
+from staf.metrics.compare import Comparison, compare
+from staf.metrics.forms import compare_methods, metrics_of, selective_curve
+from staf.metrics.seeds import Spread, over_seeds
+from staf.metrics.shapes import correctness, predicted
+
+__all__ = [
+    "Comparison",
+    "Metric",
+    "Spread",
+    "compare",
+    "compare_methods",
+    "correctness",
+    "interval",
+    "metrics_of",
+    "over_seeds",
+    "predicted",
+    "selective_curve",
+]

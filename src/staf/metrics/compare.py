@@ -1,0 +1,103 @@
+"""Paired comparison of two methods on the same items.
+
+A metric that is a mean over items gets the bootstrap interval of its mean difference and a sign-flip test: were the methods
+alike, each item's difference could as well have had the other sign. A metric of the whole set (macro F1, AUC) has no
+differences of items to flip: both methods are measured on the same resamples, and the p-value is twice the share of resamples
+on the side of 0 that the difference is not on (Efron and Tibshirani 1993).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from staf.metrics.bootstrap import CELLS_AT_ONCE, Statistic, bounds, interval, resample
+from staf.metrics.shapes import Prediction, correctness
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Difference of two methods on the same items, ours minus the other's."""
+
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    """two-sided: sign-flip test, or paired bootstrap where the metric is not a mean over items"""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+def compare(ours: Sequence[Prediction], other: Sequence[Prediction], resamples: int) -> Comparison:
+    """Paired comparison of accuracy on the same items: bootstrap interval of the difference, sign-flip p-value.
+
+    Raises:
+        ValueError: the two are not about the same items in the same order.
+    """
+    refuse_other_items(ours, other)
+    return _compare_items(correctness(ours) - correctness(other), resamples)
+
+
+def compare_statistics(ours: Statistic, other: Statistic, resamples: int) -> Comparison | None:
+    """Paired comparison of any metric over the same items in the same order; None where it is undefined for one of the two."""
+    difference = ours.value - other.value
+    if np.isnan(difference):
+        return None
+    if ours.per_item is not None and other.per_item is not None:
+        return _compare_items(ours.per_item - other.per_item, resamples)
+    values = resample([ours, other], resamples)
+    differences = values[0] - values[1]
+    low, high = bounds(differences)
+    return Comparison(
+        difference, float(np.fmin(low, difference)), float(np.fmax(high, difference)), _bootstrap_p_value(differences)
+    )
+
+
+def refuse_other_items(ours: Sequence[Prediction], other: Sequence[Prediction]) -> None:
+    """See that two methods answered the same items.
+
+    Raises:
+        ValueError: the two are not about the same items in the same order.
+    """
+    if [p["id"] for p in ours] != [p["id"] for p in other]:
+        raise ValueError("predictions of two methods can be compared only on the same items in the same order")
+
+
+def refuse_other_gold(ours: Sequence[Prediction], other: Sequence[Prediction]) -> None:
+    """See that two methods are judged by the same right answers.
+
+    Raises:
+        ValueError: the items are the same and their gold answers are not.
+    """
+    differing = sum(a["gold"] != b["gold"] for a, b in zip(ours, other, strict=True))
+    if differing:
+        raise ValueError(f"{differing} of {len(ours)} items have another gold answer with the other method. Predict again.")
+
+
+def _compare_items(difference: np.ndarray, resamples: int) -> Comparison:
+    low, high = interval(difference, resamples)
+    return Comparison(float(difference.mean()), low, high, sign_flip(difference, resamples))
+
+
+def sign_flip(difference: np.ndarray, resamples: int, seed: int = 1) -> float:
+    """Two-sided p-value of (n,) differences of items: how often random signs give a mean at least as far from 0.
+
+    The outcome itself counts as one draw, so it is never 0 (Phipson and Smyth 2010).
+    """
+    generator, items = np.random.default_rng(seed), len(difference)
+    rows, extreme = max(1, CELLS_AT_ONCE // items), 0
+    for start in range(0, resamples, rows):
+        signs = generator.choice([-1.0, 1.0], size=(min(rows, resamples - start), items))
+        extreme += int((np.abs(signs @ difference / items) >= abs(difference.mean()) - 1e-12).sum())
+    return (extreme + 1) / (resamples + 1)
+
+
+def _bootstrap_p_value(differences: np.ndarray) -> float:
+    defined = differences[~np.isnan(differences)]
+    side = min(int((defined <= 0).sum()), int((defined >= 0).sum()))
+    return min(1.0, 2 * (side + 1) / (len(defined) + 1))

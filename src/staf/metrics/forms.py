@@ -1,0 +1,185 @@
+"""Which metrics belong to a form of answer; one entry point for all forms.
+
+    choice     accuracy, calibration_error, brier_score, risk_coverage_area
+               with fixed labels also macro_f1, macro_auc, macro_average_precision
+    several    micro_f1, macro_f1
+               with scores also micro_ and macro_ auc and average_precision, calibration_error, brier_score, risk_coverage_area
+    span       exact_match, token_f1
+    entities   entity_f1 (exact, micro), entity_f1_macro (by type), entity_f1_overlap, entity_f1_overlap_macro
+    text       rouge_l
+
+Every form whose predictions have a "confidence" has risk_coverage_area too. `staf.metrics.shapes` says what a prediction holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from staf.errors import UnknownName
+from staf.metrics.bootstrap import Statistic, measure
+from staf.metrics.calibration import calibration_error, choice_brier, choice_chances, several_brier, several_chances
+from staf.metrics.compare import Comparison, compare_statistics, refuse_other_gold, refuse_other_items
+from staf.metrics.entities import entity_counts, exact_matches, overlap_matches
+from staf.metrics.f1 import choice_counts, item_f1, macro_f1_of, micro_f1_of, several_counts
+from staf.metrics.ranking import average_precision, choice_rankings, macro, micro, roc_area, several_rankings
+from staf.metrics.reading import exact_match, token_f1
+from staf.metrics.rouge import rouge_l
+from staf.metrics.selective import choice_confidence, confidence_of, curve, risk_coverage_area
+from staf.metrics.shapes import Prediction, check, correctness
+
+BINS = 10
+"""of the calibration error, where nothing else is asked for"""
+COVERAGES = tuple(step / 20 for step in range(1, 21))
+
+Statistics = dict[str, Statistic]
+
+
+def metrics_of(
+    form: str,
+    predictions: Sequence[Prediction],
+    *,
+    fixed_labels: bool = False,
+    resamples: int = 2000,
+    bins: int = BINS,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Every metric of a form of answer, as plain values: {name: {"value", "low", "high", "n", ...}}, null where undefined.
+
+    `low` and `high` are the ends of the 95 % interval over items, `n` the number of items ("examples" is the same number, under
+    the name that reports read). "higher_is_better" is there too; "classes" is how many labels or types a macro mean is of, and
+    "classes_left_out" how many labels had no positive, or for AUC no negative.
+
+    Args:
+        fixed_labels: of choices: every item has the same labels.
+        bins: of the calibration error.
+
+    Raises:
+        UnknownName: no such form of answer. BadData: predictions that are not of this form.
+    """
+    statistics = statistics_of(form, predictions, fixed_labels=fixed_labels, bins=bins)
+    measured = measure(list(statistics.values()), resamples, seed)
+    return {
+        name: None if metric is None else metric.as_dict() | {"n": metric.examples} | dict(statistic.told)
+        for (name, statistic), metric in zip(statistics.items(), measured, strict=True)
+    }
+
+
+def compare_methods(
+    form: str,
+    metric: str,
+    ours: Sequence[Prediction],
+    other: Sequence[Prediction],
+    *,
+    fixed_labels: bool = False,
+    resamples: int = 2000,
+    bins: int = BINS,
+) -> Comparison | None:
+    """Paired comparison of two methods by one of the metrics of `metrics_of`; None where it is undefined.
+
+    Raises:
+        UnknownName: no such form, or no such metric of both. BadData: predictions that are not of this form.
+        ValueError: the two are not about the same items in the same order, or not with the same gold answers.
+    """
+    found = [statistics_of(form, p, fixed_labels=fixed_labels, bins=bins) for p in (ours, other)]
+    refuse_other_items(ours, other)
+    refuse_other_gold(ours, other)
+    shared = set(found[0]) & set(found[1])
+    if metric not in shared:
+        raise UnknownName.among(f"metric of the form '{form}'", metric, shared)
+    return compare_statistics(found[0][metric], found[1][metric], resamples)
+
+
+def selective_curve(
+    form: str,
+    predictions: Sequence[Prediction],
+    *,
+    resamples: int = 2000,
+    coverages: Sequence[float] = COVERAGES,
+    seed: int = 0,
+) -> list[dict[str, Any]] | None:
+    """Quality against coverage, surest items first (`staf.metrics.selective.curve`); None where nothing says how sure they are.
+
+    The quality of an item is 1 or 0 for a choice or a span, its own F1 for labels and entities, its ROUGE-L for text.
+
+    Raises:
+        UnknownName: no such form. BadData: predictions that are not of this form. ValueError: a coverage outside 0 to 1.
+    """
+    check(form, predictions)
+    if not all(0 < coverage <= 1 for coverage in coverages):
+        raise ValueError("a coverage is a share of the items: above 0, at most 1")
+    confidence = _confidence(form, predictions)
+    return None if confidence is None else curve(_QUALITY[form](predictions), confidence, coverages, resamples, seed)
+
+
+def statistics_of(form: str, predictions: Sequence[Prediction], *, fixed_labels: bool = False, bins: int = BINS) -> Statistics:
+    """The metrics of a form of answer, not yet measured, by name.
+
+    Raises:
+        UnknownName: no such form. BadData: predictions that are not of this form.
+    """
+    check(form, predictions, fixed_labels=fixed_labels)
+    if form == "choice":
+        found = _choice(predictions, fixed_labels, bins)
+    elif form == "several":
+        found = _several(predictions, bins)
+    elif form == "span":
+        found = {"exact_match": Statistic.mean(exact_match(predictions)), "token_f1": Statistic.mean(token_f1(predictions))}
+    elif form == "entities":
+        found = _entities(predictions)
+    else:
+        found = {"rouge_l": Statistic.mean(rouge_l(predictions))}
+    confidence = _confidence(form, predictions)
+    if confidence is not None:
+        found["risk_coverage_area"] = risk_coverage_area(_QUALITY[form](predictions), confidence)
+    return found
+
+
+def _choice(predictions: Sequence[Prediction], fixed_labels: bool, bins: int) -> Statistics:
+    found = {"accuracy": Statistic.mean(correctness(predictions))}
+    if fixed_labels:
+        rankings = choice_rankings(predictions)
+        found["macro_f1"] = macro_f1_of(*choice_counts(predictions))
+        found["macro_auc"] = macro(roc_area, *rankings)
+        found["macro_average_precision"] = macro(average_precision, *rankings)
+    found["calibration_error"] = calibration_error(*choice_chances(predictions), bins)
+    found["brier_score"] = Statistic.mean(choice_brier(predictions), higher_is_better=False)
+    return found
+
+
+def _several(predictions: Sequence[Prediction], bins: int) -> Statistics:
+    counts = several_counts(predictions)
+    found = {"micro_f1": micro_f1_of(*counts), "macro_f1": macro_f1_of(*counts)}
+    if "scores" in predictions[0]:
+        rankings = several_rankings(predictions)
+        for name, area in (("auc", roc_area), ("average_precision", average_precision)):
+            found[f"micro_{name}"] = micro(area, *rankings)
+            found[f"macro_{name}"] = macro(area, *rankings)
+        found["calibration_error"] = calibration_error(*several_chances(predictions), bins)
+        found["brier_score"] = Statistic.mean(several_brier(predictions), higher_is_better=False)
+    return found
+
+
+def _entities(predictions: Sequence[Prediction]) -> Statistics:
+    exact, overlapping = entity_counts(predictions, exact_matches), entity_counts(predictions, overlap_matches)
+    return {
+        "entity_f1": micro_f1_of(*exact),
+        "entity_f1_macro": macro_f1_of(*exact),
+        "entity_f1_overlap": micro_f1_of(*overlapping),
+        "entity_f1_overlap_macro": macro_f1_of(*overlapping),
+    }
+
+
+def _confidence(form: str, predictions: Sequence[Prediction]) -> np.ndarray | None:
+    return choice_confidence(predictions) if form == "choice" else confidence_of(predictions)
+
+
+_QUALITY: dict[str, Callable[[Sequence[Prediction]], np.ndarray]] = {
+    "choice": correctness,
+    "several": lambda predictions: item_f1(*several_counts(predictions)),
+    "span": exact_match,
+    "entities": lambda predictions: item_f1(*entity_counts(predictions, exact_matches)),
+    "text": rouge_l,
+}

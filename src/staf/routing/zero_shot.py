@@ -1,0 +1,181 @@
+"""A router for a task without one labelled example, from what its prompts look like to the base (not in the papers).
+
+    prompt   mean over its tokens of the base's own last hidden states                            (d,)
+    task     mean over a few prompts of the task, instruction and input, without their answers    t  (d,)
+    expert   mean over prompts that the expert was trained on                                     c_i (d,)
+
+    similarity  s_i = cos(t - m, c_i - m),   m the mean of the centroids
+    weights     R = softmax(s / tau)                                                              Eq. 3
+
+Hidden states of a language model lie in a narrow cone: all cosines are near 1 until the mean is taken away (Ethayarajh,
+2019). Taking it away from the similarities alone would do nothing, since a softmax does not see a constant.
+
+Only prompts are read: the answer of an example is dropped before anything else is done. Nothing is learned, so the numbers
+of the router are A = 0 and b = s, from which a search can go on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from staf import __version__
+from staf.bundles import read_bundle, write_bundle
+from staf.config import RouterSettings
+from staf.data.batches import by_length, encode_prompt, rounded
+from staf.data.example import Example
+from staf.data.splits import dice, refuse_test
+from staf.errors import ConfigError, DamagedFile, ExpertMismatch, MissingData
+from staf.experts.store import ExpertSet
+from staf.lm.base import Base
+from staf.routing.store import Router
+
+PROMPTS = 128
+"""At most so many training prompts of an expert make its centroid."""
+TOKEN_BUDGET = 4096
+
+
+@torch.no_grad()
+def prompt_mean(base: Base, examples: Sequence[Example], max_tokens: int) -> Tensor:
+    """Mean over prompts of the mean over tokens of the base's own last hidden states, (d,) float32.
+
+    Every prompt counts the same, whatever its length, and the order given does not matter; answers are not read.
+
+    Raises:
+        ConfigError: a query that does not fit into `max_tokens`.
+    """
+    ordered = sorted(examples, key=lambda example: example.id)
+    prompts = [encode_prompt(example, base.tokenizer, max_tokens) for example in ordered]
+    pad = base.tokenizer.pad_token_id or 0
+    base.routed.set_gain({})
+    means: list[Tensor] = [torch.empty(0)] * len(prompts)
+    for group in by_length([len(prompt) for prompt in prompts], TOKEN_BUDGET):
+        width = rounded(max(len(prompts[index]) for index in group))
+        ids = torch.tensor([prompts[index] + [pad] * (width - len(prompts[index])) for index in group])
+        hidden = base.hidden(ids.to(base.device)).float()  # (B, T, d)
+        for row, index in enumerate(group):
+            means[index] = hidden[row, : len(prompts[index])].mean(0).cpu()
+    return torch.stack(means).double().mean(0).float()
+
+
+def expert_centroid(base: Base, examples: Sequence[Example], max_tokens: int = 512) -> Tensor:
+    """Where an expert's training prompts lie in the base's hidden space: `prompt_mean` of at most `PROMPTS` of them, (d,).
+
+    Raises:
+        MissingData: no examples. TestLeak: a test example is among them. ConfigError: as `prompt_mean`.
+    """
+    refuse_test(examples)
+    if not examples:
+        raise MissingData("no training examples to describe an expert by. See what there is: staf data list")
+    ordered = sorted(examples, key=lambda example: example.id)
+    return prompt_mean(base, dice("centroid").sample(ordered, min(PROMPTS, len(ordered))), max_tokens)
+
+
+def expert_centroids(
+    base: Base, experts: ExpertSet, folder: Path, examples_of: Callable[[str], Sequence[Example]], max_tokens: int = 512
+) -> Tensor:
+    """Centroids (K, d) of a set, in its order: read from beside it, computed and kept there where they are missing.
+
+    One is read only if it was made for the same expert on the same base; `max_tokens` counts for those that are computed.
+
+    Args:
+        folder: of the set; centroids.json and centroids-<sha>.safetensors are kept there.
+        examples_of: the training examples of an expert by its name; asked for those that are missing alone.
+
+    Raises:
+        MissingData, TestLeak, ConfigError: as `expert_centroid`. DamagedFile: what is kept there is no centroids.
+    """
+    known = _read_centroids(folder, base, experts)
+    missing = [name for name in experts.names if name not in known]
+    for name in missing:
+        known[name] = expert_centroid(base, examples_of(name), max_tokens)
+    if missing:
+        made_for = {expert.name: expert.fingerprint for expert in experts.experts}
+        write_bundle(folder, "centroids", known, {"base": base.identity, "experts": made_for})
+    return torch.stack([known[name] for name in experts.names])
+
+
+def _read_centroids(folder: Path, base: Base, experts: ExpertSet) -> dict[str, Tensor]:
+    """The kept centroids that belong to this base and these experts."""
+    if not (folder / "centroids.json").is_file():
+        return {}
+    tensors, record = read_bundle(folder, "centroids")
+    try:
+        if record["base"]["fingerprint"] != base.fingerprint:
+            return {}
+        return {e.name: tensors[e.name] for e in experts.experts if record["experts"].get(e.name) == e.fingerprint}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DamagedFile(
+            f"{folder / 'centroids.json'}: its record and tensors do not fit ({error}). Delete it; it is made again."
+        ) from error
+
+
+def similarities(task: Tensor, centroids: Tensor) -> Tensor:
+    """Cosine of the task (d,) with each expert's centroid (K, d), both seen from the mean of the centroids: (K,)."""
+    middle = centroids.mean(0)
+    return functional.cosine_similarity(task - middle, centroids - middle, dim=-1)
+
+
+def zero_shot_router(
+    base: Base, experts: ExpertSet, task: str, inputs: Sequence[Example], centroids: Tensor, settings: RouterSettings
+) -> Router:
+    """A router for a task from a few of its inputs, whose answers are not read.
+
+    Args:
+        inputs: examples of the task, none of them from its test set.
+        centroids: (K, d), of `expert_centroids`, in the order of the experts.
+        settings: `temperature`, `max_tokens` and `seed` are used; nothing else has a meaning without learning.
+
+    Raises:
+        MissingData: no inputs. TestLeak: a test example is among them. ConfigError: settings that need learning.
+        BaseMismatch, ExpertMismatch: experts of another base, or centroids of another set.
+    """
+    questions = [replace(example, answer="") for example in inputs]
+    refuse_test(questions)
+    _check(base, experts, task, questions, centroids, settings)
+    started = time.perf_counter()
+    similar = similarities(prompt_mean(base, questions, settings.max_tokens), centroids)  # (K,)
+    weights = torch.softmax(similar / settings.temperature, dim=-1)[None]  # (1, K)  # Eq. 3
+    record = {
+        "loss": None,
+        "stopped_because": "nothing is learned",
+        "examples": 0,
+        "unlabelled": len(questions),
+        "example_ids": sorted(example.id for example in questions),
+        "similarities": dict(zip(experts.names, similar.tolist(), strict=True)),
+        "tunable_parameters": 0,
+        "seconds": time.perf_counter() - started,
+        "versions": {"staf": __version__, "torch": torch.__version__},
+    }
+    numbers = torch.cat([torch.zeros_like(similar), similar])
+    return Router(task, settings, weights, numbers, experts.names, experts.fingerprint, base.identity, record)
+
+
+def _check(
+    base: Base, experts: ExpertSet, task: str, questions: Sequence[Example], centroids: Tensor, settings: RouterSettings
+) -> None:
+    learned = {
+        "granularity": settings.granularity != "task",
+        "null_expert": settings.null_expert,
+        "learned_scale": settings.learned_scale,
+    }
+    wrong = [name for name, given in learned.items() if given]
+    if wrong:
+        raise ConfigError(
+            f"{', '.join(f'{name} = {getattr(settings, name)}' for name in wrong)} cannot be had without labelled examples: "
+            "a zero-shot router is one row of weights. Leave it out, or use method gradient or cma."
+        )
+    if not questions:
+        raise MissingData(f"no inputs of '{task}' to compare with the experts; a few without answers are enough.")
+    experts.check(base.identity, base.routed.shapes)
+    if centroids.shape[0] != len(experts.names):
+        raise ExpertMismatch(
+            f"{centroids.shape[0]} centroids for {len(experts.names)} experts ({', '.join(experts.names)}). "
+            "Compute those of this set: staf.routing.zero_shot.expert_centroids."
+        )

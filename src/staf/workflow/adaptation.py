@@ -1,0 +1,96 @@
+"""Stage II as a step on folders: a task's router is learned, or read where it is there."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from staf.config import RouterSettings
+from staf.data.example import Example
+from staf.data.splits import few_shot
+from staf.experts.store import ExpertSet, load_experts
+from staf.routing.adapt import adapt_router, adaptation_digest, planned_progress
+from staf.routing.store import Router, load_router, load_start, save_router
+from staf.routing.zero_shot import expert_centroids, zero_shot_router
+from staf.runs import PeakMemory
+from staf.tasks.examples import expert_examples, task_examples
+from staf.tasks.rows import Task
+from staf.workflow.session import Session
+
+
+def adaptation_examples(session: Session, task: Task, settings: RouterSettings) -> list[Example]:
+    """The adaptation examples of a task: all of them, or a draw of `shots` by the seed."""
+    examples = task_examples(task, "adaptation", session.library)
+    return examples if settings.shots is None else few_shot(examples, settings.shots, settings.seed)
+
+
+def adapt_stage(
+    session: Session, task: Task, experts: ExpertSet, settings: RouterSettings, out: Path, start: Path | None = None
+) -> Router:
+    """Learn the router of a task into `out`, or load it where it is there with these settings, experts and examples.
+
+    Args:
+        start: folder of another task's router whose numbers are the start.
+
+    Raises:
+        BaseMismatch, ExpertMismatch, ConfigError: the start does not fit.
+    """
+    begun = None if start is None else load_start(start, out, session.identity, experts, settings)
+    examples = adaptation_examples(session, task, settings)
+    digest = adaptation_digest(session.identity, experts, task.name, examples, settings, begun)
+    checkpoint = out / "checkpoint"
+    if (out / "router.json").is_file():
+        router = load_router(out)
+        if router.record.get("run") == digest:
+            session.watcher.say(f"router {out.name}: adapted before, reused")
+            shutil.rmtree(checkpoint, ignore_errors=True)
+            return router
+    mixture, memory = session.mixture(experts), PeakMemory()
+    with session.watcher.bar(f"adapt {task.name} ({settings.method})", planned_progress(len(examples), settings)) as bar:
+        done = 0
+
+        def on_progress(now: int, loss: float) -> None:
+            nonlocal done
+            bar.advance(now - done, f"loss {loss:.3f}")
+            done = now
+
+        router = adapt_router(
+            mixture, task.name, examples, settings, on_progress,
+            start=begun, checkpoint=checkpoint, say=session.watcher.say,
+        )  # fmt: skip
+    record = {**router.record, "run": digest, "peak_memory_bytes": memory.bytes}
+    router = replace(router, record=record)
+    save_router(out, router)  # last: a router that is there is never adapted again
+    shutil.rmtree(checkpoint, ignore_errors=True)
+    return router
+
+
+def adapt_seeds(
+    session: Session, task: Task, experts: ExpertSet, settings: RouterSettings, out: Path, seeds: int, start: Path | None = None
+) -> dict[Path, Router]:
+    """Routers in out/seed-<seed> for `seeds` seeds from that of the settings on, each with its own draw of the shots."""
+    changed = [settings.model_copy(update={"seed": settings.seed + i}) for i in range(seeds)]
+    return {(folder := out / f"seed-{one.seed}"): adapt_stage(session, task, experts, one, folder, start) for one in changed}
+
+
+def zero_shot_stage(session: Session, task: Task, folder: Path, settings: RouterSettings, out: Path) -> Router:
+    """A router of a task from unlabelled inputs into `out`, or the one that is there.
+
+    Args:
+        folder: of the experts; what is kept of each for this, its centroid, is written beside them.
+    """
+    experts = load_experts(folder)
+    inputs = [replace(example, answer="") for example in adaptation_examples(session, task, settings)]
+    digest = adaptation_digest(session.identity, experts, task.name, inputs, settings)
+    if (out / "router.json").is_file():
+        router = load_router(out)
+        if router.record.get("run") == digest:
+            session.watcher.say(f"router {out.name}: adapted before, reused")
+            return router
+    memory = PeakMemory()
+    centroids = expert_centroids(session.base, experts, folder, lambda name: expert_examples(name, session.library)[0])
+    router = zero_shot_router(session.base, experts, task.name, inputs, centroids, settings)
+    router = replace(router, record={**router.record, "run": digest, "peak_memory_bytes": memory.bytes})
+    save_router(out, router)
+    return router

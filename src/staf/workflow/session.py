@@ -1,0 +1,88 @@
+"""What all stages of one command share: a base loaded on first need, data, a folder of runs, somebody who watches."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+from staf.data.catalog import data_folder
+from staf.data.library import Library
+from staf.data.profiles import PROFILES, check_profile
+from staf.errors import ConfigError
+from staf.experts.estimate import outline
+from staf.experts.parallel import ALONE, World, check_sharding, open_base
+from staf.experts.store import ExpertSet
+from staf.lm.base import DEFAULT_BASE, FORMATS, Base, default_device, fingerprint_of, resolve
+from staf.lm.dtype import choose
+from staf.lm.four_bit import NAME as FOUR_BIT
+from staf.progress import Silence, Watcher
+from staf.routing.mixture import Mixture
+
+
+class Session:
+    """One base, one data folder, one folder of runs, one watcher.
+
+    Args:
+        base: hub id, folder or GGUF file; None is the default. data: the user's data folder; None uses packages.
+        runs: folder of results. watcher: told of long work. dtype: number format; None is chosen by measurement.
+        profile: how data sets are split. world: the processes that train one expert together.
+        shard_base: spread the base over them, where it does not fit on one device.
+
+    Raises:
+        MissingData: there is no such data folder. UnknownName: there is no such profile. ConfigError: a base sharded over one
+            process.
+    """
+
+    def __init__(
+        self,
+        base: str | None,
+        data: Path | None,
+        runs: Path,
+        watcher: Watcher | None = None,
+        dtype: str | None = None,
+        profile: str = PROFILES[0],
+        world: World = ALONE,
+        shard_base: bool = False,
+    ) -> None:
+        check_profile(profile)
+        check_sharding(world, shard_base)
+        self.base_name, self.runs = base, runs
+        self.library = Library(data_folder(data), profile)
+        self.dtype, self.world, self.shard_base = dtype, world, shard_base
+        self.watcher: Watcher = watcher or Silence()
+        self._mixture: tuple[str, Mixture] | None = None
+
+    @cached_property
+    def identity(self) -> dict[str, str]:
+        """Name and fingerprint of the base, without loading it."""
+        return {"name": self.base_name or DEFAULT_BASE, "fingerprint": fingerprint_of(resolve(self.base_name))}
+
+    @cached_property
+    def base(self) -> Base:
+        """The loaded base."""
+        self.watcher.say(f"loading {self.base_name or DEFAULT_BASE}")
+        return open_base(self.base_name, self.dtype, self.world, self.shard_base)
+
+    @cached_property
+    def outline(self) -> Base:
+        """The base without weights, from its config alone.
+
+        Raises:
+            ConfigError: in four bits, whose memory is not estimated.
+        """
+        if self.dtype == FOUR_BIT:
+            raise ConfigError(
+                "a base in four bits (--dtype nf4) is not estimated. Leave --dtype out with --dry-run: of what it prints for "
+                "the base in bfloat16 the matrices then take about a quarter, and a step is slower."
+            )
+        return outline(self.base_name, FORMATS[self.dtype] if self.dtype else choose(default_device()))
+
+    def mixture(self, experts: ExpertSet) -> Mixture:
+        """The experts attached to the base; attached once for the same set."""
+        if self._mixture is None or self._mixture[0] != experts.fingerprint:
+            self._mixture = (experts.fingerprint, Mixture(self.base, experts))
+        return self._mixture[1]
+
+    def forget_mixture(self) -> None:
+        """Detach the experts, as training needs the routed layers for itself."""
+        self._mixture = None

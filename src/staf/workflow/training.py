@@ -1,0 +1,124 @@
+"""Stage I as a step on folders: an expert is trained, or read where it is there."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import torch
+
+from staf import __version__
+from staf.config import ExpertSettings
+from staf.data.example import Example
+from staf.data.splits import dice
+from staf.experts.estimate import Estimate, estimate
+from staf.experts.store import Expert, expert_digest, load_expert, save_expert
+from staf.experts.train import StepReport, planned_steps, train_expert, training_digest
+from staf.lm.base import default_device
+from staf.runs import PeakMemory, Run
+from staf.tasks.examples import expert_examples, expert_sources
+from staf.trackers import JsonLines, Tracker, open_tracker
+from staf.workflow.session import Session
+
+
+def training_examples(session: Session, name: str, settings: ExpertSettings) -> list[Example]:
+    """What an expert is trained on: no more than its steps will see, nothing that a task tests; tells what is left out."""
+    passed_over = [dataset for dataset, _ in expert_sources(name) if not session.library.can_have(dataset)]
+    if passed_over:
+        session.watcher.say(f"{name}: without {', '.join(dict.fromkeys(passed_over))}, which are not here (staf data fetch)")
+    examples, left_out = expert_examples(name, session.library)
+    if left_out:
+        session.watcher.say(f"{name}: {left_out} examples left out, a task tests what they are about")
+    return _enough(examples, settings)
+
+
+def train_stage(session: Session, name: str, settings: ExpertSettings, out: Path, track: str | None = None) -> Expert:
+    """Train the expert of a knowledge type into out/<name>, or load it where it is there with these settings.
+
+    Args:
+        track: a tracker of `staf.trackers.TRACKERS` that gets the numbers of each step beside metrics.jsonl of the run.
+    """
+    with session.world.in_turn():
+        examples = training_examples(session, name, settings)
+        digest = training_digest(session.identity, examples, settings)
+    there = expert_digest(out / name) == digest
+    session.world.check_same(int(there), f"view of {out / name}")
+    if there:
+        session.watcher.say(f"{name}: trained before, reused")
+        return load_expert(out / name)
+    session.forget_mixture()
+    run, checkpoint = Run.at(session.runs, "train", name, "adalora", settings.seed, digest), out / name / "checkpoint"
+    with ExitStack() as open_now:
+        wanted = _trackers(run, name, settings, track) if session.world.leads else []
+        trackers = [open_now.enter_context(closing(tracker)) for tracker in wanted]
+        base, total = session.base, planned_steps(len(examples), settings)
+        bar = open_now.enter_context(session.watcher.bar(f"train {name}", total))
+        memory, started, tokens, done = PeakMemory(), time.perf_counter(), 0, 0
+
+        def on_step(report: StepReport) -> None:
+            nonlocal tokens, done
+            tokens += report.tokens
+            rate = tokens / (time.perf_counter() - started)
+            steps, done = report.step - done, report.step  # a resumed training begins at its checkpoint
+            bar.advance(steps, f"loss {report.loss:.2f}, {report.kept} ranks, {rate:.0f} tokens/s")
+            for tracker in trackers:
+                tracker.log(report.step, report.numbers)
+
+        expert = train_expert(base, name, examples, settings, checkpoint, on_step, session.watcher.say, session.world)
+    if session.world.leads:
+        _finish_training(session, expert, settings, run, time.perf_counter() - started, tokens, memory.bytes)
+        save_expert(out / name, expert)  # last: an expert that is there is never trained again
+        shutil.rmtree(checkpoint, ignore_errors=True)
+    session.world.barrier()
+    return expert
+
+
+def estimate_stage(session: Session, name: str, settings: ExpertSettings) -> Estimate:
+    """What training an expert would take, without loading the base."""
+    return estimate(session.outline, name, training_examples(session, name, settings), settings, default_device())
+
+
+def _trackers(run: Run, name: str, settings: ExpertSettings, track: str | None) -> list[Tracker]:
+    found: list[Tracker] = [JsonLines(run.folder / "metrics.jsonl")]
+    return found if track is None else [*found, open_tracker(track, run.folder, name, settings.model_dump())]
+
+
+def _enough(examples: list[Example], settings: ExpertSettings) -> list[Example]:
+    """No more examples than the steps will see, drawn by the seed."""
+    if settings.steps is None or settings.steps * settings.batch_size >= len(examples):
+        return examples
+    ordered = sorted(examples, key=lambda example: example.id)
+    return dice(f"training draw {settings.seed}").sample(ordered, settings.steps * settings.batch_size)
+
+
+def _finish_training(
+    session: Session, expert: Expert, settings: ExpertSettings, run: Run, seconds: float, tokens: int, memory: int
+) -> None:
+    record, ranks = expert.record, expert.ranks
+    curve = record["curve"]
+    first = settings.initial_rank * sum(sum(shape) + 1 for shape in session.base.routed.shapes.values())
+    result = {
+        "stage": "train",
+        "task": expert.name,
+        "method": "adalora",
+        "seed": settings.seed,
+        "metrics": {},
+        "steps": record["steps"],
+        "examples": record["examples"],
+        "loss_first": curve[0],
+        "loss_last": sum(curve[-10:]) / len(curve[-10:]),
+        "curve": [[i + 1, loss] for i, loss in enumerate(curve)],
+        "tokens": record["tokens"],
+        "tokens_per_second": tokens / seconds if seconds > 0 else None,
+        "seconds": seconds,
+        "peak_memory_bytes": memory,
+        "trainable_parameters": first,
+        "final_rank_average": sum(ranks.values()) / len(ranks),
+        "ranks": ranks,
+        "base": session.identity,
+        "settings": settings.model_dump(),
+        "versions": {"staf": __version__, "torch": torch.__version__},
+    }
+    run.finish(settings.model_dump(), result)

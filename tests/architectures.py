@@ -1,0 +1,32 @@
+"""Tiny models of other architectures than the Llama of conftest.py, with its tokenizer: what differs in attention."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from staf.lm.base import Base, load_base
+
+SMALL = {
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "max_position_embeddings": 512, "pad_token_id": 0, "eos_token_id": 0, "bos_token_id": 0, "initializer_range": 0.2,
+}  # fmt: skip
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "gpt_neox": {},
+    "mistral": {"num_key_value_heads": 2, "sliding_window": 24},
+    "qwen2": {"num_key_value_heads": 2, "use_sliding_window": True, "sliding_window": 24, "max_window_layers": 1},
+}
+"""Partial rotation and parallel residuals; a window in every layer, shorter than most prompts; one in every second layer."""
+
+
+def other_base(kind: str, tiny_folder: Path, folder: Path) -> Base:
+    """A tiny base of another architecture, float32, with random weights."""
+    tokenizer = AutoTokenizer.from_pretrained(str(tiny_folder))
+    tokenizer.save_pretrained(str(folder))
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(kind, vocab_size=len(tokenizer), **SMALL, **ARCHITECTURES[kind])
+    AutoModelForCausalLM.from_config(config).save_pretrained(str(folder))
+    return load_base(str(folder), dtype="float32", device="cpu")

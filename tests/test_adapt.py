@@ -1,0 +1,282 @@
+"""Adaptation: early stopping, restarts, warm start, and every combination of settings by both methods."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_examples, random_expert
+from hypothesis import given
+from hypothesis import strategies as st
+
+from staf.config import RouterSettings, parse
+from staf.errors import BaseMismatch, ConfigError, ExpertMismatch, TrainingFailed
+from staf.experts.store import ExpertSet
+from staf.lm.base import Base
+from staf.routing.adapt import adapt_router, adaptation_digest, planned_progress, restart_seed
+from staf.routing.evolution import search
+from staf.routing.gradient import descend
+from staf.routing.mixture import Mixture
+from staf.routing.stopping import spent
+from staf.routing.store import Router
+from staf.routing.summary import record_of, seed_rows, weighing
+
+FAST = {"evaluations": 24, "epochs": 2, "batch_size": 8, "learning_rate": 0.3}
+LOSSES = st.lists(st.floats(0, 10), max_size=12)
+
+
+@pytest.fixture
+def mixture(base: Base, experts: ExpertSet) -> Mixture:
+    return Mixture(base, experts)
+
+
+def learn(mixture: Mixture, count: int = 12, start: Router | None = None, **changes: object) -> Router:
+    settings = parse(RouterSettings, {**FAST, **changes}, "a test")
+    return adapt_router(mixture, "colour", make_examples(count, "adaptation"), settings, start=start)
+
+
+def test_patience_by_hand() -> None:
+    assert not spent([3, 2, 2], 2, 0.0)
+    assert spent([3, 2, 2, 2], 2, 0.0)
+    assert not spent([3, 2, 2, 1.9], 2, 0.0)
+    assert spent([3, 2, 2, 1.9], 2, 0.2)
+    assert not spent([3, 3, 3, 3], None, 0.0)
+
+
+@given(LOSSES, st.integers(1, 4), st.floats(0, 1))
+def test_patience_is_never_spent_while_each_loss_is_better_and_always_where_none_is(
+    losses: list[float], patience: int, tolerance: float
+) -> None:
+    falling = [10 - 2.0 * i for i in range(len(losses))]
+    assert not spent(falling, patience, tolerance)
+    assert spent([1.0] * (patience + 1), patience, tolerance)
+    assert spent(losses, patience, tolerance) <= spent(losses, patience, tolerance + 1)
+
+
+def flat_after(generations: int) -> tuple[list[int], Callable[[np.ndarray], float]]:
+    """A loss that falls for so many generations of 8 and then stands still."""
+    calls: list[int] = []
+
+    def loss_of(candidate: np.ndarray) -> float:
+        calls.append(1)
+        return max(10.0 - (len(calls) - 1) // 8, 10.0 - generations) + 1e-6 * float(np.abs(candidate).sum())
+
+    return calls, loss_of
+
+
+def test_a_search_that_is_no_longer_better_stops_and_says_so() -> None:
+    calls, loss_of = flat_after(3)
+    found = search(loss_of, np.zeros(4), deviation=1.0, evaluations=800, seed=0, patience=4, tolerance=0.01)
+    assert found.stopped_because == "patience=4"
+    assert found.generations == 4 + 4
+    assert len(calls) == found.evaluations == 64
+
+
+def test_a_search_with_examples_held_out_keeps_what_they_judge_best() -> None:
+    """The held-out loss turns up again while the other falls, so the vector is one of an early generation."""
+    seen: list[np.ndarray] = []
+
+    def held_out(candidate: np.ndarray) -> float:
+        seen.append(candidate.copy())
+        return float(np.abs(candidate - 1.0).sum())
+
+    found = search(
+        lambda c: float(((c - 3.0) ** 2).sum()), np.zeros(3), deviation=0.3, evaluations=700, seed=0,
+        validation_loss=held_out, patience=6,
+    )  # fmt: skip
+    losses = [float(np.abs(c - 1.0).sum()) for c in seen]
+    assert found.loss == min(losses) < losses[-1]
+    assert found.best.tobytes() == seen[losses.index(min(losses))].tobytes()
+    assert found.stopped_because == "patience=6"
+    assert len(seen) == found.generations == losses.index(min(losses)) + 1 + 6
+
+
+def test_a_descent_that_is_no_longer_better_stops_and_keeps_the_best() -> None:
+    validated = iter([5.0, 3.0, 2.0, 2.5, 2.2, 2.1, 0.1])
+    found = descend(
+        lambda n, _: n.square().sum(), lambda _: next(validated), torch.ones(2),
+        order=lambda _: range(3), epochs=6, learning_rate=0.1, patience=2,
+    )  # fmt: skip
+    assert (found.loss, found.stopped_because, found.steps) == (2.0, "patience=2", 12)
+    assert found.history == (5.0, 3.0, 2.0, 2.5, 2.2)
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_judgement_that_is_not_a_number_stops_with_what_to_do(loss: float) -> None:
+    with pytest.raises(TrainingFailed, match=r"after epoch 0\. Check the experts"):
+        descend(
+            lambda n, _: n.sum(), lambda _: loss, torch.ones(2), order=lambda _: range(1), epochs=1, learning_rate=0.1
+        )  # fmt: skip
+    with pytest.raises(TrainingFailed, match=r"in generation 1\. Check the experts"):
+        search(lambda c: 1.0, np.zeros(3), deviation=1.0, evaluations=8, seed=0, validation_loss=lambda c: loss)
+
+
+def test_other_dice_in_the_program_do_not_change_a_search_and_it_throws_none_of_theirs() -> None:
+    def plain(candidate: np.ndarray) -> float:
+        return float((candidate**2).sum())
+
+    def meddling(candidate: np.ndarray) -> float:
+        np.random.seed(7)
+        return plain(candidate)
+
+    np.random.seed(3)
+    before = np.random.get_state()[1].copy()
+    quiet = search(plain, np.ones(4), deviation=1.0, evaluations=64, seed=0)
+    assert np.array_equal(before, np.random.get_state()[1])
+    assert search(meddling, np.ones(4), deviation=1.0, evaluations=64, seed=0).best.tobytes() == quiet.best.tobytes()
+
+
+@pytest.mark.parametrize("method", ["gradient", "cma"])
+def test_the_judges_take_no_part_in_the_fitting(mixture: Mixture, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    from staf.routing.adapt import RouterObjective
+
+    fitted: set[str] = set()
+    judging: list[set[str]] = []
+    real_total, real_judge = RouterObjective.total, RouterObjective.judge
+
+    def total(self: RouterObjective, numbers: torch.Tensor, batch: object) -> torch.Tensor:
+        fitted.update(batch.example_ids)
+        return real_total(self, numbers, batch)
+
+    def judge(self: RouterObjective, items: list) -> object:
+        judging.append({item.id for item in items})
+        return real_judge(self, items)
+
+    monkeypatch.setattr(RouterObjective, "total", total)
+    monkeypatch.setattr(RouterObjective, "judge", judge)
+    router = learn(mixture, method=method, validation_share=0.25)
+    smallest = min(judging, key=len)
+    assert router.record["validation_examples"] == len(smallest) == 3
+    rest = fitted if method == "gradient" else max(judging, key=len)
+    assert rest == {f"adaptation-{i}" for i in range(12)} - smallest
+
+
+def test_few_shots_are_all_fitted_on_unless_a_share_is_asked_for() -> None:
+    assert RouterSettings(method="cma").held_out_share == 0
+    assert RouterSettings(method="gradient").held_out_share == 0.2
+    assert RouterSettings(method="cma", validation_share=0.5).held_out_share == 0.5
+    assert RouterSettings(method="gradient", validation_share=0).held_out_share == 0
+    with pytest.raises(ConfigError, match=r"tolerance = 0\.1 does nothing without patience"):
+        parse(RouterSettings, {"tolerance": 0.1}, "a test")
+
+
+@pytest.mark.parametrize("method", ["gradient", "cma"])
+def test_the_best_restart_is_kept_and_all_are_told(mixture: Mixture, method: str) -> None:
+    seen: list[int] = []
+    changes = {"method": method, "restarts": 3, "initial_deviation": 1.0, "seed": 4, "evaluations": 21, "population": 7}
+    settings = parse(RouterSettings, {**FAST, **changes}, "a test")
+    examples = make_examples(12, "adaptation")
+    router = adapt_router(mixture, "colour", examples, settings, lambda done, _: seen.append(done))
+    restarts = router.record["restarts"]
+    assert [r["seed"] for r in restarts] == [4, restart_seed(4, 1), restart_seed(4, 2)]
+    assert len({r["seed"] for r in restarts}) == len({str(r["weights"]) for r in restarts}) == 3
+    best = router.record["restart"]
+    assert router.record["loss"] == restarts[best]["loss"] == min(r["loss"] for r in restarts)
+    assert restarts[best]["weights"] == router.mean_weights
+    assert seen == sorted(seen)
+    assert seen[-1] == planned_progress(12, settings)
+    first = learn(mixture, **{**changes, "restarts": 1})
+    assert first.record["loss"] == restarts[0]["loss"]  # the first restart is what there is without restarts
+    shown = weighing([router])
+    assert shown.over == "3 restarts"
+    assert shown.spread is not None
+    assert shown.spread["relation"] == pytest.approx(statistics.stdev(r["weights"]["relation"] for r in restarts))
+
+
+def test_a_warm_start_begins_where_the_other_router_ended(mixture: Mixture, experts: ExpertSet) -> None:
+    first = learn(mixture, epochs=8)
+    history = learn(mixture, epochs=8, start=first).record["history"]
+    assert history[0] == pytest.approx(first.record["loss"], abs=1e-6)
+    again = learn(mixture, method="cma", deviation=0.1, start=first, restarts=2)
+    assert again.record["start"] == {"task": "colour", "run": None}
+    alone = learn(mixture, method="cma", deviation=0.1)
+    assert again.record["loss"] < alone.record["loss"]
+    base, examples, settings = mixture.base, make_examples(4), RouterSettings()
+    names = {adaptation_digest(base.identity, experts, "t", examples, settings, s) for s in (None, first, again)}
+    assert len(names) == 3
+
+
+def test_a_start_that_does_not_fit_is_refused(mixture: Mixture, experts: ExpertSet) -> None:
+    first = learn(mixture, null_expert=True)
+    with pytest.raises(
+        ConfigError, match=r"it has granularity=task, null_expert=True, .* granularity=layer, null_expert=False"
+    ):
+        learn(mixture, granularity="layer", start=first)
+    with pytest.raises(ConfigError, match=r"it has temperature=1\.0, these settings have temperature=2\.0"):
+        learn(mixture, null_expert=True, temperature=2.0, start=first)
+    other = Mixture(mixture.base, ExpertSet((*experts.experts[:2], random_expert(mixture.base, "other", 5))))
+    with pytest.raises(ExpertMismatch, match="was made for the experts attribute, relation, synonymy"):
+        learn(other, null_expert=True, start=first)
+    with pytest.raises(BaseMismatch, match="was made on elsewhere"):
+        learn(mixture, null_expert=True, start=replace(first, base={"name": "elsewhere", "fingerprint": "0"}))
+
+
+COMBINATIONS = list(
+    itertools.product(("gradient", "cma"), ("task", "layer", "matrix"), ("weights", "alpha"), (False, True), (False, True))
+)
+
+
+@pytest.mark.parametrize(("method", "granularity", "penalty", "null_expert", "learned_scale"), COMBINATIONS)
+def test_every_combination_learns(
+    mixture: Mixture, method: str, granularity: str, penalty: str, null_expert: bool, learned_scale: bool
+) -> None:
+    """At a temperature that is not 1, with examples held out, patience and two restarts."""
+    router = learn(
+        mixture, method=method, granularity=granularity, penalty=penalty, null_expert=null_expert, temperature=0.7,
+        learned_scale=learned_scale, validation_share=0.25, patience=2, tolerance=1e-4, restarts=2,
+    )  # fmt: skip
+    groups = {"task": 1, "layer": 2, "matrix": 14}[granularity]
+    assert router.weights.shape == (groups, 3)
+    assert router.record["tunable_parameters"] == len(router.numbers) == 2 * groups * (3 + null_expert) + learned_scale
+    assert bool((router.weights > 0).all())
+    totals = router.weights.sum(1)
+    if not learned_scale:
+        assert bool((totals <= 1 + 1e-6).all())
+        assert null_expert or torch.allclose(totals, torch.ones(groups))
+    history = router.record["history"]
+    assert router.record["loss"] == min(history) <= history[0]
+    assert all(math.isfinite(loss) for loss in history)
+
+
+def a_router(experts: ExpertSet, weights: list[float], seed: int, loss: float) -> Router:
+    found = {"loss": loss, "stopped_because": "epochs=5", "seconds": 2.0}
+    return Router(
+        "colour", RouterSettings(seed=seed), torch.tensor([weights]), torch.zeros(6), experts.names, experts.fingerprint,
+        {"name": "tiny", "fingerprint": "0"}, found,
+    )  # fmt: skip
+
+
+def test_weights_over_seeds_by_hand(experts: ExpertSet) -> None:
+    routers = {
+        Path("r/seed-0"): a_router(experts, [0.5, 0.25, 0.25], 0, 1.0),
+        Path("r/seed-1"): a_router(experts, [1.0, 0.0, 0.0], 1, 3.0),
+    }
+    found = weighing(list(routers.values()))
+    assert found.weights == {"attribute": 0.75, "relation": 0.125, "synonymy": 0.125}
+    assert found.spread is not None
+    assert found.spread["attribute"] == pytest.approx(0.5 / math.sqrt(2))
+    assert found.rows()[0] == {"expert": "attribute", "weight": "0.750", "spread over 2 seeds": "0.354", "": "█" * 30}
+    rows = seed_rows(routers)
+    assert [row["loss"] for row in rows] == ["1.000", "3.000", "2.000 ± 1.414"]
+    whole = record_of(routers)
+    assert whole["loss"] == {"mean": 2.0, "spread": pytest.approx(math.sqrt(2))}
+    assert [one["folder"] for one in whole["routers"]] == ["r/seed-0", "r/seed-1"]
+    single = weighing([a_router(experts, [0.5, 0.25, 0.25], 0, 1.0)])
+    assert (single.spread, single.over) == (None, None)
+    assert single.rows()[0]["spread"] is None
+
+
+def test_weights_of_one_router_vary_over_its_groups(experts: ExpertSet) -> None:
+    router = replace(a_router(experts, [0, 0, 0], 0, 1.0), weights=torch.tensor([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]]))
+    found = weighing([router])
+    assert found.over == "2 groups"
+    assert found.spread is not None
+    assert found.spread["synonymy"] == 0
+    assert found.weights["attribute"] == 0.75

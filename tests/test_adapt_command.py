@@ -1,0 +1,129 @@
+"""staf adapt on a tiny model: the table and the JSON object, several seeds, a warm start, and a stop in between."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+
+import pytest
+from conftest import random_expert
+from typer.testing import CliRunner
+
+from staf.cli import app
+from staf.errors import ConfigError, ExpertMismatch
+from staf.experts.store import save_expert
+from staf.lm.base import load_base
+from staf.routing.adapt import OnProgress, RouterObjective
+from staf.routing.store import load_router
+
+FEW = ["--method", "cma", "--shots", "4", "--set", "evaluations=12", "--set", "population=4"]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
+    """A folder with three experts of the tiny base."""
+    folder, base = tmp_path_factory.mktemp("adapt"), load_base(str(tiny_folder), dtype="float32", device="cpu")
+    for seed, name in enumerate(("attribute", "relation", "synonymy")):
+        save_expert(folder / "experts" / name, random_expert(base, name, seed, scale=1.5))
+    return folder
+
+
+@pytest.fixture
+def common(home: Path, tiny_folder: Path, own: Path) -> list[object]:
+    return ["--experts", home / "experts", "--base", tiny_folder, "--data", own, "--runs", home / "runs"]
+
+
+def adapt(*arguments: object) -> str:
+    """What the command prints on stdout."""
+    command = ["adapt", "--task", "icd10_chapter", *(str(a) for a in arguments)]
+    result = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_one_router_as_a_table_and_as_one_object(home: Path, common: list[object]) -> None:
+    table = adapt(*common, *FEW, "--out", home / "one", "--set", "restarts=2")
+    for text in ("Weights of the experts for icd10_chapter", "spread over 2 restarts", "synonymy", "stopped because"):
+        assert text in table
+    found = json.loads(adapt(*common, *FEW, "--out", home / "one", "--set", "restarts=2", "--json"))
+    assert sum(found["weights"].values()) == pytest.approx(1, abs=1e-5)
+    assert found["spread_over"] == "2 restarts"
+    assert set(found["spread"]) == {"attribute", "relation", "synonymy"}
+    assert len(found["restarts"]) == 2
+    assert found["evaluations"] == 24
+    assert found["stopped_because"] == "evaluations=12"
+    assert not (home / "one" / "checkpoint").exists()
+
+
+def test_several_seeds_have_a_folder_each_and_a_mean_with_its_deviation(home: Path, common: list[object]) -> None:
+    out = home / "many"
+    found = json.loads(adapt(*common, *FEW, "--out", out, "--seeds", 3, "--json"))
+    routers = [load_router(out / f"seed-{seed}") for seed in range(3)]
+    assert [one["folder"] for one in found["routers"]] == [str(out / f"seed-{seed}") for seed in range(3)]
+    assert len({tuple(one["example_ids"]) for one in found["routers"]}) > 1  # each seed draws its own shots
+    weights = [router.mean_weights["relation"] for router in routers]
+    assert found["weights"]["relation"] == pytest.approx(statistics.fmean(weights))
+    assert found["spread"]["relation"] == pytest.approx(statistics.stdev(weights))
+    assert found["loss"]["spread"] == pytest.approx(statistics.stdev(router.record["loss"] for router in routers))
+    table = " ".join(adapt(*common, *FEW, "--out", out, "--seeds", 3).split())
+    assert "spread over 3 seeds" in table
+    assert f"{found['loss']['mean']:.3f} ± {found['loss']['spread']:.3f}" in table
+
+
+def test_a_start_is_taken_and_told_and_one_that_does_not_fit_is_refused(home: Path, common: list[object]) -> None:
+    first, second = home / "first", home / "second"
+    adapt(*common, *FEW, "--out", first)
+    found = json.loads(adapt(*common, *FEW, "--out", second, "--start", first, "--json"))
+    assert found["start"] == {"task": "icd10_chapter", "run": load_router(first).record["run"]}
+    assert found["run"] != found["start"]["run"]
+    with pytest.raises(
+        ConfigError, match=r"it has granularity=task, these settings have granularity=layer\. Make them the same"
+    ):
+        adapt(*common, *FEW, "--out", home / "third", "--start", first, "--set", "granularity=layer")
+    with pytest.raises(ConfigError, match="cannot be its own start"):
+        adapt(*common, *FEW, "--out", first, "--start", first)
+    base = load_base(str(common[3]), dtype="float32", device="cpu")
+    save_expert(home / "others" / "attribute", random_expert(base, "attribute", 9))
+    with pytest.raises(ExpertMismatch, match="was made for the experts attribute, relation, synonymy"):
+        adapt("--experts", home / "others", *common[2:], *FEW, "--out", home / "third", "--start", first)
+    assert not (home / "third").exists()
+
+
+@pytest.mark.parametrize("method", ["cma", "gradient"])
+def test_the_same_command_goes_on_after_a_stop(
+    home: Path, common: list[object], monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    from staf.workflow import adaptation
+
+    few = FEW if method == "cma" else ["--shots", 12, "--set", "batch_size=4", "--set", "epochs=3"]
+    adapt(*common, *few, "--out", home / f"{method}-whole")
+    real, calls = adaptation.adapt_router, [0]
+
+    class Killed(BaseException):
+        """As a kill is."""
+
+    def stopping(*arguments: object, **options: object) -> object:
+        def on_progress(done: int, loss: float) -> None:
+            calls[0] += 1
+            if calls[0] == (2 if method == "cma" else 4):
+                raise Killed
+
+        progress: OnProgress = on_progress
+        return real(*arguments[:4], progress, **options)
+
+    monkeypatch.setattr(adaptation, "adapt_router", stopping)
+    out = home / f"{method}-stopped"
+    with pytest.raises(Killed):
+        adapt(*common, *few, "--out", out)
+    monkeypatch.setattr(adaptation, "adapt_router", real)
+    assert (out / "checkpoint").exists()
+    evaluated: list[int] = []
+    value = RouterObjective.value
+    monkeypatch.setattr(RouterObjective, "value", lambda self, *rest: evaluated.append(1) or value(self, *rest))
+    adapt(*common, *few, "--out", out)
+    assert len(evaluated) == (4 if method == "cma" else 2)
+    files = [next((home / f"{method}-{name}").glob("router-*.safetensors")) for name in ("whole", "stopped")]
+    assert files[0].name == files[1].name
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert not (out / "checkpoint").exists()

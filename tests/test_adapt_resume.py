@@ -1,0 +1,254 @@
+"""A stopped adaptation: the state after every generation and epoch, nothing evaluated twice, and the same bytes at the end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_examples
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from staf.config import RouterSettings
+from staf.errors import DamagedFile
+from staf.lm.base import Base
+from staf.routing.adapt import RouterObjective, adapt_router
+from staf.routing.checkpoints import Clock
+from staf.routing.evolution import SearchResult, Told, search
+from staf.routing.gradient import DescentResult, DescentState, descend
+from staf.routing.mixture import Mixture
+from staf.routing.store import Router, save_router
+
+SETTINGS = {
+    "cma": RouterSettings(method="cma", evaluations=28, population=7, restarts=2, validation_share=0.25),
+    "gradient": RouterSettings(epochs=4, batch_size=8, restarts=2, learning_rate=0.3, granularity="layer", null_expert=True),
+}
+EXAMPLES = 12
+
+
+class Killed(BaseException):
+    """Not an Exception: nothing may catch it, as nothing catches a kill."""
+
+
+def searched(
+    told: Told | None = None, keep: Callable[[Told], None] | None = None, judge: bool = True
+) -> tuple[SearchResult, int]:
+    """A search in three dimensions, and how many losses it asked for."""
+    calls = 0
+
+    def loss_of(candidate: np.ndarray) -> float:
+        nonlocal calls
+        calls += 1
+        return float(((candidate - np.array([1.0, -2.0, 0.5])) ** 2).sum()) if candidate[0] < 2 else float("nan")
+
+    result = search(
+        loss_of, np.zeros(3), deviation=1.0, evaluations=84, seed=5, told=told, keep=keep,
+        validation_loss=(lambda candidate: float(np.abs(candidate - 1).sum())) if judge else None,
+    )  # fmt: skip
+    return result, calls
+
+
+def same_search(one: SearchResult, other: SearchResult) -> bool:
+    return one.best.tobytes() == other.best.tobytes() and replace(one, best=other.best) == other
+
+
+@given(st.integers(1, 12), st.booleans())
+@settings(max_examples=15, deadline=None)
+def test_a_search_stopped_after_any_generation_ends_alike_and_evaluates_only_the_rest(generation: int, judge: bool) -> None:
+    states: list[Told] = []
+    whole, calls = searched(keep=states.append, judge=judge)
+    assert len(states) == whole.generations == 12
+    resumed, again = searched(states[generation - 1], judge=judge)
+    assert same_search(resumed, whole)
+    assert again == calls - 7 * generation
+
+
+def test_losses_of_other_candidates_are_refused() -> None:
+    states: list[Told] = []
+    searched(keep=states.append)
+    with pytest.raises(DamagedFile, match="the 21 losses of the stopped search belong to other candidates"):
+        searched(replace(states[2], losses=states[2].losses[:, ::-1].copy()))
+    too_long = replace(states[-1], losses=np.tile(states[-1].losses, (2, 1)), judged=np.tile(states[-1].judged, 2))
+    with pytest.raises(DamagedFile, match="belong to other candidates"):
+        searched(too_long)
+
+
+def descended(
+    state: DescentState | None = None, keep: Callable[[DescentState], None] | None = None
+) -> tuple[DescentResult, list[int]]:
+    """A descent of five epochs of three batches that differ, and the steps that it told."""
+    goals, steps = torch.tensor([[1.0, 0.0], [0.0, 2.0], [-1.0, 0.5]]), list[int]()
+    result = descend(
+        lambda n, batch: (n - goals[batch]).square().sum(), lambda n: float((n - 0.4).abs().sum()), torch.tensor([3.0, -3.0]),
+        order=lambda epoch: [(epoch + i) % 3 for i in range(3)], epochs=5, learning_rate=0.5,
+        on_step=lambda done, _: steps.append(done), state=state, keep=keep,
+    )  # fmt: skip
+    return result, steps
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 3, 4, 5])
+def test_a_descent_stopped_after_any_epoch_ends_alike_and_takes_only_the_steps_left(epoch: int) -> None:
+    states: list[DescentState] = []
+    whole, _ = descended(keep=states.append)
+    resumed, steps = descended(states[epoch - 1])
+    assert resumed.best.numpy().tobytes() == whole.best.numpy().tobytes()
+    assert replace(resumed, best=whole.best) == whole
+    assert steps == list(range(epoch * 3, 16))
+
+
+def adapted(base: Base, experts: object, method: str, folder: Path | None, said: list[str] | None = None) -> Router:
+    examples = make_examples(EXAMPLES, "adaptation")
+    say = None if said is None else said.append
+    return adapt_router(Mixture(base, experts), "colour", examples, SETTINGS[method], checkpoint=folder, say=say)
+
+
+def content(router: Router, folder: Path) -> tuple[bytes, dict[str, object]]:
+    """The bytes of the tensor file, and the record without what is measured."""
+    save_router(folder, router)
+    (path,) = folder.glob("router-*.safetensors")
+    return path.read_bytes(), {key: value for key, value in router.record.items() if key != "seconds"}
+
+
+@pytest.mark.parametrize("deadly", [1, 3, 6, 7, 22, 24, 38, 44])
+@pytest.mark.parametrize("method", ["cma", "gradient"])
+def test_stopped_at_any_wait_for_the_disk_it_ends_with_the_same_bytes(
+    base: Base, experts: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, deadly: int
+) -> None:
+    """The disk is waited for twice when a restart begins and five times a state: 2 + 4 * 5 for each of the two restarts."""
+    whole = content(adapted(base, experts, method, None), tmp_path / "whole")
+    real, calls = os.fsync, 0
+
+    def fsync(handle: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == deadly:
+            raise Killed
+        real(handle)
+
+    monkeypatch.setattr("staf.files.os.fsync", fsync)
+    with pytest.raises(Killed):
+        adapted(base, experts, method, tmp_path / "state")
+    monkeypatch.setattr("staf.files.os.fsync", real)
+    said: list[str] = []
+    evaluated = counted(monkeypatch)
+    found = adapted(base, experts, method, tmp_path / "state", said)
+    assert content(found, tmp_path / "resumed") == whole
+    states = (deadly - 3) // 5 if deadly < 23 else (deadly - 5) // 5  # whole ones: each of the two restarts has two more waits
+    left = 8 - max(states, 0)
+    if method == "cma":
+        assert len(evaluated) in (left * 8, (left - 1) * 8)  # the record of a state may be in place before its last wait
+    assert bool(said) == (deadly > 2)
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One entry for each loss that is computed from now on."""
+    calls: list[int] = []
+    real = RouterObjective.value
+
+    def value(self: RouterObjective, *arguments: object) -> float:
+        calls.append(1)
+        return real(self, *arguments)
+
+    monkeypatch.setattr(RouterObjective, "value", value)
+    return calls
+
+
+@pytest.mark.parametrize("method", ["cma", "gradient"])
+def test_an_adaptation_that_came_to_its_end_evaluates_nothing_again(
+    base: Base, experts: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    first = adapted(base, experts, method, tmp_path / "state")
+    evaluated, said = counted(monkeypatch), list[str]()
+    again = adapted(base, experts, method, tmp_path / "state", said)
+    assert again.weights.numpy().tobytes() == first.weights.numpy().tobytes()
+    assert evaluated == []
+    assert said == ["going on from checkpoint step-00000004"] * 2
+    assert again.record["seconds"] >= first.record["seconds"] / 2  # the seconds before the stop count
+
+
+def test_a_state_of_other_settings_examples_or_start_is_not_gone_on_with(base: Base, experts: object, tmp_path: Path) -> None:
+    first = adapted(base, experts, "cma", tmp_path / "state")
+    mixture, examples, state = Mixture(base, experts), make_examples(EXAMPLES, "adaptation"), tmp_path / "state"
+    for changed, chosen, start in (
+        (SETTINGS["cma"].model_copy(update={"seed": 1}), examples, None),
+        (SETTINGS["cma"], [replace(examples[0], context="another"), *examples[1:]], None),
+        (SETTINGS["cma"], examples, first),
+    ):
+        said: list[str] = []
+        fresh = adapt_router(mixture, "colour", chosen, changed, start=start)
+        found = adapt_router(mixture, "colour", chosen, changed, start=start, checkpoint=state, say=said.append)
+        assert "passed over: it is of other settings" in said[0]
+        assert found.weights.numpy().tobytes() == fresh.weights.numpy().tobytes()
+
+
+def test_a_damaged_state_is_told_and_the_one_before_is_gone_on_with(base: Base, experts: object, tmp_path: Path) -> None:
+    whole = adapted(base, experts, "gradient", tmp_path / "state")
+    newest = tmp_path / "state" / "restart-1" / "step-00000004"
+    (path,) = newest.glob("*.safetensors")
+    path.write_bytes(path.read_bytes()[:-9])
+    said: list[str] = []
+    again = adapted(base, experts, "gradient", tmp_path / "state", said)
+    assert "step-00000004 passed over" in said[1]
+    assert said[2] == "going on from checkpoint step-00000003"
+    assert again.weights.numpy().tobytes() == whole.weights.numpy().tobytes()
+    for path in (tmp_path / "state" / "restart-0").glob("*/*.safetensors"):
+        path.write_bytes(b"x")
+    with pytest.raises(DamagedFile, match=r"no whole checkpoint in .*restart-0; to begin at the start, delete it"):
+        adapted(base, experts, "gradient", tmp_path / "state")
+
+
+def test_the_clock_counts_what_was_taken_before() -> None:
+    clock = Clock()
+    clock.resume(100.0)
+    clock.resume(50.0)
+    assert 100.0 <= clock.seconds < 150.0
+
+
+DRIVER = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from conftest import random_expert
+from test_adapt_resume import adapted
+from staf import files
+from staf.experts.store import ExpertSet
+from staf.lm.base import load_base
+
+torch.set_num_threads(1)
+base = load_base(sys.argv[1], dtype="float32", device="cpu")
+names = ("attribute", "relation", "synonymy")
+experts = ExpertSet(tuple(random_expert(base, name, seed, scale=1.5) for seed, name in enumerate(names)))
+real, calls = os.fsync, 0
+
+def fsync(handle):
+    global calls
+    calls += 1
+    if calls == int(sys.argv[4]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(handle)
+
+files.os.fsync = fsync
+adapted(base, experts, sys.argv[3], Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize(("method", "deadly"), [("cma", 15), ("gradient", 30)])
+def test_kill_9_inside_a_state_then_the_same_call_ends_with_the_same_bytes(
+    base: Base, experts: object, tiny_folder: Path, tmp_path: Path, method: str, deadly: int
+) -> None:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])}
+    command = [sys.executable, "-c", DRIVER, str(tiny_folder), str(tmp_path / "state"), method, str(deadly)]
+    died = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert died.returncode == -signal.SIGKILL, died.stderr
+    said: list[str] = []
+    found = adapted(base, experts, method, tmp_path / "state", said)
+    assert any(line.startswith("going on from checkpoint") for line in said)
+    assert content(found, tmp_path / "resumed") == content(adapted(base, experts, method, None), tmp_path / "whole")

@@ -1,0 +1,61 @@
+"""A base in four bits: experts train beside it, and without the package it is said how to get it."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+from staf.errors import MissingData, UnknownName
+from staf.lm import four_bit
+from staf.lm.base import load_base
+
+needed = pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
+
+
+def test_without_the_package_it_is_said_how_to_get_it(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingData, match=r"pip install 'staf-llm\[four-bit\]'"):
+        load_base(str(tiny_folder), dtype=four_bit.NAME, device="cpu")
+
+
+def test_a_format_that_does_not_exist(tiny_folder: Path) -> None:
+    with pytest.raises(UnknownName, match="nf4"):
+        load_base(str(tiny_folder), dtype="nf5", device="cpu")
+
+
+@needed
+@pytest.mark.filterwarnings("ignore")  # of bitsandbytes itself
+def test_factors_train_beside_codes(tiny_folder: Path, tmp_path: Path) -> None:
+    """In a model whose widths are whole blocks of 64."""
+    from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM
+
+    config = AutoConfig.from_pretrained(str(tiny_folder))
+    config.update({"hidden_size": 64, "intermediate_size": 128, "head_dim": 16})
+    LlamaForCausalLM(config).save_pretrained(str(tmp_path))
+    AutoTokenizer.from_pretrained(str(tiny_folder)).save_pretrained(str(tmp_path))
+    whole = load_base(str(tmp_path), dtype="bfloat16", device="cpu")
+    base = load_base(str(tmp_path), dtype=four_bit.NAME, device="cpu")
+    assert base.fused is None
+    assert base.routed.shapes == whole.routed.shapes
+    name, layer = next(pair for pair in base.routed.layers.items() if pair[0].endswith("o_proj"))
+    assert layer.weight.dtype == torch.uint8
+    ids = torch.arange(3, 19)[None]
+    original = base.hidden(ids)
+    d_out, d_in = base.routed.shapes[name]
+    generator = torch.Generator().manual_seed(0)
+    u, v = (torch.randn(shape, generator=generator).mul_(0.1).bfloat16() for shape in ((d_out, 2), (2, d_in)))
+    gain = torch.zeros(2, requires_grad=True)
+    grads = (torch.zeros(d_out, 2), torch.zeros(2, d_in))
+    base.routed.attach({name: (u, v)}, dict.fromkeys(base.routed.layers, grads))
+    base.routed.set_gain({name: gain})
+    assert torch.equal(base.hidden(ids), original)  # a gain of 0 adds nothing
+    base.routed.set_gain({name: gain + 1})
+    states = base.hidden(ids).float()
+    (states * torch.linspace(-1, 1, states.numel()).view_as(states)).sum().backward()
+    assert gain.grad is not None
+    assert gain.grad.abs().sum() > 0
+    assert grads[0].abs().sum() > 0
+    assert grads[1].abs().sum() > 0

@@ -1,0 +1,225 @@
+"""Intervals, paired tests and seeds: laws, scipy, and how often they are wrong."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from staf.errors import BadData, UnknownName
+from staf.metrics import compare, compare_methods, metrics_of, over_seeds
+from staf.metrics.bootstrap import CELLS_AT_ONCE, Statistic, measure, resample
+from staf.metrics.compare import compare_statistics, sign_flip
+
+FORMS: dict[str, list[dict[str, Any]]] = {
+    "choice": [{"id": i, "gold": i % 3, "scores": [0.1, 0.4 * (i % 2), -0.2 * i]} for i in range(30)],
+    "several": [{"id": i, "gold": [i % 3], "answer": [i % 2], "scores": [0.1, 0.3 - i % 2, 0.02 * i]} for i in range(30)],
+    "span": [{"id": i, "gold": ["two weeks", "14 days"][: i % 3], "answer": ["", "two", "14 days"][i % 3]} for i in range(30)],
+    "entities": [
+        {
+            "id": i,
+            "gold": [{"type": "problem", "text": "chest pain"}] * (1 + i % 3),
+            "answer": [{"type": "problem", "text": ["pain", "chest pain"][i % 2]}, {"type": "test", "text": "MRI"}][: i % 4],
+        }
+        for i in range(30)
+    ],
+    "text": [{"id": i, "gold": ["no fever today"], "answer": ["fever", "no fever", "pain"][i % 3]} for i in range(30)],
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_metric_of_every_form_has_an_interval_and_survives_json(form: str) -> None:
+    found = metrics_of(form, FORMS[form], fixed_labels=True, resamples=200)
+    assert found == json.loads(json.dumps(found, allow_nan=False))
+    for metric in found.values():
+        assert 0 <= metric["low"] <= metric["value"] <= metric["high"] <= 2
+        assert metric["n"] == metric["examples"] == 30
+    lower = {name for name, metric in found.items() if not metric["higher_is_better"]}
+    assert lower == {"calibration_error", "brier_score", "risk_coverage_area"} & set(found)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_same_seed_gives_the_same_interval_and_the_order_of_items_no_other_value(form: str) -> None:
+    rows = FORMS[form]
+    once, again = (metrics_of(form, rows, resamples=200) for _ in range(2))
+    assert once == again
+    turned = metrics_of(form, rows[::-1], resamples=200)
+    assert {k: m["value"] for k, m in turned.items()} == pytest.approx({k: m["value"] for k, m in once.items()})
+    other = metrics_of(form, rows, resamples=200, seed=1)
+    assert any((other[k]["low"], other[k]["high"]) != (once[k]["low"], once[k]["high"]) for k in once)
+
+
+def test_metrics_by_form() -> None:
+    names = {form: list(metrics_of(form, rows, resamples=100)) for form, rows in FORMS.items()}
+    assert names["choice"] == ["accuracy", "calibration_error", "brier_score", "risk_coverage_area"]
+    assert names["span"] == ["exact_match", "token_f1"]
+    assert names["entities"] == ["entity_f1", "entity_f1_macro", "entity_f1_overlap", "entity_f1_overlap_macro"]
+    assert names["text"] == ["rouge_l"]
+    assert {"micro_f1", "macro_auc", "micro_average_precision"} < set(names["several"])
+
+
+def test_resamples_in_blocks_equal_those_in_one() -> None:
+    per_item = np.random.default_rng(0).random(40)
+    alone = resample([Statistic.mean(per_item)], 300)[0]
+    wide = Statistic(40, Statistic.mean(per_item).of, width=CELLS_AT_ONCE // 7)
+    assert alone == pytest.approx(resample([wide], 300)[0])
+
+
+def test_a_bootstrap_of_a_mean_has_the_width_that_theory_says() -> None:
+    per_item = np.random.default_rng(0).random(400)
+    (metric,) = measure([Statistic.mean(per_item)], 4000)
+    assert metric is not None
+    assert (metric.high - metric.low) / 2 == pytest.approx(1.96 * per_item.std() / 20, rel=0.06)
+
+
+def test_an_undefined_metric_is_none_and_an_undefined_resample_is_left_out() -> None:
+    never = Statistic(3, lambda counts: np.full(len(counts), np.nan))
+    seldom = Statistic(3, lambda counts: np.where(counts[:, 0] > 0, counts[:, 0], np.nan))
+    undefined, found = measure([never, seldom], 400)
+    assert undefined is None
+    assert found is not None
+    assert (found.value, found.low, found.high) == (1.0, 1.0, 3.0)
+
+
+def test_an_interval_holds_its_value_where_resampling_is_biased() -> None:
+    biased = Statistic(20, lambda counts: 1.0 + (counts != 1).sum(1))  # as good as 1 on the items only
+    (found,) = measure([biased], 200)
+    assert found is not None
+    assert (found.value, found.low) == (1.0, 1.0)
+    assert found.high > 5
+
+
+def test_the_sign_flip_test_equals_the_exact_one_of_scipy() -> None:
+    difference = np.array([0.4, -0.1, 0.3, 0.2, 0.5, -0.2, 0.6, 0.1])
+    exact = stats.permutation_test((difference,), np.mean, permutation_type="samples", n_resamples=np.inf).pvalue
+    assert sign_flip(difference, 40_000) == pytest.approx(exact, abs=0.006)
+
+
+def paired(seed: int, gain: float, count: int = 120) -> list[list[dict[str, Any]]]:
+    """Two methods on the same items, the first better by `gain` on the right label."""
+    generator = np.random.default_rng(seed)
+    gold = generator.integers(0, 3, count)
+    methods = []
+    for extra in (gain, 0.0):
+        scores = generator.normal(size=(count, 3))
+        scores[np.arange(count), gold] += 0.5 + extra
+        methods.append([{"id": i, "gold": int(gold[i]), "scores": scores[i].tolist()} for i in range(count)])
+    return methods
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "brier_score", "macro_f1", "macro_auc", "risk_coverage_area"])
+def test_a_real_difference_is_found_and_turns_with_the_two_methods(metric: str) -> None:
+    ours, other = paired(0, gain=2.0)
+    there = compare_methods("choice", metric, ours, other, fixed_labels=True, resamples=500)
+    back = compare_methods("choice", metric, other, ours, fixed_labels=True, resamples=500)
+    assert there is not None
+    assert back is not None
+    assert there.p_value < 0.01
+    assert there.low * there.high > 0
+    assert (back.difference, back.low, back.high) == pytest.approx((-there.difference, -there.high, -there.low))
+    assert back.p_value == pytest.approx(there.p_value)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "macro_f1"])
+def test_a_method_does_not_differ_from_itself(metric: str) -> None:
+    ours, _ = paired(0, gain=1.0)
+    same = compare_methods("choice", metric, ours, ours, fixed_labels=True, resamples=200)
+    assert same is not None
+    assert (same.difference, same.low, same.high, same.p_value) == (0.0, 0.0, 0.0, 1.0)
+
+
+def test_the_p_value_of_a_paired_bootstrap_is_twice_its_smaller_side() -> None:
+    per_item, other = np.random.default_rng(5).random((2, 50)) + [[0.08], [0.0]]
+    ours, theirs = (Statistic(50, Statistic.mean(values).of) for values in (per_item, other))
+    found = compare_statistics(ours, theirs, 999)
+    values = resample([Statistic.mean(per_item - other)], 999)[0]
+    assert found is not None
+    assert found.p_value == pytest.approx(2 * ((values <= 0).sum() + 1) / 1000)
+    assert 0.01 < found.p_value < 0.9
+    assert found.difference == pytest.approx((per_item - other).mean())
+    assert (found.low, found.high) == pytest.approx(tuple(np.percentile(values, [2.5, 97.5])))
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "macro_f1"])
+def test_equal_methods_are_called_different_about_as_rarely_as_promised(metric: str) -> None:
+    found = [compare_methods("choice", metric, *paired(s, 0.0, 60), fixed_labels=True, resamples=199) for s in range(60)]
+    false_alarms = np.mean([c is not None and c.p_value <= 0.05 for c in found])
+    assert false_alarms <= 0.13
+
+
+def test_accuracy_is_compared_as_before() -> None:
+    ours, other = paired(3, gain=0.3)
+    assert compare_methods("choice", "accuracy", ours, other, resamples=300) == compare(ours, other, 300)
+
+
+def test_what_cannot_be_compared() -> None:
+    ours, other = paired(0, gain=0.0)
+    with pytest.raises(ValueError, match="the same items in the same order"):
+        compare_methods("choice", "accuracy", ours, other[::-1])
+    relabelled = [p | {"gold": (p["gold"] + 1) % 3} for p in other]
+    with pytest.raises(ValueError, match="120 of 120 items have another gold answer"):
+        compare_methods("choice", "accuracy", ours, relabelled)
+    with pytest.raises(UnknownName, match=r"no metric of the form 'choice' 'macro_f'.*Available: accuracy, brier_score"):
+        compare_methods("choice", "macro_f", ours, other)
+    one_class = [p | {"gold": 0} for p in ours]
+    assert compare_methods("choice", "macro_auc", one_class, one_class, fixed_labels=True, resamples=100) is None
+
+
+def test_several_seeds_equal_scipy() -> None:
+    values = [0.61, 0.58, 0.66, 0.60, 0.63]
+    found = over_seeds(values)
+    low, high = stats.t.interval(0.95, 4, np.mean(values), stats.sem(values))
+    assert (found.mean, found.deviation) == pytest.approx((0.616, np.std(values, ddof=1)))
+    assert (found.low, found.high, found.seeds) == pytest.approx((low, high, 5))
+    assert over_seeds([0.5]).as_dict() == {"mean": 0.5, "deviation": None, "low": None, "high": None, "seeds": 1}
+    for wrong in ([], [0.5, float("nan")]):
+        with pytest.raises(ValueError, match="finite"):
+            over_seeds(wrong)
+
+
+CHOICE, SEVERAL = {"id": 1, "gold": 0, "scores": [0.1, 0.2]}, {"id": 1, "gold": [0], "answer": [1]}
+SPAN, MENTION = {"id": 1, "gold": ["secret"], "answer": "secret"}, {"type": "problem", "text": "secret"}
+ENTITIES = {"id": 1, "gold": [MENTION], "answer": []}
+
+
+@pytest.mark.parametrize(
+    ("form", "row", "message"),
+    [
+        ("choice", CHOICE | {"gold": 2}, "index of one of its 2 labels"),
+        ("choice", CHOICE | {"gold": -1}, "index of one of its 2 labels"),
+        ("choice", CHOICE | {"gold": True}, "index of one of its 2 labels"),
+        ("choice", CHOICE | {"scores": []}, "list of numbers"),
+        ("choice", CHOICE | {"scores": [0.1, float("nan")]}, "list of numbers"),
+        ("several", SEVERAL | {"gold": [0, 0]}, "indices of labels, each once"),
+        ("several", SEVERAL | {"answer": "secret"}, "'answer' must be a list of indices"),
+        ("several", SEVERAL | {"scores": [0.1]}, "'answer' names a label beyond the 1"),
+        ("several", SEVERAL | {"scores": None}, "log-odds"),
+        ("span", SPAN | {"gold": "secret"}, "'gold' must be a list of texts"),
+        ("span", SPAN | {"answer": None}, "'answer' must be a text"),
+        ("span", SPAN | {"confidence": "high"}, "'confidence' must be a number"),
+        ("text", SPAN | {"gold": []}, "at least one reference"),
+        ("entities", ENTITIES | {"gold": ["secret"]}, "'type' and 'text'"),
+        ("entities", ENTITIES | {"answer": [MENTION | {"text": " "}]}, "neither blank"),
+    ],
+)
+def test_a_wrong_prediction_is_named_by_its_line_and_its_text_never_shown(form: str, row: dict[str, Any], message: str) -> None:
+    good = {"choice": CHOICE, "several": SEVERAL, "span": SPAN, "text": SPAN, "entities": ENTITIES}[form]
+    with pytest.raises(BadData, match=message) as caught:
+        metrics_of(form, [good, row], resamples=100)
+    assert f"prediction 2 of 2, form '{form}'" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_predictions_that_do_not_belong_together() -> None:
+    with pytest.raises(UnknownName, match=r"no form of answer 'choise'.*Did you mean 'choice'"):
+        metrics_of("choise", [CHOICE])
+    with pytest.raises(BadData, match="no predictions to score"):
+        metrics_of("choice", [])
+    with pytest.raises(BadData, match="1 of 2 predictions have 'confidence'"):
+        metrics_of("span", [SPAN, SPAN | {"confidence": 1}])
+    with pytest.raises(BadData, match="2 to 3 scores"):
+        metrics_of("choice", [CHOICE, CHOICE | {"scores": [1, 2, 3]}], fixed_labels=True)
+    assert metrics_of("choice", [CHOICE, CHOICE | {"scores": [1, 2, 3]}], resamples=100)["accuracy"]["value"] == 0

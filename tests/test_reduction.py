@@ -1,0 +1,251 @@
+"""Fewer ranks and fewer experts: the error that is told is that of the dense matrices, and nothing does better."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import random_expert
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from staf.cli import app
+from staf.config import RouterSettings
+from staf.errors import ConfigError, ExpertMismatch
+from staf.experts.adalora import delta
+from staf.experts.reduction import (
+    Factors,
+    merge_experts,
+    reduce_expert,
+    reduce_set,
+    refactor,
+    relative_error,
+    side_by_side,
+)
+from staf.experts.sets import write_set
+from staf.experts.store import Expert, ExpertSet, expert_digest, load_expert, load_experts
+from staf.lm.base import Base
+from staf.routing.mixture import Mixture
+from staf.routing.pruning import groups_by_matrix, heavier_than, heaviest, lost_share, prune_by_router, pruned_weights
+from staf.routing.store import Router, save_router
+
+
+def drawn(d_out: int, d_in: int, rank: int, seed: int) -> Factors:
+    generator = torch.Generator().manual_seed(seed)
+    shapes = ((d_out, rank), (rank,), (rank, d_in))
+    u, singular, v = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes)
+    return u, singular, v
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    d_out=st.integers(1, 9), d_in=st.integers(1, 9), rank=st.integers(0, 12), wanted=st.integers(1, 12), seed=st.integers(0, 99)
+)
+def test_the_error_is_that_of_the_dense_matrices_and_the_least_there_is(
+    d_out: int, d_in: int, rank: int, wanted: int, seed: int
+) -> None:
+    factors = drawn(d_out, d_in, rank, seed)
+    found = refactor(factors, wanted)
+    u, singular, v = found.factors
+    assert singular.shape[0] <= min(rank, wanted, d_out, d_in)
+    dense = delta(*factors).numpy()
+    error = np.linalg.norm(dense - delta(u, singular, v).numpy())
+    assert found.cut**0.5 == pytest.approx(error, abs=1e-9)
+    assert found.whole**0.5 == pytest.approx(np.linalg.norm(dense), abs=1e-9)
+    values = np.linalg.svd(dense, compute_uv=False)
+    assert error == pytest.approx(
+        np.linalg.norm(values[wanted:]), abs=1e-9
+    )  # Eckart and Young: no matrix of the rank is nearer
+    assert u.T @ u == pytest.approx(np.eye(len(singular)), abs=1e-9)
+    assert v @ v.T == pytest.approx(np.eye(len(singular)), abs=1e-9)
+    assert singular.tolist() == sorted(singular.tolist(), reverse=True)
+
+
+def test_by_hand() -> None:
+    """diag(3, 4) in the plane: rank 1 keeps the 4, and 3 of a norm of 5 is lost."""
+    factors = (torch.eye(2), torch.tensor([3.0, -4.0]), torch.eye(2))
+    found = refactor(factors, 1)
+    u, singular, v = found.factors
+    assert (found.cut, found.whole) == pytest.approx((9.0, 25.0))
+    assert relative_error([found]) == pytest.approx(0.6)
+    assert singular.tolist() == pytest.approx([4.0])
+    assert u[:, 0].tolist() == pytest.approx([0.0, 1.0])
+    assert v[0].tolist() == pytest.approx([0.0, -1.0])
+
+
+def test_the_whole_rank_costs_nothing_and_the_same_twice_takes_no_more_rank() -> None:
+    factors = drawn(8, 7, 3, 0)
+    doubled = side_by_side([factors, factors], torch.tensor([0.5, 1.5], dtype=torch.float64))
+    found = refactor(doubled, 6)
+    assert found.factors[1].shape == (3,)
+    assert relative_error([found]) < 1e-12
+    assert torch.allclose(delta(*found.factors), 2 * delta(*factors))
+
+
+def test_nothing_at_all_has_rank_zero() -> None:
+    for factors in (drawn(4, 3, 0, 0), (torch.ones(4, 2), torch.zeros(2), torch.ones(2, 3))):
+        found = refactor(factors, 2)
+        assert found.factors[1].numel() == 0
+        assert relative_error([found]) == 0.0
+
+
+def test_the_same_factors_give_the_same_bytes_whatever_their_signs() -> None:
+    u, singular, v = (part.float() for part in drawn(9, 6, 4, 1))
+    first = refactor((u, singular, v), 2).factors
+    again = refactor((u, singular, v), 2).factors
+    assert all(a.numpy().tobytes() == b.numpy().tobytes() for a, b in zip(first, again, strict=True))
+    turned = refactor((-u, singular, -v), 2).factors
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(first, turned, strict=True))
+    assert first[0].dtype == torch.float32
+
+
+def test_a_rank_below_one_is_refused() -> None:
+    with pytest.raises(ConfigError, match="rank = 0 cannot be kept"):
+        refactor(drawn(3, 3, 2, 0), 0)
+
+
+def dense_of(expert: Expert) -> dict[str, torch.Tensor]:
+    return {name: delta(u, s * expert.scale, v).double() for name, (u, s, v) in expert.factors.items()}
+
+
+def distance(mine: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    """Frobenius norm of the difference over all matrices, divided by that of the second."""
+    lost = sum(float((mine[name] - other[name]).square().sum()) for name in other)
+    return float((lost / sum(float(matrix.square().sum()) for matrix in other.values())) ** 0.5)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_the_error_of_an_expert_is_over_all_its_matrices(base: Base, rank: int) -> None:
+    expert = random_expert(base, "relation", seed=1, scale=2.5)
+    smaller, error = reduce_expert(expert, rank)
+    assert error == pytest.approx(distance(dense_of(smaller), dense_of(expert)), abs=1e-6)
+    assert (error < 1e-6) == (rank == 3)
+    assert all(smaller.ranks[name] == min(rank, kept) for name, kept in expert.ranks.items())
+    assert (smaller.name, smaller.base, smaller.scale, smaller.subjects) == (
+        expert.name, expert.base, expert.scale, expert.subjects,
+    )  # fmt: skip
+
+
+def test_a_smaller_expert_is_not_taken_for_a_finished_training(base: Base, tmp_path: Path) -> None:
+    expert = random_expert(base, "relation", seed=1)
+    reduce_set(ExpertSet((expert,)), 1, tmp_path / "small")
+    assert expert.record["run"] == "run-relation"
+    assert expert_digest(tmp_path / "small" / "relation") is None
+    record = load_expert(tmp_path / "small" / "relation").record["reduced"]
+    assert (record["from"], record["rank"]) == (expert.fingerprint, 1)
+
+
+def a_router(base: Base, experts: ExpertSet, weights: torch.Tensor, granularity: str) -> Router:
+    chosen = RouterSettings.model_validate({"granularity": granularity})
+    return Router("colour", chosen, weights, torch.zeros(2), experts.names, experts.fingerprint, base.identity, {})
+
+
+def groups_of(base: Base, granularity: str) -> dict[str, int]:
+    return groups_by_matrix(tuple(base.routed.layers), base.layer_of, granularity)
+
+
+@pytest.mark.parametrize("granularity", ["task", "layer", "matrix"])
+def test_the_groups_are_those_that_a_mixture_routes_by(base: Base, experts: ExpertSet, granularity: str) -> None:
+    mixture = Mixture(base, experts)
+    assert list(groups_of(base, granularity).values()) == mixture.groups(granularity).tolist()
+    assert list(groups_of(base, granularity)) == list(mixture.stacks)
+
+
+@pytest.mark.parametrize("granularity", ["task", "layer", "matrix"])
+def test_a_merged_expert_is_the_weighted_sum_up_to_its_error(base: Base, experts: ExpertSet, granularity: str) -> None:
+    mixture = Mixture(base, experts)
+    groups = groups_of(base, granularity)
+    weights = torch.rand(max(groups.values()) + 1, 3, generator=torch.Generator().manual_seed(3))
+    whole = {name: change.double() for name, change in mixture.fused(weights, granularity).items()}
+    errors = []
+    for rank in (1, 3, 9):
+        merged, error = merge_experts(experts, weights, rank, "all", groups)
+        assert max(merged.ranks.values()) <= rank
+        assert error == pytest.approx(distance(dense_of(merged), whole), abs=1e-6)
+        errors.append(error)
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[2] < 1e-6  # the sum of the ranks is enough
+    assert merged.subjects == experts.subjects  # so a leak is still found
+    one = Mixture(base, ExpertSet((merged,))).fused(torch.ones(1, 1))
+    assert all(torch.allclose(one[name].double(), change, atol=1e-5) for name, change in whole.items())
+
+
+@pytest.mark.parametrize("granularity", ["task", "layer", "matrix"])
+@pytest.mark.parametrize("kept", [(0,), (0, 2), (0, 1, 2)])
+def test_what_pruning_loses_is_the_norm_of_the_others_sum(
+    base: Base, experts: ExpertSet, granularity: str, kept: tuple[int, ...]
+) -> None:
+    mixture, groups = Mixture(base, experts), groups_of(base, granularity)
+    weights = torch.rand(max(groups.values()) + 1, 3, generator=torch.Generator().manual_seed(4)) - 0.3
+    left = weights.clone()
+    left[:, [index for index in range(3) if index not in kept]] = 0
+    whole, rest = mixture.fused(weights, granularity), mixture.fused(left, granularity)
+    assert lost_share(experts, weights, kept, groups) == pytest.approx(distance(rest, whole), abs=1e-5)
+
+
+def test_the_heaviest_and_those_above_a_threshold_by_hand() -> None:
+    weights = torch.tensor([[0.1, 0.6, 0.3], [0.3, 0.0, 0.7]])  # means 0.2, 0.3, 0.5
+    assert heaviest(weights, 2) == (1, 2)
+    assert heaviest(weights, 3) == (0, 1, 2)
+    assert heavier_than(weights, 0.25) == (1, 2)
+    assert heavier_than(torch.tensor([[-0.9, 0.1]]), 0.5) == (0,)
+    assert heaviest(torch.ones(1, 4), 2) == (0, 1)  # ties go to the first
+    assert pruned_weights(weights, (1, 2)).tolist() == [pytest.approx([2 / 3, 1 / 3]), pytest.approx([0.0, 1.0])]
+    assert pruned_weights(torch.tensor([[1.0, 0.0]]), (1,)).tolist() == [[0.0]]
+
+
+def test_keeping_nobody_is_refused() -> None:
+    weights = torch.tensor([[0.25, 0.75]])
+    for count in (0, 3):
+        with pytest.raises(ConfigError, match=f"{count} of 2 experts cannot be kept: give 1 to 2"):
+            heaviest(weights, count)
+    with pytest.raises(ConfigError, match=r"above 0\.8; the largest is 0\.75"):
+        heavier_than(weights, 0.8)
+
+
+@pytest.mark.parametrize("granularity", ["task", "layer"])
+def test_pruning_by_a_router_keeps_its_heaviest_experts(base: Base, experts: ExpertSet, granularity: str) -> None:
+    groups = groups_of(base, granularity)
+    weights = torch.tensor([[0.1, 0.6, 0.3], [0.2, 0.6, 0.2]])[: max(groups.values()) + 1]
+    found, share = prune_by_router(experts, a_router(base, experts, weights, granularity), 2, str(base.folder))
+    assert found.names == ("relation", "synonymy")
+    assert share == pytest.approx(lost_share(experts, weights, (1, 2), groups))
+    with pytest.raises(ExpertMismatch, match="Adapt again"):
+        prune_by_router(found, a_router(base, experts, weights, granularity), 1, str(base.folder))
+
+
+def run(*arguments: object) -> str:
+    result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_the_command_reduces_ranks_experts_or_both(base: Base, experts: ExpertSet, tmp_path: Path) -> None:
+    folder, router = tmp_path / "set", tmp_path / "router"
+    write_set(folder, experts.experts)
+    save_router(router, a_router(base, experts, torch.tensor([[0.1, 0.6, 0.3]]), "task"))
+    found = json.loads(run("experts", "reduce", folder, tmp_path / "a", "--rank", 1, "--json"))
+    loaded = load_experts(folder)
+    assert [row["error"] for row in found["experts"]] == [round(reduce_expert(e, 1)[1], 6) for e in loaded.experts]
+    assert all(max(expert.ranks.values()) == 1 for expert in load_experts(tmp_path / "a").experts)
+    assert found["lost_by_pruning"] is None
+    table = run("experts", "reduce", folder, tmp_path / "b", "--router", router, "--keep", 2)
+    assert f"{lost_share(experts, torch.tensor([[0.1, 0.6, 0.3]]), (1, 2)):.1%} of the norm" in table
+    assert load_experts(tmp_path / "b").fingerprint == ExpertSet(experts.experts[1:]).fingerprint
+    both = json.loads(run("experts", "reduce", folder, tmp_path / "c", "--rank", 2, "--router", router, "--keep", 1, "--json"))
+    assert [(row["expert"], row["average_rank"] < row["average_rank_before"]) for row in both["experts"]] == [
+        ("relation", True)
+    ]
+    assert load_experts(folder).fingerprint == experts.fingerprint  # the set itself is as it was
+    assert replace(load_expert(tmp_path / "b" / "relation"), factors={}) == replace(experts.experts[1], factors={})
+
+
+@pytest.mark.parametrize("options", [[], ["--keep", "2"], ["--router", "somewhere"], ["--rank", "2", "--keep", "1"]])
+def test_half_of_an_order_is_refused(tmp_path: Path, options: list[str]) -> None:
+    with pytest.raises(ConfigError, match="needs --rank, or --router and --keep together"):
+        run("experts", "reduce", tmp_path, tmp_path / "out", *options)
