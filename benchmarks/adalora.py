@@ -16,13 +16,12 @@ import argparse
 import itertools
 import json
 import math
+import platform
 import statistics
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from staf.config import ExpertSettings
 from staf.data.batches import by_length, collate, encode
@@ -40,16 +39,17 @@ KINDS = {
 }  # fmt: skip
 SEARCHED = "entity_relation"
 PAIRS = {
-    "LoRA": tuple(itertools.product((0.001, 0.003, 0.01), (2.0, 16.0))),
+    "LoRA": tuple(itertools.product((0.001, 0.003, 0.01), (1.0, 8.0))),
     "AdaLoRA": tuple(itertools.product((0.003, 0.01, 0.03), (16.0, 64.0))),
+    "Start at zero": tuple(itertools.product((0.001, 0.003, 0.01), (1.0, 8.0))),
 }
 """Learning rates and scales that are tried, by the first word of a method."""
 TARGET, SEEDS, MAX_TOKENS = 4, 5, 256
 METHODS: dict[str, dict[str, Any]] = {
-    "LoRA": {"initial_rank": TARGET, "orthogonality": 0.0},
+    "LoRA": {"initial_rank": TARGET, "orthogonality": 0.0, "start": "zero"},
     "AdaLoRA, raw": {"initial_rank": 12, "importance": "raw"},
     "AdaLoRA, smoothed": {"initial_rank": 12, "importance": "smoothed"},
-    "AdaLoRA, from rank 6": {"initial_rank": 6, "importance": "smoothed"},
+    "Start at zero, from rank 6": {"initial_rank": 6, "orthogonality": 0.0, "start": "zero"},
 }
 
 
@@ -72,15 +72,7 @@ class Cell:
 
 
 class LoraTraining(ExpertTraining):
-    """LoRA in the loop of an expert: U at 0, V at random, and the singular values, all 1, are never moved."""
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        generator = torch.Generator().manual_seed(self.settings.seed)
-        for block in self.factors.blocks(self.factors.flat):
-            block.u.zero_()
-            torch.nn.init.kaiming_uniform_(block.v, math.sqrt(5), generator=generator)
-        self.factors.lambdas(self.factors.flat).fill_(1.0)
+    """LoRA in the loop of an expert: the singular values, all 1, are never moved."""
 
     def _backward(self, batch: Any) -> Any:
         found = super()._backward(batch)
@@ -171,21 +163,26 @@ def report(done: dict[Cell, dict[str, Any]]) -> None:
         cells = sorted((cell for cell in done if cell.method == method), key=lambda cell: (cell.kind, cell.seed))
         return [statistics.fmean(done[cell]["right"]) * 100 if what == "right" else done[cell][what] for cell in cells]
 
+    lora = {what: column("LoRA", what) for what in ("loss", "right")}
     for method in METHODS:
         first = next(cell for cell in done if cell.method == method)
-        line: dict[str, Any] = {"bench": "adalora", "case": method, "rate": first.rate, "scale": first.scale}
-        line["kept_ranks"] = done[first]["kept"]
-        for what in ("loss", "right"):
-            values, other = column(method, what), column("LoRA", what)
-            line[what] = round(statistics.fmean(values), 3)
-            line[f"{what}_by_kind"] = {
-                kind: round(statistics.fmean(values[i * SEEDS : (i + 1) * SEEDS]), 3) for i, kind in enumerate(sorted(KINDS))
+        line: dict[str, Any] = {
+            "bench": "adalora", "case": f"{method}, rate {first.rate:g}, scale {first.scale:g}",
+            "unit": "held-out nats a token",
+            "peer_name": "LoRA", "share_of_limit": None, "kept_ranks": done[first]["kept"], "machine": platform.machine(),
+        }  # fmt: skip
+        for what, other in lora.items():
+            values = column(method, what)
+            by_kind = {kind: statistics.fmean(values[i * SEEDS :][:SEEDS]) for i, kind in enumerate(sorted(KINDS))}
+            differences = [mine - theirs for mine, theirs in zip(values, other, strict=True)]
+            line[what] = {
+                "mean": round(statistics.fmean(values), 3),
+                "by_kind": {kind: round(value, 3) for kind, value in by_kind.items()},
+                "minus_lora": round(statistics.fmean(differences), 3),
+                "p": None if method == "LoRA" else round(float(wilcoxon(differences).pvalue), 4),
             }
-            if method != "LoRA":
-                differences = [mine - theirs for mine, theirs in zip(values, other, strict=True)]
-                line[f"{what}_minus_lora"] = round(statistics.fmean(differences), 3)
-                line[f"{what}_p"] = round(float(wilcoxon(differences).pvalue), 4)
-        print(json.dumps(line), flush=True)
+        ours, peer = line["loss"]["mean"], round(statistics.fmean(lora["loss"]), 3)
+        print(json.dumps(line | {"ours": ours, "peer": peer, "ratio": round(peer / ours, 3)}), flush=True)
 
 
 def main() -> None:

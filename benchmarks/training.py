@@ -8,7 +8,8 @@ Padding does not count as tokens. The Trainer is the stock one: batches in rando
 every token; it does not call AdaLoRA's own update of the ranks, which ours does. The limit is half of the tokens per second of
 a plain forward, without a head, of ours' batches: with frozen weights a step needs one product more for each of a forward.
 Peak memory is that of a process that does one side alone. Loss: five seeds, short examples (MedMCQA, HPO), each side with the
-better of two learning rates on a seed of its own; then the time ours takes to the held-out loss at which the peer ends.
+better of two learning rates on a seed of its own; then the time to the held-out loss at which the peer ends, of a training of
+twice as many steps, as its rate would otherwise be 0 there.
 Twelve experts take turns on one base, some steps each, against one expert with all the steps.
 """
 
@@ -23,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -249,15 +251,16 @@ def losses(base: Base, options: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
     for seed in range(options.seeds):
         seconds, loss = peft_run(base, held_out, settings_for(steps, rates["peft"], SCALE), seed)
-        reached, mine = our_run(base, held_out, settings_for(steps, rates["ours"], SCALE), seed, loss)
-        rows.append((mine, loss, seconds / reached))
-    mine, other = (statistics.fmean(column) for column in list(zip(*rows, strict=True))[:2])
+        mine = our_run(base, held_out, settings_for(steps, rates["ours"], SCALE), seed)[1]
+        reached = our_run(base, held_out, settings_for(2 * steps, rates["ours"], SCALE), seed, loss)[0]
+        rows.append((mine, loss, reached, seconds))
+    mine, other, reached, seconds = (statistics.fmean(column) for column in zip(*rows, strict=True))
     case = f"held-out loss after {steps} steps, {options.seeds} seeds, learning rates {rates['ours']} and {rates['peft']}"
     return [
         {"case": case, "ours": round(mine, 4), "peer": round(other, 4), "unit": "nats a token",
-         **spread([theirs / own for own, theirs, _ in rows]), "share_of_limit": None},
-        {"case": "time to the peer's last held-out loss", "ours": None, "peer": None, "unit": "seconds",
-         **spread([ratio for *_, ratio in rows]), "share_of_limit": None},
+         **spread([row[1] / row[0] for row in rows]), "share_of_limit": None},
+        {"case": "time to the peer's last held-out loss", "ours": round(reached, 1), "peer": round(seconds, 1),
+         "unit": "seconds", **spread([row[3] / row[2] for row in rows]), "share_of_limit": None},
     ]  # fmt: skip
 
 
@@ -318,8 +321,16 @@ def main() -> None:
     base = load_base(options.base, dtype=options.dtype)
     machine = f"{platform.machine()}, {os.cpu_count()} processors, {str(base.dtype).removeprefix('torch.')}"
     common = {"bench": "training", "peer_name": "PEFT AdaLoRA, transformers Trainer", "machine": machine}
-    for case in (speed(base, options), peaks(memory), *twelve(base, options, memory), *losses(base, options)):
+    for case in cases(base, options, memory):
         print(json.dumps(common | case), flush=True)
+
+
+def cases(base: Base, options: argparse.Namespace, memory: dict[str, int]) -> Iterator[dict[str, Any]]:
+    """All results, one by one as they are found."""
+    yield speed(base, options)
+    yield peaks(memory)
+    yield from twelve(base, options, memory)
+    yield from losses(base, options)
 
 
 if __name__ == "__main__":

@@ -101,6 +101,19 @@ def test_ranks_are_at_their_target_when_the_last_ones_begin(base: Base) -> None:
     assert kept == sorted(kept, reverse=True)
 
 
+def test_both_starts_leave_the_base_as_it_is_and_the_one_at_zero_moves_u_at_once(base: Base) -> None:
+    items = [encode(example, base.tokenizer, 160) for example in make_examples(20)]
+    for start, moved in (("orthonormal", "lambda"), ("zero", "u")):
+        training = ExpertTraining(base, items, SETTINGS.model_copy(update={"start": start, "orthogonality": 0.0}))
+        factors = training.factors
+        for u, lambdas, v in factors.final().values():
+            assert torch.equal(u @ torch.diag(lambdas) @ v, torch.zeros(u.shape[0], v.shape[1]))
+        training.run_step()
+        grads = {"lambda": factors.lambdas(factors.grad), "u": torch.cat([b.u.flatten() for b in factors.blocks(factors.grad)])}
+        for name, grad in grads.items():
+            assert bool(grad.abs().max() > 0) == (name == moved)
+
+
 def test_a_checkpoint_of_other_settings_is_not_gone_on_with(base: Base, tmp_path: Path) -> None:
     examples = make_examples(40)
     train_expert(base, "colour", examples, SETTINGS, tmp_path)

@@ -56,6 +56,8 @@ class ExpertSettings(Settings):
     """AdamW's rate after its warm-up; it falls linearly to 0"""
     dropout: float = Field(0.1, ge=0, lt=1)
     """rate on the rank activations"""
+    start: Literal["orthonormal", "zero"] = "orthonormal"
+    """orthonormal: U and V orthonormal, singular values 0, as AdaLoRA; zero: U 0, V random, singular values 1, as LoRA"""
     importance: Literal["raw", "smoothed"] = "smoothed"
     """raw is A.6 as printed; smoothed is the AdaLoRA paper's"""
     beta1: float = Field(0.85, ge=0, lt=1)

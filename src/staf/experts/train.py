@@ -76,7 +76,9 @@ class ExpertTraining:
         self.tokens = 0
         self.curve: list[float] = []
         self.order: tuple[int, list[list[int]]] = (-1, [])
-        self.factors = TrainableFactors(base.routed.shapes, settings.initial_rank, settings.seed, base.device, base.dtype)
+        self.factors = TrainableFactors(
+            base.routed.shapes, settings.initial_rank, settings.seed, base.device, base.dtype, settings.start
+        )
         self.parameter = torch.nn.Parameter(self.factors.flat)
         self.parameter.grad = self.factors.grad
         self.optimizer = torch.optim.AdamW([self.parameter], lr=settings.learning_rate, weight_decay=0.0, fused=True)

@@ -33,8 +33,9 @@ class TrainableFactors:
     Args:
         shapes: (d_out, d_in) by matrix name.
         rank: initial rank r of every matrix.
-        seed: of the start: U and V with orthonormal columns and rows, lambda 0, so that the delta is 0.
+        seed: of the start, at which the delta is 0.
         dtype: of the model.
+        start: "orthonormal" (columns of U and rows of V, lambda 0) or "zero" (U 0, V uniform as LoRA's, lambda 1).
 
     Attributes:
         flat, grad: (P,) float32.
@@ -43,7 +44,13 @@ class TrainableFactors:
     """
 
     def __init__(
-        self, shapes: Mapping[str, tuple[int, int]], rank: int, seed: int, device: torch.device, dtype: torch.dtype
+        self,
+        shapes: Mapping[str, tuple[int, int]],
+        rank: int,
+        seed: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        start: str = "orthonormal",
     ) -> None:
         by_shape: dict[tuple[int, int], list[str]] = {}
         for name, shape in shapes.items():
@@ -59,10 +66,16 @@ class TrainableFactors:
         self.average = torch.zeros_like(self.flat)
         self.uncertainty = torch.zeros_like(self.flat)
         self.mask = torch.ones(matrices, rank, dtype=torch.bool, device=device)
-        self._start(seed)
-
-    def _start(self, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
+        self._start_at_zero(generator) if start == "zero" else self._start_orthonormal(generator)
+
+    def _start_at_zero(self, generator: torch.Generator) -> None:
+        self.lambdas(self.flat).fill_(1.0)
+        for block in self.blocks(self.flat):
+            random = torch.rand(block.v.shape, generator=generator)
+            block.v.copy_((2 * random - 1) / block.v.shape[-1] ** 0.5)
+
+    def _start_orthonormal(self, generator: torch.Generator) -> None:
         for block in self.blocks(self.flat):
             for factor in (block.u, block.v.mT):
                 random = torch.randn(factor.shape, generator=generator)
