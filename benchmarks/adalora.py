@@ -39,9 +39,9 @@ KINDS = {
 }  # fmt: skip
 SEARCHED = "entity_relation"
 PAIRS = {
-    "LoRA": tuple(itertools.product((0.001, 0.003, 0.01), (1.0, 8.0))),
+    "LoRA": tuple(itertools.product((0.001, 0.003, 0.01), (2.0, 8.0))),
     "AdaLoRA": tuple(itertools.product((0.003, 0.01, 0.03), (16.0, 64.0))),
-    "Start at zero": tuple(itertools.product((0.001, 0.003, 0.01), (1.0, 8.0))),
+    "Start at zero": tuple(itertools.product((0.001, 0.003, 0.01), (2.0, 8.0))),
 }
 """Learning rates and scales that are tried, by the first word of a method."""
 TARGET, SEEDS, MAX_TOKENS = 4, 5, 256

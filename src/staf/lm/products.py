@@ -1,6 +1,6 @@
 """Products with a frozen matrix on a processor, in the parts in which they are fast.
 
-oneDNN's bfloat16 product is up to twice as slow for some sizes as for their halves (benchmarks/RESULTS.md, "Products"): for 513
+oneDNN's bfloat16 product is up to twice as slow for some sizes as for their halves (docs/log.md, 2026-11-22): for 513
 to 1,100 rows, and where the inner side is long. So such products are done as two halves of the rows, and as sums over pieces
 of the inner side.
 """
