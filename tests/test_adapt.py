@@ -218,6 +218,16 @@ def test_a_start_that_does_not_fit_is_refused(mixture: Mixture, experts: ExpertS
         learn(mixture, null_expert=True, start=replace(first, base={"name": "elsewhere", "fingerprint": "0"}))
 
 
+@pytest.mark.parametrize("weighting", ["free", "unit"])
+@pytest.mark.parametrize("method", ["gradient", "cma"])
+def test_weights_that_do_not_sum_to_one_learn_too(mixture: Mixture, method: str, weighting: str) -> None:
+    router = learn(mixture, method=method, weighting=weighting, initial_deviation=0.3)
+    assert router.record["loss"] <= router.record["history"][0]
+    assert abs(float(router.weights.sum()) - 1) > 1e-4
+    if weighting == "unit":
+        assert float(router.weights.norm()) == pytest.approx(1.0)
+
+
 COMBINATIONS = list(
     itertools.product(("gradient", "cma"), ("task", "layer", "matrix"), ("weights", "alpha"), (False, True), (False, True))
 )

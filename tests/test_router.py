@@ -9,8 +9,8 @@ import pytest
 import torch
 from conftest import make_examples
 
-from staf.config import RouterSettings
-from staf.errors import MissingData, TestLeak, TrainingFailed
+from staf.config import RouterSettings, parse
+from staf.errors import ConfigError, MissingData, TestLeak, TrainingFailed
 from staf.experts.store import ExpertSet
 from staf.lm.base import Base
 from staf.routing.adapt import RouterObjective, adapt_router, planned_progress
@@ -71,6 +71,27 @@ def test_the_learned_scale_multiplies_all_weights_and_starts_at_one() -> None:
     assert expert_weights(unflatten(start, shape), torch.ones(1, 2), shape).sum().item() == pytest.approx(1.0)
     start[-1] = math.log(3.0)
     assert expert_weights(unflatten(start, shape), torch.ones(1, 2), shape).sum().item() == pytest.approx(3.0)
+
+
+def test_free_weights_are_the_logits_and_unit_ones_have_length_one() -> None:
+    numbers = torch.tensor([1.0, -2.0, 0.5, 0.5])
+    logits = torch.tensor([[1.0 * 2 + 0.5, -2.0 * 1 + 0.5]])
+    descriptor = torch.tensor([[2.0, 1.0]])
+    free, unit = RouterShape(1, 2, weighting="free"), RouterShape(1, 2, weighting="unit")
+    assert torch.equal(expert_weights(unflatten(numbers, free), descriptor, free), logits)
+    found = expert_weights(unflatten(numbers, unit), descriptor, unit)
+    assert torch.allclose(found, logits / logits.norm())
+    nothing = torch.zeros(4)
+    assert expert_weights(unflatten(nothing, free), descriptor, free).abs().sum() == 0  # the original model
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [({"weighting": "free", "null_expert": True}, "no slot"), ({"weighting": "free", "learned_scale": True}, "every scale")],
+)
+def test_weightings_that_contradict_are_refused(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse(RouterSettings, values, "a test")
 
 
 def test_both_penalties_by_hand() -> None:

@@ -92,6 +92,8 @@ class RouterSettings(Settings):
     """slot 0 for the untouched base (SA-MDKIF, Eq. 3)"""
     learned_scale: bool = False
     """one learned factor beside the softmax; not in the papers"""
+    weighting: Literal["softmax", "free", "unit"] = "softmax"
+    """Eq. 3; or, not in the papers, the logits themselves (0 is the original model), or these at length 1"""
     penalty: Literal["weights", "alpha"] = "weights"
     """Eq. 7, or SA-MDKIF's Eq. 6"""
     penalty_strength: float = Field(0.05, ge=0)
@@ -130,6 +132,14 @@ class RouterSettings(Settings):
     def _tolerance_needs_patience(self) -> RouterSettings:
         if self.tolerance > 0 and self.patience is None:
             raise ValueError(f"tolerance = {self.tolerance} does nothing without patience: set it too, such as patience = 5")
+        return self
+
+    @model_validator(mode="after")
+    def _weighting_fits(self) -> RouterSettings:
+        if self.weighting != "softmax" and self.null_expert:
+            raise ValueError(f"weighting = {self.weighting} has no slot for null_expert, which is one of the softmax")
+        if self.weighting == "free" and self.learned_scale:
+            raise ValueError("weighting = free has every scale already: leave learned_scale out")
         return self
 
     @property

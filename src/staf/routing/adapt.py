@@ -60,6 +60,7 @@ class RouterObjective:
             null_expert=settings.null_expert,
             learned_scale=settings.learned_scale,
             temperature=settings.temperature,
+            weighting=settings.weighting,
         )
         self._room: dict[str, Tensor] = {}
 

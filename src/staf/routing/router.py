@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class RouterShape:
     """One factor beside the softmax, exp(log_scale); not in the papers."""
     temperature: float = 1.0
     """tau of Eq. 3."""
+    weighting: str = "softmax"
+    """How logits become weights: softmax (Eq. 3); free (as they are) and unit (at length 1) are not in the papers."""
 
     @property
     def slots(self) -> int:
@@ -85,8 +88,11 @@ def with_null(descriptor: Tensor, shape: RouterShape) -> Tensor:
 def expert_weights(params: RouterParams, descriptor: Tensor, shape: RouterShape) -> Tensor:
     """Weights of the experts (G, K) from the numbers and the descriptor (G, K)."""
     logits = params.a * with_null(descriptor, shape) + params.b  # (G, S)  # Eq. 2
-    weights = torch.softmax(logits / shape.temperature, dim=-1)  # (G, S)  # Eq. 3
-    weights = weights[:, shape.slots - shape.experts :]  # (G, K)
+    if shape.weighting == "softmax":
+        weights = torch.softmax(logits / shape.temperature, dim=-1)  # (G, S)  # Eq. 3
+        weights = weights[:, shape.slots - shape.experts :]  # (G, K)
+    else:
+        weights = logits if shape.weighting == "free" else functional.normalize(logits, dim=-1)
     return weights if params.log_scale is None else weights * params.log_scale.exp()
 
 

@@ -16,7 +16,7 @@ from staf.config import RouterSettings
 from staf.errors import BaseMismatch, ConfigError, DamagedFile, ExpertMismatch
 from staf.experts.store import ExpertSet
 
-NUMBERS_DEPEND_ON = ("granularity", "null_expert", "learned_scale", "temperature")
+NUMBERS_DEPEND_ON = ("granularity", "null_expert", "learned_scale", "temperature", "weighting")
 """Settings that say what a router's numbers mean."""
 
 

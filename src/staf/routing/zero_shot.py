@@ -164,6 +164,7 @@ def _check(
         "granularity": settings.granularity != "task",
         "null_expert": settings.null_expert,
         "learned_scale": settings.learned_scale,
+        "weighting": settings.weighting != "softmax",
     }
     wrong = [name for name, given in learned.items() if given]
     if wrong:

@@ -90,8 +90,9 @@ def named_method(
 
 
 def router_method(router: Router) -> Method:
-    """The row of a router: few_shot, normal, zero_shot, or one of the first two with `_scaled`."""
+    """The row of a router: few_shot, normal or zero_shot, with `_scaled`, `_free` or `_unit` where its weights are so."""
     name = {"cma": "few_shot", "gradient": "normal", "zero_shot": "zero_shot"}[router.settings.method]
+    name += "" if router.settings.weighting == "softmax" else f"_{router.settings.weighting}"
     return method_of_router(name + ("_scaled" if router.settings.learned_scale else ""), router)
 
 
