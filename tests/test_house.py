@@ -13,7 +13,8 @@ ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "staf"
 ROOMS = (
     "errors", "files", "bundles", "progress", "config", "runs", "trackers", "data", "lm", "experts", "routing", "tasks",
-    "metrics", "evaluate", "export", "workflow", "engines", "predict", "doctor", "report", "bench", "experiments", "cli",
+    "metrics", "evaluate", "classifiers", "baselines", "export", "workflow", "engines", "predict", "doctor", "report",
+    "bench", "experiments", "cli",
 )  # fmt: skip
 """From the ground up: a module imports only from its own room and from rooms before it."""
 

@@ -1,0 +1,106 @@
+"""In-context learning: adaptation examples laid before the query, in the format that the query has itself.
+
+    Query: ...                  a shot: its query, its context and its answer
+    Context: ...
+    Answer: benign
+
+    Query: ...                  what is asked; nothing of it is ever cut for a shot
+    Context: ...
+    Answer:
+
+Shots that do not fit beside a query are left out of its prompt, and how many that were is part of the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Any
+
+from staf.data.batches import encode_answer
+from staf.data.example import Example, prompt_of
+from staf.errors import BadData
+
+_LEAD = "Query: "
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Examples with shots before their queries."""
+
+    examples: tuple[Example, ...]
+    counts: tuple[int, ...]
+    """shots before each"""
+    tokens: tuple[int, ...]
+    """of each prompt, a context that is too long uncut"""
+    shots: int
+    """that were there"""
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """How many shots were shown and cut, and what that costs in tokens."""
+        return {
+            "shots": self.shots,
+            "shots_shown_least": min(self.counts, default=0),
+            "shots_shown_mean": fmean(self.counts) if self.counts else 0.0,
+            "shots_shown_most": max(self.counts, default=0),
+            "shots_cut": sum(self.shots - count for count in self.counts),
+            "queries_with_shots_cut": sum(count < self.shots for count in self.counts),
+            "queries_without_shots": sum(count == 0 for count in self.counts),
+            "prompt_tokens_mean": fmean(self.tokens) if self.tokens else 0.0,
+        }
+
+
+def with_shots(examples: Sequence[Example], shots: Sequence[Example], tokenizer: Any, max_tokens: int) -> Shown:
+    """Examples with as many of the shots, in their order, as fit before each.
+
+    A shot that does not fit is passed over for the next one. An example whose own prompt is too long has none.
+
+    Args:
+        max_tokens: of a prompt and its longest label.
+
+    Raises:
+        BadData: an example has no labels.
+    """
+    texts = [_text(shot) for shot in shots]
+    lengths = [len(ids) for ids in tokenizer(texts)["input_ids"]] if texts else []
+    answers = {label: len(encode_answer(label, tokenizer)) for label in {x for e in examples for x in e.labels}}
+    found = []
+    for example in examples:
+        if not example.labels:
+            raise BadData(f"example {example.id} has no labels to score; its answer is free text. Choose a task with labels.")
+        limit = max_tokens - max(answers[label] for label in example.labels)
+        found.append(_one(example, texts, lengths, tokenizer, limit))
+    changed, counts, tokens = zip(*found, strict=True) if found else ((), (), ())
+    return Shown(tuple(changed), tuple(counts), tuple(tokens), len(shots))
+
+
+def _text(shot: Example) -> str:
+    return f"{prompt_of(shot.query, shot.context)} {shot.answer}\n\n"
+
+
+def _one(
+    example: Example, texts: Sequence[str], lengths: Sequence[int], tokenizer: Any, limit: int
+) -> tuple[Example, int, int]:
+    """The example with shots, their number, and the tokens of the prompt; at most `limit` where there is a shot."""
+    own = _tokens(example, tokenizer)
+    left, chosen = limit - own, list[str]()
+    for text, length in zip(texts, lengths, strict=True):
+        if length <= left:
+            left, chosen = left - length, [*chosen, text]
+    while chosen:
+        changed = _before(example, chosen)
+        if (tokens := _tokens(changed, tokenizer)) <= limit:
+            return changed, len(chosen), tokens
+        chosen.pop()
+    return example, 0, own
+
+
+def _before(example: Example, texts: Sequence[str]) -> Example:
+    """The example with texts before its query: its prompt is theirs and then its own."""
+    return replace(example, query="".join(texts).removeprefix(_LEAD) + _LEAD + example.query)
+
+
+def _tokens(example: Example, tokenizer: Any) -> int:
+    return len(tokenizer(prompt_of(example.query, example.context))["input_ids"])

@@ -1,0 +1,10 @@
+"""Text classifiers beside the language model, as in Table 5 of STAF-LLM: fitted on a task's adaptation set, nothing else.
+
+`classify` fits a row of `CLASSIFIERS` and answers the test items; `read_predictions` takes in those of a system that we do not
+run. Both give what `staf.metrics` reads.
+"""
+
+from staf.classifiers.outside import read_predictions
+from staf.classifiers.rows import CLASSIFIERS, classify
+
+__all__ = ["CLASSIFIERS", "classify", "read_predictions"]

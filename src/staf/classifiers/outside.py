@@ -1,0 +1,133 @@
+"""Predictions of a system that we do not run, such as G-BERT or MedM-PLM, taken in from a JSON-lines file.
+
+One object a line, in any order, one for each test item and no other. Labels are named by their text:
+
+    choice     {"id": "7", "scores": {"yes": -0.2, "no": -1.7}}          log-likelihood of every label
+               {"id": "7", "answer": "yes"}                              or only the label answered
+    several    {"id": "7", "scores": {"aspirin": 1.3, "heparin": -2.0}}  log-odds of every label; above 0 is answered
+               {"id": "7", "answer": ["aspirin"]}                        only the labels answered
+               both keys                                                 where the threshold is not one half
+
+All lines have the same keys. A choice with an answer alone is scored as near certain: its accuracy and F1 are right, its AUC
+and calibration say nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from staf.classifiers.problem import FORMS, LEAST_CHANCE, indices_of
+from staf.data.example import Example
+from staf.errors import BadData, ConfigError, MissingData
+from staf.metrics.shapes import check
+
+_KEYS = {"choice": ({"scores"}, {"answer"}), "several": ({"scores"}, {"answer"}, {"scores", "answer"})}
+
+
+def read_predictions(path: Path, examples: Sequence[Example]) -> list[dict[str, Any]]:
+    """Another system's predictions as `staf.metrics.shapes` has them, in the order of the examples.
+
+    Args:
+        path: JSON lines in UTF-8, as the module says.
+        examples: every test example; all of form choice or all of form several.
+
+    Raises:
+        MissingData: there is no such file, or no examples. ConfigError: examples of another form, or of mixed forms.
+        BadData: a line is not as the module says, names an unknown id or label or one twice, or an id has no line; names the
+            line or the ids, never the text.
+    """
+    forms = sorted({example.form for example in examples})
+    if not forms:
+        raise MissingData("there are no test examples to read predictions for. See: staf data list")
+    if len(forms) > 1 or forms[0] not in FORMS:
+        raise ConfigError(f"predictions are read of tasks of one form, {' or '.join(FORMS)}; found {', '.join(forms)}.")
+    by_id = {example.id: example for example in examples}
+    found: dict[str, dict[str, Any]] = {}
+    keys: set[str] | None = None
+    for number, line in enumerate(_lines(path), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        entry = _entry(line, forms[0], where)
+        given = set(entry) - {"id"}
+        if keys is not None and given != keys:
+            raise BadData(f"{where}: it has other keys than the lines before it. Give all lines the same.")
+        keys = given
+        if entry["id"] not in by_id or entry["id"] in found:
+            problem = "is there twice" if entry["id"] in found else "is no test item"
+            raise BadData(f"{where}: its id {problem}. Give each of the {len(by_id)} test items one line.")
+        found[entry["id"]] = _prediction(by_id[entry["id"]], entry, where)
+    if missing := [example.id for example in examples if example.id not in found]:
+        raise BadData(f"{path}: {len(missing)} of {len(examples)} test items have no line: {', '.join(missing[:3])}.")
+    predictions = [found[example.id] for example in examples]
+    check(forms[0], predictions)
+    return predictions
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError as error:
+        raise MissingData(f"no predictions at {path}. Check the path.") from error
+    except UnicodeDecodeError as error:
+        raise BadData(f"{path} is not UTF-8 text. Save it as JSON lines in UTF-8.") from error
+
+
+def _entry(line: str, form: str, where: str) -> dict[str, Any]:
+    """The object of a line, its keys and their kinds checked."""
+    try:
+        entry = json.loads(line, object_pairs_hook=_once)
+    except (ValueError, RecursionError):
+        entry = None
+    if not isinstance(entry, dict) or not isinstance(entry.get("id"), str):
+        raise BadData(f"{where}: a JSON object with an 'id' that is a text, and no key twice, was expected.")
+    if set(entry) - {"id"} not in _KEYS[form]:
+        raise BadData(f"{where}: of form '{form}' its keys must be 'id' and one of: {_wanted(form)}.")
+    scores, answer = entry.get("scores", {}), entry.get("answer", "" if form == "choice" else [])
+    if not isinstance(scores, dict) or not all(type(s) in (int, float) and math.isfinite(s) for s in scores.values()):
+        raise BadData(f"{where}: 'scores' must be an object of labels, each with a finite number.")
+    texts = [answer] if form == "choice" else answer
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise BadData(f"{where}: 'answer' must be {'a label' if form == 'choice' else 'a list of labels'}.")
+    return entry
+
+
+def _wanted(form: str) -> str:
+    return "; ".join(" and ".join(sorted(f"'{key}'" for key in keys)) for keys in _KEYS[form])
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key twice")
+    return found
+
+
+def _prediction(example: Example, entry: dict[str, Any], where: str) -> dict[str, Any]:
+    labels, gold = example.labels, indices_of(example, example.form, example.labels)
+    if "scores" in entry and set(entry["scores"]) != set(labels):
+        raise BadData(f"{where}: 'scores' must name each of the {len(labels)} labels of its item and no other.")
+    scores = [float(entry["scores"][label]) for label in labels] if "scores" in entry else None
+    if example.form == "choice":
+        if scores is None:
+            answered = _answered([entry["answer"]], labels, where)[0]
+            scores = [0.0 if index == answered else math.log(LEAST_CHANCE) for index in range(len(labels))]
+        return {"id": example.id, "gold": gold[0], "scores": scores}
+    if "answer" in entry:
+        answer = _answered(entry["answer"], labels, where)
+    else:
+        answer = [index for index, score in enumerate(scores or []) if score > 0]
+    prediction: dict[str, Any] = {"id": example.id, "gold": gold, "answer": answer}
+    return prediction if scores is None else {**prediction, "scores": scores}
+
+
+def _answered(texts: Sequence[str], labels: Sequence[str], where: str) -> list[int]:
+    """Indices, rising, of labels by their text."""
+    places = {label: index for index, label in enumerate(labels)}
+    if any(text not in places for text in texts) or len(set(texts)) < len(texts):
+        raise BadData(f"{where}: 'answer' names a label that its item does not have, or one twice.")
+    return sorted(places[text] for text in texts)

@@ -1,0 +1,296 @@
+"""Baselines: the plain scorer against ours, every row learns and leaves the base alone, test items are never fitted on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import torch
+from architectures import other_base
+from conftest import make_examples
+
+from staf.baselines import BASELINES, baseline_predictions
+from staf.baselines.plain import answer_log_chances, plain_model, plain_scores
+from staf.baselines.shots import with_shots
+from staf.baselines.tuning import Trial, Tuning
+from staf.config import BaselineSettings, EvaluationSettings, parse
+from staf.data.batches import collate, encode
+from staf.data.example import Example, prompt_of
+from staf.errors import BadData, ConfigError, MissingData, TestLeak, TrainingFailed
+from staf.evaluate import Method, predict
+from staf.lm.base import Base
+from staf.lm.scoring import score_labels
+from staf.tasks.rows import Task
+
+TRAINED = [name for name, row in BASELINES.items() if row.wrap is not None]
+TASK = Task("colours", "Colours", "colour", (), fixed_labels=True)
+EVALUATION = EvaluationSettings(max_tokens=256, token_budget=1024)
+
+
+def settings_of(method: str, **changed: object) -> BaselineSettings:
+    wanted = {"method": method, "learning_rates": (0.01,), "epochs": 3, "batch_size": 4, "virtual_tokens": 4, "rank": 2}
+    return BaselineSettings.model_validate({**wanted, **changed})
+
+
+def state_of(base: Base) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(base.model.state_dict().items()):
+        digest.update(name.encode() + tensor.contiguous().view(torch.uint8).numpy().tobytes())
+    for path in sorted(base.folder.iterdir()):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def test_the_settings_and_the_table_know_the_same_methods() -> None:
+    assert set(get_args(BaselineSettings.model_fields["method"].annotation)) == set(BASELINES)
+    assert all(len(BASELINES[name].learning_rates) == 3 for name in TRAINED)
+
+
+def test_wrong_settings_are_told_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(BaselineSettings, {"method": "adapter", "epochs": 0, "virtual_token": 3}, "a test")
+    assert "3 problems" in str(caught.value)
+    assert "did you mean 'virtual_tokens'?" in str(caught.value)
+    with pytest.raises(ConfigError, match=r"learning_rates must all be above 0, found -0\.1"):
+        parse(BaselineSettings, {"learning_rates": [0.1, -0.1]}, "a test")
+
+
+@pytest.mark.parametrize("length_normalised", [True, False])
+@pytest.mark.parametrize("token_budget", [64, 4096])
+def test_the_plain_scorer_equals_score_labels_on_an_untouched_model(
+    base: Base, length_normalised: bool, token_budget: int
+) -> None:
+    examples = [replace(e, context=e.context + " far" * i) for i, e in enumerate(make_examples(9, "test"))]
+    examples[3] = replace(examples[3], labels=("red", "redder than red", "x"), answer="x")
+    done: list[int] = []
+    options = {"max_tokens": 100, "token_budget": token_budget, "length_normalised": length_normalised}
+    found = plain_scores(plain_model(base), base, examples, **options, on_done=done.append)
+    expected = score_labels(base, examples, **options)
+    assert sum(done) == len(examples)
+    assert [len(scores) for scores in found] == [3] * 9
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
+
+
+def test_the_loss_is_that_of_transformers_labels(base: Base) -> None:
+    model = plain_model(base)
+    batch = collate([encode(e, base.tokenizer, 256) for e in make_examples(5)], 0, base.device)
+    labels = batch.ids.masked_fill(~batch.answer, -100)
+    expected = model(input_ids=batch.ids, labels=labels).loss
+    torch.testing.assert_close(-answer_log_chances(model, batch).mean(), expected)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_every_trained_baseline_learns_and_leaves_the_base_alone(base: Base, name: str) -> None:
+    before, global_state = state_of(base), torch.get_rng_state()
+    rate = 0.3 if name == "prompt_tuning" else 0.02
+    settings = settings_of(name, learning_rates=(rate,), epochs=4)
+    adaptation, test = make_examples(24, "adaptation"), make_examples(5, "test")
+    predictions, record = baseline_predictions(base, TASK, adaptation, test, settings, EVALUATION)
+    assert state_of(base) == before
+    assert torch.equal(torch.get_rng_state(), global_state)
+    trial = record["trials"][0]
+    assert min(trial["held_out"][1:]) < trial["held_out"][0]
+    assert trial["losses"][-1] < trial["losses"][0]
+    assert record["epochs"] == trial["held_out"].index(min(trial["held_out"][1:]))
+    assert record["tunable_parameters"] > 0
+    assert record["adaptation_examples"] == 24
+    assert [p["id"] for p in predictions] == [e.id for e in test]
+    original = predict(base, None, Method("original", None), test, EVALUATION)
+    assert [(p["id"], p["gold"]) for p in predictions] == [(p["id"], p["gold"]) for p in original]
+    assert predictions != original
+    json.dumps(record, allow_nan=False)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt_neox", "mistral"])
+@pytest.mark.parametrize("name", TRAINED)
+def test_batched_answers_equal_the_whole_forward_of_each_row_alone(
+    base: Base, name: str, kind: str, tiny_folder: Path, tmp_path: Path
+) -> None:
+    base = base if kind == "llama" else other_base(kind, tiny_folder, tmp_path)
+    examples = [replace(e, context=e.context + " far" * i) for i, e in enumerate(make_examples(3, "adaptation"))]
+    tuning = Tuning(base, examples, settings_of(name), 256, 1024)
+    model = tuning.fit(tuning.items, 0.01, 1)[0].eval()
+    found = answer_log_chances(model, collate(tuning.items, 0, base.device))
+    expected = []
+    for item in tuning.items:
+        logits = model(input_ids=torch.tensor([item.tokens])).logits[0, -len(item.tokens) :]
+        chances = logits.log_softmax(-1)
+        expected += [chances[i - 1, item.tokens[i]] for i in range(item.answer_start, len(item.tokens))]
+    torch.testing.assert_close(found, torch.stack(expected), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_base_in_bfloat16_learns_too(base: Base, name: str) -> None:
+    base.dtype = torch.bfloat16
+    settings = settings_of(name, learning_rates=(0.3 if name == "prompt_tuning" else 0.02,), epochs=4)
+    (trial,) = Tuning(base, make_examples(24, "adaptation"), settings, 256, 1024).search().record["trials"]
+    assert trial["losses"][-1] < trial["losses"][0]
+    assert min(trial["held_out"][1:]) < trial["held_out"][0]
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("prompt_tuning", 4 * 32),
+        ("prefix_tuning", 4 * 2 * 2 * 16),  # tokens, layers, keys and values, 2 heads of 8
+        ("lora", 2 * 2 * (2 * (32 + 32) + 2 * (32 + 16) + 3 * (32 + 48))),  # layers, rank, d_in + d_out of 7 matrices
+        ("ia3", 2 * (16 + 16 + 48)),
+        ("full", None),
+    ],
+)
+def test_exactly_the_baselines_parameters_are_trained_in_float32(base: Base, name: str, count: int | None) -> None:
+    base.dtype = torch.bfloat16
+    model = Tuning(base, make_examples(4, "adaptation"), settings_of(name), 256, 1024).fresh()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    assert {p.dtype for p in trained} == {torch.float32}
+    expected = sum(p.numel() for p in model.parameters()) if count is None else count
+    assert sum(p.numel() for p in trained) == expected
+
+
+def test_the_same_seed_gives_the_same_predictions_and_another_does_not(base: Base) -> None:
+    adaptation, test = make_examples(8, "adaptation"), make_examples(3, "test")
+
+    def run(seed: int, given: list[Example]) -> object:
+        return baseline_predictions(base, TASK, given, test, settings_of("lora", seed=seed, shots=6), EVALUATION)[0]
+
+    assert run(1, adaptation) == run(1, adaptation[::-1])
+    assert run(1, adaptation) != run(2, adaptation)
+
+
+def test_every_rate_is_a_trial_and_the_lowest_held_out_loss_wins(base: Base) -> None:
+    seen: list[Trial] = []
+    settings = settings_of("lora", learning_rates=(1e-6, 2e-2, 1e-5), epochs=2)
+    tuned = Tuning(base, make_examples(12, "adaptation"), settings, 256, 1024).search(seen.append)
+    assert [trial.learning_rate for trial in seen] == [1e-6, 2e-2, 1e-5]
+    assert tuned.record["learning_rate"] == 2e-2
+    assert len(tuned.record["trials"]) == 3
+    assert len({trial.held_out[0] for trial in seen}) == 1  # every trial starts afresh
+
+
+def test_the_search_sees_adaptation_examples_only_and_judges_on_none_it_learns_from(
+    base: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    met: list[set[str]] = []
+    whole = Tuning._batch
+    monkeypatch.setattr(
+        Tuning, "_batch", lambda self, items, group: met.append({items[i].id for i in group}) or whole(self, items, group)
+    )
+    adaptation, test = make_examples(10, "adaptation"), make_examples(4, "test")
+    _, record = baseline_predictions(base, TASK, adaptation, test, settings_of("ia3", epochs=1), EVALUATION)
+    held = set(record["validation_ids"])
+    ids = {example.id for example in adaptation}
+    assert len(held) == 2
+    assert set().union(*met) == ids
+    judging, learning, refitting = met[:1], met[1:3], met[3:]
+    assert judging == [held]
+    assert set().union(*learning) == ids - held
+    assert set().union(*refitting) == ids
+
+
+@pytest.mark.parametrize("name", ["lora", "in_context"])
+def test_test_examples_are_refused(base: Base, name: str) -> None:
+    given = [*make_examples(4, "adaptation"), *make_examples(1, "test")]
+    with pytest.raises(TestLeak, match="test-0"):
+        baseline_predictions(base, TASK, given, make_examples(2, "test"), settings_of(name), EVALUATION)
+
+
+def test_a_test_example_does_not_reach_the_loop_by_itself_either(base: Base) -> None:
+    with pytest.raises(TestLeak):
+        Tuning(base, make_examples(3, "test"), settings_of("lora"), 256, 1024)
+
+
+def test_rates_that_diverge_are_logged_and_lose(base: Base) -> None:
+    tuning = Tuning(base, make_examples(6, "adaptation"), settings_of("full", learning_rates=(1e30, 1e-3)), 256, 1024)
+    record = tuning.search().record
+    assert [trial["diverged"] for trial in record["trials"]] == [True, False]
+    assert record["learning_rate"] == 1e-3
+    json.dumps(record, allow_nan=False)
+
+
+def test_when_every_rate_diverges_the_message_says_what_to_do(base: Base) -> None:
+    tuning = Tuning(base, make_examples(6, "adaptation"), settings_of("full", learning_rates=(1e30,)), 256, 1024)
+    with pytest.raises(TrainingFailed, match=r"baseline full.*1e\+30.*lower"):
+        tuning.search()
+
+
+def test_one_example_is_too_few(base: Base) -> None:
+    with pytest.raises(ConfigError, match="Give at least 2"):
+        Tuning(base, make_examples(1, "adaptation"), settings_of("lora"), 256, 1024)
+
+
+def test_without_peft_the_message_says_how_to_get_it(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    adaptation, test = make_examples(4, "adaptation"), make_examples(2, "test")
+    for name in set(TRAINED) - {"full"}:
+        with pytest.raises(MissingData, match=r"pip install 'staf-llm\[bench\]'"):
+            baseline_predictions(base, TASK, adaptation, test, settings_of(name), EVALUATION)
+    predictions, _ = baseline_predictions(base, TASK, adaptation, test, settings_of("full", epochs=1), EVALUATION)
+    assert len(predictions) == 2
+
+
+def test_other_forms_of_answers_are_refused(base: Base) -> None:
+    with pytest.raises(ConfigError, match="answers of the form 'span'"):
+        baseline_predictions(base, replace(TASK, form="span"), [], [], settings_of("lora"), EVALUATION)
+
+
+def test_examples_without_labels_are_refused(base: Base) -> None:
+    free = [replace(make_examples(1, "test")[0], labels=())]
+    with pytest.raises(BadData, match="test-0 has no labels"):
+        plain_scores(plain_model(base), base, free, max_tokens=256, token_budget=256, length_normalised=True)
+    with pytest.raises(BadData, match="test-0 has no labels"):
+        with_shots(free, make_examples(1, "adaptation"), base.tokenizer, 256)
+
+
+def test_shots_come_before_the_query_in_its_own_format(base: Base) -> None:
+    shots, (asked,) = make_examples(2, "adaptation"), make_examples(1, "test")
+    (changed,) = with_shots([asked], shots, base.tokenizer, 1000).examples
+    expected = "".join(f"{prompt_of(s.query, s.context)} {s.answer}\n\n" for s in shots) + prompt_of(asked.query, asked.context)
+    assert prompt_of(changed.query, changed.context) == expected
+    assert replace(changed, query=asked.query) == asked
+
+
+def test_shots_that_do_not_fit_are_cut_and_counted(base: Base) -> None:
+    shots, asked = make_examples(5, "adaptation"), make_examples(3, "test")
+    asked[2] = replace(asked[2], context="word " * 60)
+    one = len(base.tokenizer(prompt_of(asked[0].query, asked[0].context))["input_ids"])
+    shown = with_shots(asked, shots, base.tokenizer, 4 * one)
+    assert shown.counts[0] == 2
+    assert shown.counts[2] == 0
+    assert shown.examples[2] == asked[2]  # its own context is cut for no shot
+    record = shown.record
+    assert record["shots_cut"] == 15 - sum(shown.counts)
+    assert record["queries_with_shots_cut"] == 3
+    assert record["queries_without_shots"] == 1
+    longest = max(len(base.tokenizer(" " + label)["input_ids"]) for label in asked[0].labels)
+    assert max(shown.tokens[:2]) <= 4 * one - longest
+
+
+def test_a_shot_that_is_too_long_is_passed_over(base: Base) -> None:
+    shots, asked = make_examples(3, "adaptation"), make_examples(1, "test")
+    shots[0] = replace(shots[0], context="word " * 200)
+    shown = with_shots(asked, shots, base.tokenizer, 400)
+    assert shown.counts == (2,)
+    assert "word word" not in shown.examples[0].query
+
+
+def test_in_context_learning_scores_the_prompts_with_shots(base: Base) -> None:
+    adaptation, test = make_examples(6, "adaptation"), make_examples(4, "test")
+    before = state_of(base)
+    evaluation = EvaluationSettings(max_tokens=260, token_budget=1024)
+    predictions, record = baseline_predictions(base, TASK, adaptation, test, settings_of("in_context", shots=4), evaluation)
+    assert state_of(base) == before
+    assert record["shots"] == 4
+    assert record["shots_shown_most"] < 4
+    assert record["shots_cut"] > 0
+    assert record["tunable_parameters"] == 0
+    assert record["prompt_tokens_mean"] > 100
+    assert [p["id"] for p in predictions] == [e.id for e in test]
+    assert predictions != predict(base, None, Method("original", None), test, evaluation)
+    again, _ = baseline_predictions(base, TASK, adaptation[::-1], test, settings_of("in_context", shots=4), evaluation)
+    assert again == predictions

@@ -1,0 +1,350 @@
+"""Text classifiers: they learn what can be learned, in the shapes that metrics read, and refuse what they cannot do."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+
+from staf.classifiers import CLASSIFIERS, classify, read_predictions
+from staf.classifiers.encoder import encoder_folder
+from staf.classifiers.linear import logistic_regression
+from staf.classifiers.networks import Convolutions, Recurrent
+from staf.classifiers.problem import held_apart, log_scores, loss_of, problem_of
+from staf.classifiers.training import _padded
+from staf.classifiers.words import UNKNOWN, Vocabulary
+from staf.config import ClassifierSettings, parse
+from staf.data.answers import write_several
+from staf.data.example import Example
+from staf.errors import BadData, ConfigError, DamagedFile, MissingData, TestLeak, TrainingFailed, UnknownName
+from staf.metrics import correctness, metrics_of
+
+SIGNS = {"heart": "systole murmur", "lung": "cough wheeze", "skin": "rash itch"}
+LABELS = tuple(SIGNS)
+FILLER = ("the", "patient", "came", "today", "with", "again", "some", "and")
+SMALL = ClassifierSettings(
+    vector_width=16, filters=16, state_width=16, epochs=25, learning_rates=(3e-3, 1e-2), encoder_learning_rates=(3e-3,),
+    encoder_epochs=25, batch_size=8, dropout=0.1, patience=4,
+)  # fmt: skip
+WITH_WORDS = ("cnn", "text_cnn", "rnn")
+
+
+def example(number: int, split: str, chosen: tuple[str, ...], form: str = "choice", **changes: Any) -> Example:
+    words = [FILLER[(number + i) % len(FILLER)] for i in range(4)]
+    for label in chosen:
+        words.insert(number % 3, SIGNS[label].split()[number % 2])
+    made = Example(
+        id=f"{split}-{number}", kind="toy", query="Which organ?", context=" ".join(words), labels=LABELS, split=split,
+        answer=chosen[0] if form == "choice" else write_several(chosen, LABELS), subjects=(), form=form,
+    )  # fmt: skip
+    return replace(made, **changes)
+
+
+def choices(count: int, split: str = "adaptation") -> list[Example]:
+    return [example(i, split, (LABELS[i * 7 % 3],)) for i in range(count)]
+
+
+def severals(count: int, split: str = "adaptation") -> list[Example]:
+    return [
+        example(i, split, tuple(label for bit, label in enumerate(LABELS) if i * 5 % 8 >> bit & 1), "several")
+        for i in range(count)
+    ]
+
+
+@pytest.fixture(scope="module")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved one-layer BERT of random weights, whose tokenizer knows our words alone."""
+    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+
+    folder = tmp_path_factory.mktemp("encoder")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *FILLER, *" ".join(SIGNS.values()).split()]
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
+    BertTokenizerFast(vocab={word: i for i, word in enumerate(words)}, model_max_length=32).save_pretrained(str(folder))
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(words), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=32, initializer_range=0.2, num_labels=2,
+    )  # fmt: skip
+    BertForSequenceClassification(config).save_pretrained(str(folder))
+    return folder
+
+
+def settings_for(name: str, encoder: Path) -> ClassifierSettings:
+    return SMALL.model_copy(update={"encoder": str(encoder)}) if name == "encoder" else SMALL
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_one_label_is_learned_twice_alike_and_scored_as_log_probabilities(name: str, tiny_encoder: Path) -> None:
+    chosen, test = settings_for(name, tiny_encoder), choices(24, "test")
+    before = torch.random.get_rng_state()
+    predictions, record = classify(name, choices(48), test, LABELS, chosen)
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert correctness(predictions).mean() > 0.8
+    assert [p["id"] for p in predictions] == [e.id for e in test]
+    assert [LABELS[p["gold"]] for p in predictions] == [e.answer for e in test]
+    np.testing.assert_allclose(np.exp([p["scores"] for p in predictions]).sum(1), 1, atol=1e-5)
+    assert {"accuracy", "macro_f1", "macro_auc"} <= set(metrics_of("choice", predictions, fixed_labels=True, resamples=100))
+    assert classify(name, choices(48)[::-1], test, LABELS, chosen)[0] == predictions
+    assert record["chosen"] in record["trials"]
+    assert record["chosen"]["held_out_loss"] == min(t["held_out_loss"] for t in record["trials"])
+    assert record["held_out_examples"] == 9
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_several_labels_are_learned_and_scored_as_log_odds(name: str, tiny_encoder: Path) -> None:
+    test = severals(24, "test")
+    predictions, _ = classify(name, severals(64), test, LABELS, settings_for(name, tiny_encoder))
+    found = metrics_of("several", predictions, fixed_labels=True, resamples=100)
+    assert found["micro_f1"]["value"] > 0.85
+    assert found["macro_auc"]["value"] > 0.9
+    for prediction, item in zip(predictions, test, strict=True):
+        assert write_several({LABELS[i] for i in prediction["gold"]}, LABELS) == item.answer
+        assert prediction["answer"] == [i for i, score in enumerate(prediction["scores"]) if score > 0]
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+@pytest.mark.parametrize("make", [choices, severals])
+def test_empty_contexts_and_unknown_words_are_answered(name: str, make: Any, tiny_encoder: Path) -> None:
+    adaptation, test = make(12), make(4, "test")
+    adaptation[0] = replace(adaptation[0], context="")
+    test = [replace(test[0], context=""), replace(test[1], context="zxq ωμέγα"), replace(test[2], context="..."), test[3]]
+    quick = settings_for(name, tiny_encoder).model_copy(update={"epochs": 1, "encoder_epochs": 1})
+    predictions, _ = classify(name, adaptation, test, LABELS, quick)
+    assert np.isfinite([p["scores"] for p in predictions]).all()
+    if name in WITH_WORDS:
+        assert predictions[0]["scores"] == predictions[2]["scores"]
+
+
+@pytest.mark.parametrize("name", ["logistic", "cnn"])
+def test_labels_that_were_never_or_always_right_have_finite_scores(name: str) -> None:
+    alone = [example(i, "adaptation", ("lung",)) for i in range(8)]
+    predictions, record = classify(name, alone, choices(3, "test"), LABELS, SMALL)
+    assert record["labels_never_right_in_fitting"] == 2
+    assert np.isfinite([p["scores"] for p in predictions]).all()
+    both = [example(i, "adaptation", ("heart", "lung"), "several") for i in range(8)]
+    predictions, _ = classify(name, both, severals(3, "test"), LABELS, SMALL)
+    assert np.isfinite([p["scores"] for p in predictions]).all()
+    if name == "logistic":
+        assert all(p["answer"] == [0, 1] for p in predictions)
+
+
+def test_the_query_is_read_only_where_asked() -> None:
+    adaptation = [replace(e, query=e.context, context="") for e in choices(48)]
+    test = [replace(e, query=e.context, context="") for e in choices(24, "test")]
+    with pytest.raises(MissingData, match="with_query"):
+        classify("logistic", adaptation, test, LABELS, SMALL)
+    predictions, _ = classify("logistic", adaptation, test, LABELS, SMALL.model_copy(update={"with_query": True}))
+    assert correctness(predictions).mean() > 0.8
+
+
+def test_logistic_regression_is_that_of_scikit_learn_on_all_examples() -> None:
+    given = SMALL.model_copy(update={"inverse_strengths": (2.0,)})
+    problem, test = problem_of(choices(30), choices(9, "test"), LABELS, given), [e.context for e in choices(9, "test")]
+    found = logistic_regression(problem, test, given)
+    features = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\w+")
+    known = features.fit_transform(problem.whole.texts)
+    reference = LogisticRegression(C=2.0, max_iter=1000).fit(known, problem.whole.targets.argmax(1))
+    np.testing.assert_allclose(np.exp(found.scores), reference.predict_proba(features.transform(test)), atol=1e-5)
+    assert found.parameters == 3 * (known.shape[1] + 1)
+
+
+def test_losses_are_those_of_scikit_learn_and_of_torch() -> None:
+    chance = np.random.default_rng(0)
+    logits, gold = chance.normal(size=(7, 3)), np.array([0, 1, 2, 2, 1, 0, 1])
+    scores = log_scores(logits, "choice")
+    assert loss_of(scores, np.eye(3)[gold], "choice") == pytest.approx(log_loss(gold, np.exp(scores), labels=[0, 1, 2]))
+    targets = (chance.random((7, 3)) > 0.5).astype(float)
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(torch.tensor(logits), torch.tensor(targets))
+    assert loss_of(log_scores(logits, "several"), targets, "several") == pytest.approx(float(expected))
+
+
+@pytest.mark.parametrize("name", WITH_WORDS)
+def test_a_text_scores_the_same_beside_longer_ones(name: str) -> None:
+    torch.manual_seed(0)
+    module = (
+        Recurrent(20, 3, SMALL) if name == "rnn" else Convolutions(20, 3, (4,) if name == "cnn" else (3, 5), torch.tanh, SMALL)
+    ).eval()
+    rows, device = [[2, 3], [1], list(range(2, 20)) * 3], torch.device("cpu")
+    alone = torch.cat([module(*_padded([row], 0, device)) for row in rows])
+    torch.testing.assert_close(module(*_padded(rows, 0, device)), alone, atol=1e-6, rtol=1e-5)
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 999)), min_size=2, max_size=40), st.floats(0.05, 0.95))
+@settings(deadline=None, max_examples=40)
+def test_what_judges_shares_no_group_and_nothing_is_lost(pairs: list[tuple[int, int]], share: float) -> None:
+    given = [example(i, "adaptation", ("lung",), group=f"patient {group}") for i, (group, _) in enumerate(pairs)]
+    if len({e.group for e in given}) < 2:
+        with pytest.raises(MissingData, match="at least 2 groups"):
+            held_apart(given, share, 0)
+        return
+    fitted, judging = held_apart(given, share, 0)
+    assert fitted
+    assert judging
+    assert not {e.group for e in fitted} & {e.group for e in judging}
+    assert sorted(e.id for e in fitted + judging) == sorted(e.id for e in given)
+    assert held_apart(given[::-1], share, 0) == (fitted, judging)
+
+
+def test_the_vocabulary_keeps_the_most_frequent_words_of_what_is_fitted_on() -> None:
+    made = Vocabulary.of(["b a a", "A c"], SMALL.model_copy(update={"vocabulary": 2, "max_words": 3}))
+    assert made.encode("a b c a") == [2, 3, UNKNOWN]
+    assert made.encode(" - ") == [UNKNOWN]
+    assert len(made) == 4
+    rare = Vocabulary.of(["b a a"], SMALL.model_copy(update={"minimum_count": 2}))
+    assert rare.numbers == {"a": 2}
+
+
+def test_it_refuses_what_a_classifier_cannot_do() -> None:
+    good, test = choices(6), choices(3, "test")
+
+    def refused(error: type[Exception], match: str, adaptation: Any = good, asked: Any = test, name: str = "logistic") -> None:
+        with pytest.raises(error, match=match):
+            classify(name, adaptation, asked, LABELS, SMALL)
+
+    refused(UnknownName, "Did you mean 'text_cnn'", name="textcnn")
+    refused(ConfigError, "other labels", asked=[replace(test[0], labels=("heart", "lung"))])
+    refused(ConfigError, "other labels", asked=[replace(test[0], labels=LABELS[::-1])])
+    refused(ConfigError, "form span", asked=[replace(test[0], form="span")], adaptation=[replace(e, form="span") for e in good])
+    refused(ConfigError, "choice, several", asked=severals(3, "test"))
+    refused(TestLeak, "test split", adaptation=[*good, test[0]])
+    refused(TestLeak, "both", adaptation=[replace(good[0], id="test-0"), *good[1:]])
+    refused(MissingData, "no test examples", asked=[])
+    refused(MissingData, "at least 2", adaptation=good[:1])
+    refused(BadData, "^test-0: its answer", asked=[replace(test[0], answer="secret")])
+    with pytest.raises(ConfigError, match="each once"):
+        classify("logistic", good, test, ("heart", "heart"), SMALL)
+
+
+def test_an_encoder_that_is_not_there_or_not_safe_is_refused(tiny_encoder: Path, tmp_path: Path) -> None:
+    good, test = choices(6), choices(3, "test")
+    with pytest.raises(ConfigError, match="set encoder"):
+        classify("encoder", good, test, LABELS, SMALL)
+    for name, match in ((str(tmp_path / "none"), "no folder and no hub id"), ("nobody/nothing", "name its folder")):
+        with pytest.raises(MissingData, match=match):
+            encoder_folder(name)
+    folder = tmp_path / "pickled"
+    shutil.copytree(tiny_encoder, folder)
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(DamagedFile, match="pickled"):
+        classify("encoder", good, test, LABELS, settings_for("encoder", folder))
+
+
+def test_an_encoder_cuts_texts_to_its_own_positions_and_says_what_it_was(tiny_encoder: Path) -> None:
+    quick = settings_for("encoder", tiny_encoder).model_copy(
+        update={"encoder_epochs": 1, "encoder_learning_rates": (1e-3, 1e-4)}
+    )
+    long = [replace(choices(1, "test")[0], context="cough " * 100)]
+    _, record = classify("encoder", choices(6), long, LABELS, quick)
+    assert record["details"]["max_tokens"] == 32
+    assert len(record["details"]["encoder"]["fingerprint"]) == 16
+    assert [trial["learning_rate"] for trial in record["trials"]] == [1e-3, 1e-4]
+
+
+def test_training_stops_when_patience_ends_and_keeps_the_best_epoch() -> None:
+    hasty = SMALL.model_copy(update={"learning_rates": (0.5,), "patience": 2, "epochs": 40})
+    _, record = classify("cnn", choices(24), choices(3, "test"), LABELS, hasty)
+    trial = record["chosen"]
+    assert trial["held_out_loss"] == min(trial["history"])
+    assert trial["history"][trial["best_epoch"] - 1] == trial["held_out_loss"]
+    assert trial["stopped_because"] == "patience"
+    assert len(trial["history"]) == trial["best_epoch"] + 2
+
+
+def test_a_rate_that_leads_to_no_number_is_logged_and_another_is_taken() -> None:
+    wild = SMALL.model_copy(update={"learning_rates": (1e30, 1e-2), "epochs": 2})
+    _, record = classify("cnn", choices(24), choices(3, "test"), LABELS, wild)
+    assert record["trials"][0]["stopped_because"] == "loss is not a number"
+    assert record["chosen"]["learning_rate"] == 1e-2
+    with pytest.raises(TrainingFailed, match="Give lower ones"):
+        classify("cnn", choices(24), choices(3, "test"), LABELS, wild.model_copy(update={"learning_rates": (1e30,)}))
+
+
+def test_an_encoder_of_an_unknown_kind_is_refused(tiny_encoder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "unknown"
+    shutil.copytree(tiny_encoder, folder)
+    (folder / "config.json").write_text('{"model_type": "no_such_kind"}')
+    with pytest.raises(DamagedFile, match="no config or no tokenizer"):
+        classify("encoder", choices(6), choices(3, "test"), LABELS, settings_for("encoder", folder))
+
+
+def test_settings_that_make_no_sense_are_refused() -> None:
+    for wrong in ({"learning_rates": []}, {"inverse_strengths": [1, 1]}, {"filter_widths": [0]}, {"validation_share": 0}):
+        with pytest.raises(ConfigError):
+            parse(ClassifierSettings, wrong, "test")
+
+
+def written(path: Path, *entries: Any) -> Path:
+    path.write_text("\n".join(entry if isinstance(entry, str) else json.dumps(entry) for entry in entries) + "\n")
+    return path
+
+
+def test_our_own_predictions_come_back_as_they_were(tmp_path: Path) -> None:
+    for make, form in ((choices, "choice"), (severals, "several")):
+        test = make(8, "test")
+        ours, _ = classify("logistic", make(24), test, LABELS, SMALL)
+        lines = [{"id": p["id"], "scores": dict(zip(LABELS, p["scores"], strict=True))} for p in ours]
+        assert read_predictions(written(tmp_path / f"{form}.jsonl", *lines[::-1]), test) == ours
+
+
+def test_answers_by_label_name_become_indices(tmp_path: Path) -> None:
+    one, more = choices(2, "test"), severals(2, "test")
+    path = written(tmp_path / "a.jsonl", {"id": "test-1", "answer": "skin"}, {"id": "test-0", "answer": "heart"})
+    found = read_predictions(path, one)
+    assert [int(np.argmax(p["scores"])) for p in found] == [0, 2]
+    assert found[0]["scores"] == pytest.approx([0, math.log(1e-6), math.log(1e-6)])
+    path = written(tmp_path / "b.jsonl", {"id": "test-0", "answer": []}, {"id": "test-1", "answer": ["skin", "heart"]})
+    assert [p["answer"] for p in read_predictions(path, more)] == [[], [0, 2]]
+    both = {"scores": {"heart": -0.5, "lung": -3, "skin": -2}, "answer": ["heart"]}
+    found = read_predictions(written(tmp_path / "c.jsonl", {"id": "test-0", **both}, {"id": "test-1", **both}), more)
+    assert found[1] == {"id": "test-1", "gold": [0, 2], "answer": [0], "scores": [-0.5, -3.0, -2.0]}
+
+
+GOOD = {"id": "test-0", "answer": "heart"}
+
+
+@pytest.mark.parametrize(
+    ("entries", "match"),
+    [
+        (["{secret"], "line 1: a JSON object"),
+        ([{"answer": "heart"}], "line 1: a JSON object"),
+        (['{"id": "test-0", "answer": "heart", "answer": "lung"}'], "no key twice"),
+        ([GOOD, {"id": "secret", "answer": "heart"}], "line 2: its id is no test item"),
+        ([GOOD, GOOD], "line 2: its id is there twice"),
+        ([GOOD], "1 of 2 test items have no line: test-1"),
+        ([{"id": "test-0", "answer": "secret"}], "line 1: 'answer' names a label"),
+        ([{"id": "test-0", "answer": ["heart"]}], "must be a label"),
+        ([{"id": "test-0", "answer": "heart", "note": "secret"}], "keys must be"),
+        ([{"id": "test-0", "scores": {"heart": 1, "secret": 2}}], "each of the 3 labels"),
+        (['{"id": "test-0", "scores": {"heart": NaN, "lung": 0, "skin": 0}}'], "finite"),
+        ([GOOD, {"id": "test-1", "scores": {"heart": 0, "lung": 0, "skin": 0}}], "line 2: it has other keys"),
+    ],
+)
+def test_wrong_predictions_are_named_by_line_and_never_shown(tmp_path: Path, entries: list[Any], match: str) -> None:
+    with pytest.raises(BadData, match=match) as caught:
+        read_predictions(written(tmp_path / "p.jsonl", *entries), choices(2, "test"))
+    assert "secret" not in str(caught.value)
+
+
+def test_predictions_need_a_file_and_examples_of_one_form(tmp_path: Path) -> None:
+    with pytest.raises(MissingData, match="Check the path"):
+        read_predictions(tmp_path / "none.jsonl", choices(2, "test"))
+    with pytest.raises(MissingData, match="no test examples"):
+        read_predictions(tmp_path / "none.jsonl", [])
+    with pytest.raises(ConfigError, match="choice, several"):
+        read_predictions(tmp_path / "none.jsonl", [*choices(1, "test"), *severals(1, "test")])
+    (tmp_path / "latin.jsonl").write_bytes(b"\xff\xfe")
+    with pytest.raises(BadData, match="UTF-8"):
+        read_predictions(tmp_path / "latin.jsonl", choices(2, "test"))
