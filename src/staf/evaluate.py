@@ -91,6 +91,11 @@ def predict(
         )  # fmt: skip
     finally:
         base.routed.set_gain({})
+    return as_predictions(examples, scores)
+
+
+def as_predictions(examples: Sequence[Example], scores: Sequence[Tensor]) -> list[dict[str, Any]]:
+    """Scores (labels,) of each example as they are saved: {"id", "gold", "scores"}."""
     return [
         {"id": e.id, "gold": e.labels.index(e.answer), "scores": [round(float(x), 6) for x in s]}
         for e, s in zip(examples, scores, strict=True)

@@ -14,7 +14,7 @@ from staf.config import BaselineSettings, EvaluationSettings
 from staf.data.example import Example
 from staf.data.splits import few_shot, refuse_test
 from staf.errors import ConfigError
-from staf.evaluate import Method, predict
+from staf.evaluate import Method, as_predictions, predict
 from staf.lm.base import Base
 from staf.lm.scoring import OnDone
 from staf.runs import PeakMemory
@@ -88,7 +88,4 @@ def _predict_plain(
         model, base, test, max_tokens=evaluation.max_tokens, token_budget=evaluation.token_budget,
         length_normalised=evaluation.length_normalised, on_done=on_done,
     )  # fmt: skip
-    return [
-        {"id": e.id, "gold": e.labels.index(e.answer), "scores": [round(float(x), 6) for x in s]}
-        for e, s in zip(test, scores, strict=True)
-    ]
+    return as_predictions(test, scores)
