@@ -234,11 +234,6 @@ def test_without_peft_the_message_says_how_to_get_it(base: Base, monkeypatch: py
     assert len(predictions) == 2
 
 
-def test_other_forms_of_answers_are_refused(base: Base) -> None:
-    with pytest.raises(ConfigError, match="answers of the form 'span'"):
-        baseline_predictions(base, replace(TASK, form="span"), [], [], settings_of("lora"), EVALUATION)
-
-
 def test_examples_without_labels_are_refused(base: Base) -> None:
     free = [replace(make_examples(1, "test")[0], labels=())]
     with pytest.raises(BadData, match="test-0 has no labels"):

@@ -13,7 +13,10 @@ import yaml
 from typer.testing import CliRunner
 
 from staf.cli import app, main
+from staf.data.library import Library
 from staf.errors import StafError
+from staf.tasks.examples import task_examples
+from staf.tasks.rows import find_task
 
 TRAIN = ["steps=12", "batch_size=4", "warmup_steps=2", "final_steps=4", "max_tokens=500", "checkpoint_steps=5"]
 
@@ -70,6 +73,42 @@ def test_every_step_by_hand(home: Path, trained: list[object], capsys: pytest.Ca
     assert "page:" in run("report", *runs, "--out", home / "report.html")
     page = (home / "report.html").read_text()
     assert "Few-shot router" in page
+
+
+def test_peers_are_scored_by_name(home: Path, tiny_folder: Path, own: Path) -> None:
+    base = ["--base", tiny_folder, "--data", own, "--runs", home / "runs", "--limit", 12, "--json"]
+    chapter = ["evaluate", "--task", "icd10_chapter", *base]
+    learned = json.loads(
+        run(*chapter, "--method", "lora", "--shots", 6, "--learn", "learning_rates=[0.01]", "--learn", "epochs=1")
+    )
+    assert (learned["method"], learned["setting"], learned["adaptation_examples"]) == ("lora", "few-shot", 6)
+    assert learned["tunable_parameters"] == learned["details"]["tunable_parameters"] > 0
+    shown = json.loads(run(*chapter, "--method", "in_context", "--shots", 2))
+    assert shown["details"]["shots"] == 2
+    counted = json.loads(run(*chapter, "--method", "logistic"))
+    assert counted["setting"] == "normal"
+    assert counted["metrics"]["accuracy"]["examples"] == 12
+    lines = (Path(counted["run"]) / "predictions.jsonl").read_text().splitlines()
+    names = task_examples(find_task("icd10_chapter"), "test", Library(own))[0].labels
+    answers = home / "theirs.jsonl"
+    answers.write_text("".join(json.dumps({"id": json.loads(x)["id"], "answer": names[0]}) + "\n" for x in lines))
+    theirs = json.loads(run(*chapter, "--method", "G-BERT", "--predictions", answers))
+    assert theirs["method"] == "G-BERT"
+    assert 0 <= theirs["metrics"]["accuracy"]["value"] <= 1
+
+
+def test_answers_that_are_words_are_scored_and_predicted(home: Path, tiny_folder: Path, own: Path) -> None:
+    base = ["--base", tiny_folder, "--data", own]
+    short = changes(["max_new_tokens=4", "max_tokens=2000"])
+    for task, metric in (("covid_qa", "exact_match"), ("ncbi_disease", "entity_f1")):
+        runs = ["--runs", home / "runs", "--limit", 3, "--json"]
+        found = json.loads(run("evaluate", "--task", task, *base, *runs, *short))
+        assert found["primary_metric"] == metric
+        assert 0 <= found["metrics"][metric]["value"] <= 1
+    file, out = home / "notes.jsonl", home / "entities.jsonl"
+    file.write_text('{"context": "A rash."}\n{"context": "No rash."}\n')
+    run("predict", file, "--task", "ncbi_disease", "--out", out, *base)
+    assert [set(json.loads(line)) for line in out.read_text().splitlines()] == [{"line", "id", "answer"}] * 2
 
 
 def test_a_fused_model_loads_without_staf_and_answers_alike(
@@ -238,7 +277,10 @@ def test_preparing_a_task_says_that_nothing_leaks_and_bad_rows_are_told(own: Pat
         (["data", "prepare", "mednly"], "Did you mean 'mednli'"),
         (["data", "stats", "--splits", "half"], "no split profile 'half'"),
         (["bench", "speed"], "no benchmark 'speed'"),
-        (["evaluate", "--task", "covid_qa"], "not scored yet"),
+        (["evaluate", "--task", "icd10_chapter", "--method", "loras"], "Did you mean 'lora'"),
+        (["evaluate", "--task", "icd10_chapter", "--method", "lorahub"], "need the experts"),
+        (["evaluate", "--task", "icd10_chapter", "--predictions", "none.jsonl", "--method", "lora"], "a name of their own"),
+        (["evaluate", "--task", "icd10_chapter", "--method", "lora", "--learn", "epoch=2"], "did you mean 'epochs'?"),
     ],
 )
 def test_what_cannot_be_done_says_why(own: Path, arguments: list[str], message: str) -> None:

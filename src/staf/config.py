@@ -163,6 +163,10 @@ class EvaluationSettings(Settings):
     """at most so many test examples; None takes all"""
     selection_limit: int | None = Field(None, ge=1)
     """at most so many adaptation examples choose the single best expert; None takes all"""
+    calibration_examples: int = Field(32, ge=1)
+    """several labels: adaptation examples that say from which score on a label belongs, the same for every method"""
+    max_new_tokens: int = Field(64, ge=1)
+    """tokens of an answer that is written: a span, entities, free text"""
     resamples: int = Field(2000, ge=100)
     """bootstrap resamples behind the 95 % intervals"""
 

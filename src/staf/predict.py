@@ -1,7 +1,10 @@
 """Answers for a file: JSON lines in, JSON lines out, streamed and resumable.
 
 In:   {"context": "...", "id": "any"}            id and query are optional
-Out:  {"line": 1, "id": "any", "answer": "...", "probabilities": {"label": 0.9, ...}}
+Out:  {"line": 1, "id": "any", "answer": "...", "probabilities": {"label": 0.9, ...}}       where one label is right
+      {"line": 1, "id": "any", "answer": ["..."], "probabilities": {"label": 0.9, ...}}     where several may be
+      {"line": 1, "id": "any", "answer": "..."}                                             words of the context, or free text
+      {"line": 1, "id": "any", "answer": [{"type": "...", "text": "..."}]}                  entities
 
 A line of the output is written only when it is whole; a stopped run goes on after the last whole line. Messages name the
 line, never its text.
@@ -18,13 +21,14 @@ from typing import Any
 import torch
 
 from staf.config import EvaluationSettings
+from staf.data.answers import NONE
 from staf.data.example import Example
 from staf.errors import BadData, DamagedFile, MissingData
 from staf.evaluate import Method, predict
 from staf.files import read_json, write_json
 from staf.tasks.examples import task_examples
 from staf.tasks.rows import Task
-from staf.workflow import Session, router_and_mixture, router_method
+from staf.workflow import Session, calibration_of, router_and_mixture, router_method
 
 LINES_AT_ONCE = 64
 
@@ -48,16 +52,18 @@ def predict_file(session: Session, task: Task, file: Path, out: Path, experts: P
         method, maker = router_method(found), found.record.get("run")
     _same_maker(out, done, {"task": task.name, "base": session.identity["fingerprint"], "router": maker})
     settings = EvaluationSettings()
+    calibration = calibration_of(session, task, settings)
     with file.open("rb") as stream:
         total = sum(1 for _ in stream)
     items = islice(_questions(file, pattern), done, None)
     with session.watcher.bar(f"answer {file.name}", total - done) as bar, out.open("a", encoding="utf-8") as stream:
         while block := list(islice(items, LINES_AT_ONCE)):
             examples = [example for _, example in block]
-            scored = predict(session.base, mixture, method, examples, settings)
-            for (name, example), row in zip(block, scored, strict=True):
+            answers = predict(session.base, mixture, method, examples, settings, form=task.form, calibration=calibration)
+            for (name, example), row in zip(block, answers, strict=True):
                 done += 1
-                stream.write(json.dumps(_answer(done, name, example, row["scores"]), ensure_ascii=False) + "\n")
+                answer = {"line": done, "id": name, **_answer(task.form, example, row)}
+                stream.write(json.dumps(answer, ensure_ascii=False) + "\n")
             stream.flush()
             bar.advance(len(block))
     return done
@@ -73,13 +79,15 @@ def _same_maker(out: Path, done: int, maker: dict[str, str | None]) -> None:
     write_json(note, maker)
 
 
-def _answer(line: int, name: Any, example: Example, scores: list[float]) -> dict[str, Any]:
-    chances = torch.softmax(torch.tensor(scores), 0).tolist()
+def _answer(form: str, example: Example, row: dict[str, Any]) -> dict[str, Any]:
+    """What is written of a prediction."""
+    if form not in ("choice", "several"):
+        return {"answer": row["answer"]}
+    scores = torch.tensor(row["scores"])
+    chances = (scores.softmax(0) if form == "choice" else scores.sigmoid()).tolist()
     pairs = sorted(zip(example.labels, chances, strict=True), key=lambda pair: -pair[1])
     return {
-        "line": line,
-        "id": name,
-        "answer": pairs[0][0],
+        "answer": pairs[0][0] if form == "choice" else [example.labels[index] for index in row["answer"]],
         "probabilities": {label: round(chance, 4) for label, chance in pairs},
     }
 
@@ -92,16 +100,18 @@ def _questions(file: Path, pattern: Example) -> Iterator[tuple[Any, Example]]:
                 row = json.loads(raw)
             except ValueError as error:
                 raise BadData(f'{file}, line {number}: not JSON. Each line is an object with "context".') from error
-            labels = row.get("labels", list(pattern.labels)) if isinstance(row, dict) else []
-            if not isinstance(row, dict) or not isinstance(row.get("context"), str) or not labels:
+            if not isinstance(row, dict) or not isinstance(row.get("context"), str):
                 raise BadData(f'{file}, line {number}: an object with "context" (text) is expected.')
-            if not all(isinstance(label, str) and label for label in labels):
+            labels = row.get("labels", list(pattern.labels))
+            if pattern.form == "choice" and not labels:
+                raise BadData(f'{file}, line {number}: its task has one right label, and "labels" holds none.')
+            if not isinstance(labels, list) or not all(isinstance(label, str) and label for label in labels):
                 raise BadData(f'{file}, line {number}: "labels" must be a list of texts.')
-            query = row.get("query", pattern.query)
+            query, answer = row.get("query", pattern.query), labels[0] if pattern.form == "choice" else NONE  # read by nobody
             name = row.get("id", number)
             yield (
                 name,
-                Example(f"line {number}", pattern.kind, query, row["context"], labels[0], tuple(labels), "test", ()),
+                Example(f"line {number}", pattern.kind, query, row["context"], answer, tuple(labels), "test", (), pattern.form),
             )
 
 

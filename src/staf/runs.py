@@ -2,8 +2,9 @@
 
     <runs>/<stage>/<task>/<method>/seed<k>-<digest>/    config.json, predictions.jsonl, result.json
 
-`result.json` is written last; its presence means finished, and a finished run is skipped. Predictions hold ids and numbers,
-never text.
+`result.json` is written last; its presence means finished, and a finished run is skipped. It holds numbers and names. So do
+predictions of labels; where the answer is words (spans, entities, free text) predictions.jsonl holds them, and belongs where
+the data is kept.
 """
 
 from __future__ import annotations

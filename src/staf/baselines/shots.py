@@ -52,25 +52,28 @@ class Shown:
         }
 
 
-def with_shots(examples: Sequence[Example], shots: Sequence[Example], tokenizer: Any, max_tokens: int) -> Shown:
+def with_shots(
+    examples: Sequence[Example], shots: Sequence[Example], tokenizer: Any, max_tokens: int, reserved: int = 0
+) -> Shown:
     """Examples with as many of the shots, in their order, as fit before each.
 
     A shot that does not fit is passed over for the next one. An example whose own prompt is too long has none.
 
     Args:
-        max_tokens: of a prompt and its longest label.
+        max_tokens: of a prompt and its answer. reserved: tokens kept for an answer that is written; 0 where labels are
+            scored, and the longest label is what is kept room for.
 
     Raises:
-        BadData: an example has no labels.
+        BadData: labels are to be scored, and an example has none.
     """
     texts = [_text(shot) for shot in shots]
     lengths = [len(ids) for ids in tokenizer(texts)["input_ids"]] if texts else []
     answers = {label: len(encode_answer(label, tokenizer)) for label in {x for e in examples for x in e.labels}}
     found = []
     for example in examples:
-        if not example.labels:
+        if not example.labels and not reserved:
             raise BadData(f"example {example.id} has no labels to score; its answer is free text. Choose a task with labels.")
-        limit = max_tokens - max(answers[label] for label in example.labels)
+        limit = max_tokens - (reserved or max(answers[label] for label in example.labels))
         found.append(_one(example, texts, lengths, tokenizer, limit))
     changed, counts, tokens = zip(*found, strict=True) if found else ((), (), ())
     return Shown(tuple(changed), tuple(counts), tuple(tokens), len(shots))

@@ -171,9 +171,18 @@ def evaluate(
     task: TaskName,
     experts: Annotated[Path | None, typer.Option("--experts", help="Folder of trained experts.")] = None,
     router: Annotated[Path | None, typer.Option(help="Folder of a router.")] = None,
-    method: Annotated[str, typer.Option(help="original, single or average, where there is no router.")] = "original",
+    method: Annotated[
+        str, typer.Option(help="Where there is no router: original, single, average, lorahub, a baseline or a classifier.")
+    ] = "original",
     expert: Annotated[str | None, typer.Option(help="With --method single: which; else the best on adaptation data.")] = None,
     limit: Annotated[int | None, typer.Option(help="At most so many test examples.")] = None,
+    shots: Annotated[int | None, typer.Option(help="Of a baseline or classifier: adaptation examples drawn; else all.")] = None,
+    learn: Annotated[
+        list[str] | None, typer.Option("--learn", help="A setting of a baseline or classifier as name=value, such as seed=1.")
+    ] = None,
+    predictions: Annotated[
+        Path | None, typer.Option(help="JSON lines of another system, which --method names; staf.classifiers.outside.")
+    ] = None,
     base: Base = None,
     data: Data = None,
     splits: Splits = "staf-llm",
@@ -181,14 +190,14 @@ def evaluate(
     change: Change = None,
     as_json: Json = False,
 ) -> None:
-    """Score a router or a method on a task's held-out test set, with intervals, from saved predictions.
+    """Score a router, a baseline or any other method on a task's held-out test set, with intervals, from saved predictions.
 
     Try:  staf evaluate --task icd10_chapter --experts experts --router routers/icd10_chapter-cma
     """
     from staf.cli.show import Terminal, print_json, print_rows
     from staf.config import EvaluationSettings, parse
     from staf.tasks.rows import TASKS, find_task
-    from staf.workflow import Session, evaluate_named
+    from staf.workflow import Session, Wanted, evaluate_named
 
     if task == "list":
         columns = ("name", "title", "kind", "form", "metric", "unseen", "stands_in_for")
@@ -197,7 +206,8 @@ def evaluate(
         return
     settings = parse(EvaluationSettings, {"limit": limit, **changes(change)}, "staf evaluate")
     session = Session(base, data, runs, Terminal(), profile=splits)
-    result, run = evaluate_named(session, find_task(task), settings, experts, router, method, expert)
+    wanted = Wanted(method, experts, router, expert, shots, changes(learn), predictions)
+    result, run = evaluate_named(session, find_task(task), settings, wanted)
     if as_json:
         print_json({**result, "run": str(run.folder)})
         return

@@ -252,7 +252,18 @@ def extract_spans(
         BadData: an example has no context, or none of it fits into the prompt.
         ConfigError: a query does not fit into max_tokens even without its context.
     """
-    prompts = [encode_prompt(example, base.tokenizer, max_tokens - max_new_tokens) for example in examples]
+    prompts, walks = span_walks(base, examples, max_tokens - max_new_tokens)
+    _in_batches(base, prompts, walks, max_new_tokens, token_budget, on_done)
+    return [walk.words() for walk in walks]
+
+
+def span_walks(base: Base, examples: Sequence[Example], limit: int) -> tuple[list[list[int]], list[SpanWalk]]:
+    """The prompt of each example, of at most `limit` tokens, and the walk along what of its context is in there.
+
+    Raises:
+        BadData, ConfigError: as `extract_spans`.
+    """
+    prompts = [encode_prompt(example, base.tokenizer, limit) for example in examples]
     end = base.tokenizer.eos_token_id
     walks = [SpanWalk(context_in(base, e, prompt), end) for e, prompt in zip(examples, prompts, strict=True)]
     for example, walk in zip(examples, walks, strict=True):
@@ -260,8 +271,7 @@ def extract_spans(
             raise BadData(
                 f"example {example.id} has no context in its prompt to take words from. Raise max_tokens, or `generate`."
             )
-    _in_batches(base, prompts, walks, max_new_tokens, token_budget, on_done)
-    return [walk.words() for walk in walks]
+    return prompts, walks
 
 
 def _in_batches(

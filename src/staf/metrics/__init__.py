@@ -6,7 +6,7 @@ shows when not to trust, `over_seeds` sums up several runs. What a prediction ho
 
 from staf.metrics.bootstrap import Metric, interval
 from staf.metrics.compare import Comparison, compare
-from staf.metrics.forms import compare_methods, metrics_of, selective_curve
+from staf.metrics.forms import compare_methods, item_quality, metrics_of, selective_curve
 from staf.metrics.seeds import Spread, over_seeds
 from staf.metrics.shapes import correctness, predicted
 
@@ -18,6 +18,7 @@ __all__ = [
     "compare_methods",
     "correctness",
     "interval",
+    "item_quality",
     "metrics_of",
     "over_seeds",
     "predicted",

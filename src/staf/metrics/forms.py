@@ -114,6 +114,16 @@ def selective_curve(
     return None if confidence is None else curve(_QUALITY[form](predictions), confidence, coverages, resamples, seed)
 
 
+def item_quality(form: str, predictions: Sequence[Prediction]) -> np.ndarray:
+    """Quality of each item between 0 and 1, (n,): what `selective_curve` averages.
+
+    Raises:
+        UnknownName: no such form. BadData: predictions that are not of this form.
+    """
+    check(form, predictions)
+    return _QUALITY[form](predictions)
+
+
 def statistics_of(form: str, predictions: Sequence[Prediction], *, fixed_labels: bool = False, bins: int = BINS) -> Statistics:
     """The metrics of a form of answer, not yet measured, by name.
 

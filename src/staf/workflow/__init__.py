@@ -4,20 +4,30 @@ The command line and the demo call these and nothing else of the stages. The bas
 has nothing to do costs no model.
 """
 
-from staf.workflow.adaptation import adapt_seeds, adapt_stage, zero_shot_stage
-from staf.workflow.evaluation import evaluate_named, evaluate_stage, fuse_stage, named_method, router_and_mixture, router_method
+from staf.workflow.adaptation import adapt_seeds, adapt_stage, adaptation_examples, zero_shot_stage
+from staf.workflow.evaluation import calibration_of, evaluate_stage, named_method, router_and_mixture, router_method
+from staf.workflow.fusing import fuse_stage
+from staf.workflow.named import Wanted, evaluate_named
+from staf.workflow.peers import baseline_stage, classifier_stage, lorahub_stage, outside_stage
 from staf.workflow.session import Session
 from staf.workflow.training import estimate_stage, train_stage, training_examples
 
 __all__ = [
     "Session",
+    "Wanted",
     "adapt_seeds",
     "adapt_stage",
+    "adaptation_examples",
+    "baseline_stage",
+    "calibration_of",
+    "classifier_stage",
     "estimate_stage",
     "evaluate_named",
     "evaluate_stage",
     "fuse_stage",
+    "lorahub_stage",
     "named_method",
+    "outside_stage",
     "router_and_mixture",
     "router_method",
     "train_stage",

@@ -19,10 +19,10 @@ from staf.tasks.rows import Task
 from staf.workflow.session import Session
 
 
-def adaptation_examples(session: Session, task: Task, settings: RouterSettings) -> list[Example]:
+def adaptation_examples(session: Session, task: Task, shots: int | None, seed: int) -> list[Example]:
     """The adaptation examples of a task: all of them, or a draw of `shots` by the seed."""
     examples = task_examples(task, "adaptation", session.library)
-    return examples if settings.shots is None else few_shot(examples, settings.shots, settings.seed)
+    return examples if shots is None else few_shot(examples, shots, seed)
 
 
 def adapt_stage(
@@ -37,7 +37,7 @@ def adapt_stage(
         BaseMismatch, ExpertMismatch, ConfigError: the start does not fit.
     """
     begun = None if start is None else load_start(start, out, session.identity, experts, settings)
-    examples = adaptation_examples(session, task, settings)
+    examples = adaptation_examples(session, task, settings.shots, settings.seed)
     digest = adaptation_digest(session.identity, experts, task.name, examples, settings, begun)
     checkpoint = out / "checkpoint"
     if (out / "router.json").is_file():
@@ -81,7 +81,7 @@ def zero_shot_stage(session: Session, task: Task, folder: Path, settings: Router
         folder: of the experts; what is kept of each for this, its centroid, is written beside them.
     """
     experts = load_experts(folder)
-    inputs = [replace(example, answer="") for example in adaptation_examples(session, task, settings)]
+    inputs = [replace(example, answer="") for example in adaptation_examples(session, task, settings.shots, settings.seed)]
     digest = adaptation_digest(session.identity, experts, task.name, inputs, settings)
     if (out / "router.json").is_file():
         router = load_router(out)

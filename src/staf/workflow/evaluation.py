@@ -1,26 +1,73 @@
-"""Scoring and fusing as steps on folders: a finished run is read, a fused model of the same router is kept."""
+"""Scoring routed experts as a step on folders: a finished run is read, else predicted, measured and kept."""
 
 from __future__ import annotations
 
 import hashlib
-import shutil
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from staf.config import EvaluationSettings
-from staf.errors import ConfigError, UnknownName
-from staf.evaluate import Method, best_single, evaluate, method_of_router, sample
+from staf.data.example import Example
+from staf.errors import UnknownName
+from staf.evaluate import Method, best_single, finish, method_of_router, predict, sample
+from staf.evaluate.predictions import Predictions
 from staf.experts.store import ExpertSet, load_experts
-from staf.export import save_fused
-from staf.files import read_json
+from staf.lm.scoring import OnDone
 from staf.routing.mixture import Mixture
 from staf.routing.router import only, uniform
 from staf.routing.store import Router, load_router
 from staf.runs import PeakMemory, Run
-from staf.tasks.examples import task_examples
+from staf.tasks.examples import refuse_leak, task_examples
 from staf.tasks.rows import Task
 from staf.workflow.session import Session
+
+Scored = tuple[dict[str, Any], Run]
+Answered = tuple[Method, Predictions, float]
+"""the row, with what it took to learn, the predictions, and the seconds of predicting"""
+WITHOUT_ROUTER = ("original", "single", "average")
+
+
+def scored_run(
+    session: Session,
+    task: Task,
+    settings: EvaluationSettings,
+    name: str,
+    seed: int,
+    depends_on: Sequence[str],
+    predicted: Callable[[Sequence[Example], OnDone], Answered],
+    experts: ExpertSet | None = None,
+    baselines: dict[str, Run] | None = None,
+) -> Scored:
+    """The result of a method on a task's test set: read where the run is finished, else made.
+
+    Args:
+        name, seed: of the method, where its run lies. depends_on: fingerprints of what its predictions depend on besides base,
+            test items and settings.
+        predicted: answers the test items.
+        experts: that took part. baselines: finished runs on the same items to compare with.
+
+    Raises:
+        TestLeak: an expert was trained on something that a test item is about.
+    """
+    examples = sample(task_examples(task, "test", session.library), settings.limit)
+    ids = "/".join(example.id for example in examples)
+    digest = digest_of(session.identity["fingerprint"], *depends_on, settings.digest(), ids)
+    run = Run.at(session.runs, "evaluate", task.name, name, seed, digest)
+    finished = run.result()
+    if finished is not None:
+        return finished, run
+    if experts is not None:
+        refuse_leak(task, examples, experts.subjects)
+    memory = PeakMemory()
+    with session.watcher.bar(f"score {task.name}: {name}", len(examples)) as bar:
+        method, predictions, seconds = predicted(examples, lambda done: bar.advance(done))
+    result = finish(
+        run, task, method, predictions, examples, settings, identity=session.identity, experts=experts, baselines=baselines,
+        seconds=seconds, memory_bytes=memory.bytes,
+    )  # fmt: skip
+    return result, run
 
 
 def evaluate_stage(
@@ -30,32 +77,25 @@ def evaluate_stage(
     method: Method,
     settings: EvaluationSettings,
     baselines: dict[str, Run] | None = None,
-) -> tuple[dict[str, Any], Run]:
-    """Score a method on the test set of a task; a finished run is read.
+) -> Scored:
+    """Score weights of experts, or the original model, on the test set of a task."""
 
-    Raises:
-        ConfigError: the task's answers are not one of a list of labels.
-    """
-    if task.form != "choice":
-        raise ConfigError(
-            f"task '{task.name}' has answers of the form '{task.form}', which are not scored yet; evaluate takes tasks whose "
-            "answer is one of a list of labels. See: staf evaluate --task list"
-        )
-    examples = sample(task_examples(task, "test", session.library), settings.limit)
+    def predicted(examples: Sequence[Example], on_done: OnDone) -> Answered:
+        mixture, calibration = None if experts is None else session.mixture(experts), calibration_of(session, task, settings)
+        base, started = session.base, time.perf_counter()
+        found = predict(base, mixture, method, examples, settings, on_done, form=task.form, calibration=calibration)
+        return method, found, time.perf_counter() - started
+
     weights = "" if method.weights is None else hashlib.sha256(method.weights.numpy().tobytes()).hexdigest()
-    experts_print = "" if experts is None else experts.fingerprint
-    ids = "/".join(example.id for example in examples)
-    digest = _digest(session.identity["fingerprint"], experts_print, weights, settings.digest(), ids)
-    run = Run.at(session.runs, "evaluate", task.name, method.name, method.seed, digest)
-    finished = run.result()
-    if finished is not None:
-        return finished, run
-    mixture = None if experts is None else session.mixture(experts)
-    with session.watcher.bar(f"score {task.name}: {method.name}", len(examples)) as bar:
-        result = evaluate(
-            session.base, mixture, task, method, examples, settings, run, baselines, lambda done: bar.advance(done)
-        )
-    return result, run
+    depends_on = ("" if experts is None else experts.fingerprint, weights)
+    return scored_run(session, task, settings, method.name, method.seed, depends_on, predicted, experts, baselines)
+
+
+def calibration_of(session: Session, task: Task, settings: EvaluationSettings) -> list[Example]:
+    """Adaptation examples that say what a label's score means, the same for every method; none where one label is right."""
+    if task.form != "several":
+        return []
+    return sample(task_examples(task, "adaptation", session.library), settings.calibration_examples)
 
 
 def named_method(
@@ -72,20 +112,24 @@ def named_method(
     if name == "average":
         return Method("average", uniform(count))
     if name != "single":
-        raise UnknownName.among("method", name, ("original", "single", "average"))
+        raise UnknownName.among("method", name, WITHOUT_ROUTER)
     if expert is not None:
         if expert not in experts.names:
             raise UnknownName.among("expert", expert, experts.names)
         chosen = only(experts.names.index(expert), count)
         return Method("single", chosen, record={"settings": {"expert": expert}})
     examples = sample(task_examples(task, "adaptation", session.library), settings.selection_limit)
+    calibration = calibration_of(session, task, settings)
     started, memory = time.perf_counter(), PeakMemory()
-    with session.watcher.bar(f"choose the best of {len(experts.names)} experts", len(examples) * len(experts.names)) as bar:
-        best, scores = best_single(session.base, session.mixture(experts), examples, settings, lambda done: bar.advance(done))
+    with session.watcher.bar(f"choose the best of {count} experts", len(examples) * count) as bar:
+        best, scores = best_single(
+            session.base, session.mixture(experts), examples, settings, lambda done: bar.advance(done),
+            form=task.form, calibration=calibration,
+        )  # fmt: skip
     return Method(
         "single", only(experts.names.index(best), count), adaptation_examples=len(examples),
         adaptation_seconds=time.perf_counter() - started, adaptation_memory_bytes=memory.bytes,
-        record={"settings": {"expert": best, "accuracy_on_adaptation_examples": scores}},
+        record={"settings": {"expert": best, "quality_on_adaptation_examples": scores}},
     )  # fmt: skip
 
 
@@ -108,40 +152,6 @@ def router_and_mixture(session: Session, router: Path, experts: Path) -> tuple[R
     return found, session.mixture(loaded)
 
 
-def evaluate_named(
-    session: Session,
-    task: Task,
-    settings: EvaluationSettings,
-    experts: Path | None,
-    router: Path | None,
-    method: str,
-    expert: str | None,
-) -> tuple[dict[str, Any], Run]:
-    """Score what a command line names: a router, or a method that needs none.
-
-    Raises:
-        ConfigError: a router or a method over experts without a folder of experts.
-    """
-    if experts is None:
-        if router is not None or method != "original":
-            raise ConfigError("a router, single and average need the experts: add --experts and the folder of the experts.")
-        return evaluate_stage(session, task, None, Method("original", None), settings)
-    if router is not None:
-        found, mixture = router_and_mixture(session, router, experts)
-        return evaluate_stage(session, task, mixture.experts, router_method(found), settings)
-    loaded = load_experts(experts)
-    return evaluate_stage(session, task, loaded, named_method(session, task, loaded, method, settings, expert), settings)
-
-
-def fuse_stage(session: Session, router: Router, experts: ExpertSet, out: Path) -> None:
-    """Save the fused model of a router in `out`; one that is there is kept if it is of this router, else replaced."""
-    card = out / "staf.json"
-    if card.is_file():
-        if read_json(card).get("router") == router.record["run"]:
-            return
-        shutil.rmtree(out)
-    save_fused(session.mixture(experts), router, out)
-
-
-def _digest(*parts: str) -> str:
+def digest_of(*parts: str) -> str:
+    """Sixteen hexadecimal digits of texts in order."""
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]

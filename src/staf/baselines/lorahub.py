@@ -1,0 +1,121 @@
+"""LoraHub's rule for causal models: factors summed with weights, weights found by a search without gradients.
+
+LoraHub (Huang et al., 2023) sums the left factors of all experts with the weights, and the right ones too, so a weight enters
+squared, with cross terms between the experts. Its loss is that of the examples plus 0.05 times the mean of the absolute
+weights, within 1.5 of zero; nevergrad's NGOpt tries 40 of them. Here the summed factors are one expert, which is then routed
+as any other.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from staf.data.batches import encode
+from staf.data.example import Example
+from staf.data.splits import refuse_test
+from staf.errors import MissingData
+from staf.experts.store import Expert, ExpertSet
+from staf.lm.base import Base
+from staf.routing.candidates import CandidateLoss
+from staf.routing.mixture import Mixture
+from staf.routing.router import only
+from staf.runs import PeakMemory
+
+BOUND = 1.5
+L1 = 0.05
+EVALUATIONS = 40
+
+
+def composed(experts: ExpertSet, weights: Sequence[float]) -> Expert:
+    """One expert whose factors are the weighted sums of the experts' factors.
+
+    In every matrix an expert of lower rank is filled up with zeros. Left factors are U diag(lambda) scale, right ones V.
+    """
+    factors = {}
+    for matrix in experts.experts[0].factors:
+        rank = max(expert.ranks[matrix] for expert in experts.experts)
+        left, right = zip(*(_padded(expert, matrix, rank) for expert in experts.experts), strict=True)
+        u = torch.stack([w * part for w, part in zip(weights, left, strict=True)]).sum(0)
+        v = torch.stack([w * part for w, part in zip(weights, right, strict=True)]).sum(0)
+        factors[matrix] = (u, torch.ones(rank), v)
+    return Expert("lorahub", experts.experts[0].base, 1.0, factors, experts.subjects, {"weights": list(weights)})
+
+
+def _padded(expert: Expert, matrix: str, rank: int) -> tuple[Tensor, Tensor]:
+    u, singular, v = expert.factors[matrix]
+    missing = rank - singular.shape[0]
+    return functional.pad(u * singular * expert.scale, (0, missing)), functional.pad(v, (0, 0, 0, missing))
+
+
+def load_nevergrad() -> Any:
+    """The module nevergrad.
+
+    Raises:
+        MissingData: it is not installed.
+    """
+    try:
+        import nevergrad
+    except ImportError as error:
+        raise MissingData(
+            f"LoraHub's optimiser does not load ({error}). Install it: pip install nevergrad bayesian-optimization==1.4.0"
+        ) from error
+    return nevergrad
+
+
+def lorahub(
+    base: Base,
+    experts: ExpertSet,
+    examples: Sequence[Example],
+    *,
+    seed: int,
+    max_tokens: int,
+    evaluations: int = EVALUATIONS,
+    on_done: Callable[[int, float], None] | None = None,
+) -> tuple[Expert, dict[str, Any]]:
+    """Search the weights of a task on its examples; the composed expert, and a record of the search.
+
+    Args:
+        on_done: called after each candidate with how many were tried and the loss.
+
+    Raises:
+        TestLeak: a test example is among those given. MissingData: nevergrad is not installed.
+        BaseMismatch, ExpertMismatch: the experts do not belong to this base.
+    """
+    refuse_test(examples)
+    nevergrad = load_nevergrad()
+    started, memory = time.perf_counter(), PeakMemory()
+    items = [encode(example, base.tokenizer, max_tokens) for example in examples]
+    losses: list[float] = []
+    room: dict[str, Tensor] = {}
+
+    def loss_at(weights: Sequence[float]) -> float:
+        mixture = Mixture(base, ExpertSet((composed(experts, weights),)))
+        return CandidateLoss(mixture, "task", items, room=room)(only(0, 1)[None])[0]
+
+    def penalised(point: Any) -> float:
+        weights = [float(weight) for weight in point]
+        losses.append(loss_at(weights))
+        if on_done is not None:
+            on_done(len(losses), losses[-1])
+        return losses[-1] + L1 * sum(map(abs, weights)) / len(weights)
+
+    count = len(experts.names)
+    space = nevergrad.p.Array(init=[0.0] * count, lower=[-BOUND] * count, upper=[BOUND] * count)
+    space.random_state.seed(seed)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "COBYLA: Invalid RHOEND")  # nevergrad gives it none, scipy then takes its own
+        found = nevergrad.optimizers.NGOpt(parametrization=space, budget=evaluations).minimize(penalised).value
+    weights = [float(weight) for weight in found]
+    record = {
+        "weights": dict(zip(experts.names, weights, strict=True)), "losses": losses, "loss": loss_at(weights),
+        "tunable_parameters": count, "adaptation_examples": len(examples), "seconds": time.perf_counter() - started,
+        "peak_memory_bytes": memory.bytes,
+    }  # fmt: skip
+    return composed(experts, weights), record

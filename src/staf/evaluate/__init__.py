@@ -1,0 +1,21 @@
+"""Scoring a method on a task's test set: predictions first, saved, then metrics from them alone.
+
+A method is a row of a table. Routed experts, baselines and classifiers differ in how they answer and in nothing after that.
+"""
+
+from staf.evaluate.answering import Answerer, RoutedAnswerer
+from staf.evaluate.method import Method, method_of_router
+from staf.evaluate.predictions import predictions_of
+from staf.evaluate.result import best_single, finish, predict, sample
+
+__all__ = [
+    "Answerer",
+    "Method",
+    "RoutedAnswerer",
+    "best_single",
+    "finish",
+    "method_of_router",
+    "predict",
+    "predictions_of",
+    "sample",
+]

@@ -1,0 +1,82 @@
+"""From answers to predictions, by form of answer: the keys that `staf.metrics.shapes` describes, and nothing else is scored.
+
+Predictions of labels are ids and numbers. Where the answer is words, a prediction holds the words: such a file belongs where
+the data is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from staf.data.answers import Entity, read_entities, read_several
+from staf.data.example import Example
+from staf.evaluate.answering import Answerer
+from staf.evaluate.chances import Scale, fit_scale
+
+Predictions = list[dict[str, Any]]
+DIGITS = 6
+"""of a saved score"""
+
+
+def predictions_of(
+    form: str, answerer: Answerer, examples: Sequence[Example], calibration: Sequence[Example] = ()
+) -> Predictions:
+    """Answers to examples as they are saved, in the order given.
+
+    Args:
+        form: of the answers of all of them.
+        calibration: adaptation examples; of the form several, which needs them to know from which score on a label belongs.
+
+    Raises:
+        BadData: an example has no labels, or no context. MissingData: too few calibration examples.
+        ConfigError: a query that does not fit.
+    """
+    if form == "choice":
+        return [
+            {"id": e.id, "gold": e.labels.index(e.answer), "scores": [round(float(x), DIGITS) for x in s]}
+            for e, s in zip(examples, answerer.scores(examples), strict=True)
+        ]
+    if form == "several":
+        return _several(answerer, examples, calibration)
+    answers = (answerer.spans if form == "span" else answerer.texts)(examples)
+    if form == "entities":
+        return [
+            {"id": e.id, "gold": _mentions(read_entities(e.answer)), "answer": _found(a, e)}
+            for e, a in zip(examples, answers, strict=True)
+        ]
+    return [{"id": e.id, "gold": [e.answer], "answer": a} for e, a in zip(examples, answers, strict=True)]
+
+
+def _several(answerer: Answerer, examples: Sequence[Example], calibration: Sequence[Example]) -> Predictions:
+    fitted_on = [scores.numpy().astype(float) for scores in answerer.scores(calibration)] if calibration else []
+    scale = fit_scale(fitted_on, [_belongs(example) for example in calibration])
+    scores = answerer.scores(examples)
+    return [_labelled(example, scale, own.numpy().astype(float)) for example, own in zip(examples, scores, strict=True)]
+
+
+def _labelled(example: Example, scale: Scale, scores: np.ndarray) -> dict[str, Any]:
+    log_odds = scale.log_odds(scores)
+    return {
+        "id": example.id,
+        "gold": np.flatnonzero(_belongs(example)).tolist(),
+        "answer": np.flatnonzero(log_odds >= scale.threshold).tolist(),
+        "scores": [round(float(x), DIGITS) for x in log_odds],
+    }
+
+
+def _belongs(example: Example) -> np.ndarray:
+    """(labels,) true where a label is right."""
+    right = set(read_several(example.answer))
+    return np.array([label in right for label in example.labels])
+
+
+def _found(answer: str, example: Example) -> list[dict[str, str]]:
+    """The mentions in an answer that stand in the context; what was made up is dropped."""
+    return _mentions(entity for entity in read_entities(answer, example.labels) if entity.text in example.context)
+
+
+def _mentions(entities: Iterable[Entity]) -> list[dict[str, str]]:
+    return [{"type": entity.type, "text": entity.text} for entity in entities]

@@ -1,0 +1,22 @@
+"""Fusing as a step on folders: a fused model of the same router is kept."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from staf.experts.store import ExpertSet
+from staf.export import save_fused
+from staf.files import read_json
+from staf.routing.store import Router
+from staf.workflow.session import Session
+
+
+def fuse_stage(session: Session, router: Router, experts: ExpertSet, out: Path) -> None:
+    """Save the fused model of a router in `out`; one that is there is kept if it is of this router, else replaced."""
+    card = out / "staf.json"
+    if card.is_file():
+        if read_json(card).get("router") == router.record["run"]:
+            return
+        shutil.rmtree(out)
+    save_fused(session.mixture(experts), router, out)

@@ -1,0 +1,129 @@
+"""Scoring what our methods are compared with, by name: baselines, LoraHub, classifiers, and another system's predictions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from staf.baselines import BASELINES, baseline_predictions
+from staf.baselines.lorahub import EVALUATIONS, lorahub
+from staf.classifiers import CLASSIFIERS, classify, read_predictions
+from staf.config import BaselineSettings, ClassifierSettings, EvaluationSettings
+from staf.data.example import Example
+from staf.errors import ConfigError
+from staf.evaluate import Method, predict
+from staf.experts.store import ExpertSet
+from staf.files import sha256_of
+from staf.lm.scoring import OnDone
+from staf.routing.mixture import Mixture
+from staf.routing.router import only
+from staf.runs import Run
+from staf.tasks.examples import task_examples
+from staf.tasks.rows import Task
+from staf.workflow.adaptation import adaptation_examples
+from staf.workflow.evaluation import WITHOUT_ROUTER, Answered, Scored, calibration_of, scored_run
+from staf.workflow.session import Session
+
+
+def baseline_stage(
+    session: Session,
+    task: Task,
+    settings: BaselineSettings,
+    evaluation: EvaluationSettings,
+    baselines: dict[str, Run] | None = None,
+) -> Scored:
+    """Score a baseline of `staf.baselines.BASELINES` on the test set of a task."""
+    adaptation = task_examples(task, "adaptation", session.library)
+
+    def predicted(examples: Sequence[Example], on_done: OnDone) -> Answered:
+        started, calibration = time.perf_counter(), calibration_of(session, task, evaluation)
+        found, record = baseline_predictions(
+            session.base, task, adaptation, examples, settings, evaluation, on_done, calibration=calibration
+        )
+        method = Method(
+            settings.method, None, setting=setting_of(settings.shots), seed=settings.seed,
+            tunable_parameters=record["tunable_parameters"], adaptation_examples=record["adaptation_examples"],
+            adaptation_seconds=record["adaptation_seconds"], adaptation_memory_bytes=record["adaptation_memory_bytes"],
+            record={"settings": settings.model_dump(), "details": record},
+        )  # fmt: skip
+        return method, found, time.perf_counter() - started - record["adaptation_seconds"]
+
+    depends_on = ("baseline", settings.digest(), *(example.id for example in adaptation))
+    return scored_run(session, task, evaluation, settings.method, settings.seed, depends_on, predicted, None, baselines)
+
+
+def lorahub_stage(
+    session: Session, task: Task, experts: ExpertSet, settings: BaselineSettings, evaluation: EvaluationSettings,
+    baselines: dict[str, Run] | None = None,
+) -> Scored:  # fmt: skip
+    """Score LoraHub's rule over experts, its weights found with `settings.shots` examples."""
+    adaptation = adaptation_examples(session, task, settings.shots, settings.seed)
+
+    def predicted(examples: Sequence[Example], on_done: OnDone) -> Answered:
+        calibration = calibration_of(session, task, evaluation)
+        session.forget_mixture()
+        with session.watcher.bar(f"LoraHub on {task.name}", EVALUATIONS) as bar:
+            expert, record = lorahub(
+                session.base, experts, adaptation, seed=settings.seed, max_tokens=evaluation.max_tokens,
+                on_done=lambda done, loss: bar.advance(1, f"loss {loss:.3f}"),
+            )  # fmt: skip
+        method = Method(
+            "lorahub", only(0, 1), setting=setting_of(settings.shots), seed=settings.seed,
+            tunable_parameters=record["tunable_parameters"], adaptation_examples=record["adaptation_examples"],
+            adaptation_seconds=record["seconds"], adaptation_memory_bytes=record["peak_memory_bytes"],
+            record={"settings": settings.model_dump(), "details": record},
+        )  # fmt: skip
+        started, mixture = time.perf_counter(), Mixture(session.base, ExpertSet((expert,)))
+        found = predict(session.base, mixture, method, examples, evaluation, on_done, form=task.form, calibration=calibration)
+        return replace(method, weights=None), found, time.perf_counter() - started
+
+    depends_on = ("lorahub", experts.fingerprint, settings.digest(), *(example.id for example in adaptation))
+    return scored_run(session, task, evaluation, "lorahub", settings.seed, depends_on, predicted, experts, baselines)
+
+
+def classifier_stage(
+    session: Session, task: Task, name: str, shots: int | None, settings: ClassifierSettings, evaluation: EvaluationSettings,
+    baselines: dict[str, Run] | None = None,
+) -> Scored:  # fmt: skip
+    """Score a classifier of `staf.classifiers.CLASSIFIERS`, fitted on the adaptation set or a draw of `shots`."""
+    adaptation = adaptation_examples(session, task, shots, settings.seed)
+
+    def predicted(examples: Sequence[Example], on_done: OnDone) -> Answered:
+        found, record = classify(name, adaptation, examples, examples[0].labels, settings)
+        on_done(len(examples))
+        method = Method(
+            name, None, setting=setting_of(shots), seed=settings.seed, tunable_parameters=record["tunable_parameters"],
+            adaptation_examples=record["adaptation_examples"], adaptation_seconds=record["seconds"],
+            adaptation_memory_bytes=record["peak_memory_bytes"],
+            record={"settings": settings.model_dump(mode="json"), "details": record},
+        )  # fmt: skip
+        return method, found, 0.0  # fitting and answering are one step; its seconds are those of adaptation
+
+    depends_on = ("classifier", name, settings.digest(), *(example.id for example in adaptation))
+    return scored_run(session, task, evaluation, name, settings.seed, depends_on, predicted, None, baselines)
+
+
+def outside_stage(
+    session: Session, task: Task, name: str, file: Path, evaluation: EvaluationSettings, baselines: dict[str, Run] | None = None
+) -> Scored:
+    """Score another system's predictions on the test set of a task (`staf.classifiers.outside` has the format).
+
+    Raises:
+        ConfigError: its name is one of our own methods. MissingData, BadData: as `read_predictions`.
+    """
+    if not name or name in {*BASELINES, *CLASSIFIERS, "lorahub", *WITHOUT_ROUTER}:
+        raise ConfigError(f"predictions of another system need a name of their own, found '{name}': give --method G-BERT, say.")
+
+    def predicted(examples: Sequence[Example], on_done: OnDone) -> Answered:
+        found = read_predictions(file, examples)
+        on_done(len(examples))
+        return Method(name, None, setting="outside", record={"settings": {"file": file.name}}), found, 0.0
+
+    return scored_run(session, task, evaluation, name, 0, ("outside", sha256_of(file)), predicted, None, baselines)
+
+
+def setting_of(shots: int | None) -> str:
+    """The setting of a table's row: few-shot from a draw, normal from all adaptation examples."""
+    return "normal" if shots is None else "few-shot"

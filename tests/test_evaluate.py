@@ -1,0 +1,237 @@
+"""Evaluation: every form of answer becomes predictions, by routed experts and by baselines alike; scores become chances."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_examples
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import f1_score
+from torch import Tensor
+
+from staf.baselines import BASELINES, baseline_predictions
+from staf.baselines.answering import PlainAnswerer
+from staf.baselines.lorahub import composed, lorahub
+from staf.baselines.plain import plain_model
+from staf.baselines.tuning import Tuning
+from staf.config import BaselineSettings, EvaluationSettings
+from staf.data.answers import write_several
+from staf.data.batches import encode_prompt
+from staf.data.example import Example
+from staf.errors import MissingData, TestLeak
+from staf.evaluate import Method, RoutedAnswerer, best_single, predict, predictions_of
+from staf.evaluate.chances import best_threshold, fit_scale
+from staf.experts.store import ExpertSet
+from staf.lm.base import Base
+from staf.metrics.shapes import check
+from staf.routing.mixture import Mixture
+from staf.routing.router import uniform
+from staf.tasks.rows import Task
+
+SETTINGS = EvaluationSettings(max_tokens=200, token_budget=1024, max_new_tokens=6)
+FORMS = ("choice", "several", "span", "entities", "text")
+DRUGS = ("aspirin", "heparin", "insulin")
+
+
+class Told:
+    """Answers as it was told."""
+
+    def __init__(self, answers: Sequence[str], scores: Sequence[Sequence[float]] = ()) -> None:
+        self.answers, self.found = list(answers), [torch.tensor(s) for s in scores]
+
+    def scores(self, examples: Sequence[Example]) -> list[Tensor]:
+        return self.found[: len(examples)]
+
+    def spans(self, examples: Sequence[Example]) -> list[str]:
+        return self.answers
+
+    def texts(self, examples: Sequence[Example]) -> list[str]:
+        return self.answers
+
+
+def several(count: int, split: str) -> list[Example]:
+    """Each has one to three drugs."""
+    found = []
+    for i in range(count):
+        chosen = [drug for bit, drug in enumerate(DRUGS) if (i % 7 + 1) >> bit & 1]
+        answer, labels = write_several(chosen, DRUGS), DRUGS
+        found.append(replace(make_examples(i + 1, split)[i], form="several", answer=answer, labels=labels))
+    return found
+
+
+def of_form(form: str, count: int, split: str) -> list[Example]:
+    if form == "several":
+        return several(count, split)
+    examples = make_examples(count, split)
+    if form == "choice":
+        return examples
+    if form == "entities":
+        return [replace(e, form=form, answer=f"thing: {e.context.split()[0]}", labels=("thing", "place")) for e in examples]
+    return [replace(e, form=form, answer=e.context.split()[0], labels=()) for e in examples]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_is_predicted_in_its_shape(base: Base, experts: ExpertSet, form: str) -> None:
+    test, calibration = of_form(form, 7, "test"), of_form(form, 7, "adaptation") if form == "several" else []
+    done: list[int] = []
+    method = Method("average", uniform(3))
+    mixture = Mixture(base, experts)
+    found = predict(base, mixture, method, test, SETTINGS, done.append, form=form, calibration=calibration)
+    check(form, found)
+    assert [p["id"] for p in found] == [e.id for e in test]
+    assert sum(done) == len(test) + len(calibration)
+    assert all(layer.gain is None for layer in base.routed.layers.values())
+    if form == "span":
+        assert all(p["answer"] in e.context for p, e in zip(found, test, strict=True))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_untouched_plain_model_answers_as_the_routed_base(base: Base, form: str) -> None:
+    test, calibration = of_form(form, 5, "test"), of_form("several", 7, "adaptation") if form == "several" else []
+    ours = predictions_of(form, RoutedAnswerer(base, SETTINGS), test, calibration)
+    done: list[int] = []
+    plain = predictions_of(form, PlainAnswerer(plain_model(base), base, SETTINGS, done.append), test, calibration)
+    assert sum(done) == len(test) + len(calibration)
+    for mine, other in zip(ours, plain, strict=True):
+        assert mine.keys() == other.keys()
+        assert mine.get("answer") == other.get("answer")
+        np.testing.assert_allclose(mine.get("scores", []), other.get("scores", []), atol=2e-3)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", ["prompt_tuning", "prefix_tuning", "lora", "in_context"])
+def test_baselines_answer_every_form(base: Base, name: str, form: str) -> None:
+    task = Task("things", "Things", "colour", (), form=form)
+    settings = BaselineSettings.model_validate(
+        {"method": name, "learning_rates": (0.01,), "epochs": 1, "batch_size": 4, "virtual_tokens": 3, "rank": 2, "shots": 4}
+    )
+    test, adaptation = of_form(form, 3, "test"), of_form(form, 7, "adaptation")
+    calibration = adaptation if form == "several" else []
+    found, record = baseline_predictions(base, task, adaptation, test, settings, SETTINGS, calibration=calibration)
+    check(form, found)
+    assert [p["id"] for p in found] == [e.id for e in test]
+    assert record["adaptation_examples"] == 4
+
+
+@pytest.mark.parametrize("name", [name for name, row in BASELINES.items() if row.wrap is not None])
+def test_what_a_trained_baseline_writes_is_most_likely_by_its_whole_forward(base: Base, name: str) -> None:
+    settings = BaselineSettings.model_validate({"method": name, "virtual_tokens": 3, "rank": 2, "batch_size": 4})
+    tuning = Tuning(base, of_form("text", 6, "adaptation"), settings, 100, 1024)
+    model = tuning.fit(tuning.items, 0.02, 2)[0].eval()
+    asked = of_form("text", 2, "test")
+    found = PlainAnswerer(model, base, SETTINGS).texts(asked)
+    for example, answer in zip(asked, found, strict=True):
+        tokens, start = encode_prompt(example, base.tokenizer, 100), len(encode_prompt(example, base.tokenizer, 100))
+        while len(tokens) < start + SETTINGS.max_new_tokens:
+            best = int(model(input_ids=torch.tensor([tokens])).logits[0, -1].argmax())
+            if best == base.tokenizer.eos_token_id:
+                break
+            tokens.append(best)
+        assert answer == base.tokenizer.decode(tokens[start:], skip_special_tokens=True).strip()
+
+
+def test_no_calibration_example_is_shown_its_own_answer(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    met: list[str] = []
+    whole = RoutedAnswerer.scores
+
+    def watched(self: RoutedAnswerer, examples: Sequence[Example]) -> list[Tensor]:
+        met.extend(example.query for example in examples)
+        return whole(self, examples)
+
+    monkeypatch.setattr(RoutedAnswerer, "scores", watched)
+    adaptation = several(6, "adaptation")
+    for i, example in enumerate(adaptation):
+        adaptation[i] = replace(example, context=f"case {i}")
+    settings = BaselineSettings(method="in_context", shots=6)
+    wide = EvaluationSettings(max_tokens=500)
+    task = Task("drugs", "Drugs", "colour", (), form="several")
+    baseline_predictions(base, task, adaptation, several(1, "test"), settings, wide, calibration=adaptation)
+    for i in range(6):
+        assert f"case {i}" not in met[i]
+        assert sum(f"case {j}" in met[i] for j in range(6)) == 5
+
+
+def test_entities_that_are_not_in_the_context_or_of_no_type_are_dropped() -> None:
+    example = replace(make_examples(1, "test")[0], form="entities", context="no fever", answer="sign: fever", labels=("sign",))
+    answer = "sign: fever; sign: cough; drug: fever; fever"
+    (found,) = predictions_of("entities", Told([answer]), [example])
+    assert found["gold"] == found["answer"] == [{"type": "sign", "text": "fever"}]
+
+
+def test_labels_are_answered_from_the_threshold_that_calibration_shows() -> None:
+    examples = several(2, "test")  # aspirin; heparin
+    (first, second) = predictions_of("several", Told([], [[-1.0, -3.0, -3.0], [-3.0, -1.1, -3.0]]), examples, examples)
+    assert (first["answer"], second["answer"]) == ([0], [1])
+    assert (first["gold"], second["gold"]) == ([0], [1])
+    assert first["scores"][0] > 0 > first["scores"][1]
+
+
+def test_without_right_and_wrong_labels_nothing_can_be_calibrated() -> None:
+    with pytest.raises(MissingData, match="calibration_examples"):
+        predictions_of("several", Told([], [[-1.0, -3.0, -3.0]]), several(1, "test"))
+    with pytest.raises(MissingData, match="2 right labels of 2"):
+        fit_scale([np.zeros(2)], [np.ones(2, dtype=bool)])
+
+
+@given(st.lists(st.tuples(st.integers(-4, 4), st.booleans()), min_size=1, max_size=12))
+def test_no_threshold_gives_a_better_f1(pairs: list[tuple[int, bool]]) -> None:
+    odds, right = np.array([float(p[0]) for p in pairs]), np.array([p[1] for p in pairs])
+    if not right.any():
+        return
+    found = f1_score(right, odds >= best_threshold(odds, right))
+    best = max(f1_score(right, odds >= cut) for cut in itertools.chain(odds, odds + 0.5))
+    assert found == pytest.approx(best)
+
+
+def test_the_scale_rises_with_the_score_and_finds_the_chances_it_was_drawn_from() -> None:
+    generator = np.random.default_rng(0)
+    scores = generator.normal(-3, 1, 20_000)
+    right = generator.random(20_000) < 1 / (1 + np.exp(-(2.0 * scores + 5.0)))
+    scale = fit_scale([scores], [right])
+    assert scale.slope == pytest.approx(2.0, abs=0.1)
+    assert scale.intercept == pytest.approx(5.0, abs=0.3)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_best_single_expert_is_looked_for_in_every_form(base: Base, experts: ExpertSet, form: str) -> None:
+    given = of_form(form, 7, "adaptation")
+    calibration = given if form == "several" else []
+    best, found = best_single(base, Mixture(base, experts), given, SETTINGS, form=form, calibration=calibration)
+    assert set(found) == set(experts.names)
+    assert found[best] == max(found.values())
+
+
+def test_lorahub_sums_left_and_right_factors_each_by_itself(base: Base, experts: ExpertSet) -> None:
+    weights = (0.5, -1.0, 0.25)
+    expert = composed(experts, weights)
+    for matrix, (u, singular, v) in expert.factors.items():
+        left, right = torch.zeros_like(u), torch.zeros_like(v)
+        for weight, one in zip(weights, experts.experts, strict=True):
+            own_u, own_s, own_v = one.factors[matrix]
+            left[:, : len(own_s)] += weight * one.scale * own_u * own_s
+            right[: len(own_s)] += weight * own_v
+        torch.testing.assert_close((u * singular) @ v, left @ right)
+
+
+def test_lorahub_with_one_expert_enters_its_weight_squared(base: Base, experts: ExpertSet) -> None:
+    alone = ExpertSet(experts.experts[1:2])
+    single = composed(alone, (0.5,))
+    for matrix, (u, singular, v) in single.factors.items():
+        own = alone.experts[0].factors[matrix]
+        torch.testing.assert_close((u * singular) @ v, 0.25 * alone.experts[0].scale * (own[0] * own[1]) @ own[2])
+
+
+def test_lorahub_searches_within_its_bounds_and_never_on_test_items(base: Base, experts: ExpertSet) -> None:
+    pytest.importorskip("nevergrad")
+    expert, record = lorahub(base, experts, make_examples(6, "adaptation"), seed=0, max_tokens=100, evaluations=6)
+    assert expert.name == "lorahub"
+    assert len(record["losses"]) == 6
+    assert all(abs(weight) <= 1.5 for weight in record["weights"].values())
+    with pytest.raises(TestLeak):
+        lorahub(base, experts, make_examples(2, "test"), seed=0, max_tokens=100)
