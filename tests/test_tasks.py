@@ -49,6 +49,15 @@ def test_a_data_set_of_another_domain_feeds_only_the_expert_of_its_own_name():
         expert_sources("conll")
 
 
+def test_records_without_a_knowledge_type_feed_an_expert_of_their_own_name_with_the_labels_that_tasks_ask_for(library):
+    assert ("uci-diabetes-130", "readmission") in expert_sources("uci-diabetes-130")
+    examples, _ = expert_examples("uci-diabetes-130", library)
+    coded = [example for example in examples if example.kind == "icd_coding"]
+    assert coded
+    assert all(0 < len(example.labels) <= 50 for example in coded)
+    assert all(subject not in subjects_under_test(library) for example in examples for subject in example.subjects)
+
+
 def test_labels_are_ranked_by_how_often_they_occur_then_by_name():
     answers = ["b; a", "b; c", "a", "none", "c", "d"]
     assert frequent_labels(answers, 2) == ("a", "b")

@@ -25,6 +25,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(experts.app, name="experts")
 for command in (
     tools.doctor, stages.train, stages.adapt, stages.evaluate, stages.fuse, stages.predict, tools.report, tools.demo,
+    tools.reproduce,
 ):  # fmt: skip
     app.command()(command)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(tools.bench)

@@ -1,4 +1,4 @@
-"""staf doctor, report, bench, demo."""
+"""staf doctor, report, bench, demo, reproduce."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from staf.cli.data import Data, Json
-from staf.cli.stages import Base, Runs
+from staf.cli.stages import Base, Change, Runs, changes
 
 
 def doctor(as_json: Json = False) -> None:
@@ -88,3 +88,39 @@ def demo(
 
     found = run_demo(out, recipe, base, data, Terminal())
     print_json(found) if as_json else print_demo(found)
+
+
+def reproduce(
+    name: Annotated[str, typer.Argument(help="table3, table4, table5, fig5, fig6, fig7, fig8, cross-domain, tokens, or all.")],
+    profile: Annotated[str, typer.Option(help="cpu, paper, or a YAML file of sizes and stand-ins.")] = "cpu",
+    out: Annotated[Path, typer.Option("--out", help="Folder for experts, routers and runs.")] = Path("reproduced"),
+    data: Data = None,
+    change: Change = None,
+    as_json: Json = False,
+) -> None:
+    """A table or figure of the papers beside their numbers; a stopped command goes on where it was.
+
+    Try:  staf reproduce table3 --profile cpu --out reproduced
+    """
+    from staf.cli.show import Terminal, print_json
+    from staf.experiments.cells import Grid
+    from staf.experiments.plans import PLANS
+    from staf.experiments.printing import print_plan
+    from staf.experiments.profile import load_profile
+    from staf.experiments.reproduce import find_plan, reproduce
+    from staf.report.page import write_page
+    from staf.workflow import Session
+
+    sizes = load_profile(profile, changes(change))
+    session = Session(sizes.base, data, out / "runs", Terminal(), profile=sizes.splits)
+    grid = Grid(session, sizes, out)
+    names = list(PLANS) if name == "all" else [name]
+    for wanted in names:
+        find_plan(wanted, grid)  # a misspelt one is told before anything is run
+    results = [reproduce(wanted, Path(profile).stem, grid)[0] for wanted in names]
+    if as_json:
+        print_json(results if name == "all" else results[0])
+        return
+    for result in results:
+        print_plan(result)
+    print(f"page: {write_page(session.runs, out / 'report.html')}")

@@ -22,7 +22,16 @@ from staf.routing.router import only
 from staf.runs import PeakMemory, Run
 from staf.tasks.examples import held_out_task
 from staf.tasks.rows import Task, find_task
-from staf.workflow import Session, adapt_stage, evaluate_stage, fuse_stage, named_method, router_method, train_stage
+from staf.workflow import (
+    Session,
+    adapt_stage,
+    chosen_single,
+    evaluate_stage,
+    fuse_stage,
+    named_method,
+    router_method,
+    train_stage,
+)
 
 CALIBRATION = "Calibration error (lower is better)"
 """Left to the page, as the table is wide enough."""
@@ -65,7 +74,12 @@ def run_demo(out: Path, recipe: Path | None, base: str | None, data: Path | None
     }
     baselines: dict[str, Run] = {}
     for name in ("original", "single", "average"):
-        method = remembered_method(session, task, experts, name, settings.evaluation, out)
+        chosen = name == "single"
+        method = (
+            chosen_single(session, task, experts, settings.evaluation)
+            if chosen
+            else named_method(session, task, experts, name, settings.evaluation)
+        )
         baselines[name] = evaluate_stage(session, task, experts, method, settings.evaluation, dict(baselines))[1]
     for router in routers.values():
         evaluate_stage(session, task, experts, router_method(router), settings.evaluation, baselines)
@@ -101,24 +115,6 @@ def score_held_out(session: Session, experts: ExpertSet, settings: DemoSettings)
         alone = ExpertSet((experts.experts[experts.names.index(name)],))
         method = Method("single", only(0, 1))
         evaluate_stage(session, task, alone, method, settings.held_out, {"original": run})
-
-
-def remembered_method(
-    session: Session, task: Task, experts: ExpertSet, name: str, settings: EvaluationSettings, out: Path
-) -> Method:
-    """A method that needs no router; which expert is the best is kept, so that it is looked for once."""
-    from staf.files import read_json, write_json
-
-    if name != "single":
-        return named_method(session, task, experts, name, settings)
-    note = out / "best_expert.json"
-    key = {"experts": experts.fingerprint, "task": task.name, "settings": settings.digest()}
-    found = read_json(note) if note.is_file() else {}
-    if found.get("key") == key:
-        return named_method(session, task, experts, name, settings, found["expert"])
-    method = named_method(session, task, experts, name, settings)
-    write_json(note, {"key": key, "expert": method.record["settings"]["expert"]})
-    return method
 
 
 def print_demo(found: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ shows when not to trust, `over_seeds` sums up several runs. What a prediction ho
 
 from staf.metrics.bootstrap import Metric, interval
 from staf.metrics.compare import Comparison, compare
-from staf.metrics.forms import compare_methods, item_quality, metrics_of, selective_curve
+from staf.metrics.forms import compare_methods, compare_over_seeds, item_quality, metrics_of, selective_curve
 from staf.metrics.seeds import Spread, over_seeds
 from staf.metrics.shapes import correctness, predicted
 
@@ -16,6 +16,7 @@ __all__ = [
     "Spread",
     "compare",
     "compare_methods",
+    "compare_over_seeds",
     "correctness",
     "interval",
     "item_quality",

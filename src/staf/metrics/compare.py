@@ -40,7 +40,7 @@ def compare(ours: Sequence[Prediction], other: Sequence[Prediction], resamples: 
         ValueError: the two are not about the same items in the same order.
     """
     refuse_other_items(ours, other)
-    return _compare_items(correctness(ours) - correctness(other), resamples)
+    return compare_items(correctness(ours) - correctness(other), resamples)
 
 
 def compare_statistics(ours: Statistic, other: Statistic, resamples: int) -> Comparison | None:
@@ -49,7 +49,7 @@ def compare_statistics(ours: Statistic, other: Statistic, resamples: int) -> Com
     if np.isnan(difference):
         return None
     if ours.per_item is not None and other.per_item is not None:
-        return _compare_items(ours.per_item - other.per_item, resamples)
+        return compare_items(ours.per_item - other.per_item, resamples)
     values = resample([ours, other], resamples)
     differences = values[0] - values[1]
     low, high = bounds(differences)
@@ -79,7 +79,8 @@ def refuse_other_gold(ours: Sequence[Prediction], other: Sequence[Prediction]) -
         raise ValueError(f"{differing} of {len(ours)} items have another gold answer with the other method. Predict again.")
 
 
-def _compare_items(difference: np.ndarray, resamples: int) -> Comparison:
+def compare_items(difference: np.ndarray, resamples: int) -> Comparison:
+    """Bootstrap interval and sign-flip p-value of the mean of items' differences (n,)."""
     low, high = interval(difference, resamples)
     return Comparison(float(difference.mean()), low, high, sign_flip(difference, resamples))
 

@@ -21,7 +21,7 @@ import numpy as np
 from staf.errors import UnknownName
 from staf.metrics.bootstrap import Statistic, measure
 from staf.metrics.calibration import calibration_error, choice_brier, choice_chances, several_brier, several_chances
-from staf.metrics.compare import Comparison, compare_statistics, refuse_other_gold, refuse_other_items
+from staf.metrics.compare import Comparison, compare_items, compare_statistics, refuse_other_gold, refuse_other_items
 from staf.metrics.entities import entity_counts, exact_matches, overlap_matches
 from staf.metrics.f1 import choice_counts, item_f1, macro_f1_of, micro_f1_of, several_counts
 from staf.metrics.ranking import average_precision, choice_rankings, macro, micro, roc_area, several_rankings
@@ -122,6 +122,24 @@ def item_quality(form: str, predictions: Sequence[Prediction]) -> np.ndarray:
     """
     check(form, predictions)
     return _QUALITY[form](predictions)
+
+
+def compare_over_seeds(
+    form: str, ours: Sequence[Sequence[Prediction]], other: Sequence[Sequence[Prediction]], *, resamples: int = 2000
+) -> Comparison:
+    """Paired comparison of two methods, each run with some seeds: the quality of an item is its mean over them.
+
+    Args:
+        ours, other: predictions of each seed; all about the same items in the same order.
+
+    Raises:
+        BadData: predictions that are not of this form. ValueError: other items, or other gold answers.
+    """
+    for predictions in (*ours, *other):
+        refuse_other_items(ours[0], predictions)
+        refuse_other_gold(ours[0], predictions)
+    means = [np.mean([item_quality(form, p) for p in method], axis=0) for method in (ours, other)]
+    return compare_items(means[0] - means[1], resamples)
 
 
 def statistics_of(form: str, predictions: Sequence[Prediction], *, fixed_labels: bool = False, bins: int = BINS) -> Statistics:

@@ -9,21 +9,26 @@ from staf.data.example import KNOWLEDGE_TYPES, Example
 from staf.data.library import Library
 from staf.data.splits import without_subjects
 from staf.errors import MissingData, TestLeak, UnknownName
-from staf.tasks.labels import frequent_labels, narrowed
+from staf.tasks.labels import ASKED, frequent_labels, narrowed
 from staf.tasks.rows import TASKS, Task
+
+LABELS_OF_RECORDS = 50
+"""Codes or drugs that an expert of clinical records learns."""
 
 
 def expert_sources(name: str) -> tuple[tuple[str, str], ...]:
     """The (data set, kind) pairs that feed an expert, in catalogue order.
 
     An expert is named by a knowledge type, and then fed by every medical data set that has it; or by one data set, and then
-    fed by all knowledge types of that one (Figure 7 names experts so; the cross-domain expert is of this sort).
+    fed by all knowledge types of that one (Figure 7 names experts so; the cross-domain expert is of this sort), or by all its
+    tasks where it has no knowledge type (the expert of clinical records that Table 5 plugs in).
 
     Raises:
         UnknownName: it is neither.
     """
     if name in DATASETS:
-        return tuple((name, kind) for kind in DATASETS[name].kinds if kind in KNOWLEDGE_TYPES)
+        kinds = DATASETS[name].kinds
+        return tuple((name, kind) for kind in kinds if kind in KNOWLEDGE_TYPES) or tuple((name, kind) for kind in kinds)
     if name not in KNOWLEDGE_TYPES:
         raise UnknownName.among("expert (a knowledge type or a data set)", name, [*KNOWLEDGE_TYPES, *DATASETS])
     return tuple((row.name, name) for row in DATASETS.values() if row.medical and name in row.kinds)
@@ -78,8 +83,16 @@ def expert_examples(name: str, library: Library) -> tuple[list[Example], int]:
     if not sources:
         names = ", ".join(dict.fromkeys(dataset for dataset, _ in expert_sources(name)))
         raise MissingData(f"expert '{name}' has no data here; it is fed by {names or 'no data set'}. See: staf data list")
-    examples = [e for dataset, kind in sources for e in library.examples(dataset, kind, library.training_split)]
+    examples = [example for dataset, kind in sources for example in _training(dataset, kind, library)]
     return without_subjects(examples, subjects_under_test(library))
+
+
+def _training(dataset: str, kind: str, library: Library) -> list[Example]:
+    """Training examples of a kind; where labels are many, narrowed to the most frequent, as tasks ask for them."""
+    examples = library.examples(dataset, kind, library.training_split)
+    if kind not in ASKED:
+        return examples
+    return narrowed(examples, frequent_labels((example.answer for example in examples), LABELS_OF_RECORDS))
 
 
 def subjects_under_test(library: Library) -> frozenset[str]:

@@ -5,7 +5,14 @@ has nothing to do costs no model.
 """
 
 from staf.workflow.adaptation import adapt_seeds, adapt_stage, adaptation_examples, zero_shot_stage
-from staf.workflow.evaluation import calibration_of, evaluate_stage, named_method, router_and_mixture, router_method
+from staf.workflow.evaluation import (
+    calibration_of,
+    chosen_single,
+    evaluate_stage,
+    named_method,
+    router_and_mixture,
+    router_method,
+)
 from staf.workflow.fusing import fuse_stage
 from staf.workflow.named import Wanted, evaluate_named
 from staf.workflow.peers import baseline_stage, classifier_stage, lorahub_stage, outside_stage
@@ -20,6 +27,7 @@ __all__ = [
     "adaptation_examples",
     "baseline_stage",
     "calibration_of",
+    "chosen_single",
     "classifier_stage",
     "estimate_stage",
     "evaluate_named",

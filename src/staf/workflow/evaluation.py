@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,28 @@ def named_method(
         adaptation_seconds=time.perf_counter() - started, adaptation_memory_bytes=memory.bytes,
         record={"settings": {"expert": best, "quality_on_adaptation_examples": scores}},
     )  # fmt: skip
+
+
+def chosen_single(session: Session, task: Task, experts: ExpertSet, settings: EvaluationSettings) -> Method:
+    """Single with the best expert, which is looked for once: the choice is a run of its own."""
+    identity = session.identity["fingerprint"]
+    run = Run.at(session.runs, "choose", task.name, "single", 0, digest_of(identity, experts.fingerprint, settings.digest()))
+    found = run.result()
+    if found is not None:
+        method = named_method(session, task, experts, "single", settings, found["expert"])
+        return replace(
+            method, adaptation_examples=found["examples"], adaptation_seconds=found["seconds"],
+            adaptation_memory_bytes=found["peak_memory_bytes"], record={"settings": found["settings"]},
+        )  # fmt: skip
+    method = named_method(session, task, experts, "single", settings)
+    own = method.record["settings"]
+    result = {
+        "stage": "choose", "task": task.name, "method": "single", "seed": 0, "metrics": {}, "expert": own["expert"],
+        "examples": method.adaptation_examples, "seconds": method.adaptation_seconds,
+        "peak_memory_bytes": method.adaptation_memory_bytes, "settings": own,
+    }  # fmt: skip
+    run.finish({"evaluation": settings.model_dump()}, result)
+    return method
 
 
 def router_method(router: Router) -> Method:

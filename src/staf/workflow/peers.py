@@ -19,7 +19,6 @@ from staf.files import sha256_of
 from staf.lm.scoring import OnDone
 from staf.routing.mixture import Mixture
 from staf.routing.router import only
-from staf.runs import Run
 from staf.tasks.examples import task_examples
 from staf.tasks.rows import Task
 from staf.workflow.adaptation import adaptation_examples
@@ -32,7 +31,7 @@ def baseline_stage(
     task: Task,
     settings: BaselineSettings,
     evaluation: EvaluationSettings,
-    baselines: dict[str, Run] | None = None,
+    setting: str | None = None,
 ) -> Scored:
     """Score a baseline of `staf.baselines.BASELINES` on the test set of a task."""
     adaptation = task_examples(task, "adaptation", session.library)
@@ -43,7 +42,7 @@ def baseline_stage(
             session.base, task, adaptation, examples, settings, evaluation, on_done, calibration=calibration
         )
         method = Method(
-            settings.method, None, setting=setting_of(settings.shots), seed=settings.seed,
+            settings.method, None, setting=setting or setting_of(settings.shots), seed=settings.seed,
             tunable_parameters=record["tunable_parameters"], adaptation_examples=record["adaptation_examples"],
             adaptation_seconds=record["adaptation_seconds"], adaptation_memory_bytes=record["adaptation_memory_bytes"],
             record={"settings": settings.model_dump(), "details": record},
@@ -51,12 +50,12 @@ def baseline_stage(
         return method, found, time.perf_counter() - started - record["adaptation_seconds"]
 
     depends_on = ("baseline", settings.digest(), *(example.id for example in adaptation))
-    return scored_run(session, task, evaluation, settings.method, settings.seed, depends_on, predicted, None, baselines)
+    return scored_run(session, task, evaluation, settings.method, settings.seed, depends_on, predicted)
 
 
 def lorahub_stage(
     session: Session, task: Task, experts: ExpertSet, settings: BaselineSettings, evaluation: EvaluationSettings,
-    baselines: dict[str, Run] | None = None,
+    setting: str | None = None,
 ) -> Scored:  # fmt: skip
     """Score LoraHub's rule over experts, its weights found with `settings.shots` examples."""
     adaptation = adaptation_examples(session, task, settings.shots, settings.seed)
@@ -70,7 +69,7 @@ def lorahub_stage(
                 on_done=lambda done, loss: bar.advance(1, f"loss {loss:.3f}"),
             )  # fmt: skip
         method = Method(
-            "lorahub", only(0, 1), setting=setting_of(settings.shots), seed=settings.seed,
+            "lorahub", only(0, 1), setting=setting or setting_of(settings.shots), seed=settings.seed,
             tunable_parameters=record["tunable_parameters"], adaptation_examples=record["adaptation_examples"],
             adaptation_seconds=record["seconds"], adaptation_memory_bytes=record["peak_memory_bytes"],
             record={"settings": settings.model_dump(), "details": record},
@@ -80,12 +79,12 @@ def lorahub_stage(
         return replace(method, weights=None), found, time.perf_counter() - started
 
     depends_on = ("lorahub", experts.fingerprint, settings.digest(), *(example.id for example in adaptation))
-    return scored_run(session, task, evaluation, "lorahub", settings.seed, depends_on, predicted, experts, baselines)
+    return scored_run(session, task, evaluation, "lorahub", settings.seed, depends_on, predicted, experts)
 
 
 def classifier_stage(
     session: Session, task: Task, name: str, shots: int | None, settings: ClassifierSettings, evaluation: EvaluationSettings,
-    baselines: dict[str, Run] | None = None,
+    setting: str | None = None,
 ) -> Scored:  # fmt: skip
     """Score a classifier of `staf.classifiers.CLASSIFIERS`, fitted on the adaptation set or a draw of `shots`."""
     adaptation = adaptation_examples(session, task, shots, settings.seed)
@@ -94,7 +93,8 @@ def classifier_stage(
         found, record = classify(name, adaptation, examples, examples[0].labels, settings)
         on_done(len(examples))
         method = Method(
-            name, None, setting=setting_of(shots), seed=settings.seed, tunable_parameters=record["tunable_parameters"],
+            name, None, setting=setting or setting_of(shots), seed=settings.seed,
+            tunable_parameters=record["tunable_parameters"],
             adaptation_examples=record["adaptation_examples"], adaptation_seconds=record["seconds"],
             adaptation_memory_bytes=record["peak_memory_bytes"],
             record={"settings": settings.model_dump(mode="json"), "details": record},
@@ -102,12 +102,10 @@ def classifier_stage(
         return method, found, 0.0  # fitting and answering are one step; its seconds are those of adaptation
 
     depends_on = ("classifier", name, settings.digest(), *(example.id for example in adaptation))
-    return scored_run(session, task, evaluation, name, settings.seed, depends_on, predicted, None, baselines)
+    return scored_run(session, task, evaluation, name, settings.seed, depends_on, predicted)
 
 
-def outside_stage(
-    session: Session, task: Task, name: str, file: Path, evaluation: EvaluationSettings, baselines: dict[str, Run] | None = None
-) -> Scored:
+def outside_stage(session: Session, task: Task, name: str, file: Path, evaluation: EvaluationSettings) -> Scored:
     """Score another system's predictions on the test set of a task (`staf.classifiers.outside` has the format).
 
     Raises:
@@ -121,7 +119,7 @@ def outside_stage(
         on_done(len(examples))
         return Method(name, None, setting="outside", record={"settings": {"file": file.name}}), found, 0.0
 
-    return scored_run(session, task, evaluation, name, 0, ("outside", sha256_of(file)), predicted, None, baselines)
+    return scored_run(session, task, evaluation, name, 0, ("outside", sha256_of(file)), predicted)
 
 
 def setting_of(shots: int | None) -> str:

@@ -1,0 +1,102 @@
+"""One cell of a grid: a task, a method, a seed. Each is a run of its own, skipped when it is finished."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from staf.baselines import BASELINES
+from staf.classifiers import CLASSIFIERS
+from staf.config import BaselineSettings, ClassifierSettings, RouterSettings, parse
+from staf.evaluate import Method
+from staf.experiments.profile import Profile
+from staf.experts.store import ExpertSet
+from staf.tasks.rows import find_task
+from staf.workflow import (
+    Session,
+    adapt_stage,
+    baseline_stage,
+    chosen_single,
+    classifier_stage,
+    evaluate_stage,
+    lorahub_stage,
+    named_method,
+    router_method,
+    train_stage,
+)  # fmt: skip
+from staf.workflow.evaluation import Scored
+
+WITHOUT_SEEDS = ("original", "single", "average")
+"""Methods without chance: one run is all seeds."""
+ROUTERS = ("few_shot", "normal")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one run is of."""
+
+    task: str
+    method: str
+    seed: int = 0
+    few: bool = False
+    """baselines: the few-shot setting"""
+    shots: int | None = None
+    """few-shot: examples, where they are not the profile's"""
+    experts: tuple[str, ...] | None = None
+    """None takes the profile's"""
+
+    @property
+    def name(self) -> str:
+        """As messages print it."""
+        more = [f"{self.shots} shots" if self.shots else "", f"{len(self.experts)} experts" if self.experts else ""]
+        return " ".join(part for part in (self.task, self.method, *more, f"seed {self.seed}") if part)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where cells are run: a session, a profile, a folder for experts and routers."""
+
+    session: Session
+    profile: Profile
+    out: Path
+
+    def experts(self, names: tuple[str, ...] | None = None) -> ExpertSet:
+        """Experts, trained where they are not there yet."""
+        wanted = sorted(self.profile.experts if names is None else names)
+        return ExpertSet(tuple(train_stage(self.session, name, self.profile.expert, self.out / "experts") for name in wanted))
+
+    def run(self, cell: Cell) -> Scored:
+        """The result of a cell, read or made.
+
+        Raises:
+            StafError: any of what a stage raises; nothing is half written.
+        """
+        session, task, evaluation = self.session, find_task(cell.task), self.profile.evaluation
+        few = cell.few or cell.method in ("few_shot", "in_context", "lorahub")
+        shots = (cell.shots or self.profile.few_shot.shots) if few else self.profile.normal_shots
+        if cell.method == "original":
+            return evaluate_stage(session, task, None, Method("original", None), evaluation)
+        if cell.method in CLASSIFIERS:
+            values = {**self.profile.classifier, "seed": cell.seed, "encoder": self.profile.encoder}
+            own = parse(ClassifierSettings, values, "classifier of the profile")
+            return classifier_stage(session, task, cell.method, shots, own, evaluation, "normal")
+        if cell.method in BASELINES or cell.method == "lorahub":
+            method = "lora" if cell.method == "lorahub" else cell.method
+            values = {**self.profile.baseline, "method": method, "shots": shots, "seed": cell.seed}
+            settings = parse(BaselineSettings, values, "baseline of the profile")
+            setting = "few-shot" if few else "normal"
+            if cell.method == "lorahub":
+                return lorahub_stage(session, task, self.experts(cell.experts), settings, evaluation, setting)
+            return baseline_stage(session, task, settings, evaluation, setting)
+        experts = self.experts(cell.experts)
+        if cell.method == "single":
+            return evaluate_stage(session, task, experts, chosen_single(session, task, experts, evaluation), evaluation)
+        if cell.method not in ROUTERS:
+            return evaluate_stage(
+                session, task, experts, named_method(session, task, experts, cell.method, evaluation), evaluation
+            )
+        found = self.profile.few_shot if cell.method == "few_shot" else self.profile.normal
+        settings_of_router: RouterSettings = found.model_copy(update={"seed": cell.seed, "shots": shots})
+        where = self.out / "routers" / cell.task / f"{cell.method}-{shots or 'all'}-{experts.fingerprint}" / f"seed-{cell.seed}"
+        router = adapt_stage(session, task, experts, settings_of_router, where)
+        return evaluate_stage(session, task, experts, router_method(router), evaluation)

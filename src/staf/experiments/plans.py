@@ -1,0 +1,167 @@
+"""What each table and figure of the papers is made of: columns, rows, and the cells of the grid where they meet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from staf.experiments.cells import WITHOUT_SEEDS, Cell
+from staf.experiments.profile import Profile
+from staf.tasks.rows import find_task
+
+
+@dataclass(frozen=True)
+class Column:
+    """One task and one metric of it."""
+
+    name: str
+    """as the papers name it, or what is varied"""
+    task: str
+    metric: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row: a method, with what differs from the profile."""
+
+    method: str
+    title: str
+    setting: str = "-"
+    changes: Mapping[str, object] = field(default_factory=dict)
+    """of the cell"""
+    name: str = ""
+    """as the papers' numbers name it; the method where empty"""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A table or figure."""
+
+    title: str
+    columns: tuple[Column, ...]
+    lines: tuple[Line, ...]
+    differs: str
+    """what is not as in the papers, besides base and data"""
+
+    def cells(self, line: Line, column: Column, seeds: int) -> Iterator[Cell]:
+        """The cells of one place of the table, one a seed; a method without chance has one."""
+        for seed in range(1 if line.method in WITHOUT_SEEDS else seeds):
+            yield Cell(column.task, line.method, seed, **line.changes)  # type: ignore[arg-type]
+
+
+NORMAL = "normal"
+FEW = "few-shot"
+_FEW = {"few": True}
+_ALONE = (
+    Line("original", "Original model"),
+    Line("prompt_tuning", "Prompt tuning", NORMAL),
+    Line("prefix_tuning", "Prefix tuning", NORMAL),
+    Line("p_tuning", "P-tuning", NORMAL),
+    Line("lora", "LoRA", NORMAL),
+    Line("ia3", "IA3", NORMAL),
+)
+_OURS = (Line("average", "STAF-LLM average"), Line("normal", "STAF-LLM normal", NORMAL))
+_FULL = Line("full", "Full fine-tuning", NORMAL)
+_SHOTS = (
+    Line("in_context", "In-context learning", FEW),
+    Line("lora", "LoRA, the same examples", FEW, _FEW, "lora_few"),
+    Line("lorahub", "LoraHub", FEW),
+    Line("few_shot", "STAF-LLM few-shot", FEW),
+)
+AUC = {"icd_coding": "micro_auc", "medication": "micro_f1", "readmission": "macro_auc"}
+"""Table 4's metric of each task."""
+
+
+def _metric(task: str) -> str:
+    return find_task(task).metric
+
+
+def table3(profile: Profile) -> Plan:
+    """Six tasks of kinds that experts were trained on."""
+    columns = tuple(Column(name, task, _metric(task)) for name, task in profile.unseen_data.items())
+    lines = (*_ALONE, Line("single", "STAF-LLM single"), *_OURS, _FULL, *_SHOTS)
+    return Plan("Table 3: unseen data", columns, lines, "single is the best expert on adaptation examples")
+
+
+def table4(profile: Profile) -> Plan:
+    """Three clinical tasks that no expert was trained on."""
+    columns = tuple(Column(name, task, AUC[name]) for name, task in profile.unseen_task.items())
+    lines = (*_ALONE, Line("single", "STAF-LLM single"), *_OURS, _FULL, *_SHOTS)
+    return Plan("Table 4: unseen tasks", columns, lines, "AUC of ICD coding is micro, over labels and stays")
+
+
+def table5(profile: Profile) -> Plan:
+    """The clinical tasks beside text classifiers, and with an expert of their own data."""
+    metrics = {**AUC, "medication": "micro_auc"}
+    columns = tuple(Column(name, task, metrics[name]) for name, task in profile.unseen_task.items())
+    titles = {
+        "logistic": "Logistic regression", "cnn": "CNN", "text_cnn": "TextCNN", "rnn": "RNN", "encoder": "Encoder, fine-tuned",
+    }  # fmt: skip
+    sources = sorted({name for task in profile.unseen_task.values() for name in find_task(task).datasets})
+    new = Line("normal", "STAF-LLM new", NORMAL, {"experts": (*profile.experts, *sources)}, "new")
+    lines = (*(Line(name, title, NORMAL) for name, title in titles.items()), *_OURS, new)
+    return Plan("Table 5: AUC beside text classifiers", columns, lines, "AUC alone; an encoder where the profile names one")
+
+
+def fig5(profile: Profile) -> Plan:
+    """ICD coding by the number of labels."""
+    columns = tuple(Column(f"{count} labels", task, "micro_auc") for count, task in profile.label_counts.items())
+    lines = (Line("original", "Original model"), *(line for line in _SHOTS if line.method in ("in_context", "few_shot")))
+    return Plan("Figure 5: AUC by the number of labels", columns, lines, "AUC is micro")
+
+
+def fig6(profile: Profile) -> Plan:
+    """Few-shot routers by the number of examples."""
+    names = ("pubmedqa", "cliner", "mednli")
+    columns = tuple(Column(name, profile.unseen_data[name], _metric(profile.unseen_data[name])) for name in names)
+    lines = tuple(Line("few_shot", f"{count} examples", FEW, {"shots": count}, str(count)) for count in profile.shots)
+    return Plan("Figure 6: few-shot routers by the number of examples", columns, lines, "each task's own metric")
+
+
+def fig7(profile: Profile) -> Plan:
+    """Weights of the experts on three tasks."""
+    names = ("pubmedqa", "cliner")
+    columns = [Column(name, profile.unseen_data[name], _metric(profile.unseen_data[name])) for name in names]
+    task = profile.unseen_task["medication"]
+    columns.append(Column("medication", task, AUC["medication"]))
+    return Plan("Figure 7: weights of the experts", tuple(columns), _OURS[1:], "the third task is medication")
+
+
+def fig8(profile: Profile) -> Plan:
+    """Normal routers by the number of experts."""
+    wanted = {"emrqa": profile.unseen_data.get("emrqa"), **profile.unseen_task}
+    columns = tuple(
+        Column(name, task, AUC.get(name, _metric(task)))
+        for name, task in wanted.items()
+        if task is not None and name != "icd_coding"
+    )
+    lines = [Line("original", "Original model")]
+    for count in profile.expert_counts:
+        lines.append(Line("normal", f"{count} experts", NORMAL, {"experts": tuple(profile.experts[:count])}, str(count)))
+    return Plan("Figure 8: normal routers by the number of experts", columns, tuple(lines), "experts in the profile's order")
+
+
+def cross_domain(profile: Profile) -> Plan:
+    """Named entities, with the expert for them taken from another domain."""
+    task = profile.unseen_data["cliner"]
+    kept = tuple(name for name in profile.experts if name != "named_entity_recognition")
+    foreign = {"experts": (*kept, profile.outside_expert)}
+    lines = (
+        Line("original", "Original model"),
+        Line("normal", "STAF-LLM normal", NORMAL, {}, "all_medical"),
+        Line("normal", "STAF-LLM cross-domain", NORMAL, foreign),
+    )
+    return Plan("Section 5.1: an expert of another domain", (Column("cliner", task, _metric(task)),), lines, "")
+
+
+def tokens(profile: Profile) -> Plan:
+    """What in-context learning and a few-shot router read for one answer."""
+    columns = tuple(Column(name, task, _metric(task)) for name, task in profile.unseen_data.items())
+    lines = tuple(line for line in _SHOTS if line.method in ("in_context", "few_shot"))
+    return Plan("Section 5.2: tokens read for one answer", columns, lines, "")
+
+
+PLANS: dict[str, Callable[[Profile], Plan]] = {
+    "table3": table3, "table4": table4, "table5": table5, "fig5": fig5, "fig6": fig6, "fig7": fig7, "fig8": fig8,
+    "cross-domain": cross_domain, "tokens": tokens,
+}  # fmt: skip

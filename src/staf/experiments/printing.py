@@ -1,0 +1,50 @@
+"""A reproduced table on a terminal: ours, and below each number the papers'."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def print_plan(result: dict[str, Any]) -> None:
+    """The table, what differs from the papers, and wins, ties and losses of our routers."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=150)
+    table = Table(title=result["title"])
+    for header in ("Method", "Setting", *(f"{c['name']}\n{c['task']}\n{c['metric']}" for c in result["columns"])):
+        table.add_column(header)
+    for line in result["lines"]:
+        table.add_row(line["title"], line["setting"], *(place_text(place) for place in line["places"]))
+    console.print(table)
+    for column, count in (result["prompt_tokens"] or {}).items():
+        console.print(f"{column}: a prompt without examples has {number(count)} tokens")
+    base = result["base"]["name"]
+    console.print(f"Ours: base {base}, in percent, mean and deviation over seeds. Papers: Llama-2-7B. {result['differs']}")
+    for ours in dict.fromkeys(row["ours"] for row in result["comparisons"]):
+        others = dict.fromkeys(row["other"] for row in result["comparisons"] if row["ours"] == ours)
+        for other in others:
+            rows = [row for row in result["comparisons"] if (row["ours"], row["other"]) == (ours, other)]
+            told = ", ".join(f"{row['column']} {row['verdict']} (p {row['p_value']:.3f})" for row in rows)
+            console.print(f"{ours} against {other}: {told}")
+
+
+def place_text(place: dict[str, Any]) -> str:
+    """One place: mean and deviation in percent, then the papers' numbers."""
+    if place["mean"] is None:
+        ours = "-"
+    elif place["deviation"] is None:
+        ours = f"{100 * place['mean']:.1f}"
+    else:
+        ours = f"{100 * place['mean']:.1f} ± {100 * place['deviation']:.1f} ({place['seeds']})"
+    if place.get("prompt_tokens"):
+        ours += f"\n{place['prompt_tokens']:.0f} tokens, {place['shots_shown']:.1f} shots"
+    printed = [f"{paper} {value}" for paper, value in place["papers"].items()]
+    return "\n".join([ours, *printed])
+
+
+def number(value: float | None) -> str:
+    """A whole number, or a dash."""
+    return "-" if value is None else f"{value:.0f}"

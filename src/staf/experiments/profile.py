@@ -1,0 +1,65 @@
+"""How large the papers' experiments are made: a profile is one YAML file that comes with staf.
+
+cpu      the default base, open data, sizes that two cores do in a night
+paper    as printed, for Llama-2-7B and the papers' own corpora
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from staf.config import EvaluationSettings, ExpertSettings, RouterSettings, Settings, find_recipe, load_values, parse
+
+PROFILES = ("cpu", "paper")
+
+
+class Profile(Settings):
+    """Sizes and stand-ins."""
+
+    base: str | None = None
+    """None is the default base"""
+    splits: str = "staf-llm"
+    strict: bool = False
+    """refuse a table where anything is missing; else its places say so"""
+    experts: list[str] = Field(min_length=1)
+    """knowledge types, of which each gets an expert"""
+    expert: ExpertSettings
+    few_shot: RouterSettings
+    normal: RouterSettings
+    normal_shots: int | None = Field(None, ge=2)
+    """adaptation examples of the normal setting, of routers and baselines alike; None takes all"""
+    baseline: dict[str, Any] = Field(default_factory=dict)
+    """settings that all baselines share, as in BaselineSettings"""
+    classifier: dict[str, Any] = Field(default_factory=dict)
+    """settings that all classifiers share, as in ClassifierSettings"""
+    encoder: str | None = None
+    """hub id or folder of Table 5's encoder; its row says so where there is none"""
+    evaluation: EvaluationSettings
+    seeds: int = Field(ge=1)
+    unseen_data: dict[str, str]
+    """Table 3: the papers' task, and the one that is run"""
+    unseen_task: dict[str, str]
+    """Table 4 and 5"""
+    label_counts: dict[int, str]
+    """Figure 5: number of labels, and the task"""
+    shots: list[int]
+    """Figure 6"""
+    expert_counts: list[int]
+    """Figure 8"""
+    outside_expert: str = "conll-2003"
+    """cross-domain: the data set whose expert takes the place of named entity recognition"""
+
+
+def load_profile(name: str, changes: Mapping[str, Any] | None = None) -> Profile:
+    """The profile of a name, or of a YAML file, with some settings changed.
+
+    Raises:
+        MissingData: it is neither. ConfigError: settings that are wrong, all told at once.
+    """
+    path = Path(name)
+    file = path if path.is_file() else find_recipe(f"reproduce-{name}")
+    return parse(Profile, {**load_values(file), **(changes or {})}, str(file))
