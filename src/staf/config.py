@@ -1,6 +1,7 @@
-"""Settings of each stage: frozen, validated, every mistake reported at once; the defaults are the papers'.
+"""Settings of each stage: frozen, validated, every mistake reported at once.
 
-A recipe (recipes/*.yaml) says what differs. A value that can be derived is not a setting.
+Defaults are the papers', but for Stage I's start, ranks and scale: these are what measured best (benchmarks/RESULTS.md), and
+recipes/paper.yaml has the papers'. A recipe (recipes/*.yaml) says what differs. A value that can be derived is not a setting.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ class Settings(BaseModel):
 class ExpertSettings(Settings):
     """Stage I: one expert by AdaLoRA (section 4.2.2)."""
 
-    initial_rank: int = Field(12, ge=1)
-    """rank of every matrix at the start"""
+    initial_rank: int = Field(6, ge=1)
+    """rank of every matrix at the start; the paper's is 12"""
     target_rank: int = Field(4, ge=0)
     """average rank at the end"""
-    scale: float = Field(1.0, gt=0)
+    scale: float = Field(2.0, gt=0)
     """factor of every delta; PEFT's alpha / initial rank"""
-    orthogonality: float = Field(0.5, ge=0)
-    """gamma of Eq. A.1"""
+    orthogonality: float = Field(0.0, ge=0)
+    """gamma of Eq. A.1; the paper's is 0.5"""
     warmup_steps: int = Field(200, ge=0)
     """t_0: steps before the first rank is cut"""
     final_steps: int = Field(1000, ge=0)
@@ -52,11 +53,11 @@ class ExpertSettings(Settings):
     """parts that the examples of a step are computed in, one after the other: less memory, the same gradient"""
     checkpoint_activations: bool = False
     """compute each layer again on the way back: memory of one layer instead of all, for one forward more"""
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(3e-3, gt=0)
     """AdamW's rate after its warm-up; it falls linearly to 0"""
     dropout: float = Field(0.1, ge=0, lt=1)
     """rate on the rank activations"""
-    start: Literal["orthonormal", "zero"] = "orthonormal"
+    start: Literal["orthonormal", "zero"] = "zero"
     """orthonormal: U and V orthonormal, singular values 0, as AdaLoRA; zero: U 0, V random, singular values 1, as LoRA"""
     importance: Literal["raw", "smoothed"] = "smoothed"
     """raw is A.6 as printed; smoothed is the AdaLoRA paper's"""
@@ -94,6 +95,8 @@ class RouterSettings(Settings):
     """one learned factor beside the softmax; not in the papers"""
     weighting: Literal["softmax", "free", "unit"] = "softmax"
     """Eq. 3; or, not in the papers, the logits themselves (0 is the original model), or these at length 1"""
+    objective: Literal["answer", "labels"] = "answer"
+    """Eq. 5: -log p of the right answer; or, not in the papers, -log of its share among all labels of its example"""
     penalty: Literal["weights", "alpha"] = "weights"
     """Eq. 7, or SA-MDKIF's Eq. 6"""
     penalty_strength: float = Field(0.05, ge=0)

@@ -16,9 +16,19 @@ from staf.lm.base import Base
 
 def answer_loss(base: Base, batch: Batch) -> tuple[Tensor, int]:
     """Sum of -log p over the answer tokens of a batch, (), float32, and the number of these tokens."""
-    logits = base.logits(base.before_answers(batch.ids, batch.answer, batch.shared))  # (N, V)
-    targets = batch.ids[:, 1:][batch.answer[:, 1:]]  # (N,)
+    logits, targets = _predictions(base, batch)
     return functional.cross_entropy(logits, targets, reduction="sum"), targets.shape[0]  # Eq. 5
+
+
+def answer_log_chances(base: Base, batch: Batch) -> Tensor:
+    """Log p of every answer token of a batch, (N,) float32, row by row."""
+    logits, targets = _predictions(base, batch)
+    return -functional.cross_entropy(logits, targets, reduction="none")
+
+
+def _predictions(base: Base, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Logits (N, V) float32 before the answer tokens of a batch, and these tokens (N,)."""
+    return base.logits(base.before_answers(batch.ids, batch.answer, batch.shared)), batch.ids[:, 1:][batch.answer[:, 1:]]
 
 
 @torch.no_grad()

@@ -153,7 +153,21 @@ def score_labels(
         BadData: an example has no labels.
         ConfigError: a query does not fit into max_tokens even without its context.
     """
-    questions = _questions(base, examples, max_tokens)
+    return score_questions(
+        base, questions_of(base, examples, max_tokens), token_budget=token_budget, length_normalised=length_normalised,
+        on_done=on_done,
+    )  # fmt: skip
+
+
+def score_questions(
+    base: Base,
+    questions: Sequence[Question],
+    *,
+    token_budget: int,
+    length_normalised: bool,
+    on_done: OnDone | None = None,
+) -> list[Tensor]:
+    """As `score_labels`, of questions that were made before."""
     if not questions:
         return []
     common = begin(base, [question.prompt for question in questions])
@@ -168,8 +182,8 @@ def score_labels(
     return scores
 
 
-def _questions(base: Base, examples: Sequence[Example], max_tokens: int) -> list[Question]:
-    """Prompts and candidates of examples; examples with the same labels share their trees."""
+def questions_of(base: Base, examples: Sequence[Example], max_tokens: int) -> list[Question]:
+    """Prompts and candidates of examples; examples with the same labels share their trees. Raises as `score_labels`."""
     known: dict[tuple[str, ...], Candidates] = {}
     questions = []
     for example in examples:

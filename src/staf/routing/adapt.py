@@ -21,76 +21,22 @@ from torch import Tensor
 
 from staf import __version__
 from staf.config import RouterSettings
-from staf.data.batches import Batch, Encoded, collate, encode, epoch_order
+from staf.data.batches import epoch_order
 from staf.data.example import Example
 from staf.data.splits import dice, refuse_test
 from staf.errors import MissingData
 from staf.experts.checkpoints import Say
 from staf.experts.store import ExpertSet
 from staf.experts.train import data_fingerprint
-from staf.lm.loss import answer_loss
 from staf.routing import evolution, gradient
-from staf.routing.candidates import CandidateLoss
 from staf.routing.checkpoints import AdaptationStates, Clock
 from staf.routing.mixture import Mixture
-from staf.routing.router import (
-    RouterShape,
-    alpha_penalty,
-    expert_weights,
-    initial_params,
-    unflatten,
-    weight_penalty,
-)
+from staf.routing.objective import Judge, RouterObjective
+from staf.routing.router import initial_params
 from staf.routing.store import Router
 
 OnProgress = Callable[[int, float], None]
 """called with the steps or evaluations done, and the loss"""
-TOKEN_BUDGET = 8192
-
-
-class RouterObjective:
-    """The loss of a router's numbers on encoded examples."""
-
-    def __init__(self, mixture: Mixture, settings: RouterSettings) -> None:
-        self.mixture, self.settings = mixture, settings
-        self.descriptor = mixture.descriptor(settings.granularity).cpu()
-        self.shape = RouterShape(
-            groups=self.descriptor.shape[0],
-            experts=self.descriptor.shape[1],
-            null_expert=settings.null_expert,
-            learned_scale=settings.learned_scale,
-            temperature=settings.temperature,
-            weighting=settings.weighting,
-        )
-        self._room: dict[str, Tensor] = {}
-
-    def weights(self, numbers: Tensor) -> Tensor:
-        """Expert weights (G, K) of the numbers (n,)."""
-        return expert_weights(unflatten(numbers, self.shape), self.descriptor, self.shape)
-
-    def penalty(self, numbers: Tensor) -> Tensor:
-        """gamma_1 L_r of the numbers (n,)."""
-        params = unflatten(numbers, self.shape)
-        if self.settings.penalty == "alpha":
-            value = alpha_penalty(params)
-        else:
-            value = weight_penalty(expert_weights(params, self.descriptor, self.shape))
-        return self.settings.penalty_strength * value
-
-    def total(self, numbers: Tensor, batch: Batch) -> Tensor:
-        """L_total of one batch; gradients flow to the numbers."""
-        self.mixture.set_weights(self.weights(numbers), self.settings.granularity)
-        loss, count = answer_loss(self.mixture.base, batch)
-        return loss / count + self.penalty(numbers).to(loss.device)  # Eq. 6
-
-    def judge(self, items: Sequence[Encoded]) -> CandidateLoss:
-        """What gives the task loss of weights on these examples; make it once, and ask it often."""
-        return CandidateLoss(self.mixture, self.settings.granularity, items, token_budget=TOKEN_BUDGET, room=self._room)
-
-    @torch.no_grad()
-    def value(self, numbers: Tensor, judge: CandidateLoss) -> float:
-        """L_total of the examples of a judge, without gradients."""
-        return judge(self.weights(numbers)[None])[0] + float(self.penalty(numbers))  # Eq. 6
 
 
 def planned_progress(examples: int, settings: RouterSettings) -> int:
@@ -196,13 +142,12 @@ class _Attempts:
         self.objective, self.examples, self.start = objective, examples, start
         self.settings, self.base = objective.settings, objective.mixture.base
         self.report = on_progress or (lambda done, loss: None)
-        self.items = [encode(example, self.base.tokenizer, self.settings.max_tokens) for example in examples]
         self.held = _held_out(len(examples), self.settings)
         order = list(range(len(examples)))
         if self.held > 0:
             order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(self.settings.seed)).tolist()
-        self.fitted = [self.items[i] for i in order[self.held :]]
-        self.judging = objective.judge([self.items[i] for i in order[: self.held]] or self.items)
+        self.fitted = [examples[i] for i in order[self.held :]]
+        self.judging = objective.judge([examples[i] for i in order[: self.held]] or examples)
 
     def run(self, restart: int, states: AdaptationStates | None) -> _Attempt:
         """One restart, from its beginning or from its newest state."""
@@ -225,7 +170,7 @@ class _Attempts:
     def _few_shot(self, seed: int, origin: Tensor, states: AdaptationStates | None, report: OnProgress) -> _Attempt:
         settings, fitting = self.settings, self.objective.judge(self.fitted)
 
-        def loss_on(candidate: np.ndarray, over: CandidateLoss) -> float:
+        def loss_on(candidate: np.ndarray, over: Judge) -> float:
             return self.objective.value(torch.as_tensor(candidate, dtype=torch.float32), over)
 
         found = evolution.search(
@@ -239,16 +184,11 @@ class _Attempts:
         return _Attempt(seed, numbers, found.loss, found.history, found.stopped_because, found.evaluations)
 
     def _normal(self, seed: int, origin: Tensor, states: AdaptationStates | None, report: OnProgress) -> _Attempt:
-        settings, base = self.settings, self.base
-        lengths = [len(item.tokens) for item in self.fitted]
-
-        def loss_of(numbers: Tensor, batch: list[int]) -> Tensor:
-            chosen = [self.fitted[i] for i in batch]
-            return self.objective.total(numbers, collate(chosen, base.tokenizer.pad_token_id or 0, base.device))
-
+        settings, steps = self.settings, self.objective.steps(self.fitted)
         found = gradient.descend(
-            loss_of, lambda numbers: self.objective.value(numbers, self.judging), origin,
-            order=lambda epoch: epoch_order(lengths, settings.batch_size, seed, epoch), epochs=settings.epochs,
+            lambda numbers, batch: self.objective.total(numbers, steps, batch),
+            lambda numbers: self.objective.value(numbers, self.judging), origin,
+            order=lambda epoch: epoch_order(steps.lengths, settings.batch_size, seed, epoch), epochs=settings.epochs,
             learning_rate=settings.learning_rate, on_step=report, patience=settings.patience, tolerance=settings.tolerance,
             state=None if states is None else states.descent(), keep=None if states is None else states.keep_descent,
         )  # fmt: skip
@@ -272,7 +212,7 @@ class _Attempts:
             "example_ids": ids,
             "examples_fingerprint": hashlib.sha256("/".join(ids).encode()).hexdigest()[:16],
             "tunable_parameters": objective.shape.numbers,
-            "prompt_tokens": sum(len(item.tokens) for item in self.items),
+            "prompt_tokens": sum(self.objective.steps(self.examples).lengths),
             "seconds": seconds,
             "versions": {"staf": __version__, "torch": torch.__version__},
         }

@@ -1,0 +1,86 @@
+"""The loss over labels: by hand, equal with and without gradients, lowered by both methods, refused where there are no labels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import make_examples
+
+from staf.config import RouterSettings, parse
+from staf.errors import ConfigError
+from staf.experts.store import ExpertSet
+from staf.lm.base import Base
+from staf.lm.scoring import score_labels
+from staf.routing.adapt import adapt_router
+from staf.routing.labels import LABELS_A_STEP, LabelLoss, LabelSteps
+from staf.routing.mixture import Mixture
+
+BUDGET = {"max_tokens": 200, "token_budget": 512}
+
+
+@pytest.fixture
+def mixture(base: Base, experts: ExpertSet) -> Mixture:
+    return Mixture(base, experts)
+
+
+def test_the_loss_is_the_mean_of_minus_log_of_the_right_share(mixture: Mixture) -> None:
+    examples, weights = make_examples(7, "adaptation"), torch.tensor([[[0.2, -0.3, 1.1]], [[0.0, 0.0, 0.0]]])
+    found = LabelLoss(mixture, "task", examples, **BUDGET)(weights)
+    for loss, one in zip(found, weights, strict=True):
+        mixture.set_weights(one)
+        scores = score_labels(mixture.base, examples, length_normalised=True, **BUDGET)
+        mixture.base.routed.set_gain({})
+        shares = [s.softmax(0)[e.labels.index(e.answer)] for s, e in zip(scores, examples, strict=True)]
+        assert loss == pytest.approx(-float(torch.stack(shares).log().mean()), abs=1e-5)
+
+
+@pytest.mark.parametrize("granularity", ["task", "layer"])
+def test_steps_have_the_same_loss_and_its_gradient(mixture: Mixture, granularity: str) -> None:
+    examples = make_examples(5, "adaptation")
+    groups = {"task": 1, "layer": 2}[granularity]
+    weights = torch.randn(groups, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    judge = LabelLoss(mixture, granularity, examples, **BUDGET)
+    mixture.set_weights(weights, granularity)
+    loss = LabelSteps(mixture.base, examples, 200, 0).loss(range(5))
+    loss.backward()
+    mixture.base.routed.set_gain({})
+    assert float(loss) == pytest.approx(judge(weights[None])[0], abs=1e-5)
+    assert weights.grad is not None
+    nudge = torch.zeros_like(weights)
+    nudge[0, 1] = 0.01
+    above, below = judge(torch.stack([weights + nudge, weights - nudge]).detach())
+    assert float(weights.grad[0, 1]) == pytest.approx((above - below) / 0.02, rel=0.02, abs=1e-3)
+
+
+def test_many_labels_are_drawn_the_same_way_again_with_the_right_one_first(base: Base) -> None:
+    labels = tuple(f"colour {i}" for i in range(20))
+    examples = [replace(e, labels=labels, answer=labels[i]) for i, e in enumerate(make_examples(4, "adaptation"))]
+    first, again, other = (LabelSteps(base, examples, 200, seed).rows for seed in (0, 0, 1))
+    assert first == again
+    assert first != other
+    for rows, example in zip(first, examples, strict=True):
+        assert len(rows) == LABELS_A_STEP == len({row.tokens for row in rows})
+        assert base.tokenizer.decode(rows[0].tokens[rows[0].answer_start :]).strip() == example.answer
+
+
+@pytest.mark.parametrize("method", ["gradient", "cma"])
+def test_both_methods_lower_it(mixture: Mixture, method: str) -> None:
+    settings = parse(
+        RouterSettings,
+        {"method": method, "objective": "labels", "weighting": "free", "evaluations": 40, "epochs": 3, "batch_size": 4,
+         "learning_rate": 0.2, "initial_deviation": 0.1, "max_tokens": 200},
+        "a test",
+    )  # fmt: skip
+    router = adapt_router(mixture, "colour", make_examples(12, "adaptation"), settings)
+    assert router.record["loss"] < router.record["history"][0]
+    assert all(layer.gain is None for layer in mixture.base.routed.layers.values())
+
+
+@pytest.mark.parametrize("method", ["gradient", "cma"])
+def test_tasks_without_one_right_label_are_refused(mixture: Mixture, method: str) -> None:
+    examples = [replace(example, form="text", labels=()) for example in make_examples(4, "adaptation")]
+    settings = RouterSettings(objective="labels", method=method)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"adaptation-\d has the form 'text' and 0 labels. Use objective = answer"):
+        adapt_router(mixture, "colour", examples, settings)
