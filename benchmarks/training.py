@@ -2,11 +2,12 @@
 
     python benchmarks/training.py --steps 8 --rounds 3
 
-Both sides train the same matrices from rank 12 with dropout 0.1 on the same real examples (MedMCQA, PubMedQA and HPO, a third
-each), with the same batch size, number format and number of steps; they take turns in one run, and a ratio is that of a round.
-Padding does not count as tokens. The Trainer is the stock one: batches in random order, padded to their longest, logits for
-every token; it does not call AdaLoRA's own update of the ranks, which ours does. The limit is half of the tokens per second of
-a plain forward, without a head, of ours' batches: with frozen weights a step needs one product more for each of a forward.
+Both sides train the same matrices from rank 12 with AdaLoRA's start and dropout 0.1 on the same real examples (MedMCQA,
+PubMedQA and HPO, a third each), with the same batch size, number format and number of steps; each lives in a process of its
+own, they take turns, and a ratio is that of a round. Padding does not count as tokens. The Trainer is the stock one: batches
+in random order, padded to their longest, logits for every token; it does not call AdaLoRA's own update of the ranks, which
+ours does. The limit is half of the tokens per second of a plain forward, without a head, of ours' batches: with frozen
+weights a step needs one product more for each of a forward.
 Peak memory is that of a process that does one side alone. Loss: five seeds, short examples (MedMCQA, HPO), each side with the
 better of two learning rates on a seed of its own; then the time to the held-out loss at which the peer ends, of a training of
 twice as many steps, as its rate would otherwise be 0 there.
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
 import statistics
@@ -24,7 +26,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
@@ -144,7 +148,7 @@ class Peft:
 def settings_for(total: int, learning_rate: float = 1e-3, scale: float = 1.0) -> ExpertSettings:
     return ExpertSettings(
         steps=total, batch_size=BATCH, warmup_steps=1, final_steps=1, max_tokens=MAX_TOKENS, scale=scale,
-        learning_rate=learning_rate,
+        learning_rate=learning_rate, initial_rank=12, start="orthonormal", orthogonality=0.5,
     )  # fmt: skip
 
 
@@ -168,16 +172,44 @@ def alone(side: str, base: Base, steps: int) -> None:
     print(memory.bytes)
 
 
-def speed(base: Base, options: argparse.Namespace) -> dict[str, Any]:
-    """Real tokens a second of both sides in turns, and ours' share of the limit."""
+def serve(pipe: Connection, side: str, options: argparse.Namespace) -> None:
+    """One side in a process of its own: a round for each message, until None."""
     total = options.steps * (options.rounds + 1) + 4
+    base = load_base(options.base, dtype=options.dtype)
     settings, items = settings_for(total), examples(base, BATCH * total)
-    ours, peft = Ours(base, items, settings), Peft(base, items, settings, total)
+    runner = Ours(base, items, settings) if side == "ours" else Peft(base, items, settings, total)
+    while (steps := pipe.recv()) is not None:
+        pipe.send((runner.run(steps), runner.limit() if isinstance(runner, Ours) else None))
+
+
+@contextmanager
+def side_process(side: str, options: argparse.Namespace) -> Iterator[Callable[[int], tuple[float, Any]]]:
+    """What runs a round of one side in its process."""
+    context = multiprocessing.get_context("spawn")
+    mine, other = context.Pipe()
+    process = context.Process(target=serve, args=(other, side, options), daemon=True)
+    process.start()
+    other.close()
+
+    def ask(steps: int) -> tuple[float, Any]:
+        mine.send(steps)
+        found: tuple[float, Any] = mine.recv()
+        return found
+
+    yield ask
+    mine.send(None)
+    process.join()
+
+
+def speed(options: argparse.Namespace) -> dict[str, Any]:
+    """Real tokens a second of both sides in turns, and ours' share of the limit."""
     rounds = []
-    for number in range(options.rounds + 1):
-        found = (ours.run(options.steps), ours.limit(), peft.run(options.steps))
-        if number:  # the first round warms up
-            rounds.append(found)
+    with side_process("ours", options) as ours, side_process("peft", options) as peft:
+        for number in range(options.rounds + 1):
+            found = (*ours(options.steps), peft(options.steps)[0])
+            if number:  # the first round warms up
+                rounds.append(found)
+                print(f"round {number}: {found[0]:.0f}, limit {found[1]:.0f}, peer {found[2]:.0f}", file=sys.stderr, flush=True)
     rates = [statistics.median(column) for column in zip(*rounds, strict=True)]
     return {
         "case": f"steps of {BATCH} examples of mixed length", "ours": round(rates[0]), "peer": round(rates[2]),
@@ -312,23 +344,27 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=64, help="held-out examples")
     parser.add_argument("--base", default=None)
     parser.add_argument("--dtype", default=None)
+    parser.add_argument("--speed-only", action="store_true", help="the alternating rounds and nothing else")
     parser.add_argument("--alone", choices=("ours", "peft", "twelve"), help="one round of one side, for its peak memory")
     options = parser.parse_args()
     if options.alone:
         alone(options.alone, load_base(options.base, dtype=options.dtype), options.steps)
         return
-    memory = {side: peak_memory(side, options) for side in ("ours", "peft", "twelve")}  # first, while this process is small
-    base = load_base(options.base, dtype=options.dtype)
-    machine = f"{platform.machine()}, {os.cpu_count()} processors, {str(base.dtype).removeprefix('torch.')}"
+    dtype = load_base(options.base, dtype=options.dtype).dtype
+    machine = f"{platform.machine()}, {os.cpu_count()} processors, {str(dtype).removeprefix('torch.')}"
     common = {"bench": "training", "peer_name": "PEFT AdaLoRA, transformers Trainer", "machine": machine}
-    for case in cases(base, options, memory):
+    for case in cases(options):
         print(json.dumps(common | case), flush=True)
 
 
-def cases(base: Base, options: argparse.Namespace, memory: dict[str, int]) -> Iterator[dict[str, Any]]:
-    """All results, one by one as they are found."""
-    yield speed(base, options)
+def cases(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """All results, one by one as they are found; processes of their own first, while this one is small."""
+    yield speed(options)
+    if options.speed_only:
+        return
+    memory = {side: peak_memory(side, options) for side in ("ours", "peft", "twelve")}
     yield peaks(memory)
+    base = load_base(options.base, dtype=options.dtype)
     yield from twelve(base, options, memory)
     yield from losses(base, options)
 

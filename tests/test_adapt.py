@@ -135,21 +135,21 @@ def test_other_dice_in_the_program_do_not_change_a_search_and_it_throws_none_of_
 
 @pytest.mark.parametrize("method", ["gradient", "cma"])
 def test_the_judges_take_no_part_in_the_fitting(mixture: Mixture, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
-    from staf.routing.adapt import RouterObjective
+    from staf.routing.objective import AnswerSteps, RouterObjective
 
     fitted: set[str] = set()
     judging: list[set[str]] = []
-    real_total, real_judge = RouterObjective.total, RouterObjective.judge
+    real_loss, real_judge = AnswerSteps.loss, RouterObjective.judge
 
-    def total(self: RouterObjective, numbers: torch.Tensor, batch: object) -> torch.Tensor:
-        fitted.update(batch.example_ids)
-        return real_total(self, numbers, batch)
+    def loss(self: AnswerSteps, batch: list[int]) -> torch.Tensor:
+        fitted.update(self.items[index].id for index in batch)
+        return real_loss(self, batch)
 
     def judge(self: RouterObjective, items: list) -> object:
         judging.append({item.id for item in items})
         return real_judge(self, items)
 
-    monkeypatch.setattr(RouterObjective, "total", total)
+    monkeypatch.setattr(AnswerSteps, "loss", loss)
     monkeypatch.setattr(RouterObjective, "judge", judge)
     router = learn(mixture, method=method, validation_share=0.25)
     smallest = min(judging, key=len)

@@ -235,6 +235,7 @@ def test_a_table_of_pairs_without_a_category_is_refused(tmp_path):
 # ---- the distributed files, where they are there ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_hpo_has_the_annotations_that_are_known_of_it():
     intake = Intake()
     examples = list(hpo.read(distributed("hpo"), intake))

@@ -22,6 +22,7 @@ from staf.errors import MissingData
 from staf.tasks.rows import TASKS
 
 HERE = [name for name in DATASETS if (DATA / name).is_dir()] or ["medmcqa"]
+LARGE = ("uci-diabetes-130", "hpo", "medquad")
 TERMS = ("entity_synonymy", "icd10_chapter")
 """Kinds whose answer is another name, which the context must not say."""
 
@@ -101,6 +102,6 @@ def test_every_distributed_folder_has_a_reader():
     assert {folder.name for folder in DATA.iterdir() if folder.is_dir()} <= DATASETS.keys()
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "uci-diabetes-130")) for n in HERE])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LARGE)) for n in HERE])
 def test_the_distributed_files_keep_the_laws(name):
     assert sum(1 for _ in checked(name, distributed(name))) > 0

@@ -319,6 +319,7 @@ def overlap(example: Example) -> float:
     return (example.answer in best) / len(best)
 
 
+@pytest.mark.slow
 def test_medquad_has_the_documents_and_pairs_that_are_known_of_it():
     intake = Intake()
     examples = list(medquad.read(distributed("medquad"), intake))
@@ -393,7 +394,7 @@ def test_pubmedqa_has_1000_questions_500_of_them_official():
     assert not any(subject(e.answer) in e.subjects for e in examples)
 
 
-@pytest.mark.parametrize(("name", "tests"), [("medquad", 1_273), ("pubmedqa", 500)])
+@pytest.mark.parametrize(("name", "tests"), [pytest.param("medquad", 1_273, marks=pytest.mark.slow), ("pubmedqa", 500)])
 def test_the_sizes_of_table_2_cut_no_official_test(name, tests):
     kind = next(iter(dataset(name).sizes))
     assert prepare(name, distributed(name).parent).counts[kind]["test"] == tests

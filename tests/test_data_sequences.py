@@ -95,6 +95,15 @@ def test_conll_has_documents_and_is_read_under_either_set_of_names(own, tmp_path
     assert list(iob.conll(tmp_path, Intake())) == examples
 
 
+def test_the_packaged_sample_of_conll_is_all_for_training(own, tmp_path):
+    packaged = tmp_path / iob.CONLL_PACKAGED
+    packaged.parent.mkdir(parents=True)
+    packaged.write_bytes((own / "conll-2003" / "eng.testb").read_bytes())
+    examples = list(iob.conll(tmp_path, Intake()))
+    assert examples
+    assert {example.split for example in examples} == {"train"}
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

@@ -1,4 +1,4 @@
-"""The loss over labels: by hand, equal with and without gradients, lowered by both methods, refused where there are no labels."""
+"""The loss over labels: by hand, equal with and without gradients, lowered by both methods, refused without labels."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_steps_have_the_same_loss_and_its_gradient(mixture: Mixture, granularity
     loss = LabelSteps(mixture.base, examples, 200, 0).loss(range(5))
     loss.backward()
     mixture.base.routed.set_gain({})
-    assert float(loss) == pytest.approx(judge(weights[None])[0], abs=1e-5)
+    assert loss.item() == pytest.approx(judge(weights[None])[0], abs=1e-5)
     assert weights.grad is not None
     nudge = torch.zeros_like(weights)
     nudge[0, 1] = 0.01
@@ -70,7 +70,7 @@ def test_both_methods_lower_it(mixture: Mixture, method: str) -> None:
     settings = parse(
         RouterSettings,
         {"method": method, "objective": "labels", "weighting": "free", "evaluations": 40, "epochs": 3, "batch_size": 4,
-         "learning_rate": 0.2, "initial_deviation": 0.1, "max_tokens": 200},
+         "learning_rate": 0.2, "initial_deviation": 0.1, "max_tokens": 200, "validation_share": 0},
         "a test",
     )  # fmt: skip
     router = adapt_router(mixture, "colour", make_examples(12, "adaptation"), settings)

