@@ -41,9 +41,10 @@ from staf.experts.store import Expert, ExpertSet, load_experts
 from staf.files import write_bytes, write_json
 from staf.lm.base import Base, load_base
 from staf.lm.loss import answer_loss, mean_loss
-from staf.routing.adapt import RouterObjective, adapt_router
+from staf.routing.adapt import adapt_router
 from staf.routing.candidates import CandidateLoss
 from staf.routing.mixture import Mixture
+from staf.routing.objective import RouterObjective
 from staf.routing.pruning import heaviest, lost_share, pruned_weights
 from staf.routing.router import initial_params
 from staf.runs import PeakMemory
@@ -121,7 +122,10 @@ def measure(base: Base, experts: ExpertSet, items: list[Encoded], settings: Rout
     batch = collate(items[: settings.batch_size], base.tokenizer.pad_token_id or 0, base.device)
 
     def step() -> None:
-        objective.total(numbers.clone().requires_grad_(), batch).backward()
+        asked = numbers.clone().requires_grad_()
+        mixture.set_weights(objective.weights(asked), settings.granularity)
+        loss, count = answer_loss(base, batch)
+        (loss / count + objective.penalty(asked)).backward()
 
     def original() -> None:
         base.routed.set_gain({})

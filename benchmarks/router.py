@@ -42,13 +42,15 @@ from staf.data.prepare import load, prepare
 from staf.data.splits import dice
 from staf.experts.store import Expert, ExpertSet, load_experts
 from staf.lm.base import Base, load_base
+from staf.lm.loss import answer_loss
 from staf.routing import evolution
-from staf.routing.adapt import RouterObjective
-from staf.routing.candidates import TOKEN_BUDGET, CandidateLoss, added
+from staf.routing.candidates import CandidateLoss, added
 from staf.routing.mixture import Mixture
+from staf.routing.objective import RouterObjective
 from staf.routing.router import initial_params
 
 EXPERTS = 12
+TOKEN_BUDGET = 8192
 NOISE = 0.2
 """Of a copied expert's factors, as a share of their root mean square."""
 STEP = 8
@@ -171,7 +173,10 @@ def seconds_to(
     mixture: Mixture, items: Sequence[Encoded], loss: float, options: argparse.Namespace
 ) -> tuple[float, int, float]:
     """Seconds, candidates and loss of our few-shot search when a candidate's loss is that low, or at its end."""
-    settings = RouterSettings(method="cma", evaluations=options.most, learned_scale=options.learned_scale)
+    settings = RouterSettings(
+        method="cma", evaluations=options.most, learned_scale=options.learned_scale, weighting=options.weighting,
+        deviation=options.deviation,
+    )  # fmt: skip
     started = time.perf_counter()
     objective, judge = RouterObjective(mixture, settings), CandidateLoss(mixture, settings.granularity, items)
     tried: list[float] = []
@@ -203,7 +208,7 @@ def search_line(mixture: Mixture, options: argparse.Namespace) -> dict[str, Any]
         "ratio": round(theirs.seconds / seconds, 2) if reached else None, "share_of_limit": None,
         "peer_first_as_low": theirs.first_as_low, "peer_loss": round(theirs.loss, 4), "peer_start": round(theirs.losses[0], 4),
         "our_candidates": tried, "our_lowest": round(lowest, 4), "our_seconds": round(seconds, 2),
-        "learned_scale": options.learned_scale,
+        "learned_scale": options.learned_scale, "weighting": options.weighting, "deviation": options.deviation,
     }  # fmt: skip
 
 
@@ -229,8 +234,13 @@ def gradient_lines(mixture: Mixture, options: argparse.Namespace) -> Iterator[di
         labels = stock["labels"][:, 1:]
         return functional.cross_entropy(base.logits(hidden[:, :-1][labels >= 0]), labels[labels >= 0])
 
+    def total() -> Tensor:
+        mixture.set_weights(objective.weights(numbers))
+        loss, count = answer_loss(base, own)
+        return loss / count + objective.penalty(numbers)
+
     sides: dict[str, Side] = {
-        "ours": lambda _: step(lambda: objective.total(numbers, own)),
+        "ours": lambda _: step(total),
         "original": lambda _: original().backward(),
         "full": lambda _: step(lambda: adapters.loss(theirs.softmax(0), stock, True)),
         "answers": lambda _: step(lambda: adapters.loss(theirs.softmax(0), stock, False)),
@@ -268,6 +278,8 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=400, help="candidates of ours, at most, where it does not get there")
     parser.add_argument("--search-case", choices=CASES, default="chapters")
     parser.add_argument("--learned-scale", action="store_true", help="our search learns a scale beside the softmax")
+    parser.add_argument("--weighting", choices=("softmax", "free", "unit"), default="softmax", help="of our search")
+    parser.add_argument("--deviation", type=float, default=1.0, help="first step size of our search")
     parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS)
     parser.add_argument("--base", default=None)
     parser.add_argument("--dtype", default=None)

@@ -14,7 +14,8 @@ from staf.cli import app
 from staf.errors import ConfigError, ExpertMismatch
 from staf.experts.store import save_expert
 from staf.lm.base import load_base
-from staf.routing.adapt import OnProgress, RouterObjective
+from staf.routing.adapt import OnProgress
+from staf.routing.objective import RouterObjective
 from staf.routing.store import load_router
 
 FEW = ["--method", "cma", "--shots", "4", "--set", "evaluations=12", "--set", "population=4"]

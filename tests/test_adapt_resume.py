@@ -20,11 +20,12 @@ from hypothesis import strategies as st
 from staf.config import RouterSettings
 from staf.errors import DamagedFile
 from staf.lm.base import Base
-from staf.routing.adapt import RouterObjective, adapt_router
+from staf.routing.adapt import adapt_router
 from staf.routing.checkpoints import Clock
 from staf.routing.evolution import SearchResult, Told, search
 from staf.routing.gradient import DescentResult, DescentState, descend
 from staf.routing.mixture import Mixture
+from staf.routing.objective import RouterObjective
 from staf.routing.store import Router, save_router
 
 SETTINGS = {

@@ -13,10 +13,11 @@ from staf.config import RouterSettings, parse
 from staf.errors import ConfigError, MissingData, TestLeak, TrainingFailed
 from staf.experts.store import ExpertSet
 from staf.lm.base import Base
-from staf.routing.adapt import RouterObjective, adapt_router, planned_progress
+from staf.routing.adapt import adapt_router, planned_progress
 from staf.routing.evolution import ranked, search
 from staf.routing.gradient import descend
 from staf.routing.mixture import Mixture
+from staf.routing.objective import RouterObjective
 from staf.routing.router import (
     RouterShape,
     alpha_penalty,
