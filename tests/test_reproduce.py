@@ -11,6 +11,7 @@ import yaml
 from typer.testing import CliRunner
 
 from staf.cli import app
+from staf.engines import Place
 from staf.errors import ConfigError, MissingData, UnknownName
 from staf.experiments.cells import Cell, Grid
 from staf.experiments.plans import PLANS
@@ -103,6 +104,19 @@ def test_a_table_goes_on_where_it_was_and_compares_by_item(
     assert {row["verdict"] for row in rows} <= {"win", "loss", "tie"}
     pairs = {(row["ours"], row["other"], row["column"]): row["difference"] for row in rows}
     assert pairs["2", "4", "mednli"] == pytest.approx(-pairs["4", "2", "mednli"])
+
+
+@pytest.mark.slow
+def test_cells_on_a_cluster_are_those_of_one_process(
+    tiny_folder: Path, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    here, there = (grid_of(tiny_folder, own, tmp_path / name, seeds=1) for name in ("here", "there"))
+    place = Place(str(tiny_folder), own, tmp_path / "there" / "runs", "staf-llm", "float32")
+    expected = reproduce("fig6", "tiny", here)[0]["lines"]
+    found = reproduce("fig6", "tiny", there, place)[0]["lines"]
+    assert [[p["mean"] for p in line["places"]] for line in found] == [[p["mean"] for p in line["places"]] for line in expected]
 
 
 def test_seeds_are_done_one_after_the_other_and_missing_data_leaves_places_empty(

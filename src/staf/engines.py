@@ -1,7 +1,7 @@
-"""Who trains the experts of one command: this process, with those that torchrun started beside it, or a cluster's workers.
+"""Who does the jobs of one command: this process, with those that torchrun started beside it, or a cluster's workers.
 
-An engine takes jobs and returns once each expert is in its folder or has failed; the failed ones are told together at the
-end. Experts do not depend on each other, so both engines leave the same bytes behind, given the same kind of machine.
+An engine takes jobs and returns once each is done or has failed; the failed ones are told together at the end. Experts, and the
+cells of a grid, do not depend on each other, so both engines leave the same bytes behind, given the same kind of machine.
 
     local    one after another on one resident base
     ray      on every GPU of a Ray cluster, or on every machine where there is none: one worker each, with one resident base
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -63,9 +63,28 @@ class Job:
     place: Place
     track: str | None = None
 
+    def run(self, session: Session) -> None:
+        """Train it, from its checkpoint where there is one; raises as `train_stage`."""
+        train_stage(session, self.name, self.settings, self.out, self.track)
+
+
+class Work(Protocol):
+    """What a cluster's worker does: any job that names itself and its place."""
+
+    @property
+    def name(self) -> str:
+        """As messages print it; no two of a command have the same."""
+
+    @property
+    def place(self) -> Place:
+        """Where its session is."""
+
+    def run(self, session: Session) -> None:
+        """Do it, or go on with it; nothing is left half written."""
+
 
 class Worker:
-    """Trains experts in one process and keeps the base between them."""
+    """Does jobs in one process and keeps the base between them."""
 
     def __init__(self, watcher: Watcher, world: World = ALONE) -> None:
         self.watcher, self.world = watcher, world
@@ -75,12 +94,12 @@ class Worker:
         """The worker is there, and works in this folder, which paths of jobs may be relative to."""
         os.chdir(folder)
 
-    def train(self, job: Job) -> None:
-        """Train the expert of a job, from its checkpoint where there is one; raises as `train_stage`."""
+    def do(self, job: Work) -> None:
+        """Do a job; raises as its `run`."""
         if self.session is None or self.session[0] != job.place:
             self.session = None  # two bases are never there at once
             self.session = (job.place, job.place.session(self.watcher, self.world))
-        train_stage(self.session[1], job.name, job.settings, job.out, job.track)
+        job.run(self.session[1])
 
 
 def local(jobs: Sequence[Job], watcher: Watcher, world: World = ALONE) -> None:
@@ -94,7 +113,7 @@ def local(jobs: Sequence[Job], watcher: Watcher, world: World = ALONE) -> None:
     failures: dict[str, BaseException] = {}
     for job in jobs:
         try:
-            worker.train(job)
+            worker.do(job)
         except (StafError, torch.OutOfMemoryError) as error:
             if world.size > 1 or len(jobs) == 1:
                 raise  # of several processes, one with an error must not go on without the others
@@ -118,9 +137,21 @@ def ray(jobs: Sequence[Job], watcher: Watcher, world: World = ALONE) -> None:
     _check_places(jobs, world)
     failures: dict[str, BaseException] = {}
     queue = by_size(jobs, failures, watcher)
-    with _cluster() as cluster:
-        _Crew(cluster, watcher, queue, failures).run()
+    spread("train experts", queue, failures, watcher)
     _tell(failures, len(jobs))
+
+
+def spread(title: str, queue: Sequence[Work], failures: dict[str, BaseException], watcher: Watcher) -> None:
+    """Have jobs done by the workers of a Ray cluster, in their order.
+
+    Args:
+        title: of the progress bar. failures: errors by the name of a job, added to.
+
+    Raises:
+        TrainingFailed: no machine is left. MissingData: Ray is not installed, or its cluster does not answer.
+    """
+    with _cluster() as cluster:
+        _Crew(cluster, watcher, list(queue), failures).run(title)
 
 
 Engine = Callable[[Sequence[Job], Watcher, World], None]
@@ -162,7 +193,7 @@ def by_size(jobs: Sequence[Job], failures: dict[str, BaseException], watcher: Wa
     return sorted(sizes, key=lambda job: -sizes[job])
 
 
-def _fail(failures: dict[str, BaseException], job: Job, error: BaseException, watcher: Watcher) -> None:
+def _fail(failures: dict[str, BaseException], job: Work, error: BaseException, watcher: Watcher) -> None:
     failures[job.name] = error
     watcher.say(f"{job.name} failed: {type(error).__name__}")
 
@@ -234,25 +265,25 @@ class _Crew:
     """The workers of a cluster and the jobs that wait for them.
 
     Args:
-        cluster: the module of Ray. queue: jobs, in the order in which they are to begin. failures: errors by expert, added to.
+        cluster: the module of Ray. queue: jobs, in the order in which they are to begin. failures: errors by name, added to.
     """
 
-    def __init__(self, cluster: Any, watcher: Watcher, queue: list[Job], failures: dict[str, BaseException]) -> None:
+    def __init__(self, cluster: Any, watcher: Watcher, queue: list[Work], failures: dict[str, BaseException]) -> None:
         self.cluster, self.watcher, self.queue, self.failures = cluster, watcher, queue, failures
         self.slots = slots_of(cluster.nodes())
         self.idle: list[tuple[Slot, Any]] = []
-        self.calls: dict[Any, tuple[Slot, Any, Job | None]] = {}
+        self.calls: dict[Any, tuple[Slot, Any, Work | None]] = {}
         """What is waited for: a worker's job, or its being ready."""
         self.deaths: Counter[str] = Counter()
 
-    def run(self) -> None:
+    def run(self, title: str) -> None:
         """Have all jobs done.
 
         Raises:
             TrainingFailed: no machine is left.
         """
         try:
-            with self.watcher.bar("train experts", len(self.queue)) as bar:
+            with self.watcher.bar(title, len(self.queue)) as bar:
                 while self.queue or any(job for _, _, job in self.calls.values()):
                     self._give()
                     bar.advance(self._settle())
@@ -266,7 +297,7 @@ class _Crew:
             slot, worker = self.idle.pop()
             job = self.queue.pop(0)
             self.watcher.say(f"{job.name}: on {slot.host}")
-            self.calls[worker.train.remote(job)] = (slot, worker, job)
+            self.calls[worker.do.remote(job)] = (slot, worker, job)
         coming = sum(job is None for _, _, job in self.calls.values())
         while self.slots and coming < len(self.queue):
             slot, coming = self.slots.pop(0), coming + 1
@@ -310,7 +341,7 @@ class _Crew:
         self.cluster.kill(worker)
         return 0
 
-    def _put_back(self, slot: Slot, job: Job) -> int:
+    def _put_back(self, slot: Slot, job: Work) -> int:
         """Queue the job of a worker that died first; returns 1 where it is given up instead."""
         self.slots.append(slot)  # where the machine is gone as well, no worker comes up there
         self.deaths[job.name] += 1

@@ -96,6 +96,7 @@ def reproduce(
     out: Annotated[Path, typer.Option("--out", help="Folder for experts, routers and runs.")] = Path("reproduced"),
     data: Data = None,
     change: Change = None,
+    engine: Annotated[str, typer.Option(help="local, or ray: experts and cells spread over a Ray cluster.")] = "local",
     as_json: Json = False,
 ) -> None:
     """A table or figure of the papers beside their numbers; a stopped command goes on where it was.
@@ -103,21 +104,24 @@ def reproduce(
     Try:  staf reproduce table3 --profile cpu --out reproduced
     """
     from staf.cli.show import Terminal, print_json
+    from staf.engines import Place, find_engine
     from staf.experiments.cells import Grid
     from staf.experiments.plans import PLANS
     from staf.experiments.printing import print_plan
     from staf.experiments.profile import load_profile
     from staf.experiments.reproduce import find_plan, reproduce
     from staf.report.page import write_page
-    from staf.workflow import Session
 
     sizes = load_profile(profile, changes(change))
-    session = Session(sizes.base, data, out / "runs", Terminal(), profile=sizes.splits)
+    find_engine(engine)
+    place = Place(sizes.base, data, out / "runs", sizes.splits)
+    session = place.session(Terminal())
     grid = Grid(session, sizes, out)
     names = list(PLANS) if name == "all" else [name]
     for wanted in names:
         find_plan(wanted, grid)  # a misspelt one is told before anything is run
-    results = [reproduce(wanted, Path(profile).stem, grid)[0] for wanted in names]
+    spread = place if engine == "ray" else None
+    results = [reproduce(wanted, Path(profile).stem, grid, spread)[0] for wanted in names]
     if as_json:
         print_json(results if name == "all" else results[0])
         return

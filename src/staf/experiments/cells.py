@@ -8,6 +8,7 @@ from pathlib import Path
 from staf.baselines import BASELINES
 from staf.classifiers import CLASSIFIERS
 from staf.config import BaselineSettings, ClassifierSettings, RouterSettings, parse
+from staf.engines import Place
 from staf.evaluate import Method
 from staf.experiments.profile import Profile
 from staf.experts.store import ExpertSet
@@ -29,6 +30,7 @@ from staf.workflow.evaluation import Scored
 WITHOUT_SEEDS = ("original", "single", "average")
 """Methods without chance: one run is all seeds."""
 ROUTERS = ("few_shot", "normal")
+NEED_EXPERTS = (*ROUTERS, "single", "average", "lorahub")
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ class Cell:
     @property
     def name(self) -> str:
         """As messages print it."""
-        more = [f"{self.shots} shots" if self.shots else "", f"{len(self.experts)} experts" if self.experts else ""]
+        more = ["few-shot" if self.few else "", f"{self.shots} shots" if self.shots else ""]
+        more.append(f"{len(self.experts)} experts" if self.experts else "")
         return " ".join(part for part in (self.task, self.method, *more, f"seed {self.seed}") if part)
 
 
@@ -100,3 +103,22 @@ class Grid:
         where = self.out / "routers" / cell.task / f"{cell.method}-{shots or 'all'}-{experts.fingerprint}" / f"seed-{cell.seed}"
         router = adapt_stage(session, task, experts, settings_of_router, where)
         return evaluate_stage(session, task, experts, router_method(router), evaluation)
+
+
+@dataclass(frozen=True)
+class CellJob:
+    """A cell for a cluster's worker."""
+
+    cell: Cell
+    profile: Profile
+    out: Path
+    place: Place
+
+    @property
+    def name(self) -> str:
+        """Of the cell."""
+        return self.cell.name
+
+    def run(self, session: Session) -> None:
+        """Its run is there afterwards; raises as `Grid.run`."""
+        Grid(session, self.profile, self.out).run(self.cell)

@@ -12,9 +12,10 @@ from statistics import fmean
 from typing import Any
 
 from staf.data.batches import encode_prompt
+from staf.engines import Job, Place, ray, spread
 from staf.errors import ConfigError, MissingData, StafError, UnknownName
 from staf.evaluate import sample
-from staf.experiments.cells import Cell, Grid
+from staf.experiments.cells import NEED_EXPERTS, Cell, CellJob, Grid
 from staf.experiments.plans import PLANS, Column, Line, Plan
 from staf.lm.base import resolve
 from staf.metrics import compare_over_seeds, over_seeds
@@ -52,8 +53,11 @@ def find_plan(name: str, grid: Grid) -> Plan:
         raise MissingData(f"{name} needs a task for {error} and the profile names none. Add it to the profile.") from error
 
 
-def reproduce(name: str, profile_name: str, grid: Grid) -> tuple[dict[str, Any], Run]:
+def reproduce(name: str, profile_name: str, grid: Grid, place: Place | None = None) -> tuple[dict[str, Any], Run]:
     """Run what is not finished of a table or figure, and write its result.
+
+    Args:
+        place: of the session, where the cells are run on a Ray cluster first; None runs them here.
 
     Raises:
         UnknownName, MissingData: as `find_plan`; MissingData also where the profile is strict and anything is not here.
@@ -61,6 +65,8 @@ def reproduce(name: str, profile_name: str, grid: Grid) -> tuple[dict[str, Any],
     plan = find_plan(name, grid)
     if grid.profile.strict:
         refuse_missing(plan, grid)
+    if place is not None:
+        spread_cells(plan, grid, place)
     found = run_cells(plan, grid)
     tokens = name == "tokens"
     result = {
@@ -98,6 +104,22 @@ def refuse_missing(plan: Plan, grid: Grid) -> None:
     if missing:
         listed = "\n  ".join(missing)
         raise MissingData(f"{plan.title} as printed cannot be run here, {len(missing)} things are missing:\n  {listed}")
+
+
+def spread_cells(plan: Plan, grid: Grid, place: Place) -> None:
+    """Train the experts and run the cells of a plan on a Ray cluster; what fails is told when the cells are read here.
+
+    Raises:
+        TrainingFailed: an expert failed, or no machine is left. MissingData: Ray is not installed.
+    """
+    lines = [(line, column) for line in plan.lines for column in plan.columns]
+    cells = sorted({cell for at in lines for cell in plan.cells(*at, grid.profile.seeds)}, key=lambda cell: cell.seed)
+    routed = [cell for cell in cells if cell.method in NEED_EXPERTS]
+    names = sorted({name for cell in routed for name in cell.experts or grid.profile.experts})
+    jobs = [Job(name, grid.profile.expert, grid.out / "experts", place) for name in names]
+    if jobs:
+        ray(jobs, grid.session.watcher)
+    spread(plan.title, [CellJob(cell, grid.profile, grid.out, place) for cell in cells], {}, grid.session.watcher)
 
 
 def run_cells(plan: Plan, grid: Grid) -> Found:
