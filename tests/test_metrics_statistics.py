@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from staf.errors import BadData, UnknownName
-from staf.metrics import compare, compare_methods, metrics_of, over_seeds
+from staf.metrics import compare, compare_methods, compare_over_seeds, metrics_of, over_seeds
 from staf.metrics.bootstrap import CELLS_AT_ONCE, Statistic, measure, resample
 from staf.metrics.compare import compare_statistics, sign_flip
 
@@ -223,3 +223,27 @@ def test_predictions_that_do_not_belong_together() -> None:
     with pytest.raises(BadData, match="2 to 3 scores"):
         metrics_of("choice", [CHOICE, CHOICE | {"scores": [1, 2, 3]}], fixed_labels=True)
     assert metrics_of("choice", [CHOICE, CHOICE | {"scores": [1, 2, 3]}], resamples=100)["accuracy"]["value"] == 0
+
+
+def test_methods_are_compared_by_their_mean_over_seeds() -> None:
+    generator = np.random.default_rng(0)
+
+    def run(shift: float) -> list[dict[str, Any]]:
+        return [
+            {"id": str(i), "gold": i % 2, "scores": [0.0, float(generator.normal(shift * (2 * (i % 2) - 1)))]} for i in range(60)
+        ]
+
+    ours, other = [run(1.0), run(1.0)], [run(0.0)]
+    for metric in ("accuracy", "macro_auc"):
+        found = compare_over_seeds("choice", metric, ours, other, fixed_labels=True)
+        values = [metrics_of("choice", p, fixed_labels=True)[metric]["value"] for p in (*ours, *other)]
+        assert found is not None
+        assert found.difference == pytest.approx(sum(values[:2]) / 2 - values[2])
+        assert found.low <= found.difference <= found.high
+        assert found.p_value < 0.05
+    alone = compare_methods("choice", "macro_auc", ours[0], other[0], fixed_labels=True)
+    assert compare_over_seeds("choice", "macro_auc", ours[:1], other, fixed_labels=True) == alone
+    with pytest.raises(UnknownName, match="metric of the form 'choice'"):
+        compare_over_seeds("choice", "micro_f1", ours, other)
+    with pytest.raises(ValueError, match="same items"):
+        compare_over_seeds("choice", "accuracy", ours, [other[0][:5]])

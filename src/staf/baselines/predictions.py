@@ -9,7 +9,7 @@ from typing import Any
 from staf.baselines.answering import PlainAnswerer
 from staf.baselines.rows import BASELINES
 from staf.baselines.shots import with_shots
-from staf.baselines.tuning import OnTrial, Tuning
+from staf.baselines.tuning import Choice, OnTrial, Tuning
 from staf.config import BaselineSettings, EvaluationSettings
 from staf.data.example import Example
 from staf.data.splits import few_shot, refuse_test
@@ -32,6 +32,7 @@ def baseline_predictions(
     on_trial: OnTrial | None = None,
     *,
     calibration: Sequence[Example] = (),
+    choice: Choice | None = None,
 ) -> tuple[Predictions, dict[str, Any]]:
     """Label scores of test examples under a baseline, in the order given, and how it came about.
 
@@ -39,6 +40,7 @@ def baseline_predictions(
         base: is not changed; trained baselines load the plain model from its folder once more for each trial.
         adaptation: examples of the adaptation split, of which `settings.shots` are drawn by the seed.
         calibration: of the adaptation split, the same for every method; where several labels may be right.
+        choice: of learning rate and epochs by a search that was done before; None searches.
 
     Returns:
         the predictions, and a record with method, seed, settings, tunable_parameters, adaptation_examples, adaptation_seconds,
@@ -65,7 +67,8 @@ def baseline_predictions(
             with_shots([e], shots, base.tokenizer, evaluation.max_tokens, reserved).examples[0] for e, shots in others
         ]
     else:
-        tuned = Tuning(base, drawn, settings, evaluation.max_tokens, evaluation.token_budget).search(on_trial)
+        tuning = Tuning(base, drawn, settings, evaluation.max_tokens, evaluation.token_budget)
+        tuned = tuning.learn(tuning.choose(on_trial) if choice is None else choice)
         how = tuned.record
         spent = {"adaptation_seconds": time.perf_counter() - started, "adaptation_memory_bytes": memory.bytes}
         answerer = PlainAnswerer(tuned.model, base, evaluation, on_done)

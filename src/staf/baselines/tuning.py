@@ -57,6 +57,22 @@ OnTrial = Callable[[Trial], None]
 
 
 @dataclass(frozen=True)
+class Choice:
+    """What a search chose."""
+
+    learning_rate: float
+    epochs: int
+    trials: list[dict[str, Any]]
+    """every trial"""
+    validation_ids: list[str]
+    """of the examples that judged"""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {**asdict(self), "validation_examples": len(self.validation_ids)}
+
+
+@dataclass(frozen=True)
 class Tuned:
     """A model that learned from all adaptation examples, and how it came about."""
 
@@ -94,7 +110,11 @@ class Tuning:
         self.fitted = [self.items[i] for i in order[held:]]
 
     def search(self, on_trial: OnTrial | None = None) -> Tuned:
-        """Try the learning rates, and learn from all examples with the best.
+        """Try the learning rates, and learn from all examples with the best; raises as `choose` and `learn`."""
+        return self.learn(self.choose(on_trial))
+
+    def choose(self, on_trial: OnTrial | None = None) -> Choice:
+        """Try the learning rates.
 
         Raises:
             TrainingFailed: no rate gave a loss that is a number.
@@ -110,19 +130,24 @@ class Tuning:
                 f"baseline {self.settings.method}: no loss was a number with any of the learning rates "
                 f"{', '.join(str(trial.learning_rate) for trial in trials)}. Try lower ones (learning_rates)."
             )
-        model, last = self.fit(self.items, best.learning_rate, best.epochs)
+        tried = [{**asdict(trial), "epochs": trial.epochs} for trial in trials]
+        return Choice(best.learning_rate, best.epochs, tried, [item.id for item in self.held])
+
+    def learn(self, choice: Choice) -> Tuned:
+        """Learn from all examples as a search chose.
+
+        Raises:
+            TrainingFailed: the loss is not a number.
+        """
+        model, last = self.fit(self.items, choice.learning_rate, choice.epochs)
         if last.diverged:
             raise TrainingFailed(
-                f"baseline {self.settings.method}: with learning rate {best.learning_rate}, the best on the held-out part, the "
-                "loss on all adaptation examples was not a number. Try lower ones (learning_rates)."
+                f"baseline {self.settings.method}: with learning rate {choice.learning_rate}, the best on the held-out part, "
+                "the loss on all adaptation examples was not a number. Try lower ones (learning_rates)."
             )
         record = {
-            "trials": [{**asdict(trial), "epochs": trial.epochs} for trial in trials],
-            "learning_rate": best.learning_rate,
-            "epochs": best.epochs,
+            **choice.as_dict(),
             "losses": last.losses,
-            "validation_examples": len(self.held),
-            "validation_ids": [item.id for item in self.held],
             "tunable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         }
         return Tuned(model, record)

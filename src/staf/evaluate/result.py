@@ -77,6 +77,7 @@ def finish(
         "stage": "evaluate",
         "task": task.name,
         "task_title": task.title,
+        "labels": list(examples[0].labels) if task.fixed_labels else None,
         "unseen": task.unseen,
         "form": task.form,
         "method": method.name,

@@ -90,7 +90,7 @@ class Grid:
             setting = "few-shot" if few else "normal"
             if cell.method == "lorahub":
                 return lorahub_stage(session, task, self.experts(cell.experts), settings, evaluation, setting)
-            return baseline_stage(session, task, settings, evaluation, setting)
+            return baseline_stage(session, task, settings, evaluation, setting, search_seed=0)
         experts = self.experts(cell.experts)
         if cell.method == "single":
             return evaluate_stage(session, task, experts, chosen_single(session, task, experts, evaluation), evaluation)

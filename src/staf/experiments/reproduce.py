@@ -25,6 +25,10 @@ from staf.tasks.rows import find_task
 from staf.workflow.evaluation import Scored, digest_of
 
 OURS = ("few_shot", "normal")
+ALSO = (("single", "average"), ("single", "lora"), ("average", "lora"))
+"""Rows that the papers compare, besides our routers."""
+TUNED = ("prompt_tuning", "prefix_tuning", "p_tuning", "lora", "ia3", "full")
+"""Rows that the papers compare with the original model."""
 LEVEL = 0.05
 """of a win or a loss"""
 
@@ -185,20 +189,35 @@ def _place(cells: list[Scored | str], metric: str, grid: Grid) -> dict[str, Any]
 
 
 def comparisons(plan: Plan, found: Found, grid: Grid) -> list[dict[str, Any]]:
-    """Our routers against every other row: the mean quality of an item over seeds, paired by item."""
+    """Pairs of rows by each column's metric, averaged over seeds, paired by item."""
     rows = []
-    for ours in (line for line in plan.lines if line.method in OURS):
-        for other in (line for line in plan.lines if line != ours):
-            for column in plan.columns:
-                pair = [_predictions(plan, line, column, found, grid) for line in (ours, other)]
-                if all(pair):
-                    form, resamples = find_task(column.task).form, grid.profile.evaluation.resamples
-                    compared = compare_over_seeds(form, pair[0], pair[1], resamples=resamples)
-                    rows.append({
-                        "column": column.name, "ours": ours.name or ours.method, "other": other.name or other.method,
-                        **compared.as_dict(), "verdict": verdict(compared.difference, compared.p_value),
-                    })  # fmt: skip
+    for ours, other in pairs(plan):
+        for column in plan.columns:
+            both = [_predictions(plan, line, column, found, grid) for line in (ours, other)]
+            task, resamples = find_task(column.task), grid.profile.evaluation.resamples
+            compared = all(both) and compare_over_seeds(
+                task.form, column.metric, both[0], both[1], fixed_labels=task.fixed_labels, resamples=resamples
+            )
+            if compared:
+                rows.append({
+                    "column": column.name, "ours": name_of(ours), "other": name_of(other), **compared.as_dict(),
+                    "verdict": verdict(compared.difference, compared.p_value),
+                })  # fmt: skip
     return rows
+
+
+def pairs(plan: Plan) -> list[tuple[Line, Line]]:
+    """Which rows are compared: our routers with every other row, and whatever else the papers compare."""
+    routers = [(ours, other) for ours in plan.lines if ours.method in OURS for other in plan.lines if other != ours]
+    named = {name_of(line): line for line in plan.lines}
+    rest = [(named[ours], named[other]) for ours, other in ALSO if ours in named and other in named]
+    tuned = [(line, named["original"]) for line in plan.lines if line.method in TUNED and "original" in named]
+    return [*routers, *rest, *tuned]
+
+
+def name_of(line: Line) -> str:
+    """As results name a row."""
+    return line.name or line.method
 
 
 def verdict(difference: float, p_value: float) -> str:

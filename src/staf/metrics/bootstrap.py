@@ -36,6 +36,17 @@ class Statistic:
         """The mean of (items,) numbers."""
         return cls(len(per_item), lambda counts: counts @ per_item / counts.sum(1), per_item, higher_is_better)
 
+    @classmethod
+    def averaged(cls, statistics: Sequence[Statistic]) -> Statistic:
+        """The mean of one metric over several seeds, of the same items."""
+        first = statistics[0]
+        per_items = [statistic.per_item for statistic in statistics if statistic.per_item is not None]
+        per_item = np.mean(per_items, axis=0) if len(per_items) == len(statistics) else None
+        return cls(
+            first.items, lambda counts: np.mean([statistic.of(counts) for statistic in statistics], axis=0), per_item,
+            first.higher_is_better, width=first.width,
+        )  # fmt: skip
+
     @property
     def value(self) -> float:
         """On the items as they are; NaN where undefined."""

@@ -21,7 +21,7 @@ import numpy as np
 from staf.errors import UnknownName
 from staf.metrics.bootstrap import Statistic, measure
 from staf.metrics.calibration import calibration_error, choice_brier, choice_chances, several_brier, several_chances
-from staf.metrics.compare import Comparison, compare_items, compare_statistics, refuse_other_gold, refuse_other_items
+from staf.metrics.compare import Comparison, compare_statistics, refuse_other_gold, refuse_other_items
 from staf.metrics.entities import entity_counts, exact_matches, overlap_matches
 from staf.metrics.f1 import choice_counts, item_f1, macro_f1_of, micro_f1_of, several_counts
 from staf.metrics.ranking import average_precision, choice_rankings, macro, micro, roc_area, several_rankings
@@ -125,21 +125,35 @@ def item_quality(form: str, predictions: Sequence[Prediction]) -> np.ndarray:
 
 
 def compare_over_seeds(
-    form: str, ours: Sequence[Sequence[Prediction]], other: Sequence[Sequence[Prediction]], *, resamples: int = 2000
-) -> Comparison:
-    """Paired comparison of two methods, each run with some seeds: the quality of an item is its mean over them.
+    form: str,
+    metric: str,
+    ours: Sequence[Sequence[Prediction]],
+    other: Sequence[Sequence[Prediction]],
+    *,
+    fixed_labels: bool = False,
+    resamples: int = 2000,
+) -> Comparison | None:
+    """Paired comparison by one metric of two methods, each run with some seeds, over which it is averaged; None where undefined.
 
     Args:
         ours, other: predictions of each seed; all about the same items in the same order.
 
     Raises:
-        BadData: predictions that are not of this form. ValueError: other items, or other gold answers.
+        UnknownName: no such form, or no such metric of all. BadData: predictions that are not of this form.
+        ValueError: other items, or other gold answers.
     """
-    for predictions in (*ours, *other):
-        refuse_other_items(ours[0], predictions)
-        refuse_other_gold(ours[0], predictions)
-    means = [np.mean([item_quality(form, p) for p in method], axis=0) for method in (ours, other)]
-    return compare_items(means[0] - means[1], resamples)
+    means = []
+    for method in (ours, other):
+        found = []
+        for predictions in method:
+            refuse_other_items(ours[0], predictions)
+            refuse_other_gold(ours[0], predictions)
+            statistics = statistics_of(form, predictions, fixed_labels=fixed_labels)
+            if metric not in statistics:
+                raise UnknownName.among(f"metric of the form '{form}'", metric, statistics)
+            found.append(statistics[metric])
+        means.append(Statistic.averaged(found))
+    return compare_statistics(means[0], means[1], resamples)
 
 
 def statistics_of(form: str, predictions: Sequence[Prediction], *, fixed_labels: bool = False, bins: int = BINS) -> Statistics:

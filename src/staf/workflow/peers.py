@@ -24,6 +24,7 @@ from staf.tasks.rows import Task
 from staf.workflow.adaptation import adaptation_examples
 from staf.workflow.evaluation import WITHOUT_ROUTER, Answered, Scored, calibration_of, scored_run
 from staf.workflow.session import Session
+from staf.workflow.tuning import chosen_rate
 
 
 def baseline_stage(
@@ -32,24 +33,32 @@ def baseline_stage(
     settings: BaselineSettings,
     evaluation: EvaluationSettings,
     setting: str | None = None,
+    search_seed: int | None = None,
 ) -> Scored:
-    """Score a baseline of `staf.baselines.BASELINES` on the test set of a task."""
+    """Score a baseline of `staf.baselines.BASELINES` on the test set of a task.
+
+    Args:
+        search_seed: the seed whose draw chooses the learning rate for all; None lets every seed search by itself.
+    """
     adaptation = task_examples(task, "adaptation", session.library)
+    searching = settings if search_seed is None else settings.model_copy(update={"seed": search_seed})
 
     def predicted(examples: Sequence[Example], on_done: OnDone) -> Answered:
+        choice, seconds = chosen_rate(session, task, searching, evaluation)
         started, calibration = time.perf_counter(), calibration_of(session, task, evaluation)
         found, record = baseline_predictions(
-            session.base, task, adaptation, examples, settings, evaluation, on_done, calibration=calibration
+            session.base, task, adaptation, examples, settings, evaluation, on_done, calibration=calibration, choice=choice
         )
         method = Method(
             settings.method, None, setting=setting or setting_of(settings.shots), seed=settings.seed,
             tunable_parameters=record["tunable_parameters"], adaptation_examples=record["adaptation_examples"],
-            adaptation_seconds=record["adaptation_seconds"], adaptation_memory_bytes=record["adaptation_memory_bytes"],
+            adaptation_seconds=seconds + record["adaptation_seconds"],
+            adaptation_memory_bytes=record["adaptation_memory_bytes"],
             record={"settings": settings.model_dump(), "details": record},
         )  # fmt: skip
         return method, found, time.perf_counter() - started - record["adaptation_seconds"]
 
-    depends_on = ("baseline", settings.digest(), *(example.id for example in adaptation))
+    depends_on = ("baseline", settings.digest(), searching.digest(), *(example.id for example in adaptation))
     return scored_run(session, task, evaluation, settings.method, settings.seed, depends_on, predicted)
 
 

@@ -1,0 +1,43 @@
+"""The learning-rate search of a baseline as a step on folders: done once, then read."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+
+from staf.baselines import BASELINES
+from staf.baselines.tuning import Choice, Tuning
+from staf.config import BaselineSettings, EvaluationSettings
+from staf.runs import Run
+from staf.tasks.rows import Task
+from staf.workflow.adaptation import adaptation_examples
+from staf.workflow.evaluation import digest_of
+from staf.workflow.session import Session
+
+
+def chosen_rate(
+    session: Session, task: Task, settings: BaselineSettings, evaluation: EvaluationSettings
+) -> tuple[Choice | None, float]:
+    """What the search of a trained baseline chose, and its seconds; None where nothing is trained.
+
+    Raises:
+        TrainingFailed: no learning rate gave a loss that is a number.
+    """
+    if BASELINES[settings.method].wrap is None:
+        return None, 0.0
+    examples = adaptation_examples(session, task, settings.shots, settings.seed)
+    ids = "/".join(example.id for example in examples)
+    digest = digest_of(session.identity["fingerprint"], settings.digest(), evaluation.digest(), ids)
+    run = Run.at(session.runs, "tune", task.name, settings.method, settings.seed, digest)
+    found = run.result()
+    if found is None:
+        tuning = Tuning(session.base, examples, settings, evaluation.max_tokens, evaluation.token_budget)
+        started = time.perf_counter()
+        session.watcher.say(f"{settings.method} on {task.name}: trying learning rates")
+        choice = tuning.choose()
+        found = {
+            "stage": "tune", "task": task.name, "method": settings.method, "seed": settings.seed, "metrics": {},
+            "choice": asdict(choice), "seconds": time.perf_counter() - started, "settings": settings.model_dump(),
+        }  # fmt: skip
+        run.finish(settings.model_dump(), found)
+    return Choice(**found["choice"]), found["seconds"]
