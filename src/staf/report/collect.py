@@ -2,18 +2,20 @@
 
     runs/<stage>/<task>/<method>/seed<k>-<hash>/result.json
 
-`result.json` is written last, so its presence means finished; a folder without it is unfinished and left out.
+`result.json` is written last, so its presence means finished; a folder without it is unfinished and left out. Stages:
+train, evaluate, reproduce (a table of the papers, whose places name the evaluations they come from); of any other one only
+the folder is listed.
 Each result is checked once here, so that the tables, figures and sentences need not doubt what they read.
 """
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 from staf.errors import DamagedFile, MissingData
 from staf.files import read_json
+from staf.report.checks import is_number, is_number_or_null, reproduce_problems
 
 Result = dict[str, Any]
 """The content of one result.json, and under "run" its folder relative to `runs`, with forward slashes."""
@@ -35,7 +37,7 @@ NUMBERS = (
     "trainable_parameters",
     "final_rank_average",
 )
-TABLES = ("weights", "comparisons", "ranks", "settings", "versions", "base")
+TABLES = ("weights", "ranks", "settings", "versions", "base", "details")
 
 
 def load_results(runs: Path) -> list[Result]:
@@ -72,8 +74,12 @@ def _problems(result: Result) -> list[str]:
     found += [f"'{key}' is not a text" for key in MAYBE_TEXTS if not isinstance(result.get(key) or "", str)]
     if not isinstance(result.get("seed"), int):
         found.append("'seed' is not a whole number")
-    found += [f"'{key}' is not a number" for key in NUMBERS if not _number_or_null(result.get(key))]
+    found += [f"'{key}' is not a number" for key in NUMBERS if not is_number_or_null(result.get(key))]
     found += [f"'{key}' is not an object" for key in TABLES if not isinstance(result.get(key) or {}, dict)]
+    if result.get("stage") == "reproduce":
+        return found + reproduce_problems(result)
+    if not isinstance(result.get("comparisons") or {}, dict):
+        found.append("'comparisons' is not an object")
     found += _metric_problems(result)
     if not found:
         found += _nested_problems(result)
@@ -89,7 +95,7 @@ def _metric_problems(result: Result) -> list[str]:
         if metric is None:
             continue
         fields = ("value", "low", "high", "examples")
-        if not isinstance(metric, dict) or not all(_number_or_null(metric.get(field)) for field in fields):
+        if not isinstance(metric, dict) or not all(is_number_or_null(metric.get(field)) for field in fields):
             found.append(f"metric '{name}' does not hold value, low, high and examples")
     if result.get("stage") == "evaluate" and result.get("primary_metric") not in metrics:
         found.append("'primary_metric' does not name one of the metrics")
@@ -100,10 +106,10 @@ def _nested_problems(result: Result) -> list[str]:
     found = []
     for name, comparison in (result.get("comparisons") or {}).items():
         fields = ("difference", "low", "high", "p_value")
-        if not isinstance(comparison, dict) or not all(_number_or_null(comparison.get(field)) for field in fields):
+        if not isinstance(comparison, dict) or not all(is_number_or_null(comparison.get(field)) for field in fields):
             found.append(f"the comparison with '{name}' does not hold difference, low, high and p_value")
     for key in ("weights", "ranks"):
-        if not all(_number_or_null(value) and value is not None for value in (result.get(key) or {}).values()):
+        if not all(is_number_or_null(value) and value is not None for value in (result.get(key) or {}).values()):
             found.append(f"'{key}' holds something that is not a number")
     if not _is_curve(result.get("curve") or []):
         found.append("'curve' is not a list of [step, loss]")
@@ -113,12 +119,4 @@ def _nested_problems(result: Result) -> list[str]:
 def _is_curve(curve: Any) -> bool:
     if not isinstance(curve, list):
         return False
-    return all(isinstance(point, list) and len(point) == 2 and all(map(_is_number, point)) for point in curve)
-
-
-def _number_or_null(value: Any) -> bool:
-    return value is None or _is_number(value)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return all(isinstance(point, list) and len(point) == 2 and all(map(is_number, point)) for point in curve)

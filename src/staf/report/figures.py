@@ -1,22 +1,19 @@
-"""Figures of finished runs as inline SVG: text stays text, colours follow the page, the same runs give the same bytes.
+"""Figures of finished runs as inline SVG.
 
 A figure is drawn narrow (about 290 points), so that it is readable at the width of a phone and may grow on a desktop.
-Colours are drawn from `COLOURS` and then replaced by CSS variables, `var(--normal, #0b6e99)`, so that a page can
-restyle them for dark mode. A figure with nothing to show is an empty string.
+A figure with nothing to show is an empty string.
 """
 
 from __future__ import annotations
 
-import hashlib
-import html
-import io
 import re
 import statistics
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from staf.report.collect import Result
+from staf.report.drawing import COLOURS, as_svg, canvas, legend, note, style
 from staf.report.tables import (
     MISSING,
     Group,
@@ -28,58 +25,65 @@ from staf.report.tables import (
     task_title,
 )
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-COLOURS = {
-    "ink": "#1c2733",
-    "muted": "#66727f",
-    "grid": "#dde2e7",
-    "few": "#bf5a0a",
-    "normal": "#0b6e99",
-    "scaled": "#7a4fb5",
-}
-"""Name of the CSS variable, and the colour where the page does not set it."""
-
 METHOD_COLOURS = {"few_shot": "few", "normal": "normal", "normal_scaled": "scaled"}
 """Colour of a router; every other method is drawn in "muted"."""
 
-WIDTH = 4.0
-"""Width of a figure in inches."""
+
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """Weights of experts under one name."""
+
+    title: str
+    colour: str
+    """a name of `COLOURS`"""
+    weights: Mapping[str, float]
+    deviations: Mapping[str, float] = field(default_factory=dict)
+    """over seeds; drawn as a line about the end of the bar"""
 
 
 def weights_figure(results: Sequence[Result], task: str) -> str:
-    """Mean expert weights of the routers of `task` as horizontal bars, one bar a router for each expert (Fig. 7)."""
+    """Mean expert weights of the routers of `task` as horizontal bars, one bar a router for each expert (Fig. 7).
+
+    Of a router that was run in several variants, the one with the most experts is drawn, then the one with the most examples.
+    """
     groups = [g for g in method_groups(results, task) if g.method in METHOD_COLOURS and _weights(g)]
-    if not groups:
+    size = {g.title: (len(_weights(g)), g.results[0].get("adaptation_examples") or 0) for g in groups}
+    shown = {g.method: max((o for o in groups if o.method == g.method), key=lambda o: size[o.title]) for g in groups}
+    bars = [Bars(group.title, METHOD_COLOURS[method], _mean_weights(group)) for method, group in shown.items()]
+    return weight_bars(bars, f"Expert weights for {task_title(results, task)}")
+
+
+def weight_bars(bars: Sequence[Bars], title: str) -> str:
+    """Weights of experts as horizontal bars, one bar a name for each expert; the dashed line is an equal share."""
+    experts = sorted({expert for one in bars for expert in one.weights})
+    if not experts:
         return ""
-    experts = sorted({expert for group in groups for expert in _weights(group)})
-    means = [_mean_weights(group) for group in groups]
-    bar = 0.8 / len(groups)
-    with _style():
-        figure, axes = _canvas(0.75 + len(experts) * (0.16 + 0.17 * len(groups)))
-        for g, (group, mean) in enumerate(zip(groups, means, strict=True)):
-            places = [i + (g - (len(groups) - 1) / 2) * bar for i in range(len(experts))]
-            colour = COLOURS[METHOD_COLOURS[group.method]]
-            values = [mean.get(expert, 0.0) for expert in experts]
-            axes.barh(places, values, height=bar * 0.86, color=colour, label=group.title)
+    everything = [value for one in bars for value in one.weights.values()]
+    width = 0.8 / len(bars)
+    with style():
+        figure, axes = canvas(0.75 + len(experts) * (0.16 + 0.17 * len(bars)))
+        for b, one in enumerate(bars):
+            places = [i + (b - (len(bars) - 1) / 2) * width for i in range(len(experts))]
+            values = [one.weights.get(expert, 0.0) for expert in experts]
+            axes.barh(places, values, height=width * 0.86, color=COLOURS[one.colour], label=one.title)
             for place, expert in zip(places, experts, strict=True):
-                text = f"{mean[expert]:.2f}" if expert in mean else MISSING
-                _note(axes, text, max(mean.get(expert, 0.0), 0.0), place, color=COLOURS["muted"], fontsize=7.5)
+                value, reach = one.weights.get(expert), one.deviations.get(expert, 0.0)
+                if reach:
+                    ends = [(value or 0.0) - reach, (value or 0.0) + reach]
+                    axes.plot(ends, [place, place], color=COLOURS["ink"], linewidth=0.9)
+                text = MISSING if value is None else f"{value:.2f}"
+                note(axes, text, max(value or 0.0, 0.0) + reach, place, color=COLOURS["muted"], fontsize=7.5)
         even = 1 / len(experts)
         axes.axvline(even, color=COLOURS["muted"], linewidth=0.8, linestyle=(0, (3, 3)))
         axes.text(even, -0.62, "equal shares", fontsize=7.5, ha="center", va="bottom", color=COLOURS["muted"])
         axes.set_yticks(range(len(experts)), [expert.replace("_", " ") for expert in experts])
         axes.set_ylim(len(experts) - 0.4, -0.6)
-        low = min(0.0, *(value for mean in means for value in mean.values()))
-        axes.set_xlim(low * 1.2, 1.2 * max(even, *(value for mean in means for value in mean.values())))
-        _legend(figure, axes)
-        label = "; ".join(
-            f"{group.title}: " + ", ".join(f"{e.replace('_', ' ')} {mean[e]:.2f}" for e in experts if e in mean)
-            for group, mean in zip(groups, means, strict=True)
-        )
-        return _svg(figure, f"Expert weights for {task_title(results, task)}. {label}.")
+        most = max(even, *(one.weights[e] + one.deviations.get(e, 0.0) for one in bars for e in one.weights))
+        axes.set_xlim(min(0.0, *everything) * 1.2, 1.2 * most)
+        legend(figure, axes)
+        told = [", ".join(f"{e.replace('_', ' ')} {one.weights[e]:.2f}" for e in experts if e in one.weights) for one in bars]
+        label = "; ".join(f"{one.title}: {text}" for one, text in zip(bars, told, strict=True))
+        return as_svg(figure, f"{title}. {label}.")
 
 
 def scores_figure(results: Sequence[Result], task: str) -> str:
@@ -90,8 +94,8 @@ def scores_figure(results: Sequence[Result], task: str) -> str:
     metric = primary_name(groups[0].results)
     factor = scale(groups[0].results, metric)
     everything = [point for group in groups for points in _points(group) for point in points]
-    with _style():
-        figure, axes = _canvas(0.45 + 0.42 * len(groups))
+    with style():
+        figure, axes = canvas(0.45 + 0.42 * len(groups))
         for row, group in enumerate(groups):
             colour = COLOURS[METHOD_COLOURS.get(group.method, "muted")]
             points = _points(group)
@@ -104,13 +108,13 @@ def scores_figure(results: Sequence[Result], task: str) -> str:
             axes.plot([middle * factor], [row + 0.2], "o", color=colour, markersize=6.5)
             axes.text(0.0, row - 0.16, group.title, transform=axes.get_yaxis_transform(), va="center", fontsize=8.5)
             end = max(high for _, _, high in points) * factor
-            _note(axes, number_text(middle, factor), end, row + 0.2, color=colour, fontsize=8.5, fontweight="bold")
+            note(axes, number_text(middle, factor), end, row + 0.2, color=colour, fontsize=8.5, fontweight="bold")
         axes.set_yticks([])
         axes.set_ylim(len(groups) - 0.45, -0.45)
         axes.set_xlim(min(0.0, *everything) * factor, max(everything) * factor * 1.14 or 1.0)
         title = task_title(results, task)
         label = "; ".join(f"{group.title} {score_text(group.results, metric)}" for group in groups)
-        return _svg(figure, f"{metric.replace('_', ' ')} on {title}, with 95 % intervals. {label}.")
+        return as_svg(figure, f"{metric.replace('_', ' ')} on {title}, with 95 % intervals. {label}.")
 
 
 def rank_map(result: Result) -> str:
@@ -121,8 +125,8 @@ def rank_map(result: Result) -> str:
     layers = sorted({layer for layer, _ in cells})
     kinds = list(dict.fromkeys(kind for _, kind in cells))
     most = max(max(cells.values()), 1)
-    with _style():
-        figure, axes = _canvas(0.55 + 0.145 * len(layers))
+    with style():
+        figure, axes = canvas(0.55 + 0.145 * len(layers))
         levels = sorted(set(cells.values()))
         for i, rank in enumerate(levels):
             places = [(kinds.index(k), layers.index(layer)) for (layer, k), r in cells.items() if r == rank]
@@ -135,9 +139,9 @@ def rank_map(result: Result) -> str:
         axes.set_xticks(range(len(kinds)), [kind.replace("_proj", "") for kind in kinds])
         step = max(1, len(layers) // 8)
         axes.set_yticks(range(0, len(layers), step), [f"layer {layer}" for layer in layers[::step]])
-        _legend(figure, axes, columns=10)
+        legend(figure, axes, columns=10)
         average = statistics.fmean(cells.values())
-        return _svg(
+        return as_svg(
             figure,
             f"Ranks kept by {result['task']}: {len(layers)} layers by {len(kinds)} matrices, "
             f"average {average:.1f}, from {min(cells.values()):g} to {max(cells.values()):g}.",
@@ -150,8 +154,8 @@ def learning_curve(result: Result) -> str:
     if len(curve) < 2:
         return ""
     steps, losses = [point[0] for point in curve], [point[1] for point in curve]
-    with _style():
-        figure, axes = _canvas(1.9)
+    with style():
+        figure, axes = canvas(1.9)
         axes.grid(axis="y", color=COLOURS["grid"], linewidth=0.8)
         axes.plot(steps, losses, color=COLOURS["normal"], linewidth=1.6)
         axes.plot(steps[-1:], losses[-1:], "o", color=COLOURS["normal"], markersize=4.5)
@@ -159,7 +163,7 @@ def learning_curve(result: Result) -> str:
         axes.set_ylim(min(0.0, *losses), max(losses) * 1.05 or 1.0)
         axes.set_xlabel("step", color=COLOURS["muted"])
         ends = [f"{loss:.2f} at step {step:g}" for step, loss in (curve[0], curve[-1])]
-        return _svg(figure, f"Training loss of {result['task']}: {', '.join(ends)}.")
+        return as_svg(figure, f"Training loss of {result['task']}: {', '.join(ends)}.")
 
 
 # ---- numbers ---------------------------------------------------------------------------------------------------------
@@ -196,57 +200,6 @@ def _rank_cells(ranks: dict[str, float]) -> dict[tuple[int, str], float]:
     )
 
 
-# ---- drawing ---------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _style() -> Iterator[None]:
-    """Our settings for one figure, whatever the user's are; a "$" in a name does not make it a formula."""
-    import matplotlib
-
-    settings: dict[Any, Any] = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": "staf",
-        "text.parse_math": False,
-        "font.size": 8.5,
-        "text.color": COLOURS["ink"],
-        "xtick.color": COLOURS["muted"],
-        "ytick.color": COLOURS["ink"],
-        "axes.edgecolor": COLOURS["grid"],
-    }
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(settings)
-        yield
-
-
-def _canvas(height: float) -> tuple[Figure, Axes]:
-    """An empty figure without frame or background, `height` inches tall, with a light vertical grid."""
-    from matplotlib.figure import Figure as NewFigure
-
-    figure = NewFigure(figsize=(WIDTH, height), layout="constrained")
-    figure.patch.set_visible(False)
-    axes = figure.add_subplot()
-    axes.patch.set_visible(False)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    axes.tick_params(length=0)
-    axes.set_axisbelow(True)
-    axes.grid(axis="x", color=COLOURS["grid"], linewidth=0.8)
-    return figure, axes
-
-
-def _note(axes: Axes, text: str, x: float, y: float, **look: Any) -> None:
-    """A number a little to the right of the end of a bar."""
-    axes.annotate(text, (x, y), (3, 0), textcoords="offset points", va="center", **look)
-
-
-def _legend(figure: Figure, axes: Axes, columns: int = 1) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    look: dict[str, Any] = {"frameon": False, "handlelength": 1, "handleheight": 1, "fontsize": 8, "ncols": columns}
-    figure.legend(handles, labels, loc="outside lower left", columnspacing=1, handletextpad=0.5, **look)
-
-
 def _squares(places: list[tuple[int, int]], rank: float, most: float, label: str) -> Any:
     """All cells of one rank as a single path, which keeps a page of twelve maps small."""
     from matplotlib.patches import PathPatch
@@ -258,21 +211,3 @@ def _squares(places: list[tuple[int, int]], rank: float, most: float, label: str
     colour = COLOURS["normal"] if rank else COLOURS["grid"]
     alpha = 0.15 + 0.85 * rank / most if rank else 0.5
     return PathPatch(Path(points, codes), facecolor=colour, alpha=alpha, linewidth=0, label=label)
-
-
-def _svg(figure: Figure, label: str) -> str:
-    """The figure as an <svg> element with a label for screen readers, unique ids, and no address of another site."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    text = buffer.getvalue()
-    body = text[text.index("<svg") :]
-    for unwanted in (r"<metadata>.*?</metadata>", r"<!--.*?-->", r"<defs>\s*<style.*?</style>\s*</defs>"):
-        body = re.sub(unwanted, "", body, flags=re.DOTALL)
-    box = re.search(r'viewBox="([^"]+)"', body)
-    body = re.sub(r"^<svg[^>]*>", "", body)
-    name = "f" + hashlib.sha256((label + body).encode()).hexdigest()[:8]
-    body = re.sub(r'(\bid="|url\(#|xlink:href="#)', rf"\g<1>{name}-", body)
-    for variable, colour in COLOURS.items():
-        body = re.sub(rf"\b(fill|stroke): {colour}", rf"\1: var(--{variable}, {colour})", body)
-    head = f'<svg class="plot" viewBox="{box[1] if box else ""}" role="img" aria-label="{html.escape(label)}">'
-    return f"{head}{body.strip()}\n"

@@ -18,16 +18,21 @@ from urllib.parse import quote
 
 from staf.files import write_bytes
 from staf.report import figures
+from staf.report.claims import judged
 from staf.report.collect import Result, load_results
+from staf.report.confusion import confusion_of
+from staf.report.curves import reproduced_figure
+from staf.report.judging import HELD, NOT_HELD, OPEN
+from staf.report.names import METHODS, method_title, mid_sentence
+from staf.report.places import experiments
+from staf.report.reproduced import reproduced
 from staf.report.tables import (
-    METHODS,
     MISSING,
     Group,
     count_text,
     flatten,
     held_out_table,
     method_groups,
-    method_title,
     number_text,
     overview_table,
     primary_name,
@@ -37,6 +42,12 @@ from staf.report.tables import (
     training_table,
     unseen_and_other_tasks,
 )
+
+MEASURED = ("train", "evaluate")
+"""Stages that measure something themselves."""
+
+STANDINGS = {HELD: ("✓", "held"), NOT_HELD: ("✗", "not-held"), OPEN: ("?", "open")}
+"""Mark and style of how a claim stands."""
 
 HEADLINE_METHODS = ("normal", "few_shot", "normal_scaled")
 """The summary of a task tells of the first of these that was run."""
@@ -61,12 +72,17 @@ def write_page(runs: Path, out: Path) -> Path:
         MissingData: no run is finished.
         DamagedFile: a result.json cannot be read.
     """
-    write_bytes(out, page_text(load_results(runs), _link_prefix(runs, out)).encode())
+    write_bytes(out, page_text(load_results(runs), _link_prefix(runs, out), runs).encode())
     return out
 
 
-def page_text(results: Sequence[Result], link_prefix: str | None = None) -> str:
-    """The page as HTML; run folders become links when `link_prefix` leads from the page to them."""
+def page_text(results: Sequence[Result], link_prefix: str | None = None, runs: Path | None = None) -> str:
+    """The page as HTML.
+
+    Args:
+        link_prefix: leads from the page to the run folders, which then become links.
+        runs: folder of the runs, whose predictions are counted in confusion matrices.
+    """
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
@@ -75,7 +91,7 @@ def page_text(results: Sequence[Result], link_prefix: str | None = None) -> str:
     environment.filters["href"] = lambda run: None if link_prefix is None else quote(f"{link_prefix}{run}/")
     environment.filters["seed"] = lambda run: run.rsplit("/", 1)[-1].split("-")[0].removeprefix("seed")
     template = environment.from_string(files("staf.report").joinpath("page.html").read_text(encoding="utf-8"))
-    return template.render(_content(results))
+    return template.render(_content(results, runs))
 
 
 def _link_prefix(runs: Path, out: Path) -> str | None:
@@ -86,15 +102,19 @@ def _link_prefix(runs: Path, out: Path) -> str | None:
     return "" if inside == "." else f"{inside}/"
 
 
-def _content(results: Sequence[Result]) -> dict[str, Any]:
+def _content(results: Sequence[Result], runs: Path | None) -> dict[str, Any]:
     unseen, other = unseen_and_other_tasks(results)
+    found = experiments(results)
     return {
         "missing": MISSING,
         "tones": figures.METHOD_COLOURS,
         "head_line": head_line(results),
         "summaries": [(task, task_title(results, task), summary(results, task)) for task in unseen],
         "overview": overview_table(results, unseen) if len(unseen) > 1 else [],
-        "tasks": [_task(results, task, task in unseen) for task in unseen + other],
+        "claims": judged(found) if found else [],
+        "standings": STANDINGS,
+        "reproduced": [(table, reproduced_figure(found[table.name])) for table in reproduced(results)],
+        "tasks": [_task(results, task, task in unseen, runs) for task in unseen + other],
         "held_out": held_out_table(results),
         "training": training_table(results),
         "experts": _experts(results),
@@ -105,7 +125,7 @@ def _content(results: Sequence[Result]) -> dict[str, Any]:
     }
 
 
-def _task(results: Sequence[Result], task: str, unseen: bool) -> dict[str, Any]:
+def _task(results: Sequence[Result], task: str, unseen: bool, runs: Path | None) -> dict[str, Any]:
     return {
         "name": task,
         "title": task_title(results, task),
@@ -115,6 +135,7 @@ def _task(results: Sequence[Result], task: str, unseen: bool) -> dict[str, Any]:
         "weights": figures.weights_figure(results, task),
         "weight_totals": weight_totals(results, task),
         "comparisons": comparisons(results, task),
+        "confusion": None if runs is None else confusion_of(runs, results, task),
     }
 
 
@@ -128,18 +149,19 @@ def _experts(results: Sequence[Result]) -> list[dict[str, Any]]:
 
 
 def head_line(results: Sequence[Result]) -> str:
-    """What was run: base models, number of experts, tasks and seeds."""
-    bases = sorted({str(r["base"]["name"]) for r in results if (r.get("base") or {}).get("name")})
-    experts = {r["task"] for r in results if r["stage"] == "train"}
-    experts = experts or {name for r in results for name in r.get("weights") or {}}
-    unseen, other = unseen_and_other_tasks(results)
-    seeds = sorted({r["seed"] for r in results})
+    """What was run: base models, number of experts, tasks and seeds; reproduced tables only put together what was run."""
+    measured = [r for r in results if r["stage"] in MEASURED]
+    bases = sorted({str(r["base"]["name"]) for r in measured if (r.get("base") or {}).get("name")})
+    experts = {r["task"] for r in measured if r["stage"] == "train"}
+    experts = experts or {name for r in measured for name in r.get("weights") or {}}
+    unseen, other = unseen_and_other_tasks(measured)
+    seeds = sorted({r["seed"] for r in measured})
     parts = [
         " and ".join(bases) or "base model not recorded",
         _plural(len(experts), "expert"),
         _plural(len(unseen), "unseen task") + (f" and {_plural(len(other), 'other task')}" if other else ""),
-        f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}",
-        f"{_plural(len(results), 'finished run')}",
+        f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds)) or MISSING}",
+        f"{_plural(len(measured), 'finished run')}",
     ]
     return " · ".join(parts)
 
@@ -152,7 +174,7 @@ def summary(results: Sequence[Result], task: str) -> Sentence:
     if headline is None:
         return Sentence("No router has a score on this task yet.", ())
     factor = scale(headline.results, primary_name(headline.results))
-    text = f"{_capital(_the(headline.title))} scores {number_text(_mean_score(headline) or 0.0, factor)}"
+    text = f"{_capital(mid_sentence(headline.title))} scores {number_text(_mean_score(headline) or 0.0, factor)}"
     found = _differences(headline, "original")
     sign = ""
     if found:
@@ -161,7 +183,7 @@ def summary(results: Sequence[Result], task: str) -> Sentence:
     best = max(groups, key=lambda g: (_mean_score(g) or 0.0) * (1 if factor == 100 else -1))
     text += "."
     if best.title != headline.title and _mean_score(best) != _mean_score(headline):
-        text += f" The best score is that of {_the(best.title)}: {number_text(_mean_score(best) or 0.0, factor)}."
+        text += f" The best score is that of {mid_sentence(best.title)}: {number_text(_mean_score(best) or 0.0, factor)}."
     return Sentence(text, headline.runs, sign)
 
 
@@ -174,7 +196,7 @@ def comparisons(results: Sequence[Result], task: str) -> list[Sentence]:
         for other in sorted(others, key=lambda o: (list(METHODS).index(o) if o in METHODS else len(METHODS), o)):
             if found := _differences(group, other):
                 text = (
-                    f"{_capital(_the(group.title))}: {_difference(found, factor)} {_the(method_title(other))} "
+                    f"{_capital(mid_sentence(group.title))}: {_difference(found, factor)} {mid_sentence(method_title(other))} "
                     f"{_interval(found, factor, with_chance=True)}"
                 )
                 sentences.append(Sentence(text, group.runs, _sign(found)))
@@ -233,11 +255,6 @@ def _sign(found: list[dict[str, Any]]) -> str:
     return "below" if all(c.get("high") is not None and c["high"] < 0 for c in found) else "unclear"
 
 
-def _the(title: str) -> str:
-    known = any(title.startswith(name.split(" (")[0]) for name in METHODS.values())
-    return f"the {title[0].lower()}{title[1:]}" if known else f"'{title}'"
-
-
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
@@ -252,7 +269,7 @@ def _plural(number: int, noun: str) -> str:
 def _settings(results: Iterable[Result]) -> list[tuple[str, list[tuple[str, str]], list[str]]]:
     """(stage and method, the settings, the runs that had exactly these), each distinct set of settings once."""
     found: dict[tuple[str, str], tuple[list[tuple[str, str]], list[str]]] = {}
-    for result in results:
+    for result in (r for r in results if r["stage"] in (*MEASURED, "reproduce")):
         leaves = dict(flatten(result.get("settings") or {}))
         pairs = [(key, _plain(value)) for key, value in sorted(leaves.items()) if key.rsplit(".", 1)[-1] != "seed"]
         title = f"{result['stage']}, {method_title(result['method'], result.get('adaptation_examples'))}"

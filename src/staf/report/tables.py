@@ -17,26 +17,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from staf.report.collect import Result
+from staf.report.names import METHODS, METRICS, method_title, metric_title
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-METHODS = {
-    "original": "Original model",
-    "single": "Single best expert",
-    "average": "Average",
-    "few_shot": "Few-shot router (CMA-ES, 32)",
-    "normal": "Normal router (gradient)",
-    "normal_scaled": "Normal router with learned scale",
-    "zero_shot": "Zero-shot router",
-}
-"""Printed names of the methods, in the order of the rows; any other method prints its own name, after these."""
-
-METRICS = {
-    "accuracy": "Accuracy", "macro_f1": "Macro F1", "micro_f1": "Micro F1", "macro_auc": "Macro AUC",
-    "calibration_error": "Calibration error",
-}  # fmt: skip
-"""Printed names of the metrics, in the order of the columns."""
 
 HELD_OUT = "-held-out"
 """What the name of an expert's own held-out task ends with."""
@@ -90,25 +74,28 @@ def unseen_and_other_tasks(results: Iterable[Result]) -> tuple[list[str], list[s
 
 
 def method_groups(results: Iterable[Result], task: str) -> list[Group]:
-    """The evaluations of `task` by method and settings, in the order of `METHODS`."""
+    """The evaluations of `task` by method and settings, in the order of `METHODS`.
+
+    A method that was run in the normal and the few-shot setting, on whatever task, has its setting in its title.
+    """
     by_method: dict[str, list[Result]] = {}
+    settings: dict[str, set[str]] = {}
     for result in results:
-        if result["stage"] == "evaluate" and result["task"] == task:
-            by_method.setdefault(result["method"], []).append(result)
+        if result["stage"] == "evaluate":
+            settings.setdefault(result["method"], set()).add(result.get("setting") or MISSING)
+            if result["task"] == task:
+                by_method.setdefault(result["method"], []).append(result)
     order = list(METHODS)
-    methods = sorted(by_method, key=lambda m: (order.index(m) if m in METHODS else len(order), m))
-    return [group for method in methods for group in _variants(method, by_method[method])]
+    groups = []
+    for method in sorted(by_method, key=lambda m: (order.index(m) if m in METHODS else len(order), m)):
+        for setting in sorted(settings[method]):
+            part = [r for r in by_method[method] if (r.get("setting") or MISSING) == setting]
+            told = setting != MISSING and len(settings[method] - {MISSING}) > 1
+            groups += _variants(method, part, f", {setting}" if told else "")
+    return groups
 
 
-def method_title(method: str, adaptation_examples: int | None = None) -> str:
-    """The printed name of a method; the few-shot router's tells how many examples it really had."""
-    title = METHODS.get(method, method)
-    if method == "few_shot" and adaptation_examples is not None:
-        title = title.replace("32", str(adaptation_examples))
-    return title
-
-
-def _variants(method: str, results: list[Result]) -> list[Group]:
+def _variants(method: str, results: list[Result], setting: str) -> list[Group]:
     """Split by everything but the seed. Data may differ from seed to seed, as few-shot draws do, but not within one."""
     parts: dict[str, list[Result]] = {}
     for result in results:
@@ -120,9 +107,10 @@ def _variants(method: str, results: list[Result]) -> list[Group]:
             by_data.setdefault(str(result.get("data_fingerprint")), []).append(result)
         repeated = len({result["seed"] for result in part}) < len(part)
         split += by_data.values() if repeated else [part]
-    labels = _what_differs([{**_identity(part[0]), "data": part[0].get("data_fingerprint")} for part in split])
+    identities = [{**_identity(part[0]), "data": part[0].get("data_fingerprint")} for part in split]
+    labels = _what_differs(identities, counted=method.startswith("few_shot"))
     return [
-        Group(method, method_title(method, part[0].get("adaptation_examples")) + label, tuple(part))
+        Group(method, method_title(method, part[0].get("adaptation_examples")) + setting + label, tuple(part))
         for part, label in zip(split, labels, strict=True)
     ]
 
@@ -132,16 +120,22 @@ def _identity(result: Result) -> dict[str, Any]:
     flat = dict(flatten(result.get("settings") or {}))
     flat |= dict(flatten({"base": result.get("base"), "experts": result.get("experts_fingerprint")}))
     flat["adaptation_examples"] = result.get("adaptation_examples")
+    flat["number of experts"] = len(result.get("weights") or {}) or None
     return {key: value for key, value in flat.items() if not key.rsplit(".", 1)[-1].endswith("seed")}
 
 
-def _what_differs(identities: list[dict[str, Any]]) -> list[str]:
-    if len(identities) == 1:
-        return [""]
+def _what_differs(identities: list[dict[str, Any]], counted: bool) -> list[str]:
+    """A label for each; `counted` titles tell the number of examples themselves."""
     keys = sorted({key for identity in identities for key in identity})
-    apart = [key for key in keys if len({json.dumps(identity.get(key), default=str) for identity in identities}) > 1]
+    values = {key: {json.dumps(identity.get(key), default=str) for identity in identities} for key in keys}
+    apart = [key for key in keys if len(values[key]) > 1]
+    if counted and "adaptation_examples" in apart:
+        apart = [key for key in apart if key not in ("adaptation_examples", "router.shots")]
+    if "experts" in apart and len(values["experts"]) == len(values["number of experts"]):
+        apart.remove("experts")
     shown = apart[:3]
-    return [": " + ", ".join(f"{k.replace('_', ' ')} {one.get(k, MISSING)}" for k in shown) for one in identities]
+    told = [", ".join(f"{key.replace('_', ' ')} {one.get(key, MISSING)}" for key in shown) for one in identities]
+    return [f": {text}" if text else "" for text in told]
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -157,10 +151,15 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 
 def task_table(results: Sequence[Result], task: str) -> list[Row]:
-    """One row per method on `task`: scores, and what they cost."""
+    """One row per method on `task`: scores, and what they cost; tokens of a prompt where any run counted them."""
     groups = method_groups(results, task)
     metrics = metric_names(groups)
-    return [Row(_task_cells(group, metrics), group.runs, group.method) for group in groups]
+    tokens = [_numbers((r.get("details") or {}).get("prompt_tokens_mean") for r in group.results) for group in groups]
+    rows = [Row(_task_cells(group, metrics), group.runs, group.method) for group in groups]
+    if any(tokens):
+        for row, own in zip(rows, tokens, strict=True):
+            row.cells["Prompt tokens"] = count_text(round(statistics.fmean(own))) if own else MISSING
+    return rows
 
 
 def _task_cells(group: Group, metrics: list[str]) -> dict[str, str]:
@@ -311,7 +310,7 @@ def scale(results: Iterable[Result], metric: str) -> float:
 
 
 def _metric_title(metric: str, results: Iterable[Result]) -> str:
-    title = METRICS.get(metric, metric.replace("_", " "))
+    title = metric_title(metric)
     return f"{title}, %" if scale(results, metric) == 100 else f"{title} (lower is better)"
 
 
