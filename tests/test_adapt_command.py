@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from conftest import random_expert
@@ -47,6 +48,9 @@ def test_one_router_as_a_table_and_as_one_object(home: Path, common: list[object
     table = adapt(*common, *FEW, "--out", home / "one", "--set", "restarts=2")
     for text in ("Weights of the experts for icd10_chapter", "spread over 2 restarts", "synonymy", "stopped because"):
         assert text in table
+    drawing = ElementTree.parse(home / "one" / "weights.svg").getroot()
+    assert drawing.tag == "{http://www.w3.org/2000/svg}svg"
+    assert "synonymy 0." in drawing.attrib["aria-label"]
     found = json.loads(adapt(*common, *FEW, "--out", home / "one", "--set", "restarts=2", "--json"))
     assert sum(found["weights"].values()) == pytest.approx(1, abs=1e-5)
     assert found["spread_over"] == "2 restarts"

@@ -230,7 +230,8 @@ def test_methods_are_compared_by_their_mean_over_seeds() -> None:
 
     def run(shift: float) -> list[dict[str, Any]]:
         return [
-            {"id": str(i), "gold": i % 2, "scores": [0.0, float(generator.normal(shift * (2 * (i % 2) - 1)))]} for i in range(60)
+            {"id": str(i), "gold": i % 2, "scores": [0.0, float(generator.normal(shift * (2 * (i % 2) - 1)))]}
+            for i in range(60)
         ]
 
     ours, other = [run(1.0), run(1.0)], [run(0.0)]

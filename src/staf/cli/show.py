@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from staf.progress import Bar, Lines
@@ -103,3 +104,16 @@ def print_estimates(estimates: Sequence[Any]) -> None:
     speed = one.operations_per_second / 1e9
     print(f"Time: the matrix products alone, at the {speed:,.0f} GFLOP/s that the largest of them does here.")
     print("Short examples on a small base take several times as long.")
+
+
+def draw_weights(out: Path, task: str, method: str, weights: Mapping[str, float], spread: Mapping[str, float] | None) -> Path:
+    """Fig. 7 of one task as an SVG file: a bar for each expert, and its deviation where there is one."""
+    from staf.files import write_bytes
+    from staf.report.drawing import standalone
+    from staf.report.figures import Bars, weight_bars
+
+    title = {"cma": "Few-shot router", "gradient": "Normal router", "zero_shot": "Zero-shot router"}[method]
+    colour = "normal" if method == "gradient" else "few"
+    drawn = weight_bars([Bars(title, colour, weights, spread or {})], f"Weights of the experts for {task}")
+    write_bytes(out, standalone(drawn).encode())
+    return out

@@ -125,11 +125,11 @@ def adapt(
     ] = 1,
     as_json: Json = False,
 ) -> None:
-    """Stage II: learn the router of a task over trained experts, and print the weights; the same command resumes it.
+    """Stage II: learn the router of a task over trained experts; print and draw the weights. The same command resumes it.
 
     Try:  staf adapt --task icd10_chapter --experts experts --method cma --shots 32 --out routers/icd10_chapter-cma
     """
-    from staf.cli.show import Terminal, print_json, print_rows
+    from staf.cli.show import Terminal, draw_weights, print_json, print_rows
     from staf.config import RouterSettings, parse
     from staf.errors import ConfigError
     from staf.experts.store import load_experts
@@ -153,18 +153,21 @@ def adapt(
     if as_json:
         print_json(record_of(routers))
         return
-    weights = weighing(list(routers.values())).rows()
+    found = weighing(list(routers.values()))
+    weights = found.rows()
     print_rows(weights, list(weights[0]), f"Weights of the experts for {task}")
+    figure = draw_weights(out / "weights.svg", task, method, found.weights, found.spread)
+    print(f"figure: {figure}")
     if seeds > 1:
         rows = seed_rows(routers)
         print_rows(rows, list(rows[0]), "Routers by seed")
         return
-    found = routers[out].record
-    if found["loss"] is None:
-        print(f"no label was read: {found['unlabelled']} inputs in {found['seconds']:.0f} s")
+    record = routers[out].record
+    if record["loss"] is None:
+        print(f"no label was read: {record['unlabelled']} inputs in {record['seconds']:.0f} s")
         return
-    print(f"{found['tunable_parameters']} numbers from {found['examples']} examples in {found['seconds']:.0f} s; "
-          f"loss {found['loss']:.3f}; stopped because {found['stopped_because']}")  # fmt: skip
+    print(f"{record['tunable_parameters']} numbers from {record['examples']} examples in {record['seconds']:.0f} s; "
+          f"loss {record['loss']:.3f}; stopped because {record['stopped_because']}")  # fmt: skip
 
 
 def evaluate(

@@ -133,7 +133,7 @@ def compare_over_seeds(
     fixed_labels: bool = False,
     resamples: int = 2000,
 ) -> Comparison | None:
-    """Paired comparison by one metric of two methods, each run with some seeds, over which it is averaged; None where undefined.
+    """Paired comparison by one metric of two methods, each averaged over its seeds; None where undefined.
 
     Args:
         ours, other: predictions of each seed; all about the same items in the same order.

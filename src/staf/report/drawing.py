@@ -97,3 +97,9 @@ def as_svg(figure: Figure, label: str) -> str:
         body = re.sub(rf"\b(fill|stroke): {colour}", rf"\1: var(--{variable}, {colour})", body)
     head = f'<svg class="plot" viewBox="{box[1] if box else ""}" role="img" aria-label="{html.escape(label)}">'
     return f"{head}{body.strip()}\n"
+
+
+def standalone(svg: str) -> str:
+    """An <svg> element as a file of its own, which needs the names of its languages."""
+    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    return svg.replace("<svg ", f"<svg {names} ", 1)
