@@ -47,8 +47,9 @@ def test_one_search_serves_all_seeds_and_is_part_of_what_each_cost(session: Sess
 
 
 def test_what_is_finished_is_read(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = baseline_stage(session, TASK, lora(0), EVALUATION)[0]
-    counted = classifier_stage(session, TASK, "logistic", 8, ClassifierSettings(), EVALUATION)[0]
+    first = baseline_stage(session, TASK, lora(0), EVALUATION)[1].result()
+    counted = classifier_stage(session, TASK, "logistic", 8, ClassifierSettings(), EVALUATION)[1].result()
+    assert counted is not None
     monkeypatch.setattr(Tuning, "fit", None)
     monkeypatch.setattr("staf.workflow.peers.classify", None)
     assert baseline_stage(session, TASK, lora(0), EVALUATION)[0] == first

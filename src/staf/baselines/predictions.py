@@ -62,10 +62,7 @@ def baseline_predictions(
         how: dict[str, Any] = {**shown.record, "tunable_parameters": 0}
         spent = {"adaptation_seconds": time.perf_counter() - started, "adaptation_memory_bytes": memory.bytes}
         answerer, test = RoutedAnswerer(base, evaluation, on_done), shown.examples
-        others = [(e, [shot for shot in drawn if shot.id != e.id]) for e in calibration]  # none is shown its own answer
-        calibration = [
-            with_shots([e], shots, base.tokenizer, evaluation.max_tokens, reserved).examples[0] for e, shots in others
-        ]
+        calibration = with_shots(calibration, drawn, base.tokenizer, evaluation.max_tokens, reserved).examples
     else:
         tuning = Tuning(base, drawn, settings, evaluation.max_tokens, evaluation.token_budget)
         tuned = tuning.learn(tuning.choose(on_trial) if choice is None else choice)

@@ -57,7 +57,8 @@ def with_shots(
 ) -> Shown:
     """Examples with as many of the shots, in their order, as fit before each.
 
-    A shot that does not fit is passed over for the next one. An example whose own prompt is too long has none.
+    A shot that does not fit is passed over for the next one. An example whose own prompt is too long has none. No example is
+    shown itself.
 
     Args:
         max_tokens: of a prompt and its answer. reserved: tokens kept for an answer that is written; 0 where labels are
@@ -74,7 +75,8 @@ def with_shots(
         if not example.labels and not reserved:
             raise BadData(f"example {example.id} has no labels to score; its answer is free text. Choose a task with labels.")
         limit = max_tokens - (reserved or max(answers[label] for label in example.labels))
-        found.append(_one(example, texts, lengths, tokenizer, limit))
+        others = [index for index, shot in enumerate(shots) if shot.id != example.id]
+        found.append(_one(example, [texts[i] for i in others], [lengths[i] for i in others], tokenizer, limit))
     changed, counts, tokens = zip(*found, strict=True) if found else ((), (), ())
     return Shown(tuple(changed), tuple(counts), tuple(tokens), len(shots))
 

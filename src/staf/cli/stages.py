@@ -12,6 +12,7 @@ from staf.cli.data import Data, Json, Splits
 
 if TYPE_CHECKING:
     from staf.experts.store import Expert
+    from staf.routing.store import Router
 
 Base = Annotated[
     str | None, typer.Option("--base", help="Hub id, folder or GGUF file of the base; default SmolLM2-135M-Instruct.")
@@ -129,11 +130,11 @@ def adapt(
 
     Try:  staf adapt --task icd10_chapter --experts experts --method cma --shots 32 --out routers/icd10_chapter-cma
     """
-    from staf.cli.show import Terminal, draw_weights, print_json, print_rows
+    from staf.cli.show import Terminal, print_json
     from staf.config import RouterSettings, parse
     from staf.errors import ConfigError
     from staf.experts.store import load_experts
-    from staf.routing.summary import record_of, seed_rows, weighing
+    from staf.routing.summary import record_of
     from staf.tasks.rows import find_task
     from staf.workflow import Session, adapt_seeds, adapt_stage, zero_shot_stage
 
@@ -153,12 +154,20 @@ def adapt(
     if as_json:
         print_json(record_of(routers))
         return
+    tell_routers(routers, task, out)
+
+
+def tell_routers(routers: dict[Path, Router], task: str, out: Path) -> None:
+    """Print the weights of a task's routers, draw them, and say how the adaptation went."""
+    from staf.cli.show import draw_weights, print_rows
+    from staf.routing.summary import seed_rows, weighing
+
     found = weighing(list(routers.values()))
-    weights = found.rows()
+    method, weights = next(iter(routers.values())).settings.method, found.rows()
     print_rows(weights, list(weights[0]), f"Weights of the experts for {task}")
     figure = draw_weights(out / "weights.svg", task, method, found.weights, found.spread)
     print(f"figure: {figure}")
-    if seeds > 1:
+    if len(routers) > 1:
         rows = seed_rows(routers)
         print_rows(rows, list(rows[0]), "Routers by seed")
         return
