@@ -21,6 +21,7 @@ SCRIPTS = {
     "router": "router.py",
     "experts": "many_experts.py",
     "scoring": "scoring.py",
+    "harness": "harness.py",
     "data": "data.py",
 }
 """The script of each benchmark."""
