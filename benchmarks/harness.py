@@ -87,12 +87,18 @@ def asked(base: Base, sample: dict[str, Any]) -> Question:
     return Question(tuple(prompt), candidates(answers))
 
 
+def target_of(sample: dict[str, Any]) -> int:
+    """Index of the right choice, which a task gives as it is or by its text."""
+    target = str(sample["target"])
+    return int(target) if target.isdigit() else [str(one[1]).strip() for one in sample["arguments"]].index(target)
+
+
 def compare(base: Base, task: str, result: dict[str, Any]) -> dict[str, Any]:
     """Both accuracies of a task."""
     samples = result["samples"][f"{task}_local"]
     scores = score_questions(base, [asked(base, sample) for sample in samples], token_budget=4096, length_normalised=False)
     theirs = [torch.tensor([float(found[0]) for found in sample["filtered_resps"]]) for sample in samples]
-    right = [float(int(own.argmax()) == int(sample["target"])) for own, sample in zip(scores, samples, strict=True)]
+    right = [float(int(own.argmax()) == target_of(sample)) for own, sample in zip(scores, samples, strict=True)]
     ours, peer = sum(right) / len(right), result["results"][f"{task}_local"]["acc,none"]
     largest = max(float((a - b).abs().max()) for a, b in zip(scores, theirs, strict=True))
     return {
