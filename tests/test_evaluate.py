@@ -157,6 +157,17 @@ def test_no_calibration_example_is_shown_its_own_answer(base: Base, monkeypatch:
         assert sum(f"case {j}" in met[i] for j in range(6)) == 5
 
 
+def test_shots_may_have_more_room_than_other_methods_prompts(base: Base) -> None:
+    task = Task("things", "Things", "colour", (), form="choice")
+    adaptation, test = of_form("choice", 6, "adaptation"), of_form("choice", 2, "test")
+    shown = []
+    for tokens in (None, 900):
+        settings = BaselineSettings(method="in_context", shots=6, shown_tokens=tokens)
+        record = baseline_predictions(base, task, adaptation, test, settings, EvaluationSettings(max_tokens=100))[1]
+        shown.append(record["shots_shown_mean"])
+    assert shown[0] < shown[1] == 6
+
+
 def test_entities_that_are_not_in_the_context_or_of_no_type_are_dropped() -> None:
     example = replace(make_examples(1, "test")[0], form="entities", context="no fever", answer="sign: fever", labels=("sign",))
     answer = "sign: fever; sign: cough; drug: fever; fever"

@@ -57,6 +57,7 @@ def baseline_predictions(
     started, memory = time.perf_counter(), PeakMemory()
     answerer: Answerer
     if BASELINES[settings.method].wrap is None:
+        evaluation = evaluation.model_copy(update={"max_tokens": settings.shown_tokens or evaluation.max_tokens})
         reserved = 0 if task.form in ("choice", "several") else evaluation.max_new_tokens
         shown = with_shots(test, drawn, base.tokenizer, evaluation.max_tokens, reserved)
         how: dict[str, Any] = {**shown.record, "tunable_parameters": 0}
