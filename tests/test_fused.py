@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
+from staf.experts.store import ExpertSet
 from staf.experts.trainable import TrainableFactors
-from staf.lm import blocks
+from staf.lm import blocks, groups
 from staf.lm.base import Base, load_base
 from staf.lm.fused import supports
 from staf.lm.packed import rounded_rows
 from staf.lm.routed import draw_keep
+from staf.routing.mixture import Mixture
 
 
 def attach(base: Base, rank: int = 3, trained: bool = True) -> tuple[TrainableFactors, Tensor]:
@@ -64,6 +66,36 @@ def test_numbers_and_gradients_are_those_of_the_models_own_layers(base: Base, sh
     for one, other in zip(own, fused, strict=True):
         assert torch.allclose(one, other, rtol=1e-4, atol=2e-5)
     assert fused[2].abs().sum() > 0
+
+
+@pytest.mark.parametrize("shape", [(1, 2), (3, 7), (5, 64)])
+def test_a_delta_that_is_added_gives_the_numbers_and_gradients_of_one_that_is_carried(
+    base: Base, experts: ExpertSet, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int]
+) -> None:
+    mixture = Mixture(base, experts)
+    found = []
+    for enough in (1, 10**9):
+        monkeypatch.setattr(groups, "ENOUGH_ROWS", enough)
+        weights = torch.tensor([[0.3, -0.2, 0.9]], requires_grad=True)
+        for _ in range(2):  # the second writes into the memory of the first
+            mixture.set_weights(weights)
+            assert base.fused is not None
+            assert base.fused.ready()
+            states = base.before_answers(*padded(shape))
+            weights.grad = None
+            weighted(states).backward()
+        found.append((states.detach(), weights.grad))
+    base.routed.set_gain({})
+    for one, other in zip(*found, strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=2e-5)
+    assert any(group.room for plan in base.fused.plans for group in plan.groups)
+
+
+def test_factors_that_are_trained_are_always_carried(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(groups, "ENOUGH_ROWS", 1)
+    gradients(base, (3, 7), True)
+    assert base.fused is not None
+    assert not any(group.room for plan in base.fused.plans for group in plan.groups)
 
 
 @pytest.mark.parametrize("fused", [True, False])

@@ -21,9 +21,10 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint as recomputed
 
 from staf.lm import blocks
+from staf.lm.groups import Group
 from staf.lm.packed import Heads, Layout, lay_out, to_heads, to_heads_back
 from staf.lm.products import add_product
-from staf.lm.routed import RoutedLinear, add_low_rank, add_low_rank_gradients, draw_keep
+from staf.lm.routed import add_low_rank, add_low_rank_gradients, draw_keep
 
 CACHED = 512
 """Rows that stay in a processor's cache while several operations pass over them."""
@@ -39,58 +40,6 @@ def supports(config: Any) -> bool:
         and config.hidden_act == "silu"
         and not (getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True))
     )
-
-
-@dataclass(frozen=True)
-class Group:
-    """Matrices with the same input, as one: their weights stacked, (d_out of all, d_in)."""
-
-    layers: tuple[RoutedLinear, ...]
-    weight: Tensor
-    bias: Tensor | None
-
-    @staticmethod
-    def of(*layers: RoutedLinear) -> Group:
-        """Stack the weights; each layer's own weight becomes a view of its rows, so nothing is there twice."""
-        if len(layers) == 1:
-            return Group(layers, layers[0].weight, layers[0].bias)
-        weight = torch.cat([layer.weight.data for layer in layers], dim=0)
-        place = 0
-        for layer in layers:
-            layer.weight.data = weight[place : place + layer.weight.shape[0]]
-            place += layer.weight.shape[0]
-        biases: list[Tensor] = [layer.bias for layer in layers if layer.bias is not None]
-        return Group(layers, weight, torch.cat(biases) if biases else None)
-
-    def factors(self) -> tuple[Tensor, Tensor]:
-        """U (d_out of all, R of all), block by block on the diagonal, and V (R of all, d_in)."""
-        us = [layer.u for layer in self.layers if layer.u is not None]
-        vs = [layer.v for layer in self.layers if layer.v is not None]
-        if len(us) == 1:
-            return us[0], vs[0]
-        v = torch.cat(vs)
-        u = v.new_zeros(self.weight.shape[0], v.shape[0])
-        row = column = 0
-        for part in us:
-            u[row : row + part.shape[0], column : column + part.shape[1]] = part
-            row, column = row + part.shape[0], column + part.shape[1]
-        return u, v
-
-    def gain(self) -> Tensor:
-        """The gains of all, (R of all,); gradients flow to them."""
-        gains = [layer.gain for layer in self.layers if layer.gain is not None]
-        return gains[0] if len(gains) == 1 else torch.cat(gains)
-
-    def add_gradients(self, grad_u: Tensor, grad_v: Tensor) -> None:
-        """Add the gradients of U, given as (R of all, d_out of all), and of V, (R of all, d_in), to each layer's buffers."""
-        row = column = 0
-        for layer in self.layers:
-            if layer.u is None or layer.grads is None:
-                continue
-            d_out, rank = layer.u.shape
-            layer.grads[0].add_(grad_u[row : row + rank, column : column + d_out].T)
-            layer.grads[1].add_(grad_v[row : row + rank])
-            row, column = row + rank, column + d_out
 
 
 @dataclass(frozen=True)
@@ -223,18 +172,22 @@ class _Layer(torch.autograd.Function):
 
 
 State = tuple[Tensor, Tensor, Tensor, Tensor]
-"""U, V, the rank activations before and after the gain."""
+"""U, V, the rank activations before and after the gain; where the delta was added, the sum and three empty ones."""
 
 
 def _adapted(
     group: Group, rows: Tensor, gain: Tensor, keep: Tensor | None, beside: Tensor | None = None
 ) -> tuple[Tensor, State]:
     """The rows through a group of matrices and their factors, plus the rows beside, (N, d_out); and what the way back needs."""
-    u, v = group.factors()
     if beside is None:
         beside = group.bias
     elif group.bias is not None:
         beside = beside + group.bias
+    if group.sums(len(rows)):
+        weight, none = group.summed(gain), rows.new_empty(0)
+        start = rows.new_zeros(len(rows), len(weight)) if beside is None else beside.expand(len(rows), -1).clone()
+        return add_product(start, rows, weight.T), (weight, none, none, none)
+    u, v = group.factors()
     y, hidden, scaled = add_low_rank(rows, group.weight, beside, u, v, gain, keep)
     return y, (u, v, hidden, scaled)
 
@@ -244,6 +197,9 @@ def _adapted_back(
 ) -> tuple[Tensor, Tensor]:
     """The gradients of the rows (empty where not needed) and of the gain; those of U and V go to their buffers."""
     u, v, hidden, scaled = state
+    if group.sums(len(rows)):
+        grad_rows = add_product(torch.zeros_like(rows), grad, u) if needed else grad.new_empty(0)
+        return grad_rows, group.gain_gradient(grad, rows)
     trained = group.layers[0].grads is not None
     grad_gain, grad_hidden, grad_u, grad_v = add_low_rank_gradients(grad, rows, u, gain, hidden, scaled, keep, trained)
     if grad_u is not None and grad_v is not None:
