@@ -196,7 +196,7 @@ class Cluster:
             return len(self.calls) - 1
 
         return SimpleNamespace(
-            ready=SimpleNamespace(remote=lambda _: call(None)), train=SimpleNamespace(remote=lambda job: call(job.name))
+            ready=SimpleNamespace(remote=lambda _: call(None)), do=SimpleNamespace(remote=lambda job: call(job.name))
         )
 
     def wait(self, calls: list[int], num_returns: int) -> tuple[list[int], list[int]]:
@@ -215,7 +215,7 @@ class Cluster:
 
 def crew(nodes: str, names: list[str], script: Script) -> tuple[Cluster, dict[str, BaseException], list[str]]:
     cluster, failures, told = Cluster(nodes, script), {}, Told()
-    engines._Crew(cluster, told, named(*names), failures).run()
+    engines._Crew(cluster, told, named(*names), failures).run("train experts")
     assert cluster.killed == cluster.workers
     return cluster, failures, told.lines
 

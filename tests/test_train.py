@@ -45,15 +45,19 @@ def accuracy(base: Base, expert: Expert) -> float:
     return sum(e.labels[int(s.argmax())] == e.answer for e, s in zip(examples, scores, strict=True)) / 12
 
 
-def test_an_expert_learns_and_ends_at_its_budget(base: Base, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("start", "rate", "ranks"), [("orthonormal", 0.02, (4, 2)), ("zero", 0.005, (8, 4))])
+def test_an_expert_learns_and_ends_at_its_budget(
+    base: Base, tmp_path: Path, start: str, rate: float, ranks: tuple[int, int]
+) -> None:
     before = {name: tensor.clone() for name, tensor in base.model.state_dict().items()}
     reports: list[StepReport] = []
-    settings = SETTINGS.model_copy(update={"steps": 240, "warmup_steps": 40, "final_steps": 80})
+    changed = {"steps": 240, "warmup_steps": 40, "final_steps": 80, "start": start, "learning_rate": rate}
+    settings = SETTINGS.model_copy(update={**changed, "initial_rank": ranks[0], "target_rank": ranks[1]})
     expert = train_expert(base, "colour", make_examples(60), settings, tmp_path, reports.append)
     assert [r.step for r in reports] == list(range(1, 241))
     assert reports[-1].loss < 0.5 * reports[0].loss
     assert [r.kept for r in reports] == sorted((r.kept for r in reports), reverse=True)
-    assert sum(expert.ranks.values()) == reports[-1].kept == 14 * 2
+    assert sum(expert.ranks.values()) == reports[-1].kept == 14 * ranks[1]
     assert accuracy(base, expert) > 0.9
     after = base.model.state_dict()
     assert before.keys() == after.keys()
@@ -247,7 +251,7 @@ def test_a_folder_that_cannot_be_written_is_one_clear_error(base: Base, tmp_path
 
 
 def test_steps_that_leave_no_room_for_the_ranks_to_fall_are_refused() -> None:
-    with pytest.raises(ConfigError, match="leave none for the ranks to fall from 12 to 4"):
+    with pytest.raises(ConfigError, match="leave none for the ranks to fall from 6 to 4"):
         planned_steps(1000, ExpertSettings(epochs=10, batch_size=16))
     assert planned_steps(10_000, ExpertSettings(epochs=10, batch_size=16)) == 6250
     assert planned_steps(10, SETTINGS) == 30
