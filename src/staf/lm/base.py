@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,10 +83,8 @@ class Base:
         if not shared:
             return decoder(input_ids=ids, use_cache=False, **inputs).last_hidden_state
         past = decoder(input_ids=ids[:1, :shared], use_cache=True).past_key_values
-        for layer in past.layers:
-            layer.keys = layer.keys.expand(ids.shape[0], -1, -1, -1)
-            layer.values = layer.values.expand(ids.shape[0], -1, -1, -1)
-        return decoder(input_ids=ids[:, shared:], past_key_values=past, use_cache=True, **inputs).last_hidden_state
+        begun = continued(past, ids.shape[0])
+        return decoder(input_ids=ids[:, shared:], past_key_values=begun, use_cache=True, **inputs).last_hidden_state
 
     def before_answers(self, ids: Tensor, answer: Tensor, shared: int = 0) -> Tensor:
         """Hidden states (n, d) at the places before answer tokens, row by row, of token ids (B, T).
@@ -109,6 +108,20 @@ class Base:
     def identity(self) -> dict[str, str]:
         """Name and fingerprint, as kept in every expert, router and result."""
         return {"name": self.name, "fingerprint": self.fingerprint}
+
+
+def continued(past: Any, rows: int) -> Any:
+    """A cache that begins with the keys and values of `past` (C, H, P, D), each for `rows` rows: (C * rows, H, P, D).
+
+    What is added to it later is not added to `past`. Gradients flow through it.
+    """
+    begun = copy(past)
+    begun.layers = [copy(layer) for layer in past.layers]
+    for layer in begun.layers:
+        layer.keys, layer.values = (
+            kept[:, None].expand(-1, rows, -1, -1, -1).flatten(0, 1) for kept in (layer.keys, layer.values)
+        )
+    return begun
 
 
 def default_device() -> torch.device:

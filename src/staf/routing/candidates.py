@@ -16,7 +16,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from copy import copy
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain, groupby
@@ -28,6 +27,7 @@ from torch.nn import functional
 
 from staf.data.batches import Encoded, by_length, collate
 from staf.errors import ExpertMismatch, MissingData
+from staf.lm.base import continued
 from staf.routing.mixture import Mixture
 
 Way = Literal["add", "carry"]
@@ -305,17 +305,3 @@ def _group(items: Sequence[Encoded], shared: int, pad: int, device: torch.device
         ids, answer = batch.ids[:, :width], batch.answer[:, :width]
         parts.append(Part(ids[:, :-1], answer[:, 1:], ids[:, 1:][answer[:, 1:]]))
     return Group(torch.tensor(items[0].tokens[:shared], dtype=torch.long, device=device), tuple(parts))
-
-
-def continued(past: Any, rows: int) -> Any:
-    """A cache that begins with the keys and values of `past` (C, H, P, D), each for `rows` rows: (C * rows, H, P, D).
-
-    What is added to it later is not added to `past`.
-    """
-    begun = copy(past)
-    begun.layers = [copy(layer) for layer in past.layers]
-    for layer in begun.layers:
-        layer.keys, layer.values = (
-            kept[:, None].expand(-1, rows, -1, -1, -1).flatten(0, 1) for kept in (layer.keys, layer.values)
-        )
-    return begun
