@@ -157,5 +157,17 @@ def test_a_wrong_profile_or_name_is_told(tmp_path: Path, tiny_folder: Path, own:
         reproduce("fig7", "tiny", grid_of(tiny_folder, own, tmp_path, unseen_task=without))
 
 
+def test_the_normal_setting_takes_all_examples_where_there_are_fewer_than_the_profile_says(
+    tiny_folder: Path, own: Path, tmp_path: Path
+) -> None:
+    counts = {}
+    for most in (6, 100_000):
+        grid = grid_of(tiny_folder, own, tmp_path / str(most), normal_shots=most)
+        result, _ = grid.run(Cell("icd10_chapter", "logistic"))
+        assert result["setting"] == "normal"
+        counts[most] = result["adaptation_examples"]
+    assert counts[6] == 6 < counts[100_000] < 100_000
+
+
 def test_a_difference_within_chance_is_a_tie() -> None:
     assert [verdict(0.1, 0.01), verdict(-0.1, 0.01), verdict(0.1, 0.2), verdict(0.0, 0.01)] == ["win", "loss", "tie", "tie"]

@@ -12,7 +12,8 @@ from staf.engines import Place
 from staf.evaluate import Method
 from staf.experiments.profile import Profile
 from staf.experts.store import ExpertSet
-from staf.tasks.rows import find_task
+from staf.tasks.examples import task_examples
+from staf.tasks.rows import Task, find_task
 from staf.workflow import (
     Session,
     adapt_stage,
@@ -68,6 +69,11 @@ class Grid:
         wanted = sorted(self.profile.experts if names is None else names)
         return ExpertSet(tuple(train_stage(self.session, name, self.profile.expert, self.out / "experts") for name in wanted))
 
+    def _normal_shots(self, task: Task) -> int | None:
+        """Adaptation examples of the normal setting; None for all, also where there are no more than the profile takes."""
+        most = self.profile.normal_shots
+        return None if most is None or most >= len(task_examples(task, "adaptation", self.session.library)) else most
+
     def run(self, cell: Cell) -> Scored:
         """The result of a cell, read or made.
 
@@ -76,7 +82,7 @@ class Grid:
         """
         session, task, evaluation = self.session, find_task(cell.task), self.profile.evaluation
         few = cell.few or cell.method in ("few_shot", "in_context", "lorahub")
-        shots = (cell.shots or self.profile.few_shot.shots) if few else self.profile.normal_shots
+        shots = (cell.shots or self.profile.few_shot.shots) if few else self._normal_shots(task)
         if cell.method == "original":
             return evaluate_stage(session, task, None, Method("original", None), evaluation)
         if cell.method in CLASSIFIERS:

@@ -31,7 +31,7 @@ class Profile(Settings):
     few_shot: RouterSettings
     normal: RouterSettings
     normal_shots: int | None = Field(None, ge=2)
-    """adaptation examples of the normal setting, of routers and baselines alike; None takes all"""
+    """adaptation examples of the normal setting, of routers and baselines alike; None takes all, as where there are fewer"""
     baseline: dict[str, Any] = Field(default_factory=dict)
     """settings that all baselines share, as in BaselineSettings"""
     classifier: dict[str, Any] = Field(default_factory=dict)
