@@ -13,7 +13,7 @@ from staf.errors import ConfigError
 from staf.experts.store import ExpertSet
 from staf.lm.base import Base
 from staf.lm.scoring import score_labels
-from staf.routing.adapt import adapt_router
+from staf.routing.adapt import adapt_router, planned_progress
 from staf.routing.labels import LABELS_A_STEP, LabelLoss, LabelSteps
 from staf.routing.mixture import Mixture
 
@@ -76,6 +76,14 @@ def test_both_methods_lower_it(mixture: Mixture, method: str) -> None:
     router = adapt_router(mixture, "colour", make_examples(12, "adaptation"), settings)
     assert router.record["loss"] < router.record["history"][0]
     assert all(layer.gain is None for layer in mixture.base.routed.layers.values())
+
+
+def test_a_step_takes_fewer_examples_and_all_steps_are_planned(mixture: Mixture) -> None:
+    settings = RouterSettings(objective="labels", batch_size=16, epochs=2, validation_share=0, max_tokens=200)
+    seen: list[int] = []
+    examples = make_examples(12, "adaptation")
+    adapt_router(mixture, "colour", examples, settings, lambda done, _: seen.append(done))
+    assert len(seen) == 2 * 12 // (16 // LABELS_A_STEP) == planned_progress(12, settings)
 
 
 @pytest.mark.parametrize("method", ["gradient", "cma"])

@@ -31,7 +31,7 @@ from staf.experts.train import data_fingerprint
 from staf.routing import evolution, gradient
 from staf.routing.checkpoints import AdaptationStates, Clock
 from staf.routing.mixture import Mixture
-from staf.routing.objective import Judge, RouterObjective
+from staf.routing.objective import Judge, RouterObjective, examples_a_step
 from staf.routing.router import initial_params
 from staf.routing.store import Router
 
@@ -44,7 +44,7 @@ def planned_progress(examples: int, settings: RouterSettings) -> int:
     if settings.method == "cma":
         return settings.restarts * settings.evaluations
     learned = examples - _held_out(examples, settings)
-    return settings.restarts * settings.epochs * -(-learned // settings.batch_size)
+    return settings.restarts * settings.epochs * -(-learned // examples_a_step(settings))
 
 
 def _held_out(examples: int, settings: RouterSettings) -> int:
@@ -188,7 +188,7 @@ class _Attempts:
         found = gradient.descend(
             lambda numbers, batch: self.objective.total(numbers, steps, batch),
             lambda numbers: self.objective.value(numbers, self.judging), origin,
-            order=lambda epoch: epoch_order(steps.lengths, settings.batch_size, seed, epoch), epochs=settings.epochs,
+            order=lambda epoch: epoch_order(steps.lengths, examples_a_step(settings), seed, epoch), epochs=settings.epochs,
             learning_rate=settings.learning_rate, on_step=report, patience=settings.patience, tolerance=settings.tolerance,
             state=None if states is None else states.descent(), keep=None if states is None else states.keep_descent,
         )  # fmt: skip

@@ -17,13 +17,18 @@ from staf.data.example import Example
 from staf.lm.base import Base
 from staf.lm.loss import answer_loss
 from staf.routing.candidates import CandidateLoss
-from staf.routing.labels import LabelLoss, LabelSteps
+from staf.routing.labels import LABELS_A_STEP, LabelLoss, LabelSteps
 from staf.routing.mixture import Mixture
 from staf.routing.router import RouterShape, alpha_penalty, expert_weights, unflatten, weight_penalty
 
 TOKEN_BUDGET = 8192
 Judge = Callable[[Tensor], list[float]]
 """task loss of each of C candidates, from their weights (C, G, K)"""
+
+
+def examples_a_step(settings: RouterSettings) -> int:
+    """Examples of a step of the descent: fewer where each is there once for every label, so that memory stays the same."""
+    return settings.batch_size if settings.objective == "answer" else max(settings.batch_size // LABELS_A_STEP, 1)
 
 
 class Steps(Protocol):
