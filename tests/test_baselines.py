@@ -1,4 +1,4 @@
-"""Baselines: the plain scorer against ours, every row learns and leaves the base alone, test items are never fitted on."""
+"""Baselines: labels scored as by whole forwards, every row learns and leaves the base alone, test items are never fitted on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -15,11 +15,12 @@ from architectures import other_base
 from conftest import make_examples
 
 from staf.baselines import BASELINES, baseline_predictions
-from staf.baselines.plain import answer_log_chances, plain_model, plain_scores
+from staf.baselines.answering import tuned_base
+from staf.baselines.plain import answer_log_chances, plain_model
 from staf.baselines.shots import with_shots
 from staf.baselines.tuning import Trial, Tuning
 from staf.config import BaselineSettings, EvaluationSettings, parse
-from staf.data.batches import collate, encode
+from staf.data.batches import Encoded, collate, encode, encode_answer, encode_prompt
 from staf.data.example import Example, prompt_of
 from staf.errors import BadData, ConfigError, MissingData, TestLeak, TrainingFailed
 from staf.evaluate import Method, predict
@@ -60,21 +61,42 @@ def test_wrong_settings_are_told_at_once() -> None:
         parse(BaselineSettings, {"learning_rates": [0.1, -0.1]}, "a test")
 
 
-@pytest.mark.parametrize("length_normalised", [True, False])
+@torch.no_grad()
+def whole_scores(model: Any, base: Base, example: Example, max_tokens: int) -> torch.Tensor:
+    """Mean log p of the tokens of each label, by one forward of prompt and label alone through the model as it is."""
+    answers = [encode_answer(label, base.tokenizer) for label in example.labels]
+    prompt = encode_prompt(example, base.tokenizer, max_tokens - max(map(len, answers)))
+    rows = [Encoded(example.id, tuple(prompt + answer), len(prompt)) for answer in answers]
+    return torch.stack([answer_log_chances(model, collate([row], 0, base.device)).mean() for row in rows])
+
+
 @pytest.mark.parametrize("token_budget", [64, 4096])
-def test_the_plain_scorer_equals_score_labels_on_an_untouched_model(
-    base: Base, length_normalised: bool, token_budget: int
-) -> None:
+def test_labels_of_an_untouched_model_are_scored_as_by_whole_forwards(base: Base, token_budget: int) -> None:
     examples = [replace(e, context=e.context + " far" * i) for i, e in enumerate(make_examples(9, "test"))]
     examples[3] = replace(examples[3], labels=("red", "redder than red", "x"), answer="x")
-    done: list[int] = []
-    options = {"max_tokens": 100, "token_budget": token_budget, "length_normalised": length_normalised}
-    found = plain_scores(plain_model(base), base, examples, **options, on_done=done.append)
-    expected = score_labels(base, examples, **options)
-    assert sum(done) == len(examples)
-    assert [len(scores) for scores in found] == [3] * 9
-    for ours, theirs in zip(found, expected, strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
+    options = {"max_tokens": 100, "token_budget": token_budget, "length_normalised": True}
+    plain = plain_model(base)
+    for found in (score_labels(base, examples, **options), score_labels(tuned_base(base, plain), examples, **options)):
+        for example, scores in zip(examples, found, strict=True):
+            torch.testing.assert_close(scores, whole_scores(plain, base, example, 100), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt_neox", "mistral"])
+@pytest.mark.parametrize("name", TRAINED)
+def test_labels_of_a_trained_baseline_are_scored_as_by_whole_forwards(
+    base: Base, name: str, kind: str, tiny_folder: Path, tmp_path: Path
+) -> None:
+    base = base if kind == "llama" else other_base(kind, tiny_folder, tmp_path)
+    tuning = Tuning(base, make_examples(6, "adaptation"), settings_of(name), 256, 1024)
+    model = tuning.fit(tuning.items, 0.02, 1)[0].eval()
+    examples = [replace(e, context=e.context + " far" * i) for i, e in enumerate(make_examples(4, "test"))]
+    examples[1] = replace(examples[1], labels=("red", "redder than red", "x"), answer="x")
+    tuned, options = tuned_base(base, model), {"max_tokens": 100, "token_budget": 256, "length_normalised": True}
+    for asked in (examples, examples[:1]):  # one prompt alone has no beginning in common with another
+        for example, scores in zip(asked, score_labels(tuned, asked, **options), strict=True):
+            torch.testing.assert_close(scores, whole_scores(model, base, example, 100), atol=1e-4, rtol=0)
+    assert base.virtual is None
+    assert base.model is not tuned.model
 
 
 def test_the_loss_is_that_of_transformers_labels(base: Base) -> None:
@@ -236,8 +258,6 @@ def test_without_peft_the_message_says_how_to_get_it(base: Base, monkeypatch: py
 
 def test_examples_without_labels_are_refused(base: Base) -> None:
     free = [replace(make_examples(1, "test")[0], labels=())]
-    with pytest.raises(BadData, match="test-0 has no labels"):
-        plain_scores(plain_model(base), base, free, max_tokens=256, token_budget=256, length_normalised=True)
     with pytest.raises(BadData, match="test-0 has no labels"):
         with_shots(free, make_examples(1, "adaptation"), base.tokenizer, 256)
 

@@ -16,7 +16,7 @@ from sklearn.metrics import f1_score
 from torch import Tensor
 
 from staf.baselines import BASELINES, baseline_predictions
-from staf.baselines.answering import PlainAnswerer
+from staf.baselines.answering import tuned_base
 from staf.baselines.lorahub import composed, lorahub
 from staf.baselines.plain import plain_model
 from staf.baselines.tuning import Tuning
@@ -25,7 +25,7 @@ from staf.data.answers import write_several
 from staf.data.batches import encode_prompt
 from staf.data.example import Example
 from staf.errors import MissingData, TestLeak
-from staf.evaluate import Method, RoutedAnswerer, best_single, predict, predictions_of
+from staf.evaluate import Answerer, Method, best_single, predict, predictions_of
 from staf.evaluate.chances import best_threshold, fit_scale
 from staf.experts.store import ExpertSet
 from staf.lm.base import Base
@@ -94,9 +94,9 @@ def test_every_form_is_predicted_in_its_shape(base: Base, experts: ExpertSet, fo
 @pytest.mark.parametrize("form", FORMS)
 def test_an_untouched_plain_model_answers_as_the_routed_base(base: Base, form: str) -> None:
     test, calibration = of_form(form, 5, "test"), of_form("several", 7, "adaptation") if form == "several" else []
-    ours = predictions_of(form, RoutedAnswerer(base, SETTINGS), test, calibration)
+    ours = predictions_of(form, Answerer(base, SETTINGS), test, calibration)
     done: list[int] = []
-    plain = predictions_of(form, PlainAnswerer(plain_model(base), base, SETTINGS, done.append), test, calibration)
+    plain = predictions_of(form, Answerer(tuned_base(base, plain_model(base)), SETTINGS, done.append), test, calibration)
     assert sum(done) == len(test) + len(calibration)
     for mine, other in zip(ours, plain, strict=True):
         assert mine.keys() == other.keys()
@@ -125,7 +125,7 @@ def test_what_a_trained_baseline_writes_is_most_likely_by_its_whole_forward(base
     tuning = Tuning(base, of_form("text", 6, "adaptation"), settings, 100, 1024)
     model = tuning.fit(tuning.items, 0.02, 2)[0].eval()
     asked = of_form("text", 2, "test")
-    found = PlainAnswerer(model, base, SETTINGS).texts(asked)
+    found = Answerer(tuned_base(base, model), SETTINGS).texts(asked)
     for example, answer in zip(asked, found, strict=True):
         tokens, start = encode_prompt(example, base.tokenizer, 100), len(encode_prompt(example, base.tokenizer, 100))
         while len(tokens) < start + SETTINGS.max_new_tokens:
@@ -138,13 +138,13 @@ def test_what_a_trained_baseline_writes_is_most_likely_by_its_whole_forward(base
 
 def test_no_calibration_example_is_shown_its_own_answer(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     met: list[str] = []
-    whole = RoutedAnswerer.scores
+    whole = Answerer.scores
 
-    def watched(self: RoutedAnswerer, examples: Sequence[Example]) -> list[Tensor]:
+    def watched(self: Answerer, examples: Sequence[Example]) -> list[Tensor]:
         met.extend(example.query for example in examples)
         return whole(self, examples)
 
-    monkeypatch.setattr(RoutedAnswerer, "scores", watched)
+    monkeypatch.setattr(Answerer, "scores", watched)
     adaptation = several(6, "adaptation")
     for i, example in enumerate(adaptation):
         adaptation[i] = replace(example, context=f"case {i}")

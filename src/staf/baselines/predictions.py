@@ -6,14 +6,14 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from staf.baselines.answering import PlainAnswerer
+from staf.baselines.answering import tuned_base
 from staf.baselines.rows import BASELINES
 from staf.baselines.shots import with_shots
 from staf.baselines.tuning import Choice, OnTrial, Tuning
 from staf.config import BaselineSettings, EvaluationSettings
 from staf.data.example import Example
 from staf.data.splits import few_shot, refuse_test
-from staf.evaluate import Answerer, RoutedAnswerer, predictions_of
+from staf.evaluate import Answerer, predictions_of
 from staf.evaluate.predictions import Predictions
 from staf.lm.base import Base
 from staf.lm.scoring import OnDone
@@ -55,21 +55,20 @@ def baseline_predictions(
     refuse_test(adaptation)
     drawn = few_shot(adaptation, len(adaptation) if settings.shots is None else settings.shots, settings.seed)
     started, memory = time.perf_counter(), PeakMemory()
-    answerer: Answerer
     if BASELINES[settings.method].wrap is None:
         evaluation = evaluation.model_copy(update={"max_tokens": settings.shown_tokens or evaluation.max_tokens})
         reserved = 0 if task.form in ("choice", "several") else evaluation.max_new_tokens
         shown = with_shots(test, drawn, base.tokenizer, evaluation.max_tokens, reserved)
         how: dict[str, Any] = {**shown.record, "tunable_parameters": 0}
         spent = {"adaptation_seconds": time.perf_counter() - started, "adaptation_memory_bytes": memory.bytes}
-        answerer, test = RoutedAnswerer(base, evaluation, on_done), shown.examples
+        answerer, test = Answerer(base, evaluation, on_done), shown.examples
         calibration = with_shots(calibration, drawn, base.tokenizer, evaluation.max_tokens, reserved).examples
     else:
         tuning = Tuning(base, drawn, settings, evaluation.max_tokens, evaluation.token_budget)
         tuned = tuning.learn(tuning.choose(on_trial) if choice is None else choice)
         how = tuned.record
         spent = {"adaptation_seconds": time.perf_counter() - started, "adaptation_memory_bytes": memory.bytes}
-        answerer = PlainAnswerer(tuned.model, base, evaluation, on_done)
+        answerer = Answerer(tuned_base(base, tuned.model), evaluation, on_done)
     record = {
         "method": settings.method,
         "title": BASELINES[settings.method].title,

@@ -3,7 +3,7 @@
 A method is a row of a table. Routed experts, baselines and classifiers differ in how they answer and in nothing after that.
 """
 
-from staf.evaluate.answering import Answerer, RoutedAnswerer
+from staf.evaluate.answering import Answerer
 from staf.evaluate.method import Method, method_of_router
 from staf.evaluate.predictions import predictions_of
 from staf.evaluate.result import best_single, finish, predict, sample
@@ -11,7 +11,6 @@ from staf.evaluate.result import best_single, finish, predict, sample
 __all__ = [
     "Answerer",
     "Method",
-    "RoutedAnswerer",
     "best_single",
     "finish",
     "method_of_router",

@@ -1,9 +1,8 @@
-"""Who answers: label scores, spans of the context, free text. What becomes of the answers is the same for all."""
+"""How a base answers: label scores, spans of the context, free text. What becomes of the answers is the same for all."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 from torch import Tensor
 
@@ -14,21 +13,8 @@ from staf.lm.generation import extract_spans, generate
 from staf.lm.scoring import OnDone, score_labels
 
 
-class Answerer(Protocol):
-    """Answers examples in their order, in whichever of the three ways their form asks for."""
-
-    def scores(self, examples: Sequence[Example]) -> list[Tensor]:
-        """Log-likelihood (labels,) float32 of every label of each example."""
-
-    def spans(self, examples: Sequence[Example]) -> list[str]:
-        """Words of each example's context."""
-
-    def texts(self, examples: Sequence[Example]) -> list[str]:
-        """A free answer to each example."""
-
-
-class RoutedAnswerer:
-    """The base, with the experts as they are routed now.
+class Answerer:
+    """A base answers examples in their order, in whichever of the three ways their form asks for, as it is routed now.
 
     Args:
         on_done: called with the number of examples just answered.

@@ -11,7 +11,7 @@ from staf import __version__
 from staf.config import EvaluationSettings
 from staf.data.example import Example
 from staf.data.splits import dice, refuse_test
-from staf.evaluate.answering import RoutedAnswerer
+from staf.evaluate.answering import Answerer
 from staf.evaluate.method import Method
 from staf.evaluate.predictions import Predictions, predictions_of
 from staf.experts.store import ExpertSet
@@ -48,7 +48,7 @@ def predict(
     if mixture is not None and method.weights is not None:
         mixture.set_weights(method.weights, method.granularity)
     try:
-        return predictions_of(form, RoutedAnswerer(base, settings, on_done), examples, calibration)
+        return predictions_of(form, Answerer(base, settings, on_done), examples, calibration)
     finally:
         base.routed.set_gain({})
 

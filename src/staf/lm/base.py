@@ -56,6 +56,10 @@ ADAPTED: dict[str, tuple[str, tuple[str, ...]]] = {
 _NOT_PART_OF_THE_MODEL = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "architectures"}
 
 
+Layers = tuple[tuple[Tensor, Tensor], ...]
+"""Keys and values (B, H_kv, P, D) of each layer."""
+
+
 @dataclass
 class Base:
     """A frozen causal language model with routed layers, its tokenizer and its identity."""
@@ -72,6 +76,8 @@ class Base:
     device: torch.device
     fused: FusedDecoder | None = None
     """The decoder written out for training, where there is one for this kind of model."""
+    virtual: Layers | None = None
+    """What a tuned prompt or prefix lays before every prompt that is read (`staf.lm.prompts`), B = 1."""
 
     def hidden(self, ids: Tensor, shared: int = 0, **inputs: Any) -> Tensor:
         """Last hidden states (B, T - shared, d) of token ids (B, T).

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from staf.data.batches import rounded, shared_prefix
-from staf.lm.base import Base
+from staf.lm.base import Base, Layers
 
 Tokens = Sequence[int]
 FORWARD_COST = 128
@@ -27,10 +27,14 @@ FORWARD_COST = 128
 
 @dataclass(frozen=True)
 class Beginning:
-    """What prompts begin with in common: its length, and keys and values (1, H_kv, length, D) of each layer."""
+    """What prompts begin with in common."""
 
     length: int
-    layers: tuple[tuple[Tensor, Tensor], ...]
+    """tokens of the prompts that are computed"""
+    layers: Layers
+    """keys and values of each layer, (1, H_kv, before + length, D)"""
+    before: int = 0
+    """places that lie before all tokens, those of `Base.virtual`"""
 
 
 @dataclass
@@ -39,7 +43,7 @@ class Prompts:
 
     Attributes:
         past: keys and values of every layer, (B, H_kv, P, D) each, as a cache of transformers.
-        lengths: (B,) tokens of each prompt.
+        lengths: (B,) tokens of each prompt, and the virtual ones before it.
         width: P, with the padding.
         last: (B, d) the hidden state after each prompt's last token.
     """
@@ -122,14 +126,15 @@ def batches(sizes: Sequence[tuple[int, int]], token_budget: int) -> list[list[in
 
 @torch.no_grad()
 def begin(base: Base, prompts: Sequence[Tokens]) -> Beginning | None:
-    """Compute what all prompts begin with, but never a whole prompt; None where it is not worth it."""
-    length = shared_prefix(prompts, min(map(len, prompts)) - 1)
+    """Compute what all prompts begin with, but never a whole prompt; None where there is nothing, or it is not worth it."""
+    length, virtual = shared_prefix(prompts, min(map(len, prompts)) - 1), base.virtual or ()
+    before = virtual[0][0].shape[2] if virtual else 0
     if not length:
-        return None
+        return Beginning(0, virtual, before) if virtual else None
     ids = torch.tensor([prompts[0][:length]], device=base.device)
-    past = _empty_cache()
+    past = _cache_of(virtual, 1)
     base.model.get_decoder()(input_ids=ids, past_key_values=past, use_cache=True)
-    return Beginning(length, tuple((layer.keys, layer.values) for layer in past.layers))
+    return Beginning(length, layers_of(past), before)
 
 
 @torch.no_grad()
@@ -140,20 +145,23 @@ def read(base: Base, prompts: Sequence[Tokens], beginning: Beginning | None, gro
         beginning: of these prompts, and perhaps of others beside them.
         grows: keys and values of what follows are kept too; else every `follow` starts at the prompts' ends.
     """
-    start = beginning.length if beginning is not None else 0
+    start, before, layers = (0, 0, ()) if beginning is None else (beginning.length, beginning.before, beginning.layers)
     lengths = torch.tensor([len(prompt) for prompt in prompts], device=base.device)
     width = rounded(int(lengths.max()) - start)
     pad = base.tokenizer.pad_token_id or 0
     ids = torch.tensor([[*prompt[start:], *(pad,) * (start + width - len(prompt))] for prompt in prompts])
-    past = _empty_cache()
-    for index, (keys, values) in enumerate(beginning.layers if beginning is not None else ()):
-        past.update(keys.expand(len(prompts), -1, -1, -1), values.expand(len(prompts), -1, -1, -1), index)
+    past = _cache_of(layers, len(prompts))
     decoder = base.model.get_decoder()
     hidden = decoder(input_ids=ids.to(base.device), past_key_values=past, use_cache=True).last_hidden_state
     last = hidden[torch.arange(len(prompts), device=base.device), lengths - start - 1]
     if not grows:
         past.layers = [_fixed_layer()(layer.keys, layer.values) for layer in past.layers]
-    return Prompts(base, past, lengths, start + width, last)
+    return Prompts(base, past, lengths + before, before + start + width, last)
+
+
+def layers_of(past: Any) -> Layers:
+    """Keys and values of each layer of a cache of transformers."""
+    return tuple((layer.keys, layer.values) for layer in past.layers)
 
 
 def _additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
@@ -162,11 +170,17 @@ def _additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
     return mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
 
 
-def _empty_cache() -> Any:
-    """A cache whose layers keep everything, also those with a sliding window: the mask is what hides."""
+def _cache_of(layers: Layers, rows: int) -> Any:
+    """A cache that begins with keys and values (1, H_kv, P, D), the same for every row.
+
+    Its layers keep everything, also those with a sliding window: the mask is what hides.
+    """
     from transformers import DynamicCache
 
-    return DynamicCache()
+    past = DynamicCache()
+    for index, (keys, values) in enumerate(layers):
+        past.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), index)
+    return past
 
 
 @cache
