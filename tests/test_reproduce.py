@@ -60,6 +60,17 @@ def test_the_profiles_that_come_with_staf_fit_every_plan(name: str) -> None:
                 assert list(found.cells(line, column, profile.seeds))
 
 
+def test_a_task_with_a_longer_query_has_sizes_of_its_own() -> None:
+    profile = load_profile("cpu")
+    name, tokens = next(iter(profile.tokens_of_task.items()))
+    own = profile.of_task(name)
+    assert (own.evaluation.max_tokens, own.few_shot.max_tokens, own.normal.max_tokens) == (tokens,) * 3
+    assert own.evaluation.limit == profile.evaluation.limit
+    assert profile.of_task("pubmedqa") is profile
+    assert profile.evaluation.max_tokens < tokens
+    assert set(profile.tokens_of_task) <= set(TASKS)
+
+
 def test_printed_numbers_stand_in_the_columns_of_the_plans() -> None:
     for name, plan in PLANS.items():
         for table in papers_numbers(name).values():

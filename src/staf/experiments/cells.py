@@ -80,18 +80,19 @@ class Grid:
         Raises:
             StafError: any of what a stage raises; nothing is half written.
         """
-        session, task, evaluation = self.session, find_task(cell.task), self.profile.evaluation
+        session, task, profile = self.session, find_task(cell.task), self.profile.of_task(cell.task)
+        evaluation = profile.evaluation
         few = cell.few or cell.method in ("few_shot", "in_context", "lorahub")
-        shots = (cell.shots or self.profile.few_shot.shots) if few else self._normal_shots(task)
+        shots = (cell.shots or profile.few_shot.shots) if few else self._normal_shots(task)
         if cell.method == "original":
             return evaluate_stage(session, task, None, Method("original", None), evaluation)
         if cell.method in CLASSIFIERS:
-            values = {**self.profile.classifier, "seed": cell.seed, "encoder": self.profile.encoder}
+            values = {**profile.classifier, "seed": cell.seed, "encoder": profile.encoder}
             own = parse(ClassifierSettings, values, "classifier of the profile")
             return classifier_stage(session, task, cell.method, shots, own, evaluation, "normal")
         if cell.method in BASELINES or cell.method == "lorahub":
             method = "lora" if cell.method == "lorahub" else cell.method
-            values = {**self.profile.baseline, "method": method, "shots": shots, "seed": cell.seed}
+            values = {**profile.baseline, "method": method, "shots": shots, "seed": cell.seed}
             settings = parse(BaselineSettings, values, "baseline of the profile")
             setting = "few-shot" if few else "normal"
             if cell.method == "lorahub":
@@ -104,7 +105,7 @@ class Grid:
             return evaluate_stage(
                 session, task, experts, named_method(session, task, experts, cell.method, evaluation), evaluation
             )
-        found = self.profile.few_shot if cell.method == "few_shot" else self.profile.normal
+        found = profile.few_shot if cell.method == "few_shot" else profile.normal
         settings_of_router: RouterSettings = found.model_copy(update={"seed": cell.seed, "shots": shots})
         where = self.out / "routers" / cell.task / f"{cell.method}-{shots or 'all'}-{experts.fingerprint}" / f"seed-{cell.seed}"
         router = adapt_stage(session, task, experts, settings_of_router, where)

@@ -39,6 +39,8 @@ class Profile(Settings):
     encoder: str | None = None
     """hub id or folder of Table 5's encoder; its row says so where there is none"""
     evaluation: EvaluationSettings
+    tokens_of_task: dict[str, int] = Field(default_factory=dict)
+    """max_tokens of adaptation and evaluation for tasks whose query is longer than others', such as a list of 50 labels"""
     seeds: int = Field(ge=1)
     unseen_data: dict[str, str]
     """Table 3: the papers' task, and the one that is run"""
@@ -52,6 +54,14 @@ class Profile(Settings):
     """Figure 8"""
     outside_expert: str = "conll-2003"
     """cross-domain: the data set whose expert takes the place of named entity recognition"""
+
+    def of_task(self, task: str) -> Profile:
+        """With the sizes of one task."""
+        if task not in self.tokens_of_task:
+            return self
+        changed = {"max_tokens": self.tokens_of_task[task]}
+        parts = {name: getattr(self, name).model_copy(update=changed) for name in ("few_shot", "normal", "evaluation")}
+        return self.model_copy(update=parts)
 
 
 def load_profile(name: str, changes: Mapping[str, Any] | None = None) -> Profile:

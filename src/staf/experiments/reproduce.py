@@ -234,7 +234,7 @@ def _predictions(plan: Plan, line: Line, column: Column, found: Found, grid: Gri
 
 def prompt_tokens(grid: Grid, name: str) -> float | None:
     """Mean tokens of a prompt of the task alone; None where its data is not here."""
-    evaluation = grid.profile.evaluation
+    evaluation = grid.profile.of_task(name).evaluation
     try:
         examples = sample(task_examples(find_task(name), "test", grid.session.library), evaluation.limit)
     except MissingData:
