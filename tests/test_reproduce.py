@@ -28,6 +28,10 @@ TINY = {
                "target_rank": 1},
     "few_shot": {"method": "cma", "shots": 4, "evaluations": 4, "max_tokens": 900},
     "normal": {"method": "gradient", "epochs": 1, "max_tokens": 900},
+    "beyond": {
+        "zero_shot": {"method": "zero_shot", "shots": 3, "max_tokens": 900},
+        "all_descent": {"method": "gradient", "weighting": "free", "epochs": 1, "max_tokens": 900},
+    },
     "normal_shots": 6,
     "baseline": {"epochs": 1, "learning_rates": [0.01], "virtual_tokens": 2},
     "classifier": {"epochs": 1},

@@ -146,7 +146,7 @@ def adapt(
     if method == "zero_shot":
         if seeds > 1 or start is not None:
             raise ConfigError("a zero-shot router is computed, not searched for: leave --seeds and --start out.")
-        routers = {out: zero_shot_stage(session, row, experts, settings, out)}
+        routers = {out: zero_shot_stage(session, row, loaded, experts, settings, out)}
     elif seeds > 1:
         routers = adapt_seeds(session, row, loaded, settings, out, seeds, start)
     else:

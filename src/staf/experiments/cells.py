@@ -25,12 +25,13 @@ from staf.workflow import (
     named_method,
     router_method,
     train_stage,
+    zero_shot_stage,
 )  # fmt: skip
 from staf.workflow.evaluation import Scored
 
 WITHOUT_SEEDS = ("original", "single", "average")
 """Methods without chance: one run is all seeds."""
-ROUTERS = ("few_shot", "normal")
+ROUTERS = ("few_shot", "normal", "beyond")
 NEED_EXPERTS = (*ROUTERS, "single", "average", "lorahub")
 
 
@@ -47,11 +48,13 @@ class Cell:
     """few-shot: examples, where they are not the profile's"""
     experts: tuple[str, ...] | None = None
     """None takes the profile's"""
+    router: str = ""
+    """beyond the papers: which of the profile's"""
 
     @property
     def name(self) -> str:
         """As messages print it."""
-        more = ["few-shot" if self.few else "", f"{self.shots} shots" if self.shots else ""]
+        more = [self.router, "few-shot" if self.few else "", f"{self.shots} shots" if self.shots else ""]
         more.append(f"{len(self.experts)} experts" if self.experts else "")
         return " ".join(part for part in (self.task, self.method, *more, f"seed {self.seed}") if part)
 
@@ -105,11 +108,20 @@ class Grid:
             return evaluate_stage(
                 session, task, experts, named_method(session, task, experts, cell.method, evaluation), evaluation
             )
-        found = profile.few_shot if cell.method == "few_shot" else profile.normal
-        settings_of_router: RouterSettings = found.model_copy(update={"seed": cell.seed, "shots": shots})
-        where = self.out / "routers" / cell.task / f"{cell.method}-{shots or 'all'}-{experts.fingerprint}" / f"seed-{cell.seed}"
-        router = adapt_stage(session, task, experts, settings_of_router, where)
-        return evaluate_stage(session, task, experts, router_method(router), evaluation)
+        return self._routed(cell, task, profile, experts)
+
+    def _routed(self, cell: Cell, task: Task, profile: Profile, experts: ExpertSet) -> Scored:
+        """The result of a router that is learned for the cell."""
+        found = profile.beyond[cell.router] if cell.router else getattr(profile, cell.method)
+        shots = cell.shots or found.shots or self._normal_shots(task)
+        settings: RouterSettings = found.model_copy(update={"seed": cell.seed, "shots": shots})
+        name = f"{cell.router or cell.method}-{shots or 'all'}-{experts.fingerprint}"
+        where = self.out / "routers" / cell.task / name / f"seed-{cell.seed}"
+        if settings.method == "zero_shot":
+            router = zero_shot_stage(self.session, task, experts, self.out / "experts", settings, where)
+        else:
+            router = adapt_stage(self.session, task, experts, settings, where)
+        return evaluate_stage(self.session, task, experts, router_method(router), profile.evaluation)
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,16 @@ _SHOTS = (
     Line("lorahub", "LoraHub", FEW),
     Line("few_shot", "STAF-LLM few-shot", FEW),
 )
+
+
+def _beyond(profile: Profile) -> tuple[Line, ...]:
+    """A row for each router that the papers do not have."""
+    return tuple(
+        Line("beyond", f"Beyond: {name.replace('_', ' ')}", FEW if router.shots else NORMAL, {"router": name}, name)
+        for name, router in profile.beyond.items()
+    )
+
+
 AUC = {"icd_coding": "micro_auc", "medication": "micro_f1", "readmission": "macro_auc"}
 """Table 4's metric of each task."""
 
@@ -79,14 +89,14 @@ def _metric(task: str) -> str:
 def table3(profile: Profile) -> Plan:
     """Six tasks of kinds that experts were trained on."""
     columns = tuple(Column(name, task, _metric(task)) for name, task in profile.unseen_data.items())
-    lines = (*_ALONE, Line("single", "STAF-LLM single"), *_OURS, _FULL, *_SHOTS)
+    lines = (*_ALONE, Line("single", "STAF-LLM single"), *_OURS, _FULL, *_SHOTS, *_beyond(profile))
     return Plan("Table 3: unseen data", columns, lines, "single is the best expert on adaptation examples")
 
 
 def table4(profile: Profile) -> Plan:
     """Three clinical tasks that no expert was trained on."""
     columns = tuple(Column(name, task, AUC[name]) for name, task in profile.unseen_task.items())
-    lines = (*_ALONE, Line("single", "STAF-LLM single"), *_OURS, _FULL, *_SHOTS)
+    lines = (*_ALONE, Line("single", "STAF-LLM single"), *_OURS, _FULL, *_SHOTS, *_beyond(profile))
     return Plan("Table 4: unseen tasks", columns, lines, "AUC of ICD coding is micro, over labels and stays")
 
 

@@ -30,6 +30,8 @@ class Profile(Settings):
     expert: ExpertSettings
     few_shot: RouterSettings
     normal: RouterSettings
+    beyond: dict[str, RouterSettings] = Field(default_factory=dict)
+    """routers that the papers do not have, each a row of Tables 3 and 4 under its name; without shots they take the normal's"""
     normal_shots: int | None = Field(None, ge=2)
     """adaptation examples of the normal setting, of routers and baselines alike; None takes all, as where there are fewer"""
     baseline: dict[str, Any] = Field(default_factory=dict)
@@ -61,7 +63,8 @@ class Profile(Settings):
             return self
         changed = {"max_tokens": self.tokens_of_task[task]}
         parts = {name: getattr(self, name).model_copy(update=changed) for name in ("few_shot", "normal", "evaluation")}
-        return self.model_copy(update=parts)
+        beyond = {name: router.model_copy(update=changed) for name, router in self.beyond.items()}
+        return self.model_copy(update={**parts, "beyond": beyond})
 
 
 def load_profile(name: str, changes: Mapping[str, Any] | None = None) -> Profile:

@@ -24,7 +24,7 @@ from staf.tasks.examples import expert_sources, task_examples
 from staf.tasks.rows import find_task
 from staf.workflow.evaluation import Scored, digest_of
 
-OURS = ("few_shot", "normal")
+OURS = ("few_shot", "normal", "beyond")
 ALSO = (("single", "average"), ("single", "lora"), ("average", "lora"))
 """Rows that the papers compare, besides our routers."""
 TUNED = ("prompt_tuning", "prefix_tuning", "p_tuning", "lora", "ia3", "full")

@@ -9,7 +9,7 @@ from pathlib import Path
 from staf.config import RouterSettings
 from staf.data.example import Example
 from staf.data.splits import few_shot
-from staf.experts.store import ExpertSet, load_experts
+from staf.experts.store import ExpertSet
 from staf.routing.adapt import adapt_router, adaptation_digest, planned_progress
 from staf.routing.store import Router, load_router, load_start, save_router
 from staf.routing.zero_shot import expert_centroids, zero_shot_router
@@ -74,13 +74,14 @@ def adapt_seeds(
     return {(folder := out / f"seed-{one.seed}"): adapt_stage(session, task, experts, one, folder, start) for one in changed}
 
 
-def zero_shot_stage(session: Session, task: Task, folder: Path, settings: RouterSettings, out: Path) -> Router:
+def zero_shot_stage(
+    session: Session, task: Task, experts: ExpertSet, folder: Path, settings: RouterSettings, out: Path
+) -> Router:
     """A router of a task from unlabelled inputs into `out`, or the one that is there.
 
     Args:
-        folder: of the experts; what is kept of each for this, its centroid, is written beside them.
+        folder: where the experts lie; what is kept of each for this, its centroid, is written beside them.
     """
-    experts = load_experts(folder)
     inputs = [replace(example, answer="") for example in adaptation_examples(session, task, settings.shots, settings.seed)]
     digest = adaptation_digest(session.identity, experts, task.name, inputs, settings)
     if (out / "router.json").is_file():
