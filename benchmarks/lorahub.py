@@ -20,13 +20,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from staf.baselines.lorahub import BOUND, L1, load_nevergrad, padded_factors
 from staf.data.batches import Encoded, by_length
-from staf.errors import MissingData
 from staf.experts.store import Expert, ExpertSet
 from staf.lm.base import Base
 
-BOUND = 1.5
-L1 = 0.05
 EXAMPLES = 8
 """Of one forward: logits of all tokens of more need gigabytes."""
 ADAPTER = "experts"
@@ -66,12 +64,12 @@ def lora_settings(experts: Sequence[Expert]) -> Any:
 
 
 def lora_state(expert: Expert, ranks: Mapping[str, int]) -> dict[str, Tensor]:
-    """An expert as a PEFT LoRA of these ranks, filled up with zeros: A (r, d_in) is V, B (d_out, r) is U diag(lambda) scale."""
+    """An expert as a PEFT LoRA of these ranks, A (r, d_in) and B (d_out, r)."""
     state = {}
-    for name, (u, singular, v) in expert.factors.items():
-        missing = ranks[name] - singular.shape[0]
-        state[f"base_model.model.{name}.lora_A.weight"] = functional.pad(v, (0, 0, 0, missing))
-        state[f"base_model.model.{name}.lora_B.weight"] = functional.pad(u * singular * expert.scale, (0, missing))
+    for name, rank in ranks.items():
+        left, right = padded_factors(expert, name, rank)
+        state[f"base_model.model.{name}.lora_A.weight"] = right
+        state[f"base_model.model.{name}.lora_B.weight"] = left
     return state
 
 
@@ -128,12 +126,7 @@ class LoraHub:
         Raises:
             MissingData: nevergrad is not installed.
         """
-        try:
-            import nevergrad
-        except ImportError as error:
-            raise MissingData(
-                f"LoraHub's optimiser does not load ({error}). Install it: pip install nevergrad bayesian-optimization==1.4.0"
-            ) from error
+        nevergrad = load_nevergrad()
         count = len(self.modules)
         space = nevergrad.p.Array(init=[0.0] * count, lower=[-BOUND] * count, upper=[BOUND] * count)
         space.random_state.seed(seed)

@@ -12,7 +12,8 @@ only their ranks matter. Cases:
 
 The limit of a candidate is a plain forward of the same tokens through the original model, nothing shared: hidden states, and
 logits at answer places. The limit of a router step is forward and backward of the original model when only its embedded input
-requires a gradient. LoraHub's search ends where its optimiser ends; ours is stopped when a candidate's loss is as low.
+requires a gradient. LoraHub's search ends where its optimiser ends; ours, without gradients or with
+them, is stopped when a loss on all examples is as low.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ from staf.data.splits import dice
 from staf.experts.store import Expert, ExpertSet, load_experts
 from staf.lm.base import Base, load_base
 from staf.lm.loss import answer_loss
-from staf.routing import evolution
+from staf.routing import evolution, gradient
 from staf.routing.candidates import CandidateLoss, added
 from staf.routing.mixture import Mixture
 from staf.routing.objective import RouterObjective
@@ -169,47 +170,79 @@ def candidate_lines(mixture: Mixture, options: argparse.Namespace) -> Iterator[d
         }  # fmt: skip
 
 
-def seconds_to(
-    mixture: Mixture, items: Sequence[Encoded], loss: float, options: argparse.Namespace
-) -> tuple[float, int, float]:
-    """Seconds, candidates and loss of our few-shot search when a candidate's loss is that low, or at its end."""
+@dataclass
+class Watched:
+    """Losses of a search in turn, and when one was as low as wanted."""
+
+    wanted: float
+    losses: list[float] = field(default_factory=list)
+
+    def __call__(self, loss: float) -> None:
+        self.losses.append(loss)
+        if loss <= self.wanted:
+            raise Reached
+
+
+def search_to(mixture: Mixture, items: Sequence[Encoded], options: argparse.Namespace, watched: Watched) -> dict[str, Any]:
+    """Our few-shot search, CMA-ES, until a candidate's loss is low enough or its candidates are spent."""
     settings = RouterSettings(
         method="cma", evaluations=options.most, learned_scale=options.learned_scale, weighting=options.weighting,
         deviation=options.deviation,
     )  # fmt: skip
-    started = time.perf_counter()
     objective, judge = RouterObjective(mixture, settings), CandidateLoss(mixture, settings.granularity, items)
-    tried: list[float] = []
 
     def total(candidate: Any) -> float:
         numbers = torch.as_tensor(candidate, dtype=torch.float32)
-        tried.append(judge(objective.weights(numbers)[None])[0])
-        if tried[-1] <= loss:
-            raise Reached
-        return tried[-1] + float(objective.penalty(numbers))
+        (loss,) = judge(objective.weights(numbers)[None])
+        watched(loss)
+        return loss + float(objective.penalty(numbers))
 
     start = initial_params(objective.shape, settings.seed, settings.initial_deviation)
     with suppress(Reached):
         evolution.search(total, start.numpy(), deviation=settings.deviation, evaluations=options.most, seed=settings.seed)
-    return time.perf_counter() - started, len(tried), min(tried)
+    return {"learned_scale": options.learned_scale, "weighting": options.weighting, "deviation": options.deviation}
 
 
-def search_line(mixture: Mixture, options: argparse.Namespace) -> dict[str, Any]:
-    """Time to the loss at which LoraHub's optimiser ends."""
+def descent_to(mixture: Mixture, items: Sequence[Encoded], options: argparse.Namespace, watched: Watched) -> dict[str, Any]:
+    """The same by gradients: every step takes all examples, so that its loss is that of a candidate; nothing else judges."""
+    settings = RouterSettings(weighting=options.weighting, learning_rate=options.learning_rate)
+    objective, base = RouterObjective(mixture, settings), mixture.base
+    batch = collate(items, base.tokenizer.pad_token_id or 0, base.device)
+
+    def total(numbers: Tensor, _: int) -> Tensor:
+        mixture.set_weights(objective.weights(numbers))
+        loss, count = answer_loss(base, batch)
+        watched(float(loss.detach()) / count)
+        return loss / count + objective.penalty(numbers)
+
+    start = initial_params(objective.shape, settings.seed, settings.initial_deviation)
+    with suppress(Reached):
+        gradient.descend(
+            total, lambda _: 0.0, start, order=lambda epoch: [epoch], epochs=options.steps, learning_rate=settings.learning_rate
+        )
+    base.routed.set_gain({})
+    return {"weighting": options.weighting, "learning_rate": options.learning_rate}
+
+
+def search_lines(mixture: Mixture, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Time to the loss at which LoraHub's optimiser ends: by our search without gradients, and by our descent."""
     items = examples(mixture.base, options.search_case, options)
     peer = LoraHub(mixture.base, mixture.experts, items)
     peer.loss([0.0] * EXPERTS)  # warms up
-    theirs = peer.search(options.evaluations, 0)
-    seconds, tried, lowest = seconds_to(mixture, items, theirs.loss, options)
-    reached = lowest <= theirs.loss
-    return {
-        "case": f"to where LoraHub's optimiser ends after {options.evaluations} candidates, {options.search_case}", "unit": "s",
-        "peer_name": "LoraHub, NGOpt", "ours": round(seconds, 2) if reached else None, "peer": round(theirs.seconds, 2),
-        "ratio": round(theirs.seconds / seconds, 2) if reached else None, "share_of_limit": None,
-        "peer_first_as_low": theirs.first_as_low, "peer_loss": round(theirs.loss, 4), "peer_start": round(theirs.losses[0], 4),
-        "our_candidates": tried, "our_lowest": round(lowest, 4), "our_seconds": round(seconds, 2),
-        "learned_scale": options.learned_scale, "weighting": options.weighting, "deviation": options.deviation,
-    }  # fmt: skip
+    for seed in range(options.seeds):
+        theirs = peer.search(options.evaluations, seed)
+        for way in options.ways:
+            watched, started = Watched(theirs.loss), time.perf_counter()
+            how = {"search": search_to, "descent": descent_to}[way](mixture, items, options, watched)
+            seconds, reached = time.perf_counter() - started, watched.losses[-1] <= theirs.loss
+            yield {
+                "case": f"{way} to where LoraHub ends after {options.evaluations} candidates, {options.search_case}",
+                "unit": "s", "peer_name": "LoraHub, NGOpt", "ours": round(seconds, 2) if reached else None,
+                "peer": round(theirs.seconds, 2), "ratio": round(theirs.seconds / seconds, 2) if reached else None,
+                "share_of_limit": None, "peer_first_as_low": theirs.first_as_low, "peer_loss": round(theirs.loss, 4),
+                "peer_start": round(theirs.losses[0], 4), "our_losses": len(watched.losses), "seed": seed,
+                "our_lowest": round(min(watched.losses), 4), "our_seconds": round(seconds, 2), **how,
+            }  # fmt: skip
 
 
 def gradient_lines(mixture: Mixture, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -275,10 +308,14 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=200, help="of one example, at most")
     parser.add_argument("--evaluations", type=int, default=40, help="candidates of LoraHub's optimiser")
+    parser.add_argument("--seeds", type=int, default=1, help="searches of LoraHub's optimiser")
+    parser.add_argument("--ways", choices=("search", "descent"), nargs="+", default=("search", "descent"))
+    parser.add_argument("--steps", type=int, default=24, help="of our descent, at most, where it does not get there")
+    parser.add_argument("--learning-rate", type=float, default=0.3, help="of our descent")
     parser.add_argument("--most", type=int, default=400, help="candidates of ours, at most, where it does not get there")
     parser.add_argument("--search-case", choices=CASES, default="chapters")
     parser.add_argument("--learned-scale", action="store_true", help="our search learns a scale beside the softmax")
-    parser.add_argument("--weighting", choices=("softmax", "free", "unit"), default="softmax", help="of our search")
+    parser.add_argument("--weighting", choices=("softmax", "free", "unit"), default="softmax", help="of ours")
     parser.add_argument("--deviation", type=float, default=1.0, help="first step size of our search")
     parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS)
     parser.add_argument("--base", default=None)
@@ -289,7 +326,7 @@ def main() -> None:
     machine = f"{platform.machine()}, {os.cpu_count()} processors, {base.device.type}, {str(base.dtype).removeprefix('torch.')}"
     parts: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
         "candidates": lambda: candidate_lines(mixture, options),
-        "search": lambda: iter([search_line(mixture, options)]),
+        "search": lambda: search_lines(mixture, options),
         "gradient": lambda: gradient_lines(mixture, options),
         "fused": lambda: iter([fused_line(mixture, options)]),
     }

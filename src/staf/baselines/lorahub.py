@@ -36,19 +36,20 @@ EVALUATIONS = 40
 def composed(experts: ExpertSet, weights: Sequence[float]) -> Expert:
     """One expert whose factors are the weighted sums of the experts' factors.
 
-    In every matrix an expert of lower rank is filled up with zeros. Left factors are U diag(lambda) scale, right ones V.
+    In every matrix an expert of lower rank is filled up with zeros.
     """
     factors = {}
     for matrix in experts.experts[0].factors:
         rank = max(expert.ranks[matrix] for expert in experts.experts)
-        left, right = zip(*(_padded(expert, matrix, rank) for expert in experts.experts), strict=True)
+        left, right = zip(*(padded_factors(expert, matrix, rank) for expert in experts.experts), strict=True)
         u = torch.stack([w * part for w, part in zip(weights, left, strict=True)]).sum(0)
         v = torch.stack([w * part for w, part in zip(weights, right, strict=True)]).sum(0)
         factors[matrix] = (u, torch.ones(rank), v)
     return Expert("lorahub", experts.experts[0].base, 1.0, factors, experts.subjects, {"weights": list(weights)})
 
 
-def _padded(expert: Expert, matrix: str, rank: int) -> tuple[Tensor, Tensor]:
+def padded_factors(expert: Expert, matrix: str, rank: int) -> tuple[Tensor, Tensor]:
+    """U diag(lambda) scale (d_out, rank) and V (rank, d_in) of an expert's matrix, filled up with zeros."""
     u, singular, v = expert.factors[matrix]
     missing = rank - singular.shape[0]
     return functional.pad(u * singular * expert.scale, (0, missing)), functional.pad(v, (0, 0, 0, missing))
