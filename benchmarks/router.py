@@ -311,7 +311,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="searches of LoraHub's optimiser")
     parser.add_argument("--ways", choices=("search", "descent"), nargs="+", default=("search", "descent"))
     parser.add_argument("--steps", type=int, default=24, help="of our descent, at most, where it does not get there")
-    parser.add_argument("--learning-rate", type=float, default=0.3, help="of our descent")
+    parser.add_argument("--learning-rate", type=float, default=0.1, help="of our descent")
     parser.add_argument("--most", type=int, default=400, help="candidates of ours, at most, where it does not get there")
     parser.add_argument("--search-case", choices=CASES, default="chapters")
     parser.add_argument("--learned-scale", action="store_true", help="our search learns a scale beside the softmax")

@@ -74,16 +74,16 @@ def test_the_learned_scale_multiplies_all_weights_and_starts_at_one() -> None:
     assert expert_weights(unflatten(start, shape), torch.ones(1, 2), shape).sum().item() == pytest.approx(3.0)
 
 
-def test_free_weights_are_the_logits_and_unit_ones_have_length_one() -> None:
+def test_free_weights_are_the_average_and_the_logits_and_unit_ones_have_length_one() -> None:
     numbers = torch.tensor([1.0, -2.0, 0.5, 0.5])
     logits = torch.tensor([[1.0 * 2 + 0.5, -2.0 * 1 + 0.5]])
     descriptor = torch.tensor([[2.0, 1.0]])
     free, unit = RouterShape(1, 2, weighting="free"), RouterShape(1, 2, weighting="unit")
-    assert torch.equal(expert_weights(unflatten(numbers, free), descriptor, free), logits)
+    assert torch.equal(expert_weights(unflatten(numbers, free), descriptor, free), logits + 0.5)
     found = expert_weights(unflatten(numbers, unit), descriptor, unit)
     assert torch.allclose(found, logits / logits.norm())
     nothing = torch.zeros(4)
-    assert expert_weights(unflatten(nothing, free), descriptor, free).abs().sum() == 0  # the original model
+    assert torch.equal(expert_weights(unflatten(nothing, free), descriptor, free), uniform(2))
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ class RouterSettings(Settings):
     learned_scale: bool = False
     """one learned factor beside the softmax; not in the papers"""
     weighting: Literal["softmax", "free", "unit"] = "softmax"
-    """Eq. 3; or, not in the papers, the logits themselves (0 is the original model), or these at length 1"""
+    """Eq. 3; or, not in the papers, 1 / K and the logits (0 is the average), or these at length 1"""
     objective: Literal["answer", "labels"] = "answer"
     """Eq. 5: -log p of the right answer; or, not in the papers, -log of its share among all labels of its example"""
     penalty: Literal["weights", "alpha"] = "weights"

@@ -34,7 +34,7 @@ class RouterShape:
     temperature: float = 1.0
     """tau of Eq. 3."""
     weighting: str = "softmax"
-    """How logits become weights: softmax (Eq. 3); free (as they are) and unit (at length 1) are not in the papers."""
+    """How logits become weights: softmax (Eq. 3); free (1 / K and they) and unit (at length 1) are not in the papers."""
 
     @property
     def slots(self) -> int:
@@ -92,7 +92,7 @@ def expert_weights(params: RouterParams, descriptor: Tensor, shape: RouterShape)
         weights = torch.softmax(logits / shape.temperature, dim=-1)  # (G, S)  # Eq. 3
         weights = weights[:, shape.slots - shape.experts :]  # (G, K)
     else:
-        weights = logits if shape.weighting == "free" else functional.normalize(logits, dim=-1)
+        weights = logits + 1 / shape.experts if shape.weighting == "free" else functional.normalize(logits, dim=-1)
     return weights if params.log_scale is None else weights * params.log_scale.exp()
 
 
