@@ -10,14 +10,20 @@ from torch import Tensor
 from torch.nn import functional
 
 from staf.data.batches import Batch
+from staf.lm.attention import register
 from staf.lm.base import Base
 
 
 def plain_model(base: Base) -> Any:
-    """The base as transformers loads it, anew from its folder, in its number format, nothing trainable."""
+    """The base as transformers loads it, anew from its folder, in its number format, nothing trainable.
+
+    Attention is the base's own, which is the same function and takes a sixth off a training step on a processor.
+    """
     from transformers import AutoModelForCausalLM
 
-    model: Any = AutoModelForCausalLM.from_pretrained(str(base.folder), dtype=base.dtype, use_safetensors=True)
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        str(base.folder), dtype=base.dtype, use_safetensors=True, attn_implementation=register()
+    )
     return model.to(base.device).requires_grad_(False)
 
 
