@@ -148,12 +148,18 @@ def test_batched_answers_equal_the_whole_forward_of_each_row_alone(
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_a_base_in_bfloat16_learns_too(base: Base, name: str) -> None:
+def test_a_base_in_bfloat16_learns_and_is_read_too(base: Base, name: str) -> None:
     base.dtype = torch.bfloat16
     settings = settings_of(name, learning_rates=(0.3 if name == "prompt_tuning" else 0.02,), epochs=4)
-    (trial,) = Tuning(base, make_examples(24, "adaptation"), settings, 256, 1024).search().record["trials"]
+    found = Tuning(base, make_examples(24, "adaptation"), settings, 256, 1024).search()
+    (trial,) = found.record["trials"]
     assert trial["losses"][-1] < trial["losses"][0]
     assert min(trial["held_out"][1:]) < trial["held_out"][0]
+    test, tuned = make_examples(4, "test"), tuned_base(base, found.model)
+    assert tuned.dtype == (torch.float32 if name == "full" else torch.bfloat16)
+    scores = score_labels(tuned, test, max_tokens=100, token_budget=1024, length_normalised=True)
+    for example, own in zip(test, scores, strict=True):
+        torch.testing.assert_close(own, whole_scores(found.model, base, example, 100), atol=0.1, rtol=0)
 
 
 @pytest.mark.parametrize(

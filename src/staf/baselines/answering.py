@@ -25,7 +25,8 @@ def tuned_base(base: Base, model: Any) -> Base:
     """
     model.eval()
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return replace(base, model=inner, fused=None, virtual=_virtual(base, model, inner))
+    dtype = inner.get_input_embeddings().weight.dtype  # float32 where all of it was trained
+    return replace(base, model=inner, dtype=dtype, fused=None, virtual=_virtual(base, model, inner))
 
 
 def _virtual(base: Base, model: Any, inner: Any) -> Layers | None:

@@ -174,7 +174,8 @@ class Tuning:
         losses, judged, diverged = list[float](), list[float](), False
         for epoch in range(epochs + 1):
             learned = [self._epoch(model, optimizer, items, epoch)] if epoch else []
-            found = [plain_mean_loss(model, judging)] if judging else []
+            with self._mixed():
+                found = [plain_mean_loss(model, judging)] if judging else []
             if not all(map(math.isfinite, learned + found)):
                 diverged = True
                 break
@@ -187,13 +188,18 @@ class Tuning:
         model.train()
         total, count = 0.0, 0
         for group in epoch_order([len(item.tokens) for item in items], self.settings.batch_size, self.settings.seed, epoch):
-            chances = answer_log_chances(model, self._batch(items, group))
+            with self._mixed():
+                chances = answer_log_chances(model, self._batch(items, group))
             optimizer.zero_grad(set_to_none=True)
             (-chances.mean()).backward()
             torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], LARGEST_GRADIENT)
             optimizer.step()
             total, count = total - float(chances.detach().sum()), count + chances.shape[0]
         return total / count
+
+    def _mixed(self) -> torch.autocast:
+        """Products in bfloat16 over trained float32, as trainers do it, where the base is kept in bfloat16."""
+        return torch.autocast(self.base.device.type, torch.bfloat16, enabled=self.base.dtype == torch.bfloat16)
 
     def _batch(self, items: Sequence[Encoded], group: Sequence[int]) -> Batch:
         return collate([items[i] for i in group], self.base.tokenizer.eos_token_id, self.base.device)
