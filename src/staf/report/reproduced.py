@@ -26,7 +26,7 @@ from staf.report.places import (
 )
 from staf.report.tables import MISSING, Row, count_text, number_text
 
-OURS = ("normal", "few_shot")
+OURS = ("normal", "few_shot", "beyond")
 """The rows whose paired comparisons are told, by method."""
 
 
@@ -49,7 +49,7 @@ class Reproduced:
     notes: list[str]
     """why places are missing"""
     comparisons: list[Row]
-    """wins, ties and losses of our routers"""
+    """wins, ties and losses of our routers, those beyond the papers last"""
 
 
 def reproduced(results: Iterable[Result]) -> list[Reproduced]:
