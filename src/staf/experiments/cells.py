@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from staf.baselines import BASELINES
@@ -11,7 +11,7 @@ from staf.config import BaselineSettings, ClassifierSettings, RouterSettings, pa
 from staf.engines import Place
 from staf.evaluate import Method
 from staf.experiments.profile import Profile
-from staf.experts.store import ExpertSet
+from staf.experts.store import Expert, ExpertSet
 from staf.tasks.examples import task_examples
 from staf.tasks.rows import Task, find_task
 from staf.workflow import (
@@ -66,11 +66,16 @@ class Grid:
     session: Session
     profile: Profile
     out: Path
+    known: dict[str, Expert] = field(default_factory=dict, compare=False)
+    """experts that were asked for before: to see that one is as trained takes reading all of its data"""
 
     def experts(self, names: tuple[str, ...] | None = None) -> ExpertSet:
         """Experts, trained where they are not there yet."""
         wanted = sorted(self.profile.experts if names is None else names)
-        return ExpertSet(tuple(train_stage(self.session, name, self.profile.expert, self.out / "experts") for name in wanted))
+        for name in wanted:
+            if name not in self.known:
+                self.known[name] = train_stage(self.session, name, self.profile.expert, self.out / "experts")
+        return ExpertSet(tuple(self.known[name] for name in wanted))
 
     def _normal_shots(self, task: Task) -> int | None:
         """Adaptation examples of the normal setting; None for all, also where there are no more than the profile takes."""
