@@ -35,7 +35,8 @@ from staf.routing.router import uniform
 from staf.tasks.rows import Task
 
 SETTINGS = EvaluationSettings(max_tokens=200, token_budget=1024, max_new_tokens=6)
-FORMS = ("choice", "several", "span", "entities", "text")
+METRICS = {"choice": "accuracy", "several": "micro_f1", "span": "exact_match", "entities": "entity_f1", "text": "rouge_l"}
+FORMS = tuple(METRICS)
 DRUGS = ("aspirin", "heparin", "insulin")
 
 
@@ -213,9 +214,29 @@ def test_the_scale_rises_with_the_score_and_finds_the_chances_it_was_drawn_from(
 def test_the_best_single_expert_is_looked_for_in_every_form(base: Base, experts: ExpertSet, form: str) -> None:
     given = of_form(form, 7, "adaptation")
     calibration = given if form == "several" else []
-    best, found = best_single(base, Mixture(base, experts), given, SETTINGS, form=form, calibration=calibration)
+    task = Task("things", "Things", "colour", (), metric=METRICS[form], form=form)
+    best, found = best_single(base, Mixture(base, experts), task, given, SETTINGS, calibration=calibration)
     assert set(found) == set(experts.names)
     assert found[best] == max(found.values())
+
+
+def test_the_best_single_expert_is_the_best_by_the_tasks_own_metric(
+    base: Base, experts: ExpertSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Finding nothing where there mostly is nothing is the better answer item by item, and no entity at all by F1."""
+    given = of_form("entities", 4, "adaptation")
+    entity = {"text": "a cold", "type": "disease"}
+    gold: list[list[dict[str, str]]] = [[entity], [], [], []]
+    answers = iter([[[], [], [], []], [[entity], [entity], [entity], []], [[], [], [], []]])
+
+    def answered(*_: object, **__: object) -> list[dict[str, object]]:
+        return [{"id": str(i), "answer": a, "gold": g} for i, (a, g) in enumerate(zip(next(answers), gold, strict=True))]
+
+    monkeypatch.setattr("staf.evaluate.result.predict", answered)
+    task = Task("things", "Things", "colour", (), metric="entity_f1", form="entities")
+    best, found = best_single(base, Mixture(base, experts), task, given, SETTINGS)
+    assert best == experts.names[1]
+    assert found == {experts.names[0]: 0.0, experts.names[1]: 0.5, experts.names[2]: 0.0}
 
 
 def test_lorahub_sums_left_and_right_factors_each_by_itself(base: Base, experts: ExpertSet) -> None:

@@ -126,22 +126,29 @@ def _weights_of(experts: ExpertSet | None, method: Method) -> dict[str, Any]:
 def best_single(
     base: Base,
     mixture: Mixture,
+    task: Task,
     examples: Sequence[Example],
     settings: EvaluationSettings,
     on_done: Callable[[int], None] | None = None,
     *,
-    form: str = "choice",
     calibration: Sequence[Example] = (),
 ) -> tuple[str, dict[str, float]]:
-    """The expert that answers adaptation examples best (never test ones), and every expert's mean quality of an item there.
+    """The expert that answers adaptation examples best (never test ones), and what every expert scores there.
+
+    By the task's own metric; where it has none on these examples (AUC of one class), and between equals, by the mean quality of
+    an answer.
 
     Raises:
         TestLeak: a test example is among those given.
     """
     refuse_test(examples)
-    found = {}
+    found, qualities = dict[str, float | None](), dict[str, float]()
     for index, name in enumerate(mixture.experts.names):
         method = Method(name, only(index, len(mixture.experts.names)))
-        own = predict(base, mixture, method, examples, settings, on_done, form=form, calibration=calibration)
-        found[name] = float(item_quality(form, own).mean())
-    return max(found, key=lambda name: found[name]), found
+        own = predict(base, mixture, method, examples, settings, on_done, form=task.form, calibration=calibration)
+        metric = metrics_of(task.form, own, fixed_labels=task.fixed_labels, resamples=1)[task.metric]
+        found[name] = None if metric is None else metric["value"]
+        qualities[name] = float(item_quality(task.form, own).mean())
+    scores = {name: score for name, score in found.items() if score is not None}
+    scores = scores if len(scores) == len(found) else qualities
+    return max(scores, key=lambda name: (scores[name], qualities[name])), scores

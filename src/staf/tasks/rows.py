@@ -25,7 +25,7 @@ class Task:
     unseen: bool = False
     """no expert is trained on this kind"""
     metric: str = "accuracy"
-    """accuracy, exact_match, entity_f1 or micro_f1"""
+    """accuracy, exact_match, entity_f1, micro_f1, or macro_auc where one label is rare"""
     form: str = "choice"
     """of its answers"""
     top: int | None = None
@@ -82,7 +82,9 @@ def _clinical(ending: str, source: str, dataset: str) -> list[Task]:
         )
     )
     title = f"{source}: unplanned readmission within 30 days"
-    tasks.append(Task(f"readmission{ending}", title, "readmission", (dataset,), True, True, stands_in_for="readmission"))
+    tasks.append(
+        Task(f"readmission{ending}", title, "readmission", (dataset,), True, True, "macro_auc", stands_in_for="readmission")
+    )
     return tasks
 
 

@@ -124,20 +124,20 @@ def named_method(
     started, memory = time.perf_counter(), PeakMemory()
     with session.watcher.bar(f"choose the best of {count} experts", len(examples) * count) as bar:
         best, scores = best_single(
-            session.base, session.mixture(experts), examples, settings, lambda done: bar.advance(done),
-            form=task.form, calibration=calibration,
+            session.base, session.mixture(experts), task, examples, settings, lambda done: bar.advance(done),
+            calibration=calibration,
         )  # fmt: skip
     return Method(
         "single", only(experts.names.index(best), count), adaptation_examples=len(examples),
         adaptation_seconds=time.perf_counter() - started, adaptation_memory_bytes=memory.bytes,
-        record={"settings": {"expert": best, "quality_on_adaptation_examples": scores}},
+        record={"settings": {"expert": best, "score_on_adaptation_examples": scores}},
     )  # fmt: skip
 
 
 def chosen_single(session: Session, task: Task, experts: ExpertSet, settings: EvaluationSettings) -> Method:
     """Single with the best expert, which is looked for once: the choice is a run of its own."""
-    identity = session.identity["fingerprint"]
-    run = Run.at(session.runs, "choose", task.name, "single", 0, digest_of(identity, experts.fingerprint, settings.digest()))
+    digest = digest_of(session.identity["fingerprint"], experts.fingerprint, settings.digest(), task.metric)
+    run = Run.at(session.runs, "choose", task.name, "single", 0, digest)
     found = run.result()
     if found is not None:
         method = named_method(session, task, experts, "single", settings, found["expert"])
