@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from staf.config import RouterSettings
 from staf.experiments.cells import WITHOUT_SEEDS, Cell
 from staf.experiments.profile import Profile
 from staf.tasks.rows import find_task
@@ -72,8 +73,12 @@ _SHOTS = (
 
 def _beyond(profile: Profile) -> tuple[Line, ...]:
     """A row for each router that the papers do not have."""
+
+    def setting(router: RouterSettings) -> str:
+        return "zero-shot" if router.method == "zero_shot" else FEW if router.shots else NORMAL
+
     return tuple(
-        Line("beyond", f"Beyond: {name.replace('_', ' ')}", FEW if router.shots else NORMAL, {"router": name}, name)
+        Line("beyond", f"Beyond: {name.replace('_', ' ')}", setting(router), {"router": name}, name)
         for name, router in profile.beyond.items()
     )
 
