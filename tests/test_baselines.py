@@ -38,6 +38,17 @@ def settings_of(method: str, **changed: object) -> BaselineSettings:
     return BaselineSettings.model_validate({**wanted, **changed})
 
 
+@pytest.fixture(params=["llama", "gpt_neox", "mistral"])
+def any_base(request: pytest.FixtureRequest, base: Base, tiny_folder: Path, tmp_path: Path) -> Base:
+    """A base of each kind of model."""
+    return base if request.param == "llama" else other_base(request.param, tiny_folder, tmp_path)
+
+
+def of_many_lengths(examples: list[Example]) -> list[Example]:
+    """The examples, each with a longer context than the one before it."""
+    return [replace(e, context=e.context + " far" * i) for i, e in enumerate(examples)]
+
+
 def state_of(base: Base) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(base.model.state_dict().items()):
@@ -72,7 +83,7 @@ def whole_scores(model: Any, base: Base, example: Example, max_tokens: int) -> t
 
 @pytest.mark.parametrize("token_budget", [64, 4096])
 def test_labels_of_an_untouched_model_are_scored_as_by_whole_forwards(base: Base, token_budget: int) -> None:
-    examples = [replace(e, context=e.context + " far" * i) for i, e in enumerate(make_examples(9, "test"))]
+    examples = of_many_lengths(make_examples(9, "test"))
     examples[3] = replace(examples[3], labels=("red", "redder than red", "x"), answer="x")
     options = {"max_tokens": 100, "token_budget": token_budget, "length_normalised": True}
     plain = plain_model(base)
@@ -81,15 +92,12 @@ def test_labels_of_an_untouched_model_are_scored_as_by_whole_forwards(base: Base
             torch.testing.assert_close(scores, whole_scores(plain, base, example, 100), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("kind", ["llama", "gpt_neox", "mistral"])
 @pytest.mark.parametrize("name", TRAINED)
-def test_labels_of_a_trained_baseline_are_scored_as_by_whole_forwards(
-    base: Base, name: str, kind: str, tiny_folder: Path, tmp_path: Path
-) -> None:
-    base = base if kind == "llama" else other_base(kind, tiny_folder, tmp_path)
+def test_labels_of_a_trained_baseline_are_scored_as_by_whole_forwards(any_base: Base, name: str) -> None:
+    base = any_base
     tuning = Tuning(base, make_examples(6, "adaptation"), settings_of(name), 256, 1024)
     model = tuning.fit(tuning.items, 0.02, 1)[0].eval()
-    examples = [replace(e, context=e.context + " far" * i) for i, e in enumerate(make_examples(4, "test"))]
+    examples = of_many_lengths(make_examples(4, "test"))
     examples[1] = replace(examples[1], labels=("red", "redder than red", "x"), answer="x")
     tuned, options = tuned_base(base, model), {"max_tokens": 100, "token_budget": 256, "length_normalised": True}
     for asked in (examples, examples[:1]):  # one prompt alone has no beginning in common with another
@@ -129,13 +137,10 @@ def test_every_trained_baseline_learns_and_leaves_the_base_alone(base: Base, nam
     json.dumps(record, allow_nan=False)
 
 
-@pytest.mark.parametrize("kind", ["llama", "gpt_neox", "mistral"])
 @pytest.mark.parametrize("name", TRAINED)
-def test_batched_answers_equal_the_whole_forward_of_each_row_alone(
-    base: Base, name: str, kind: str, tiny_folder: Path, tmp_path: Path
-) -> None:
-    base = base if kind == "llama" else other_base(kind, tiny_folder, tmp_path)
-    examples = [replace(e, context=e.context + " far" * i) for i, e in enumerate(make_examples(3, "adaptation"))]
+def test_batched_answers_equal_the_whole_forward_of_each_row_alone(any_base: Base, name: str) -> None:
+    base = any_base
+    examples = of_many_lengths(make_examples(3, "adaptation"))
     tuning = Tuning(base, examples, settings_of(name), 256, 1024)
     model = tuning.fit(tuning.items, 0.01, 1)[0].eval()
     found = answer_log_chances(model, collate(tuning.items, 0, base.device))
