@@ -191,15 +191,18 @@ def search_to(mixture: Mixture, items: Sequence[Encoded], options: argparse.Name
     )  # fmt: skip
     objective, judge = RouterObjective(mixture, settings), CandidateLoss(mixture, settings.granularity, items)
 
-    def total(candidate: Any) -> float:
-        numbers = torch.as_tensor(candidate, dtype=torch.float32)
-        (loss,) = judge(objective.weights(numbers)[None])
-        watched(loss)
-        return loss + float(objective.penalty(numbers))
+    def totals(candidates: list[Any]) -> list[float]:
+        numbers = [torch.as_tensor(candidate, dtype=torch.float32) for candidate in candidates]
+        found = []
+        for one in numbers:
+            (loss,) = objective.task_losses([one], judge)
+            watched(loss)
+            found.append(loss + float(objective.penalty(one)))
+        return found
 
     start = initial_params(objective.shape, settings.seed, settings.initial_deviation)
     with suppress(Reached):
-        evolution.search(total, start.numpy(), deviation=settings.deviation, evaluations=options.most, seed=settings.seed)
+        evolution.search(totals, start.numpy(), deviation=settings.deviation, evaluations=options.most, seed=settings.seed)
     return {"learned_scale": options.learned_scale, "weighting": options.weighting, "deviation": options.deviation}
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import numpy as np
 import pytest
 import torch
 from corpora import write_all
@@ -100,3 +102,8 @@ def make_examples(count: int, split: str = "train", kind: str = "colour") -> lis
             )
         )  # fmt: skip
     return examples
+
+
+def each(loss_of: Callable[[np.ndarray], float]) -> Callable[[list[np.ndarray]], list[float]]:
+    """The losses of some candidates, one by one."""
+    return lambda candidates: [loss_of(candidate) for candidate in candidates]

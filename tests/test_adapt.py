@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_examples, random_expert
+from conftest import each, make_examples, random_expert
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -73,7 +73,7 @@ def flat_after(generations: int) -> tuple[list[int], Callable[[np.ndarray], floa
 
 def test_a_search_that_is_no_longer_better_stops_and_says_so() -> None:
     calls, loss_of = flat_after(3)
-    found = search(loss_of, np.zeros(4), deviation=1.0, evaluations=800, seed=0, patience=4, tolerance=0.01)
+    found = search(each(loss_of), np.zeros(4), deviation=1.0, evaluations=800, seed=0, patience=4, tolerance=0.01)
     assert found.stopped_because == "patience=4"
     assert found.generations == 4 + 4
     assert len(calls) == found.evaluations == 64
@@ -88,7 +88,7 @@ def test_a_search_with_examples_held_out_keeps_what_they_judge_best() -> None:
         return float(np.abs(candidate - 1.0).sum())
 
     found = search(
-        lambda c: float(((c - 3.0) ** 2).sum()), np.zeros(3), deviation=0.3, evaluations=700, seed=0,
+        each(lambda c: float(((c - 3.0) ** 2).sum())), np.zeros(3), deviation=0.3, evaluations=700, seed=0,
         validation_loss=held_out, patience=6,
     )  # fmt: skip
     losses = [float(np.abs(c - 1.0).sum()) for c in seen]
@@ -115,7 +115,7 @@ def test_a_judgement_that_is_not_a_number_stops_with_what_to_do(loss: float) -> 
             lambda n, _: n.sum(), lambda _: loss, torch.ones(2), order=lambda _: range(1), epochs=1, learning_rate=0.1
         )  # fmt: skip
     with pytest.raises(TrainingFailed, match=r"in generation 1\. Check the experts"):
-        search(lambda c: 1.0, np.zeros(3), deviation=1.0, evaluations=8, seed=0, validation_loss=lambda c: loss)
+        search(each(lambda c: 1.0), np.zeros(3), deviation=1.0, evaluations=8, seed=0, validation_loss=lambda c: loss)
 
 
 def test_other_dice_in_the_program_do_not_change_a_search_and_it_throws_none_of_theirs() -> None:
@@ -128,9 +128,9 @@ def test_other_dice_in_the_program_do_not_change_a_search_and_it_throws_none_of_
 
     np.random.seed(3)
     before = np.random.get_state()[1].copy()
-    quiet = search(plain, np.ones(4), deviation=1.0, evaluations=64, seed=0)
+    quiet = search(each(plain), np.ones(4), deviation=1.0, evaluations=64, seed=0)
     assert np.array_equal(before, np.random.get_state()[1])
-    assert search(meddling, np.ones(4), deviation=1.0, evaluations=64, seed=0).best.tobytes() == quiet.best.tobytes()
+    assert search(each(meddling), np.ones(4), deviation=1.0, evaluations=64, seed=0).best.tobytes() == quiet.best.tobytes()
 
 
 @pytest.mark.parametrize("method", ["gradient", "cma"])
@@ -203,6 +203,55 @@ def test_a_warm_start_begins_where_the_other_router_ended(mixture: Mixture, expe
     assert len(names) == 3
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_search_never_ends_worse_than_it_began(mixture: Mixture, seed: int) -> None:
+    """At a first step size that leads far away from a good start."""
+    first = learn(mixture, epochs=8, validation_share=0)
+    again = learn(mixture, method="cma", deviation=3.0, evaluations=14, population=7, seed=seed, start=first)
+    assert again.record["loss"] <= first.record["loss"] + 1e-6
+
+
+def test_a_search_moves_b_alone_and_with_one_expert_a_too(base: Base, mixture: Mixture) -> None:
+    first = learn(mixture, epochs=8)
+    again = learn(mixture, method="cma", start=first)
+    assert torch.equal(again.numbers[:3], first.numbers[:3])
+    assert not torch.equal(again.numbers[3:], first.numbers[3:])
+    alone = Mixture(base, ExpertSet((random_expert(base, "only", 0),)))
+    router = learn(alone, method="cma", weighting="free", initial_deviation=0.3)
+    assert router.record["tunable_parameters"] == len(router.numbers) == 2
+
+
+def test_candidates_of_a_generation_are_asked_for_together_and_the_first_is_the_start() -> None:
+    asked: list[list[np.ndarray]] = []
+
+    def losses_of(candidates: list[np.ndarray]) -> list[float]:
+        asked.append([candidate.copy() for candidate in candidates])
+        return [float(np.abs(candidate).sum()) for candidate in candidates]
+
+    start = np.array([0.5, -0.25, 2.0])
+    search(losses_of, start, deviation=1.0, evaluations=24, population=6, seed=3)
+    assert [len(some) for some in asked] == [6] * 4
+    assert asked[0][0] == pytest.approx(start, abs=1e-12)
+
+
+@pytest.mark.parametrize("method", ["gradient", "cma"])
+def test_what_is_held_out_judges_without_the_penalty(mixture: Mixture, method: str) -> None:
+    """A penalty of 50 weighs more than any task loss of the tiny model; what judges does not see it."""
+    judged = learn(mixture, method=method, validation_share=0.25, penalty_strength=50.0).record
+    assert 0 < judged["loss"] < 10 < judged["penalty"]
+    fitted = learn(mixture, method=method, validation_share=0, penalty_strength=50.0).record
+    assert fitted["loss"] > fitted["penalty"] > 10
+
+
+def test_later_restarts_begin_elsewhere(mixture: Mixture) -> None:
+    for weighting in ("softmax", "unit", "free"):
+        restarts = learn(
+            mixture, weighting=weighting, restarts=3, epochs=1, learning_rate=1e-6, validation_share=0, initial_deviation=0.01
+        ).record["restarts"]
+        weights = np.array([list(restart["weights"].values()) for restart in restarts])
+        assert np.abs(weights[1:] - weights[0]).max(1).min() > 0.05
+
+
 def test_a_start_that_does_not_fit_is_refused(mixture: Mixture, experts: ExpertSet) -> None:
     first = learn(mixture, null_expert=True)
     with pytest.raises(
@@ -244,7 +293,9 @@ def test_every_combination_learns(
     )  # fmt: skip
     groups = {"task": 1, "layer": 2, "matrix": 14}[granularity]
     assert router.weights.shape == (groups, 3)
-    assert router.record["tunable_parameters"] == len(router.numbers) == 2 * groups * (3 + null_expert) + learned_scale
+    slots = groups * (3 + null_expert)
+    assert len(router.numbers) == 2 * slots + learned_scale
+    assert router.record["tunable_parameters"] == slots * (1 if method == "cma" else 2) + learned_scale
     assert bool((router.weights > 0).all())
     totals = router.weights.sum(1)
     if not learned_scale:
@@ -290,3 +341,16 @@ def test_weights_of_one_router_vary_over_its_groups(experts: ExpertSet) -> None:
     assert found.spread is not None
     assert found.spread["synonymy"] == 0
     assert found.weights["attribute"] == 0.75
+
+
+@pytest.mark.parametrize("learned_scale", [False, True])
+def test_the_null_experts_share_and_the_scale_are_told(mixture: Mixture, learned_scale: bool) -> None:
+    router = learn(mixture, method="cma", null_expert=True, learned_scale=learned_scale)
+    beside = router.beside_weights
+    scale = beside.get("learned scale", 1.0)
+    assert (scale != 1.0) == learned_scale
+    assert beside["original model (null expert)"] == pytest.approx(1 - float(router.weights.sum()) / scale, abs=1e-6)
+    assert 0 < beside["original model (null expert)"] < 1
+    assert [row["expert"] for row in weighing([router]).rows()] == [*router.experts, *beside]
+    assert weighing([router, router]).beside == pytest.approx(beside)
+    assert learn(mixture).beside_weights == {}

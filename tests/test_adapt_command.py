@@ -8,6 +8,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+import torch
 from conftest import random_expert
 from typer.testing import CliRunner
 
@@ -16,7 +17,7 @@ from staf.errors import ConfigError, ExpertMismatch
 from staf.experts.store import save_expert
 from staf.lm.base import load_base
 from staf.routing.adapt import OnProgress
-from staf.routing.objective import RouterObjective
+from staf.routing.objective import Judge, RouterObjective
 from staf.routing.store import load_router
 
 FEW = ["--method", "cma", "--shots", "4", "--set", "evaluations=12", "--set", "population=4"]
@@ -124,8 +125,13 @@ def test_the_same_command_goes_on_after_a_stop(
     monkeypatch.setattr(adaptation, "adapt_router", real)
     assert (out / "checkpoint").exists()
     evaluated: list[int] = []
-    value = RouterObjective.value
-    monkeypatch.setattr(RouterObjective, "value", lambda self, *rest: evaluated.append(1) or value(self, *rest))
+    real_losses = RouterObjective.task_losses
+
+    def task_losses(self: RouterObjective, numbers: list[torch.Tensor], judge: Judge) -> list[float]:
+        evaluated.extend([1] * len(numbers))
+        return real_losses(self, numbers, judge)
+
+    monkeypatch.setattr(RouterObjective, "task_losses", task_losses)
     adapt(*common, *few, "--out", out)
     assert len(evaluated) == (4 if method == "cma" else 2)
     files = [next((home / f"{method}-{name}").glob("router-*.safetensors")) for name in ("whole", "stopped")]

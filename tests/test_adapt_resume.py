@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_examples
+from conftest import each, make_examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,7 +25,7 @@ from staf.routing.checkpoints import Clock
 from staf.routing.evolution import SearchResult, Told, search
 from staf.routing.gradient import DescentResult, DescentState, descend
 from staf.routing.mixture import Mixture
-from staf.routing.objective import RouterObjective
+from staf.routing.objective import Judge, RouterObjective
 from staf.routing.store import Router, save_router
 
 SETTINGS = {
@@ -51,7 +51,7 @@ def searched(
         return float(((candidate - np.array([1.0, -2.0, 0.5])) ** 2).sum()) if candidate[0] < 2 else float("nan")
 
     result = search(
-        loss_of, np.zeros(3), deviation=1.0, evaluations=84, seed=5, told=told, keep=keep,
+        each(loss_of), np.zeros(3), deviation=1.0, evaluations=84, seed=5, told=told, keep=keep,
         validation_loss=(lambda candidate: float(np.abs(candidate - 1).sum())) if judge else None,
     )  # fmt: skip
     return result, calls
@@ -152,13 +152,13 @@ def test_stopped_at_any_wait_for_the_disk_it_ends_with_the_same_bytes(
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """One entry for each loss that is computed from now on."""
     calls: list[int] = []
-    real = RouterObjective.value
+    real = RouterObjective.task_losses
 
-    def value(self: RouterObjective, *arguments: object) -> float:
-        calls.append(1)
-        return real(self, *arguments)
+    def task_losses(self: RouterObjective, numbers: list[torch.Tensor], judge: Judge) -> list[float]:
+        calls.extend([1] * len(numbers))
+        return real(self, numbers, judge)
 
-    monkeypatch.setattr(RouterObjective, "value", value)
+    monkeypatch.setattr(RouterObjective, "task_losses", task_losses)
     return calls
 
 

@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import make_examples, random_expert
 
 from staf.errors import MissingData, UnknownName
+from staf.experts.store import ExpertSet
 from staf.lm import four_bit
 from staf.lm.base import load_base
+from staf.routing.labels import LabelLoss
+from staf.routing.mixture import Mixture
 
 needed = pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
 
@@ -26,18 +30,23 @@ def test_a_format_that_does_not_exist(tiny_folder: Path) -> None:
         load_base(str(tiny_folder), dtype="nf5", device="cpu")
 
 
-@needed
-@pytest.mark.filterwarnings("ignore")  # of bitsandbytes itself
-def test_factors_train_beside_codes(tiny_folder: Path, tmp_path: Path) -> None:
-    """In a model whose widths are whole blocks of 64."""
+@pytest.fixture
+def wide_folder(tiny_folder: Path, tmp_path: Path) -> Path:
+    """A tiny model whose widths are whole blocks of 64."""
     from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM
 
     config = AutoConfig.from_pretrained(str(tiny_folder))
     config.update({"hidden_size": 64, "intermediate_size": 128, "head_dim": 16})
     LlamaForCausalLM(config).save_pretrained(str(tmp_path))
     AutoTokenizer.from_pretrained(str(tiny_folder)).save_pretrained(str(tmp_path))
-    whole = load_base(str(tmp_path), dtype="bfloat16", device="cpu")
-    base = load_base(str(tmp_path), dtype=four_bit.NAME, device="cpu")
+    return tmp_path
+
+
+@needed
+@pytest.mark.filterwarnings("ignore")  # of bitsandbytes itself
+def test_factors_train_beside_codes(wide_folder: Path) -> None:
+    whole = load_base(str(wide_folder), dtype="bfloat16", device="cpu")
+    base = load_base(str(wide_folder), dtype=four_bit.NAME, device="cpu")
     assert base.fused is None
     assert base.routed.shapes == whole.routed.shapes
     name, layer = next(pair for pair in base.routed.layers.items() if pair[0].endswith("o_proj"))
@@ -59,3 +68,18 @@ def test_factors_train_beside_codes(tiny_folder: Path, tmp_path: Path) -> None:
     assert gain.grad.abs().sum() > 0
     assert grads[0].abs().sum() > 0
     assert grads[1].abs().sum() > 0
+
+
+@needed
+@pytest.mark.filterwarnings("ignore")  # of bitsandbytes itself
+def test_labels_are_weighed_beside_codes(wide_folder: Path) -> None:
+    """Nothing can be added to codes, so factors are carried; weights of 0 are the original model."""
+    base = load_base(str(wide_folder), dtype=four_bit.NAME, device="cpu")
+
+    def losses(weights: torch.Tensor, experts: int) -> list[float]:
+        found = tuple(random_expert(base, f"expert {index}", index) for index in range(experts))
+        return LabelLoss(Mixture(base, ExpertSet(found)), "task", make_examples(6), max_tokens=200, token_budget=2048)(weights)
+
+    none, some = losses(torch.tensor([[[0.0, 0.0]], [[2.0, -1.0]]]), 2)
+    assert none == pytest.approx(losses(torch.zeros(1, 1, 3), 3)[0], abs=1e-3)
+    assert abs(some - none) > 0.01

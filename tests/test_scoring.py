@@ -14,13 +14,14 @@ from architectures import ARCHITECTURES, other_base
 from conftest import make_examples, random_expert
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import functional
 
 from staf.data.batches import by_length, collate, encode, encode_answer, encode_prompt, epoch_order, rounded, shared_prefix
 from staf.data.example import Example, prompt_of
 from staf.errors import BadData, ConfigError
 from staf.experts.store import ExpertSet
 from staf.lm import scoring
-from staf.lm.attention import plain_attention
+from staf.lm.attention import masked_attention, plain_attention
 from staf.lm.base import Base
 from staf.lm.loss import answer_loss, mean_loss
 from staf.lm.prompts import FORWARD_COST, Prompts, batches
@@ -236,14 +237,33 @@ def test_gradients_flow_through_the_shared_beginning(base: Base, experts: Expert
     assert torch.allclose(grads[0], grads[1], rtol=1e-4, atol=1e-5)
 
 
-def test_plain_attention_equals_torch() -> None:
+@pytest.mark.parametrize("seen", [5, 9])
+def test_attention_equals_torch(seen: int) -> None:
     torch.manual_seed(0)
-    for seen in (5, 9):
-        query, key, value = torch.randn(2, 4, 5, 8), torch.randn(2, 2, seen, 8), torch.randn(2, 2, seen, 8)
-        mask = torch.ones(5, seen, dtype=torch.bool).tril(seen - 5)
-        expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=True)
-        for hidden in (None, mask[None, None]):
-            assert torch.allclose(plain_attention(query, key, value, hidden, None).transpose(1, 2), expected, atol=1e-6)
+    query, key, value = torch.randn(2, 4, 5, 8), torch.randn(2, 2, seen, 8), torch.randn(2, 2, seen, 8)
+    causal = torch.ones(5, seen, dtype=torch.bool).tril(seen - 5)
+    padded = torch.stack((causal, causal & (torch.arange(seen) > 0)))  # the second row does not see its first key
+    padded[1, 0, 0] = True  # but for the first query, which would see nothing
+    added = torch.zeros(2, 5, seen).masked_fill_(~padded, torch.finfo(torch.float32).min)
+    for mask in (causal[None, None], causal.expand(2, 1, -1, -1), padded[:, None], added[:, None]):
+        expected = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=True)
+        for ours in (plain_attention, masked_attention):
+            assert torch.allclose(ours(query, key, value, mask, None).transpose(1, 2), expected, atol=1e-6)
+    expected = functional.scaled_dot_product_attention(query, key, value, attn_mask=causal, enable_gqa=True)
+    assert torch.allclose(plain_attention(query, key, value, None, None).transpose(1, 2), expected, atol=1e-6)
+
+
+def test_the_model_attends_the_same_with_our_attention_and_torchs(base: Base) -> None:
+    ids = torch.randint(5, 40, (3, 12))
+    seen = torch.ones(3, 12, dtype=torch.long)
+    seen[1, :4] = 0  # padded on the left
+    found = []
+    for name in ("staf", "sdpa"):
+        base.model.set_attn_implementation(name)
+        with torch.no_grad():
+            found.append(base.model(input_ids=ids, attention_mask=seen).logits[seen.bool()])
+    base.model.set_attn_implementation("staf")
+    assert torch.allclose(found[0], found[1], atol=1e-5)
 
 
 def test_a_context_that_is_too_long_loses_its_end_and_the_query_nothing(base: Base) -> None:

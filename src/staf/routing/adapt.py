@@ -1,9 +1,9 @@
 """Stage II: a task's router from its adaptation examples (STAF-LLM, Algorithm 2).
 
 Both settings minimise L_task + gamma_1 L_r (Eq. 6) over the same numbers; they differ only in how: Adam or CMA-ES. What judges
-them (the best epoch, when to stop, the best restart) is a part of the adaptation examples that is held out of the fitting, or
-all of them where none is; the test set is never seen. With a folder for its state, a stopped adaptation goes on where it was
-and ends with the same bytes.
+them (the best epoch, when to stop, the best restart) is L_task of a part of the adaptation examples that is held out of the
+fitting, or, where none is, what is minimised, of all of them; the test set is never seen. With a folder for its state, a
+stopped adaptation goes on where it was and ends with the same bytes.
 """
 
 from __future__ import annotations
@@ -31,12 +31,15 @@ from staf.experts.train import data_fingerprint
 from staf.routing import evolution, gradient
 from staf.routing.checkpoints import AdaptationStates, Clock
 from staf.routing.mixture import Mixture
-from staf.routing.objective import Judge, RouterObjective, examples_a_step
+from staf.routing.objective import RouterObjective, examples_a_step
 from staf.routing.router import initial_params
 from staf.routing.store import Router
 
 OnProgress = Callable[[int, float], None]
 """called with the steps or evaluations done, and the loss"""
+
+RESTART_DEVIATION = {"softmax": 1.0, "unit": 1.0, "free": 0.1}
+"""Of A and b where a later restart begins, at least: logits that favour some experts; free weights near the average."""
 
 
 def planned_progress(examples: int, settings: RouterSettings) -> int:
@@ -160,34 +163,44 @@ class _Attempts:
         method = self._few_shot if settings.method == "cma" else self._normal
         return method(seed, self._origin(restart, seed), states, report)
 
+    def _judged(self, numbers: Tensor) -> float:
+        """What judges numbers (n,): L_task of what was held out, or L_total where nothing was."""
+        losses = self.objective.task_losses if self.held > 0 else self.objective.values
+        return losses([numbers], self.judging)[0]
+
     def _origin(self, restart: int, seed: int) -> Tensor:
-        """Where a restart begins, (n,): at random near 0 (section 3.3.1), or at the numbers of another router."""
-        random = initial_params(self.objective.shape, seed, self.settings.initial_deviation)
+        """Where a restart begins, (n,): at random near 0 (section 3.3.1), or at the numbers of another router.
+
+        Later restarts begin far enough from the first one to end elsewhere.
+        """
+        settings = self.settings
+        least = 0.0 if restart == 0 else RESTART_DEVIATION[settings.weighting]
+        random = initial_params(self.objective.shape, seed, max(settings.initial_deviation, least))
         if self.start is None:
             return random
         return self.start.numbers + random if restart > 0 else self.start.numbers
 
     def _few_shot(self, seed: int, origin: Tensor, states: AdaptationStates | None, report: OnProgress) -> _Attempt:
-        settings, fitting = self.settings, self.objective.judge(self.fitted)
+        settings, fitting, moved = self.settings, self.objective.judge(self.fitted), self.objective.shape.searched
 
-        def loss_on(candidate: np.ndarray, over: Judge) -> float:
-            return self.objective.value(torch.as_tensor(candidate, dtype=torch.float32), over)
+        def whole(candidate: np.ndarray) -> Tensor:
+            return torch.cat([origin[: moved.start], torch.as_tensor(candidate, dtype=torch.float32)])
 
         found = evolution.search(
-            lambda candidate: loss_on(candidate, fitting), origin.numpy(), deviation=settings.deviation,
+            lambda candidates: self.objective.values([whole(c) for c in candidates], fitting),
+            origin[moved].numpy(), deviation=settings.deviation,
             evaluations=settings.evaluations, seed=seed, population=settings.population, on_generation=report,
-            validation_loss=(lambda candidate: loss_on(candidate, self.judging)) if self.held > 0 else None,
+            validation_loss=(lambda c: self._judged(whole(c))) if self.held > 0 else None,
             patience=settings.patience, tolerance=settings.tolerance,
             told=None if states is None else states.told(), keep=None if states is None else states.keep_told,
         )  # fmt: skip
-        numbers = torch.as_tensor(found.best, dtype=torch.float32)
-        return _Attempt(seed, numbers, found.loss, found.history, found.stopped_because, found.evaluations)
+        return _Attempt(seed, whole(found.best), found.loss, found.history, found.stopped_because, found.evaluations)
 
     def _normal(self, seed: int, origin: Tensor, states: AdaptationStates | None, report: OnProgress) -> _Attempt:
         settings, steps = self.settings, self.objective.steps(self.fitted)
         found = gradient.descend(
             lambda numbers, batch: self.objective.total(numbers, steps, batch),
-            lambda numbers: self.objective.value(numbers, self.judging), origin,
+            self._judged, origin,
             order=lambda epoch: epoch_order(steps.lengths, examples_a_step(settings), seed, epoch), epochs=settings.epochs,
             learning_rate=settings.learning_rate, on_step=report, patience=settings.patience, tolerance=settings.tolerance,
             state=None if states is None else states.descent(), keep=None if states is None else states.keep_descent,
@@ -201,6 +214,7 @@ class _Attempts:
         chosen, ids = found[best], sorted(example.id for example in self.examples)
         record: dict[str, Any] = {
             "loss": chosen.loss,
+            "penalty": float(objective.penalty(chosen.numbers)),
             "history": list(chosen.history),
             "stopped_because": chosen.stopped_because,
             "evaluations" if self.settings.method == "cma" else "steps": sum(attempt.steps for attempt in found),
@@ -211,7 +225,7 @@ class _Attempts:
             "examples": len(ids),
             "example_ids": ids,
             "examples_fingerprint": hashlib.sha256("/".join(ids).encode()).hexdigest()[:16],
-            "tunable_parameters": objective.shape.numbers,
+            "tunable_parameters": self._tuned(),
             "prompt_tokens": sum(self.objective.steps(self.examples).lengths),
             "seconds": seconds,
             "versions": {"staf": __version__, "torch": torch.__version__},
@@ -219,6 +233,11 @@ class _Attempts:
         weights = objective.weights(chosen.numbers).detach()
         base = mixture.base
         return Router(task, self.settings, weights, chosen.numbers, experts.names, experts.fingerprint, base.identity, record)
+
+    def _tuned(self) -> int:
+        """Numbers that the method moves."""
+        shape = self.objective.shape
+        return shape.numbers - (shape.searched.start if self.settings.method == "cma" else 0)
 
     def _restart_record(self, attempt: _Attempt) -> dict[str, Any]:
         weights = self.objective.weights(attempt.numbers).mean(0).tolist()

@@ -112,8 +112,7 @@ class CandidateLoss:
         fitting = 1 if device.type == "cpu" else max(ACCELERATOR_PLACES // largest, 1)
         self.together = fitting if together is None else together
         sizes = [(s.u.shape[0], s.u.shape[1], s.v.shape[1]) for s in mixture.stacks.values()]
-        quantised = any(layer.quantised is not None for layer in mixture.base.routed.layers.values())
-        counted = "carry" if self.together > 1 or quantised else cheaper_way(sizes, self.places)
+        counted = "carry" if self.together > 1 or quantised(mixture) else cheaper_way(sizes, self.places)
         self.way: Way = counted if way is None else way
         self._room: dict[str, Tensor] = {} if room is None else room
 
@@ -188,6 +187,29 @@ class CandidateLoss:
         blocks = zip(hidden.split(LOGIT_ROWS), targets.split(LOGIT_ROWS), strict=True)
         losses = [functional.cross_entropy(self.mixture.base.logits(h), t, reduction="sum") for h, t in blocks]
         return torch.stack(losses).sum()
+
+
+def quantised(mixture: Mixture) -> bool:
+    """True where matrices are made of codes, to which nothing can be added."""
+    return any(layer.quantised is not None for layer in mixture.base.routed.layers.values())
+
+
+@contextmanager
+def weighted(mixture: Mixture, weights: Tensor, granularity: str, room: dict[str, Tensor]) -> Iterator[None]:
+    """The base with the weights' (G, K) deltas, added or, where that cannot be, carried; afterwards the original.
+
+    Raises:
+        ExpertMismatch: weights of another shape.
+    """
+    if not quantised(mixture):
+        with added(mixture, weights, granularity, room):
+            yield
+        return
+    try:
+        mixture.set_weights(weights.detach(), granularity)
+        yield
+    finally:
+        mixture.base.routed.set_gain({})
 
 
 @contextmanager

@@ -4,8 +4,9 @@ Eqs. 8 and 9 only sketch the method; the real one is the author's own `cma` pack
 vectors, is told their losses, and never sees a language model. A loss that is not a number is told as worse than every
 number of its generation.
 
-Candidates follow from the seed and the losses told before, so the losses are the whole state of a search: one that was stopped
-asks and tells them again, evaluates nothing twice, and goes on with the same candidates.
+The first candidate of the first generation is the start itself, so no search ends worse than where it began. Candidates follow
+from the seed and the losses told before, so the losses are the whole state of a search: one that was stopped asks and tells
+them again, evaluates nothing twice, and goes on with the same candidates.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ class _Search:
 
 
 def _strategy(start: np.ndarray, deviation: float, evaluations: int, seed: int, population: int | None) -> Any:
-    """The strategy of `cma` with dice of its own, so that nothing else that draws numbers changes its candidates."""
+    """The strategy of `cma`, its start among the first candidates; dice of its own, so that no others change its candidates."""
     import cma
 
     options = {
@@ -132,11 +133,13 @@ def _strategy(start: np.ndarray, deviation: float, evaluations: int, seed: int, 
     }
     if population is not None:
         options["popsize"] = population
-    return cma.CMAEvolutionStrategy(start.astype(float), deviation, options)
+    strategy = cma.CMAEvolutionStrategy(start.astype(float), deviation, options)
+    strategy.inject([start.astype(float)], force=True)
+    return strategy
 
 
 def search(
-    loss_of: Callable[[np.ndarray], float],
+    losses_of: Callable[[list[np.ndarray]], list[float]],
     start: np.ndarray,
     *,
     deviation: float,
@@ -150,14 +153,15 @@ def search(
     told: Told | None = None,
     keep: Callable[[Told], None] | None = None,
 ) -> SearchResult:
-    """Minimise `loss_of` from `start` (n,) by CMA-ES.
+    """Minimise a loss from `start` (n,) by CMA-ES.
 
     Args:
+        losses_of: the loss of each candidate of a generation, which may be computed together.
         deviation: the first step size sigma.
-        evaluations: at most so many calls of `loss_of`, in whole generations; the first generation always runs.
+        evaluations: at most so many candidates, in whole generations; the first generation always runs.
         population: candidates a generation; None takes cma's 4 + 3 ln n.
         on_generation: called with evaluations so far and the lowest loss.
-        validation_loss: judges the best candidate of each generation; None judges it by `loss_of`.
+        validation_loss: judges the best candidate of each generation; None judges it by its loss.
         patience, tolerance: stop after so many generations that are no better by more than that; None never stops early.
         told: a stopped search of the same arguments, to go on with. keep: given the state after each generation.
 
@@ -166,7 +170,7 @@ def search(
     """
 
     def evaluate(candidates: list[np.ndarray]) -> tuple[list[float], float]:
-        losses = ranked([loss_of(candidate) for candidate in candidates])
+        losses = ranked(losses_of(candidates))
         lowest = int(np.argmin(losses))
         if validation_loss is None:
             return losses, losses[lowest]

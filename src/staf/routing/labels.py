@@ -19,7 +19,7 @@ from staf.errors import ConfigError
 from staf.lm.base import Base
 from staf.lm.loss import answer_log_chances
 from staf.lm.scoring import questions_of, score_questions
-from staf.routing.candidates import added
+from staf.routing.candidates import weighted
 from staf.routing.mixture import Mixture
 
 LABELS_A_STEP = 6
@@ -45,7 +45,7 @@ class LabelLoss:
 
     Args:
         granularity: as in `Mixture.set_weights`. max_tokens: of a prompt and its longest label.
-        token_budget: places of one batch. room: as in `staf.routing.candidates.added`.
+        token_budget: places of one batch. room: as in `staf.routing.candidates.weighted`.
 
     Raises:
         ConfigError: as `refuse_other_forms`, or a query that does not fit.
@@ -67,7 +67,7 @@ class LabelLoss:
         return [self._loss(one) for one in weights.detach()]
 
     def _loss(self, weights: Tensor) -> float:
-        with added(self.mixture, weights, self.granularity, self._room):
+        with weighted(self.mixture, weights, self.granularity, self._room):
             scores = score_questions(self.mixture.base, self.questions, token_budget=self.token_budget, length_normalised=True)
         shares = [own.log_softmax(0)[right] for own, right in zip(scores, self.right, strict=True)]
         return -float(torch.stack(shares).double().mean())

@@ -114,6 +114,12 @@ class RouterObjective:
         return CandidateLoss(mixture, settings.granularity, items, token_budget=TOKEN_BUDGET, room=self._room)
 
     @torch.no_grad()
-    def value(self, numbers: Tensor, judge: Judge) -> float:
-        """L_total of the examples of a judge, without gradients."""
-        return judge(self.weights(numbers)[None])[0] + float(self.penalty(numbers))  # Eq. 6
+    def task_losses(self, numbers: Sequence[Tensor], judge: Judge) -> list[float]:
+        """L_task of each (n,) on the examples of a judge, without gradients and without a penalty."""
+        return judge(torch.stack([self.weights(candidate) for candidate in numbers]))
+
+    @torch.no_grad()
+    def values(self, numbers: Sequence[Tensor], judge: Judge) -> list[float]:
+        """L_total of each (n,) on the examples of a judge, without gradients."""
+        losses = self.task_losses(numbers, judge)
+        return [loss + float(self.penalty(candidate)) for loss, candidate in zip(losses, numbers, strict=True)]  # Eq. 6

@@ -46,6 +46,16 @@ class RouterShape:
         """Tunable numbers in all."""
         return 2 * self.groups * self.slots + int(self.learned_scale)
 
+    @property
+    def searched(self) -> slice:
+        """Those that a search without gradients moves: b and the scale.
+
+        A s + b reaches with b alone what it reaches with A and b, s being fixed (Eq. 2), and a search pays for each number.
+        CMA-ES has none of a single one, so there A moves too.
+        """
+        size = self.groups * self.slots
+        return slice(size if self.numbers - size > 1 else 0, self.numbers)
+
 
 @dataclass
 class RouterParams:

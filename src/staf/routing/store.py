@@ -41,6 +41,17 @@ class Router:
         """Weight of each expert, averaged over the groups."""
         return dict(zip(self.experts, self.weights.mean(0).tolist(), strict=True))
 
+    @property
+    def beside_weights(self) -> dict[str, float]:
+        """What else the weights were made with: the untouched base's share of the softmax, and the scale; {} without both."""
+        scale = float(self.numbers[-1].exp()) if self.settings.learned_scale else 1.0
+        found = {}
+        if self.settings.null_expert:
+            found["original model (null expert)"] = 1.0 - float(self.weights.sum(-1).mean()) / scale
+        if self.settings.learned_scale:
+            found["learned scale"] = scale
+        return found
+
     def check(self, base: dict[str, str], experts: ExpertSet) -> None:
         """See that the router was made for this base and these experts.
 

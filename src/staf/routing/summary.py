@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,13 @@ class Weighing:
     """sample standard deviation; None where there is nothing to vary over"""
     over: str | None
     """what it varies over, such as '5 seeds', '3 restarts' or '30 groups'"""
+    beside: dict[str, float] = field(default_factory=dict)
+    """the null expert's share and the learned scale, as `Router.beside_weights`"""
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row for each expert: name, weight, spread and a bar."""
+        """One row for each expert: name, weight, spread and a bar; then what is beside them."""
         title = f"spread over {self.over}" if self.over else "spread"
-        return [
+        experts = [
             {
                 "expert": name,
                 "weight": f"{weight:.3f}",
@@ -33,6 +35,8 @@ class Weighing:
             }
             for name, weight in self.weights.items()
         ]
+        beside = [{"expert": name, "weight": f"{value:.3f}", title: None, "": ""} for name, value in self.beside.items()]
+        return [*experts, *beside]
 
 
 def weighing(routers: Sequence[Router]) -> Weighing:
@@ -43,16 +47,16 @@ def weighing(routers: Sequence[Router]) -> Weighing:
     """
     if len(routers) > 1:
         varied = [router.mean_weights for router in routers]
-        mean = {name: statistics.fmean(weights[name] for weights in varied) for name in varied[0]}
-        return Weighing(mean, _spread(varied), f"{len(routers)} seeds")
+        beside = _means([router.beside_weights for router in routers])
+        return Weighing(_means(varied), _spread(varied), f"{len(routers)} seeds", beside)
     router = routers[0]
     restarts = [restart["weights"] for restart in router.record.get("restarts", [])]
     if len(restarts) > 1:
-        return Weighing(router.mean_weights, _spread(restarts), f"{len(restarts)} restarts")
+        return Weighing(router.mean_weights, _spread(restarts), f"{len(restarts)} restarts", router.beside_weights)
     groups = [dict(zip(router.experts, row, strict=True)) for row in router.weights.tolist()]
     if len(groups) > 1:
-        return Weighing(router.mean_weights, _spread(groups), f"{len(groups)} groups")
-    return Weighing(router.mean_weights, None, None)
+        return Weighing(router.mean_weights, _spread(groups), f"{len(groups)} groups", router.beside_weights)
+    return Weighing(router.mean_weights, None, None, router.beside_weights)
 
 
 def seed_rows(routers: Mapping[Path, Router]) -> list[dict[str, Any]]:
@@ -82,7 +86,7 @@ def record_of(routers: Mapping[Path, Router]) -> dict[str, Any]:
     Of a single router all that its record holds; of several the mean and the deviation, and each one's own object in `routers`.
     """
     found = weighing(list(routers.values()))
-    common = {"weights": found.weights, "spread": found.spread, "spread_over": found.over}
+    common = {"weights": found.weights, "spread": found.spread, "spread_over": found.over, "beside": found.beside}
     if len(routers) == 1:
         ((folder, router),) = routers.items()
         return {"task": router.task, **common, "settings": router.settings.model_dump(), "folder": str(folder), **router.record}
@@ -94,6 +98,10 @@ def record_of(routers: Mapping[Path, Router]) -> dict[str, Any]:
 def _mean_and_spread(values: Sequence[float]) -> dict[str, float]:
     """Mean and sample standard deviation of at least two values."""
     return {"mean": statistics.fmean(values), "spread": statistics.stdev(values)}
+
+
+def _means(varied: list[dict[str, float]]) -> dict[str, float]:
+    return {name: statistics.fmean(weights[name] for weights in varied) for name in varied[0]}
 
 
 def _spread(varied: Sequence[dict[str, float]]) -> dict[str, float]:
