@@ -117,8 +117,8 @@ class RouterSettings(Settings):
     tolerance: float = Field(0.0, ge=0)
     """a loss has to fall by more than this to be better"""
 
-    learning_rate: float = Field(0.05, gt=0)
-    """gradient: Adam's rate on A, b and the scale"""
+    learning_rate: float = Field(0.3, gt=0)
+    """gradient: Adam's rate on A, b and the scale; for free weights a tenth of this"""
     epochs: int = Field(5, ge=1)
     """gradient: passes over the adaptation examples, in each restart"""
     batch_size: int = Field(16, ge=1)
