@@ -297,6 +297,18 @@ def test_shots_that_do_not_fit_are_cut_and_counted(base: Base) -> None:
     assert max(shown.tokens[:2]) <= 4 * one - longest
 
 
+@pytest.mark.parametrize("reserved", [0, 20])
+def test_the_tokens_of_a_prompt_are_those_that_are_read_after_cutting(base: Base, reserved: int) -> None:
+    asked = make_examples(2, "test")
+    asked[1] = replace(asked[1], context="word " * 60)
+    longest = max(len(base.tokenizer(" " + label)["input_ids"]) for label in asked[1].labels)
+    limit = 150 - (reserved or longest)
+    shown = with_shots(asked, make_examples(3, "adaptation"), base.tokenizer, 150, reserved)
+    assert shown.counts[1] == 0
+    assert shown.tokens[1] == len(encode_prompt(asked[1], base.tokenizer, limit)) <= limit
+    assert shown.record["prompt_tokens_mean"] <= limit
+
+
 def test_a_shot_that_is_too_long_is_passed_over(base: Base) -> None:
     shots, asked = make_examples(3, "adaptation"), make_examples(1, "test")
     shots[0] = replace(shots[0], context="word " * 200)
@@ -309,7 +321,9 @@ def test_in_context_learning_scores_the_prompts_with_shots(base: Base) -> None:
     adaptation, test = make_examples(6, "adaptation"), make_examples(4, "test")
     before = state_of(base)
     evaluation = EvaluationSettings(max_tokens=260, token_budget=1024)
-    predictions, record = baseline_predictions(base, TASK, adaptation, test, settings_of("in_context", shots=4), evaluation)
+    predictions, record = baseline_predictions(
+        base, TASK, adaptation, test, settings_of("in_context", shots=4, shown_tokens=260), evaluation
+    )
     assert state_of(base) == before
     assert record["shots"] == 4
     assert record["shots_shown_most"] < 4
@@ -318,5 +332,7 @@ def test_in_context_learning_scores_the_prompts_with_shots(base: Base) -> None:
     assert record["prompt_tokens_mean"] > 100
     assert [p["id"] for p in predictions] == [e.id for e in test]
     assert predictions != predict(base, None, Method("original", None), test, evaluation)
-    again, _ = baseline_predictions(base, TASK, adaptation[::-1], test, settings_of("in_context", shots=4), evaluation)
+    again, _ = baseline_predictions(
+        base, TASK, adaptation[::-1], test, settings_of("in_context", shots=4, shown_tokens=260), evaluation
+    )
     assert again == predictions

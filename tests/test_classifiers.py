@@ -14,12 +14,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 from staf.classifiers import CLASSIFIERS, classify, read_predictions
-from staf.classifiers.encoder import encoder_folder
+from staf.classifiers.encoder import _CONVERT, encoder_folder
 from staf.classifiers.linear import logistic_regression
 from staf.classifiers.networks import Convolutions, Recurrent
 from staf.classifiers.problem import held_apart, log_scores, loss_of, problem_of
@@ -238,8 +239,24 @@ def test_an_encoder_that_is_not_there_or_not_safe_is_refused(tiny_encoder: Path,
     folder = tmp_path / "pickled"
     shutil.copytree(tiny_encoder, folder)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(DamagedFile, match="pickled"):
+    with pytest.raises(DamagedFile, match=r"pickled has no weights as safetensors.*convert it once.*python -c"):
         classify("encoder", good, test, LABELS, settings_for("encoder", folder))
+
+
+def test_an_encoder_is_converted_as_the_message_and_the_page_say(
+    tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pickled, new = tmp_path / "pickled", tmp_path / "new"
+    shutil.copytree(tiny_encoder, pickled)
+    (pickled / "model.safetensors").unlink()
+    torch.save(load_file(tiny_encoder / "model.safetensors"), pickled / "pytorch_model.bin")
+    monkeypatch.setattr("sys.argv", ["-c", str(pickled), str(new)])
+    exec(_CONVERT, {})
+    assert encoder_folder(str(new)) == new
+    weights, before = load_file(new / "model.safetensors"), load_file(tiny_encoder / "model.safetensors")
+    name = "embeddings.word_embeddings.weight"
+    assert torch.equal(weights[name], before[f"bert.{name}"])
+    assert _CONVERT in (Path(__file__).parents[1] / "docs" / "classifiers.md").read_text()
 
 
 def test_an_encoder_cuts_texts_to_its_own_positions_and_says_what_it_was(tiny_encoder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
+from staf.bench import SCRIPTS
 from staf.cli import app, main
 from staf.data.library import Library
 from staf.errors import StafError
@@ -75,6 +77,19 @@ def test_every_step_by_hand(home: Path, trained: list[object], capsys: pytest.Ca
     assert "Few-shot router" in page
 
 
+def test_what_is_printed_of_a_method_says_how_it_learned_and_from_how_many(home: Path, trained: list[object]) -> None:
+    experts, task = ["--experts", home / "experts"], ["--task", "icd10_chapter"]
+    run("adapt", *task, *experts, "--out", home / "few", "--shots", 5, *trained, *changes(["epochs=1"]))
+    assert "Few-shot router (gradient)" in (home / "few" / "weights.svg").read_text()
+    common = ["evaluate", *task, "--limit", 6, "--runs", home / "runs", *trained]
+    routed = run(*common, *experts, "--router", home / "few")
+    assert "Router (gradient), few-shot, 5 examples on icd10_chapter: accuracy" in routed
+    assert "/normal/seed" in routed.replace("\n", "")  # where its runs lie stays as it was
+    shown = run(*common, "--method", "in_context", "--shots", 20, *changes(["max_tokens=400"]))
+    assert re.search(r"In-context learning \(\d\.\d of 20 shown\) on icd10_chapter: accuracy", shown)
+    assert run(*common).startswith("Original model on icd10_chapter: accuracy")
+
+
 def test_peers_are_scored_by_name(home: Path, tiny_folder: Path, own: Path) -> None:
     base = ["--base", tiny_folder, "--data", own, "--runs", home / "runs", "--limit", 12, "--json"]
     chapter = ["evaluate", "--task", "icd10_chapter", *base]
@@ -89,9 +104,13 @@ def test_peers_are_scored_by_name(home: Path, tiny_folder: Path, own: Path) -> N
     assert counted["setting"] == "normal"
     assert counted["metrics"]["accuracy"]["examples"] == 12
     lines = (Path(counted["run"]) / "predictions.jsonl").read_text().splitlines()
-    names = task_examples(find_task("icd10_chapter"), "test", Library(own))[0].labels
-    answers = home / "theirs.jsonl"
-    answers.write_text("".join(json.dumps({"id": json.loads(x)["id"], "answer": names[0]}) + "\n" for x in lines))
+    items, answers = home / "items.jsonl", home / "theirs.jsonl"
+    run("data", "export", "icd10_chapter", "--limit", 12, "--out", items, "--data", own)
+    rows = [json.loads(line) for line in items.read_text().splitlines()]
+    assert [row["id"] for row in rows] == [json.loads(line)["id"] for line in lines]
+    assert {frozenset(row) for row in rows} == {frozenset({"id", "query", "context", "labels"})}
+    assert items.stat().st_mode & 0o077 == 0
+    answers.write_text("".join(json.dumps({"id": row["id"], "answer": row["labels"][0]}) + "\n" for row in rows))
     theirs = json.loads(run(*chapter, "--method", "G-BERT", "--predictions", answers))
     assert theirs["method"] == "G-BERT"
     assert 0 <= theirs["metrics"]["accuracy"]["value"] <= 1
@@ -195,6 +214,8 @@ def test_prediction_streams_resumes_and_names_bad_lines(home: Path, trained: lis
     assert out.read_text() == whole
     with pytest.raises(StafError, match="5 answers of another task, base or router"):
         run(*["medmcqa" if part == "icd10_chapter" else part for part in command])
+    with pytest.raises(StafError, match="or with other settings"):
+        run(*command, "--set", "max_tokens=600")
     secret = "Mrs Example, born 1950"
     file.write_text(json.dumps({"context": "x"}) + "\n" + json.dumps({"text": secret}) + "\n")
     out.unlink()
@@ -204,6 +225,24 @@ def test_prediction_streams_resumes_and_names_bad_lines(home: Path, trained: lis
     out.write_text("not ours\n")
     with pytest.raises(StafError, match="is not an output of staf predict"):
         run(*command)
+
+
+def test_a_prediction_with_a_long_query_is_given_more_tokens(home: Path, tiny_folder: Path, own: Path) -> None:
+    file, out = home / "stays.jsonl", home / "codes.jsonl"
+    file.write_text('{"context": "A stay."}\n')
+    command = ["predict", file, "--task", "icd_coding_top50_uci", "--out", out, "--base", tiny_folder, "--data", own]
+    with pytest.raises(StafError, match="Raise max_tokens"):
+        run(*command)
+    run(*command, *changes(["max_tokens=2000"]))
+    (answer,) = (json.loads(line) for line in out.read_text().splitlines())
+    assert len(answer["probabilities"]) > 20
+    with pytest.raises(StafError, match="max_token is not a setting; did you mean 'max_tokens'"):
+        run(*command, *changes(["max_token=2000"]))
+
+
+def test_the_help_of_bench_names_every_benchmark() -> None:
+    text = " ".join(run("bench", "--help").split())
+    assert all(name in text for name in SCRIPTS)
 
 
 def test_the_demo_end_to_end_and_again_for_nothing(home: Path, tiny_folder: Path, own: Path) -> None:
@@ -251,6 +290,16 @@ def test_data_commands(own: Path, tiny_folder: Path) -> None:
     assert all(row["answer_tokens"] == len(f" {row['answer']}".encode()) for row in found)
 
 
+def test_what_is_not_test_is_exported_with_its_answers(own: Path, tmp_path: Path) -> None:
+    for split in ("train", "adaptation"):
+        out = tmp_path / f"{split}.jsonl"
+        told = json.loads(run("data", "export", "readmission_uci", "--split", split, "--out", out, "--json", "--data", own))
+        rows = [json.loads(line) for line in out.read_text().splitlines()]
+        wanted = {e.id: e.answer for e in task_examples(find_task("readmission_uci"), split, Library(own))}
+        assert {row["id"]: row["answer"] for row in rows} == wanted
+        assert told["examples"] == len(wanted)
+
+
 def test_data_stats_prints_both_tables_beside_the_papers(own: Path) -> None:
     rows = json.loads(run("data", "stats", "--json", "--data", own))
     emrqa = next(row for row in rows if row["ours"] == "emrqa" and row["table"] == 2)
@@ -277,6 +326,7 @@ def test_preparing_a_task_says_that_nothing_leaks_and_bad_rows_are_told(own: Pat
         (["data", "prepare", "mednly"], "Did you mean 'mednli'"),
         (["data", "stats", "--splits", "half"], "no split profile 'half'"),
         (["bench", "speed"], "no benchmark 'speed'"),
+        (["data", "export", "icd10_chapter", "--split", "tests", "--out", "none.jsonl"], "Did you mean 'test'"),
         (["evaluate", "--task", "icd10_chapter", "--method", "loras"], "Did you mean 'lora'"),
         (["evaluate", "--task", "icd10_chapter", "--method", "lorahub"], "need the experts"),
         (["evaluate", "--task", "icd10_chapter", "--predictions", "none.jsonl", "--method", "lora"], "a name of their own"),
@@ -300,8 +350,8 @@ def test_doctor_says_the_number_format_and_why() -> None:
 def commands() -> list[list[str]]:
     return [
         [], ["data"], ["doctor"], ["data", "list"], ["data", "fetch"], ["data", "prepare"], ["data", "show"],
-        ["data", "stats"], ["train"], ["adapt"], ["evaluate"], ["fuse"], ["predict"], ["report"], ["bench"], ["demo"],
-        ["experts"], ["experts", "list"], ["experts", "add"], ["experts", "remove"], ["experts", "reduce"],
+        ["data", "export"], ["data", "stats"], ["train"], ["adapt"], ["evaluate"], ["fuse"], ["predict"], ["report"], ["bench"],
+        ["demo"], ["experts"], ["experts", "list"], ["experts", "add"], ["experts", "remove"], ["experts", "reduce"],
     ]  # fmt: skip
 
 

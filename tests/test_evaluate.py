@@ -33,6 +33,7 @@ from staf.metrics.shapes import check
 from staf.routing.mixture import Mixture
 from staf.routing.router import uniform
 from staf.tasks.rows import Task
+from staf.workflow.evaluation import contents_of
 
 SETTINGS = EvaluationSettings(max_tokens=200, token_budget=1024, max_new_tokens=6)
 METRICS = {"choice": "accuracy", "several": "micro_f1", "span": "exact_match", "entities": "entity_f1", "text": "rouge_l"}
@@ -159,14 +160,24 @@ def test_no_calibration_example_is_shown_its_own_answer(base: Base, monkeypatch:
 
 
 def test_shots_may_have_more_room_than_other_methods_prompts(base: Base) -> None:
+    """As much as the base was made to read, where nothing else is asked for."""
     task = Task("things", "Things", "colour", (), form="choice")
     adaptation, test = of_form("choice", 6, "adaptation"), of_form("choice", 2, "test")
-    shown = []
-    for tokens in (None, 900):
+    shown = {}
+    for tokens in (None, 100, 900, base.context):
         settings = BaselineSettings(method="in_context", shots=6, shown_tokens=tokens)
         record = baseline_predictions(base, task, adaptation, test, settings, EvaluationSettings(max_tokens=100))[1]
-        shown.append(record["shots_shown_mean"])
-    assert shown[0] < shown[1] == 6
+        shown[tokens] = record["shots_shown_mean"]
+    assert base.context == 512
+    assert shown[100] < shown[None] == shown[base.context] <= shown[900] == 6
+
+
+def test_a_run_is_named_by_all_that_its_examples_hold() -> None:
+    examples = make_examples(3, "test")
+    changes = ({"query": "another?"}, {"context": "other"}, {"answer": "red"}, {"labels": ("red", "blue")}, {"id": "test-9"})
+    others = [[replace(examples[0], **change), *examples[1:]] for change in changes]
+    assert len({contents_of(some) for some in (examples, examples[::-1], examples[:2], *others)}) == 3 + len(changes)
+    assert contents_of(examples) == contents_of(make_examples(3, "test"))
 
 
 def test_entities_that_are_not_in_the_context_or_of_no_type_are_dropped() -> None:

@@ -5,13 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from staf.baselines.tuning import Choice, Tuning
-from staf.config import BaselineSettings, ClassifierSettings, EvaluationSettings
+from staf.config import BaselineSettings, ClassifierSettings, EvaluationSettings, ExpertSettings, RouterSettings
 from staf.errors import ConfigError
 from staf.progress import Silence
+from staf.routing.store import Router
+from staf.tasks.examples import task_examples
 from staf.tasks.rows import find_task
-from staf.workflow import Session, baseline_stage, classifier_stage, outside_stage
+from staf.workflow import (
+    Session,
+    baseline_stage,
+    classifier_stage,
+    outside_stage,
+    router_method,
+    training_examples,
+    training_records,
+)
+from staf.workflow.peers import check_outside_name
 
 EVALUATION = EvaluationSettings(limit=4, max_tokens=900, resamples=100)
 TASK = find_task("icd10_chapter")
@@ -58,6 +70,64 @@ def test_what_is_finished_is_read(session: Session, monkeypatch: pytest.MonkeyPa
 
 
 def test_another_system_needs_a_name_of_its_own(session: Session, tmp_path: Path) -> None:
-    for name in ("", "lora", "average", "logistic"):
+    ours = (
+        "",
+        "lora",
+        "LoRA",
+        "average",
+        "logistic",
+        "lorahub",
+        "in_context",
+        "normal",
+        "few_shot",
+        "Zero_shot",
+        "normal_unit",
+    )
+    for name in ours:
         with pytest.raises(ConfigError, match="a name of their own"):
             outside_stage(session, TASK, name, tmp_path / "none.jsonl", EVALUATION)
+    for name in ("G/BERT", "..", ".hidden", "G BERT", "G-BERT\n", "Gé", "a\\b"):
+        with pytest.raises(ConfigError, match=r"letters, digits, '_', '-' and '\.'"):
+            outside_stage(session, TASK, name, tmp_path / "none.jsonl", EVALUATION)
+    for name in ("G-BERT", "MedM-PLM_2.0", "normalised"):
+        check_outside_name(name)
+
+
+def test_training_records_are_what_the_expert_sees_asked_as_the_task_asks(session: Session) -> None:
+    task, settings = find_task("icd_coding_top10_uci"), ExpertSettings(steps=8, batch_size=4)
+    asked = task_examples(task, "test", session.library)[0]
+    records = training_records(session, task, {"uci-diabetes-130": settings})
+    seen = training_examples(session, "uci-diabetes-130", settings)
+    assert {r.id for r in records} <= {e.id for e in seen if e.kind == task.kind}
+    assert {r.labels for r in records} == {asked.labels}
+    assert {r.split for r in records} == {"train"}
+    assert len(records) < len(seen) == 32
+
+
+def test_a_classifier_is_fitted_on_records_besides_the_adaptation_examples(session: Session) -> None:
+    task, settings = find_task("readmission_uci"), ClassifierSettings()
+    records = training_records(session, task, {"uci-diabetes-130": ExpertSettings(steps=8, batch_size=4)})
+    alone = classifier_stage(session, task, "logistic", 6, settings, EVALUATION, "normal")
+    both = classifier_stage(session, task, "logistic", 6, settings, EVALUATION, "normal", [*records, *records])
+    assert alone[1].folder != both[1].folder
+    assert both[0]["adaptation_examples"] == 6 + len(records) > alone[0]["adaptation_examples"] == 6
+
+
+@pytest.mark.parametrize(
+    ("method", "shots", "given", "expected"),
+    [
+        ("gradient", None, None, ("normal", "normal")),
+        ("gradient", 32, None, ("normal", "few-shot")),
+        ("gradient", 40, "normal", ("normal", "normal")),
+        ("cma", 32, None, ("few_shot", "few-shot")),
+        ("zero_shot", 32, "few-shot", ("zero_shot", "zero-shot")),
+    ],
+)
+def test_a_routers_setting_says_how_many_examples_it_had_and_its_name_how_it_was_searched_for(
+    method: str, shots: int | None, given: str | None, expected: tuple[str, str]
+) -> None:
+    settings = RouterSettings.model_validate({"method": method, "shots": shots})
+    record = {"tunable_parameters": 2, "examples": shots or 90, "seconds": 1.0, "stopped_because": "epochs"}
+    router = Router("toy", settings, torch.ones(1, 1), torch.ones(2), ("a",), "f", {"fingerprint": "x"}, record)
+    row = router_method(router, given)
+    assert (row.name, row.setting) == expected

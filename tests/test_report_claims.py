@@ -205,6 +205,18 @@ def test_seeds_that_disagree_leave_a_claim_about_weights_open():
     assert judgement_of("cross-domain-small-weight", found).standing == OPEN
 
 
+def test_a_small_weight_is_below_an_equal_share_and_at_least_a_tenth_of_it():
+    found = world()
+    own = found["cross-domain"]["lines"][2]["places"][0]
+    outcomes = {}
+    for weight in (0.001, 0.033, 0.034, 0.05, 0.333, 0.334):
+        own["weights"] = [{"conll-2003": weight, "a": (1 - weight) / 2, "b": (1 - weight) / 2}] * 3
+        outcomes[weight] = judgement_of("cross-domain-small-weight", found)
+    standings = [outcome.standing for outcome in outcomes.values()]
+    assert standings == [NOT_HELD, NOT_HELD, HELD, HELD, HELD, NOT_HELD]
+    assert "below an equal share, yet at least a tenth of it, in 0 of 3 seeds" in outcomes[0.001].sentence
+
+
 def test_a_claim_about_weights_needs_the_experts_it_names():
     found = world()
     weighing(found["fig7"], "normal", {key: {"summarization": 1.0} for key in (*NEAR_EXPERTS, "medication")})

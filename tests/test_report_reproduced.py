@@ -67,7 +67,7 @@ def test_the_papers_are_named_in_order_and_once_where_they_agree():
 def test_tokens_are_those_of_the_prompt_with_examples_and_of_the_task_alone():
     notes: list[str] = []
     in_context, few_shot = token_rows(world()["tokens"], notes)
-    assert in_context.cells["emrqa, tokens"] == "1,000\n6.5 examples shown"
+    assert in_context.cells["emrqa, tokens"] == "1,000\n6.5 of 32 examples shown"
     assert few_shot.cells["emrqa, tokens"] == "150\n0 examples shown"
     assert notes == []
 

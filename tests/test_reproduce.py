@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,22 +12,38 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from staf.classifiers import CLASSIFIERS
 from staf.cli import app
-from staf.engines import Place
-from staf.errors import ConfigError, MissingData, UnknownName
-from staf.experiments.cells import Cell, Grid
+from staf.data.library import Library
+from staf.engines import Place, Work
+from staf.errors import ConfigError, MissingData, TrainingFailed, UnknownName
+from staf.evaluate import sample
+from staf.experiments.cells import OUTSIDE, Cell, Grid
 from staf.experiments.plans import PLANS
 from staf.experiments.printing import place_text
 from staf.experiments.profile import PROFILES, Profile, load_profile
-from staf.experiments.reproduce import comparisons, papers_numbers, reproduce, run_cells, verdict
-from staf.progress import Silence
-from staf.tasks.rows import TASKS
-from staf.workflow import Session
+from staf.experiments.reproduce import (
+    comparisons,
+    papers_numbers,
+    prompt_tokens,
+    refuse_missing,
+    reproduce,
+    run_cells,
+    spread_cells,
+    verdict,
+)
+from staf.progress import Silence, Watcher
+from staf.tasks.examples import task_examples
+from staf.tasks.rows import TASKS, find_task
+from staf.tasks.statistics import CORPORA
+from staf.workflow import Session, training_examples
+from staf.workflow.evaluation import Scored
 
 TINY = {
     "experts": ["entity_relation", "entity_synonymy", "named_entity_recognition"],
     "expert": {"steps": 3, "warmup_steps": 1, "final_steps": 1, "batch_size": 2, "max_tokens": 900, "initial_rank": 2,
                "target_rank": 1},
+    "tokens_of_expert": {"uci-diabetes-130": 1200, "mimic-iii-demo": 1200},
     "few_shot": {"method": "cma", "shots": 4, "evaluations": 4, "max_tokens": 900},
     "normal": {"method": "gradient", "epochs": 1, "max_tokens": 900},
     "beyond": {
@@ -38,13 +56,19 @@ TINY = {
     "evaluation": {"limit": 4, "selection_limit": 3, "max_tokens": 900, "max_new_tokens": 3, "calibration_examples": 4,
                    "resamples": 100},
     "seeds": 2,
-    "unseen_data": {"emrqa": "covid_qa", "pubmedqa": "hpo_relation", "mednli": "icd10_chapter", "cliner": "ncbi_disease"},
-    "unseen_task": {"icd_coding": "icd_coding_top10_uci", "medication": "medication_uci", "readmission": "readmission_uci"},
+    "unseen_data": {"emrqa": "covid_qa", "pubmedqa": "icd10_relation", "mednli": "icd10_chapter", "cliner": "ncbi_disease"},
+    "unseen_task": {"icd_coding": "icd_coding_top10_uci", "medication": "medication_demo", "readmission": "readmission_uci"},
     "label_counts": {10: "icd_coding_top10_uci"},
     "shots": [2, 4],
     "expert_counts": [1, 2],
     "outside_expert": "ncbi-disease",
 }  # fmt: skip
+
+
+TOKENS = {"mimic-iii": (900, 300), "mimic-iii-demo": (676, 245), "uci-diabetes-130": (546, 51)}
+"""Longest query and answer that an expert of clinical records trains on: counted with the default base; the first estimated."""
+TOKENS_OF_LABEL, LONGEST_LABEL = {"icd_coding": 15, "medication_recommendation": 5}, 30
+"""Of a label in a query, by kind, and of a label that is scored; counted with the default base on the demo."""
 
 
 def grid_of(tiny_folder: Path, own: Path, out: Path, **changes: object) -> Grid:
@@ -61,18 +85,50 @@ def test_the_profiles_that_come_with_staf_fit_every_plan(name: str) -> None:
         for line in found.lines:
             for column in found.columns:
                 assert column.task in TASKS
-                assert list(found.cells(line, column, profile.seeds))
+                for cell in found.cells(line, column, profile.seeds):
+                    for expert in cell.experts or profile.experts:
+                        assert profile.of_expert(expert).max_tokens > sum(TOKENS.get(expert, (0, 0))), expert
+                    own, task = profile.of_task(cell.task), TASKS[cell.task]
+                    query = TOKENS_OF_LABEL.get(task.kind, 0) * (task.top or 0)
+                    for sizes in (own.evaluation, own.few_shot, own.normal):
+                        assert sizes.max_tokens > query + LONGEST_LABEL, cell.task
 
 
 def test_a_task_with_a_longer_query_has_sizes_of_its_own() -> None:
     profile = load_profile("cpu")
-    name, tokens = next(iter(profile.tokens_of_task.items()))
-    own = profile.of_task(name)
-    assert (own.evaluation.max_tokens, own.few_shot.max_tokens, own.normal.max_tokens) == (tokens,) * 3
+    own = profile.of_task("medication_demo")
+    assert (own.evaluation.max_tokens, own.few_shot.max_tokens, own.normal.max_tokens) == (384,) * 3
+    assert all(router.max_tokens == 384 for router in own.beyond.values())
     assert own.evaluation.limit == profile.evaluation.limit
     assert profile.of_task("pubmedqa") is profile
-    assert profile.evaluation.max_tokens < tokens
-    assert set(profile.tokens_of_task) <= set(TASKS)
+    assert profile.evaluation.max_tokens < 384
+    rare = profile.of_task("readmission_uci")
+    assert rare.evaluation == profile.evaluation.model_copy(update={"limit": 400})
+    assert rare.few_shot == profile.few_shot
+    assert set(profile.sizes_of_task) <= set(TASKS)
+
+
+def test_the_answers_of_covid_qa_are_in_what_is_read_and_can_be_written() -> None:
+    own = load_profile("cpu").of_task("covid_qa").evaluation
+    longest_answer, deepest_answer = 77, 576  # tokens of the default base: of an answer, and of a prompt up to its end
+    assert own.max_new_tokens >= longest_answer
+    assert own.max_tokens - own.max_new_tokens >= deepest_answer
+
+
+def test_experts_of_knowledge_types_keep_their_settings_and_others_may_have_more_tokens() -> None:
+    profile = load_profile("cpu")
+    assert {profile.of_expert(name).digest() for name in profile.experts} == {profile.expert.digest()}
+    longer = profile.of_expert("uci-diabetes-130")
+    assert longer == profile.expert.model_copy(update={"max_tokens": profile.tokens_of_expert["uci-diabetes-130"]})
+
+
+def test_an_expert_of_clinical_records_is_trained_with_tokens_of_its_own(tiny_folder: Path, own: Path, tmp_path: Path) -> None:
+    small = {**TINY["expert"], "max_tokens": 64}  # type: ignore[dict-item]
+    name = "uci-diabetes-130"
+    with pytest.raises(ConfigError, match="Raise max_tokens"):
+        grid_of(tiny_folder, own, tmp_path / "few", expert=small, tokens_of_expert={}).experts((name,))
+    grid = grid_of(tiny_folder, own, tmp_path / "more", expert=small, tokens_of_expert={name: 1200})
+    assert grid.experts((name,)).names == (name,)
 
 
 def test_printed_numbers_stand_in_the_columns_of_the_plans() -> None:
@@ -103,7 +159,7 @@ def test_every_plan_runs(tiny_folder: Path, own: Path, tmp_path: Path, name: str
         assert all((grid.session.runs / folder / "result.json").is_file() for folder in place["runs"])
     assert any(place["mean"] is not None for place in places), {place.get("missing") for place in places}
     empty = {line["name"] for line in result["lines"] for place in line["places"] if place["mean"] is None}
-    assert empty <= ({"encoder"} if name == "table5" else {"lorahub"} if find_spec("nevergrad") is None else set())
+    assert empty <= ({"encoder", *OUTSIDE} if name == "table5" else {"lorahub"} if find_spec("nevergrad") is None else set())
 
 
 def test_a_table_goes_on_where_it_was_and_compares_by_item(
@@ -157,7 +213,139 @@ def test_the_paper_profile_refuses_with_all_that_is_missing(tmp_path: Path, own:
     )
     assert isinstance(result.exception, MissingData)
     assert "base meta-llama/Llama-2-7b-hf" in str(result.exception)
-    assert "task readmission: none of mimic-iii is here" in str(result.exception)
+    assert "task readmission: mimic-iii is not here" in str(result.exception)
+
+
+def test_the_paper_profile_wants_the_corpora_of_table_1_and_no_stand_ins() -> None:
+    own: dict[str, set[str]] = {}
+    for _, _, kinds, _, names in CORPORA:
+        for kind in kinds:
+            own.setdefault(kind, set()).add(names[0])
+    profile = load_profile("paper")
+    assert {kind: set(names) for kind, names in profile.corpora.items()} == own
+    assert set(profile.corpora) == set(profile.experts)
+
+
+def test_a_strict_profile_tells_all_that_is_missing_at_once(
+    tiny_folder: Path, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile = load_profile("paper", {"base": str(tiny_folder)})
+    grid = Grid(Session(str(tiny_folder), own, tmp_path / "runs", Silence(), "float32"), profile, tmp_path)
+    monkeypatch.setattr(Library, "can_have", lambda self, name: name not in ("clicr", "emrqa", "conll-2003"))
+    for package in ("peft", "cma", "nevergrad"):
+        monkeypatch.setitem(sys.modules, package, None)
+
+    def missing(name: str) -> list[str]:
+        with pytest.raises(MissingData) as caught:
+            refuse_missing(PLANS[name](profile), grid)
+        return [line.strip() for line in str(caught.value).splitlines()[1:]]
+
+    data = ["task emrqa: emrqa", "expert reading_comprehension: clicr", "expert reading_comprehension: emrqa"]
+    packages = ["package peft", "package nevergrad", "package cma"]
+    for line, start in zip(missing("table3"), [*data, *packages], strict=True):
+        assert line.startswith(start)
+    (encoder,) = (line for line in missing("table5") if line.startswith("encoder"))
+    assert "--set encoder=" in encoder
+    assert "expert conll-2003: none of conll-2003 is here (staf data list)" in missing("cross-domain")
+
+
+def test_a_cell_that_fails_leaves_its_place_empty_and_the_others_go_on(
+    tiny_folder: Path, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Grid.run
+
+    def diverge(self: Grid, cell: Cell) -> Scored:
+        if cell.shots == 2:
+            raise TrainingFailed("no loss was a number. Try lower rates.")
+        return run(self, cell)
+
+    monkeypatch.setattr(Grid, "run", diverge)
+    result, _ = reproduce("fig6", "tiny", grid_of(tiny_folder, own, tmp_path, seeds=1))
+    first, second = result["lines"]
+    assert {place["missing"] for place in first["places"]} == {"no loss was a number. Try lower rates."}
+    assert any(place["mean"] is not None for place in second["places"])
+
+
+def test_an_expert_that_cannot_be_trained_is_tried_once(
+    tiny_folder: Path, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+
+    def fail(session: Session, name: str, settings: object, out: Path) -> None:
+        tried.append(name)
+        raise TrainingFailed(f"{name} diverged.")
+
+    monkeypatch.setattr("staf.experiments.cells.train_stage", fail)
+    result, _ = reproduce("fig6", "tiny", grid_of(tiny_folder, own, tmp_path))
+    assert tried == ["entity_relation"]
+    assert {place["missing"] for line in result["lines"] for place in line["places"]} == {"entity_relation diverged."}
+
+
+def test_an_expert_that_fails_on_a_cluster_leaves_places_empty(
+    tiny_folder: Path, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, list[str]] = {}
+
+    def on_cluster(title: str, queue: Sequence[Work], failures: dict[str, BaseException], watcher: Watcher) -> None:
+        given[title] = [job.name for job in queue]
+        if title == "train experts":
+            failures["entity_synonymy"] = TrainingFailed("no loss was a number.")
+
+    monkeypatch.setattr("staf.experiments.reproduce.spread", on_cluster)
+    grid = grid_of(tiny_folder, own, tmp_path, seeds=1, unseen_task={"readmission": "readmission_uci"})
+    place = Place(str(tiny_folder), own, tmp_path / "runs", "staf-llm", "float32")
+    plan = PLANS["fig8"](grid.profile)
+    spread_cells(plan, grid, place)
+    assert set(given["train experts"]) == {"entity_relation", "entity_synonymy"}
+    cells = given[plan.title]
+    assert any("original" in name for name in cells)
+    assert any("1 experts" in name for name in cells)
+    assert not any("2 experts" in name for name in cells)
+    with pytest.raises(TrainingFailed, match=r"expert entity_synonymy was not trained\. TrainingFailed: no loss"):
+        grid.run(Cell("readmission_uci", "normal", experts=("entity_synonymy",)))
+
+
+def test_classifiers_of_table_5_are_fitted_on_what_the_new_expert_sees(tiny_folder: Path, own: Path, tmp_path: Path) -> None:
+    grid = grid_of(tiny_folder, own, tmp_path)
+    lines = PLANS["table5"](grid.profile).lines
+    assert all(line.changes == {"records": True} for line in lines if line.method in CLASSIFIERS)
+    counts = {}
+    for records in (False, True):
+        result, _ = grid.run(Cell("readmission_uci", "logistic", records=records))
+        counts[records] = result["adaptation_examples"]
+    seen = training_examples(grid.session, "uci-diabetes-130", grid.profile.of_expert("uci-diabetes-130"))
+    assert counts[False] == grid.profile.normal_shots
+    assert counts[True] == counts[False] + sum(example.kind == "readmission" for example in seen) > counts[False]
+
+
+def test_another_systems_row_is_empty_until_its_answers_are_named(tiny_folder: Path, own: Path, tmp_path: Path) -> None:
+    cell = Cell("readmission_uci", "g_bert")
+    with pytest.raises(MissingData, match=r"ClinicalBERT \+ G-BERT is not run by staf.*--set 'outside=\{g_bert: FOLDER\}'"):
+        grid_of(tiny_folder, own, tmp_path).run(cell)
+    grid = grid_of(tiny_folder, own, tmp_path, outside={"g_bert": str(tmp_path)})
+    items = sample(task_examples(find_task(cell.task), "test", grid.session.library), grid.profile.evaluation.limit)
+    lines = [json.dumps({"id": item.id, "scores": {"yes": -1.0, "no": -0.5}}) for item in items]
+    (tmp_path / "readmission_uci.jsonl").write_text("\n".join(lines))
+    result, _ = grid.run(cell)
+    assert (result["method"], result["setting"]) == ("g_bert", "outside")
+
+
+def test_prompts_of_a_router_are_counted_at_the_limit_of_in_context_learning(
+    tiny_folder: Path, own: Path, tmp_path: Path
+) -> None:
+    grid = grid_of(tiny_folder, own, tmp_path)
+    sizes = {"limit": 4, "max_tokens": 100, "max_new_tokens": 3, "resamples": 100}
+    alike, less = (
+        grid_of(tiny_folder, own, tmp_path, evaluation=sizes, baseline=b)
+        for b in ({"shown_tokens": 900}, {"shown_tokens": 100})
+    )
+    whole = prompt_tokens(grid, "covid_qa")
+    assert whole is not None
+    assert prompt_tokens(alike, "covid_qa") == whole > 100
+    assert prompt_tokens(less, "covid_qa") == pytest.approx(97, abs=3)
+    differs = [PLANS["tokens"](each.profile).differs for each in (alike, less)]
+    assert "the scores of the router are of prompts cut at 100 tokens" in differs[0]
+    assert "cut at" not in differs[1]
 
 
 def test_a_wrong_profile_or_name_is_told(tmp_path: Path, tiny_folder: Path, own: Path) -> None:

@@ -33,8 +33,14 @@ from staf.workflow import Session, calibration_of, router_and_mixture, router_me
 LINES_AT_ONCE = 64
 
 
-def predict_file(session: Session, task: Task, file: Path, out: Path, experts: Path | None, router: Path | None) -> int:
+def predict_file(
+    session: Session, task: Task, file: Path, out: Path, experts: Path | None, router: Path | None,
+    settings: EvaluationSettings | None = None,
+) -> int:  # fmt: skip
     """Answer every line of `file` that `out` does not have yet; returns how many answers `out` holds in the end.
+
+    Args:
+        settings: of reading and writing, such as max_tokens for a task whose query is long; None takes the defaults.
 
     Raises:
         MissingData: no such file, or a router without its experts. BadData: a line that is not as described above.
@@ -50,8 +56,9 @@ def predict_file(session: Session, task: Task, file: Path, out: Path, experts: P
     if router is not None and experts is not None:
         found, mixture = router_and_mixture(session, router, experts)
         method, maker = router_method(found), found.record.get("run")
-    _same_maker(out, done, {"task": task.name, "base": session.identity["fingerprint"], "router": maker})
-    settings = EvaluationSettings()
+    settings, usual = settings or EvaluationSettings(), EvaluationSettings()
+    made_by = {"task": task.name, "base": session.identity["fingerprint"], "router": maker}
+    _same_maker(out, done, made_by if settings == usual else {**made_by, "settings": settings.digest()})
     calibration = calibration_of(session, task, settings)
     with file.open("rb") as stream:
         total = sum(1 for _ in stream)
@@ -70,11 +77,12 @@ def predict_file(session: Session, task: Task, file: Path, out: Path, experts: P
 
 
 def _same_maker(out: Path, done: int, maker: dict[str, str | None]) -> None:
-    """Answers of two models never share a file: who made `out` is kept beside it."""
+    """Answers of two models, or with two settings, never share a file: who made `out` is kept beside it."""
     note = out.with_name(f"{out.name}.made-by.json")
     if done and (not note.is_file() or read_json(note) != maker):
         raise DamagedFile(
-            f"{out} holds {done} answers of another task, base or router. Delete it, or name another file with --out."
+            f"{out} holds {done} answers of another task, base or router, or with other settings. Delete it, or name another "
+            "file with --out."
         )
     write_json(note, maker)
 

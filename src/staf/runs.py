@@ -9,6 +9,7 @@ the data is kept.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import resource
@@ -73,9 +74,10 @@ class Run:
 
 
 class PeakMemory:
-    """Peak resident memory of this process from `reset` on, in bytes.
+    """Peak memory from `reset` on, in bytes: what tensors take on a GPU where one is used, else the process's resident memory.
 
-    Linux can reset its mark; elsewhere the peak is that of the whole process so far.
+    Linux can reset its mark; elsewhere the peak is that of the whole process so far. What was freed before is first given back
+    to the system, as the allocator keeps it otherwise (`staf.lm.memory`) and it would count as this measurement's.
     """
 
     def __init__(self) -> None:
@@ -83,12 +85,17 @@ class PeakMemory:
 
     def reset(self) -> None:
         """Start a new measurement where the system allows it."""
+        if (cuda := _cuda()) is not None:
+            cuda.reset_peak_memory_stats()
+        give_back_freed_memory()
         if sys.platform == "linux" and os.access("/proc/self/clear_refs", os.W_OK):
             Path("/proc/self/clear_refs").write_text("5")
 
     @property
     def bytes(self) -> int:
         """The peak so far."""
+        if (cuda := _cuda()) is not None:
+            return int(cuda.max_memory_allocated())
         status = Path("/proc/self/status")
         if status.is_file():
             for line in status.read_text().splitlines():
@@ -96,3 +103,17 @@ class PeakMemory:
                     return int(line.split()[1]) * 1024
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
+
+
+def give_back_freed_memory() -> bool:
+    """Have the allocator of glibc give what is freed back to the system; true where it had some, elsewhere nothing is done."""
+    if sys.platform != "linux":
+        return False
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    return bool(trim and trim(0))
+
+
+def _cuda() -> Any:
+    """torch.cuda where a GPU is in use; None where PyTorch is not loaded, or has put nothing on a GPU."""
+    torch = sys.modules.get("torch")
+    return torch.cuda if torch is not None and torch.cuda.is_initialized() else None

@@ -8,7 +8,7 @@ from typing import Any
 
 from staf.baselines.answering import tuned_base
 from staf.baselines.rows import BASELINES
-from staf.baselines.shots import with_shots
+from staf.baselines.shots import reserved_for, with_shots
 from staf.baselines.tuning import Choice, OnTrial, Tuning
 from staf.config import BaselineSettings, EvaluationSettings
 from staf.data.example import Example
@@ -56,8 +56,8 @@ def baseline_predictions(
     drawn = few_shot(adaptation, len(adaptation) if settings.shots is None else settings.shots, settings.seed)
     started, memory = time.perf_counter(), PeakMemory()
     if BASELINES[settings.method].wrap is None:
-        evaluation = evaluation.model_copy(update={"max_tokens": settings.shown_tokens or evaluation.max_tokens})
-        reserved = 0 if task.form in ("choice", "several") else evaluation.max_new_tokens
+        evaluation = evaluation.model_copy(update={"max_tokens": settings.shown_tokens or base.context})
+        reserved = reserved_for(task.form, evaluation)
         shown = with_shots(test, drawn, base.tokenizer, evaluation.max_tokens, reserved)
         how: dict[str, Any] = {**shown.record, "tunable_parameters": 0}
         spent = {"adaptation_seconds": time.perf_counter() - started, "adaptation_memory_bytes": memory.bytes}

@@ -18,7 +18,8 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from staf.data.batches import encode_answer
+from staf.config import EvaluationSettings
+from staf.data.batches import encode_answer, encode_prompt
 from staf.data.example import Example, prompt_of
 from staf.errors import BadData
 
@@ -33,7 +34,7 @@ class Shown:
     counts: tuple[int, ...]
     """shots before each"""
     tokens: tuple[int, ...]
-    """of each prompt, a context that is too long uncut"""
+    """of each prompt as it is read: a context that is too long has lost its end"""
     shots: int
     """that were there"""
 
@@ -65,7 +66,7 @@ def with_shots(
             scored, and the longest label is what is kept room for.
 
     Raises:
-        BadData: labels are to be scored, and an example has none.
+        BadData: labels are to be scored, and an example has none. ConfigError: a query does not fit.
     """
     texts = [_text(shot) for shot in shots]
     lengths = [len(ids) for ids in tokenizer(texts)["input_ids"]] if texts else []
@@ -81,6 +82,11 @@ def with_shots(
     return Shown(tuple(changed), tuple(counts), tuple(tokens), len(shots))
 
 
+def reserved_for(form: str, evaluation: EvaluationSettings) -> int:
+    """Tokens kept for an answer: 0 where labels are scored, which are seen to one by one."""
+    return 0 if form in ("choice", "several") else evaluation.max_new_tokens
+
+
 def _text(shot: Example) -> str:
     return f"{prompt_of(shot.query, shot.context)} {shot.answer}\n\n"
 
@@ -88,7 +94,7 @@ def _text(shot: Example) -> str:
 def _one(
     example: Example, texts: Sequence[str], lengths: Sequence[int], tokenizer: Any, limit: int
 ) -> tuple[Example, int, int]:
-    """The example with shots, their number, and the tokens of the prompt; at most `limit` where there is a shot."""
+    """The example with shots, their number, and the tokens of the prompt, of which at most `limit` are read."""
     own = _tokens(example, tokenizer)
     left, chosen = limit - own, list[str]()
     for text, length in zip(texts, lengths, strict=True):
@@ -99,7 +105,7 @@ def _one(
         if (tokens := _tokens(changed, tokenizer)) <= limit:
             return changed, len(chosen), tokens
         chosen.pop()
-    return example, 0, own
+    return example, 0, own if own <= limit else len(encode_prompt(example, tokenizer, limit))
 
 
 def _before(example: Example, texts: Sequence[str]) -> Example:

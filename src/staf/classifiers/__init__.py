@@ -1,4 +1,4 @@
-"""Text classifiers beside the language model, as in Table 5 of STAF-LLM: fitted on a task's adaptation set, nothing else.
+"""Text classifiers beside the language model, as in Table 5 of STAF-LLM: fitted on a task's examples that are not test.
 
 `classify` fits a row of `CLASSIFIERS` and answers the test items; `read_predictions` takes in those of a system that we do not
 run. Both give what `staf.metrics` reads.

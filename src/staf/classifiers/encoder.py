@@ -1,6 +1,6 @@
 """Any encoder with a classification head, by hub id or folder: ClinicalBERT, Med-BERT, BioLinkBERT; fine-tuned.
 
-Weights are read from safetensors only; no remote code is run.
+Weights are read from safetensors only, since a pickle can run code; no remote code is run.
 """
 
 from __future__ import annotations
@@ -19,6 +19,11 @@ from staf.errors import ConfigError, DamagedFile, MissingData
 from staf.lm.base import fingerprint_of
 
 _FILES = ["*.safetensors", "*.json", "tokenizer*", "vocab.*", "merges.txt", "*.model"]
+_CONVERT = (
+    "import sys; from transformers import AutoModel, AutoTokenizer; "
+    "[kind.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[2]) for kind in (AutoTokenizer, AutoModel)]"
+)
+"""Writes an encoder anew, its weights as safetensors; what docs/classifiers.md says too."""
 _POSITIONS_BEFORE_THE_FIRST = 2
 """RoBERTa and its kin count positions from 2 on, and count these two in the length of their table."""
 
@@ -60,23 +65,33 @@ def encoder_folder(name: str) -> Path:
     """The local folder of an encoder named by hub id or folder.
 
     Raises:
-        MissingData: it is not there and cannot be fetched.
+        MissingData: it is not there and cannot be fetched. DamagedFile: its weights are not there as safetensors.
     """
     path = Path(name).expanduser()
     if path.is_dir():
-        return path
+        return _with_safetensors(path, name)
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise MissingData(f"no encoder at {name}: it is no folder and no hub id (owner/name). Give one of these.")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=_FILES))
+        folder = Path(snapshot_download(name, allow_patterns=_FILES))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise MissingData(
             f"encoder '{name}' is not in the local hub cache and the hub did not give it ({type(error).__name__}). "
             "Download it where there is a network and name its folder."
         ) from error
+    return _with_safetensors(folder, name)
+
+
+def _with_safetensors(folder: Path, name: str) -> Path:
+    if not any(folder.glob("*.safetensors")):
+        raise DamagedFile(
+            f"encoder {name} has no weights as safetensors; those of a pickle (pytorch_model.bin) are not read, as it can run "
+            f'code. Where you trust it, convert it once and name the new folder: python -c "{_CONVERT}" {name} NEW-FOLDER'
+        )
+    return folder
 
 
 def _config_and_tokenizer(folder: Path) -> tuple[Any, Any]:

@@ -1,6 +1,7 @@
 """Predictions of a system that we do not run, such as G-BERT or MedM-PLM, taken in from a JSON-lines file.
 
-One object a line, in any order, one for each test item and no other. Labels are named by their text:
+`staf data export` writes the test items with their ids; docs/classifiers.md goes through it. One object a line, in any order,
+one for each test item and no other. Labels are named by their text:
 
     choice     {"id": "7", "scores": {"yes": -0.2, "no": -1.7}}          log-likelihood of every label
                {"id": "7", "answer": "yes"}                              or only the label answered

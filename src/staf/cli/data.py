@@ -1,7 +1,8 @@
-"""staf data: list, fetch, prepare, show, stats."""
+"""staf data: list, fetch, prepare, show, export, stats."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -156,6 +157,47 @@ def show(
         tokens = f"; {row['prompt_tokens']} tokens of prompt, {row['answer_tokens']} of answer" if tokenizer else ""
         print(f"--- {row['id']} ({row['kind']}, {row['form']}, {row['split']}{tokens})")
         print(f"{row['prompt']} {row['answer']}\n")
+
+
+@app.command()
+def export(
+    name: Annotated[str, typer.Argument(help="Name of a task; staf evaluate --task list prints them.")],
+    out: Annotated[Path, typer.Option("--out", help="JSON lines, readable by their owner only.")],
+    split: Annotated[str, typer.Option(help="train, adaptation or test.")] = "test",
+    limit: Annotated[
+        int | None, typer.Option(help="At most so many examples; of the test those that staf evaluate --limit scores.")
+    ] = None,
+    data: Data = None,
+    splits: Splits = "staf-llm",
+    as_json: Json = False,
+) -> None:
+    """Write a task's examples for a system that staf does not run: id, query, context, labels, and answer but for the test.
+
+    Try:  staf data export icd10_chapter --limit 100 --out items.jsonl
+    """
+    from staf.cli.show import print_json
+    from staf.data.catalog import data_folder
+    from staf.data.example import SPLITS
+    from staf.data.library import Library
+    from staf.errors import UnknownName
+    from staf.evaluate import sample
+    from staf.files import write_bytes
+    from staf.tasks.examples import task_examples
+    from staf.tasks.rows import find_task
+
+    if split not in SPLITS:
+        raise UnknownName.among("split", split, SPLITS)
+    found = sample(task_examples(find_task(name), split, Library(data_folder(data), splits)), limit)
+    rows = [
+        {"id": example.id, "query": example.query, "context": example.context, "labels": example.labels}
+        | ({} if split == "test" else {"answer": example.answer})
+        for example in found
+    ]
+    write_bytes(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+    out.chmod(0o600)
+    print_json({"task": name, "split": split, "examples": len(rows), "out": str(out)}) if as_json else print(
+        f"{len(rows)} {split} examples of {name} in {out}"
+    )
 
 
 def _tokenizer(base: str | None) -> Any:

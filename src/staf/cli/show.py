@@ -6,9 +6,12 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from staf.progress import Bar, Lines
+
+if TYPE_CHECKING:
+    from staf.config import RouterSettings
 
 
 class Terminal:
@@ -106,14 +109,36 @@ def print_estimates(estimates: Sequence[Any]) -> None:
     print("Short examples on a small base take several times as long.")
 
 
-def draw_weights(out: Path, task: str, method: str, weights: Mapping[str, float], spread: Mapping[str, float] | None) -> Path:
+SEARCHES = {"cma": "CMA-ES", "gradient": "gradient"}
+"""How the weights of a router were searched for, as it is printed."""
+
+
+def row_title(result: Mapping[str, Any]) -> str:
+    """A scored method and what it had: "Router (gradient), few-shot, 32 examples", "In-context learning (6.2 of 32 shown)"."""
+    from staf.report.names import method_title
+
+    title, count, details = method_title(result["method"]), result["adaptation_examples"], result.get("details") or {}
+    if "shots_shown_mean" in details:
+        return f"{title} ({details['shots_shown_mean']:.1f} of {details['shots']} shown)"
+    search = ((result.get("settings") or {}).get("router") or {}).get("method")
+    if search not in SEARCHES:
+        return f"{title}, {count} examples" if count else title
+    _, beyond, words = title.partition(" with ")
+    return f"Router ({SEARCHES[search]}){beyond}{words}, {result['setting']}, {count} examples"
+
+
+def draw_weights(
+    out: Path, task: str, settings: RouterSettings, weights: Mapping[str, float], spread: Mapping[str, float] | None
+) -> Path:
     """Fig. 7 of one task as an SVG file: a bar for each expert, and its deviation where there is one."""
     from staf.files import write_bytes
     from staf.report.drawing import standalone
     from staf.report.figures import Bars, weight_bars
 
-    title = {"cma": "Few-shot router", "gradient": "Normal router", "zero_shot": "Zero-shot router"}[method]
-    colour = "normal" if method == "gradient" else "few"
+    setting = "Normal" if settings.shots is None else "Few-shot"
+    zero_shot = settings.method == "zero_shot"
+    title = "Zero-shot router" if zero_shot else f"{setting} router ({SEARCHES[settings.method]})"
+    colour = "normal" if settings.shots is None else "few"
     drawn = weight_bars([Bars(title, colour, weights, spread or {})], f"Weights of the experts for {task}")
     write_bytes(out, standalone(drawn).encode())
     return out

@@ -163,9 +163,9 @@ def tell_routers(routers: dict[Path, Router], task: str, out: Path) -> None:
     from staf.routing.summary import seed_rows, weighing
 
     found = weighing(list(routers.values()))
-    method, weights = next(iter(routers.values())).settings.method, found.rows()
+    settings, weights = next(iter(routers.values())).settings, found.rows()
     print_rows(weights, list(weights[0]), f"Weights of the experts for {task}")
-    figure = draw_weights(out / "weights.svg", task, method, found.weights, found.spread)
+    figure = draw_weights(out / "weights.svg", task, settings, found.weights, found.spread)
     print(f"figure: {figure}")
     if len(routers) > 1:
         rows = seed_rows(routers)
@@ -193,7 +193,7 @@ def evaluate(
         list[str] | None, typer.Option("--learn", help="A setting of a baseline or classifier as name=value, such as seed=1.")
     ] = None,
     predictions: Annotated[
-        Path | None, typer.Option(help="JSON lines of another system, which --method names; staf.classifiers.outside.")
+        Path | None, typer.Option(help="JSON lines of another system, which --method names; see docs/classifiers.md.")
     ] = None,
     base: Base = None,
     data: Data = None,
@@ -206,7 +206,7 @@ def evaluate(
 
     Try:  staf evaluate --task icd10_chapter --experts experts --router routers/icd10_chapter-cma
     """
-    from staf.cli.show import Terminal, print_json, print_rows
+    from staf.cli.show import Terminal, print_json, print_rows, row_title
     from staf.config import EvaluationSettings, parse
     from staf.tasks.rows import TASKS, find_task
     from staf.workflow import Session, Wanted, evaluate_named
@@ -226,7 +226,7 @@ def evaluate(
     for name, metric in result["metrics"].items():
         if metric is not None:
             between = f" ({metric['low']:.3f} to {metric['high']:.3f})" if "low" in metric else ""
-            print(f"{result['method']} on {task}: {name} {metric['value']:.3f}{between}, {metric['examples']} examples")
+            print(f"{row_title(result)} on {task}: {name} {metric['value']:.3f}{between}, {metric['examples']} examples")
     print(f"run: {run.folder}")
 
 
@@ -261,17 +261,22 @@ def predict(
     base: Base = None,
     data: Data = None,
     splits: Splits = "staf-llm",
+    change: Change = None,
     as_json: Json = False,
 ) -> None:
     """Answer a task for every line of a file, with a probability for each label.
 
+    A task with many labels has a long query: give it more tokens, as in --set max_tokens=1024.
+
     Try:  staf predict titles.jsonl --task icd10_chapter --experts experts --router routers/chapter --out answers.jsonl
     """
     from staf.cli.show import Terminal, print_json
+    from staf.config import EvaluationSettings, parse
     from staf.predict import predict_file
     from staf.tasks.rows import find_task
     from staf.workflow import Session
 
+    settings = parse(EvaluationSettings, changes(change), "staf predict")
     session = Session(base, data, Path("runs"), Terminal(), profile=splits)
-    count = predict_file(session, find_task(task), file, out, experts, router)
+    count = predict_file(session, find_task(task), file, out, experts, router, settings)
     print_json({"answers": count, "out": str(out)}) if as_json else print(f"{count} answers in {out}")

@@ -44,14 +44,15 @@ def report(
     """
     from staf.cli.show import print_json
     from staf.report.page import write_page
+    from staf.tasks.rows import task_metrics
 
-    page = write_page(runs, out)
+    page = write_page(runs, out, task_metrics())
     print_json({"page": str(page)}) if as_json else print(f"page: {page}")
 
 
 def bench(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="training or data.")],
+    name: Annotated[str, typer.Argument(help="training, adalora, router, experts, scoring, harness or data.")],
     as_json: Json = False,
 ) -> None:
     """Run a benchmark of the repository beside its peer; further options go to its script.
@@ -111,6 +112,7 @@ def reproduce(
     from staf.experiments.profile import load_profile
     from staf.experiments.reproduce import find_plan, reproduce
     from staf.report.page import write_page
+    from staf.tasks.rows import task_metrics
 
     sizes = load_profile(profile, changes(change))
     find_engine(engine)
@@ -127,4 +129,4 @@ def reproduce(
         return
     for result in results:
         print_plan(result)
-    print(f"page: {write_page(session.runs, out / 'report.html')}")
+    print(f"page: {write_page(session.runs, out / 'report.html', task_metrics())}")

@@ -4,7 +4,7 @@ A method is a row of a table. Routed experts, baselines and classifiers differ i
 """
 
 from staf.evaluate.answering import Answerer
-from staf.evaluate.method import Method, method_of_router
+from staf.evaluate.method import Method, method_of_router, setting_of
 from staf.evaluate.predictions import predictions_of
 from staf.evaluate.result import best_single, finish, predict, sample
 
@@ -17,4 +17,5 @@ __all__ = [
     "predict",
     "predictions_of",
     "sample",
+    "setting_of",
 ]

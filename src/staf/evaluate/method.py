@@ -29,18 +29,28 @@ class Method:
     """what else the result keeps: reason for stopping, settings"""
 
 
-def method_of_router(name: str, router: Router) -> Method:
-    """The row of a learned router."""
-    found = router.record
+def setting_of(shots: int | None) -> str:
+    """The setting of a table's row: few-shot from a draw, normal from all adaptation examples."""
+    return "normal" if shots is None else "few-shot"
+
+
+def method_of_router(name: str, router: Router, setting: str | None = None) -> Method:
+    """The row of a learned router.
+
+    Args:
+        setting: of the row; None takes few-shot where the router had a draw of the adaptation examples, by whatever search.
+    """
+    found, chosen = router.record, router.settings
+    zero_shot = chosen.method == "zero_shot"
     return Method(
         name,
         router.weights,
-        router.settings.granularity,
-        {"cma": "few-shot", "gradient": "normal", "zero_shot": "zero-shot"}[router.settings.method],
-        router.settings.seed,
+        chosen.granularity,
+        "zero-shot" if zero_shot else setting or setting_of(chosen.shots),
+        chosen.seed,
         found["tunable_parameters"],
         found["examples"],
         found["seconds"],
         found.get("peak_memory_bytes", 0),
-        {"stopped_because": found["stopped_because"], "settings": router.settings.model_dump()},
+        {"stopped_because": found["stopped_because"], "settings": chosen.model_dump()},
     )

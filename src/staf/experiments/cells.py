@@ -7,9 +7,11 @@ from pathlib import Path
 
 from staf.baselines import BASELINES
 from staf.classifiers import CLASSIFIERS
-from staf.config import BaselineSettings, ClassifierSettings, RouterSettings, parse
+from staf.config import BaselineSettings, ClassifierSettings, EvaluationSettings, RouterSettings, parse
+from staf.data.example import Example
 from staf.engines import Place
-from staf.evaluate import Method
+from staf.errors import MissingData, StafError
+from staf.evaluate import Method, setting_of
 from staf.experiments.profile import Profile
 from staf.experts.store import Expert, ExpertSet
 from staf.tasks.examples import task_examples
@@ -23,13 +25,17 @@ from staf.workflow import (
     evaluate_stage,
     lorahub_stage,
     named_method,
+    outside_stage,
     router_method,
     train_stage,
+    training_records,
     zero_shot_stage,
 )  # fmt: skip
 from staf.workflow.evaluation import Scored
 
-WITHOUT_SEEDS = ("original", "single", "average")
+OUTSIDE = {"meditron": "Meditron 7B", "g_bert": "ClinicalBERT + G-BERT", "medm_plm": "MedM-PLM"}
+"""Systems of Table 5 that staf does not run, with their printed names; their predictions are read."""
+WITHOUT_SEEDS = ("original", "single", "average", *OUTSIDE)
 """Methods without chance: one run is all seeds."""
 ROUTERS = ("few_shot", "normal", "beyond")
 NEED_EXPERTS = (*ROUTERS, "single", "average", "lorahub")
@@ -48,6 +54,8 @@ class Cell:
     """few-shot: examples, where they are not the profile's"""
     experts: tuple[str, ...] | None = None
     """None takes the profile's"""
+    records: bool = False
+    """classifiers: fitted also on what an expert of the task's own data is trained on"""
     router: str = ""
     """beyond the papers: which of the profile's"""
 
@@ -68,14 +76,34 @@ class Grid:
     out: Path
     known: dict[str, Expert] = field(default_factory=dict, compare=False)
     """experts that were asked for before: to see that one is as trained takes reading all of its data"""
+    failed: dict[str, StafError] = field(default_factory=dict, compare=False)
+    """experts that could not be trained, which no other cell tries again"""
+    records: dict[str, list[Example]] = field(default_factory=dict, compare=False)
+    """by task, what classifiers are fitted on besides adaptation examples"""
 
     def experts(self, names: tuple[str, ...] | None = None) -> ExpertSet:
         """Experts, trained where they are not there yet."""
         wanted = sorted(self.profile.experts if names is None else names)
         for name in wanted:
             if name not in self.known:
-                self.known[name] = train_stage(self.session, name, self.profile.expert, self.out / "experts")
+                self._train(name)
         return ExpertSet(tuple(self.known[name] for name in wanted))
+
+    def _train(self, name: str) -> None:
+        if name in self.failed:
+            raise self.failed[name]
+        try:
+            self.known[name] = train_stage(self.session, name, self.profile.of_expert(name), self.out / "experts")
+        except StafError as error:
+            self.failed[name] = error
+            raise
+
+    def _records(self, task: Task) -> list[Example]:
+        """What the expert of the task's own data sees of this task."""
+        if task.name not in self.records:
+            settings = {name: self.profile.of_expert(name) for name in task.datasets}
+            self.records[task.name] = training_records(self.session, task, settings)
+        return self.records[task.name]
 
     def _normal_shots(self, task: Task) -> int | None:
         """Adaptation examples of the normal setting; None for all, also where there are no more than the profile takes."""
@@ -97,7 +125,10 @@ class Grid:
         if cell.method in CLASSIFIERS:
             values = {**profile.classifier, "seed": cell.seed, "encoder": profile.encoder}
             own = parse(ClassifierSettings, values, "classifier of the profile")
-            return classifier_stage(session, task, cell.method, shots, own, evaluation, "normal")
+            records = self._records(task) if cell.records else ()
+            return classifier_stage(session, task, cell.method, shots, own, evaluation, "normal", records)
+        if cell.method in OUTSIDE:
+            return self._outside(cell, task, evaluation)
         if cell.method in BASELINES or cell.method == "lorahub":
             method = "lora" if cell.method == "lorahub" else cell.method
             values = {**profile.baseline, "method": method, "shots": shots, "seed": cell.seed}
@@ -115,6 +146,16 @@ class Grid:
             )
         return self._routed(cell, task, profile, experts)
 
+    def _outside(self, cell: Cell, task: Task, evaluation: EvaluationSettings) -> Scored:
+        """The result of predictions that another system has made."""
+        folder = self.profile.outside.get(cell.method)
+        if folder is None:
+            raise MissingData(
+                f"{OUTSIDE[cell.method]} is not run by staf, and its predictions are not here. Have it answer the test items "
+                f"(docs/classifiers.md) and name the folder of its answers: --set 'outside={{{cell.method}: FOLDER}}'."
+            )
+        return outside_stage(self.session, task, cell.method, Path(folder) / f"{task.name}.jsonl", evaluation)
+
     def _routed(self, cell: Cell, task: Task, profile: Profile, experts: ExpertSet) -> Scored:
         """The result of a router that is learned for the cell."""
         found = profile.beyond[cell.router] if cell.router else getattr(profile, cell.method)
@@ -126,7 +167,8 @@ class Grid:
             router = zero_shot_stage(self.session, task, experts, self.out / "experts", settings, where)
         else:
             router = adapt_stage(self.session, task, experts, settings, where)
-        return evaluate_stage(self.session, task, experts, router_method(router), profile.evaluation)
+        setting = setting_of(cell.shots or found.shots)  # not that of the shots: the normal setting may have a number as well
+        return evaluate_stage(self.session, task, experts, router_method(router, setting), profile.evaluation)
 
 
 @dataclass(frozen=True)

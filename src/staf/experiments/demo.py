@@ -21,7 +21,7 @@ from staf.report.page import write_page
 from staf.routing.router import only
 from staf.runs import PeakMemory, Run
 from staf.tasks.examples import held_out_task
-from staf.tasks.rows import Task, find_task
+from staf.tasks.rows import Task, find_task, task_metrics
 from staf.workflow import (
     Session,
     adapt_stage,
@@ -85,7 +85,7 @@ def run_demo(out: Path, recipe: Path | None, base: str | None, data: Path | None
         evaluate_stage(session, task, experts, router_method(router), settings.evaluation, baselines)
     fused = out / "fused" / task.name
     fuse_stage(session, routers["normal"], experts, fused)
-    page = write_page(session.runs, out / "report.html")
+    page = write_page(session.runs, out / "report.html", task_metrics())
     return {
         "task": task.name,
         "runs": str(session.runs),
@@ -123,7 +123,7 @@ def print_demo(found: dict[str, Any]) -> None:
 
     from staf.report.tables import held_out_table, print_table, task_table
 
-    results, console = load_results(Path(found["runs"])), Console()
+    results, console = load_results(Path(found["runs"]), task_metrics()), Console()
     if not console.is_terminal:
         console = Console(width=130)
     print_table(console, held_out_table(results), title="Each expert on its own knowledge type, held out")

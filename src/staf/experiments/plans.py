@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from staf.config import RouterSettings
-from staf.experiments.cells import WITHOUT_SEEDS, Cell
+from staf.experiments.cells import OUTSIDE, WITHOUT_SEEDS, Cell
 from staf.experiments.profile import Profile
 from staf.tasks.rows import find_task
 
@@ -106,7 +106,7 @@ def table4(profile: Profile) -> Plan:
 
 
 def table5(profile: Profile) -> Plan:
-    """The clinical tasks beside text classifiers, and with an expert of their own data."""
+    """The clinical tasks beside text classifiers and other systems, and with an expert of their own data."""
     metrics = {**AUC, "medication": "micro_auc"}
     columns = tuple(Column(name, task, metrics[name]) for name, task in profile.unseen_task.items())
     titles = {
@@ -114,8 +114,14 @@ def table5(profile: Profile) -> Plan:
     }  # fmt: skip
     sources = sorted({name for task in profile.unseen_task.values() for name in find_task(task).datasets})
     new = Line("normal", "STAF-LLM new", NORMAL, {"experts": (*profile.experts, *sources)}, "new")
-    lines = (*(Line(name, title, NORMAL) for name, title in titles.items()), *_OURS, new)
-    return Plan("Table 5: AUC beside text classifiers", columns, lines, "AUC alone; an encoder where the profile names one")
+    fitted = (Line(name, title, NORMAL, {"records": True}) for name, title in titles.items())
+    outside = (Line(name, title, "outside") for name, title in OUTSIDE.items())
+    differs = (
+        "AUC alone; an encoder where the profile names one, and other systems where it names their answers. Classifiers are "
+        "fitted on what new has: the adaptation examples, and of the task's training records those that its expert sees; "
+        "average and normal have no training records"
+    )
+    return Plan("Table 5: AUC beside text classifiers", columns, (*fitted, *outside, *_OURS, new), differs)
 
 
 def fig5(profile: Profile) -> Plan:
@@ -173,7 +179,12 @@ def tokens(profile: Profile) -> Plan:
     """What in-context learning and a few-shot router read for one answer."""
     columns = tuple(Column(name, task, _metric(task)) for name, task in profile.unseen_data.items())
     lines = tuple(line for line in _SHOTS if line.method in ("in_context", "few_shot"))
-    return Plan("Section 5.2: tokens read for one answer", columns, lines, "")
+    own = {profile.of_task(column.task).evaluation.max_tokens for column in columns}
+    cut = sorted(own - {profile.baseline.get("shown_tokens")})
+    differs = "prompts are counted after cutting, both at the limit of in-context learning, answer included"
+    if cut:
+        differs += f"; the scores of the router are of prompts cut at {' or '.join(map(str, cut))} tokens"
+    return Plan("Section 5.2: tokens read for one answer", columns, lines, differs)
 
 
 PLANS: dict[str, Callable[[Profile], Plan]] = {

@@ -17,6 +17,17 @@ from staf.config import EvaluationSettings, ExpertSettings, RouterSettings, Sett
 PROFILES = ("cpu", "paper")
 
 
+class TaskSizes(Settings):
+    """Where a task needs other sizes than the rest."""
+
+    max_tokens: int | None = Field(None, ge=16)
+    """of adaptation and evaluation, where a query is long, such as a list of 50 labels"""
+    max_new_tokens: int | None = Field(None, ge=1)
+    """of an answer that is written, such as a sentence of an article"""
+    limit: int | None = Field(None, ge=1)
+    """test items, where one answer is rare"""
+
+
 class Profile(Settings):
     """Sizes and stand-ins."""
 
@@ -28,6 +39,10 @@ class Profile(Settings):
     experts: list[str] = Field(min_length=1)
     """knowledge types, of which each gets an expert"""
     expert: ExpertSettings
+    tokens_of_expert: dict[str, int] = Field(default_factory=dict)
+    """max_tokens of experts, by knowledge type or data set, whose query is longer than others', such as a list of 50 labels"""
+    corpora: dict[str, list[str]] = Field(default_factory=dict)
+    """the papers' own data sets of each knowledge type; a strict profile wants every one of them"""
     few_shot: RouterSettings
     normal: RouterSettings
     beyond: dict[str, RouterSettings] = Field(default_factory=dict)
@@ -40,9 +55,10 @@ class Profile(Settings):
     """settings that all classifiers share, as in ClassifierSettings"""
     encoder: str | None = None
     """hub id or folder of Table 5's encoder; its row says so where there is none"""
+    outside: dict[str, str] = Field(default_factory=dict)
+    """Table 5's systems that staf does not run: by row, a folder with TASK.jsonl for each task (docs/classifiers.md)"""
     evaluation: EvaluationSettings
-    tokens_of_task: dict[str, int] = Field(default_factory=dict)
-    """max_tokens of adaptation and evaluation for tasks whose query is longer than others', such as a list of 50 labels"""
+    sizes_of_task: dict[str, TaskSizes] = Field(default_factory=dict)
     seeds: int = Field(ge=1)
     unseen_data: dict[str, str]
     """Table 3: the papers' task, and the one that is run"""
@@ -59,12 +75,19 @@ class Profile(Settings):
 
     def of_task(self, task: str) -> Profile:
         """With the sizes of one task."""
-        if task not in self.tokens_of_task:
+        if task not in self.sizes_of_task:
             return self
-        changed = {"max_tokens": self.tokens_of_task[task]}
-        parts = {name: getattr(self, name).model_copy(update=changed) for name in ("few_shot", "normal", "evaluation")}
-        beyond = {name: router.model_copy(update=changed) for name, router in self.beyond.items()}
-        return self.model_copy(update={**parts, "beyond": beyond})
+        sizes = self.sizes_of_task[task].model_dump(exclude_none=True)
+        read = {name: value for name, value in sizes.items() if name == "max_tokens"}
+        parts = {name: getattr(self, name).model_copy(update=read) for name in ("few_shot", "normal")}
+        beyond = {name: router.model_copy(update=read) for name, router in self.beyond.items()}
+        evaluation = self.evaluation.model_copy(update=sizes)
+        return self.model_copy(update={**parts, "beyond": beyond, "evaluation": evaluation})
+
+    def of_expert(self, name: str) -> ExpertSettings:
+        """Settings of the expert of a knowledge type or data set."""
+        tokens = self.tokens_of_expert.get(name, self.expert.max_tokens)
+        return self.expert.model_copy(update={"max_tokens": tokens})
 
 
 def load_profile(name: str, changes: Mapping[str, Any] | None = None) -> Profile:

@@ -7,18 +7,21 @@ not here, or whose method does not answer its task, leaves its place empty with 
 from __future__ import annotations
 
 import json
-from importlib import resources
+from collections.abc import Iterator, Sequence
+from importlib import import_module, resources
 from statistics import fmean
 from typing import Any
 
-from staf.data.batches import encode_prompt
-from staf.engines import Job, Place, ray, spread
-from staf.errors import ConfigError, MissingData, StafError, UnknownName
+from staf.baselines.shots import reserved_for, with_shots
+from staf.classifiers.encoder import encoder_folder
+from staf.engines import Job, Place, by_size, spread
+from staf.errors import ConfigError, MissingData, StafError, TrainingFailed, UnknownName
 from staf.evaluate import sample
 from staf.experiments.cells import NEED_EXPERTS, Cell, CellJob, Grid
 from staf.experiments.plans import PLANS, Column, Line, Plan
+from staf.experiments.profile import Profile
 from staf.lm.base import resolve
-from staf.metrics import compare_over_seeds, over_seeds
+from staf.metrics import compare_over_seeds, measure_over_seeds, over_seeds
 from staf.runs import Run
 from staf.tasks.examples import expert_sources, task_examples
 from staf.tasks.rows import find_task
@@ -31,6 +34,12 @@ TUNED = ("prompt_tuning", "prefix_tuning", "p_tuning", "lora", "ia3", "full")
 """Rows that the papers compare with the original model."""
 LEVEL = 0.05
 """of a win or a loss"""
+PACKAGES = {
+    "peft": ({*TUNED} - {"full"}, "pip install 'staf-llm[bench]'"),
+    "nevergrad": ({"lorahub"}, "pip install nevergrad bayesian-optimization==1.4.0"),
+    "cma": ({"few_shot"}, "pip install cma"),
+}
+"""Packages beside those that staf cannot do without, the methods that need each, and how to get it."""
 
 Found = dict[Cell, Scored | str]
 """the result of a cell, or why there is none"""
@@ -90,52 +99,102 @@ def reproduce(name: str, profile_name: str, grid: Grid, place: Place | None = No
 
 
 def refuse_missing(plan: Plan, grid: Grid) -> None:
-    """See that base and data are here before anything is computed.
+    """See that base, data, packages and encoder are here before anything is computed.
 
     Raises:
         MissingData: naming all that is not.
     """
-    missing, library = [], grid.session.library
-    try:
-        resolve(grid.profile.base)
-    except StafError as error:
-        missing.append(f"base {grid.profile.base}: {error}")
-    tasks = {column.task: find_task(column.task).datasets for column in plan.columns}
-    experts = {name: [dataset for dataset, _ in expert_sources(name)] for name in grid.profile.experts}
-    for title, sources in ({f"task {name}": names for name, names in tasks.items()} | experts).items():
-        if not any(library.can_have(source) for source in sources):
-            missing.append(f"{title}: none of {', '.join(dict.fromkeys(sources))} is here (staf data list)")
+    missing = [*_missing_models(plan, grid.profile), *_missing_data(plan, grid), *_missing_packages(plan)]
     if missing:
         listed = "\n  ".join(missing)
         raise MissingData(f"{plan.title} as printed cannot be run here, {len(missing)} things are missing:\n  {listed}")
+
+
+def _missing_models(plan: Plan, profile: Profile) -> Iterator[str]:
+    """Base and encoder that cannot be had."""
+    try:
+        resolve(profile.base)
+    except StafError as error:
+        yield f"base {profile.base}: {error}"
+    if "encoder" not in {line.method for line in plan.lines}:
+        return
+    if profile.encoder is None:
+        yield "encoder: the profile names none. Add --set encoder= and a hub id or folder, of ClinicalBERT say"
+        return
+    try:
+        encoder_folder(profile.encoder)
+    except StafError as error:
+        yield f"encoder {profile.encoder}: {error}"
+
+
+def _missing_data(plan: Plan, grid: Grid) -> Iterator[str]:
+    """Data sets that are not here: all of a task's, all of the papers' own for an expert, else one that feeds it."""
+    library, corpora = grid.session.library, grid.profile.corpora
+    wanted = {f"task {name}": find_task(name).datasets for name in dict.fromkeys(column.task for column in plan.columns)}
+    wanted |= {f"expert {name}": tuple(corpora[name]) for name in _experts_of(plan, grid.profile) if name in corpora}
+    for title, names in wanted.items():
+        for name in names:
+            if not library.can_have(name):
+                yield f"{title}: {name} is not here (staf data fetch {name} gets it, or says how)"
+    for expert in _experts_of(plan, grid.profile):
+        sources = dict.fromkeys(dataset for dataset, _ in expert_sources(expert))
+        if expert not in corpora and not any(library.can_have(source) for source in sources):
+            yield f"expert {expert}: none of {', '.join(sources)} is here (staf data list)"
+
+
+def _missing_packages(plan: Plan) -> Iterator[str]:
+    """Packages that methods of the plan need and that do not load."""
+    for package, (methods, how) in PACKAGES.items():
+        if not {line.method for line in plan.lines}.isdisjoint(methods):
+            try:
+                import_module(package)
+            except ImportError as error:
+                yield f"package {package}: {error} ({how})"
+
+
+def _cells_of(plan: Plan, profile: Profile) -> list[Cell]:
+    """Every cell of a plan once, seed by seed."""
+    places = [(line, column) for line in plan.lines for column in plan.columns]
+    cells = dict.fromkeys(cell for line, column in places for cell in plan.cells(line, column, profile.seeds))
+    return sorted(cells, key=lambda cell: cell.seed)
+
+
+def _experts_of(plan: Plan, profile: Profile) -> list[str]:
+    """The experts that the cells of a plan need."""
+    return sorted({name for cell in _cells_of(plan, profile) for name in _experts_for(cell, profile)})
+
+
+def _experts_for(cell: Cell, profile: Profile) -> Sequence[str]:
+    """The experts that a cell needs."""
+    return (cell.experts or profile.experts) if cell.method in NEED_EXPERTS else ()
 
 
 def spread_cells(plan: Plan, grid: Grid, place: Place) -> None:
     """Train the experts and run the cells of a plan on a Ray cluster; what fails is told when the cells are read here.
 
     Raises:
-        TrainingFailed: an expert failed, or no machine is left. MissingData: Ray is not installed.
+        TrainingFailed: no machine is left. MissingData: Ray is not installed.
     """
-    lines = [(line, column) for line in plan.lines for column in plan.columns]
-    cells = sorted({cell for at in lines for cell in plan.cells(*at, grid.profile.seeds)}, key=lambda cell: cell.seed)
-    routed = [cell for cell in cells if cell.method in NEED_EXPERTS]
-    names = sorted({name for cell in routed for name in cell.experts or grid.profile.experts})
-    jobs = [Job(name, grid.profile.expert, grid.out / "experts", place) for name in names]
+    profile, watcher, failures = grid.profile, grid.session.watcher, dict[str, BaseException]()
+    names = _experts_of(plan, profile)
+    jobs = by_size([Job(name, profile.of_expert(name), grid.out / "experts", place) for name in names], failures, watcher)
     if jobs:
-        ray(jobs, grid.session.watcher)
-    spread(plan.title, [CellJob(cell, grid.profile, grid.out, place) for cell in cells], {}, grid.session.watcher)
+        spread("train experts", jobs, failures, watcher)
+    for name, error in failures.items():
+        grid.failed[name] = TrainingFailed(f"expert {name} was not trained. {type(error).__name__}: {error}")
+    cells = [cell for cell in _cells_of(plan, profile) if grid.failed.keys().isdisjoint(_experts_for(cell, profile))]
+    spread(plan.title, [CellJob(cell, profile, grid.out, place) for cell in cells], {}, watcher)
 
 
 def run_cells(plan: Plan, grid: Grid) -> Found:
     """Every cell of a plan: its result, or why there is none."""
-    places = [(line, column) for line in plan.lines for column in plan.columns]
-    cells = dict.fromkeys(cell for line, column in places for cell in plan.cells(line, column, grid.profile.seeds))
+    cells = _cells_of(plan, grid.profile)
     found: Found = {}
     with grid.session.watcher.bar(plan.title, len(cells)) as bar:
-        for cell in sorted(cells, key=lambda cell: cell.seed):
+        for cell in cells:
             try:
                 found[cell] = grid.run(cell)
-            except (MissingData, ConfigError) as error:
+            except StafError as error:
                 found[cell] = str(error)
                 grid.session.watcher.say(f"{cell.name}: left out. {error}")
             bar.advance(1, cell.name)
@@ -178,6 +237,7 @@ def _place(cells: list[Scored | str], metric: str, grid: Grid) -> dict[str, Any]
         **over_seeds(defined).as_dict(),
         "items": first["metrics"][metric]["examples"],
         "interval_of_one_seed": [first["metrics"][metric].get("low"), first["metrics"][metric].get("high")],
+        "interval": _interval(scored, metric, grid),
         "runs": [run.folder.relative_to(grid.session.runs).as_posix() for _, run in scored],
         "tunable_parameters": first["tunable_parameters"],
         "adaptation_examples": first["adaptation_examples"],
@@ -188,8 +248,19 @@ def _place(cells: list[Scored | str], metric: str, grid: Grid) -> dict[str, Any]
     }
 
 
+def _interval(scored: list[Scored], metric: str, grid: Grid) -> list[float | None]:
+    """95 % interval of the mean over test items and seeds; of one run, its own over items."""
+    first = scored[0][0]
+    if len(scored) == 1:
+        return [first["metrics"][metric].get("low"), first["metrics"][metric].get("high")]
+    task, resamples = find_task(first["task"]), grid.profile.evaluation.resamples
+    runs = [run.predictions() for _, run in scored]
+    found = measure_over_seeds(task.form, metric, runs, fixed_labels=task.fixed_labels, resamples=resamples)
+    return [None, None] if found is None else [found.low, found.high]
+
+
 def comparisons(plan: Plan, found: Found, grid: Grid) -> list[dict[str, Any]]:
-    """Pairs of rows by each column's metric, averaged over seeds, paired by item."""
+    """Pairs of rows by each column's metric, averaged over seeds, paired by item; chance is that of items and of seeds."""
     rows = []
     for ours, other in pairs(plan):
         for column in plan.columns:
@@ -233,10 +304,12 @@ def _predictions(plan: Plan, line: Line, column: Column, found: Found, grid: Gri
 
 
 def prompt_tokens(grid: Grid, name: str) -> float | None:
-    """Mean tokens of a prompt of the task alone; None where its data is not here."""
-    evaluation = grid.profile.of_task(name).evaluation
+    """Mean tokens of a prompt of the task alone, cut where in-context learning's are; None where they cannot be counted."""
+    evaluation, task = grid.profile.of_task(name).evaluation, find_task(name)
     try:
-        examples = sample(task_examples(find_task(name), "test", grid.session.library), evaluation.limit)
-    except MissingData:
+        examples = sample(task_examples(task, "test", grid.session.library), evaluation.limit)
+        base, reserved = grid.session.base, reserved_for(task.form, evaluation)
+        limit = grid.profile.baseline.get("shown_tokens") or base.context
+        return fmean(with_shots(examples, (), base.tokenizer, limit, reserved).tokens)
+    except (MissingData, ConfigError):
         return None
-    return fmean(len(encode_prompt(e, grid.session.base.tokenizer, evaluation.max_tokens)) for e in examples)

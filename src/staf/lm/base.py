@@ -111,6 +111,11 @@ class Base:
         return torch.tanh(logits / cap) * cap if cap else logits
 
     @property
+    def context(self) -> int:
+        """Tokens that the model was made to read at once."""
+        return int(self.model.config.max_position_embeddings)
+
+    @property
     def identity(self) -> dict[str, str]:
         """Name and fingerprint, as kept in every expert, router and result."""
         return {"name": self.name, "fingerprint": self.fingerprint}

@@ -4,6 +4,8 @@ A metric that is a mean over items gets the bootstrap interval of its mean diffe
 alike, each item's difference could as well have had the other sign. A metric of the whole set (macro F1, AUC) has no
 differences of items to flip: both methods are measured on the same resamples, and the p-value is twice the share of resamples
 on the side of 0 that the difference is not on (Efron and Tibshirani 1993).
+
+Where a method is a mean over several seeds, these are a draw too: `compare_seeds`.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from staf.metrics.bootstrap import CELLS_AT_ONCE, Statistic, bounds, interval, resample
+from staf.metrics.seeds import StandardError, variance_of
 from staf.metrics.shapes import Prediction, correctness
 
 
@@ -26,7 +29,8 @@ class Comparison:
     low: float
     high: float
     p_value: float
-    """two-sided: sign-flip test, or paired bootstrap where the metric is not a mean over items"""
+    """two-sided: sign-flip test, or paired bootstrap where the metric is not a mean over items; over several seeds this or that
+    of Student's t, whichever is larger"""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -45,17 +49,48 @@ def compare(ours: Sequence[Prediction], other: Sequence[Prediction], resamples: 
 
 def compare_statistics(ours: Statistic, other: Statistic, resamples: int) -> Comparison | None:
     """Paired comparison of any metric over the same items in the same order; None where it is undefined for one of the two."""
+    found = _over_items(ours, other, resamples)
+    return None if found is None else found[0]
+
+
+def compare_seeds(ours: Sequence[Statistic], other: Sequence[Statistic], resamples: int) -> Comparison | None:
+    """Paired comparison of two methods, each the mean of one metric over its seeds; None where it is undefined for one of them.
+
+    Test items are paired, seeds are not. Interval and p-value count both chances (`staf.metrics.seeds`), and are never surer
+    than those of the items alone. A method of one seed adds no chance of seeds: it has none, as the original model, or it
+    cannot be seen. Of two such methods this is `compare_statistics`.
+
+    Args:
+        ours, other: the metric of each seed, all over the same items in the same order.
+    """
+    found = _over_items(Statistic.averaged(ours), Statistic.averaged(other), resamples)
+    if found is None or max(len(ours), len(other)) == 1:
+        return None if found is None else found[0]
+    alone, item_variance = found
+    error = StandardError.of(item_variance, ours[0].items, [[seed.value for seed in method] for method in (ours, other)])
+    return Comparison(
+        alone.difference,
+        min(alone.low, alone.difference - error.reach),
+        max(alone.high, alone.difference + error.reach),
+        max(alone.p_value, error.p_value(alone.difference)),
+    )
+
+
+def _over_items(ours: Statistic, other: Statistic, resamples: int) -> tuple[Comparison, float] | None:
+    """The comparison where only items are a draw, and the variance of the difference over them; None where undefined."""
     difference = ours.value - other.value
     if np.isnan(difference):
         return None
     if ours.per_item is not None and other.per_item is not None:
-        return compare_items(ours.per_item - other.per_item, resamples)
+        per_item = ours.per_item - other.per_item
+        return compare_items(per_item, resamples), variance_of(per_item) / len(per_item)
     values = resample([ours, other], resamples)
     differences = values[0] - values[1]
     low, high = bounds(differences)
-    return Comparison(
+    found = Comparison(
         difference, float(np.fmin(low, difference)), float(np.fmax(high, difference)), _bootstrap_p_value(differences)
     )
+    return found, variance_of(differences)
 
 
 def refuse_other_items(ours: Sequence[Prediction], other: Sequence[Prediction]) -> None:

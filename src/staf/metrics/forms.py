@@ -19,14 +19,15 @@ from typing import Any
 import numpy as np
 
 from staf.errors import UnknownName
-from staf.metrics.bootstrap import Statistic, measure
+from staf.metrics.bootstrap import Metric, Statistic, measure
 from staf.metrics.calibration import calibration_error, choice_brier, choice_chances, several_brier, several_chances
-from staf.metrics.compare import Comparison, compare_statistics, refuse_other_gold, refuse_other_items
+from staf.metrics.compare import Comparison, compare_seeds, compare_statistics, refuse_other_gold, refuse_other_items
 from staf.metrics.entities import entity_counts, exact_matches, overlap_matches
 from staf.metrics.f1 import choice_counts, item_f1, macro_f1_of, micro_f1_of, several_counts
 from staf.metrics.ranking import average_precision, choice_rankings, macro, micro, roc_area, several_rankings
 from staf.metrics.reading import exact_match, token_f1
 from staf.metrics.rouge import rouge_l
+from staf.metrics.seeds import measure_seeds
 from staf.metrics.selective import choice_confidence, confidence_of, curve, risk_coverage_area
 from staf.metrics.shapes import Prediction, check, correctness
 
@@ -135,6 +136,8 @@ def compare_over_seeds(
 ) -> Comparison | None:
     """Paired comparison by one metric of two methods, each averaged over its seeds; None where undefined.
 
+    Items and seeds are both a draw (`staf.metrics.compare.compare_seeds`).
+
     Args:
         ours, other: predictions of each seed; all about the same items in the same order.
 
@@ -142,18 +145,43 @@ def compare_over_seeds(
         UnknownName: no such form, or no such metric of all. BadData: predictions that are not of this form.
         ValueError: other items, or other gold answers.
     """
-    means = []
-    for method in (ours, other):
-        found = []
-        for predictions in method:
-            refuse_other_items(ours[0], predictions)
-            refuse_other_gold(ours[0], predictions)
-            statistics = statistics_of(form, predictions, fixed_labels=fixed_labels)
-            if metric not in statistics:
-                raise UnknownName.among(f"metric of the form '{form}'", metric, statistics)
-            found.append(statistics[metric])
-        means.append(Statistic.averaged(found))
-    return compare_statistics(means[0], means[1], resamples)
+    refuse_other_items(ours[0], other[0])
+    refuse_other_gold(ours[0], other[0])
+    found = [_of_seeds(form, metric, method, fixed_labels) for method in (ours, other)]
+    return compare_seeds(found[0], found[1], resamples)
+
+
+def measure_over_seeds(
+    form: str,
+    metric: str,
+    runs: Sequence[Sequence[Prediction]],
+    *,
+    fixed_labels: bool = False,
+    resamples: int = 2000,
+) -> Metric | None:
+    """One metric of a method averaged over its seeds, with its 95 % interval over items and seeds; None where undefined.
+
+    Args:
+        runs: predictions of each seed; all about the same items in the same order.
+
+    Raises:
+        UnknownName: no such form, or no such metric of all. BadData: predictions that are not of this form.
+        ValueError: other items, or other gold answers.
+    """
+    return measure_seeds(_of_seeds(form, metric, runs, fixed_labels), resamples)
+
+
+def _of_seeds(form: str, metric: str, runs: Sequence[Sequence[Prediction]], fixed_labels: bool) -> list[Statistic]:
+    """The metric of each seed."""
+    found = []
+    for predictions in runs:
+        refuse_other_items(runs[0], predictions)
+        refuse_other_gold(runs[0], predictions)
+        statistics = statistics_of(form, predictions, fixed_labels=fixed_labels)
+        if metric not in statistics:
+            raise UnknownName.among(f"metric of the form '{form}'", metric, statistics)
+        found.append(statistics[metric])
+    return found
 
 
 def statistics_of(form: str, predictions: Sequence[Prediction], *, fixed_labels: bool = False, bins: int = BINS) -> Statistics:

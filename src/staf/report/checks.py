@@ -63,9 +63,10 @@ def _place_problem(place: Any) -> str:
         return "'runs' is not a list of folders"
     if not _are_numbers(place.get("papers"), is_number):
         return "'papers' does not hold a number for each paper"
-    ends = place.get("interval_of_one_seed")
-    if ends is not None and not (isinstance(ends, list) and len(ends) == 2 and all(map(is_number_or_null, ends))):
-        return "'interval_of_one_seed' is not [low, high]"
+    for key in ("interval", "interval_of_one_seed"):
+        ends = place.get(key)
+        if ends is not None and not (isinstance(ends, list) and len(ends) == 2 and all(map(is_number_or_null, ends))):
+            return f"'{key}' is not [low, high]"
     weights = place.get("weights")
     if weights is not None and not (isinstance(weights, list) and all(_are_numbers(one, is_number) for one in weights)):
         return "'weights' is not a list of {expert: weight}"

@@ -5,11 +5,13 @@
 `result.json` is written last, so its presence means finished; a folder without it is unfinished and left out. Stages:
 train, evaluate, reproduce (a table of the papers, whose places name the evaluations they come from); of any other one only
 the folder is listed.
-Each result is checked once here, so that the tables, figures and sentences need not doubt what they read.
+Each result is checked once here, so that the tables, figures and sentences need not doubt what they read. All runs of a task
+are told by one metric: where a run was finished before the task's metric became another one, it is read as if by the new one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from staf.report.checks import is_number, is_number_or_null, reproduce_problems
 
 Result = dict[str, Any]
 """The content of one result.json, and under "run" its folder relative to `runs`, with forward slashes."""
+Metrics = Mapping[str, str]
+"""The metric of each task."""
 
 TEXTS = ("stage", "task", "method")
 MAYBE_TEXTS = ("task_title", "setting", "primary_metric", "stopped_because", "data_fingerprint", "experts_fingerprint")
@@ -40,14 +44,18 @@ NUMBERS = (
 TABLES = ("weights", "ranks", "settings", "versions", "base", "details")
 
 
-def load_results(runs: Path) -> list[Result]:
+def load_results(runs: Path, metrics: Metrics | None = None) -> list[Result]:
     """All finished runs below `runs`, ordered by stage, task, method, seed and folder name.
+
+    Args:
+        metrics: by which the tasks are told; of one that is not named, the metric of its newest run.
 
     Raises:
         MissingData: there is no finished run.
         DamagedFile: a result.json is not JSON, or does not hold what a result holds.
     """
-    results = [_load(path, runs) for path in sorted(runs.glob("*/*/*/seed*/result.json"))]
+    oldest_first = sorted(runs.glob("*/*/*/seed*/result.json"), key=lambda path: (path.stat().st_mtime_ns, path))
+    results = [_load(path, runs) for path in oldest_first]
     if not results:
         unfinished = sum(1 for path in runs.glob("*/*/*/seed*") if path.is_dir())
         found = f"{unfinished} unfinished" if unfinished else "none" if runs.is_dir() else "no such folder"
@@ -55,7 +63,16 @@ def load_results(runs: Path) -> list[Result]:
             f"no finished run in {runs}: found {found}, expected <stage>/<task>/<method>/seed<k>-<hash>/result.json. "
             "Run `staf evaluate --task T` first (`make demo` does everything), or give the folder that holds the runs."
         )
-    return sorted(results, key=lambda r: (r["stage"], r["task"], r["method"], r["seed"], r["run"]))
+    chosen = {r["task"]: r["primary_metric"] for r in results if r["stage"] == "evaluate"} | dict(metrics or {})
+    told = [told_by(r, chosen[r["task"]]) if r["stage"] == "evaluate" else r for r in results]
+    return sorted(told, key=lambda r: (r["stage"], r["task"], r["method"], r["seed"], r["run"]))
+
+
+def told_by(result: Result, metric: str) -> Result:
+    """An evaluation with this as its primary metric; its comparisons are left out where they were made by another one."""
+    if result["primary_metric"] == metric:
+        return result
+    return {**result, "primary_metric": metric, "comparisons": {}}
 
 
 def _load(path: Path, runs: Path) -> Result:
@@ -113,7 +130,17 @@ def _nested_problems(result: Result) -> list[str]:
             found.append(f"'{key}' holds something that is not a number")
     if not _is_curve(result.get("curve") or []):
         found.append("'curve' is not a list of [step, loss]")
+    if not _is_selective(result.get("selective") or []):
+        found.append("'selective' is not a list of objects with coverage and value")
     return found
+
+
+def _is_selective(points: Any) -> bool:
+    if not isinstance(points, list):
+        return False
+    return all(
+        isinstance(point, dict) and is_number(point.get("coverage")) and is_number(point.get("value")) for point in points
+    )
 
 
 def _is_curve(curve: Any) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +28,19 @@ from staf.report.tables import (
 
 METHOD_COLOURS = {"few_shot": "few", "normal": "normal", "normal_scaled": "scaled"}
 """Colour of a router; every other method is drawn in "muted"."""
+
+LINES = {"few_shot": ("few", "s", "-"), "normal": ("normal", "o", "-"), "original": ("muted", "D", "-.")}
+"""Colour, marker and dashes of a line; every other method takes the next of `OTHER_LINES`."""
+OTHER_LINES = (
+    ("scaled", "^", "--"), ("muted", "v", ":"), ("few", "P", "--"), ("normal", "X", ":"), ("scaled", "*", "-"),
+    ("muted", "h", "--"),
+)  # fmt: skip
+MOST_LINES = 6
+"""More would not be told apart."""
+LETTERS = 48
+"""that a line of a key holds"""
+QUALITY = {"choice": "Accuracy", "span": "Exact match", "text": "ROUGE-L"}
+"""What is averaged of the answers that are given, by form; of labels and entities it is the F1 of each item."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +131,34 @@ def scores_figure(results: Sequence[Result], task: str) -> str:
         return as_svg(figure, f"{metric.replace('_', ' ')} on {title}, with 95 % intervals. {label}.")
 
 
+def selective_figure(results: Sequence[Result], task: str) -> str:
+    """Quality of the answers that are given against coverage, surest items first: a line for each of at most six methods.
+
+    They are the original model, our routers, then the methods that are best on all items; of several variants of a method the
+    one with the most examples.
+    """
+    shown = _told_first([(group, points) for group in method_groups(results, task) if (points := _selective(group))])
+    if not shown:
+        return ""
+    others = iter(OTHER_LINES)
+    quality = f"{QUALITY.get(str(shown[0][0].results[0].get('form')), 'F1')} of the answers given"
+    titles = [textwrap.fill(group.title, LETTERS) for group, _ in shown]
+    with style():
+        figure, axes = canvas(2.2 + 0.16 * sum(1 + title.count("\n") for title in titles))
+        axes.grid(axis="y", color=COLOURS["grid"], linewidth=0.8)
+        for number, (group, points) in enumerate(shown):
+            name, marker, dashes = LINES.get(group.method) or next(others)
+            coverages, values = ([100 * point[axis] for point in points] for axis in (0, 1))
+            look: dict[str, Any] = {"color": COLOURS[name], "linewidth": 1.5, "marker": marker, "markersize": 4}
+            axes.plot(coverages, values, dashes, markevery=(number % 3, 3), label=titles[number], **look)
+        axes.set_xlim(0, 102)
+        axes.set_xlabel("coverage: share of the items answered, %", color=COLOURS["muted"])
+        axes.set_ylabel(f"{quality}, %", color=COLOURS["muted"])
+        legend(figure, axes)
+        told = "; ".join(f"{group.title} {_ends_text(points)}" for group, points in shown)
+        return as_svg(figure, f"{quality} by coverage, surest first, on {task_title(results, task)}. {told}.")
+
+
 def rank_map(result: Result) -> str:
     """Ranks that an expert kept, layers down and matrices across; a fuller colour is a higher rank, grey is 0."""
     cells = _rank_cells(result.get("ranks") or {})
@@ -186,6 +228,30 @@ def _points(group: Group) -> list[tuple[float, float, float]]:
     metric = primary_name(group.results)
     found = [m for r in group.results if (m := (r.get("metrics") or {}).get(metric)) and m.get("value") is not None]
     return [tuple(m["value"] if m.get(k) is None else m[k] for k in ("low", "value", "high")) for m in found]
+
+
+Points = list[tuple[float, float]]
+
+
+def _selective(group: Group) -> Points:
+    """(coverage, quality) averaged over seeds, at the coverages that all of them have; [] where one has no curve."""
+    curves = [{point["coverage"]: point["value"] for point in result.get("selective") or []} for result in group.results]
+    shared = sorted(set.intersection(*map(set, curves)))
+    return [(coverage, statistics.fmean(curve[coverage] for curve in curves)) for coverage in shared]
+
+
+def _told_first(curves: Sequence[tuple[Group, Points]]) -> list[tuple[Group, Points]]:
+    """The methods whose curves are drawn, in the order in which they come."""
+    fewest_first = sorted(curves, key=lambda curve: curve[0].results[0].get("adaptation_examples") or 0)
+    largest = {group.method: (group, points) for group, points in fewest_first}
+    ours = ("original", *METHOD_COLOURS)
+    ranked = sorted(largest, key=lambda method: (method not in ours, -largest[method][1][-1][1]))[:MOST_LINES]
+    return [largest[method] for method in dict.fromkeys(group.method for group, _ in curves) if method in ranked]
+
+
+def _ends_text(points: Points) -> str:
+    """Such as "90.0 at 5 %, 62.0 at 100 %"."""
+    return ", ".join(f"{number_text(value, 100)} at {100 * coverage:.0f}\u00a0%" for coverage, value in (points[0], points[-1]))
 
 
 def _rank_cells(ranks: dict[str, float]) -> dict[tuple[int, str], float]:

@@ -1,8 +1,8 @@
 """How a claim is judged: two rows are compared place by place, the outcomes counted by one rule, and told in a sentence.
 
-A place is won where the paired test on the same items says so (p < 0.05) and the column's own mean lies on the same side. Where
-`staf reproduce` made no paired test, the difference of the means has to be larger than the 95 % intervals of both allow. All
-else is a tie. A claim about k of n places
+A place is won where the paired test on the same items says so (p < 0.05) and the column's own mean lies on the same side. The
+test is by the column's metric, over items and seeds. Where `staf reproduce` made no paired test, the difference of the means
+has to be larger than the 95 % intervals of both allow. All else is a tie. A claim about k of n places
 
     holds              with at least k wins,
     does not hold      where even all ties and missing places would not make k wins,

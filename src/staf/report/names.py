@@ -49,8 +49,14 @@ METRICS = {
 }  # fmt: skip
 """Printed names of the metrics that a task's table shows, in the order of the columns."""
 
-MORE_METRICS = {"micro_auc": "Micro AUC", "exact_match": "Exact match", "entity_f1": "Entity F1"}
-"""Printed names of metrics that are shown only where they are a task's own."""
+MORE_METRICS = {
+    "micro_auc": "Micro AUC", "exact_match": "Exact match", "token_f1": "Token F1", "entity_f1": "Entity F1",
+    "entity_f1_macro": "Entity F1, mean of types", "entity_f1_overlap": "Overlap F1",
+    "entity_f1_overlap_macro": "Overlap F1, mean of types", "rouge_l": "ROUGE-L",
+    "micro_average_precision": "Micro average precision", "macro_average_precision": "Macro average precision",
+    "brier_score": "Brier score", "risk_coverage_area": "Area under risk and coverage",
+}  # fmt: skip
+"""Printed names of the metrics of a task's details; its table shows them only where they are the task's own."""
 
 
 def method_title(method: str, adaptation_examples: int | None = None) -> str:

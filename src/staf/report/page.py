@@ -19,7 +19,7 @@ from urllib.parse import quote
 from staf.files import write_bytes
 from staf.report import figures
 from staf.report.claims import judged
-from staf.report.collect import Result, load_results
+from staf.report.collect import Metrics, Result, load_results
 from staf.report.confusion import confusion_of
 from staf.report.curves import reproduced_figure
 from staf.report.judging import HELD, NOT_HELD, OPEN
@@ -30,6 +30,7 @@ from staf.report.tables import (
     MISSING,
     Group,
     count_text,
+    details_table,
     flatten,
     held_out_table,
     method_groups,
@@ -62,8 +63,11 @@ class Sentence:
     sign: str = ""
 
 
-def write_page(runs: Path, out: Path) -> Path:
+def write_page(runs: Path, out: Path, metrics: Metrics | None = None) -> Path:
     """Write the page of all finished runs below `runs` to the file `out`, whole or not at all.
+
+    Args:
+        metrics: by which the tasks are told; of one that is not named, the metric of its newest run.
 
     Returns:
         `out`.
@@ -72,7 +76,7 @@ def write_page(runs: Path, out: Path) -> Path:
         MissingData: no run is finished.
         DamagedFile: a result.json cannot be read.
     """
-    write_bytes(out, page_text(load_results(runs), _link_prefix(runs, out), runs).encode())
+    write_bytes(out, page_text(load_results(runs, metrics), _link_prefix(runs, out), runs).encode())
     return out
 
 
@@ -89,6 +93,7 @@ def page_text(results: Sequence[Result], link_prefix: str | None = None, runs: P
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["svg"] = Markup  # only for our own figures, whose texts matplotlib has escaped
     environment.filters["href"] = lambda run: None if link_prefix is None else quote(f"{link_prefix}{run}/")
+    environment.tests["of_one_method"] = lambda runs: len({run.rpartition("/")[0] for run in runs}) == 1
     environment.filters["seed"] = lambda run: run.rsplit("/", 1)[-1].split("-")[0].removeprefix("seed")
     template = environment.from_string(files("staf.report").joinpath("page.html").read_text(encoding="utf-8"))
     return template.render(_content(results, runs))
@@ -131,7 +136,9 @@ def _task(results: Sequence[Result], task: str, unseen: bool, runs: Path | None)
         "title": task_title(results, task),
         "unseen": unseen,
         "rows": task_table(results, task),
+        "details": details_table(results, task),
         "scores": figures.scores_figure(results, task),
+        "selective": figures.selective_figure(results, task),
         "weights": figures.weights_figure(results, task),
         "weight_totals": weight_totals(results, task),
         "comparisons": comparisons(results, task),

@@ -7,7 +7,7 @@ runs that they come from, and what the papers print there in percent. A place wi
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from staf.report.collect import Result
@@ -66,19 +66,35 @@ def place_of(result: Result, name: str, column: str) -> Place:
 
 
 def interval_of(place: Place) -> tuple[float, float] | None:
-    """95 % interval of a place within 0 and 1: of the mean over seeds, or of the test items where there is one seed."""
-    ends = (place.get("low"), place.get("high"))
-    if None in ends:
-        ends = tuple(place.get("interval_of_one_seed") or (None, None))
-    low, high = ends
-    return None if low is None or high is None else (max(low, 0.0), min(high, 1.0))
+    """95 % interval of a place within 0 and 1, over its test items and its seeds; None where none was kept."""
+    ends = _ends(place.get("interval")) or _ends_by_parts(place)
+    return None if ends is None else (max(ends[0], 0.0), min(ends[1], 1.0))
+
+
+def _ends(pair: Sequence[float | None] | None) -> tuple[float, float] | None:
+    low, high = pair or (None, None)
+    return None if low is None or high is None else (low, high)
+
+
+def _ends_by_parts(place: Place) -> tuple[float, float] | None:
+    """The interval of a result from before it was kept: it holds that over seeds, and that of both errors together."""
+    if place.get("deviation") is None:
+        return _ends(place.get("interval_of_one_seed"))
+    over_seeds, error = _ends((place.get("low"), place.get("high"))), squared_error(place)
+    if over_seeds is None or error is None:
+        return over_seeds
+    reach = SURE * error**0.5
+    return min(over_seeds[0], place["mean"] - reach), max(over_seeds[1], place["mean"] + reach)
 
 
 def squared_error(place: Place) -> float | None:
-    """Squared standard error of a place's mean: of its test items, and of its seeds; None where no interval was kept."""
-    low, high = place.get("interval_of_one_seed") or (None, None)
-    if low is None or high is None:
+    """Squared standard error of a place's mean, over its test items and its seeds; None where no interval was kept."""
+    if kept := _ends(place.get("interval")):
+        return ((kept[1] - kept[0]) / 2 / SURE) ** 2
+    ends = _ends(place.get("interval_of_one_seed"))
+    if ends is None:
         return None
+    low, high = ends
     of_items = (high - low) / 2 / SURE
     return float(of_items**2 + (place.get("deviation") or 0.0) ** 2 / max(place.get("seeds") or 1, 1))
 
@@ -100,6 +116,14 @@ def papers_of(place: Place) -> str:
         return f"both papers {next(iter(printed.values())):.1f}"
     order = sorted(printed, key=lambda paper: (list(PAPERS).index(paper) if paper in PAPERS else len(PAPERS), paper))
     return ", ".join(f"{PAPERS.get(paper, paper)} {printed[paper]:.1f}" for paper in order)
+
+
+def shown_of(place: Place) -> str:
+    """How many examples in-context learning shows of how many: "6.5 of 32 examples shown"; "" for any other row."""
+    shown, given = place.get("shots_shown"), place.get("adaptation_examples")
+    if shown is None:
+        return ""
+    return f"{shown:.1f}{'' if given is None else f' of {given:.0f}'} examples shown"
 
 
 def mean_weights(place: Place) -> tuple[dict[str, float], dict[str, float]]:

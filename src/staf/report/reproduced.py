@@ -23,6 +23,7 @@ from staf.report.places import (
     papers_of,
     place_of,
     score_of,
+    shown_of,
 )
 from staf.report.tables import MISSING, Row, count_text, number_text
 
@@ -43,6 +44,8 @@ class Reproduced:
     run: str
     also: tuple[str, ...]
     """other runs of the same table, which rest on fewer answers"""
+    sizes: str
+    """test items, adaptation examples and seeds of its places"""
     caption: str
     """what the rows hold"""
     rows: list[Row]
@@ -68,6 +71,7 @@ def reproduced(results: Iterable[Result]) -> list[Reproduced]:
                 profile=result["method"],
                 run=result["run"],
                 also=tuple(other["run"] for other in every if other["task"] == name and other["run"] != result["run"]),
+                sizes=sizes_text(result),
                 caption=caption,
                 rows=rows,
                 notes=notes,
@@ -84,6 +88,48 @@ def _rows(result: Result, notes: list[str]) -> tuple[list[Row], str]:
     if result["task"] == "fig7" and (rows := weight_rows(result, notes)):
         return rows, "mean weight of each expert ± standard deviation over seeds"
     return score_rows(result, notes), "ours, and below it the papers'"
+
+
+def sizes_text(result: Result) -> str:
+    """Such as "100 test items; 4 to 32 adaptation examples; 1 to 3 seeds", told apart by column and setting; "" for no places.
+
+    One seed is that of a method without chance where others have more.
+    """
+    measured = [
+        (column["name"], line["setting"], place)
+        for line in result["lines"]
+        for column, place in zip(result["columns"], line["places"], strict=True)
+        if place["mean"] is not None
+    ]
+    if not measured:
+        return ""
+    items = _ranges((column, place.get("items")) for column, _, place in measured)
+    examples = _ranges((_setting(setting), place.get("adaptation_examples")) for _, setting, place in measured)
+    seeds = _ranges(("", place["seeds"]) for _, _, place in measured)
+    return f"{_told(items, 'test item')}; {_told(examples, 'adaptation example')}; {_told(seeds, 'seed')}"
+
+
+def _setting(setting: str) -> str:
+    return "without a setting" if setting == MISSING else setting
+
+
+def _ranges(numbers: Iterable[tuple[str, float | None]]) -> dict[str, str]:
+    """Each name's numbers: "32", "4 to 32", or "-" where none is known."""
+    by_name: dict[str, set[float]] = {}
+    for name, number in numbers:
+        by_name.setdefault(name, set()).update(() if number is None else (number,))
+    return {
+        name: " to ".join(count_text(end) for end in dict.fromkeys((min(found), max(found)))) if found else MISSING
+        for name, found in by_name.items()
+    }
+
+
+def _told(ranges: dict[str, str], what: str) -> str:
+    """One number for all where they agree: "100 test items", else "test items: emrqa 100, mednli 250"."""
+    texts = list(dict.fromkeys(ranges.values()))
+    if len(texts) == 1:
+        return f"{texts[0]} {what}{'' if texts[0] == '1' else 's'}"
+    return f"{what}s: {', '.join(f'{name} {text}' for name, text in ranges.items())}"
 
 
 def weight_rows(result: Result, notes: list[str]) -> list[Row]:
@@ -126,25 +172,24 @@ def token_rows(result: Result, notes: list[str]) -> list[Row]:
         cells, sources = {"Method": line["title"]}, {}
         for column, place in zip(column_names(result), line["places"], strict=True):
             tokens = place.get("prompt_tokens") or (alone.get(column) if place["mean"] is not None else None)
-            shots = place.get("shots_shown")
             header = f"{column}, tokens"
             if tokens is None:
                 cells[header] = _missing(place, notes)
             else:
-                cells[header] = f"{count_text(round(tokens))}\n{'0' if shots is None else f'{shots:.1f}'} examples shown"
+                cells[header] = f"{count_text(round(tokens))}\n{shown_of(place) or '0 examples shown'}"
             sources[header] = tuple(place["runs"])
         rows.append(Row(cells, tuple(run for runs in sources.values() for run in runs), line["method"], sources))
     return rows
 
 
 def place_text(place: Place, notes: list[str]) -> str:
-    """Score, interval and the papers' numbers, a line each."""
+    """Score, interval, examples that in-context learning shows, and the papers' numbers, a line each."""
     if place["mean"] is None:
         return _missing(place, notes)
     lines = [score_of(place)]
     if ends := interval_of(place):
         lines.append(f"{number_text(ends[0], 100)} to {number_text(ends[1], 100)}")
-    return "\n".join([*lines, *filter(None, [papers_of(place)])])
+    return "\n".join([*lines, *filter(None, [shown_of(place), papers_of(place)])])
 
 
 def _missing(place: Place, notes: list[str]) -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from staf.report.collect import Result
-from staf.report.names import METHODS, METRICS, method_title, metric_title
+from staf.report.names import METHODS, METRICS, MORE_METRICS, method_title, metric_title
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -153,16 +153,24 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 def task_table(results: Sequence[Result], task: str) -> list[Row]:
     """One row per method on `task`: scores, and what they cost; tokens of a prompt where any run counted them."""
     groups = method_groups(results, task)
-    metrics = metric_names(groups)
+    titles = _metric_titles(groups, [*(primary_name(g.results) for g in groups[:1]), *METRICS])
     tokens = [_numbers((r.get("details") or {}).get("prompt_tokens_mean") for r in group.results) for group in groups]
-    rows = [Row(_task_cells(group, metrics), group.runs, group.method) for group in groups]
+    rows = [Row(_task_cells(group, titles), group.runs, group.method) for group in groups]
     if any(tokens):
         for row, own in zip(rows, tokens, strict=True):
             row.cells["Prompt tokens"] = count_text(round(statistics.fmean(own))) if own else MISSING
     return rows
 
 
-def _task_cells(group: Group, metrics: list[str]) -> dict[str, str]:
+def details_table(results: Sequence[Result], task: str) -> list[Row]:
+    """One row per method on `task`: the metrics that its table leaves out; [] where there are none."""
+    groups = method_groups(results, task)
+    titles = _metric_titles(groups, [name for name in MORE_METRICS if name != primary_name(groups[0].results)])
+    rows = [(g, {title: score_text(g.results, metric) for metric, title in titles.items()}) for g in groups]
+    return [Row({"Method": g.title, **cells}, g.runs, g.method) for g, cells in rows if cells]
+
+
+def _task_cells(group: Group, titles: dict[str, str]) -> dict[str, str]:
     results = group.results
     tested = _numbers((primary(r) or {}).get("examples") for r in results)
     settings = sorted({r.get("setting") or MISSING for r in results})
@@ -170,7 +178,7 @@ def _task_cells(group: Group, metrics: list[str]) -> dict[str, str]:
     return {
         "Method": group.title,
         "Setting": ", ".join(settings),
-        **{_metric_title(metric, results): score_text(results, metric) for metric in metrics},
+        **{title: score_text(results, metric) for metric, title in titles.items()},
         "Test examples": _same(tested),
         "Adapted on": _same(_numbers(r.get("adaptation_examples") for r in results)),
         "Tunable parameters": _same(_numbers(r.get("tunable_parameters") for r in results)),
@@ -294,13 +302,11 @@ def primary_name(results: Sequence[Result]) -> str:
     return str(results[0].get("primary_metric"))
 
 
-def metric_names(groups: Iterable[Group]) -> list[str]:
-    """The metrics of these groups that a table shows: the primary first, then as in `METRICS`."""
+def _metric_titles(groups: Sequence[Group], wanted: Iterable[str]) -> dict[str, str]:
+    """Column headings of those of the wanted metrics that any of these groups has, the same for all of them."""
     results = [result for group in groups for result in group.results]
-    first = primary_name(results) if results else ""
-    names = {name for result in results for name in result.get("metrics") or {} if name in METRICS or name == first}
-    order = list(METRICS)
-    return sorted(names, key=lambda n: (n != first, order.index(n) if n in METRICS else len(order), n))
+    found = {name for result in results for name in result.get("metrics") or {}}
+    return {name: _metric_title(name, results) for name in wanted if name in found}
 
 
 def scale(results: Iterable[Result], metric: str) -> float:

@@ -133,6 +133,11 @@ _ROWS = (
 TASKS = {task.name: task for task in _ROWS}
 
 
+def task_metrics() -> dict[str, str]:
+    """The metric by which each task is told."""
+    return {name: task.metric for name, task in TASKS.items()}
+
+
 def find_task(name: str) -> Task:
     """The task of a name.
 

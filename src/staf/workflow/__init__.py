@@ -15,7 +15,7 @@ from staf.workflow.evaluation import (
 )
 from staf.workflow.fusing import fuse_stage
 from staf.workflow.named import Wanted, evaluate_named
-from staf.workflow.peers import baseline_stage, classifier_stage, lorahub_stage, outside_stage
+from staf.workflow.peers import baseline_stage, classifier_stage, lorahub_stage, outside_stage, training_records
 from staf.workflow.session import Session
 from staf.workflow.training import estimate_stage, train_stage, training_examples
 
@@ -40,5 +40,6 @@ __all__ = [
     "router_method",
     "train_stage",
     "training_examples",
+    "training_records",
     "zero_shot_stage",
 ]

@@ -15,6 +15,7 @@ from staf.errors import UnknownName
 from staf.evaluate import Method, best_single, finish, method_of_router, predict, sample
 from staf.evaluate.predictions import Predictions
 from staf.experts.store import ExpertSet, load_experts
+from staf.experts.train import data_fingerprint
 from staf.lm.scoring import OnDone
 from staf.routing.mixture import Mixture
 from staf.routing.router import only, uniform
@@ -28,6 +29,8 @@ Scored = tuple[dict[str, Any], Run]
 Answered = tuple[Method, Predictions, float]
 """the row, with what it took to learn, the predictions, and the seconds of predicting"""
 WITHOUT_ROUTER = ("original", "single", "average")
+ROUTERS = {"cma": "few_shot", "gradient": "normal", "zero_shot": "zero_shot"}
+"""The row of a router by how it was searched for."""
 
 
 def scored_run(
@@ -45,7 +48,7 @@ def scored_run(
 
     Args:
         name, seed: of the method, where its run lies. depends_on: fingerprints of what its predictions depend on besides base,
-            test items and settings.
+            settings, and test and calibration examples.
         predicted: answers the test items.
         experts: that took part. baselines: finished runs on the same items to compare with.
 
@@ -53,8 +56,8 @@ def scored_run(
         TestLeak: an expert was trained on something that a test item is about.
     """
     examples = sample(task_examples(task, "test", session.library), settings.limit)
-    ids = "/".join(example.id for example in examples)
-    digest = digest_of(session.identity["fingerprint"], *depends_on, settings.digest(), ids)
+    read = (contents_of(examples), contents_of(calibration_of(session, task, settings)))
+    digest = digest_of(session.identity["fingerprint"], *depends_on, settings.digest(), *read)
     run = Run.at(session.runs, "evaluate", task.name, name, seed, digest)
     finished = run.result()
     if finished is not None:
@@ -99,6 +102,11 @@ def calibration_of(session: Session, task: Task, settings: EvaluationSettings) -
     return sample(task_examples(task, "adaptation", session.library), settings.calibration_examples)
 
 
+def selection_of(session: Session, task: Task, settings: EvaluationSettings) -> list[Example]:
+    """Adaptation examples that choose the single best expert."""
+    return sample(task_examples(task, "adaptation", session.library), settings.selection_limit)
+
+
 def named_method(
     session: Session, task: Task, experts: ExpertSet, name: str, settings: EvaluationSettings, expert: str | None = None
 ) -> Method:
@@ -119,8 +127,7 @@ def named_method(
             raise UnknownName.among("expert", expert, experts.names)
         chosen = only(experts.names.index(expert), count)
         return Method("single", chosen, record={"settings": {"expert": expert}})
-    examples = sample(task_examples(task, "adaptation", session.library), settings.selection_limit)
-    calibration = calibration_of(session, task, settings)
+    examples, calibration = selection_of(session, task, settings), calibration_of(session, task, settings)
     started, memory = time.perf_counter(), PeakMemory()
     with session.watcher.bar(f"choose the best of {count} experts", len(examples) * count) as bar:
         best, scores = best_single(
@@ -136,7 +143,8 @@ def named_method(
 
 def chosen_single(session: Session, task: Task, experts: ExpertSet, settings: EvaluationSettings) -> Method:
     """Single with the best expert, which is looked for once: the choice is a run of its own."""
-    digest = digest_of(session.identity["fingerprint"], experts.fingerprint, settings.digest(), task.metric)
+    read = (contents_of(selection_of(session, task, settings)), contents_of(calibration_of(session, task, settings)))
+    digest = digest_of(session.identity["fingerprint"], experts.fingerprint, settings.digest(), task.metric, *read)
     run = Run.at(session.runs, "choose", task.name, "single", 0, digest)
     found = run.result()
     if found is not None:
@@ -156,11 +164,14 @@ def chosen_single(session: Session, task: Task, experts: ExpertSet, settings: Ev
     return method
 
 
-def router_method(router: Router) -> Method:
-    """The row of a router: few_shot, normal or zero_shot, with `_scaled`, `_free` or `_unit` where its weights are so."""
-    name = {"cma": "few_shot", "gradient": "normal", "zero_shot": "zero_shot"}[router.settings.method]
+def router_method(router: Router, setting: str | None = None) -> Method:
+    """The row of a router: few_shot, normal or zero_shot, with `_scaled`, `_free` or `_unit` where its weights are so.
+
+    The name says how it was searched for, and names the folder of its runs; how many examples it had is said by its setting.
+    """
+    name = ROUTERS[router.settings.method]
     name += "" if router.settings.weighting == "softmax" else f"_{router.settings.weighting}"
-    return method_of_router(name + ("_scaled" if router.settings.learned_scale else ""), router)
+    return method_of_router(name + ("_scaled" if router.settings.learned_scale else ""), router, setting)
 
 
 def router_and_mixture(session: Session, router: Path, experts: Path) -> tuple[Router, Mixture]:
@@ -173,6 +184,11 @@ def router_and_mixture(session: Session, router: Path, experts: Path) -> tuple[R
     loaded = load_experts(experts)
     found.check(session.identity, loaded)
     return found, session.mixture(loaded)
+
+
+def contents_of(examples: Sequence[Example]) -> str:
+    """Sixteen hexadecimal digits of all of some examples that a score depends on: texts, answers and labels."""
+    return digest_of(data_fingerprint(examples), *("\x1e".join(example.labels) for example in examples))
 
 
 def digest_of(*parts: str) -> str:

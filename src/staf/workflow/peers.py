@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from staf.baselines import BASELINES, baseline_predictions
 from staf.baselines.lorahub import EVALUATIONS, lorahub
 from staf.classifiers import CLASSIFIERS, classify, read_predictions
-from staf.config import BaselineSettings, ClassifierSettings, EvaluationSettings
+from staf.config import BaselineSettings, ClassifierSettings, EvaluationSettings, ExpertSettings
 from staf.data.example import Example
 from staf.errors import ConfigError
-from staf.evaluate import Method, predict
+from staf.evaluate import Method, predict, setting_of
 from staf.experts.store import ExpertSet
 from staf.files import sha256_of
 from staf.lm.scoring import OnDone
 from staf.routing.mixture import Mixture
 from staf.routing.router import only
-from staf.tasks.examples import task_examples
+from staf.tasks.examples import label_set, task_examples
+from staf.tasks.labels import narrowed
 from staf.tasks.rows import Task
 from staf.workflow.adaptation import adaptation_examples
-from staf.workflow.evaluation import WITHOUT_ROUTER, Answered, Scored, calibration_of, scored_run
+from staf.workflow.evaluation import ROUTERS, WITHOUT_ROUTER, Answered, Scored, calibration_of, contents_of, scored_run
 from staf.workflow.session import Session
+from staf.workflow.training import training_examples
 from staf.workflow.tuning import chosen_rate
 
 
@@ -58,7 +61,7 @@ def baseline_stage(
         )  # fmt: skip
         return method, found, time.perf_counter() - started - record["adaptation_seconds"]
 
-    depends_on = ("baseline", settings.digest(), searching.digest(), *(example.id for example in adaptation))
+    depends_on = ("baseline", settings.digest(), searching.digest(), contents_of(adaptation))
     return scored_run(session, task, evaluation, settings.method, settings.seed, depends_on, predicted)
 
 
@@ -87,16 +90,21 @@ def lorahub_stage(
         found = predict(session.base, mixture, method, examples, evaluation, on_done, form=task.form, calibration=calibration)
         return replace(method, weights=None), found, time.perf_counter() - started
 
-    depends_on = ("lorahub", experts.fingerprint, settings.digest(), *(example.id for example in adaptation))
+    depends_on = ("lorahub", experts.fingerprint, settings.digest(), contents_of(adaptation))
     return scored_run(session, task, evaluation, "lorahub", settings.seed, depends_on, predicted, experts)
 
 
 def classifier_stage(
     session: Session, task: Task, name: str, shots: int | None, settings: ClassifierSettings, evaluation: EvaluationSettings,
-    setting: str | None = None,
+    setting: str | None = None, records: Sequence[Example] = (),
 ) -> Scored:  # fmt: skip
-    """Score a classifier of `staf.classifiers.CLASSIFIERS`, fitted on the adaptation set or a draw of `shots`."""
-    adaptation = adaptation_examples(session, task, shots, settings.seed)
+    """Score a classifier of `staf.classifiers.CLASSIFIERS`, fitted on the adaptation set or a draw of `shots`.
+
+    Args:
+        records: further examples of the task to fit on, such as `training_records`; one that is among the others counts once.
+    """
+    drawn = adaptation_examples(session, task, shots, settings.seed)
+    adaptation = list({example.id: example for example in (*drawn, *records)}.values())
 
     def predicted(examples: Sequence[Example], on_done: OnDone) -> Answered:
         found, record = classify(name, adaptation, examples, examples[0].labels, settings)
@@ -110,18 +118,31 @@ def classifier_stage(
         )  # fmt: skip
         return method, found, 0.0  # fitting and answering are one step; its seconds are those of adaptation
 
-    depends_on = ("classifier", name, settings.digest(), *(example.id for example in adaptation))
+    depends_on = ("classifier", name, settings.digest(), contents_of(adaptation))
     return scored_run(session, task, evaluation, name, settings.seed, depends_on, predicted)
+
+
+def training_records(session: Session, task: Task, settings: Mapping[str, ExpertSettings]) -> list[Example]:
+    """What the experts of a task's own data sets see of the task in training, asked as the task asks.
+
+    Args:
+        settings: of these experts, by data set: they see no more than their steps take.
+    """
+    library, found = session.library, list[Example]()
+    for name, own in settings.items():
+        seen = {example.id for example in training_examples(session, name, own)}
+        found += [e for e in library.examples(name, task.kind, library.training_split, task.form) if e.id in seen]
+    return found if task.top is None else narrowed(found, label_set(task, library))
 
 
 def outside_stage(session: Session, task: Task, name: str, file: Path, evaluation: EvaluationSettings) -> Scored:
     """Score another system's predictions on the test set of a task (`staf.classifiers.outside` has the format).
 
     Raises:
-        ConfigError: its name is one of our own methods. MissingData, BadData: as `read_predictions`.
+        ConfigError: its name is that of one of our own methods, or no name of a folder. MissingData, BadData: as
+            `read_predictions`.
     """
-    if not name or name in {*BASELINES, *CLASSIFIERS, "lorahub", *WITHOUT_ROUTER}:
-        raise ConfigError(f"predictions of another system need a name of their own, found '{name}': give --method G-BERT, say.")
+    check_outside_name(name)
 
     def predicted(examples: Sequence[Example], on_done: OnDone) -> Answered:
         found = read_predictions(file, examples)
@@ -131,6 +152,18 @@ def outside_stage(session: Session, task: Task, name: str, file: Path, evaluatio
     return scored_run(session, task, evaluation, name, 0, ("outside", sha256_of(file)), predicted)
 
 
-def setting_of(shots: int | None) -> str:
-    """The setting of a table's row: few-shot from a draw, normal from all adaptation examples."""
-    return "normal" if shots is None else "few-shot"
+def check_outside_name(name: str) -> None:
+    """See that a system's name is not one of ours, in small or capital letters, and that its runs can lie in a folder of it.
+
+    Raises:
+        ConfigError: it is, or it holds anything but letters, digits, '_', '-' and '.', with a letter or digit first.
+    """
+    plain = name.lower()
+    routers = any(plain == router or plain.startswith(f"{router}_") for router in ROUTERS.values())
+    if routers or plain in {"", *BASELINES, *CLASSIFIERS, "lorahub", *WITHOUT_ROUTER}:
+        raise ConfigError(f"predictions of another system need a name of their own, found '{name}': give --method G-BERT, say.")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise ConfigError(
+            f"'{name}' cannot name another system, as its runs lie in a folder of that name: letters, digits, '_', '-' and '.' "
+            "are expected, with a letter or digit first. Give --method G-BERT, say."
+        )
