@@ -138,3 +138,23 @@ def test_the_same_command_goes_on_after_a_stop(
     assert files[0].name == files[1].name
     assert files[0].read_bytes() == files[1].read_bytes()
     assert not (out / "checkpoint").exists()
+
+
+def test_what_a_smaller_set_costs_the_task_is_measured(home: Path, common: list[object], tmp_path: Path) -> None:
+    adapt(*common, *FEW, "--out", home / "measured")
+    router, options = load_router(home / "measured"), [*common[2:6], "--router", home / "measured", "--measure"]
+
+    def reduce(name: str, *more: object) -> dict[str, object]:
+        command = ["experts", "reduce", home / "experts", tmp_path / name, *options, *more, "--json"]
+        result = CliRunner().invoke(app, [str(a) for a in command], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)["loss"]
+
+    whole, fewer, lower = reduce("whole", "--keep", 3), reduce("fewer", "--keep", 1), reduce("lower", "--rank", 1)
+    before = router.record["loss"] - router.record["penalty"]
+    assert whole == {"before": pytest.approx(before, abs=1e-5), "after": pytest.approx(before, abs=1e-5)}
+    for changed in (fewer, lower):
+        assert changed["before"] == pytest.approx(before, abs=1e-5)
+        assert abs(changed["after"] - before) > 1e-4
+    with pytest.raises(ConfigError, match="--measure needs --router"):
+        CliRunner().invoke(app, ["experts", "reduce", "a", "b", "--rank", "2", "--measure"], catch_exceptions=False)

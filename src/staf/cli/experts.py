@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from staf.cli.data import Json
+from staf.cli.data import Data, Json, Splits
 from staf.cli.stages import Base
 
 app = typer.Typer(
@@ -90,30 +90,45 @@ def reduce(
     rank: Annotated[int | None, typer.Option("--rank", help="At most so many ranks in each matrix of an expert.")] = None,
     router: Annotated[Path | None, typer.Option(help="Folder of a router made for this set.")] = None,
     keep: Annotated[int | None, typer.Option(help="With --router: only so many experts, those of the largest weight.")] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="With --router: the loss of its task before and with the smaller set.")
+    ] = False,
     base: Base = None,
+    data: Data = None,
+    splits: Splits = "staf-llm",
     as_json: Json = False,
 ) -> None:
     """Save a smaller set, with the error made: the best factors of a lower rank, the experts a router weighs most, or both.
 
     Try:  staf experts reduce experts experts-rank2 --rank 2
     """
-    from staf.cli.show import print_json, print_rows
+    from staf.cli.show import Terminal, print_json, print_rows
     from staf.errors import ConfigError
     from staf.experts.reduction import reduce_set
     from staf.experts.store import load_experts
     from staf.routing.pruning import prune_by_router
     from staf.routing.store import load_router
+    from staf.workflow import Session, loss_of_reduction
 
-    if (router is None) != (keep is None) or (rank is None and keep is None):
-        raise ConfigError("staf experts reduce needs --rank, or --router and --keep together, or all three.")
-    experts, lost = load_experts(folder), None
-    if router is not None and keep is not None:
-        experts, lost = prune_by_router(experts, load_router(router), keep, base)
-    rows = reduce_set(experts, rank, out)
+    if (router is None) != (keep is None and not measure) or (rank is None and keep is None):
+        raise ConfigError(
+            "staf experts reduce needs --rank, or --router and --keep together, or all three; --measure needs --router."
+        )
+    experts, lost, losses = load_experts(folder), None, None
+    smaller, found = experts, None if router is None else load_router(router)
+    if found is not None and keep is not None:
+        smaller, lost = prune_by_router(experts, found, keep, base)
+    rows = reduce_set(smaller, rank, out)
+    if found is not None and measure:
+        session = Session(base, data, Path("runs"), Terminal(), profile=splits)
+        losses = loss_of_reduction(session, found, experts, load_experts(out))
     if as_json:
-        print_json({"folder": str(out), "experts": rows, "lost_by_pruning": lost})
+        print_json({"folder": str(out), "experts": rows, "lost_by_pruning": lost, "loss": losses})
         return
     print_rows(rows, list(rows[0]))
     if lost is not None:
         print(f"The experts left out were {lost:.1%} of the norm of what the router adds.")
+    if found is not None and losses is not None:
+        print(f"Loss of {found.task} on what its router was learned from: {losses['before']:.4f}, with the smaller set "
+              f"{losses['after']:.4f}.")  # fmt: skip
     print(f"The smaller set is {out}. Adapt again with it: staf adapt")
