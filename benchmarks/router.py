@@ -13,7 +13,7 @@ only their ranks matter. Cases:
 The limit of a candidate is a plain forward of the same tokens through the original model, nothing shared: hidden states, and
 logits at answer places. The limit of a router step is forward and backward of the original model when only its embedded input
 requires a gradient. LoraHub's search ends where its optimiser ends; ours, without gradients or with
-them, is stopped when a loss on all examples is as low.
+them, is stopped when a loss on all examples is as low; its weights are free by default, as a softmax never gets there.
 """
 
 from __future__ import annotations
@@ -318,8 +318,8 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=400, help="candidates of ours, at most, where it does not get there")
     parser.add_argument("--search-case", choices=CASES, default="chapters")
     parser.add_argument("--learned-scale", action="store_true", help="our search learns a scale beside the softmax")
-    parser.add_argument("--weighting", choices=("softmax", "free", "unit"), default="softmax", help="of ours")
-    parser.add_argument("--deviation", type=float, default=1.0, help="first step size of our search")
+    parser.add_argument("--weighting", choices=("softmax", "free", "unit"), default="free", help="of ours")
+    parser.add_argument("--deviation", type=float, default=0.1, help="first step size of our search")
     parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS)
     parser.add_argument("--base", default=None)
     parser.add_argument("--dtype", default=None)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from architectures import ARCHITECTURES, other_base
 from conftest import make_examples, random_expert
 from hypothesis import given
 from hypothesis import strategies as st
@@ -69,6 +70,21 @@ def test_losses_are_those_of_the_plain_path(
     weights = drawn(mixture, granularity, 3)
     judge = CandidateLoss(mixture, granularity, items, token_budget=token_budget, way=way, together=together)
     assert judge(weights) == pytest.approx(plain(mixture, granularity, weights, items), rel=2e-5)
+
+
+@pytest.mark.parametrize(("way", "together"), [("add", 1), ("carry", 3)])
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_losses_of_other_architectures_are_those_of_the_plain_path(
+    tiny_folder: Path, tmp_path: Path, kind: str, way: Way, together: int
+) -> None:
+    """With a beginning in common that is longer than the windows of attention."""
+    base = other_base(kind, tiny_folder, tmp_path)
+    mixture = Mixture(base, ExpertSet(tuple(random_expert(base, name, seed) for seed, name in enumerate("abc"))))
+    items = items_of(base, 8, (QUERIES[1] + " Say it in one word, and nothing else.",))
+    weights = drawn(mixture, "layer", 3)
+    judge = CandidateLoss(mixture, "layer", items, way=way, together=together)
+    assert judge.groups[0].beginning.numel() > 60
+    assert judge(weights) == pytest.approx(plain(mixture, "layer", weights, items), rel=2e-5)
 
 
 @pytest.mark.parametrize("queries", [QUERIES[:1], tuple(f"{i} Colour?" for i in range(8))])
