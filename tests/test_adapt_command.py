@@ -140,6 +140,18 @@ def test_the_same_command_goes_on_after_a_stop(
     assert not (out / "checkpoint").exists()
 
 
+def test_another_number_format_is_another_router_and_another_run(home: Path, common: list[object]) -> None:
+    out, found = home / "formats", []
+    for options in (["--dtype", "float32"], ["--dtype", "bfloat16"], ["--dtype", "float32"]):
+        found.append(json.loads(adapt(*common, *FEW, "--out", out, *options, "--json")))
+        score = ["evaluate", "--task", "icd10_chapter", *common, "--router", out, "--limit", 3, *options, "--json"]
+        scored = CliRunner().invoke(app, [str(a) for a in score], catch_exceptions=False)
+        found[-1]["scored"] = json.loads(scored.stdout)["run"]
+    assert found[0]["run"] == found[2]["run"] != found[1]["run"]
+    assert found[0]["scored"] == found[2]["scored"] != found[1]["scored"]
+    assert found[0]["weights"] == found[2]["weights"] != found[1]["weights"]
+
+
 def test_what_a_smaller_set_costs_the_task_is_measured(home: Path, common: list[object], tmp_path: Path) -> None:
     adapt(*common, *FEW, "--out", home / "measured")
     router, options = load_router(home / "measured"), [*common[2:6], "--router", home / "measured", "--measure"]

@@ -190,6 +190,17 @@ def test_centroids_are_kept_beside_the_set_and_computed_once(
     assert shelf.asked[4:] == list(experts.names)
 
 
+def test_centroids_of_experts_that_are_not_in_the_set_just_now_stay(
+    base: Base, experts: ExpertSet, centroids: torch.Tensor, tmp_path: Path
+) -> None:
+    shelf = Shelf()
+    for members in (experts.experts[:2], experts.experts[1:], experts.experts):
+        some = ExpertSet(members)
+        expected = centroids[[experts.names.index(name) for name in some.names]]
+        assert torch.equal(expert_centroids(base, some, tmp_path, shelf, 128), expected)
+    assert shelf.asked == list(experts.names)
+
+
 def test_kept_centroids_that_do_not_fit_their_record_are_told(base: Base, experts: ExpertSet, tmp_path: Path) -> None:
     expert_centroids(base, experts, tmp_path, taught, 128)
     path = tmp_path / "centroids.json"

@@ -58,6 +58,7 @@ def predict_file(
         method, maker = router_method(found), found.record.get("run")
     settings, usual = settings or EvaluationSettings(), EvaluationSettings()
     made_by = {"task": task.name, "base": session.identity["fingerprint"], "router": maker}
+    made_by |= {} if session.dtype is None else {"dtype": session.dtype}
     _same_maker(out, done, made_by if settings == usual else {**made_by, "settings": settings.digest()})
     calibration = calibration_of(session, task, settings)
     with file.open("rb") as stream:

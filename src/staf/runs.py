@@ -10,6 +10,7 @@ the data is kept.
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import json
 import os
 import resource
@@ -21,6 +22,11 @@ from typing import Any
 
 from staf.errors import DamagedFile
 from staf.files import read_json, write_bytes, write_json
+
+
+def digest_of(*parts: str) -> str:
+    """Sixteen hexadecimal digits of texts in order."""
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,9 @@ Base = Annotated[
 ]
 Experts = Annotated[Path, typer.Option("--experts", help="Folder of trained experts.")]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder that results are written to.")]
+Dtype = Annotated[
+    str | None, typer.Option(help="bfloat16, float16, float32, or nf4: base in four bits. Default: the fastest measured.")
+]
 Change = Annotated[list[str] | None, typer.Option("--set", help="A setting as name=value; may be given several times.")]
 USUAL: dict[str, dict[str, Any]] = {"cma": {"shots": 32}, "zero_shot": {"shots": 32, "temperature": 0.3}}
 """Settings of a method of adapting that differ from the general ones."""
@@ -56,9 +59,7 @@ def train(
         bool, typer.Option("--dry-run", help="Load no weights, train nothing: print the memory by part and the time.")
     ] = False,
     engine: Annotated[str, typer.Option(help="local, or ray: experts spread over the machines of a Ray cluster.")] = "local",
-    dtype: Annotated[
-        str | None, typer.Option(help="bfloat16, float16, float32, or nf4: base in four bits. Default: the fastest measured.")
-    ] = None,
+    dtype: Dtype = None,
     shard_base: Annotated[bool, typer.Option("--shard-base", help="Under torchrun: spread the base over all devices.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -124,6 +125,7 @@ def adapt(
     seeds: Annotated[
         int, typer.Option(min=1, help="Routers with this many seeds, in OUT/seed-0 and so on: mean and standard deviation.")
     ] = 1,
+    dtype: Dtype = None,
     as_json: Json = False,
 ) -> None:
     """Stage II: learn the router of a task over trained experts; print and draw the weights. The same command resumes it.
@@ -141,7 +143,7 @@ def adapt(
     usual = USUAL.get(method, {})
     given = {"shots": shots} if shots is not None else {}
     settings = parse(RouterSettings, {"method": method, **usual, **given, **changes(change)}, "staf adapt")
-    session = Session(base, data, runs, Terminal(), profile=splits)
+    session = Session(base, data, runs, Terminal(), dtype=dtype, profile=splits)
     row, loaded = find_task(task), load_experts(experts)
     if method == "zero_shot":
         if seeds > 1 or start is not None:
@@ -200,6 +202,7 @@ def evaluate(
     splits: Splits = "staf-llm",
     runs: Runs = Path("runs"),
     change: Change = None,
+    dtype: Dtype = None,
     as_json: Json = False,
 ) -> None:
     """Score a router, a baseline or any other method on a task's held-out test set, with intervals, from saved predictions.
@@ -217,7 +220,7 @@ def evaluate(
         print_json(rows) if as_json else print_rows(rows, list(rows[0]))
         return
     settings = parse(EvaluationSettings, {"limit": limit, **changes(change)}, "staf evaluate")
-    session = Session(base, data, runs, Terminal(), profile=splits)
+    session = Session(base, data, runs, Terminal(), dtype=dtype, profile=splits)
     wanted = Wanted(method, experts, router, expert, shots, changes(learn), predictions)
     result, run = evaluate_named(session, find_task(task), settings, wanted)
     if as_json:
@@ -262,6 +265,7 @@ def predict(
     data: Data = None,
     splits: Splits = "staf-llm",
     change: Change = None,
+    dtype: Dtype = None,
     as_json: Json = False,
 ) -> None:
     """Answer a task for every line of a file, with a probability for each label.
@@ -277,6 +281,6 @@ def predict(
     from staf.workflow import Session
 
     settings = parse(EvaluationSettings, changes(change), "staf predict")
-    session = Session(base, data, Path("runs"), Terminal(), profile=splits)
+    session = Session(base, data, Path("runs"), Terminal(), dtype=dtype, profile=splits)
     count = predict_file(session, find_task(task), file, out, experts, router, settings)
     print_json({"answers": count, "out": str(out)}) if as_json else print(f"{count} answers in {out}")

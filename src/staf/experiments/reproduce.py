@@ -22,10 +22,10 @@ from staf.experiments.plans import PLANS, Column, Line, Plan
 from staf.experiments.profile import Profile
 from staf.lm.base import resolve
 from staf.metrics import compare_over_seeds, measure_over_seeds, over_seeds
-from staf.runs import Run
+from staf.runs import Run, digest_of
 from staf.tasks.examples import expert_sources, task_examples
 from staf.tasks.rows import find_task
-from staf.workflow.evaluation import Scored, digest_of
+from staf.workflow.evaluation import Scored
 
 OURS = ("few_shot", "normal", "beyond")
 ALSO = (("single", "average"), ("single", "lora"), ("average", "lora"))

@@ -96,9 +96,18 @@ def expert_centroids(
     for name in missing:
         known[name] = expert_centroid(base, examples_of(name), max_tokens)
     if missing:
-        made_for = {expert.name: expert.fingerprint for expert in experts.experts}
-        write_bundle(folder, "centroids", known, {"base": base.identity, "experts": made_for})
+        _keep_centroids(folder, base, experts, known)
     return torch.stack([known[name] for name in experts.names])
+
+
+def _keep_centroids(folder: Path, base: Base, experts: ExpertSet, known: dict[str, Tensor]) -> None:
+    """Write the centroids of a set, and leave those of experts that are not in it just now."""
+    tensors, made_for = dict(known), {expert.name: expert.fingerprint for expert in experts.experts}
+    if (folder / "centroids.json").is_file():
+        kept, record = read_bundle(folder, "centroids")
+        if record["base"]["fingerprint"] == base.fingerprint:
+            tensors, made_for = {**kept, **tensors}, {**record["experts"], **made_for}
+    write_bundle(folder, "centroids", tensors, {"base": base.identity, "experts": made_for})
 
 
 def _read_centroids(folder: Path, base: Base, experts: ExpertSet) -> dict[str, Tensor]:

@@ -39,6 +39,7 @@ def adapt_stage(
     begun = None if start is None else load_start(start, out, session.identity, experts, settings)
     examples = adaptation_examples(session, task, settings.shots, settings.seed)
     digest = adaptation_digest(session.identity, experts, task.name, examples, settings, begun)
+    digest = digest if session.dtype is None else session.named(digest)
     checkpoint = out / "checkpoint"
     if (out / "router.json").is_file():
         router = load_router(out)
@@ -84,6 +85,7 @@ def zero_shot_stage(
     """
     inputs = [replace(example, answer="") for example in adaptation_examples(session, task, settings.shots, settings.seed)]
     digest = adaptation_digest(session.identity, experts, task.name, inputs, settings)
+    digest = digest if session.dtype is None else session.named(digest)
     if (out / "router.json").is_file():
         router = load_router(out)
         if router.record.get("run") == digest:

@@ -20,7 +20,7 @@ from staf.lm.scoring import OnDone
 from staf.routing.mixture import Mixture
 from staf.routing.router import only, uniform
 from staf.routing.store import Router, load_router
-from staf.runs import PeakMemory, Run
+from staf.runs import PeakMemory, Run, digest_of
 from staf.tasks.examples import refuse_leak, task_examples
 from staf.tasks.rows import Task
 from staf.workflow.session import Session
@@ -57,7 +57,7 @@ def scored_run(
     """
     examples = sample(task_examples(task, "test", session.library), settings.limit)
     read = (contents_of(examples), contents_of(calibration_of(session, task, settings)))
-    digest = digest_of(session.identity["fingerprint"], *depends_on, settings.digest(), *read)
+    digest = session.named(session.identity["fingerprint"], *depends_on, settings.digest(), *read)
     run = Run.at(session.runs, "evaluate", task.name, name, seed, digest)
     finished = run.result()
     if finished is not None:
@@ -144,7 +144,7 @@ def named_method(
 def chosen_single(session: Session, task: Task, experts: ExpertSet, settings: EvaluationSettings) -> Method:
     """Single with the best expert, which is looked for once: the choice is a run of its own."""
     read = (contents_of(selection_of(session, task, settings)), contents_of(calibration_of(session, task, settings)))
-    digest = digest_of(session.identity["fingerprint"], experts.fingerprint, settings.digest(), task.metric, *read)
+    digest = session.named(session.identity["fingerprint"], experts.fingerprint, settings.digest(), task.metric, *read)
     run = Run.at(session.runs, "choose", task.name, "single", 0, digest)
     found = run.result()
     if found is not None:
@@ -189,8 +189,3 @@ def router_and_mixture(session: Session, router: Path, experts: Path) -> tuple[R
 def contents_of(examples: Sequence[Example]) -> str:
     """Sixteen hexadecimal digits of all of some examples that a score depends on: texts, answers and labels."""
     return digest_of(data_fingerprint(examples), *("\x1e".join(example.labels) for example in examples))
-
-
-def digest_of(*parts: str) -> str:
-    """Sixteen hexadecimal digits of texts in order."""
-    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]

@@ -17,6 +17,7 @@ from staf.lm.dtype import choose
 from staf.lm.four_bit import NAME as FOUR_BIT
 from staf.progress import Silence, Watcher
 from staf.routing.mixture import Mixture
+from staf.runs import digest_of
 
 
 class Session:
@@ -82,6 +83,10 @@ class Session:
         if self._mixture is None or self._mixture[0] != experts.fingerprint:
             self._mixture = (experts.fingerprint, Mixture(self.base, experts))
         return self._mixture[1]
+
+    def named(self, *parts: str) -> str:
+        """Names a result by what it depends on, a number format that was asked for among it: sixteen hexadecimal digits."""
+        return digest_of(*parts, *(() if self.dtype is None else (self.dtype,)))
 
     def forget_mixture(self) -> None:
         """Detach the experts, as training needs the routed layers for itself."""

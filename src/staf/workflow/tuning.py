@@ -11,7 +11,7 @@ from staf.config import BaselineSettings, EvaluationSettings
 from staf.runs import Run
 from staf.tasks.rows import Task
 from staf.workflow.adaptation import adaptation_examples
-from staf.workflow.evaluation import contents_of, digest_of
+from staf.workflow.evaluation import contents_of
 from staf.workflow.session import Session
 
 
@@ -26,7 +26,7 @@ def chosen_rate(
     if BASELINES[settings.method].wrap is None:
         return None, 0.0
     examples = adaptation_examples(session, task, settings.shots, settings.seed)
-    digest = digest_of(session.identity["fingerprint"], settings.digest(), evaluation.digest(), contents_of(examples))
+    digest = session.named(session.identity["fingerprint"], settings.digest(), evaluation.digest(), contents_of(examples))
     run = Run.at(session.runs, "tune", task.name, settings.method, settings.seed, digest)
     found = run.result()
     if found is None:
