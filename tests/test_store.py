@@ -260,6 +260,21 @@ def a_router(base: Base, experts: ExpertSet) -> Router:
     )  # fmt: skip
 
 
+def test_a_routers_cost_lies_beside_it_and_is_asked_for(base: Base, experts: ExpertSet, tmp_path: Path) -> None:
+    router = a_router(base, experts)
+    for seconds in (1.0, 2.0):
+        save_router(tmp_path / str(seconds), replace(router, record={"loss": 1.0, "seconds": seconds, "peak_memory_bytes": 7}))
+        assert load_router(tmp_path / str(seconds)).record == {"loss": 1.0, "seconds": seconds, "peak_memory_bytes": 7}
+    one, other = ((tmp_path / seconds / "router.json").read_bytes() for seconds in ("1.0", "2.0"))
+    assert one == other
+    (tmp_path / "1.0" / "cost.json").write_text("[]")
+    with pytest.raises(DamagedFile, match="its record is not that of a router"):
+        load_router(tmp_path / "1.0")
+    (tmp_path / "1.0" / "cost.json").unlink()
+    with pytest.raises(DamagedFile, match=r"cost\.json, which belongs to the router, is not there"):
+        load_router(tmp_path / "1.0")
+
+
 def test_saving_and_loading_a_router_is_the_identity(base: Base, experts: ExpertSet, tmp_path: Path) -> None:
     router = a_router(base, experts)
     save_router(tmp_path, router)

@@ -1,6 +1,9 @@
 """A router on disk: its numbers, its weights, and which base and experts they belong to.
 
-<router>/router.json and router-<sha>.safetensors    numbers (n,), weights (G, K), descriptor (G, K)
+<router>/router.json and router-<sha>.safetensors    what was found: numbers (n,), weights (G, K), and their record
+         cost.json                                   what it took: seconds and memory, which differ from run to run
+
+The same command gives the first two byte by byte, stopped in between or not.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from staf.bundles import read_bundle, write_bundle
 from staf.config import RouterSettings
 from staf.errors import BaseMismatch, ConfigError, DamagedFile, ExpertMismatch
 from staf.experts.store import ExpertSet
+from staf.files import read_json, write_json
 
 NUMBERS_DEPEND_ON = ("granularity", "null_expert", "learned_scale", "temperature", "weighting")
 """Settings that say what a router's numbers mean."""
@@ -87,15 +91,20 @@ class Router:
             )
 
 
+COST = ("seconds", "peak_memory_bytes")
+"""What of a router's record is measured."""
+
+
 def save_router(folder: Path, router: Router) -> None:
     """Write a router whole or not at all."""
+    write_json(folder / "cost.json", {name: router.record[name] for name in COST if name in router.record})
     record = {
         "task": router.task,
         "settings": router.settings.model_dump(),
         "experts": list(router.experts),
         "experts_fingerprint": router.experts_fingerprint,
         "base": router.base,
-        "found": router.record,
+        "found": {name: value for name, value in router.record.items() if name not in COST},
     }
     write_bundle(folder, "router", {"weights": router.weights, "numbers": router.numbers}, record)
 
@@ -104,13 +113,18 @@ def load_router(folder: Path) -> Router:
     """Read a router and check it.
 
     Raises:
-        MissingData, DamagedFile: as `read_bundle`, or its record and tensors do not fit.
+        MissingData, DamagedFile: as `read_bundle`, or its record and tensors do not fit, or its cost is not there.
     """
     tensors, record = read_bundle(folder, "router")
+    cost = folder / "cost.json"
+    if not cost.is_file():
+        raise DamagedFile(
+            f"{folder}: cost.json, which belongs to the router, is not there. Copy the whole folder, or adapt again."
+        )
     try:
         router = Router(
             record["task"], RouterSettings(**record["settings"]), tensors["weights"], tensors["numbers"],
-            tuple(record["experts"]), record["experts_fingerprint"], record["base"], record["found"],
+            tuple(record["experts"]), record["experts_fingerprint"], record["base"], {**record["found"], **read_json(cost)},
         )  # fmt: skip
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedFile(f"{folder}: its record is not that of a router ({error}). Adapt again.") from error
