@@ -19,19 +19,13 @@ from staf.engines import Place, Work
 from staf.errors import ConfigError, MissingData, TrainingFailed, UnknownName
 from staf.evaluate import sample
 from staf.experiments.cells import OUTSIDE, Cell, Grid
+from staf.experiments.comparing import comparisons, verdict
+from staf.experiments.missing import refuse_missing
 from staf.experiments.plans import PLANS
 from staf.experiments.printing import place_text
 from staf.experiments.profile import PROFILES, Profile, load_profile
-from staf.experiments.reproduce import (
-    comparisons,
-    papers_numbers,
-    prompt_tokens,
-    refuse_missing,
-    reproduce,
-    run_cells,
-    spread_cells,
-    verdict,
-)
+from staf.experiments.reproduce import papers_numbers, prompt_tokens, reproduce
+from staf.experiments.running import run_cells, spread_cells
 from staf.progress import Silence, Watcher
 from staf.tasks.examples import task_examples
 from staf.tasks.rows import TASKS, find_task
@@ -291,7 +285,7 @@ def test_an_expert_that_fails_on_a_cluster_leaves_places_empty(
         if title == "train experts":
             failures["entity_synonymy"] = TrainingFailed("no loss was a number.")
 
-    monkeypatch.setattr("staf.experiments.reproduce.spread", on_cluster)
+    monkeypatch.setattr("staf.experiments.running.spread", on_cluster)
     grid = grid_of(tiny_folder, own, tmp_path, seeds=1, unseen_task={"readmission": "readmission_uci"})
     place = Place(str(tiny_folder), own, tmp_path / "runs", "staf-llm", "float32")
     plan = PLANS["fig8"](grid.profile)

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from staf.experiments.cells import Cell
+from staf.experiments.comparing import comparisons
 from staf.experiments.plans import Column, Line, Plan
-from staf.experiments.reproduce import _place, comparisons
+from staf.experiments.reproduce import _place
 from staf.metrics import compare_over_seeds, metrics_of
 from staf.runs import Run
 from staf.tasks.rows import find_task

@@ -7,42 +7,24 @@ not here, or whose method does not answer its task, leaves its place empty with 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from importlib import import_module, resources
+from importlib import resources
 from statistics import fmean
 from typing import Any
 
 from staf.baselines.shots import reserved_for, with_shots
-from staf.classifiers.encoder import encoder_folder
-from staf.engines import Job, Place, by_size, spread
-from staf.errors import ConfigError, MissingData, StafError, TrainingFailed, UnknownName
+from staf.engines import Place
+from staf.errors import ConfigError, MissingData, UnknownName
 from staf.evaluate import sample
-from staf.experiments.cells import NEED_EXPERTS, Cell, CellJob, Grid
+from staf.experiments.cells import Grid
+from staf.experiments.comparing import comparisons
+from staf.experiments.missing import refuse_missing
 from staf.experiments.plans import PLANS, Column, Line, Plan
-from staf.experiments.profile import Profile
-from staf.lm.base import resolve
-from staf.metrics import compare_over_seeds, measure_over_seeds, over_seeds
+from staf.experiments.running import Found, run_cells, spread_cells
+from staf.metrics import measure_over_seeds, over_seeds
 from staf.runs import Run, digest_of
-from staf.tasks.examples import expert_sources, task_examples
+from staf.tasks.examples import task_examples
 from staf.tasks.rows import find_task
 from staf.workflow.evaluation import Scored
-
-OURS = ("few_shot", "normal", "beyond")
-ALSO = (("single", "average"), ("single", "lora"), ("average", "lora"))
-"""Rows that the papers compare, besides our routers."""
-TUNED = ("prompt_tuning", "prefix_tuning", "p_tuning", "lora", "ia3", "full")
-"""Rows that the papers compare with the original model."""
-LEVEL = 0.05
-"""of a win or a loss"""
-PACKAGES = {
-    "peft": ({*TUNED} - {"full"}, "pip install 'staf-llm[bench]'"),
-    "nevergrad": ({"lorahub"}, "pip install nevergrad bayesian-optimization==1.4.0"),
-    "cma": ({"few_shot"}, "pip install cma"),
-}
-"""Packages beside those that staf cannot do without, the methods that need each, and how to get it."""
-
-Found = dict[Cell, Scored | str]
-"""the result of a cell, or why there is none"""
 
 
 def papers_numbers(name: str) -> dict[str, dict[str, list[Any]]]:
@@ -96,109 +78,6 @@ def reproduce(name: str, profile_name: str, grid: Grid, place: Place | None = No
     run = Run.at(grid.session.runs, "reproduce", name, profile_name, 0, digest_of(grid.profile.digest()))
     run.finish({"profile": profile_name}, result)
     return result, run
-
-
-def refuse_missing(plan: Plan, grid: Grid) -> None:
-    """See that base, data, packages and encoder are here before anything is computed.
-
-    Raises:
-        MissingData: naming all that is not.
-    """
-    missing = [*_missing_models(plan, grid.profile), *_missing_data(plan, grid), *_missing_packages(plan)]
-    if missing:
-        listed = "\n  ".join(missing)
-        raise MissingData(f"{plan.title} as printed cannot be run here, {len(missing)} things are missing:\n  {listed}")
-
-
-def _missing_models(plan: Plan, profile: Profile) -> Iterator[str]:
-    """Base and encoder that cannot be had."""
-    try:
-        resolve(profile.base)
-    except StafError as error:
-        yield f"base {profile.base}: {error}"
-    if "encoder" not in {line.method for line in plan.lines}:
-        return
-    if profile.encoder is None:
-        yield "encoder: the profile names none. Add --set encoder= and a hub id or folder, of ClinicalBERT say"
-        return
-    try:
-        encoder_folder(profile.encoder)
-    except StafError as error:
-        yield f"encoder {profile.encoder}: {error}"
-
-
-def _missing_data(plan: Plan, grid: Grid) -> Iterator[str]:
-    """Data sets that are not here: all of a task's, all of the papers' own for an expert, else one that feeds it."""
-    library, corpora = grid.session.library, grid.profile.corpora
-    wanted = {f"task {name}": find_task(name).datasets for name in dict.fromkeys(column.task for column in plan.columns)}
-    wanted |= {f"expert {name}": tuple(corpora[name]) for name in _experts_of(plan, grid.profile) if name in corpora}
-    for title, names in wanted.items():
-        for name in names:
-            if not library.can_have(name):
-                yield f"{title}: {name} is not here (staf data fetch {name} gets it, or says how)"
-    for expert in _experts_of(plan, grid.profile):
-        sources = dict.fromkeys(dataset for dataset, _ in expert_sources(expert))
-        if expert not in corpora and not any(library.can_have(source) for source in sources):
-            yield f"expert {expert}: none of {', '.join(sources)} is here (staf data list)"
-
-
-def _missing_packages(plan: Plan) -> Iterator[str]:
-    """Packages that methods of the plan need and that do not load."""
-    for package, (methods, how) in PACKAGES.items():
-        if not {line.method for line in plan.lines}.isdisjoint(methods):
-            try:
-                import_module(package)
-            except ImportError as error:
-                yield f"package {package}: {error} ({how})"
-
-
-def _cells_of(plan: Plan, profile: Profile) -> list[Cell]:
-    """Every cell of a plan once, seed by seed."""
-    places = [(line, column) for line in plan.lines for column in plan.columns]
-    cells = dict.fromkeys(cell for line, column in places for cell in plan.cells(line, column, profile.seeds))
-    return sorted(cells, key=lambda cell: cell.seed)
-
-
-def _experts_of(plan: Plan, profile: Profile) -> list[str]:
-    """The experts that the cells of a plan need."""
-    return sorted({name for cell in _cells_of(plan, profile) for name in _experts_for(cell, profile)})
-
-
-def _experts_for(cell: Cell, profile: Profile) -> Sequence[str]:
-    """The experts that a cell needs."""
-    return (cell.experts or profile.experts) if cell.method in NEED_EXPERTS else ()
-
-
-def spread_cells(plan: Plan, grid: Grid, place: Place) -> None:
-    """Train the experts and run the cells of a plan on a Ray cluster; what fails is told when the cells are read here.
-
-    Raises:
-        TrainingFailed: no machine is left. MissingData: Ray is not installed.
-    """
-    profile, watcher, failures = grid.profile, grid.session.watcher, dict[str, BaseException]()
-    names = _experts_of(plan, profile)
-    jobs = by_size([Job(name, profile.of_expert(name), grid.out / "experts", place) for name in names], failures, watcher)
-    if jobs:
-        spread("train experts", jobs, failures, watcher)
-    for name, error in failures.items():
-        grid.failed[name] = TrainingFailed(f"expert {name} was not trained. {type(error).__name__}: {error}")
-    cells = [cell for cell in _cells_of(plan, profile) if grid.failed.keys().isdisjoint(_experts_for(cell, profile))]
-    spread(plan.title, [CellJob(cell, profile, grid.out, place) for cell in cells], {}, watcher)
-
-
-def run_cells(plan: Plan, grid: Grid) -> Found:
-    """Every cell of a plan: its result, or why there is none."""
-    cells = _cells_of(plan, grid.profile)
-    found: Found = {}
-    with grid.session.watcher.bar(plan.title, len(cells)) as bar:
-        for cell in cells:
-            try:
-                found[cell] = grid.run(cell)
-            except StafError as error:
-                found[cell] = str(error)
-                grid.session.watcher.say(f"{cell.name}: left out. {error}")
-            bar.advance(1, cell.name)
-    return found
 
 
 def _line(plan: Plan, line: Line, name: str, found: Found, grid: Grid) -> dict[str, Any]:
@@ -257,50 +136,6 @@ def _interval(scored: list[Scored], metric: str, grid: Grid) -> list[float | Non
     runs = [run.predictions() for _, run in scored]
     found = measure_over_seeds(task.form, metric, runs, fixed_labels=task.fixed_labels, resamples=resamples)
     return [None, None] if found is None else [found.low, found.high]
-
-
-def comparisons(plan: Plan, found: Found, grid: Grid) -> list[dict[str, Any]]:
-    """Pairs of rows by each column's metric, averaged over seeds, paired by item; chance is that of items and of seeds."""
-    rows = []
-    for ours, other in pairs(plan):
-        for column in plan.columns:
-            both = [_predictions(plan, line, column, found, grid) for line in (ours, other)]
-            task, resamples = find_task(column.task), grid.profile.evaluation.resamples
-            compared = all(both) and compare_over_seeds(
-                task.form, column.metric, both[0], both[1], fixed_labels=task.fixed_labels, resamples=resamples
-            )
-            if compared:
-                rows.append({
-                    "column": column.name, "ours": name_of(ours), "other": name_of(other), **compared.as_dict(),
-                    "verdict": verdict(compared.difference, compared.p_value),
-                })  # fmt: skip
-    return rows
-
-
-def pairs(plan: Plan) -> list[tuple[Line, Line]]:
-    """Which rows are compared: our routers with every other row, and whatever else the papers compare."""
-    routers = [(ours, other) for ours in plan.lines if ours.method in OURS for other in plan.lines if other != ours]
-    named = {name_of(line): line for line in plan.lines}
-    rest = [(named[ours], named[other]) for ours, other in ALSO if ours in named and other in named]
-    tuned = [(line, named["original"]) for line in plan.lines if line.method in TUNED and "original" in named]
-    return [*routers, *rest, *tuned]
-
-
-def name_of(line: Line) -> str:
-    """As results name a row."""
-    return line.name or line.method
-
-
-def verdict(difference: float, p_value: float) -> str:
-    """win, loss, or tie where the difference is within chance."""
-    return "tie" if p_value >= LEVEL or difference == 0 else "win" if difference > 0 else "loss"
-
-
-def _predictions(plan: Plan, line: Line, column: Column, found: Found, grid: Grid) -> list[list[dict[str, Any]]]:
-    """Saved predictions of each seed; [] where one is missing."""
-    cells = [found[cell] for cell in plan.cells(line, column, grid.profile.seeds)]
-    scored = [cell[1].predictions() for cell in cells if not isinstance(cell, str)]
-    return scored if len(scored) == len(cells) else []
 
 
 def prompt_tokens(grid: Grid, name: str) -> float | None:

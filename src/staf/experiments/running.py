@@ -1,0 +1,67 @@
+"""The cells of a table, run or read one after another, or on a Ray cluster; what fails leaves its place empty, with the reason.
+
+Seeds are the outermost loop, so that a table that is stopped early is whole for the seeds that are done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from staf.engines import Job, Place, by_size, spread
+from staf.errors import StafError, TrainingFailed
+from staf.experiments.cells import NEED_EXPERTS, Cell, CellJob, Grid
+from staf.experiments.plans import Plan
+from staf.experiments.profile import Profile
+from staf.workflow.evaluation import Scored
+
+Found = dict[Cell, Scored | str]
+"""the result of a cell, or why there is none"""
+
+
+def cells_of(plan: Plan, profile: Profile) -> list[Cell]:
+    """Every cell of a plan once, seed by seed."""
+    places = [(line, column) for line in plan.lines for column in plan.columns]
+    cells = dict.fromkeys(cell for line, column in places for cell in plan.cells(line, column, profile.seeds))
+    return sorted(cells, key=lambda cell: cell.seed)
+
+
+def experts_of(plan: Plan, profile: Profile) -> list[str]:
+    """The experts that the cells of a plan need."""
+    return sorted({name for cell in cells_of(plan, profile) for name in experts_for(cell, profile)})
+
+
+def experts_for(cell: Cell, profile: Profile) -> Sequence[str]:
+    """The experts that a cell needs."""
+    return (cell.experts or profile.experts) if cell.method in NEED_EXPERTS else ()
+
+
+def spread_cells(plan: Plan, grid: Grid, place: Place) -> None:
+    """Train the experts and run the cells of a plan on a Ray cluster; what fails is told when the cells are read here.
+
+    Raises:
+        TrainingFailed: no machine is left. MissingData: Ray is not installed.
+    """
+    profile, watcher, failures = grid.profile, grid.session.watcher, dict[str, BaseException]()
+    names = experts_of(plan, profile)
+    jobs = by_size([Job(name, profile.of_expert(name), grid.out / "experts", place) for name in names], failures, watcher)
+    if jobs:
+        spread("train experts", jobs, failures, watcher)
+    for name, error in failures.items():
+        grid.failed[name] = TrainingFailed(f"expert {name} was not trained. {type(error).__name__}: {error}")
+    cells = [cell for cell in cells_of(plan, profile) if grid.failed.keys().isdisjoint(experts_for(cell, profile))]
+    spread(plan.title, [CellJob(cell, profile, grid.out, place) for cell in cells], {}, watcher)
+
+
+def run_cells(plan: Plan, grid: Grid) -> Found:
+    """Every cell of a plan: its result, or why there is none."""
+    cells = cells_of(plan, grid.profile)
+    found: Found = {}
+    with grid.session.watcher.bar(plan.title, len(cells)) as bar:
+        for cell in cells:
+            try:
+                found[cell] = grid.run(cell)
+            except StafError as error:
+                found[cell] = str(error)
+                grid.session.watcher.say(f"{cell.name}: left out. {error}")
+            bar.advance(1, cell.name)
+    return found
