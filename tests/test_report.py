@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from staf.errors import DamagedFile, MissingData
-from staf.report import figures, page, tables
+from staf.report import figures, page, tables, texts
 from staf.report.collect import load_results
 
 TASK = "icd10_chapter"
@@ -220,16 +220,16 @@ def test_the_training_table_shows_what_an_expert_cost():
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (tables.count_text(1234), "1,234"),
-        (tables.count_text(0), "0"),
-        (tables.count_text(3.7e6), "3.7M"),
-        (tables.time_text(0.42), "0.4 s"),
-        (tables.time_text(9.96), "10 s"),
-        (tables.time_text(74.2), "74 s"),
-        (tables.time_text(119.6), "2 min 0 s"),
-        (tables.time_text(3900), "1 h 5 min"),
-        (tables.memory_text(8.5e8), "850 MB"),
-        (tables.number_text(-0.0001, 100), "0.0"),
+        (texts.count_text(1234), "1,234"),
+        (texts.count_text(0), "0"),
+        (texts.count_text(3.7e6), "3.7M"),
+        (texts.time_text(0.42), "0.4 s"),
+        (texts.time_text(9.96), "10 s"),
+        (texts.time_text(74.2), "74 s"),
+        (texts.time_text(119.6), "2 min 0 s"),
+        (texts.time_text(3900), "1 h 5 min"),
+        (texts.memory_text(8.5e8), "850 MB"),
+        (texts.number_text(-0.0001, 100), "0.0"),
     ],
 )
 def test_numbers_are_printed_for_people(text, expected):

@@ -89,7 +89,7 @@ def _cell(value: Any) -> str:
 
 def print_estimates(estimates: Sequence[Any]) -> None:
     """What trainings would take as a table, and on what the numbers rest."""
-    from staf.report.tables import count_text, memory_text, time_text
+    from staf.report.texts import count_text, memory_text, time_text
 
     columns = []
     for found in estimates:

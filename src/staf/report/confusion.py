@@ -11,7 +11,7 @@ from typing import Any
 from staf.errors import DamagedFile
 from staf.report.checks import is_number
 from staf.report.collect import Result
-from staf.report.tables import Group, method_groups, primary
+from staf.report.groups import Group, method_groups, primary
 
 MOST_LABELS = 25
 """More would not be readable."""

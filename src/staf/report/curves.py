@@ -10,7 +10,7 @@ from staf.report.drawing import COLOURS, as_svg, canvas, legend, style
 from staf.report.figures import Bars, weight_bars
 from staf.report.names import metric_title
 from staf.report.places import Place, line_of, mean_weights
-from staf.report.tables import number_text
+from staf.report.texts import number_text
 
 LOOKS = (("normal", "o", "-"), ("few", "s", "--"), ("scaled", "^", ":"), ("muted", "D", "-."))
 """Colour, marker and line of each curve, so that they are told apart without colour too."""

@@ -15,16 +15,8 @@ from typing import Any
 
 from staf.report.collect import Result
 from staf.report.drawing import COLOURS, as_svg, canvas, legend, note, style
-from staf.report.tables import (
-    MISSING,
-    Group,
-    method_groups,
-    number_text,
-    primary_name,
-    scale,
-    score_text,
-    task_title,
-)
+from staf.report.groups import Group, method_groups, primary_name, task_title
+from staf.report.texts import MISSING, number_text, scale, score_text
 
 METHOD_COLOURS = {"few_shot": "few", "normal": "normal", "normal_scaled": "scaled"}
 """Colour of a router; every other method is drawn in "muted"."""

@@ -26,7 +26,8 @@ from staf.report.places import (
     score_of,
     squared_error,
 )
-from staf.report.tables import MISSING, Row, number_text
+from staf.report.tables import Row
+from staf.report.texts import MISSING, number_text
 
 HELD, NOT_HELD, OPEN = "held", "not held", "cannot be judged here"
 NEAR = 0.05

@@ -22,27 +22,13 @@ from staf.report.claims import judged
 from staf.report.collect import Metrics, Result, load_results
 from staf.report.confusion import confusion_of
 from staf.report.curves import reproduced_figure
+from staf.report.groups import Group, flatten, method_groups, primary_name, task_title, unseen_and_other_tasks
 from staf.report.judging import HELD, NOT_HELD, OPEN
 from staf.report.names import METHODS, method_title, mid_sentence
 from staf.report.places import experiments
 from staf.report.reproduced import reproduced
-from staf.report.tables import (
-    MISSING,
-    Group,
-    count_text,
-    details_table,
-    flatten,
-    held_out_table,
-    method_groups,
-    number_text,
-    overview_table,
-    primary_name,
-    scale,
-    task_table,
-    task_title,
-    training_table,
-    unseen_and_other_tasks,
-)
+from staf.report.tables import details_table, held_out_table, overview_table, task_table, training_table
+from staf.report.texts import MISSING, count_text, number_text, scale
 
 MEASURED = ("train", "evaluate")
 """Stages that measure something themselves."""

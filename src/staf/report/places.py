@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from staf.report.collect import Result
-from staf.report.tables import MISSING, number_text
+from staf.report.texts import MISSING, number_text
 
 Place = dict[str, Any]
 Experiments = Mapping[str, Result]

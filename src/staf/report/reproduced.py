@@ -25,7 +25,8 @@ from staf.report.places import (
     score_of,
     shown_of,
 )
-from staf.report.tables import MISSING, Row, count_text, number_text
+from staf.report.tables import Row
+from staf.report.texts import MISSING, count_text, number_text
 
 OURS = ("normal", "few_shot", "beyond")
 """The rows whose paired comparisons are told, by method."""

@@ -18,7 +18,8 @@ from staf.report.places import (
     score_of,
     squared_error,
 )
-from staf.report.tables import Row, count_text
+from staf.report.tables import Row
+from staf.report.texts import count_text
 
 SHARE = 0.002
 """Of full fine-tuning's parameters: "about 0.1 %" is not more than this."""
