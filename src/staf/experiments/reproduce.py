@@ -1,8 +1,4 @@
-"""A table or figure of the papers on what data is here: cells are run or read, then put beside the papers' numbers.
-
-Seeds are the outermost loop, so that a table that is stopped early is whole for the seeds that are done. A cell whose data is
-not here, or whose method does not answer its task, leaves its place empty with the reason; the others go on.
-"""
+"""A table or figure of the papers on what data is here: its cells (`staf.experiments.running`) beside the papers' numbers."""
 
 from __future__ import annotations
 
