@@ -9,7 +9,7 @@ import pytest
 import torch
 from architectures import ARCHITECTURES, other_base
 from conftest import make_examples, random_expert
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -270,6 +270,7 @@ def most_saved_by(group: list[Encoded], price: int, share: float) -> float:
     return max(saved_by(group, common, price, share), 0)
 
 
+@example(rows=[([0], 1), ([0], 1), ([0, 0, 0, 0], 1)], price=0, share=0.5)
 @given(rows=ROWS, price=st.integers(0, 4), share=st.sampled_from([0, 0.125, 0.5]))
 def test_groups_save_as_many_tokens_as_the_best_of_all_groupings(
     rows: list[tuple[list[int], int]], price: int, share: float

@@ -262,8 +262,9 @@ def cheaper_way(sizes: Iterable[tuple[int, int, int]], tokens: int) -> Way:
 def beginnings(items: Sequence[Encoded]) -> list[tuple[int, list[Encoded]]]:
     """The items in groups that share their first tokens, so that the fewest tokens are computed.
 
-    Prompts are seen as a tree of their common beginnings. Some of its nodes are computed once, each as a pass of its own; every
-    item goes on from the last of them on its way, and which ones save the most is found from the leaves to the root.
+    Prompts are seen as a tree of their common beginnings. Some of its nodes are computed once, each as a pass of its own; an
+    item goes on from the last of them on its way, or from nothing where its rest is so long that going on costs more than the
+    beginning. Which nodes save the most is found from the leaves to the root.
 
     Returns:
         how many first tokens a group shares, never one that is before an answer token, and its items; 0 for those that share
@@ -287,15 +288,18 @@ def beginnings(items: Sequence[Encoded]) -> list[tuple[int, list[Encoded]]]:
         found = []
         for following, some in groupby(range(start, stop), key=lambda i: rows[i][common : common + 1]):
             indices = tuple(some)
-            rest = sum(len(rows[i]) - opened for i in indices)
-            ends = Saving(opened * len(indices) - (GOING_ON * rest if opened else 0), indices, ())
-            found.append(planned(indices[0], indices[-1] + 1, opened) if following else ends)
+            found.append(planned(indices[0], indices[-1] + 1, opened) if following else ending(indices, opened))
         left, groups = (tuple(chain.from_iterable(parts)) for parts in zip(*((f.left, f.groups) for f in found), strict=True))
         return Saving(sum(f.tokens for f in found), left, groups)
 
+    def ending(indices: tuple[int, ...], opened: int) -> Saving:
+        saved = sum(opened - GOING_ON * (len(rows[i]) - opened) for i in indices)
+        return Saving(saved, indices, ()) if saved > 0 else Saving(0, (), ((0, indices),))
+
     best = planned(0, len(rows), 0)
-    groups = [*best.groups, (0, best.left)]
-    return [(shared, [ordered[i] for i in indices]) for shared, indices in groups if indices]
+    apart = [(shared, indices) for shared, indices in best.groups if shared]
+    alone = [*best.left, *chain.from_iterable(indices for shared, indices in best.groups if not shared)]
+    return [(shared, [ordered[i] for i in indices]) for shared, indices in [*apart, (0, alone)] if indices]
 
 
 class Saving(NamedTuple):
@@ -305,7 +309,7 @@ class Saving(NamedTuple):
     left: tuple[int, ...]
     """items that go on from the last beginning before them"""
     groups: tuple[tuple[int, tuple[int, ...]], ...]
-    """tokens of a beginning among them, and the items that go on from it"""
+    """tokens of a beginning among them, 0 for none, and the items that go on from it"""
 
 
 def _shareable(item: Encoded) -> tuple[int, ...]:
