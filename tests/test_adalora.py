@@ -19,7 +19,7 @@ SHAPES = {"a.q": (8, 6), "a.k": (4, 6), "b.q": (8, 6), "b.down": (6, 10)}
     matrices=st.integers(1, 50), initial=st.integers(1, 20), target=st.integers(0, 20),
     warmup=st.integers(0, 40), final=st.integers(0, 40), middle=st.integers(1, 60),
 )  # fmt: skip
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_the_budget_never_grows_and_ends_at_the_target(
     matrices: int, initial: int, target: int, warmup: int, final: int, middle: int
 ) -> None:
@@ -42,7 +42,7 @@ def test_the_budget_falls_by_the_cube_between_warmup_and_final() -> None:
 
 
 @given(st.lists(st.sampled_from([0.0, 1.0, 2.0]), min_size=1, max_size=40), st.integers(0, 45))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_exactly_the_budget_is_kept_also_under_ties(values: list[float], keep: int) -> None:
     scores = torch.tensor(values)
     mask = adalora.top_mask(scores, keep)

@@ -62,7 +62,7 @@ def same_search(one: SearchResult, other: SearchResult) -> bool:
 
 
 @given(st.integers(1, 12), st.booleans())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_a_search_stopped_after_any_generation_ends_alike_and_evaluates_only_the_rest(generation: int, judge: bool) -> None:
     states: list[Told] = []
     whole, calls = searched(keep=states.append, judge=judge)

@@ -184,7 +184,7 @@ def test_a_text_scores_the_same_beside_longer_ones(name: str) -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 999)), min_size=2, max_size=40), st.floats(0.05, 0.95))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_what_judges_shares_no_group_and_nothing_is_lost(pairs: list[tuple[int, int]], share: float) -> None:
     given = [example(i, "adaptation", ("lung",), group=f"patient {group}") for i, (group, _) in enumerate(pairs)]
     if len({e.group for e in given}) < 2:

@@ -35,7 +35,7 @@ def test_no_subject_is_ever_in_two_splits(drawn):
 
 
 @given(st.integers(90, 2000), st.integers(1, 7), st.booleans())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_sizes_are_never_exceeded_and_groups_never_torn(count, group, many):
     sizes = {"a": (600, 100, 200)} if many else SIZES
     given = items(count, group=group)

@@ -47,7 +47,7 @@ def test_multi_label_metrics_equal_scikit_learn_with_and_without_ties(steps: int
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 12), st.integers(1, 4), st.sampled_from([1, 3]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_resample_counts_as_the_items_written_out(seed: int, items: int, labels: int, steps: int) -> None:
     generator = np.random.default_rng(seed)
     gold = generator.random((items, labels)) < 0.5

@@ -40,7 +40,7 @@ def test_a_probability_on_an_edge_belongs_to_the_bin_below() -> None:
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 20), st.integers(1, 30))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_one_bin_is_the_gap_of_the_means_and_more_bins_are_never_less(seed: int, bins: int, items: int) -> None:
     generator = np.random.default_rng(seed)
     chances, right = generator.random((items, 2)), generator.random((items, 2)) < 0.5
@@ -75,7 +75,7 @@ def test_the_risk_coverage_area_by_hand() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from([0.0, 0.25, 1.0]), st.sampled_from([0.1, 0.5, 0.9])), min_size=1, max_size=5))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_equal_confidence_takes_the_mean_over_all_orders(pairs: list[tuple[float, float]]) -> None:
     quality, confidence = (np.array(column) for column in zip(*pairs, strict=True))
     shuffled = [np.array(order) for order in permutations(range(len(pairs)))]
@@ -88,7 +88,7 @@ def test_equal_confidence_takes_the_mean_over_all_orders(pairs: list[tuple[float
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_resample_counts_as_the_items_written_out(seed: int, items: int) -> None:
     generator = np.random.default_rng(seed)
     quality, confidence = generator.random(items), np.round(generator.random(items), 1)

@@ -42,7 +42,7 @@ def drawn(d_out: int, d_in: int, rank: int, seed: int) -> Factors:
     return u, singular, v
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     d_out=st.integers(1, 9), d_in=st.integers(1, 9), rank=st.integers(0, 12), wanted=st.integers(1, 12), seed=st.integers(0, 99)
 )

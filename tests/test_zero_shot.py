@@ -93,7 +93,7 @@ def test_a_task_like_the_training_of_one_expert_goes_to_it(
     assert same[experts.names.index(name)].item() == pytest.approx(1.0, abs=1e-5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(experts=st.integers(1, 6), shift=st.floats(-50, 50), stretch=st.floats(0.1, 10), seed=st.integers(0, 99))
 def test_similarities_do_not_see_where_the_cone_lies_nor_its_width(
     experts: int, shift: float, stretch: float, seed: int
