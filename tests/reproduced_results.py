@@ -6,6 +6,8 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+from staf.experiments.comparing import over_columns
+
 TABLE3 = ("emrqa", "medquad", "pubmedqa", "mednli", "cliner", "mimicause")
 CLINICAL = ("icd_coding", "medication", "readmission")
 SCORES = {
@@ -66,7 +68,8 @@ def reproduced(name: str, scores: dict[str, dict[str, float | None]], **changes:
         "stage": "reproduce", "task": name, "method": "cpu", "seed": 0, "metrics": {}, "title": f"A made-up {name}",
         "differs": "all of it", "base": {"name": "tiny", "fingerprint": "3fa1"},
         "columns": [{"name": c, "task": f"{c}_open", "title": f"open {c}", "metric": "accuracy"} for c in columns],
-        "lines": lines, "comparisons": comparisons, "prompt_tokens": None, "settings": {"seeds": 3},
+        "lines": lines, "comparisons": comparisons, "over_columns": over_columns(comparisons), "prompt_tokens": None,
+        "settings": {"seeds": 3},
         "run": f"reproduce/{name}/cpu/seed0-a1b2", **changes,
     }  # fmt: skip
 
@@ -130,4 +133,4 @@ def each_place(found: dict[str, Any], change: Callable[[dict[str, Any]], dict[st
 
 def without_places(found: dict[str, Any]) -> dict[str, Any]:
     emptied = each_place(found, lambda one: place(None, "x", "y", weights=None))
-    return {name: {**result, "comparisons": [], "prompt_tokens": None} for name, result in emptied.items()}
+    return {name: {**result, "comparisons": [], "over_columns": [], "prompt_tokens": None} for name, result in emptied.items()}

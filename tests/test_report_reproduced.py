@@ -86,6 +86,7 @@ def test_wins_ties_and_losses_of_our_routers_are_counted():
     assert ("normal", "few shot") not in against  # told once
     cell = against["normal", "average"].cells["emrqa, better by"]
     assert cell == "+10.0 win\n9.0 to 11.0\np\u00a0=\u00a00.001"
+    assert against["normal", "average"].cells["Mean difference"] == "+10.0 win\n9.6 to 10.4\np\u00a0<\u00a00.001"
     assert set(against["normal", "average"].runs_of("emrqa, better by")) == {
         f"evaluate/emrqa/{name}/seed{seed}-a1b2" for name in ("normal", "average") for seed in range(3)
     }
@@ -249,6 +250,7 @@ def test_a_page_without_reproduced_tables_has_no_claims(tmp_path):
         ({"lines": {"normal": []}}, "'lines' is not a list of objects"),
         ({"comparisons": {"original": 0.2}}, "'comparisons' is not a list"),
         ({"comparisons": [{**compared("emrqa", "a", "b", 0.1), "verdict": "draw"}]}, "'comparisons' is not a list"),
+        ({"over_columns": [{**compared("emrqa", "a", "b", 0.1), "verdict": "draw"}]}, "'over_columns' is not a list"),
         ({"prompt_tokens": {"emrqa": "many"}}, "'prompt_tokens' does not hold"),
         ({"settings": ["seeds"]}, "'settings' is not an object"),
     ],

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from staf.experiments.cells import Cell
-from staf.experiments.comparing import comparisons
+from staf.experiments.comparing import comparisons, over_columns
 from staf.experiments.plans import Column, Line, Plan
 from staf.experiments.reproduce import _place
 from staf.metrics import compare_over_seeds, metrics_of
@@ -53,6 +53,23 @@ def test_a_difference_that_seeds_alone_may_make_is_a_tie(tmp_path: Path, rights:
     assert compared["verdict"] == verdict
     assert compared["difference"] == pytest.approx(sum(rights) / 300 - 0.5)
     assert (compared["low"] <= 0 <= compared["high"]) == (verdict == "tie")
+
+
+def test_ties_of_several_columns_may_be_a_win_together() -> None:
+    row = {
+        "ours": "normal",
+        "other": "original",
+        "difference": 0.08,
+        "low": -0.02,
+        "high": 0.18,
+        "p_value": 0.11,
+        "verdict": "tie",
+    }
+    alone = {**row, "other": "average", "column": "a"}
+    (mean,) = over_columns([*({**row, "column": name} for name in "abcd"), alone])
+    assert (mean["ours"], mean["other"], mean["columns"], mean["verdict"]) == ("normal", "original", 4, "win")
+    assert (mean["difference"], mean["low"], mean["high"]) == pytest.approx((0.08, 0.03, 0.13))
+    assert mean["p_value"] == pytest.approx(0.0017, abs=2e-4)
 
 
 def test_a_place_keeps_the_interval_over_items_and_seeds(tmp_path: Path) -> None:

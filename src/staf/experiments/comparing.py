@@ -1,4 +1,4 @@
-"""Which rows of a table are compared, and who wins where: by each column's metric, paired by item, over items and seeds."""
+"""Which rows of a table are compared, and who wins where and on the whole: by each column's metric, paired, over seeds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from staf.experiments.cells import Grid
 from staf.experiments.plans import Column, Line, Plan
 from staf.experiments.running import Found
-from staf.metrics import compare_over_seeds
+from staf.metrics import Comparison, compare_over_seeds, over_tasks
 from staf.tasks.rows import find_task
 
 OURS = ("few_shot", "normal", "beyond")
@@ -35,6 +35,25 @@ def comparisons(plan: Plan, found: Found, grid: Grid) -> list[dict[str, Any]]:
                     "verdict": verdict(compared.difference, compared.p_value),
                 })  # fmt: skip
     return rows
+
+
+def over_columns(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each pair's mean difference over the columns it is compared in, where these are two or more."""
+    found: dict[tuple[str, str], list[Comparison]] = {}
+    for row in rows:
+        one = Comparison(row["difference"], row["low"], row["high"], row["p_value"])
+        found.setdefault((row["ours"], row["other"]), []).append(one)
+    return [
+        {
+            "ours": ours,
+            "other": other,
+            "columns": len(some),
+            **mean.as_dict(),
+            "verdict": verdict(mean.difference, mean.p_value),
+        }
+        for (ours, other), some in found.items()
+        if len(some) > 1 and (mean := over_tasks(some))
+    ]
 
 
 def pairs(plan: Plan) -> list[tuple[Line, Line]]:

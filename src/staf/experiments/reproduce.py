@@ -12,7 +12,7 @@ from staf.engines import Place
 from staf.errors import ConfigError, MissingData, UnknownName
 from staf.evaluate import sample
 from staf.experiments.cells import Grid
-from staf.experiments.comparing import comparisons
+from staf.experiments.comparing import comparisons, over_columns
 from staf.experiments.missing import refuse_missing
 from staf.experiments.plans import PLANS, Column, Line, Plan
 from staf.experiments.running import Found, run_cells, spread_cells
@@ -60,6 +60,7 @@ def reproduce(name: str, profile_name: str, grid: Grid, place: Place | None = No
         spread_cells(plan, grid, place)
     found = run_cells(plan, grid)
     tokens = name == "tokens"
+    compared = [] if tokens else comparisons(plan, found, grid)
     result = {
         "stage": "reproduce", "task": name, "method": profile_name, "seed": 0, "metrics": {}, "title": plan.title,
         "differs": plan.differs, "base": grid.session.identity,
@@ -67,7 +68,7 @@ def reproduce(name: str, profile_name: str, grid: Grid, place: Place | None = No
             {"name": c.name, "task": c.task, "title": find_task(c.task).title, "metric": c.metric} for c in plan.columns
         ],
         "lines": [_line(plan, line, name, found, grid) for line in plan.lines],
-        "comparisons": [] if tokens else comparisons(plan, found, grid),
+        "comparisons": compared, "over_columns": over_columns(compared),
         "prompt_tokens": {c.name: prompt_tokens(grid, c.task) for c in plan.columns} if tokens else None,
         "settings": grid.profile.model_dump(mode="json"),
     }  # fmt: skip

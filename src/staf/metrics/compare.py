@@ -5,7 +5,8 @@ alike, each item's difference could as well have had the other sign. A metric of
 differences of items to flip: both methods are measured on the same resamples, and the p-value is twice the share of resamples
 on the side of 0 that the difference is not on (Efron and Tibshirani 1993).
 
-Where a method is a mean over several seeds, these are a draw too: `compare_seeds`.
+Where a method is a mean over several seeds, these are a draw too: `compare_seeds`. Differences that are within chance task by
+task may be beyond it together: `over_tasks`.
 """
 
 from __future__ import annotations
@@ -74,6 +75,27 @@ def compare_seeds(ours: Sequence[Statistic], other: Sequence[Statistic], resampl
         max(alone.high, alone.difference + error.reach),
         max(alone.p_value, error.p_value(alone.difference)),
     )
+
+
+def over_tasks(comparisons: Sequence[Comparison]) -> Comparison:
+    """Mean difference over these tasks, each with test items of its own; tasks are given and no draw.
+
+    A task's standard error is taken from the longer half of its 95 % interval, errors add up as those of independent draws, and
+    the mean is normal. For each task alone this is no surer than its interval.
+
+    Raises:
+        ValueError: no comparison is given.
+    """
+    from scipy.stats import norm
+
+    if not comparisons:
+        raise ValueError("a mean difference over tasks needs at least one comparison; found none")
+    width, count = float(norm.ppf(0.975)), len(comparisons)
+    mean = sum(one.difference for one in comparisons) / count
+    halves = [max(one.high - one.difference, one.difference - one.low) for one in comparisons]
+    reach = float(np.linalg.norm(halves)) / count
+    p_value = 2 * float(norm.sf(abs(mean) * width / reach)) if reach else float(mean == 0)
+    return Comparison(mean, mean - reach, mean + reach, p_value)
 
 
 def _over_items(ours: Statistic, other: Statistic, resamples: int) -> tuple[Comparison, float] | None:

@@ -35,6 +35,8 @@ def reproduce_problems(result: dict[str, Any]) -> list[str]:
         found += _line_problems(line, len(columns or ()))
     if not all(_is_comparison(row) for row in _items(result.get("comparisons"))):
         found.append("'comparisons' is not a list of objects with column, ours, other, difference, low, high, p_value, verdict")
+    if not all(_is_comparison(row, ("ours", "other", "verdict")) for row in _items(result.get("over_columns"))):
+        found.append("'over_columns' is not a list of objects with ours, other, difference, low, high, p_value, verdict")
     tokens = result.get("prompt_tokens")
     if tokens is not None and not _are_numbers(tokens, is_number_or_null):
         found.append("'prompt_tokens' does not hold a number for each column")
@@ -73,9 +75,9 @@ def _place_problem(place: Any) -> str:
     return ""
 
 
-def _is_comparison(row: Any) -> bool:
+def _is_comparison(row: Any, texts: tuple[str, ...] = ("column", "ours", "other", "verdict")) -> bool:
     return (
-        _are_records([row], ("column", "ours", "other", "verdict"))
+        _are_records([row], texts)
         and all(is_number(row.get(key)) for key in ("difference", "low", "high", "p_value"))
         and row["verdict"] in VERDICTS
     )

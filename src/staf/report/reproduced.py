@@ -210,7 +210,7 @@ def _headers(result: Result) -> list[str]:
 
 
 def comparison_rows(result: Result) -> list[Row]:
-    """One row for each router of ours and each other row: outcome and p-value per task, and how many of each.
+    """One row for each router of ours and each other row: outcome and p-value per task, how many of each, and the mean.
 
     Two variants of the same router (Figures 6 and 8) are shown once, the later one against the earlier one.
     """
@@ -221,10 +221,15 @@ def comparison_rows(result: Result) -> list[Row]:
         found.setdefault((row["ours"], row["other"]), {})[row["column"]] = row
     pairs = [pair for pair in found if pair[0] in methods and pair[1] in methods and methods[pair[0]] in OURS]
     turned = [(a, b) for a, b in pairs if (b, a) in found and order.index(a) < order.index(b)]
-    return [_comparison_row(result, pair, found[pair], methods[pair[0]]) for pair in pairs if pair not in turned]
+    means = {(row["ours"], row["other"]): row for row in result["over_columns"]}
+    return [
+        _comparison_row(result, pair, found[pair], means.get(pair), methods[pair[0]]) for pair in pairs if pair not in turned
+    ]
 
 
-def _comparison_row(result: Result, pair: tuple[str, str], compared: dict[str, Any], method: str) -> Row:
+def _comparison_row(
+    result: Result, pair: tuple[str, str], compared: dict[str, Any], mean: dict[str, Any] | None, method: str
+) -> Row:
     count = Counter(row["verdict"] for row in compared.values())
     totals = " / ".join(str(count[kind]) for kind in ("win", "tie", "loss"))
     ours, other = pair
@@ -232,6 +237,7 @@ def _comparison_row(result: Result, pair: tuple[str, str], compared: dict[str, A
         "Row": line_title(result, ours),
         "Against": line_title(result, other),
         "Wins / ties / losses": totals,
+        "Mean difference": MISSING if mean is None else _comparison_text(mean),
     }
     sources = {}
     for column in column_names(result):
