@@ -162,7 +162,7 @@ def test_a_table_goes_on_where_it_was_and_compares_by_item(
     grid = grid_of(tiny_folder, own, tmp_path, seeds=2)
     first, _ = reproduce("fig6", "tiny", grid)
     monkeypatch.setattr("staf.workflow.evaluation.predict", None)  # nothing may be predicted again
-    again, _ = reproduce("fig6", "tiny", grid)
+    again, _ = reproduce("fig6", "tiny", grid_of(tiny_folder, own, tmp_path, seeds=2))
     assert again == first
     plan = PLANS["fig6"](grid.profile)
     rows = comparisons(plan, run_cells(plan, grid), grid)

@@ -123,10 +123,14 @@ def reproduce(
     for wanted in names:
         find_plan(wanted, grid)  # a misspelt one is told before anything is run
     spread = place if engine == "ray" else None
-    results = [reproduce(wanted, Path(profile).stem, grid, spread)[0] for wanted in names]
+    for seeds in range(1, sizes.seeds + 1):
+        results = [reproduce(wanted, Path(profile).stem, grid, spread, seeds)[0] for wanted in names]
+        page = write_page(session.runs, out / "report.html", task_metrics())
+        if seeds < sizes.seeds:
+            session.watcher.say(f"{seeds} of {sizes.seeds} seeds are done and on the page: {page}")
     if as_json:
         print_json(results if name == "all" else results[0])
         return
     for result in results:
         print_plan(result)
-    print(f"page: {write_page(session.runs, out / 'report.html', task_metrics())}")
+    print(f"page: {page}")

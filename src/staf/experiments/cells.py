@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from staf.baselines import BASELINES
@@ -80,6 +80,12 @@ class Grid:
     """experts that could not be trained, which no other cell tries again"""
     records: dict[str, list[Example]] = field(default_factory=dict, compare=False)
     """by task, what classifiers are fitted on besides adaptation examples"""
+    done: dict[Cell, Scored | StafError] = field(default_factory=dict, compare=False)
+    """cells that were run or read before, or could not be: tables and figures share many"""
+
+    def up_to(self, seeds: int) -> Grid:
+        """This grid with so many seeds; what is known and done is shared."""
+        return replace(self, profile=self.profile.model_copy(update={"seeds": seeds}))
 
     def experts(self, names: tuple[str, ...] | None = None) -> ExpertSet:
         """Experts, trained where they are not there yet."""
@@ -116,6 +122,17 @@ class Grid:
         Raises:
             StafError: any of what a stage raises; nothing is half written.
         """
+        if cell not in self.done:
+            try:
+                self.done[cell] = self._run(cell)
+            except StafError as error:
+                self.done[cell] = error
+        found = self.done[cell]
+        if isinstance(found, StafError):
+            raise found
+        return found
+
+    def _run(self, cell: Cell) -> Scored:
         session, task, profile = self.session, find_task(cell.task), self.profile.of_task(cell.task)
         evaluation = profile.evaluation
         few = cell.few or cell.method in ("few_shot", "in_context", "lorahub")

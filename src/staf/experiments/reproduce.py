@@ -44,37 +44,50 @@ def find_plan(name: str, grid: Grid) -> Plan:
         raise MissingData(f"{name} needs a task for {error} and the profile names none. Add it to the profile.") from error
 
 
-def reproduce(name: str, profile_name: str, grid: Grid, place: Place | None = None) -> tuple[dict[str, Any], Run]:
+def reproduce(
+    name: str, profile_name: str, grid: Grid, place: Place | None = None, seeds: int | None = None
+) -> tuple[dict[str, Any], Run]:
     """Run what is not finished of a table or figure, and write its result.
 
     Args:
         place: of the session, where the cells are run on a Ray cluster first; None runs them here.
+        seeds: the first so many of the profile's; None runs all. A result of more seeds is not replaced by one of fewer.
 
     Raises:
         UnknownName, MissingData: as `find_plan`; MissingData also where the profile is strict and anything is not here.
     """
-    plan = find_plan(name, grid)
+    plan, count = find_plan(name, grid), seeds or grid.profile.seeds
     if grid.profile.strict:
         refuse_missing(plan, grid)
+    run = Run.at(grid.session.runs, "reproduce", name, profile_name, 0, digest_of(grid.profile.digest()))
+    before = run.result()
+    if before is not None and before.get("seeds", 0) > count:
+        return before, run
+    part = grid.up_to(count)
     if place is not None:
-        spread_cells(plan, grid, place)
-    found = run_cells(plan, grid)
-    tokens = name == "tokens"
-    compared = [] if tokens else comparisons(plan, found, grid)
+        spread_cells(plan, part, place)
     result = {
         "stage": "reproduce", "task": name, "method": profile_name, "seed": 0, "metrics": {}, "title": plan.title,
         "differs": plan.differs, "base": grid.session.identity,
         "columns": [
             {"name": c.name, "task": c.task, "title": find_task(c.task).title, "metric": c.metric} for c in plan.columns
         ],
-        "lines": [_line(plan, line, name, found, grid) for line in plan.lines],
-        "comparisons": compared, "over_columns": over_columns(compared),
-        "prompt_tokens": {c.name: prompt_tokens(grid, c.task) for c in plan.columns} if tokens else None,
-        "settings": grid.profile.model_dump(mode="json"),
+        **_numbers(plan, name, run_cells(plan, part), part), "seeds": count, "settings": grid.profile.model_dump(mode="json"),
     }  # fmt: skip
-    run = Run.at(grid.session.runs, "reproduce", name, profile_name, 0, digest_of(grid.profile.digest()))
     run.finish({"profile": profile_name}, result)
     return result, run
+
+
+def _numbers(plan: Plan, name: str, found: Found, grid: Grid) -> dict[str, Any]:
+    """What the cells come to."""
+    tokens = name == "tokens"
+    compared = [] if tokens else comparisons(plan, found, grid)
+    return {
+        "lines": [_line(plan, line, name, found, grid) for line in plan.lines],
+        "comparisons": compared,
+        "over_columns": over_columns(compared),
+        "prompt_tokens": {c.name: prompt_tokens(grid, c.task) for c in plan.columns} if tokens else None,
+    }
 
 
 def _line(plan: Plan, line: Line, name: str, found: Found, grid: Grid) -> dict[str, Any]:

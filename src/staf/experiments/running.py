@@ -58,10 +58,12 @@ def run_cells(plan: Plan, grid: Grid) -> Found:
     found: Found = {}
     with grid.session.watcher.bar(plan.title, len(cells)) as bar:
         for cell in cells:
+            tried = cell in grid.done
             try:
                 found[cell] = grid.run(cell)
             except StafError as error:
                 found[cell] = str(error)
-                grid.session.watcher.say(f"{cell.name}: left out. {error}")
+                if not tried:
+                    grid.session.watcher.say(f"{cell.name}: left out. {error}")
             bar.advance(1, cell.name)
     return found
