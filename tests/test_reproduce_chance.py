@@ -12,6 +12,7 @@ import pytest
 from staf.experiments.cells import Cell
 from staf.experiments.comparing import comparisons, over_columns
 from staf.experiments.plans import Column, Line, Plan
+from staf.experiments.printing import comparison_text
 from staf.experiments.reproduce import _place
 from staf.metrics import compare_over_seeds, metrics_of
 from staf.runs import Run
@@ -93,3 +94,11 @@ def test_a_place_and_a_comparison_with_a_sure_method_are_of_the_same_kind(tmp_pa
     low, high = _place([found[Cell(TASK, "normal", seed)] for seed in range(3)], "accuracy", grid_at(tmp_path))["interval"]
     assert compared is not None
     assert (low, high) == pytest.approx((compared.low, compared.high), abs=0.02)
+
+
+def test_a_mean_difference_is_printed_in_points_with_its_chance() -> None:
+    row = {"difference": 0.0613, "low": 0.011, "high": 0.1116, "p_value": 0.0004, "verdict": "win"}
+    assert comparison_text(row) == "on the whole +6.1 (1.1 to 11.2) win (p < 0.001)"
+    assert comparison_text({**row, "difference": -0.01, "low": -0.05, "p_value": 0.62, "verdict": "tie"}) == (
+        "on the whole -1.0 (-5.0 to 11.2) tie (p 0.620)"
+    )

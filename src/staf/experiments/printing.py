@@ -25,7 +25,7 @@ def print_plan(result: dict[str, Any]) -> None:
     console.print(f"Ours: base {base}, in percent, mean and deviation over seeds. Papers: Llama-2-7B. {result['differs']}")
     for ours, other in dict.fromkeys((row["ours"], row["other"]) for row in result["comparisons"]):
         rows = [row for row in result["comparisons"] if (row["ours"], row["other"]) == (ours, other)]
-        told = [f"{row['column']} {row['verdict']} (p {row['p_value']:.3f})" for row in rows]
+        told = [f"{row['column']} {row['verdict']} ({chance(row)})" for row in rows]
         told += [comparison_text(row) for row in result["over_columns"] if (row["ours"], row["other"]) == (ours, other)]
         console.print(f"{ours} against {other}: {', '.join(told)}")
 
@@ -33,7 +33,12 @@ def print_plan(result: dict[str, Any]) -> None:
 def comparison_text(row: dict[str, Any]) -> str:
     """A mean difference over columns, in points."""
     points = f"{100 * row['difference']:+.1f} ({100 * row['low']:.1f} to {100 * row['high']:.1f})"
-    return f"on the whole {points} {row['verdict']} (p {row['p_value']:.3f})"
+    return f"on the whole {points} {row['verdict']} ({chance(row)})"
+
+
+def chance(row: dict[str, Any]) -> str:
+    """A comparison's p-value."""
+    return "p < 0.001" if row["p_value"] < 0.001 else f"p {row['p_value']:.3f}"
 
 
 def place_text(place: dict[str, Any]) -> str:

@@ -35,7 +35,7 @@ def reproduce_problems(result: dict[str, Any]) -> list[str]:
         found += _line_problems(line, len(columns or ()))
     if not all(_is_comparison(row) for row in _items(result.get("comparisons"))):
         found.append("'comparisons' is not a list of objects with column, ours, other, difference, low, high, p_value, verdict")
-    if not all(_is_comparison(row, ("ours", "other", "verdict")) for row in _items(result.get("over_columns"))):
+    if not all(_is_comparison(row, ("ours", "other", "verdict")) for row in _items(result.get("over_columns", []))):
         found.append("'over_columns' is not a list of objects with ours, other, difference, low, high, p_value, verdict")
     tokens = result.get("prompt_tokens")
     if tokens is not None and not _are_numbers(tokens, is_number_or_null):

@@ -221,7 +221,7 @@ def comparison_rows(result: Result) -> list[Row]:
         found.setdefault((row["ours"], row["other"]), {})[row["column"]] = row
     pairs = [pair for pair in found if pair[0] in methods and pair[1] in methods and methods[pair[0]] in OURS]
     turned = [(a, b) for a, b in pairs if (b, a) in found and order.index(a) < order.index(b)]
-    means = {(row["ours"], row["other"]): row for row in result["over_columns"]}
+    means = {(row["ours"], row["other"]): row for row in result.get("over_columns", ())}
     return [
         _comparison_row(result, pair, found[pair], means.get(pair), methods[pair[0]]) for pair in pairs if pair not in turned
     ]
