@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+from sklearn.metrics import average_precision_score, f1_score, hamming_loss, roc_auc_score
 
 from staf.metrics import metrics_of
 from staf.metrics.f1 import item_f1, macro_f1_of, micro_f1_of, several_counts
@@ -66,6 +66,21 @@ def test_a_resample_counts_as_the_items_written_out(seed: int, items: int, label
         )
         usable = macro(area, scores, gold)
         assert usable.of(counts)[0] == pytest.approx(macro(area, scores[draw], gold[draw]).value, nan_ok=True)
+
+
+def test_accuracy_over_labels_is_one_minus_the_hamming_loss_and_needs_all_labels() -> None:
+    rows = several()
+    labels = len(rows[0]["scores"])
+    gold, answer = (np.array([[i in r[key] for i in range(labels)] for r in rows]) for key in ("gold", "answer"))
+    found = metrics_of("several", rows, resamples=100)["label_accuracy"]
+    assert found["value"] == pytest.approx(1 - hamming_loss(gold, answer))
+    hand = [
+        {"id": 0, "gold": [0, 2], "answer": [2, 3], "scores": [0.0] * 5},
+        {"id": 1, "gold": [], "answer": [], "scores": [0.0] * 5},
+    ]
+    assert metrics_of("several", hand, resamples=100)["label_accuracy"]["value"] == pytest.approx((3 / 5 + 1) / 2)
+    unscored = [{key: r[key] for key in ("id", "gold", "answer")} for r in rows]
+    assert "label_accuracy" not in metrics_of("several", unscored, resamples=100)
 
 
 def test_labels_without_a_positive_are_left_out_and_told() -> None:

@@ -25,7 +25,7 @@ from staf.experiments.plans import PLANS
 from staf.experiments.printing import place_text
 from staf.experiments.profile import PROFILES, Profile, load_profile
 from staf.experiments.reproduce import papers_numbers, prompt_tokens, reproduce
-from staf.experiments.running import run_cells, spread_cells
+from staf.experiments.running import cells_of, run_cells, spread_cells
 from staf.progress import Silence, Watcher
 from staf.tasks.examples import task_examples
 from staf.tasks.rows import TASKS, find_task
@@ -132,6 +132,17 @@ def test_printed_numbers_stand_in_the_columns_of_the_plans() -> None:
             assert set(table["columns"]) <= {column.name for column in made.columns}
             assert set(table) - {"columns"} <= {line.name or line.method for line in made.lines}
             assert all(len(row) == len(table["columns"]) for row in table.values())
+
+
+def test_table_5_has_the_three_metrics_of_the_papers_and_runs_each_cell_once() -> None:
+    plan = PLANS["table5"](load_profile("cpu"))
+    names = [column.name for column in plan.columns]
+    assert sorted(names) == sorted(papers_numbers("table5")["staf-llm"]["columns"])
+    for column in plan.columns:
+        assert column.metric.endswith({"accuracy": "accuracy", "F1": "f1"}.get(column.name.split()[-1], "auc"))
+    assert next(c.name for c in plan.columns if c.task == "readmission_uci") == "readmission"
+    cells = cells_of(plan, load_profile("cpu"))
+    assert len(cells) == len(set(cells)) == 3 * (3 * 5 + 3 + 1 + 3 * 2)  # classifiers, other systems, average, normal and new
 
 
 def test_a_method_without_chance_is_one_run() -> None:

@@ -67,7 +67,9 @@ def test_ties_of_several_columns_may_be_a_win_together() -> None:
         "verdict": "tie",
     }
     alone = {**row, "other": "average", "column": "a"}
-    (mean,) = over_columns([*({**row, "column": name} for name in "abcd"), alone])
+    another = {**row, "column": "a, another metric", "difference": 0.9}
+    columns = [Column(name, name[0], "accuracy") for name in (*"abcd", "a, another metric")]
+    (mean,) = over_columns(columns, [*({**row, "column": name} for name in "abcd"), alone, another])
     assert (mean["ours"], mean["other"], mean["columns"], mean["verdict"]) == ("normal", "original", 4, "win")
     assert (mean["difference"], mean["low"], mean["high"]) == pytest.approx((0.08, 0.03, 0.13))
     assert mean["p_value"] == pytest.approx(0.0017, abs=2e-4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from staf.experiments.cells import Grid
@@ -37,10 +38,14 @@ def comparisons(plan: Plan, found: Found, grid: Grid) -> list[dict[str, Any]]:
     return rows
 
 
-def over_columns(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each pair's mean difference over the columns it is compared in, where these are two or more."""
+def over_columns(columns: Sequence[Column], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each pair's mean difference over the columns it is compared in, where these are two or more.
+
+    Of a task with several columns the first one counts: they have the same test items.
+    """
+    counted = {column.task: column.name for column in reversed(columns)}.values()
     found: dict[tuple[str, str], list[Comparison]] = {}
-    for row in rows:
+    for row in (row for row in rows if row["column"] in counted):
         one = Comparison(row["difference"], row["low"], row["high"], row["p_value"])
         found.setdefault((row["ours"], row["other"]), []).append(one)
     return [

@@ -85,7 +85,7 @@ def _numbers(plan: Plan, name: str, found: Found, grid: Grid) -> dict[str, Any]:
     return {
         "lines": [_line(plan, line, name, found, grid) for line in plan.lines],
         "comparisons": compared,
-        "over_columns": over_columns(compared),
+        "over_columns": over_columns(plan.columns, compared),
         "prompt_tokens": {c.name: prompt_tokens(grid, c.task) for c in plan.columns} if tokens else None,
     }
 

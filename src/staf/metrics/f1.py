@@ -3,7 +3,8 @@
     F1 = 2 right / (gold + answered)
 
 A class is a label, or a type of entity. Micro takes the counts of all classes together; macro is the mean F1 of the classes
-that occur as gold or as answer. With exactly one label per item micro F1 is the accuracy, so it is not reported there.
+that occur as gold or as answer. With exactly one label per item micro F1 is the accuracy, so it is not reported there. Accuracy
+over labels counts what is rightly left out as well, so it needs to know all labels.
 """
 
 from __future__ import annotations
@@ -58,6 +59,12 @@ def item_f1(right: np.ndarray, gold: np.ndarray, answered: np.ndarray) -> np.nda
     """(n,) F1 of each item by itself, 1 where nothing was to be answered and nothing was."""
     scores = _ratio(2.0 * right.sum(1), (gold + answered).sum(1))
     return np.where(np.isnan(scores), 1.0, scores)
+
+
+def item_label_accuracy(right: np.ndarray, gold: np.ndarray, answered: np.ndarray) -> np.ndarray:
+    """(n,) share of an item's labels that are rightly named or rightly left out."""
+    wrong = (gold + answered - 2 * right).sum(1)
+    return 1.0 - wrong / right.shape[1]
 
 
 def _counted(gold: np.ndarray, answered: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -3,7 +3,8 @@
     choice     accuracy, calibration_error, brier_score, risk_coverage_area
                with fixed labels also macro_f1, macro_auc, macro_average_precision
     several    micro_f1, macro_f1
-               with scores also micro_ and macro_ auc and average_precision, calibration_error, brier_score, risk_coverage_area
+               with scores also label_accuracy, micro_ and macro_ auc and average_precision, calibration_error, brier_score,
+               risk_coverage_area
     span       exact_match, token_f1
     entities   entity_f1 (exact, micro), entity_f1_macro (by type), entity_f1_overlap, entity_f1_overlap_macro
     text       rouge_l
@@ -23,7 +24,7 @@ from staf.metrics.bootstrap import Metric, Statistic, measure
 from staf.metrics.calibration import calibration_error, choice_brier, choice_chances, several_brier, several_chances
 from staf.metrics.compare import Comparison, compare_seeds, compare_statistics, refuse_other_gold, refuse_other_items
 from staf.metrics.entities import entity_counts, exact_matches, overlap_matches
-from staf.metrics.f1 import choice_counts, item_f1, macro_f1_of, micro_f1_of, several_counts
+from staf.metrics.f1 import choice_counts, item_f1, item_label_accuracy, macro_f1_of, micro_f1_of, several_counts
 from staf.metrics.ranking import average_precision, choice_rankings, macro, micro, roc_area, several_rankings
 from staf.metrics.reading import exact_match, token_f1
 from staf.metrics.rouge import rouge_l
@@ -223,6 +224,7 @@ def _several(predictions: Sequence[Prediction], bins: int) -> Statistics:
     counts = several_counts(predictions)
     found = {"micro_f1": micro_f1_of(*counts), "macro_f1": macro_f1_of(*counts)}
     if "scores" in predictions[0]:
+        found["label_accuracy"] = Statistic.mean(item_label_accuracy(*counts))
         rankings = several_rankings(predictions)
         for name, area in (("auc", roc_area), ("average_precision", average_precision)):
             found[f"micro_{name}"] = micro(area, *rankings)

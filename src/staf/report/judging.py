@@ -38,7 +38,7 @@ LISTED = 9
 PAPER_COLUMNS = {
     "table3": ("emrqa", "medquad", "pubmedqa", "mednli", "cliner", "mimicause"),
     "table4": ("icd_coding", "medication", "readmission"),
-    "table5": ("icd_coding", "medication", "readmission"),
+    "table5": ("icd_coding", "icd_coding F1", "medication", "medication F1", "readmission", "readmission F1"),
     "fig6": ("pubmedqa", "cliner", "mednli"),
     "fig8": ("emrqa", "medication", "readmission"),
     "cross-domain": ("cliner",),

@@ -50,7 +50,8 @@ METRICS = {
 """Printed names of the metrics that a task's table shows, in the order of the columns."""
 
 MORE_METRICS = {
-    "micro_auc": "Micro AUC", "exact_match": "Exact match", "token_f1": "Token F1", "entity_f1": "Entity F1",
+    "label_accuracy": "Accuracy over labels", "micro_auc": "Micro AUC",
+    "exact_match": "Exact match", "token_f1": "Token F1", "entity_f1": "Entity F1",
     "entity_f1_macro": "Entity F1, mean of types", "entity_f1_overlap": "Overlap F1",
     "entity_f1_overlap_macro": "Overlap F1, mean of types", "rouge_l": "ROUGE-L",
     "micro_average_precision": "Micro average precision", "macro_average_precision": "Macro average precision",
