@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -10,9 +9,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_examples
-from hypothesis import given
-from hypothesis import strategies as st
-from sklearn.metrics import f1_score
 from torch import Tensor
 
 from staf.baselines import BASELINES, baseline_predictions
@@ -26,7 +22,6 @@ from staf.data.batches import encode_prompt
 from staf.data.example import Example
 from staf.errors import MissingData, TestLeak
 from staf.evaluate import Answerer, Method, best_single, predict, predictions_of
-from staf.evaluate.chances import best_threshold, fit_scale
 from staf.experts.store import ExpertSet
 from staf.lm.base import Base
 from staf.metrics.shapes import check
@@ -198,27 +193,6 @@ def test_labels_are_answered_from_the_threshold_that_calibration_shows() -> None
 def test_without_right_and_wrong_labels_nothing_can_be_calibrated() -> None:
     with pytest.raises(MissingData, match="calibration_examples"):
         predictions_of("several", Told([], [[-1.0, -3.0, -3.0]]), several(1, "test"))
-    with pytest.raises(MissingData, match="2 right labels of 2"):
-        fit_scale([np.zeros(2)], [np.ones(2, dtype=bool)])
-
-
-@given(st.lists(st.tuples(st.integers(-4, 4), st.booleans()), min_size=1, max_size=12))
-def test_no_threshold_gives_a_better_f1(pairs: list[tuple[int, bool]]) -> None:
-    odds, right = np.array([float(p[0]) for p in pairs]), np.array([p[1] for p in pairs])
-    if not right.any():
-        return
-    found = f1_score(right, odds >= best_threshold(odds, right))
-    best = max(f1_score(right, odds >= cut) for cut in itertools.chain(odds, odds + 0.5))
-    assert found == pytest.approx(best)
-
-
-def test_the_scale_rises_with_the_score_and_finds_the_chances_it_was_drawn_from() -> None:
-    generator = np.random.default_rng(0)
-    scores = generator.normal(-3, 1, 20_000)
-    right = generator.random(20_000) < 1 / (1 + np.exp(-(2.0 * scores + 5.0)))
-    scale = fit_scale([scores], [right])
-    assert scale.slope == pytest.approx(2.0, abs=0.1)
-    assert scale.intercept == pytest.approx(5.0, abs=0.3)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -52,13 +52,13 @@ def predictions_of(
 
 def _several(answerer: Answerer, examples: Sequence[Example], calibration: Sequence[Example]) -> Predictions:
     fitted_on = [scores.numpy().astype(float) for scores in answerer.scores(calibration)] if calibration else []
-    scale = fit_scale(fitted_on, [_belongs(example) for example in calibration])
+    scale = fit_scale([example.labels for example in calibration], fitted_on, [_belongs(example) for example in calibration])
     scores = answerer.scores(examples)
     return [_labelled(example, scale, own.numpy().astype(float)) for example, own in zip(examples, scores, strict=True)]
 
 
 def _labelled(example: Example, scale: Scale, scores: np.ndarray) -> dict[str, Any]:
-    log_odds = scale.log_odds(scores)
+    log_odds = scale.log_odds(example.labels, scores)
     return {
         "id": example.id,
         "gold": np.flatnonzero(_belongs(example)).tolist(),
