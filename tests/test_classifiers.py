@@ -23,7 +23,7 @@ from staf.classifiers import CLASSIFIERS, classify, read_predictions
 from staf.classifiers.encoder import _CONVERT, encoder_folder
 from staf.classifiers.linear import logistic_regression
 from staf.classifiers.networks import Convolutions, Recurrent
-from staf.classifiers.problem import held_apart, log_scores, loss_of, problem_of
+from staf.classifiers.problem import held_apart, log_scores, loss_of, predictions_of, problem_of, threshold_of
 from staf.classifiers.training import _padded
 from staf.classifiers.words import UNKNOWN, Vocabulary
 from staf.config import ClassifierSettings, parse
@@ -107,13 +107,33 @@ def test_one_label_is_learned_twice_alike_and_scored_as_log_probabilities(name: 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_several_labels_are_learned_and_scored_as_log_odds(name: str, tiny_encoder: Path) -> None:
     test = severals(24, "test")
-    predictions, _ = classify(name, severals(64), test, LABELS, settings_for(name, tiny_encoder))
+    predictions, record = classify(name, severals(64), test, LABELS, settings_for(name, tiny_encoder))
     found = metrics_of("several", predictions, fixed_labels=True, resamples=100)
     assert found["micro_f1"]["value"] > 0.85
     assert found["macro_auc"]["value"] > 0.9
     for prediction, item in zip(predictions, test, strict=True):
         assert write_several({LABELS[i] for i in prediction["gold"]}, LABELS) == item.answer
-        assert prediction["answer"] == [i for i, score in enumerate(prediction["scores"]) if score > 0]
+        assert prediction["answer"] == [i for i, score in enumerate(prediction["scores"]) if score >= record["threshold"]]
+
+
+def test_several_labels_are_answered_from_the_threshold_with_the_best_f1_of_what_was_held_out() -> None:
+    scores = np.array([[-1.0, -3.0], [-1.5, -2.5], [-4.0, -2.0]])
+    targets = np.array([[1, 0], [1, 0], [0, 0]], dtype=np.float32)
+    assert threshold_of(scores, targets, "several") == pytest.approx(-1.75)  # halfway between -1.5 and -2
+    assert threshold_of(scores, np.zeros_like(targets), "several") == 0.0
+    assert threshold_of(scores, targets, "choice") is None
+    (found,) = predictions_of(severals(1, "test"), np.array([[-1.7, -1.8, 2.0]]), "several", LABELS, -1.75)
+    assert found["answer"] == [0, 2]
+
+
+def test_a_seldom_label_is_answered_though_its_chance_is_below_one_half() -> None:
+    """As the language model's labels are, which have a threshold of their own."""
+    rare = [example(i, "adaptation", ("lung",) if i % 5 == 0 else (), "several") for i in range(60)]
+    rare = [replace(e, context="a cough" if i % 5 in (0, 1, 2) else "a rash") for i, e in enumerate(rare)]
+    test = [replace(e, context="a cough") for e in severals(4, "test")]
+    predictions, record = classify("logistic", rare, test, LABELS, SMALL)
+    assert record["threshold"] < 0
+    assert all(LABELS.index("lung") in p["answer"] for p in predictions)
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)

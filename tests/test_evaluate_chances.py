@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
 from staf.errors import MissingData
-from staf.evaluate.chances import RATE_EXAMPLES, best_threshold, fit_scale
+from staf.evaluate.chances import RATE_EXAMPLES, fit_scale
+from staf.metrics.f1 import best_threshold
 
 LABELS = ("a", "b", "c")
 SEEDS = st.integers(0, 2**32 - 1)

@@ -19,15 +19,17 @@ from staf.config import ClassifierSettings
 
 def logistic_regression(problem: Problem, texts: Sequence[str], settings: ClassifierSettings) -> Found:
     """Scores (n, L) of texts (n) by logistic regression."""
-    trials = []
+    trials, judged = [], []
     for inverse_strength in settings.inverse_strengths:
         scores, _ = _fit_and_score(problem.fitted, problem.held_out.texts, problem.form, inverse_strength)
         loss = loss_of(scores, problem.held_out.targets, problem.form)
         trials.append({"inverse_strength": inverse_strength, "held_out_loss": loss})
-    chosen = min(trials, key=lambda trial: trial["held_out_loss"])
+        judged.append(scores)
+    best = min(range(len(trials)), key=lambda index: trials[index]["held_out_loss"])
+    chosen = trials[best]
     scores, width = _fit_and_score(problem.whole, texts, problem.form, chosen["inverse_strength"])
     rows = scores.shape[1]
-    return Found(scores, trials, chosen, rows * (width + 1), {"features": width, "refitted_on_all": True})
+    return Found(scores, judged[best], trials, chosen, rows * (width + 1), {"features": width, "refitted_on_all": True})
 
 
 def _fit_and_score(part: Part, texts: Sequence[str], form: str, inverse_strength: float) -> tuple[np.ndarray, int]:

@@ -17,6 +17,7 @@ from staf.data.answers import read_several
 from staf.data.example import Example
 from staf.data.splits import dice, refuse_test
 from staf.errors import BadData, ConfigError, MissingData, TestLeak
+from staf.metrics.f1 import best_threshold
 
 FORMS = ("choice", "several")
 LEAST_CHANCE = 1e-6
@@ -54,6 +55,8 @@ class Found:
 
     scores: np.ndarray
     """(n, L): log-probabilities of a choice, log-odds of several labels"""
+    held_out: np.ndarray
+    """(held out, L) scores of what chose the settings, by what was fitted without it"""
     trials: list[dict[str, Any]]
     """every setting tried, with its held-out loss"""
     chosen: dict[str, Any]
@@ -146,15 +149,32 @@ def loss_of(scores: np.ndarray, targets: np.ndarray, form: str) -> float:
     return float((np.logaddexp(0, scores) - scores * targets).mean())
 
 
-def predictions_of(examples: Sequence[Example], scores: np.ndarray, form: str, labels: Sequence[str]) -> list[dict[str, Any]]:
-    """Predictions as `staf.metrics.shapes` has them, in the order of the examples, from scores (n, L)."""
+def threshold_of(held_out: np.ndarray, targets: np.ndarray, form: str) -> float | None:
+    """From which log-odds on one of several labels is answered: the best micro F1 of what was held out, both (held out, L).
+
+    One half as a chance where nothing held out is right; None for a choice.
+    """
+    if form == "choice":
+        return None
+    right = targets.ravel() > 0
+    return best_threshold(held_out.ravel(), right) if right.any() else 0.0
+
+
+def predictions_of(
+    examples: Sequence[Example], scores: np.ndarray, form: str, labels: Sequence[str], threshold: float | None
+) -> list[dict[str, Any]]:
+    """Predictions as `staf.metrics.shapes` has them, in the order of the examples, from scores (n, L).
+
+    Args:
+        threshold: log-odds from which on one of several labels is answered; None for a choice.
+    """
     found = []
     for example, row in zip(examples, scores, strict=True):
         gold, rounded = indices_of(example, form, labels), [round(float(score), 6) for score in row]
-        if form == "choice":
+        if threshold is None:
             found.append({"id": example.id, "gold": gold[0], "scores": rounded})
         else:
-            answer = [index for index, score in enumerate(rounded) if score > 0]
+            answer = [index for index, score in enumerate(rounded) if score >= threshold]
             found.append({"id": example.id, "gold": gold, "answer": answer, "scores": rounded})
     return found
 

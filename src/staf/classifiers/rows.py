@@ -11,7 +11,7 @@ from staf import __version__
 from staf.classifiers.encoder import encoder
 from staf.classifiers.linear import logistic_regression
 from staf.classifiers.networks import plain_cnn, recurrent, text_cnn
-from staf.classifiers.problem import Found, Problem, predictions_of, problem_of, text_of
+from staf.classifiers.problem import Found, Problem, predictions_of, problem_of, text_of, threshold_of
 from staf.config import ClassifierSettings
 from staf.data.example import Example
 from staf.errors import UnknownName
@@ -72,7 +72,8 @@ def classify(
     memory, started = PeakMemory(), time.perf_counter()
     found = CLASSIFIERS[name].fit(problem, [text_of(example, settings) for example in test], settings)
     seconds = time.perf_counter() - started
-    predictions = predictions_of(test, found.scores, problem.form, problem.labels)
+    threshold = threshold_of(found.held_out, problem.held_out.targets, problem.form)
+    predictions = predictions_of(test, found.scores, problem.form, problem.labels, threshold)
     check(problem.form, predictions, fixed_labels=True)
     record = {
         "classifier": name,
@@ -83,6 +84,7 @@ def classify(
         "trials": found.trials,
         "chosen": found.chosen,
         "details": found.details,
+        "threshold": threshold,
         "tunable_parameters": found.parameters,
         "adaptation_examples": len(adaptation),
         "held_out_examples": len(problem.held_out.texts),

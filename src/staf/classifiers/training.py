@@ -88,7 +88,8 @@ def learn(
         raise TrainingFailed(f"no held-out loss was a number at the rates {list(learning_rates)}. Give lower ones.")
     scores = log_scores(_logits(best.network, asked, device), form)
     parameters = sum(p.numel() for p in best.network.module.parameters() if p.requires_grad)
-    return Found(scores, trials, best.record, parameters, {**details, "refitted_on_all": False})
+    judged = log_scores(_logits(best.network, held_out.rows, device), form)
+    return Found(scores, judged, trials, best.record, parameters, {**details, "refitted_on_all": False})
 
 
 def _train(

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from staf.errors import MissingData
+from staf.metrics.f1 import best_threshold
 
 RATE_EXAMPLES = 4.0
 """Examples with the rate of all labels that every label's own rate is mixed with; chosen by loss on adaptation examples."""
@@ -104,14 +105,3 @@ def _logit(rates: np.ndarray) -> np.ndarray:
 
 def _by_name(names: np.ndarray, values: np.ndarray) -> dict[str, float]:
     return dict(zip(names.tolist(), values.tolist(), strict=True))
-
-
-def best_threshold(log_odds: np.ndarray, right: np.ndarray) -> float:
-    """The value from which on answering gives the best micro F1: halfway between two log-odds that are met."""
-    order = np.argsort(-log_odds, kind="stable")
-    sorted_odds, hits = log_odds[order], np.cumsum(right[order])
-    f1 = 2 * hits / (np.arange(1, len(order) + 1) + right.sum())
-    last = np.append(sorted_odds[:-1] > sorted_odds[1:], True)  # equal ones are answered together
-    best = int(np.argmax(np.where(last, f1, -1)))
-    after = sorted_odds[best + 1] if best + 1 < len(order) else sorted_odds[best] - 2.0
-    return float((sorted_odds[best] + after) / 2)

@@ -67,6 +67,17 @@ def item_label_accuracy(right: np.ndarray, gold: np.ndarray, answered: np.ndarra
     return 1.0 - wrong / right.shape[1]
 
 
+def best_threshold(log_odds: np.ndarray, right: np.ndarray) -> float:
+    """The value from which on answering gives the best micro F1: halfway between two log-odds that are met."""
+    order = np.argsort(-log_odds, kind="stable")
+    sorted_odds, hits = log_odds[order], np.cumsum(right[order])
+    f1 = 2 * hits / (np.arange(1, len(order) + 1) + right.sum())
+    last = np.append(sorted_odds[:-1] > sorted_odds[1:], True)  # equal ones are answered together
+    best = int(np.argmax(np.where(last, f1, -1)))
+    after = sorted_odds[best + 1] if best + 1 < len(order) else sorted_odds[best] - 2.0
+    return float((sorted_odds[best] + after) / 2)
+
+
 def _counted(gold: np.ndarray, answered: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return (gold & answered).astype(int), gold.astype(int), answered.astype(int)
 
