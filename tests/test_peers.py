@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import random_expert
 
 from staf.baselines.tuning import Choice, Tuning
 from staf.config import BaselineSettings, ClassifierSettings, EvaluationSettings, ExpertSettings, RouterSettings
 from staf.errors import ConfigError
-from staf.progress import Silence
+from staf.evaluate import Method
+from staf.experts.store import ExpertSet
+from staf.lm.base import Base
+from staf.progress import Bar, Silence
 from staf.routing.store import Router
 from staf.tasks.examples import task_examples
 from staf.tasks.rows import find_task
@@ -18,6 +25,8 @@ from staf.workflow import (
     Session,
     baseline_stage,
     classifier_stage,
+    evaluate_stage,
+    named_method,
     outside_stage,
     router_method,
     training_examples,
@@ -131,3 +140,28 @@ def test_a_routers_setting_says_how_many_examples_it_had_and_its_name_how_it_was
     router = Router("toy", settings, torch.ones(1, 1), torch.ones(2), ("a",), "f", {"fingerprint": "x"}, record)
     row = router_method(router, given)
     assert (row.name, row.setting) == expected
+
+
+def test_a_bar_is_full_when_all_is_answered_also_what_scores_are_read_by(
+    session: Session, base: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bars: dict[str, list[int]] = {}
+
+    class Counted(Silence):
+        @contextmanager
+        def bar(self, title: str, total: int) -> Iterator[Bar]:
+            count = bars.setdefault(title, [total, 0])
+            yield SimpleNamespace(advance=lambda done, note="": count.__setitem__(1, count[1] + done))
+
+    task, settings = (
+        find_task("medication_demo"),
+        EVALUATION.model_copy(update={"selection_limit": 3, "calibration_examples": 5}),
+    )
+    monkeypatch.setattr(session, "watcher", Counted())
+    experts = ExpertSet((random_expert(base, "a", 1), random_expert(base, "b", 2)))
+    evaluate_stage(session, task, None, Method("original", None), settings)
+    baseline_stage(session, task, lora(0, method="in_context"), settings)
+    named_method(session, task, experts, "single", settings)
+    assert len(bars) == 3
+    for title, (total, done) in bars.items():
+        assert done == total > 5, title

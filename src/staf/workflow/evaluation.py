@@ -56,7 +56,8 @@ def scored_run(
         TestLeak: an expert was trained on something that a test item is about.
     """
     examples = sample(task_examples(task, "test", session.library), settings.limit)
-    read = (contents_of(examples), contents_of(calibration_of(session, task, settings)))
+    calibration = calibration_of(session, task, settings)
+    read = (contents_of(examples), contents_of(calibration))
     digest = session.named(session.identity["fingerprint"], *depends_on, settings.digest(), *read)
     run = Run.at(session.runs, "evaluate", task.name, name, seed, digest)
     finished = run.result()
@@ -65,7 +66,7 @@ def scored_run(
     if experts is not None:
         refuse_leak(task, examples, experts.subjects)
     memory = PeakMemory()
-    with session.watcher.bar(f"score {task.name}: {name}", len(examples)) as bar:
+    with session.watcher.bar(f"score {task.name}: {name}", len(examples) + len(calibration)) as bar:
         method, predictions, seconds = predicted(examples, lambda done: bar.advance(done))
     result = finish(
         run, task, method, predictions, examples, settings, identity=session.identity, experts=experts, baselines=baselines,
@@ -129,7 +130,7 @@ def named_method(
         return Method("single", chosen, record={"settings": {"expert": expert}})
     examples, calibration = selection_of(session, task, settings), calibration_of(session, task, settings)
     started, memory = time.perf_counter(), PeakMemory()
-    with session.watcher.bar(f"choose the best of {count} experts", len(examples) * count) as bar:
+    with session.watcher.bar(f"choose the best of {count} experts", (len(examples) + len(calibration)) * count) as bar:
         best, scores = best_single(
             session.base, session.mixture(experts), task, examples, settings, lambda done: bar.advance(done),
             calibration=calibration,

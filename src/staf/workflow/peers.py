@@ -106,9 +106,8 @@ def classifier_stage(
     drawn = adaptation_examples(session, task, shots, settings.seed)
     adaptation = list({example.id: example for example in (*drawn, *records)}.values())
 
-    def predicted(examples: Sequence[Example], on_done: OnDone) -> Answered:
+    def predicted(examples: Sequence[Example], _: OnDone) -> Answered:
         found, record = classify(name, adaptation, examples, examples[0].labels, settings)
-        on_done(len(examples))
         method = Method(
             name, None, setting=setting or setting_of(shots), seed=settings.seed,
             tunable_parameters=record["tunable_parameters"],
@@ -144,9 +143,8 @@ def outside_stage(session: Session, task: Task, name: str, file: Path, evaluatio
     """
     check_outside_name(name)
 
-    def predicted(examples: Sequence[Example], on_done: OnDone) -> Answered:
+    def predicted(examples: Sequence[Example], _: OnDone) -> Answered:
         found = read_predictions(file, examples)
-        on_done(len(examples))
         return Method(name, None, setting="outside", record={"settings": {"file": file.name}}), found, 0.0
 
     return scored_run(session, task, evaluation, name, 0, ("outside", sha256_of(file)), predicted)
