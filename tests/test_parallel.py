@@ -79,9 +79,12 @@ def two(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dic
         )
         for rank in range(2)
     ]  # fmt: skip
-    for process in running:
-        _, printed = process.communicate(timeout=240)
-        assert process.returncode == 0, printed
+    try:
+        printed = [process.communicate(timeout=240)[1] for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    assert [process.returncode for process in running] == [0, 0], printed
     found = [json.loads((out / f"rank{rank}.json").read_text()) for rank in range(2)]
     for result in found:
         result["written"] = sorted(path.name for path in out.iterdir() if path.is_dir())
