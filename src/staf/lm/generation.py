@@ -23,7 +23,8 @@ from staf.data.batches import encode_answer, encode_prompt
 from staf.data.example import Example, prompt_of
 from staf.errors import BadData
 from staf.lm.base import Base
-from staf.lm.prompts import Tokens, batches, begin, read
+from staf.lm.beginnings import in_batches
+from staf.lm.prompts import Beginning, Tokens, read
 from staf.lm.trie import ROOT, Trie, grow
 
 OnDone = Callable[[int], None]
@@ -135,12 +136,15 @@ class SpanWalk:
 
 
 @torch.no_grad()
-def continue_greedily(base: Base, prompts: Sequence[Tokens], walks: Sequence[Walk], limit: int) -> list[list[int]]:
+def continue_greedily(
+    base: Base, prompts: Sequence[Tokens], walks: Sequence[Walk], limit: int, beginning: Beginning | None = None
+) -> list[list[int]]:
     """Write the most likely token that is allowed, again and again, after each prompt of one batch.
 
     Args:
         walks: what each answer may be; each stands at the end of its answer afterwards.
         limit: tokens of an answer, without the end token.
+        beginning: what all prompts begin with, if it was computed before.
 
     Returns:
         the tokens of each answer, without the end token.
@@ -150,7 +154,7 @@ def continue_greedily(base: Base, prompts: Sequence[Tokens], walks: Sequence[Wal
     if not rows:
         return answers
     chosen = [prompts[row] for row in rows]
-    state = read(base, chosen, begin(base, chosen), grows=True)
+    state = read(base, chosen, beginning, grows=True)
     hidden, device = state.last, base.device
     while True:
         logits = base.logits(hidden)  # (rows, V)
@@ -279,8 +283,8 @@ def _in_batches(
 ) -> list[list[int]]:
     """The tokens of each answer, in the order of the prompts."""
     answers: list[list[int]] = [[] for _ in prompts]
-    for group in batches([(len(prompt), limit) for prompt in prompts], token_budget):
-        found = continue_greedily(base, [prompts[i] for i in group], [walks[i] for i in group], limit)
+    for group, beginning in in_batches(base, prompts, [limit] * len(prompts), token_budget):
+        found = continue_greedily(base, [prompts[i] for i in group], [walks[i] for i in group], limit, beginning)
         for index, answer in zip(group, found, strict=True):
             answers[index] = answer
         if on_done is not None:

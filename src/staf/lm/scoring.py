@@ -25,7 +25,8 @@ from staf.data.batches import encode_answer, encode_prompt, rounded
 from staf.data.example import Example
 from staf.errors import BadData
 from staf.lm.base import Base
-from staf.lm.prompts import Beginning, Prompts, batches, begin, read
+from staf.lm.beginnings import in_batches
+from staf.lm.prompts import Beginning, Prompts, read
 from staf.lm.trie import Answer, Trie, forest, grow
 
 LOGIT_ROWS = 256
@@ -168,14 +169,11 @@ def score_questions(
     on_done: OnDone | None = None,
 ) -> list[Tensor]:
     """As `score_labels`, of questions that were made before."""
-    if not questions:
-        return []
-    common = begin(base, [question.prompt for question in questions])
     scores: list[Tensor] = [torch.empty(0)] * len(questions)
-    for group in batches([(len(q.prompt), q.candidates.nodes) for q in questions], token_budget):
+    prompts, after = [question.prompt for question in questions], [question.candidates.nodes for question in questions]
+    for group, beginning in in_batches(base, prompts, after, token_budget):
         batch = [questions[i] for i in group]
-        own = common or begin(base, [question.prompt for question in batch])
-        for index, question, sums in zip(group, batch, score_batch(base, batch, own), strict=True):
+        for index, question, sums in zip(group, batch, score_batch(base, batch, beginning), strict=True):
             scores[index] = sums / question.candidates.lengths if length_normalised else sums
         if on_done is not None:
             on_done(len(group))

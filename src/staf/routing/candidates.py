@@ -28,6 +28,7 @@ from torch.nn import functional
 from staf.data.batches import Encoded, by_length, collate
 from staf.errors import ExpertMismatch, MissingData
 from staf.lm.base import continued
+from staf.lm.prompts import GOING_ON
 from staf.routing.mixture import Mixture
 
 Way = Literal["add", "carry"]
@@ -38,8 +39,6 @@ ACCELERATOR_PLACES = 32768
 """Places of one pass of an accelerator, over all candidates in it."""
 A_PASS = 64
 """What computing a beginning apart costs beside its tokens, in tokens."""
-GOING_ON = 0.1
-"""What going on from kept keys and values costs, as a share of the tokens that do (measured: 0.06 to 0.12 on a processor)."""
 LOGIT_ROWS = 1024
 """Rows of logits at a time: 1,024 of the default base's 49,152 are 200 MB in float32."""
 

@@ -1,0 +1,143 @@
+"""Prompts as a tree of their common beginnings: nothing is computed twice that is worth a pass, and nothing changes by it."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from architectures import ARCHITECTURES, other_base
+from conftest import random_expert
+from hypothesis import given
+from hypothesis import strategies as st
+from test_generation import free, plain_loop
+from test_scoring import BRANCHES, full_forward, random_tokens
+
+from staf.experts.store import ExpertSet
+from staf.lm import beginnings
+from staf.lm.base import Base
+from staf.lm.beginnings import A_BEGINNING, Branch, branches_of, in_batches
+from staf.lm.generation import FreeWalk, continue_greedily
+from staf.lm.prompts import GOING_ON
+from staf.lm.scoring import Question, candidates, score_questions
+from staf.routing.mixture import Mixture
+
+ROOM = 1 << 20
+
+
+def walk(branch: Branch) -> Iterator[tuple[int, Branch]]:
+    """Every branch below one, with the tokens of the one before it."""
+    for further in branch.branches:
+        yield branch.length, further
+        yield from walk(further)
+
+
+def computed(branch: Branch, prompts: Sequence[Sequence[int]]) -> int:
+    """Tokens that go through the model."""
+    rests = sum(len(prompts[i]) - branch.length for i in branch.prompts)
+    return rests + sum(further.length - branch.length + computed(further, prompts) for further in branch.branches)
+
+
+def leave_one_out(shots: int, tokens: int, queries: int) -> list[list[int]]:
+    """Prompts of in-context learning: `shots` whose query is a shot itself, which is left out, and others with all of them."""
+    shown, own = random_tokens(1, *[tokens] * shots), random_tokens(2, *[20] * queries)
+    kept = [[shot for j, shot in enumerate(shown) if j != i] for i in range(queries)]
+    return [[token for part in (*some, query) for token in part] for some, query in zip(kept, own, strict=True)]
+
+
+words = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=12), min_size=1, max_size=9)
+
+
+@given(words, st.integers(1, 6))
+def test_every_prompt_goes_on_once_from_something_it_begins_with(prompts: list[list[int]], cost: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(beginnings, "A_BEGINNING", cost)
+        patch.setattr(beginnings, "GOING_ON", 0.0)
+        root = branches_of(prompts)
+    branches = [(0, root), *walk(root)]
+    assert sorted(i for _, branch in branches for i in branch.prompts) == list(range(len(prompts)))
+    for before, branch in branches:
+        first = prompts[branch.first][: branch.length]
+        assert len(first) == branch.length >= before
+        assert all(prompts[i][: branch.length] == first and len(prompts[i]) > branch.length for i in branch.prompts)
+        assert all(further.length > branch.length for further in branch.branches)
+        assert all(prompts[further.first][: branch.length] == first for further in branch.branches)
+    assert computed(root, prompts) + cost * (len(branches) - 1) <= sum(map(len, prompts))
+    if cost == 1:  # then each token of the tree of all prompts is computed once, but for last ones, which are always read
+        kept = {tuple(prompt[:length]) for prompt in prompts for length in range(1, len(prompt))}
+        assert computed(root, prompts) == len(kept) + len(prompts)
+
+
+def test_a_beginning_is_computed_where_it_saves_more_than_it_costs() -> None:
+    shared, (one, two, three) = random_tokens(3, 300)[0], random_tokens(4, 8, 8, 8)
+    enough = int(A_BEGINNING + GOING_ON * 14) + 1
+    for length, branches in ((enough, 1), (enough - 2, 0)):
+        root = branches_of([shared[:length] + one, shared[:length] + two])
+        assert [branch.length for branch in root.branches] == [length] * branches
+    alone = branches_of([one, two, three, shared])
+    assert (sorted(alone.prompts), alone.branches) == ([0, 1, 2, 3], [])
+    assert branches_of([]) == Branch(0)
+
+
+def test_prompts_that_leave_out_a_shot_share_those_before_it(base: Base) -> None:
+    prompts = leave_one_out(shots=6, tokens=150, queries=7)
+    root = branches_of(prompts)
+    assert [branch.length for _, branch in walk(root)] == [150, 300, 450, 600]
+    sizes: list[int] = []
+    base.model.get_decoder().register_forward_pre_hook(
+        lambda _, __, given: sizes.append(given["input_ids"].numel()), with_kwargs=True
+    )
+    questions = [Question(tuple(prompt), candidates([(7,), (8,)])) for prompt in prompts]
+    score_questions(base, questions, token_budget=ROOM, length_normalised=False)
+    assert sum(sizes) < 0.75 * sum(map(len, prompts))
+    assert sum(sizes) < computed(root, prompts) + 16 * len(prompts)
+
+
+@pytest.fixture(params=["llama", *ARCHITECTURES])
+def routed(request: pytest.FixtureRequest, base: Base, tiny_folder: Path, tmp_path: Path) -> Base:
+    """A base of each kind of model, with experts."""
+    found = base if request.param == "llama" else other_base(request.param, tiny_folder, tmp_path)
+    Mixture(found, ExpertSet((random_expert(found, "one", 1), random_expert(found, "two", 2)))).set_weights(
+        torch.tensor([[0.7, 0.4]])
+    )
+    return found
+
+
+@pytest.mark.parametrize("token_budget", [64, ROOM])
+def test_scores_and_answers_are_those_of_each_prompt_alone(
+    routed: Base, token_budget: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(beginnings, "A_BEGINNING", 8)
+    prompts = [*leave_one_out(shots=4, tokens=14, queries=6), *random_tokens(5, 9, 40)]
+    prompts += [prompts[0], prompts[2][:30]]  # the same twice, and the beginning of another
+    assert len(list(walk(branches_of(prompts)))) >= 4
+    questions = [Question(tuple(prompt), candidates(BRANCHES)) for prompt in prompts]
+    scores = score_questions(routed, questions, token_budget=token_budget, length_normalised=False)
+    for prompt, found in zip(prompts, scores, strict=True):
+        assert found.tolist() == pytest.approx([full_forward(routed, prompt, list(answer)) for answer in BRANCHES], abs=1e-4)
+    met: list[int] = []
+    for group, beginning in in_batches(routed, prompts, [5] * len(prompts), token_budget):
+        chosen = [prompts[i] for i in group]
+        found = continue_greedily(routed, chosen, [FreeWalk() for _ in chosen], 5, beginning)
+        assert found == [plain_loop(routed, prompt, 5, free) for prompt in chosen]
+        met += group
+    assert sorted(met) == list(range(len(prompts)))
+
+
+def test_beginnings_are_forgotten_when_nothing_more_goes_on_from_them(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(beginnings, "A_BEGINNING", 8)
+    alive: list[weakref.ref[torch.Tensor]] = []
+    lengths, most = [], 0
+    prompts = leave_one_out(shots=12, tokens=14, queries=12)
+    for _, beginning in in_batches(base, prompts, [1] * len(prompts), ROOM):
+        if beginning is not None and beginning.length not in lengths:
+            lengths.append(beginning.length)
+            alive.append(weakref.ref(beginning.layers[0][0]))
+        del beginning
+        gc.collect()
+        most = max(most, sum(ref() is not None for ref in alive))
+    assert len(lengths) >= 9
+    assert most <= 2
