@@ -190,7 +190,7 @@ def test_adaptation_lowers_the_loss_and_repeats_bit_for_bit(
     mixture = Mixture(base, experts)
     examples = make_examples(24, split="adaptation")
     settings = RouterSettings(
-        method=method, granularity=granularity, evaluations=120, epochs=3, learning_rate=0.3, batch_size=8, null_expert=True,
+        method=method, granularity=granularity, evaluations=48, epochs=3, learning_rate=0.3, batch_size=8, null_expert=True,
         learned_scale=granularity == "layer",
     )  # fmt: skip
     first, again = (adapt_router(mixture, "colour", examples, settings) for _ in range(2))
