@@ -5,13 +5,14 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 import torch
 from architectures import ARCHITECTURES, other_base
 from conftest import random_expert
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from test_generation import free, plain_loop
 from test_scoring import BRANCHES, full_forward, random_tokens
@@ -19,9 +20,8 @@ from test_scoring import BRANCHES, full_forward, random_tokens
 from staf.experts.store import ExpertSet
 from staf.lm import beginnings
 from staf.lm.base import Base
-from staf.lm.beginnings import A_BEGINNING, Branch, branches_of, in_batches
+from staf.lm.beginnings import A_BEGINNING, GOING_ON, Branch, branches_of, in_batches
 from staf.lm.generation import FreeWalk, continue_greedily
-from staf.lm.prompts import GOING_ON
 from staf.lm.scoring import Question, candidates, score_questions
 from staf.routing.mixture import Mixture
 
@@ -48,14 +48,48 @@ def leave_one_out(shots: int, tokens: int, queries: int) -> list[list[int]]:
     return [[token for part in (*some, query) for token in part] for some, query in zip(kept, own, strict=True)]
 
 
-words = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=12), min_size=1, max_size=9)
+def cost(branch: Branch, prompts: Sequence[Sequence[int]], price: int, share: float) -> float:
+    """What a tree costs by the rule of the module's docstring."""
+    found = sum((len(prompts[i]) - branch.length) * (1 + (share if branch.length else 0)) for i in branch.prompts)
+    return found + sum(
+        further.length - branch.length + price + cost(further, prompts, price, share) for further in branch.branches
+    )
 
 
-@given(words, st.integers(1, 6))
-def test_every_prompt_goes_on_once_from_something_it_begins_with(prompts: list[list[int]], cost: int) -> None:
+def least_cost(prompts: Sequence[Sequence[int]], price: int, share: float) -> float:
+    """The least cost over every choice of beginnings, each prompt going on from the best of those that are computed."""
+    known = sorted({tuple(one[:length]) for one in prompts for length in range(1, len(one))})
+    ends = [start for start in known if branching(start, prompts)]
+    best = float("inf")
+    for size in range(len(ends) + 1):
+        for chosen in combinations(ends, size):
+            total = 0.0
+            for start in chosen:
+                before = max((len(other) for other in chosen if other != start and start[: len(other)] == other), default=0)
+                total += len(start) - before + price
+            for row in (tuple(prompt[:-1]) for prompt in prompts):
+                rests = [len(row) - len(start) for start in chosen if row[: len(start)] == start]
+                total += min([len(row), *((1 + share) * rest for rest in rests)])
+            best = min(best, total)
+    return best
+
+
+def branching(start: tuple[int, ...], prompts: Sequence[Sequence[int]]) -> bool:
+    """Whether several rows (prompts without their last token) go on from here, and not all with the same token."""
+    rows = [tuple(prompt[:-1]) for prompt in prompts]
+    after = [row[len(start) : len(start) + 1] for row in rows if row[: len(start)] == start]
+    return len(after) > 1 and (len(set(after)) > 1 or after[0] == ())
+
+
+words = st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=9), min_size=1, max_size=6)
+
+
+@example(prompts=[[0, 0, 0], [0, 0, 0], [0, 0, 0, 0, 0, 0]], price=1, share=0.5)
+@given(words, st.integers(0, 5), st.sampled_from([0, 0.125, 0.5]))
+def test_the_tree_of_beginnings_is_true_and_none_costs_less(prompts: list[list[int]], price: int, share: float) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(beginnings, "A_BEGINNING", cost)
-        patch.setattr(beginnings, "GOING_ON", 0.0)
+        patch.setattr(beginnings, "A_BEGINNING", price)
+        patch.setattr(beginnings, "GOING_ON", share)
         root = branches_of(prompts)
     branches = [(0, root), *walk(root)]
     assert sorted(i for _, branch in branches for i in branch.prompts) == list(range(len(prompts)))
@@ -65,27 +99,38 @@ def test_every_prompt_goes_on_once_from_something_it_begins_with(prompts: list[l
         assert all(prompts[i][: branch.length] == first and len(prompts[i]) > branch.length for i in branch.prompts)
         assert all(further.length > branch.length for further in branch.branches)
         assert all(prompts[further.first][: branch.length] == first for further in branch.branches)
-    assert computed(root, prompts) + cost * (len(branches) - 1) <= sum(map(len, prompts))
-    if cost == 1:  # then each token of the tree of all prompts is computed once, but for last ones, which are always read
-        kept = {tuple(prompt[:length]) for prompt in prompts for length in range(1, len(prompt))}
-        assert computed(root, prompts) == len(kept) + len(prompts)
+    shorter = [prompt[:-1] for prompt in prompts]  # the last token is never part of a beginning
+    assert cost(root, shorter, price, share) == pytest.approx(least_cost(prompts, price, share))
 
 
 def test_a_beginning_is_computed_where_it_saves_more_than_it_costs() -> None:
-    shared, (one, two, three) = random_tokens(3, 300)[0], random_tokens(4, 8, 8, 8)
-    enough = int(A_BEGINNING + GOING_ON * 14) + 1
-    for length, branches in ((enough, 1), (enough - 2, 0)):
+    shared, (one, two, three) = random_tokens(3, 400)[0], random_tokens(4, 9, 9, 9)
+    enough = int(A_BEGINNING + GOING_ON * 16) + 1
+    for length, branches in ((enough, 1), (enough - 1, 0)):
         root = branches_of([shared[:length] + one, shared[:length] + two])
         assert [branch.length for branch in root.branches] == [length] * branches
     alone = branches_of([one, two, three, shared])
     assert (sorted(alone.prompts), alone.branches) == ([0, 1, 2, 3], [])
-    assert branches_of([]) == Branch(0)
+
+
+def test_a_long_rest_does_not_go_on_from_a_short_beginning() -> None:
+    start, long = random_tokens(3, 100)[0], random_tokens(4, 1100)[0]
+    prompts = [start + rest for rest in (*random_tokens(5, *[9] * 6), long)]
+    root = branches_of(prompts)
+    assert root.prompts == [6]
+    assert [(branch.length, sorted(branch.prompts)) for branch in root.branches] == [(100, [0, 1, 2, 3, 4, 5])]
+
+
+def test_a_thousand_beginnings_one_in_the_other_are_no_depth_too_many() -> None:
+    long = random_tokens(3, 3000)[0]
+    root = branches_of([long[:length] for length in range(3, 3000, 3)])
+    assert computed(root, [long[:length] for length in range(3, 3000, 3)]) < 300_000
 
 
 def test_prompts_that_leave_out_a_shot_share_those_before_it(base: Base) -> None:
-    prompts = leave_one_out(shots=6, tokens=150, queries=7)
+    prompts = leave_one_out(shots=6, tokens=300, queries=7)
     root = branches_of(prompts)
-    assert [branch.length for _, branch in walk(root)] == [150, 300, 450, 600]
+    assert [branch.length for _, branch in walk(root)] == [300, 600, 900, 1200]
     sizes: list[int] = []
     base.model.get_decoder().register_forward_pre_hook(
         lambda _, __, given: sizes.append(given["input_ids"].numel()), with_kwargs=True

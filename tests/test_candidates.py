@@ -9,8 +9,6 @@ import pytest
 import torch
 from architectures import ARCHITECTURES, other_base
 from conftest import make_examples, random_expert
-from hypothesis import example, given
-from hypothesis import strategies as st
 from torch import Tensor
 
 from staf.data.batches import Encoded, collate, encode
@@ -18,8 +16,7 @@ from staf.errors import ExpertMismatch, MissingData
 from staf.experts.store import ExpertSet
 from staf.lm.base import Base, load_base
 from staf.lm.loss import mean_loss
-from staf.routing import candidates
-from staf.routing.candidates import A_PASS, CandidateLoss, Way, added, beginnings, cheaper_way
+from staf.routing.candidates import CandidateLoss, Way, added, cheaper_way
 from staf.routing.mixture import GRANULARITIES, Mixture
 
 QUERIES = ("Name the colour: blue, green or red.", "Which of the colours has this thing: blue, green or red?")
@@ -235,63 +232,3 @@ def test_both_ways_can_be_timed(base: Base, experts: ExpertSet) -> None:
     assert set(seconds) == {"add", "carry"}
     assert min(seconds.values()) > 0
     assert_untouched(base, before)
-
-
-ROWS = st.lists(st.tuples(st.lists(st.integers(0, 1), max_size=6), st.integers(1, 3)), min_size=1, max_size=5)
-
-
-def encoded(rows: list[tuple[list[int], int]]) -> list[Encoded]:
-    """Prompts of one token and those given, and answers of so many tokens."""
-    return [Encoded(str(i), (9, *prompt, *[7] * answer), len(prompt) + 1) for i, (prompt, answer) in enumerate(rows)]
-
-
-def partitions(items: list[Encoded]) -> list[list[list[Encoded]]]:
-    """Every way to put the items into groups."""
-    if not items:
-        return [[]]
-    found = []
-    for rest in partitions(items[1:]):
-        found.append([[items[0]], *rest])
-        found += [[*rest[:i], [items[0], *rest[i]], *rest[i + 1 :]] for i in range(len(rest))]
-    return found
-
-
-def saved_by(group: list[Encoded], common: int, price: int, share: float) -> float:
-    """Tokens that computing these first tokens of a group once saves."""
-    return (len(group) - 1) * common - price - share * sum(item.answer_start - 1 - common for item in group)
-
-
-def most_saved_by(group: list[Encoded], price: int, share: float) -> float:
-    """Tokens that computing the beginning of a group once saves, where it saves any."""
-    common = 0
-    limit = min(item.answer_start for item in group) - 1
-    while common < limit and len({item.tokens[common] for item in group}) == 1:
-        common += 1
-    return max(saved_by(group, common, price, share), 0)
-
-
-@example(rows=[([0], 1), ([0], 1), ([0, 0, 0, 0], 1)], price=0, share=0.5)
-@given(rows=ROWS, price=st.integers(0, 4), share=st.sampled_from([0, 0.125, 0.5]))
-def test_groups_save_as_many_tokens_as_the_best_of_all_groupings(
-    rows: list[tuple[list[int], int]], price: int, share: float
-) -> None:
-    items = encoded(rows)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(candidates, "A_PASS", price)
-        patch.setattr(candidates, "GOING_ON", share)
-        groups = beginnings(items)
-    assert sorted(item.id for _, some in groups for item in some) == sorted(item.id for item in items)
-    saved = 0.0
-    for shared, some in groups:
-        assert len({item.tokens[:shared] for item in some}) == 1 or not shared
-        assert all(shared < item.answer_start for item in some)
-        saved += saved_by(some, shared, price, share) if shared else 0
-    assert saved == max(sum(most_saved_by(group, price, share) for group in groups) for groups in partitions(items))
-
-
-def test_singles_keep_the_short_beginning_when_a_large_group_has_a_long_one() -> None:
-    short, long = tuple(range(A_PASS)), tuple(range(3 * A_PASS))
-    items = [Encoded(f"long {i}", (*long, 1000 + i, 7), 3 * A_PASS + 1) for i in range(9)]
-    items += [Encoded(f"single {i}", (*short, 2000 + i, 7), A_PASS + 1) for i in range(4)]
-    found = {shared: sorted(item.id for item in some) for shared, some in beginnings(items)}
-    assert found == {3 * A_PASS: [f"long {i}" for i in range(9)], A_PASS: [f"single {i}" for i in range(4)]}

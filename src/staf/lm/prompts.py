@@ -23,8 +23,6 @@ from staf.lm.base import Base, Layers
 Tokens = Sequence[int]
 FORWARD_COST = 128
 """Places that cost as much as a forward of nothing: on a processor, mostly reading the weights (measured: about 120)."""
-GOING_ON = 0.1
-"""What going on from kept keys and values costs, as a share of the tokens that do (measured: 0.06 to 0.12 on a processor)."""
 
 
 @dataclass(frozen=True)

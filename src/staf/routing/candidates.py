@@ -17,9 +17,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
-from itertools import chain, groupby
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -28,7 +26,7 @@ from torch.nn import functional
 from staf.data.batches import Encoded, by_length, collate
 from staf.errors import ExpertMismatch, MissingData
 from staf.lm.base import continued
-from staf.lm.prompts import GOING_ON
+from staf.lm.beginnings import Branch, branches_of
 from staf.routing.mixture import Mixture
 
 Way = Literal["add", "carry"]
@@ -37,8 +35,6 @@ TOKEN_BUDGET = 8192
 """Places of one batch."""
 ACCELERATOR_PLACES = 32768
 """Places of one pass of an accelerator, over all candidates in it."""
-A_PASS = 64
-"""What computing a beginning apart costs beside its tokens, in tokens."""
 LOGIT_ROWS = 1024
 """Rows of logits at a time: 1,024 of the default base's 49,152 are 200 MB in float32."""
 
@@ -57,10 +53,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Group:
-    """Examples that begin with the same tokens."""
+    """Examples that go on from the same beginning."""
 
     beginning: Tensor
-    """(P,) token ids; P may be 0"""
+    """(P,) token ids, those after the beginning before it; P may be 0"""
+    before: int | None
+    """the group whose beginning it goes on from, which is another one before it"""
     parts: tuple[Part, ...]
 
     @property
@@ -105,7 +103,7 @@ class CandidateLoss:
             raise MissingData("no examples to judge candidates by. Give at least one.")
         self.mixture, self.granularity = mixture, granularity
         pad, device = mixture.base.tokenizer.pad_token_id or 0, mixture.base.device
-        self.groups = tuple(_group(members, shared, pad, device, token_budget) for shared, members in beginnings(items))
+        self.groups = groups_of(items, pad, device, token_budget)
         self.answer_tokens = sum(part.targets.numel() for group in self.groups for part in group.parts)
         largest = max(part.ids.numel() for group in self.groups for part in group.parts)
         fitting = 1 if device.type == "cpu" else max(ACCELERATOR_PLACES // largest, 1)
@@ -163,12 +161,15 @@ class CandidateLoss:
         base = self.mixture.base
         decoder = base.model.get_decoder()
         totals = torch.zeros(candidates, dtype=torch.float64, device=base.device)
+        pasts: list[Any] = []
         for group in self.groups:
             base.routed.set_gain(gains)
             past = None
             if group.beginning.numel():
+                before = None if group.before is None else continued(pasts[group.before], 1)
                 begun = group.beginning.expand(candidates, -1)
-                past = decoder(input_ids=begun, use_cache=True).past_key_values
+                past = decoder(input_ids=begun, past_key_values=before, use_cache=True).past_key_values
+            pasts.append(past)
             for part in group.parts:
                 rows = len(part.ids)
                 if candidates > 1:
@@ -258,72 +259,25 @@ def cheaper_way(sizes: Iterable[tuple[int, int, int]], tokens: int) -> Way:
     return "add" if adding < carrying else "carry"
 
 
-def beginnings(items: Sequence[Encoded]) -> list[tuple[int, list[Encoded]]]:
-    """The items in groups that share their first tokens, so that the fewest tokens are computed.
-
-    Prompts are seen as a tree of their common beginnings. Some of its nodes are computed once, each as a pass of its own; an
-    item goes on from the last of them on its way, or from nothing where its rest is so long that going on costs more than the
-    beginning. Which nodes save the most is found from the leaves to the root.
-
-    Returns:
-        how many first tokens a group shares, never one that is before an answer token, and its items; 0 for those that share
-        nothing that is worth a pass.
-    """
-    ordered = sorted(items, key=_shareable)
-    rows = [_shareable(item) for item in ordered]
-
-    @cache
-    def planned(start: int, stop: int, opened: int) -> Saving:
-        """Of items start to stop, where the last beginning before them has `opened` tokens."""
-        common = _common(rows[start], rows[stop - 1])
-        without = below(start, stop, common, opened)
-        if stop - start == 1 or common <= opened:
-            return without
-        within = below(start, stop, common, common)
-        saved = within.tokens - common - A_PASS
-        return Saving(saved, (), ((common, within.left), *within.groups)) if saved > without.tokens else without
-
-    def below(start: int, stop: int, common: int, opened: int) -> Saving:
-        found = []
-        for following, some in groupby(range(start, stop), key=lambda i: rows[i][common : common + 1]):
-            indices = tuple(some)
-            found.append(planned(indices[0], indices[-1] + 1, opened) if following else ending(indices, opened))
-        left, groups = (tuple(chain.from_iterable(parts)) for parts in zip(*((f.left, f.groups) for f in found), strict=True))
-        return Saving(sum(f.tokens for f in found), left, groups)
-
-    def ending(indices: tuple[int, ...], opened: int) -> Saving:
-        saved = sum(opened - GOING_ON * (len(rows[i]) - opened) for i in indices)
-        return Saving(saved, indices, ()) if saved > 0 else Saving(0, (), ((0, indices),))
-
-    best = planned(0, len(rows), 0)
-    apart = [(shared, indices) for shared, indices in best.groups if shared]
-    alone = [*best.left, *chain.from_iterable(indices for shared, indices in best.groups if not shared)]
-    return [(shared, [ordered[i] for i in indices]) for shared, indices in [*apart, (0, alone)] if indices]
+def groups_of(items: Sequence[Encoded], pad: int, device: torch.device, token_budget: int) -> tuple[Group, ...]:
+    """The items in groups with the beginnings that are worth a pass, each after the one that it goes on from."""
+    root = branches_of([item.tokens[: item.answer_start] for item in items])
+    groups: list[Group] = []
+    left: list[tuple[Branch, int, int | None]] = [(root, 0, None)]
+    while left:
+        branch, opened, before = left.pop()
+        beginning = torch.tensor(items[branch.first].tokens[opened : branch.length], dtype=torch.long, device=device)
+        parts = _parts([items[i] for i in branch.prompts], branch.length, pad, device, token_budget)
+        here = before
+        if parts or branch.length:
+            groups.append(Group(beginning, before, parts))
+            here = len(groups) - 1 if branch.length else None
+        left += [(further, branch.length, here) for further in branch.branches]
+    return tuple(groups)
 
 
-class Saving(NamedTuple):
-    """What computing beginnings once saves for some items."""
-
-    tokens: float
-    left: tuple[int, ...]
-    """items that go on from the last beginning before them"""
-    groups: tuple[tuple[int, tuple[int, ...]], ...]
-    """tokens of a beginning among them, 0 for none, and the items that go on from it"""
-
-
-def _shareable(item: Encoded) -> tuple[int, ...]:
-    """The tokens that may be computed apart: those before the last one of the prompt, which predicts the answer."""
-    return item.tokens[: item.answer_start - 1]
-
-
-def _common(first: Sequence[int], last: Sequence[int]) -> int:
-    """How many first tokens two rows share."""
-    both = min(len(first), len(last))
-    return next((i for i in range(both) if first[i] != last[i]), both)
-
-
-def _group(items: Sequence[Encoded], shared: int, pad: int, device: torch.device, token_budget: int) -> Group:
-    """Items with `shared` first tokens in common, as tensors."""
+def _parts(items: Sequence[Encoded], shared: int, pad: int, device: torch.device, token_budget: int) -> tuple[Part, ...]:
+    """Items without their `shared` first tokens, as tensors."""
     rests = [Encoded(item.id, item.tokens[shared:], item.answer_start - shared) for item in items]
     lengths = [len(rest.tokens) for rest in rests]
     parts = []
@@ -332,4 +286,4 @@ def _group(items: Sequence[Encoded], shared: int, pad: int, device: torch.device
         batch = collate([rests[i] for i in indices], pad, device)
         ids, answer = batch.ids[:, :width], batch.answer[:, :width]
         parts.append(Part(ids[:, :-1], answer[:, 1:], ids[:, 1:][answer[:, 1:]]))
-    return Group(torch.tensor(items[0].tokens[:shared], dtype=torch.long, device=device), tuple(parts))
+    return tuple(parts)
