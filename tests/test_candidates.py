@@ -14,6 +14,7 @@ from torch import Tensor
 from staf.data.batches import Encoded, collate, encode
 from staf.errors import ExpertMismatch, MissingData
 from staf.experts.store import ExpertSet
+from staf.lm import beginnings
 from staf.lm.base import Base, load_base
 from staf.lm.loss import mean_loss
 from staf.routing.candidates import CandidateLoss, Way, added, cheaper_way
@@ -67,6 +68,21 @@ def test_losses_are_those_of_the_plain_path(
     weights = drawn(mixture, granularity, 3)
     judge = CandidateLoss(mixture, granularity, items, token_budget=token_budget, way=way, together=together)
     assert judge(weights) == pytest.approx(plain(mixture, granularity, weights, items), rel=2e-5)
+
+
+@pytest.mark.parametrize(("way", "together"), [("add", 1), ("carry", 1), ("carry", 2), ("carry", 5)])
+@pytest.mark.parametrize("token_budget", [150, 8192])
+def test_losses_on_beginnings_within_beginnings_are_those_of_the_plain_path(
+    base: Base, experts: ExpertSet, way: Way, together: int, token_budget: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(beginnings, "A_BEGINNING", 4)
+    queries = (QUERIES[0], QUERIES[0] + " In one word.", QUERIES[0] + " In one word, please.", QUERIES[1])
+    mixture, items = Mixture(base, experts), items_of(base, 16, queries)
+    weights = drawn(mixture, "layer", 3)
+    judge = CandidateLoss(mixture, "layer", items, token_budget=token_budget, way=way, together=together)
+    deep = [group for group in judge.groups if group.before is not None and judge.groups[group.before].before is not None]
+    assert deep
+    assert judge(weights) == pytest.approx(plain(mixture, "layer", weights, items), rel=2e-5)
 
 
 @pytest.mark.parametrize(("way", "together"), [("add", 1), ("carry", 3)])

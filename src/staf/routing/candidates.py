@@ -268,10 +268,9 @@ def groups_of(items: Sequence[Encoded], pad: int, device: torch.device, token_bu
         branch, opened, before = left.pop()
         beginning = torch.tensor(items[branch.first].tokens[opened : branch.length], dtype=torch.long, device=device)
         parts = _parts([items[i] for i in branch.prompts], branch.length, pad, device, token_budget)
-        here = before
         if parts or branch.length:
             groups.append(Group(beginning, before, parts))
-            here = len(groups) - 1 if branch.length else None
+        here = len(groups) - 1 if branch.length else None
         left += [(further, branch.length, here) for further in branch.branches]
     return tuple(groups)
 
