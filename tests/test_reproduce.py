@@ -24,7 +24,7 @@ from staf.experiments.missing import refuse_missing
 from staf.experiments.plans import PLANS
 from staf.experiments.printing import place_text
 from staf.experiments.profile import PROFILES, Profile, load_profile
-from staf.experiments.reproduce import papers_numbers, prompt_tokens, reproduce
+from staf.experiments.reproduce import papers_numbers, reproduce
 from staf.experiments.running import cells_of, run_cells, spread_cells
 from staf.progress import Silence, Watcher
 from staf.tasks.examples import task_examples
@@ -333,24 +333,6 @@ def test_another_systems_row_is_empty_until_its_answers_are_named(tiny_folder: P
     (tmp_path / "readmission_uci.jsonl").write_text("\n".join(lines))
     result, _ = grid.run(cell)
     assert (result["method"], result["setting"]) == ("g_bert", "outside")
-
-
-def test_prompts_of_a_router_are_counted_at_the_limit_of_in_context_learning(
-    tiny_folder: Path, own: Path, tmp_path: Path
-) -> None:
-    grid = grid_of(tiny_folder, own, tmp_path)
-    sizes = {"limit": 4, "max_tokens": 100, "max_new_tokens": 3, "resamples": 100}
-    alike, less = (
-        grid_of(tiny_folder, own, tmp_path, evaluation=sizes, baseline=b)
-        for b in ({"shown_tokens": 900}, {"shown_tokens": 100})
-    )
-    whole = prompt_tokens(grid, "covid_qa")
-    assert whole is not None
-    assert prompt_tokens(alike, "covid_qa") == whole > 100
-    assert prompt_tokens(less, "covid_qa") == pytest.approx(97, abs=3)
-    differs = [PLANS["tokens"](each.profile).differs for each in (alike, less)]
-    assert "the scores of the router are of prompts cut at 100 tokens" in differs[0]
-    assert "cut at" not in differs[1]
 
 
 def test_a_wrong_profile_or_name_is_told(tmp_path: Path, tiny_folder: Path, own: Path) -> None:

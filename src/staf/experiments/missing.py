@@ -70,8 +70,9 @@ def _missing_data(plan: Plan, grid: Grid) -> Iterator[str]:
 
 def _missing_packages(plan: Plan) -> Iterator[str]:
     """Packages that methods of the plan need and that do not load."""
+    used = set() if plan.counted else {line.method for line in plan.lines}
     for package, (methods, how) in PACKAGES.items():
-        if not {line.method for line in plan.lines}.isdisjoint(methods):
+        if not used.isdisjoint(methods):
             try:
                 import_module(package)
             except ImportError as error:

@@ -16,13 +16,12 @@ def print_plan(result: dict[str, Any]) -> None:
     table = Table(title=result["title"])
     for header in ("Method", "Setting", *(f"{c['name']}\n{c['task']}\n{c['metric']}" for c in result["columns"])):
         table.add_column(header)
+    text = counted_text if result["prompt_tokens"] else place_text
     for line in result["lines"]:
-        table.add_row(line["title"], line["setting"], *(place_text(place) for place in line["places"]))
+        table.add_row(line["title"], line["setting"], *map(text, line["places"]))
     console.print(table)
-    for column, count in (result["prompt_tokens"] or {}).items():
-        console.print(f"{column}: a prompt without examples has {number(count)} tokens")
-    base = result["base"]["name"]
-    console.print(f"Ours: base {base}, in percent, mean and deviation over seeds. Papers: Llama-2-7B. {result['differs']}")
+    unit = "tokens of a prompt" if result["prompt_tokens"] else "in percent, mean and deviation over seeds"
+    console.print(f"Ours: base {result['base']['name']}, {unit}. Papers: Llama-2-7B. {result['differs']}")
     for ours, other in dict.fromkeys((row["ours"], row["other"]) for row in result["comparisons"]):
         rows = [row for row in result["comparisons"] if (row["ours"], row["other"]) == (ours, other)]
         told = [f"{row['column']} {row['verdict']} ({chance(row)})" for row in rows]
@@ -50,11 +49,13 @@ def place_text(place: dict[str, Any]) -> str:
     else:
         ours = f"{100 * place['mean']:.1f} ± {100 * place['deviation']:.1f} ({place['seeds']})"
     if place.get("prompt_tokens"):
-        ours += f"\n{place['prompt_tokens']:.0f} tokens, {place['shots_shown']:.1f} shots"
+        ours += f"\n{counted_text(place)}"
     printed = [f"{paper} {value}" for paper, value in place["papers"].items()]
     return "\n".join([ours, *printed])
 
 
-def number(value: float | None) -> str:
-    """A whole number, or a dash."""
-    return "-" if value is None else f"{value:.0f}"
+def counted_text(place: dict[str, Any]) -> str:
+    """One place whose prompts were counted: tokens, and how many shots are in them."""
+    if not place.get("prompt_tokens"):
+        return "-"
+    return f"{place['prompt_tokens']:.0f} tokens, {place['shots_shown'] or 0:.1f} shots"

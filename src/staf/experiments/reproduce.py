@@ -7,18 +7,16 @@ from importlib import resources
 from statistics import fmean
 from typing import Any
 
-from staf.baselines.shots import reserved_for, with_shots
 from staf.engines import Place
-from staf.errors import ConfigError, MissingData, UnknownName
-from staf.evaluate import sample
+from staf.errors import MissingData, UnknownName
 from staf.experiments.cells import Grid
 from staf.experiments.comparing import comparisons, over_columns
+from staf.experiments.counting import token_numbers
 from staf.experiments.missing import refuse_missing
 from staf.experiments.plans import PLANS, Column, Line, Plan
 from staf.experiments.running import Found, run_cells, spread_cells
 from staf.metrics import measure_over_seeds, over_seeds
 from staf.runs import Run, digest_of
-from staf.tasks.examples import task_examples
 from staf.tasks.rows import find_task
 from staf.workflow.evaluation import Scored
 
@@ -64,15 +62,16 @@ def reproduce(
     if before is not None and before.get("seeds", 0) > count:
         return before, run
     part = grid.up_to(count)
-    if place is not None:
+    if place is not None and not plan.counted:
         spread_cells(plan, part, place)
+    numbers = token_numbers(plan, part) if plan.counted else _numbers(plan, name, run_cells(plan, part), part)
     result = {
         "stage": "reproduce", "task": name, "method": profile_name, "seed": 0, "metrics": {}, "title": plan.title,
         "differs": plan.differs, "base": grid.session.identity,
         "columns": [
             {"name": c.name, "task": c.task, "title": find_task(c.task).title, "metric": c.metric} for c in plan.columns
         ],
-        **_numbers(plan, name, run_cells(plan, part), part), "seeds": count, "settings": grid.profile.model_dump(mode="json"),
+        **numbers, "seeds": count, "settings": grid.profile.model_dump(mode="json"),
     }  # fmt: skip
     run.finish({"profile": profile_name}, result)
     return result, run
@@ -80,13 +79,12 @@ def reproduce(
 
 def _numbers(plan: Plan, name: str, found: Found, grid: Grid) -> dict[str, Any]:
     """What the cells come to."""
-    tokens = name == "tokens"
-    compared = [] if tokens else comparisons(plan, found, grid)
+    compared = comparisons(plan, found, grid)
     return {
         "lines": [_line(plan, line, name, found, grid) for line in plan.lines],
         "comparisons": compared,
         "over_columns": over_columns(plan.columns, compared),
-        "prompt_tokens": {c.name: prompt_tokens(grid, c.task) for c in plan.columns} if tokens else None,
+        "prompt_tokens": None,
     }
 
 
@@ -146,15 +144,3 @@ def _interval(scored: list[Scored], metric: str, grid: Grid) -> list[float | Non
     runs = [run.predictions() for _, run in scored]
     found = measure_over_seeds(task.form, metric, runs, fixed_labels=task.fixed_labels, resamples=resamples)
     return [None, None] if found is None else [found.low, found.high]
-
-
-def prompt_tokens(grid: Grid, name: str) -> float | None:
-    """Mean tokens of a prompt of the task alone, cut where in-context learning's are; None where they cannot be counted."""
-    evaluation, task = grid.profile.of_task(name).evaluation, find_task(name)
-    try:
-        examples = sample(task_examples(task, "test", grid.session.library), evaluation.limit)
-        base, reserved = grid.session.base, reserved_for(task.form, evaluation)
-        limit = grid.profile.baseline.get("shown_tokens") or base.context
-        return fmean(with_shots(examples, (), base.tokenizer, limit, reserved).tokens)
-    except (MissingData, ConfigError):
-        return None
