@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -233,6 +234,20 @@ def test_stages_that_only_put_together_are_not_counted_as_runs(made):
     assert "1 expert" in line
     assert "choose, " not in text[text.index('id="settings"') : text.index("All runs")]
     assert "reproduce, cpu" in text
+
+
+def test_claims_of_which_nothing_was_run_are_folded_after_the_others_with_their_numbers(made, tmp_path):
+    whole = made[1]
+    assert "Nothing was run for" not in whole
+    shutil.copytree(made[0] / "runs" / "reproduce" / "tokens", tmp_path / "runs" / "reproduce" / "tokens")
+    text = page.write_page(tmp_path / "runs", tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "1 reproduced table · 0 finished runs" in text
+    shown, folded = text.split(f"Nothing was run for {len(CLAIMS) - 1} more")
+    for number, claim in enumerate(CLAIMS, start=1):
+        item = re.compile(f'<li id="claim-{claim.name}" class="[a-z-]+" value="{number}">')
+        assert len(item.findall(whole)) == 1
+        assert len(item.findall(shown)) == (claim.needs == ("tokens",))
+        assert len(item.findall(folded)) == (claim.needs != ("tokens",))
 
 
 def test_a_page_without_reproduced_tables_has_no_claims(tmp_path):

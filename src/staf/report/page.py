@@ -102,7 +102,7 @@ def _content(results: Sequence[Result], runs: Path | None) -> dict[str, Any]:
         "head_line": head_line(results),
         "summaries": [(task, task_title(results, task), summary(results, task)) for task in unseen],
         "overview": overview_table(results, unseen) if len(unseen) > 1 else [],
-        "claims": judged(found) if found else [],
+        "claims": [(number, *each) for number, each in enumerate(judged(found), start=1)] if found else [],
         "standings": STANDINGS,
         "reproduced": [(table, reproduced_figure(found[table.name])) for table in reproduced(results)],
         "tasks": [_task(results, task, task in unseen, runs) for task in unseen + other],
@@ -144,7 +144,10 @@ def _experts(results: Sequence[Result]) -> list[dict[str, Any]]:
 def head_line(results: Sequence[Result]) -> str:
     """What was run: base models, number of experts, tasks and seeds; reproduced tables only put together what was run."""
     measured = [r for r in results if r["stage"] in MEASURED]
-    bases = sorted({str(r["base"]["name"]) for r in measured if (r.get("base") or {}).get("name")})
+    bases = sorted({str(r["base"]["name"]) for r in measured or results if (r.get("base") or {}).get("name")})
+    if not measured:
+        made = _plural(sum(r["stage"] == "reproduce" for r in results), "reproduced table")
+        return f"{' and '.join(bases) or 'base model not recorded'} · {made} · {_plural(0, 'finished run')}"
     experts = {r["task"] for r in measured if r["stage"] == "train"}
     experts = experts or {name for r in measured for name in r.get("weights") or {}}
     unseen, other = unseen_and_other_tasks(measured)
