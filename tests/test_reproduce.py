@@ -251,6 +251,7 @@ def test_a_strict_profile_tells_all_that_is_missing_at_once(
         assert line.startswith(start)
     (encoder,) = (line for line in missing("table5") if line.startswith("encoder"))
     assert "--set encoder=" in encoder
+    assert any(line.startswith("language model epfl-llm/meditron-7b") for line in missing("table5"))
     assert "expert conll-2003: none of conll-2003 is here (staf data list)" in missing("cross-domain")
 
 

@@ -33,6 +33,7 @@ def baseline_predictions(
     *,
     calibration: Sequence[Example] = (),
     choice: Choice | None = None,
+    records: Sequence[Example] = (),
 ) -> tuple[Predictions, dict[str, Any]]:
     """Label scores of test examples under a baseline, in the order given, and how it came about.
 
@@ -41,6 +42,7 @@ def baseline_predictions(
         adaptation: examples of the adaptation split, of which `settings.shots` are drawn by the seed.
         calibration: of the adaptation split, the same for every method; where several labels may be right.
         choice: of learning rate and epochs by a search that was done before; None searches.
+        records: further examples of the task; one that is drawn as well counts once.
 
     Returns:
         the predictions, and a record with method, seed, settings, tunable_parameters, adaptation_examples, adaptation_seconds,
@@ -52,8 +54,7 @@ def baseline_predictions(
         MissingData: the baseline needs peft, which is not installed.
         TrainingFailed: no learning rate gave a loss that is a number.
     """
-    refuse_test(adaptation)
-    drawn = few_shot(adaptation, len(adaptation) if settings.shots is None else settings.shots, settings.seed)
+    drawn = _learned_from(adaptation, records, settings)
     started, memory = time.perf_counter(), PeakMemory()
     if BASELINES[settings.method].wrap is None:
         evaluation = evaluation.model_copy(update={"max_tokens": settings.shown_tokens or base.context})
@@ -79,3 +80,10 @@ def baseline_predictions(
         **how,
     }
     return predictions_of(task.form, answerer, test, calibration), record
+
+
+def _learned_from(adaptation: Sequence[Example], records: Sequence[Example], settings: BaselineSettings) -> list[Example]:
+    """The draw of adaptation examples, and the records that are not among them."""
+    refuse_test([*adaptation, *records])
+    drawn = few_shot(adaptation, len(adaptation) if settings.shots is None else settings.shots, settings.seed)
+    return list({example.id: example for example in (*drawn, *records)}.values())

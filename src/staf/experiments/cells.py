@@ -33,7 +33,9 @@ from staf.workflow import (
 )  # fmt: skip
 from staf.workflow.evaluation import Scored
 
-OUTSIDE = {"meditron": "Meditron 7B", "g_bert": "ClinicalBERT + G-BERT", "medm_plm": "MedM-PLM"}
+MEDITRON = "meditron"
+"""Table 5's other language model: a row that another system answers, or that staf trains where the profile names it."""
+OUTSIDE = {MEDITRON: "Meditron 7B", "g_bert": "ClinicalBERT + G-BERT", "medm_plm": "MedM-PLM"}
 """Systems of Table 5 that staf does not run, with their printed names; their predictions are read."""
 WITHOUT_SEEDS = ("original", "single", "average", *OUTSIDE)
 """Methods without chance: one run is all seeds."""
@@ -55,7 +57,7 @@ class Cell:
     experts: tuple[str, ...] | None = None
     """None takes the profile's"""
     records: bool = False
-    """classifiers: fitted also on what an expert of the task's own data is trained on"""
+    """classifiers, and another language model: fitted also on what an expert of the task's own data is trained on"""
     router: str = ""
     """beyond the papers: which of the profile's"""
 
@@ -80,6 +82,8 @@ class Grid:
     """experts that could not be trained, which no other cell tries again"""
     records: dict[str, list[Example]] = field(default_factory=dict, compare=False)
     """by task, what classifiers are fitted on besides adaptation examples"""
+    others: dict[str, Session] = field(default_factory=dict, compare=False)
+    """sessions of other bases, each of which is loaded once"""
     done: dict[Cell, Scored | StafError] = field(default_factory=dict, compare=False)
     """cells that were run or read before, or could not be: tables and figures share many"""
 
@@ -146,6 +150,8 @@ class Grid:
             return classifier_stage(session, task, cell.method, shots, own, evaluation, "normal", records)
         if cell.method in OUTSIDE:
             return self._outside(cell, task, evaluation)
+        if cell.method == "causal":
+            return self._causal(cell, task, evaluation, shots)
         if cell.method in BASELINES or cell.method == "lorahub":
             method = "lora" if cell.method == "lorahub" else cell.method
             values = {**profile.baseline, "method": method, "shots": shots, "seed": cell.seed}
@@ -170,8 +176,23 @@ class Grid:
             raise MissingData(
                 f"{OUTSIDE[cell.method]} is not run by staf, and its predictions are not here. Have it answer the test items "
                 f"(docs/classifiers.md) and name the folder of its answers: --set 'outside={{{cell.method}: FOLDER}}'."
+                + (" Or have it trained here: --set causal= and a hub id or folder." if cell.method == MEDITRON else "")
             )
         return outside_stage(self.session, task, cell.method, Path(folder) / f"{task.name}.jsonl", evaluation)
+
+    def _causal(self, cell: Cell, task: Task, evaluation: EvaluationSettings, shots: int | None) -> Scored:
+        """The result of another language model, which learns by LoRA from what new has."""
+        name = self.profile.causal
+        if name is None:
+            raise MissingData(
+                "the profile names no other language model: --set causal= and a hub id or folder, of Meditron say."
+            )
+        if name not in self.others:
+            self.others[name] = self.session.of_base(name)
+        values = {**self.profile.baseline, "method": "lora", "shots": shots, "seed": cell.seed}
+        settings = parse(BaselineSettings, values, "baseline of the profile")
+        records = self._records(task) if cell.records else ()
+        return baseline_stage(self.others[name], task, settings, evaluation, "normal", search_seed=0, records=records)
 
     def _routed(self, cell: Cell, task: Task, profile: Profile, experts: ExpertSet) -> Scored:
         """The result of a router that is learned for the cell."""

@@ -17,7 +17,7 @@ from staf.tasks.examples import expert_sources
 from staf.tasks.rows import find_task
 
 PACKAGES = {
-    "peft": ({*TUNED} - {"full"}, "pip install 'staf-llm[bench]'"),
+    "peft": ({*TUNED, "causal"} - {"full"}, "pip install 'staf-llm[bench]'"),
     "nevergrad": ({"lorahub"}, "pip install nevergrad bayesian-optimization==1.4.0"),
     "cma": ({"few_shot"}, "pip install cma"),
 }
@@ -42,7 +42,13 @@ def _missing_models(plan: Plan, profile: Profile) -> Iterator[str]:
         resolve(profile.base)
     except StafError as error:
         yield f"base {profile.base}: {error}"
-    if "encoder" not in {line.method for line in plan.lines}:
+    methods = {line.method for line in plan.lines}
+    if "causal" in methods:
+        try:
+            resolve(profile.causal)
+        except StafError as error:
+            yield f"language model {profile.causal}: {error}"
+    if "encoder" not in methods:
         return
     if profile.encoder is None:
         yield "encoder: the profile names none. Add --set encoder= and a hub id or folder, of ClinicalBERT say"

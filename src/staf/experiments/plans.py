@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from staf.config import RouterSettings
-from staf.experiments.cells import OUTSIDE, WITHOUT_SEEDS, Cell
+from staf.experiments.cells import MEDITRON, OUTSIDE, WITHOUT_SEEDS, Cell
 from staf.experiments.profile import Profile
 from staf.tasks.rows import find_task
 
@@ -127,11 +128,18 @@ def table5(profile: Profile) -> Plan:
     sources = sorted({name for task in profile.unseen_task.values() for name in find_task(task).datasets})
     new = Line("normal", "STAF-LLM new", NORMAL, {"experts": (*profile.experts, *sources)}, "new")
     fitted = (Line(name, title, NORMAL, {"records": True}) for name, title in titles.items())
-    outside = (Line(name, title, "outside") for name, title in OUTSIDE.items())
+    outside = [Line(name, title, "outside") for name, title in OUTSIDE.items()]
+    if profile.causal is not None:
+        title = f"{Path(profile.causal).name}, LoRA"
+        outside = [
+            Line("causal", title, NORMAL, {"records": True}, MEDITRON),
+            *(line for line in outside if line.method != MEDITRON),
+        ]
     differs = (
-        "accuracy of codes and medications is over labels and stays; an encoder where the profile names one, and other systems "
-        "where it names their answers. Classifiers are fitted on what new has: the adaptation examples, and of the task's "
-        "training records those that its expert sees; average and normal have no training records"
+        "accuracy of codes and medications is over labels and stays; an encoder and another language model where the profile "
+        "names them, and other systems where it names their answers. Classifiers and that model learn from what new has: the "
+        "adaptation examples, and of the task's training records those that its expert sees; average and normal have no "
+        "training records"
     )
     return Plan("Table 5: beside text classifiers", columns, (*fitted, *outside, *_OURS, new), differs)
 

@@ -55,6 +55,8 @@ class Profile(Settings):
     """settings that all classifiers share, as in ClassifierSettings"""
     encoder: str | None = None
     """hub id or folder of Table 5's encoder; its row says so where there is none"""
+    causal: str | None = None
+    """hub id or folder of Table 5's other language model, Meditron say, which learns by LoRA from what new has"""
     outside: dict[str, str] = Field(default_factory=dict)
     """Table 5's systems that staf does not run: by row, a folder with TASK.jsonl for each task (docs/classifiers.md)"""
     evaluation: EvaluationSettings

@@ -37,11 +37,13 @@ def baseline_stage(
     evaluation: EvaluationSettings,
     setting: str | None = None,
     search_seed: int | None = None,
+    records: Sequence[Example] = (),
 ) -> Scored:
     """Score a baseline of `staf.baselines.BASELINES` on the test set of a task.
 
     Args:
         search_seed: the seed whose draw chooses the learning rate for all; None lets every seed search by itself.
+        records: further examples of the task to learn from, such as `training_records`, once the rate is chosen without them.
     """
     adaptation = task_examples(task, "adaptation", session.library)
     searching = settings if search_seed is None else settings.model_copy(update={"seed": search_seed})
@@ -50,8 +52,9 @@ def baseline_stage(
         choice, seconds = chosen_rate(session, task, searching, evaluation)
         started, calibration = time.perf_counter(), calibration_of(session, task, evaluation)
         found, record = baseline_predictions(
-            session.base, task, adaptation, examples, settings, evaluation, on_done, calibration=calibration, choice=choice
-        )
+            session.base, task, adaptation, examples, settings, evaluation, on_done,
+            calibration=calibration, choice=choice, records=records,
+        )  # fmt: skip
         method = Method(
             settings.method, None, setting=setting or setting_of(settings.shots), seed=settings.seed,
             tunable_parameters=record["tunable_parameters"], adaptation_examples=record["adaptation_examples"],
@@ -61,7 +64,8 @@ def baseline_stage(
         )  # fmt: skip
         return method, found, time.perf_counter() - started - record["adaptation_seconds"]
 
-    depends_on = ("baseline", settings.digest(), searching.digest(), contents_of(adaptation))
+    further = (contents_of(records),) if records else ()
+    depends_on = ("baseline", settings.digest(), searching.digest(), contents_of(adaptation), *further)
     return scored_run(session, task, evaluation, settings.method, settings.seed, depends_on, predicted)
 
 

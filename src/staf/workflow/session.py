@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 
@@ -77,6 +78,14 @@ class Session:
                 "the base in bfloat16 the matrices then take about a quarter, and a step is slower."
             )
         return outline(self.base_name, FORMATS[self.dtype] if self.dtype else choose(default_device()))
+
+    def of_base(self, base: str) -> Session:
+        """The same data, runs and number format with another base."""
+        other = copy(self)
+        for name in ("identity", "base", "outline"):
+            other.__dict__.pop(name, None)
+        other.base_name, other._mixture = base, None
+        return other
 
     def mixture(self, experts: ExpertSet) -> Mixture:
         """The experts attached to the base; attached once for the same set."""
