@@ -125,7 +125,7 @@ def print_demo(found: dict[str, Any]) -> None:
 
     results, console = load_results(Path(found["runs"]), task_metrics()), Console()
     if not console.is_terminal:
-        console = Console(width=130)
+        console = Console(width=140)
     print_table(console, held_out_table(results), title="Each expert on its own knowledge type, held out")
     title = f"Adapted to a task that no expert was trained on: {found['task']}"
     print_table(
