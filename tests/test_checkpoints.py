@@ -222,7 +222,10 @@ train_expert(base, "colour", make_examples(EXAMPLES), SETTINGS, folder)
 """
 
 
-@pytest.mark.parametrize("deadly", [3, 10, 14])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("deadly", [pytest.param(3, marks=SLOW), 10, pytest.param(14, marks=SLOW)])
 def test_kill_9_inside_a_save_then_the_same_command_ends_with_the_same_bytes(
     base: Base, tiny_folder: Path, tmp_path: Path, whole: str, deadly: int
 ) -> None:
