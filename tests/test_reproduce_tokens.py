@@ -51,3 +51,16 @@ def test_a_task_whose_data_is_not_here_leaves_its_count_empty(tiny_folder: Path,
         assert line["places"][1]["mean"] > 0
     assert counted_text(result["lines"][0]["places"][0]) == "-"
     assert counted_text(result["lines"][1]["places"][1]).endswith("tokens, 0.0 shots")
+
+
+def test_a_query_that_does_not_fit_leaves_its_count_empty_and_the_others_go_on(
+    tiny_folder: Path, own: Path, tmp_path: Path
+) -> None:
+    tasks = {"long": "icd_coding_top10_uci", "short": "ncbi_disease"}
+    grid = grid_of(tiny_folder, own, tmp_path, unseen_data=tasks, baseline={"shown_tokens": 200})
+    result, _ = reproduce("tokens", "tiny", grid)
+    for line in result["lines"]:
+        long, short = line["places"]
+        assert long["mean"] is None
+        assert "Raise max_tokens" in long["missing"]
+        assert short["mean"] > 0

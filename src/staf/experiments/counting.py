@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import Any
 
 from staf.baselines.shots import Shown, reserved_for, with_shots
-from staf.errors import MissingData
+from staf.errors import StafError
 from staf.evaluate import sample
 from staf.experiments.cells import Grid
 from staf.experiments.plans import Plan
@@ -19,7 +19,7 @@ from staf.workflow import adaptation_examples
 def token_numbers(plan: Plan, grid: Grid) -> dict[str, Any]:
     """What the prompts of a plan come to: for each line and column mean tokens over prompts, then over seeds.
 
-    A line without a setting shows no examples. A column whose data is not here says why.
+    In-context learning's line alone shows examples. A column that cannot be counted says why, and the others are.
     """
     lines, alone = [], {}
     for line in plan.lines:
@@ -29,15 +29,7 @@ def token_numbers(plan: Plan, grid: Grid) -> dict[str, Any]:
             places.append(place)
             if line.method != "in_context":
                 alone[column.name] = place["mean"]
-        lines.append(
-            {
-                "name": line.name or line.method,
-                "method": line.method,
-                "title": line.title,
-                "setting": line.setting,
-                "places": places,
-            }
-        )
+        lines.append(line.with_places(places))
     return {"lines": lines, "comparisons": [], "over_columns": [], "prompt_tokens": alone}
 
 
@@ -46,7 +38,7 @@ def _place(grid: Grid, task: str, with_examples: bool) -> dict[str, Any]:
     seeds = range(grid.profile.seeds) if with_examples else range(1)
     try:
         shown = [prompts(grid, task, seed if with_examples else None) for seed in seeds]
-    except MissingData as error:
+    except StafError as error:
         return {"mean": None, "missing": str(error), "runs": [], "seeds": 0, "papers": {}}
     tokens = over_seeds([fmean(each.tokens) for each in shown])
     return {

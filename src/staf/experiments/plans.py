@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from staf.config import RouterSettings
 from staf.experiments.cells import MEDITRON, OUTSIDE, WITHOUT_SEEDS, Cell
@@ -33,6 +34,11 @@ class Line:
     """of the cell"""
     name: str = ""
     """as the papers' numbers name it; the method where empty"""
+
+    def with_places(self, places: list[dict[str, Any]]) -> dict[str, Any]:
+        """As a result holds it: what it is, and a place for each column."""
+        name = self.name or self.method
+        return {"name": name, "method": self.method, "title": self.title, "setting": self.setting, "places": places}
 
 
 @dataclass(frozen=True)

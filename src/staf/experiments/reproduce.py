@@ -96,13 +96,7 @@ def _line(plan: Plan, line: Line, name: str, found: Found, grid: Grid) -> dict[s
         printed = {paper: _printed(table, line, column) for paper, table in numbers.items()}
         papers = {paper: value for paper, value in printed.items() if value is not None}
         places.append({**_place(cells, column.metric, grid), "papers": papers})
-    return {
-        "name": line.name or line.method,
-        "method": line.method,
-        "title": line.title,
-        "setting": line.setting,
-        "places": places,
-    }
+    return line.with_places(places)
 
 
 def _printed(table: dict[str, list[Any]], line: Line, column: Column) -> float | None:
