@@ -232,6 +232,16 @@ def test_a_beginning_is_computed_once_a_candidate(base: Base, experts: ExpertSet
     assert judge.places < everything - (len(items) - 1) * (len("Query: Name the colour: blue, green or red.") - 1)
 
 
+def test_short_examples_are_not_padded_to_long_ones(base: Base, experts: ExpertSet) -> None:
+    tokens = [20 + place % 9 for place in range(400)]
+    items = [Encoded(f"short-{i}", (5 + i, *tokens[:30]), 25) for i in range(12)] + [Encoded("long", (4, *tokens), 395)]
+    judge = CandidateLoss(Mixture(base, experts), "task", items)
+    shapes = [tuple(part.ids.shape) for group in judge.groups for part in group.parts]
+    assert shapes == [(12, 30), (1, 400)]  # in one batch they would be 13 * 400 places
+    weights = drawn(judge.mixture, "task", 1)
+    assert judge(weights) == pytest.approx(plain(judge.mixture, "task", weights, items), abs=1e-5)
+
+
 def test_the_way_is_counted(base: Base, experts: ExpertSet) -> None:
     assert cheaper_way([(576, 48, 576)], 287) == "carry"  # 576 * 576 / (576 + 576) = 288 tokens
     assert cheaper_way([(576, 48, 576)], 289) == "add"

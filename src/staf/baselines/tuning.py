@@ -17,11 +17,12 @@ import torch
 from staf.baselines.plain import answer_log_chances, plain_mean_loss, plain_model
 from staf.baselines.rows import BASELINES
 from staf.config import BaselineSettings
-from staf.data.batches import Batch, Encoded, by_length, collate, encode, epoch_order
+from staf.data.batches import Batch, Encoded, collate, encode, epoch_order
 from staf.data.example import Example
 from staf.data.splits import dice, refuse_test
 from staf.errors import ConfigError, TrainingFailed
 from staf.lm.base import Base
+from staf.lm.prompts import batches
 
 LARGEST_GRADIENT = 1.0
 """Norm that the gradient of a step is cut to."""
@@ -169,7 +170,7 @@ class Tuning:
         """A fresh model after some epochs on items, and its losses; it ends early where a loss is not a number."""
         started, model = time.perf_counter(), self.fresh()
         optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=rate)
-        judges = by_length([len(item.tokens) for item in held], self.token_budget)
+        judges = batches([(len(item.tokens), 0) for item in held], self.token_budget)
         judging = [self._batch(held, group) for group in judges]
         losses, judged, diverged = list[float](), list[float](), False
         for epoch in range(epochs + 1):

@@ -96,13 +96,16 @@ class Prompts:
         return {"full_attention": whole, "sliding_attention": windowed} if mixed else windowed
 
 
-def batches(sizes: Sequence[tuple[int, int]], token_budget: int, kept: int = 0) -> list[list[int]]:
+def batches(
+    sizes: Sequence[tuple[int, int]], token_budget: int, kept: int = 0, forward_cost: int = FORWARD_COST
+) -> list[list[int]]:
     """Batches of prompts of like size, so many that forwards and padding together cost least.
 
     Args:
         sizes: tokens of each prompt that are to be computed, and places after it.
         token_budget: places of a batch, padding included; at least one prompt is in a batch.
         kept: places of each prompt whose keys and values are there before.
+        forward_cost: places that cost as much as one forward more.
 
     Returns:
         indices of prompts, each once, in order of size.
@@ -116,7 +119,7 @@ def batches(sizes: Sequence[tuple[int, int]], token_budget: int, kept: int = 0) 
             places = (end - start) * (rounded(width) + rounded(after))
             if places + (end - start) * kept > token_budget and start < end - 1:
                 break
-            least = min(least, (best[start][0] + places + FORWARD_COST, start))
+            least = min(least, (best[start][0] + places + forward_cost, start))
         best.append(least)
     found, end = [], len(order)
     while end:

@@ -23,10 +23,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from staf.data.batches import Encoded, by_length, collate
+from staf.data.batches import Encoded, collate
 from staf.errors import ExpertMismatch, MissingData
 from staf.lm.base import continued
 from staf.lm.beginnings import Branch, branches_of
+from staf.lm.prompts import FORWARD_COST, batches
 from staf.routing.mixture import Mixture
 
 Way = Literal["add", "carry"]
@@ -35,6 +36,8 @@ TOKEN_BUDGET = 8192
 """Places of one batch."""
 ACCELERATOR_PLACES = 32768
 """Places of one pass of an accelerator, over all candidates in it."""
+ACCELERATOR_FORWARD_COST = 4096
+"""Places that cost as much as one pass more there: starting kernels takes longer than padding does."""
 LOGIT_ROWS = 1024
 """Rows of logits at a time: 1,024 of the default base's 49,152 are 200 MB in float32."""
 
@@ -280,7 +283,8 @@ def _parts(items: Sequence[Encoded], shared: int, pad: int, device: torch.device
     rests = [Encoded(item.id, item.tokens[shared:], item.answer_start - shared) for item in items]
     lengths = [len(rest.tokens) for rest in rests]
     parts = []
-    for indices in by_length(lengths, token_budget):
+    cost = FORWARD_COST if device.type == "cpu" else ACCELERATOR_FORWARD_COST
+    for indices in batches([(length, 0) for length in lengths], token_budget, forward_cost=cost):
         width = max(lengths[i] for i in indices)
         batch = collate([rests[i] for i in indices], pad, device)
         ids, answer = batch.ids[:, :width], batch.answer[:, :width]

@@ -28,12 +28,13 @@ from torch.nn import functional
 from staf import __version__
 from staf.bundles import read_bundle, write_bundle
 from staf.config import RouterSettings
-from staf.data.batches import by_length, encode_prompt, rounded
+from staf.data.batches import encode_prompt, rounded
 from staf.data.example import Example
 from staf.data.splits import dice, refuse_test
 from staf.errors import ConfigError, DamagedFile, ExpertMismatch, MissingData
 from staf.experts.store import ExpertSet
 from staf.lm.base import Base
+from staf.lm.prompts import batches
 from staf.routing.store import Router
 
 PROMPTS = 128
@@ -55,7 +56,7 @@ def prompt_mean(base: Base, examples: Sequence[Example], max_tokens: int) -> Ten
     pad = base.tokenizer.pad_token_id or 0
     base.routed.set_gain({})
     means: list[Tensor] = [torch.empty(0)] * len(prompts)
-    for group in by_length([len(prompt) for prompt in prompts], TOKEN_BUDGET):
+    for group in batches([(len(prompt), 0) for prompt in prompts], TOKEN_BUDGET):
         width = rounded(max(len(prompts[index]) for index in group))
         ids = torch.tensor([prompts[index] + [pad] * (width - len(prompts[index])) for index in group])
         hidden = base.hidden(ids.to(base.device)).float()  # (B, T, d)
