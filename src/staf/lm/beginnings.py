@@ -90,7 +90,7 @@ def branches_of(prompts: Sequence[Tokens]) -> Branch:
 
 
 def in_batches(
-    base: Base, prompts: Sequence[Tokens], after: Sequence[int], token_budget: int
+    base: Base, prompts: Sequence[Tokens], after: Sequence[int], token_budget: int, forwards: int = 1
 ) -> Iterator[tuple[list[int], Beginning | None]]:
     """Batches of prompts, by indices, with the beginning that each goes on from, computed with the base as it is routed now.
 
@@ -99,6 +99,7 @@ def in_batches(
     Args:
         after: places needed after each prompt.
         token_budget: places of a batch, beginnings included; at least one prompt is in a batch.
+        forwards: of a batch, at most: an answer that is written takes one for each of its tokens.
     """
     left: list[tuple[Branch, Beginning | None]] = [(branches_of(prompts), None)] if prompts else []
     while left:
@@ -106,7 +107,7 @@ def in_batches(
         beginning = begin(base, prompts[branch.first][: branch.length], before)
         left += [(further, beginning) for further in branch.branches]
         sizes = [(len(prompts[i]) - branch.length, after[i]) for i in branch.prompts]
-        for batch in batches(sizes, token_budget, branch.length):
+        for batch in batches(sizes, token_budget, branch.length, FORWARD_COST * forwards):
             yield [branch.prompts[i] for i in batch], beginning
 
 

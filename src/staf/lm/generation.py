@@ -283,7 +283,7 @@ def _in_batches(
 ) -> list[list[int]]:
     """The tokens of each answer, in the order of the prompts."""
     answers: list[list[int]] = [[] for _ in prompts]
-    for group, beginning in in_batches(base, prompts, [limit] * len(prompts), token_budget):
+    for group, beginning in in_batches(base, prompts, [limit] * len(prompts), token_budget, limit + 1):
         found = continue_greedily(base, [prompts[i] for i in group], [walks[i] for i in group], limit, beginning)
         for index, answer in zip(group, found, strict=True):
             answers[index] = answer
