@@ -22,6 +22,7 @@ from staf.lm import beginnings
 from staf.lm.base import Base
 from staf.lm.beginnings import A_BEGINNING, GOING_ON, Branch, branches_of, in_batches
 from staf.lm.generation import FreeWalk, continue_greedily
+from staf.lm.prompts import read
 from staf.lm.scoring import Question, candidates, score_questions
 from staf.routing.mixture import Mixture
 
@@ -170,6 +171,14 @@ def test_scores_and_answers_are_those_of_each_prompt_alone(
         assert found == [plain_loop(routed, prompt, 5, free) for prompt in chosen]
         met += group
     assert sorted(met) == list(range(len(prompts)))
+
+
+def test_a_long_beginning_is_there_once_for_all_rows(base: Base) -> None:
+    start, ends = random_tokens(3, 400)[0], random_tokens(4, *[9] * 6)
+    ((group, beginning),) = in_batches(base, [start + end for end in ends], [5] * 6, token_budget=400)
+    prompts = read(base, [start + ends[i] for i in group], beginning, grows=True)
+    assert prompts.past.layers[0].keys.shape[2] == prompts.width == 16
+    assert prompts.beginning[0][0].shape[:3] == (1, base.model.config.num_key_value_heads, 400)
 
 
 def test_beginnings_are_forgotten_when_nothing_more_goes_on_from_them(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from staf.data.example import Example, prompt_of
 from staf.errors import BadData, ConfigError
 from staf.experts.store import ExpertSet
 from staf.lm import scoring
-from staf.lm.attention import masked_attention, plain_attention
+from staf.lm.attention import after_beginning, masked_attention, plain_attention
 from staf.lm.base import Base
 from staf.lm.loss import answer_loss, mean_loss
 from staf.lm.prompts import FORWARD_COST, Prompts, batches
@@ -251,6 +251,24 @@ def test_attention_equals_torch(seen: int) -> None:
             assert torch.allclose(ours(query, key, value, mask, None).transpose(1, 2), expected, atol=1e-6)
     expected = functional.scaled_dot_product_attention(query, key, value, attn_mask=causal, enable_gqa=True)
     assert torch.allclose(plain_attention(query, key, value, None, None).transpose(1, 2), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 4e-2)])
+@pytest.mark.parametrize("tokens", [1, 5])
+def test_attention_after_one_copy_of_a_beginning_is_that_after_a_copy_each(
+    tokens: int, dtype: torch.dtype, tolerance: float
+) -> None:
+    chance = torch.Generator().manual_seed(tokens)
+    query, key, value = (torch.randn(3, heads, tokens, 8, generator=chance) * 2 for heads in (4, 2, 2))
+    keys, values = (torch.randn(1, 2, 7, 8, generator=chance) * 2 for _ in range(2))
+    query, key, value, keys, values = (part.to(dtype) for part in (query, key, value, keys, values))
+    whole = [torch.cat([first.expand(3, -1, -1, -1), own], dim=2) for first, own in ((keys, key), (values, value))]
+    expected = plain_attention(query.float(), *(part.float() for part in whole), None, 0.3)
+    hidden = torch.full((3, 1, tokens, tokens), torch.finfo(dtype).min, dtype=dtype).triu_(1)
+    for mask in (None, hidden):
+        found = after_beginning(query, key, value, mask, keys, values, 0.3)
+        assert found.dtype == dtype
+        assert torch.allclose(found.float(), expected, atol=tolerance)
 
 
 def test_the_model_attends_the_same_with_our_attention_and_torchs(base: Base) -> None:

@@ -5,6 +5,7 @@
     none, but a mask       PyTorch's, with the queries of heads that share a key head laid side by side: transformers writes
                            keys and values once a query head and the mask once a row, which takes 1.2 to 2 times as long
     none, and no mask      PyTorch's, causal
+    a common beginning     PyTorch's twice, on the one copy of the beginning's keys and on each row's own, then put together
 
 An accelerator has PyTorch's alone. Registered with transformers under the name 'staf'; models are not changed.
 """
@@ -26,7 +27,10 @@ def attention(
     """Transformers' attention interface: query (B, H, T, D), key and value (B, H_kv, T, D) to (B, T, H, D)."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    scaling = options.get("scaling")
+    scaling, beginning = options.get("scaling"), options.get("beginning")
+    if beginning is not None:
+        keys, values = beginning[module.layer_idx]
+        return after_beginning(query, key, value, attention_mask, keys, values, scaling), None
     if query.device.type == "cpu" and not options.get("dropout") and not options.get("sliding_window"):
         if torch.is_grad_enabled():
             return plain_attention(query, key, value, attention_mask, scaling), None
@@ -47,6 +51,32 @@ def masked_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, sc
     same = mask.stride(0) == 0 and len(mask) > 1
     rows = (mask[:1] if same else mask)[..., :seen].repeat_interleave(group, dim=2)  # (B or 1, 1, T * G, S)
     mixed = functional.scaled_dot_product_attention(q, key, value, attn_mask=rows, scale=scaling)
+    return mixed.unflatten(2, (tokens, group)).transpose(1, 2).reshape(batch, tokens, heads, width)
+
+
+def after_beginning(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, keys: Tensor, values: Tensor, scaling: float | None
+) -> Tensor:
+    """Attention of rows that all go on from the same beginning, whose keys and values (1, H_kv, P, D) are there once.
+
+    Their queries are one batch for it, so nothing of it is copied; what each row finds there and among its own keys is
+    weighed by both sums of exponentials, which gives the softmax over all. Other shapes as in `plain_attention`, the mask
+    additive and of a row's own keys. The idea is that of cascade inference (flashinfer-ai/flashinfer).
+    """
+    batch, heads, tokens, width = query.shape
+    shared, own = key.shape[1], key.shape[2]
+    group = heads // shared
+    q = query.transpose(1, 2).reshape(batch, tokens, shared, group, width).transpose(1, 2).flatten(2, 3)  # (B, H_kv, T * G, D)
+    if mask is None:
+        mask = torch.full((tokens, own), torch.finfo(query.dtype).min, dtype=query.dtype).triu_(own - tokens + 1)[None, None]
+    fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    together = q.transpose(0, 1).flatten(1, 2)[None]  # (1, H_kv, B * T * G, D)
+    first, first_sum = fused(together, keys, values, scale=scaling)
+    first = first[0].unflatten(1, (batch, -1)).transpose(0, 1)  # (B, H_kv, T * G, D)
+    first_sum = first_sum[0].unflatten(1, (batch, -1)).transpose(0, 1)
+    second, second_sum = fused(q, key, value, attn_mask=mask.repeat_interleave(group, dim=2), scale=scaling)
+    share = torch.sigmoid(first_sum - second_sum)[..., None]
+    mixed = torch.lerp(second.float(), first.float(), share).to(query.dtype)
     return mixed.unflatten(2, (tokens, group)).transpose(1, 2).reshape(batch, tokens, heads, width)
 
 

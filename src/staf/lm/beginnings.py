@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from staf.lm.base import Base
-from staf.lm.prompts import FORWARD_COST, Beginning, Tokens, batches, begin
+from staf.lm.prompts import FORWARD_COST, Beginning, Tokens, batches, begin, one_copy
 
 A_BEGINNING = 2 * FORWARD_COST
 """Places that a beginning costs beside its own: a pass, and perhaps one batch more."""
@@ -107,7 +107,7 @@ def in_batches(
         beginning = begin(base, prompts[branch.first][: branch.length], before)
         left += [(further, beginning) for further in branch.branches]
         sizes = [(len(prompts[i]) - branch.length, after[i]) for i in branch.prompts]
-        for batch in batches(sizes, token_budget, branch.length, FORWARD_COST * forwards):
+        for batch in batches(sizes, token_budget, 0 if one_copy(base) else branch.length, FORWARD_COST * forwards):
             yield [branch.prompts[i] for i in batch], beginning
 
 

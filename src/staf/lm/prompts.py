@@ -5,6 +5,8 @@ their own prompt's end, so each is read as if it stood there alone:
 
     keys and values   p p p p . .   x x x          positions of x   4 5 6
                       p p p p p p   x x x                           6 7 8
+
+What all prompts of a batch begin with lies beside them, once where the base can read it so (`one_copy`), else once a row.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from torch import Tensor
 
 from staf.data.batches import rounded
 from staf.lm.base import Base, Layers
+from staf.lm.fused import supports
 
 Tokens = Sequence[int]
 FORWARD_COST = 128
@@ -43,9 +46,10 @@ class Prompts:
 
     Attributes:
         past: keys and values of every layer, (B, H_kv, P, D) each, as a cache of transformers.
-        lengths: (B,) tokens of each prompt, and the virtual ones before it.
+        lengths: (B,) places of each prompt among them, virtual ones included.
         width: P, with the padding.
         last: (B, d) the hidden state after each prompt's last token.
+        beginning: keys and values that lie before all of them, (1, H_kv, S, D), where there is one copy.
     """
 
     base: Base
@@ -53,6 +57,7 @@ class Prompts:
     lengths: Tensor
     width: int
     last: Tensor
+    beginning: Layers = ()
 
     @torch.no_grad()
     def follow(self, ids: Tensor, offsets: Tensor, seen: Tensor) -> Tensor:
@@ -66,10 +71,11 @@ class Prompts:
         decoder = self.base.model.get_decoder()
         found = decoder(
             input_ids=ids,
-            position_ids=(self.lengths[:, None] + offsets)[:, -ids.shape[1] :],
+            position_ids=(_places(self.beginning) + self.lengths[:, None] + offsets)[:, -ids.shape[1] :],
             attention_mask=self._mask(offsets, seen),
             past_key_values=self.past,
             use_cache=True,
+            **_beside(self.beginning),
         )
         hidden: Tensor = found.last_hidden_state
         return hidden
@@ -152,17 +158,36 @@ def read(base: Base, prompts: Sequence[Tokens], beginning: Beginning | None, gro
         grows: keys and values of what follows are kept too; else every `follow` starts at the prompts' ends.
     """
     start, before, layers = (0, 0, ()) if beginning is None else (beginning.length, beginning.before, beginning.layers)
+    beside = layers if one_copy(base) else ()
     lengths = torch.tensor([len(prompt) for prompt in prompts], device=base.device)
     width = rounded(int(lengths.max()) - start)
     pad = base.tokenizer.pad_token_id or 0
     ids = torch.tensor([[*prompt[start:], *(pad,) * (start + width - len(prompt))] for prompt in prompts])
-    past = _cache_of(layers, len(prompts))
-    decoder = base.model.get_decoder()
-    hidden = decoder(input_ids=ids.to(base.device), past_key_values=past, use_cache=True).last_hidden_state
+    past = _cache_of(() if beside else layers, len(prompts))
+    options: dict[str, Any] = {"past_key_values": past, "use_cache": True, **_beside(beside)}
+    if beside:
+        options["position_ids"] = torch.arange(width, device=base.device)[None] + _places(beside)
+    hidden = base.model.get_decoder()(input_ids=ids.to(base.device), **options).last_hidden_state
     last = hidden[torch.arange(len(prompts), device=base.device), lengths - start - 1]
     if not grows:
         past.layers = [_fixed_layer()(layer.keys, layer.values) for layer in past.layers]
-    return Prompts(base, past, lengths + before, before + start + width, last)
+    kept = before + start - _places(beside)
+    return Prompts(base, past, lengths - start + kept, kept + width, last, beside)
+
+
+def one_copy(base: Base) -> bool:
+    """Whether rows read one copy of the keys and values that they begin with; a model of another kind has one a row."""
+    return base.device.type == "cpu" and supports(base.model.config)
+
+
+def _beside(layers: Layers) -> dict[str, Layers]:
+    """What the forward of a decoder hands on to `staf.lm.attention`."""
+    return {"beginning": layers} if layers else {}
+
+
+def _places(layers: Layers) -> int:
+    """Places of a beginning."""
+    return layers[0][0].shape[2] if layers else 0
 
 
 def layers_of(past: Any) -> Layers:
