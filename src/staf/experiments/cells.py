@@ -117,7 +117,7 @@ class Grid:
 
     def _normal_shots(self, task: Task) -> int | None:
         """Adaptation examples of the normal setting; None for all, also where there are no more than the profile takes."""
-        most = self.profile.normal_shots
+        most = self.profile.of_task(task.name).normal_shots
         return None if most is None or most >= len(task_examples(task, "adaptation", self.session.library)) else most
 
     def run(self, cell: Cell) -> Scored:

@@ -26,6 +26,10 @@ class TaskSizes(Settings):
     """of an answer that is written, such as a sentence of an article"""
     limit: int | None = Field(None, ge=1)
     """test items, where one answer is rare"""
+    shots: int | None = Field(None, ge=2)
+    """adaptation examples of the few-shot setting, where each takes long"""
+    normal_shots: int | None = Field(None, ge=2)
+    """and of the normal setting"""
 
 
 class Profile(Settings):
@@ -80,11 +84,22 @@ class Profile(Settings):
         if task not in self.sizes_of_task:
             return self
         sizes = self.sizes_of_task[task].model_dump(exclude_none=True)
+        normal_shots = sizes.pop("normal_shots", self.normal_shots)
+        drawn = {name: sizes.pop(name) for name in ("shots",) if name in sizes}
         read = {name: value for name, value in sizes.items() if name == "max_tokens"}
-        parts = {name: getattr(self, name).model_copy(update=read) for name in ("few_shot", "normal")}
-        beyond = {name: router.model_copy(update=read) for name, router in self.beyond.items()}
-        evaluation = self.evaluation.model_copy(update=sizes)
-        return self.model_copy(update={**parts, "beyond": beyond, "evaluation": evaluation})
+
+        def sized(router: RouterSettings) -> RouterSettings:
+            return router.model_copy(update=read if router.shots is None else read | drawn)
+
+        return self.model_copy(
+            update={
+                "few_shot": sized(self.few_shot),
+                "normal": sized(self.normal),
+                "beyond": {name: sized(router) for name, router in self.beyond.items()},
+                "evaluation": self.evaluation.model_copy(update=sizes),
+                "normal_shots": normal_shots,
+            }
+        )
 
     def of_expert(self, name: str) -> ExpertSettings:
         """Settings of the expert of a knowledge type or data set."""
