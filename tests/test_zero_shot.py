@@ -201,6 +201,23 @@ def test_centroids_of_experts_that_are_not_in_the_set_just_now_stay(
     assert shelf.asked == list(experts.names)
 
 
+def test_a_stop_loses_no_centroid_that_was_computed(base: Base, experts: ExpertSet, tmp_path: Path) -> None:
+    done: list[str] = []
+
+    def stopped(name: str) -> Sequence[Example]:
+        if name == experts.names[2]:
+            raise KeyboardInterrupt
+        return taught(name)
+
+    with pytest.raises(KeyboardInterrupt):
+        expert_centroids(base, experts, tmp_path, stopped, 128, done.append)
+    assert done == list(experts.names[:2])
+    shelf = Shelf()
+    expert_centroids(base, experts, tmp_path, shelf, 128, done.append)
+    assert shelf.asked == [experts.names[2]]
+    assert done[2:] == list(experts.names)
+
+
 def test_kept_centroids_that_do_not_fit_their_record_are_told(base: Base, experts: ExpertSet, tmp_path: Path) -> None:
     expert_centroids(base, experts, tmp_path, taught, 128)
     path = tmp_path / "centroids.json"

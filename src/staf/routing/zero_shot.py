@@ -32,7 +32,7 @@ from staf.data.batches import encode_prompt, rounded
 from staf.data.example import Example
 from staf.data.splits import dice, refuse_test
 from staf.errors import ConfigError, DamagedFile, ExpertMismatch, MissingData
-from staf.experts.store import ExpertSet
+from staf.experts.store import Expert, ExpertSet
 from staf.lm.base import Base
 from staf.lm.prompts import batches
 from staf.routing.store import Router
@@ -79,8 +79,9 @@ def expert_centroid(base: Base, examples: Sequence[Example], max_tokens: int = 5
 
 
 def expert_centroids(
-    base: Base, experts: ExpertSet, folder: Path, examples_of: Callable[[str], Sequence[Example]], max_tokens: int = 512
-) -> Tensor:
+    base: Base, experts: ExpertSet, folder: Path, examples_of: Callable[[str], Sequence[Example]], max_tokens: int = 512,
+    on_done: Callable[[str], None] | None = None,
+) -> Tensor:  # fmt: skip
     """Centroids (K, d) of a set, in its order: read from beside it, computed and kept there where they are missing.
 
     One is read only if it was made for the same expert on the same base; `max_tokens` counts for those that are computed.
@@ -88,22 +89,24 @@ def expert_centroids(
     Args:
         folder: of the set; centroids.json and centroids-<sha>.safetensors are kept there.
         examples_of: the training examples of an expert by its name; asked for those that are missing alone.
+        on_done: called with the name of each expert whose centroid is there, and kept should the rest be stopped.
 
     Raises:
         MissingData, TestLeak, ConfigError: as `expert_centroid`. DamagedFile: what is kept there is no centroids.
     """
     known = _read_centroids(folder, base, experts)
-    missing = [name for name in experts.names if name not in known]
-    for name in missing:
-        known[name] = expert_centroid(base, examples_of(name), max_tokens)
-    if missing:
-        _keep_centroids(folder, base, experts, known)
+    for expert in experts.experts:
+        if expert.name not in known:
+            known[expert.name] = expert_centroid(base, examples_of(expert.name), max_tokens)
+            _keep_centroids(folder, base, expert, known[expert.name])
+        if on_done is not None:
+            on_done(expert.name)
     return torch.stack([known[name] for name in experts.names])
 
 
-def _keep_centroids(folder: Path, base: Base, experts: ExpertSet, known: dict[str, Tensor]) -> None:
-    """Write the centroids of a set, and leave those of experts that are not in it just now."""
-    tensors, made_for = dict(known), {expert.name: expert.fingerprint for expert in experts.experts}
+def _keep_centroids(folder: Path, base: Base, expert: Expert, centroid: Tensor) -> None:
+    """Write the centroid of an expert beside those of others."""
+    tensors, made_for = {expert.name: centroid}, {expert.name: expert.fingerprint}
     if (folder / "centroids.json").is_file():
         kept, record = read_bundle(folder, "centroids")
         if record["base"]["fingerprint"] == base.fingerprint:

@@ -92,7 +92,11 @@ def zero_shot_stage(
             session.watcher.say(f"router {out.name}: adapted before, reused")
             return router
     memory = PeakMemory()
-    centroids = expert_centroids(session.base, experts, folder, lambda name: expert_examples(name, session.library)[0])
+    with session.watcher.bar("describe experts", len(experts.names)) as bar:
+        centroids = expert_centroids(
+            session.base, experts, folder, lambda name: expert_examples(name, session.library)[0],
+            on_done=lambda name: bar.advance(1, name),
+        )  # fmt: skip
     router = zero_shot_router(session.base, experts, task.name, inputs, centroids, settings)
     router = replace(router, record={**router.record, "run": digest, "peak_memory_bytes": memory.bytes})
     save_router(out, router)
