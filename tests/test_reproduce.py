@@ -154,6 +154,19 @@ def test_a_method_without_chance_is_one_run() -> None:
 
 
 @pytest.mark.slow
+def test_figures_leave_out_tasks_without_a_stand_in_and_tell_where_none_is_left() -> None:
+    profile = load_profile("cpu", {"unseen_data": {"medquad": "medmcqa", "cliner": "ncbi_disease"}})
+    assert [column.name for column in PLANS["fig6"](profile).columns] == ["cliner"]
+    assert [column.name for column in PLANS["fig7"](profile).columns] == ["cliner", "medication"]
+    assert [column.name for column in PLANS["fig8"](profile).columns] == ["medication", "readmission"]
+    bare = load_profile("cpu", {"unseen_data": {"medquad": "medmcqa"}, "unseen_task": {"icd_coding": "icd_coding_top10_demo"}})
+    for name in ("fig6", "fig7", "fig8", "cross-domain"):
+        with pytest.raises(MissingData, match=rf"{name} is of the papers' .*only for .*medquad.*unseen_data or unseen_task"):
+            PLANS[name](bare)
+    with pytest.raises(ConfigError, match="unseen tasks are icd_coding, medication, readmission, found sepsis"):
+        load_profile("cpu", {"unseen_task": {"sepsis": "readmission_uci"}})
+
+
 @pytest.mark.parametrize("name", sorted(PLANS))
 def test_every_plan_runs(tiny_folder: Path, own: Path, tmp_path: Path, name: str) -> None:
     grid = grid_of(tiny_folder, own, tmp_path)
@@ -344,9 +357,8 @@ def test_a_wrong_profile_or_name_is_told(tmp_path: Path, tiny_folder: Path, own:
         load_profile(str(file))
     with pytest.raises(UnknownName, match="Did you mean 'table3'"):
         reproduce("tabel3", "tiny", grid_of(tiny_folder, own, tmp_path))
-    without = {key: value for key, value in TINY["unseen_task"].items() if key != "medication"}  # type: ignore[attr-defined]
-    with pytest.raises(MissingData, match="needs a task for 'medication'"):
-        reproduce("fig7", "tiny", grid_of(tiny_folder, own, tmp_path, unseen_task=without))
+    with pytest.raises(MissingData, match="fig6 is of the papers' pubmedqa, cliner, mednli"):
+        reproduce("fig6", "tiny", grid_of(tiny_folder, own, tmp_path, unseen_data={"emrqa": "covid_qa"}))
 
 
 def test_the_normal_setting_takes_all_examples_where_there_are_fewer_than_the_profile_says(

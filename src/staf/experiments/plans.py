@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from staf.config import RouterSettings
+from staf.errors import MissingData
 from staf.experiments.cells import MEDITRON, OUTSIDE, WITHOUT_SEEDS, Cell
 from staf.experiments.profile import Profile
 from staf.tasks.rows import find_task
@@ -100,6 +101,23 @@ def _metric(task: str) -> str:
     return find_task(task).metric
 
 
+def _columns(what: str, stand_ins: Mapping[str, str], *names: str) -> tuple[Column, ...]:
+    """A column for each of the papers' tasks of these names that the profile has a stand-in for.
+
+    Raises:
+        MissingData: it has none for any.
+    """
+    found = tuple(
+        Column(name, task, AUC.get(name, _metric(task))) for name in names if (task := stand_ins.get(name)) is not None
+    )
+    if not found:
+        raise MissingData(
+            f"{what} is of the papers' {', '.join(names)}, and the profile has a stand-in for none of them, only for "
+            f"{', '.join(stand_ins) or 'nothing'}. Name one in its unseen_data or unseen_task."
+        )
+    return found
+
+
 def table3(profile: Profile) -> Plan:
     """Six tasks of kinds that experts were trained on."""
     columns = tuple(Column(name, task, _metric(task)) for name, task in profile.unseen_data.items())
@@ -159,29 +177,20 @@ def fig5(profile: Profile) -> Plan:
 
 def fig6(profile: Profile) -> Plan:
     """Few-shot routers by the number of examples."""
-    names = ("pubmedqa", "cliner", "mednli")
-    columns = tuple(Column(name, profile.unseen_data[name], _metric(profile.unseen_data[name])) for name in names)
+    columns = _columns("fig6", profile.unseen_data, "pubmedqa", "cliner", "mednli")
     lines = tuple(Line("few_shot", f"{count} examples", FEW, {"shots": count}, str(count)) for count in profile.shots)
     return Plan("Figure 6: few-shot routers by the number of examples", columns, lines, "each task's own metric")
 
 
 def fig7(profile: Profile) -> Plan:
     """Weights of the experts on three tasks."""
-    names = ("pubmedqa", "cliner")
-    columns = [Column(name, profile.unseen_data[name], _metric(profile.unseen_data[name])) for name in names]
-    task = profile.unseen_task["medication"]
-    columns.append(Column("medication", task, AUC["medication"]))
-    return Plan("Figure 7: weights of the experts", tuple(columns), _OURS[1:], "the third task is medication")
+    columns = _columns("fig7", {**profile.unseen_data, **profile.unseen_task}, "pubmedqa", "cliner", "medication")
+    return Plan("Figure 7: weights of the experts", columns, _OURS[1:], "the third task is medication")
 
 
 def fig8(profile: Profile) -> Plan:
     """Normal routers by the number of experts."""
-    wanted = {"emrqa": profile.unseen_data.get("emrqa"), **profile.unseen_task}
-    columns = tuple(
-        Column(name, task, AUC.get(name, _metric(task)))
-        for name, task in wanted.items()
-        if task is not None and name != "icd_coding"
-    )
+    columns = _columns("fig8", {**profile.unseen_data, **profile.unseen_task}, "emrqa", "medication", "readmission")
     lines = [Line("original", "Original model")]
     for count in profile.expert_counts:
         lines.append(Line("normal", f"{count} experts", NORMAL, {"experts": tuple(profile.experts[:count])}, str(count)))
@@ -190,7 +199,7 @@ def fig8(profile: Profile) -> Plan:
 
 def cross_domain(profile: Profile) -> Plan:
     """Named entities, with the expert for them taken from another domain."""
-    task = profile.unseen_data["cliner"]
+    columns = _columns("cross-domain", profile.unseen_data, "cliner")
     kept = tuple(name for name in profile.experts if name != "named_entity_recognition")
     foreign = {"experts": (*kept, profile.outside_expert)}
     lines = (
@@ -198,7 +207,7 @@ def cross_domain(profile: Profile) -> Plan:
         Line("normal", "STAF-LLM normal", NORMAL, {}, "all_medical"),
         Line("normal", "STAF-LLM cross-domain", NORMAL, foreign),
     )
-    return Plan("Section 5.1: an expert of another domain", (Column("cliner", task, _metric(task)),), lines, "")
+    return Plan("Section 5.1: an expert of another domain", columns, lines, "")
 
 
 def tokens(profile: Profile) -> Plan:

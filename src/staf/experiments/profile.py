@@ -10,11 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from staf.config import EvaluationSettings, ExpertSettings, RouterSettings, Settings, find_recipe, load_values, parse
 
 PROFILES = ("cpu", "paper")
+
+
+CLINICAL = ("icd_coding", "medication", "readmission")
+"""The papers' names of their three unseen tasks, each of which has metrics of its own."""
 
 
 class TaskSizes(Settings):
@@ -78,6 +82,14 @@ class Profile(Settings):
     """Figure 8"""
     outside_expert: str = "conll-2003"
     """cross-domain: the data set whose expert takes the place of named entity recognition"""
+
+    @field_validator("unseen_task")
+    @classmethod
+    def _clinical(cls, tasks: dict[str, str]) -> dict[str, str]:
+        unknown = sorted(set(tasks) - set(CLINICAL))
+        if unknown:
+            raise ValueError(f"the papers' unseen tasks are {', '.join(CLINICAL)}, found {', '.join(unknown)}")
+        return tasks
 
     def of_task(self, task: str) -> Profile:
         """With the sizes of one task."""

@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from staf.engines import Place
-from staf.errors import MissingData, UnknownName
+from staf.errors import UnknownName
 from staf.experiments.cells import Grid
 from staf.experiments.comparing import comparisons, over_columns
 from staf.experiments.counting import token_numbers
@@ -32,14 +32,11 @@ def find_plan(name: str, grid: Grid) -> Plan:
     """The plan of a table or figure.
 
     Raises:
-        UnknownName: there is no such one. MissingData: a task of the profile that it needs is not named there.
+        UnknownName: there is no such one. MissingData: the profile names a stand-in for none of its tasks.
     """
     if name not in PLANS:
         raise UnknownName.among("table or figure", name, PLANS)
-    try:
-        return PLANS[name](grid.profile)
-    except KeyError as error:
-        raise MissingData(f"{name} needs a task for {error} and the profile names none. Add it to the profile.") from error
+    return PLANS[name](grid.profile)
 
 
 def reproduce(
