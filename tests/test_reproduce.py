@@ -153,7 +153,6 @@ def test_a_method_without_chance_is_one_run() -> None:
     assert counts["lora"] == counts["few_shot"] == counts["normal"] == 5
 
 
-@pytest.mark.slow
 def test_figures_leave_out_tasks_without_a_stand_in_and_tell_where_none_is_left() -> None:
     profile = load_profile("cpu", {"unseen_data": {"medquad": "medmcqa", "cliner": "ncbi_disease"}})
     assert [column.name for column in PLANS["fig6"](profile).columns] == ["cliner"]
@@ -167,6 +166,7 @@ def test_figures_leave_out_tasks_without_a_stand_in_and_tell_where_none_is_left(
         load_profile("cpu", {"unseen_task": {"sepsis": "readmission_uci"}})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(PLANS))
 def test_every_plan_runs(tiny_folder: Path, own: Path, tmp_path: Path, name: str) -> None:
     grid = grid_of(tiny_folder, own, tmp_path)

@@ -185,7 +185,7 @@ def fig6(profile: Profile) -> Plan:
 def fig7(profile: Profile) -> Plan:
     """Weights of the experts on three tasks."""
     columns = _columns("fig7", {**profile.unseen_data, **profile.unseen_task}, "pubmedqa", "cliner", "medication")
-    return Plan("Figure 7: weights of the experts", columns, _OURS[1:], "the third task is medication")
+    return Plan("Figure 7: weights of the experts", columns, _OURS[1:], "the papers' third task is medication")
 
 
 def fig8(profile: Profile) -> Plan:

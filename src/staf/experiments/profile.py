@@ -95,21 +95,21 @@ class Profile(Settings):
         """With the sizes of one task."""
         if task not in self.sizes_of_task:
             return self
-        sizes = self.sizes_of_task[task].model_dump(exclude_none=True)
-        normal_shots = sizes.pop("normal_shots", self.normal_shots)
-        drawn = {name: sizes.pop(name) for name in ("shots",) if name in sizes}
-        read = {name: value for name, value in sizes.items() if name == "max_tokens"}
+        sizes = self.sizes_of_task[task]
+
+        def named(*names: str) -> dict[str, int]:
+            return sizes.model_dump(include=set(names), exclude_none=True)
 
         def sized(router: RouterSettings) -> RouterSettings:
-            return router.model_copy(update=read if router.shots is None else read | drawn)
+            return router.model_copy(update=named("max_tokens") if router.shots is None else named("max_tokens", "shots"))
 
         return self.model_copy(
             update={
                 "few_shot": sized(self.few_shot),
                 "normal": sized(self.normal),
                 "beyond": {name: sized(router) for name, router in self.beyond.items()},
-                "evaluation": self.evaluation.model_copy(update=sizes),
-                "normal_shots": normal_shots,
+                "evaluation": self.evaluation.model_copy(update=named("max_tokens", "max_new_tokens", "limit")),
+                "normal_shots": sizes.normal_shots or self.normal_shots,
             }
         )
 

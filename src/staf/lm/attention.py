@@ -44,14 +44,13 @@ def masked_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, sc
 
     Queries lie token by token, those of heads that share a key head together, so keys and values are never repeated.
     """
-    batch, heads, tokens, width = query.shape
-    shared, seen = key.shape[1], key.shape[2]
+    heads, (shared, seen) = query.shape[1], key.shape[1:3]
     group = heads // shared
-    q = query.transpose(1, 2).reshape(batch, tokens, shared, group, width).transpose(1, 2).flatten(2, 3)
+    q = _side_by_side(query, shared)
     same = mask.stride(0) == 0 and len(mask) > 1
     rows = (mask[:1] if same else mask)[..., :seen].repeat_interleave(group, dim=2)  # (B or 1, 1, T * G, S)
     mixed = functional.scaled_dot_product_attention(q, key, value, attn_mask=rows, scale=scaling)
-    return mixed.unflatten(2, (tokens, group)).transpose(1, 2).reshape(batch, tokens, heads, width)
+    return _by_token(mixed, heads)
 
 
 def after_beginning(
@@ -61,12 +60,11 @@ def after_beginning(
 
     Their queries are one batch for it, so nothing of it is copied; what each row finds there and among its own keys is
     weighed by both sums of exponentials, which gives the softmax over all. Other shapes as in `plain_attention`, the mask
-    additive and of a row's own keys. The idea is that of cascade inference (flashinfer-ai/flashinfer).
+    additive and of a row's own keys. The idea is that of cascade inference (flashinfer-ai/flashinfer, commit 5308a7a).
     """
-    batch, heads, tokens, width = query.shape
-    shared, own = key.shape[1], key.shape[2]
+    (batch, heads, tokens), (shared, own) = query.shape[:3], key.shape[1:3]
     group = heads // shared
-    q = query.transpose(1, 2).reshape(batch, tokens, shared, group, width).transpose(1, 2).flatten(2, 3)  # (B, H_kv, T * G, D)
+    q = _side_by_side(query, shared)
     if mask is None:
         mask = torch.full((tokens, own), torch.finfo(query.dtype).min, dtype=query.dtype).triu_(own - tokens + 1)[None, None]
     fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -77,7 +75,19 @@ def after_beginning(
     second, second_sum = fused(q, key, value, attn_mask=mask.repeat_interleave(group, dim=2), scale=scaling)
     share = torch.sigmoid(first_sum - second_sum)[..., None]
     mixed = torch.lerp(second.float(), first.float(), share).to(query.dtype)
-    return mixed.unflatten(2, (tokens, group)).transpose(1, 2).reshape(batch, tokens, heads, width)
+    return _by_token(mixed, heads)
+
+
+def _side_by_side(query: Tensor, shared: int) -> Tensor:
+    """Queries (B, H, T, D) as (B, H_kv, T * G, D): token by token, those of heads that share a key head together."""
+    batch, heads, tokens, width = query.shape
+    return query.transpose(1, 2).reshape(batch, tokens, shared, heads // shared, width).transpose(1, 2).flatten(2, 3)
+
+
+def _by_token(mixed: Tensor, heads: int) -> Tensor:
+    """What queries side by side have found, (B, H_kv, T * G, D), as (B, T, H, D)."""
+    batch, shared, _, width = mixed.shape
+    return mixed.unflatten(2, (-1, heads // shared)).transpose(1, 2).reshape(batch, -1, heads, width)
 
 
 def plain_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None) -> Tensor:

@@ -98,7 +98,7 @@ def in_batches(
 
     Args:
         after: places needed after each prompt.
-        token_budget: places of a batch, beginnings included; at least one prompt is in a batch.
+        token_budget: places of a batch, beginnings included where each row has a copy; at least one prompt is in a batch.
         forwards: of a batch, at most: an answer that is written takes one for each of its tokens.
     """
     left: list[tuple[Branch, Beginning | None]] = [(branches_of(prompts), None)] if prompts else []
