@@ -93,13 +93,13 @@ def test_a_task_with_a_longer_query_has_sizes_of_its_own() -> None:
     own = profile.of_task("medication_demo")
     assert (own.evaluation.max_tokens, own.few_shot.max_tokens, own.normal.max_tokens) == (384,) * 3
     assert all(router.max_tokens == 384 for router in own.beyond.values())
-    assert (own.few_shot.shots, own.normal.shots, own.normal_shots) == (16, None, 24)
-    assert {name: router.shots for name, router in own.beyond.items()} == {"zero_shot": 16, "few_shot_descent": 16}
+    assert (own.few_shot.shots, own.normal.shots, own.normal_shots) == (8, None, 12)
+    assert {name: router.shots for name, router in own.beyond.items()} == {"zero_shot": 8, "few_shot_descent": 8}
     assert profile.of_task("pubmedqa") is profile
     assert profile.evaluation.max_tokens < 384
     rare = profile.of_task("readmission_uci")
     assert rare.evaluation == profile.evaluation.model_copy(update={"limit": 200})
-    assert rare.few_shot == profile.few_shot.model_copy(update={"shots": 16})
+    assert rare.few_shot == profile.few_shot.model_copy(update={"shots": 8})
     assert set(profile.sizes_of_task) <= set(TASKS)
 
 
