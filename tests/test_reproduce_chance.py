@@ -12,7 +12,7 @@ import pytest
 from staf.experiments.cells import Cell
 from staf.experiments.comparing import comparisons, over_columns
 from staf.experiments.plans import Column, Line, Plan
-from staf.experiments.printing import comparison_text
+from staf.experiments.printing import comparison_table, comparison_text
 from staf.experiments.reproduce import _place
 from staf.metrics import compare_over_seeds, metrics_of
 from staf.runs import Run
@@ -100,7 +100,31 @@ def test_a_place_and_a_comparison_with_a_sure_method_are_of_the_same_kind(tmp_pa
 
 def test_a_mean_difference_is_printed_in_points_with_its_chance() -> None:
     row = {"difference": 0.0613, "low": 0.011, "high": 0.1116, "p_value": 0.0004, "verdict": "win"}
-    assert comparison_text(row) == "on the whole +6.1 (1.1 to 11.2) win (p < 0.001)"
+    assert comparison_text(row) == "+6.1 (1.1 to 11.2) win (p < 0.001)"
     assert comparison_text({**row, "difference": -0.01, "low": -0.05, "p_value": 0.62, "verdict": "tie"}) == (
-        "on the whole -1.0 (-5.0 to 11.2) tie (p 0.620)"
+        "-1.0 (-5.0 to 11.2) tie (p 0.620)"
     )
+
+
+def test_paired_tests_are_printed_a_line_for_each_pair_with_a_gap_where_a_task_was_not_compared() -> None:
+    row = {
+        "ours": "normal",
+        "other": "lora",
+        "difference": 0.0613,
+        "low": 0.011,
+        "high": 0.1116,
+        "p_value": 0.0004,
+        "verdict": "win",
+    }
+    level = {**row, "other": "average", "difference": -0.02, "p_value": 0.5, "verdict": "tie"}
+    result = {"comparisons": [{**row, "column": "pubmedqa"}, {**row, "column": "mednli"}, {**level, "column": "mednli"}]}
+    table = comparison_table({**result, "over_columns": [row]})
+    assert [str(column.header) for column in table.columns] == ["Row", "against", "pubmedqa", "mednli", "mean, 95 % interval"]
+    won = "+6.1 win (p < 0.001)"
+    lines = list(zip(*(column.cells for column in table.columns), strict=True))
+    assert lines == [
+        ("normal", "lora", won, won, "+6.1 (1.1 to 11.2) win (p < 0.001)"),
+        ("normal", "average", "-", "-2.0 tie (p 0.500)", ""),
+    ]
+    alone = comparison_table({**result, "over_columns": []})
+    assert [str(column.header) for column in alone.columns] == ["Row", "against", "pubmedqa", "mednli"]

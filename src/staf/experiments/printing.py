@@ -22,17 +22,39 @@ def print_plan(result: dict[str, Any]) -> None:
     console.print(table)
     unit = "tokens of a prompt" if result["prompt_tokens"] else "in percent, mean and deviation over seeds"
     console.print(f"Ours: base {result['base']['name']}, {unit}. Papers: Llama-2-7B. {result['differs']}")
-    for ours, other in dict.fromkeys((row["ours"], row["other"]) for row in result["comparisons"]):
-        rows = [row for row in result["comparisons"] if (row["ours"], row["other"]) == (ours, other)]
-        told = [f"{row['column']} {row['verdict']} ({chance(row)})" for row in rows]
-        told += [comparison_text(row) for row in result["over_columns"] if (row["ours"], row["other"]) == (ours, other)]
-        console.print(f"{ours} against {other}: {', '.join(told)}")
+    if result["comparisons"]:
+        console.print(comparison_table(result))
+
+
+def comparison_table(result: dict[str, Any]) -> Any:
+    """The paired tests as a table of rich, a line for each pair of rows: difference in points on each task, and over all."""
+    from rich.table import Table
+
+    columns = list(dict.fromkeys(row["column"] for row in result["comparisons"]))
+    table = Table(
+        title="Differences in points, paired by item, chance of items and seeds counted; a win or a loss has p < 0.05"
+    )
+    for header in ("Row", "against", *columns, *(["mean, 95 % interval"] if result["over_columns"] else [])):
+        table.add_column(header)
+    compared = list(dict.fromkeys((row["ours"], row["other"]) for row in result["comparisons"]))
+    for place, (ours, other) in enumerate(compared):
+        own = [row for row in result["comparisons"] + result["over_columns"] if (row["ours"], row["other"]) == (ours, other)]
+        places = [next((row for row in own if row.get("column") == column), None) for column in columns]
+        means = [comparison_text(row) for row in own if "column" not in row] or [""] * bool(result["over_columns"])
+        ends = place + 1 < len(compared) and compared[place + 1][0] != ours
+        shown = (f"{points(row)} {row['verdict']} ({chance(row)})" if row else "-" for row in places)
+        table.add_row(ours, other, *shown, *means, end_section=ends)
+    return table
+
+
+def points(row: dict[str, Any]) -> str:
+    """A difference in points."""
+    return f"{100 * row['difference']:+.1f}"
 
 
 def comparison_text(row: dict[str, Any]) -> str:
     """A mean difference over columns, in points."""
-    points = f"{100 * row['difference']:+.1f} ({100 * row['low']:.1f} to {100 * row['high']:.1f})"
-    return f"on the whole {points} {row['verdict']} ({chance(row)})"
+    return f"{points(row)} ({100 * row['low']:.1f} to {100 * row['high']:.1f}) {row['verdict']} ({chance(row)})"
 
 
 def chance(row: dict[str, Any]) -> str:
