@@ -96,6 +96,21 @@ def test_a_start_is_taken_and_told_and_one_that_does_not_fit_is_refused(home: Pa
     assert not (home / "third").exists()
 
 
+def test_a_router_of_the_best_expert_is_made_once_and_is_a_start(home: Path, common: list[object]) -> None:
+    best = home / "best"
+    found = json.loads(adapt(*common, "--method", "best_expert", "--shots", 4, "--out", best, "--json"))
+    assert found["weights"][min(found["losses"], key=found["losses"].__getitem__)] == max(found["weights"].values())
+    assert found["loss"] == min(found["losses"].values())
+    again = adapt(*common, "--method", "best_expert", "--shots", 4, "--out", best)
+    assert "Weights of the experts for icd10_chapter" in again
+    assert "Router of the best expert" in (best / "weights.svg").read_text()
+    searched = json.loads(adapt(*common, *FEW, "--start", best, "--out", home / "from-best", "--json"))
+    assert searched["start"] == {"task": "icd10_chapter", "run": found["run"]}
+    for wrong in (["--seeds", 2], ["--start", home / "one"]):
+        with pytest.raises(ConfigError, match="a best-expert router is computed, not searched for: leave --seeds and --start"):
+            adapt(*common, "--method", "best_expert", *wrong, "--out", home / "wrong")
+
+
 @pytest.mark.parametrize("method", ["cma", "gradient"])
 def test_the_same_command_goes_on_after_a_stop(
     home: Path, common: list[object], monkeypatch: pytest.MonkeyPatch, method: str

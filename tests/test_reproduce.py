@@ -94,7 +94,11 @@ def test_a_task_with_a_longer_query_has_sizes_of_its_own() -> None:
     assert (own.evaluation.max_tokens, own.few_shot.max_tokens, own.normal.max_tokens) == (384,) * 3
     assert all(router.max_tokens == 384 for router in own.beyond.values())
     assert (own.few_shot.shots, own.normal.shots, own.normal_shots) == (8, None, 12)
-    assert {name: router.shots for name, router in own.beyond.items()} == {"zero_shot": 8, "few_shot_descent": 8}
+    assert {name: router.shots for name, router in own.beyond.items()} == {
+        "zero_shot": 8,
+        "best_expert": 8,
+        "few_shot_informed": 8,
+    }
     assert profile.of_task("pubmedqa") is profile
     assert profile.evaluation.max_tokens < 384
     rare = profile.of_task("readmission_uci")

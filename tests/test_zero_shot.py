@@ -149,7 +149,7 @@ def test_a_test_example_is_refused_and_so_is_nothing(base: Base, experts: Expert
 
 def test_what_cannot_go_together_is_refused(base: Base, experts: ExpertSet, centroids: torch.Tensor) -> None:
     inputs = make_examples(2, "adaptation")
-    with pytest.raises(ConfigError, match=r"granularity = layer, null_expert = True cannot be had without labelled"):
+    with pytest.raises(ConfigError, match=r"granularity = layer, null_expert = True cannot be had without learning"):
         zero_shot_router(base, experts, "colour", inputs, centroids, chosen(granularity="layer", null_expert=True))
     with pytest.raises(ExpertMismatch, match="2 centroids for 3 experts"):
         zero_shot_router(base, experts, "colour", inputs, centroids[:2], chosen())

@@ -83,8 +83,8 @@ class ExpertSettings(Settings):
 class RouterSettings(Settings):
     """Stage II: one router (section 3.3)."""
 
-    method: Literal["gradient", "cma", "zero_shot"] = "gradient"
-    """normal or few-shot setting; or from unlabelled inputs, which the papers do not have"""
+    method: Literal["gradient", "cma", "zero_shot", "best_expert"] = "gradient"
+    """normal or few-shot setting; or, not in the papers, from unlabelled inputs, or led by the expert with the lowest loss"""
     granularity: Literal["task", "layer", "matrix"] = "task"
     """one row of weights per task, per layer or per matrix"""
     temperature: float = Field(1.0, gt=0)

@@ -134,10 +134,11 @@ def draw_weights(
     from staf.files import write_bytes
     from staf.report.drawing import standalone
     from staf.report.figures import Bars, weight_bars
+    from staf.report.names import method_title
 
     setting = "Normal" if settings.shots is None else "Few-shot"
-    zero_shot = settings.method == "zero_shot"
-    title = "Zero-shot router" if zero_shot else f"{setting} router ({SEARCHES[settings.method]})"
+    searched = settings.method in SEARCHES
+    title = f"{setting} router ({SEARCHES[settings.method]})" if searched else method_title(settings.method)
     colour = "normal" if settings.shots is None else "few"
     drawn = weight_bars([Bars(title, colour, weights, spread or {})], f"Weights of the experts for {task}")
     write_bytes(out, standalone(drawn).encode())

@@ -23,8 +23,14 @@ Dtype = Annotated[
     str | None, typer.Option(help="bfloat16, float16, float32, or nf4: base in four bits. Default: the fastest measured.")
 ]
 Change = Annotated[list[str] | None, typer.Option("--set", help="A setting as name=value; may be given several times.")]
-USUAL: dict[str, dict[str, Any]] = {"cma": {"shots": 32}, "zero_shot": {"shots": 32, "temperature": 0.3}}
+USUAL: dict[str, dict[str, Any]] = {
+    "cma": {"shots": 32},
+    "best_expert": {"shots": 32},
+    "zero_shot": {"shots": 32, "temperature": 0.3},
+}
 """Settings of a method of adapting that differ from the general ones."""
+COMPUTED = {"zero_shot": "zero-shot", "best_expert": "best-expert"}
+"""Methods that learn nothing, with their names in messages."""
 TaskName = Annotated[str, typer.Option("--task", help="Name of a task; staf evaluate --task list prints them.")]
 
 
@@ -112,7 +118,9 @@ def adapt(
     task: TaskName,
     experts: Experts,
     out: Annotated[Path, typer.Option("--out", help="Folder for the router.")],
-    method: Annotated[str, typer.Option(help="gradient (normal setting), cma (few-shot setting), or zero_shot.")] = "gradient",
+    method: Annotated[
+        str, typer.Option(help="gradient (normal setting), cma (few-shot setting), zero_shot, or best_expert.")
+    ] = "gradient",
     shots: Annotated[int | None, typer.Option(help="Adaptation examples drawn; all for gradient, else 32.")] = None,
     base: Base = None,
     data: Data = None,
@@ -120,7 +128,7 @@ def adapt(
     runs: Runs = Path("runs"),
     change: Change = None,
     start: Annotated[
-        Path | None, typer.Option(help="Folder of another task's router, over the same experts, to start from.")
+        Path | None, typer.Option(help="Folder of another router over the same experts, such as best_expert's, to start from.")
     ] = None,
     seeds: Annotated[
         int, typer.Option(min=1, help="Routers with this many seeds, in OUT/seed-0 and so on: mean and standard deviation.")
@@ -138,17 +146,19 @@ def adapt(
     from staf.experts.store import load_experts
     from staf.routing.summary import record_of
     from staf.tasks.rows import find_task
-    from staf.workflow import Session, adapt_seeds, adapt_stage, zero_shot_stage
+    from staf.workflow import Session, adapt_seeds, adapt_stage, best_expert_stage, zero_shot_stage
 
     usual = USUAL.get(method, {})
     given = {"shots": shots} if shots is not None else {}
     settings = parse(RouterSettings, {"method": method, **usual, **given, **changes(change)}, "staf adapt")
     session = Session(base, data, runs, Terminal(), dtype=dtype, profile=splits)
     row, loaded = find_task(task), load_experts(experts)
+    if method in COMPUTED and (seeds > 1 or start is not None):
+        raise ConfigError(f"a {COMPUTED[method]} router is computed, not searched for: leave --seeds and --start out.")
     if method == "zero_shot":
-        if seeds > 1 or start is not None:
-            raise ConfigError("a zero-shot router is computed, not searched for: leave --seeds and --start out.")
         routers = {out: zero_shot_stage(session, row, loaded, experts, settings, out)}
+    elif method == "best_expert":
+        routers = {out: best_expert_stage(session, row, loaded, settings, out)}
     elif seeds > 1:
         routers = adapt_seeds(session, row, loaded, settings, out, seeds, start)
     else:

@@ -14,12 +14,14 @@ from staf.errors import MissingData, StafError
 from staf.evaluate import Method, setting_of
 from staf.experiments.profile import Profile
 from staf.experts.store import Expert, ExpertSet
+from staf.routing.store import Router
 from staf.tasks.examples import task_examples
 from staf.tasks.rows import Task, find_task
 from staf.workflow import (
     Session,
     adapt_stage,
     baseline_stage,
+    best_expert_stage,
     chosen_single,
     classifier_stage,
     evaluate_stage,
@@ -196,17 +198,32 @@ class Grid:
 
     def _routed(self, cell: Cell, task: Task, profile: Profile, experts: ExpertSet) -> Scored:
         """The result of a router that is learned for the cell."""
-        found = profile.beyond[cell.router] if cell.router else getattr(profile, cell.method)
+        router, _ = self._router(cell, task, profile, experts)
+        setting = setting_of(
+            cell.shots or _settings(cell, profile).shots
+        )  # the normal setting may have a number of shots as well
+        return evaluate_stage(self.session, task, experts, router_method(router, setting), profile.evaluation)
+
+    def _router(self, cell: Cell, task: Task, profile: Profile, experts: ExpertSet) -> tuple[Router, Path]:
+        """The router of a cell and its folder; first, where it has one, the router that it starts from."""
+        found = _settings(cell, profile)
         shots = cell.shots or found.shots or self._normal_shots(task)
-        settings: RouterSettings = found.model_copy(update={"seed": cell.seed, "shots": shots})
+        settings = found.model_copy(update={"seed": cell.seed, "shots": shots})
         name = f"{cell.router or cell.method}-{shots or 'all'}-{experts.fingerprint}"
         where = self.out / "routers" / cell.task / name / f"seed-{cell.seed}"
         if settings.method == "zero_shot":
-            router = zero_shot_stage(self.session, task, experts, self.out / "experts", settings, where)
-        else:
-            router = adapt_stage(self.session, task, experts, settings, where)
-        setting = setting_of(cell.shots or found.shots)  # not that of the shots: the normal setting may have a number as well
-        return evaluate_stage(self.session, task, experts, router_method(router, setting), profile.evaluation)
+            return zero_shot_stage(self.session, task, experts, self.out / "experts", settings, where), where
+        if settings.method == "best_expert":
+            return best_expert_stage(self.session, task, experts, settings, where), where
+        origin = profile.starts.get(cell.router)
+        start = None if origin is None else self._router(replace(cell, router=origin), task, profile, experts)[1]
+        return adapt_stage(self.session, task, experts, settings, where, start), where
+
+
+def _settings(cell: Cell, profile: Profile) -> RouterSettings:
+    """Of a cell's router, without its seed."""
+    found: RouterSettings = profile.beyond[cell.router] if cell.router else getattr(profile, cell.method)
+    return found
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from staf.config import EvaluationSettings, ExpertSettings, RouterSettings, Settings, find_recipe, load_values, parse
 
@@ -55,6 +55,8 @@ class Profile(Settings):
     normal: RouterSettings
     beyond: dict[str, RouterSettings] = Field(default_factory=dict)
     """routers that the papers do not have, each a row of Tables 3 and 4 under its name; without shots they take the normal's"""
+    starts: dict[str, str] = Field(default_factory=dict)
+    """of those, the ones whose search goes on from the numbers of another one, which has no start itself"""
     normal_shots: int | None = Field(None, ge=2)
     """adaptation examples of the normal setting, of routers and baselines alike; None takes all, as where there are fewer"""
     baseline: dict[str, Any] = Field(default_factory=dict)
@@ -90,6 +92,19 @@ class Profile(Settings):
         if unknown:
             raise ValueError(f"the papers' unseen tasks are {', '.join(CLINICAL)}, found {', '.join(unknown)}")
         return tasks
+
+    @model_validator(mode="after")
+    def _starts(self) -> Profile:
+        wrong = sorted(f"{name}: {start}" for name, start in self.starts.items() if not self._may_start(name, start))
+        if wrong:
+            raise ValueError(
+                f"starts: {', '.join(wrong)} found; a router of 'beyond' that learns, and one there without a start, expected"
+            )
+        return self
+
+    def _may_start(self, name: str, start: str) -> bool:
+        learns = name in self.beyond and self.beyond[name].method in ("gradient", "cma")
+        return learns and start in self.beyond and start not in self.starts
 
     def of_task(self, task: str) -> Profile:
         """With the sizes of one task."""

@@ -39,6 +39,7 @@ METHODS = {
     **_router("few_shot", "Few-shot router (CMA-ES, 32)", "Few-shot router (CMA-ES, 32)"),
     **_router("normal", "Normal router (gradient)", "Normal router"),
     **_router("zero_shot", "Zero-shot router", "Zero-shot router"),
+    **_router("best_expert", "Router of the best expert", "Router of the best expert"),
     **PEERS,
 }
 """Printed names of the methods, in the order of the rows; any other method prints its own name, after these."""

@@ -97,7 +97,7 @@ def adapt_router(
     """Learn a router for a task from its adaptation examples.
 
     Args:
-        start: a router of another task whose numbers are the start; later restarts begin at random places near it.
+        start: another router, of any task, whose numbers are the start; later restarts begin at random places near it.
         checkpoint: folder for the state after each generation or epoch, gone on with where there is one; it is left behind for
             the caller to remove once the router is saved. None keeps nothing.
         say: told what is gone on with, and what was passed over and why.

@@ -91,6 +91,26 @@ class Router:
             )
 
 
+def refuse_more_than_a_row(settings: RouterSettings, what: str) -> None:
+    """See that the settings ask for one row of softmax weights, as a router has that is computed and not learned.
+
+    Raises:
+        ConfigError: for more.
+    """
+    more = {
+        "granularity": settings.granularity != "task",
+        "null_expert": settings.null_expert,
+        "learned_scale": settings.learned_scale,
+        "weighting": settings.weighting != "softmax",
+    }
+    wrong = [name for name, given in more.items() if given]
+    if wrong:
+        raise ConfigError(
+            f"{', '.join(f'{name} = {getattr(settings, name)}' for name in wrong)} cannot be had without learning: "
+            f"{what} is one row of softmax weights. Leave it out, or use method gradient or cma."
+        )
+
+
 COST = ("seconds", "peak_memory_bytes")
 """What of a router's record is measured."""
 

@@ -31,11 +31,11 @@ from staf.config import RouterSettings
 from staf.data.batches import encode_prompt, rounded
 from staf.data.example import Example
 from staf.data.splits import dice, refuse_test
-from staf.errors import ConfigError, DamagedFile, ExpertMismatch, MissingData
+from staf.errors import DamagedFile, ExpertMismatch, MissingData
 from staf.experts.store import Expert, ExpertSet
 from staf.lm.base import Base
 from staf.lm.prompts import batches
-from staf.routing.store import Router
+from staf.routing.store import Router, refuse_more_than_a_row
 
 PROMPTS = 128
 """At most so many training prompts of an expert make its centroid."""
@@ -173,18 +173,7 @@ def zero_shot_router(
 def _check(
     base: Base, experts: ExpertSet, task: str, questions: Sequence[Example], centroids: Tensor, settings: RouterSettings
 ) -> None:
-    learned = {
-        "granularity": settings.granularity != "task",
-        "null_expert": settings.null_expert,
-        "learned_scale": settings.learned_scale,
-        "weighting": settings.weighting != "softmax",
-    }
-    wrong = [name for name, given in learned.items() if given]
-    if wrong:
-        raise ConfigError(
-            f"{', '.join(f'{name} = {getattr(settings, name)}' for name in wrong)} cannot be had without labelled examples: "
-            "a zero-shot router is one row of weights. Leave it out, or use method gradient or cma."
-        )
+    refuse_more_than_a_row(settings, "a zero-shot router")
     if not questions:
         raise MissingData(f"no inputs of '{task}' to compare with the experts; a few without answers are enough.")
     experts.check(base.identity, base.routed.shapes)

@@ -4,7 +4,7 @@ The command line and the demo call these and nothing else of the stages. The bas
 has nothing to do costs no model.
 """
 
-from staf.workflow.adaptation import adapt_seeds, adapt_stage, adaptation_examples, zero_shot_stage
+from staf.workflow.adaptation import adapt_seeds, adapt_stage, adaptation_examples, best_expert_stage, zero_shot_stage
 from staf.workflow.evaluation import (
     calibration_of,
     chosen_single,
@@ -27,6 +27,7 @@ __all__ = [
     "adapt_stage",
     "adaptation_examples",
     "baseline_stage",
+    "best_expert_stage",
     "calibration_of",
     "chosen_single",
     "classifier_stage",

@@ -11,6 +11,7 @@ from staf.data.example import Example
 from staf.data.splits import few_shot
 from staf.experts.store import ExpertSet
 from staf.routing.adapt import adapt_router, adaptation_digest, planned_progress
+from staf.routing.best_expert import best_expert_router
 from staf.routing.store import Router, load_router, load_start, save_router
 from staf.routing.zero_shot import expert_centroids, zero_shot_router
 from staf.runs import PeakMemory
@@ -31,22 +32,18 @@ def adapt_stage(
     """Learn the router of a task into `out`, or load it where it is there with these settings, experts and examples.
 
     Args:
-        start: folder of another task's router whose numbers are the start.
+        start: folder of another router, of any task, whose numbers are the start.
 
     Raises:
         BaseMismatch, ExpertMismatch, ConfigError: the start does not fit.
     """
     begun = None if start is None else load_start(start, out, session.identity, experts, settings)
     examples = adaptation_examples(session, task, settings.shots, settings.seed)
-    digest = adaptation_digest(session.identity, experts, task.name, examples, settings, begun)
-    digest = digest if session.dtype is None else session.named(digest)
+    digest = _named(session, adaptation_digest(session.identity, experts, task.name, examples, settings, begun))
     checkpoint = out / "checkpoint"
-    if (out / "router.json").is_file():
-        router = load_router(out)
-        if router.record.get("run") == digest:
-            session.watcher.say(f"router {out.name}: adapted before, reused")
-            shutil.rmtree(checkpoint, ignore_errors=True)
-            return router
+    if (kept := _kept(session, out, digest)) is not None:
+        shutil.rmtree(checkpoint, ignore_errors=True)
+        return kept
     mixture, memory = session.mixture(experts), PeakMemory()
     with session.watcher.bar(f"adapt {task.name} ({settings.method})", planned_progress(len(examples), settings)) as bar:
         done = 0
@@ -60,9 +57,7 @@ def adapt_stage(
             mixture, task.name, examples, settings, on_progress,
             start=begun, checkpoint=checkpoint, say=session.watcher.say,
         )  # fmt: skip
-    record = {**router.record, "run": digest, "peak_memory_bytes": memory.bytes}
-    router = replace(router, record=record)
-    save_router(out, router)  # last: a router that is there is never adapted again
+    router = _keep(out, router, digest, memory)  # last: a router that is there is never adapted again
     shutil.rmtree(checkpoint, ignore_errors=True)
     return router
 
@@ -84,20 +79,49 @@ def zero_shot_stage(
         folder: where the experts lie; what is kept of each for this, its centroid, is written beside them.
     """
     inputs = [replace(example, answer="") for example in adaptation_examples(session, task, settings.shots, settings.seed)]
-    digest = adaptation_digest(session.identity, experts, task.name, inputs, settings)
-    digest = digest if session.dtype is None else session.named(digest)
-    if (out / "router.json").is_file():
-        router = load_router(out)
-        if router.record.get("run") == digest:
-            session.watcher.say(f"router {out.name}: adapted before, reused")
-            return router
+    digest = _named(session, adaptation_digest(session.identity, experts, task.name, inputs, settings))
+    if (kept := _kept(session, out, digest)) is not None:
+        return kept
     memory = PeakMemory()
     with session.watcher.bar("describe experts", len(experts.names)) as bar:
         centroids = expert_centroids(
             session.base, experts, folder, lambda name: expert_examples(name, session.library)[0],
             on_done=lambda name: bar.advance(1, name),
         )  # fmt: skip
-    router = zero_shot_router(session.base, experts, task.name, inputs, centroids, settings)
+    return _keep(out, zero_shot_router(session.base, experts, task.name, inputs, centroids, settings), digest, memory)
+
+
+def best_expert_stage(session: Session, task: Task, experts: ExpertSet, settings: RouterSettings, out: Path) -> Router:
+    """A router of a task that leads with its best single expert into `out`, or the one that is there."""
+    examples = adaptation_examples(session, task, settings.shots, settings.seed)
+    digest = _named(session, adaptation_digest(session.identity, experts, task.name, examples, settings))
+    if (kept := _kept(session, out, digest)) is not None:
+        return kept
+    mixture, memory = session.mixture(experts), PeakMemory()
+    with session.watcher.bar(f"try experts on {task.name}", len(experts.names)) as bar:
+        router = best_expert_router(
+            mixture, task.name, examples, settings, lambda name, loss: bar.advance(1, f"{name} {loss:.3f}")
+        )
+    return _keep(out, router, digest, memory)
+
+
+def _named(session: Session, digest: str) -> str:
+    """A digest that tells number formats apart where one was asked for."""
+    return digest if session.dtype is None else session.named(digest)
+
+
+def _kept(session: Session, out: Path, digest: str) -> Router | None:
+    """The router in a folder, if it is the one of the digest."""
+    if (out / "router.json").is_file():
+        router = load_router(out)
+        if router.record.get("run") == digest:
+            session.watcher.say(f"router {out.name}: adapted before, reused")
+            return router
+    return None
+
+
+def _keep(out: Path, router: Router, digest: str, memory: PeakMemory) -> Router:
+    """Write a router with what it took."""
     router = replace(router, record={**router.record, "run": digest, "peak_memory_bytes": memory.bytes})
     save_router(out, router)
     return router

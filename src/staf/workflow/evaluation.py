@@ -29,7 +29,7 @@ Scored = tuple[dict[str, Any], Run]
 Answered = tuple[Method, Predictions, float]
 """the row, with what it took to learn, the predictions, and the seconds of predicting"""
 WITHOUT_ROUTER = ("original", "single", "average")
-ROUTERS = {"cma": "few_shot", "gradient": "normal", "zero_shot": "zero_shot"}
+ROUTERS = {"cma": "few_shot", "gradient": "normal", "zero_shot": "zero_shot", "best_expert": "best_expert"}
 """The row of a router by how it was searched for."""
 
 
@@ -166,7 +166,7 @@ def chosen_single(session: Session, task: Task, experts: ExpertSet, settings: Ev
 
 
 def router_method(router: Router, setting: str | None = None) -> Method:
-    """The row of a router: few_shot, normal or zero_shot, with `_scaled`, `_free` or `_unit` where its weights are so.
+    """The row of a router: few_shot, normal, zero_shot, best_expert, with `_scaled`, `_free`, `_unit` where its weights are so.
 
     The name says how it was searched for, and names the folder of its runs; how many examples it had is said by its setting.
     """

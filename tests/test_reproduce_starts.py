@@ -1,0 +1,62 @@
+"""A router of the profile that goes on from another one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+from test_reproduce import TINY, grid_of
+
+from staf.experiments.cells import Cell
+from staf.experiments.profile import Profile, load_profile
+
+ZERO = {"method": "zero_shot", "shots": 3, "temperature": 0.3, "max_tokens": 900}
+BEST = {"method": "best_expert", "shots": 4, "temperature": 0.3, "max_tokens": 900}
+SEARCH = {
+    "method": "cma",
+    "shots": 4,
+    "evaluations": 2,
+    "population": 2,
+    "temperature": 0.3,
+    "deviation": 0.3,
+    "max_tokens": 900,
+}
+BEYOND = {"zero": ZERO, "best": BEST, "informed": SEARCH, "plain": SEARCH}
+
+
+@pytest.mark.parametrize("start", ["zero", "best"])
+def test_a_search_begins_at_the_router_that_the_profile_names(tiny_folder: Path, own: Path, tmp_path: Path, start: str) -> None:
+    grid = grid_of(tiny_folder, own, tmp_path, beyond=BEYOND, starts={"informed": start})
+    grid.run(Cell("icd10_chapter", "beyond", 1, router="informed"))
+    made = {file.parts[-3].split("-")[0]: file for file in tmp_path.glob("routers/icd10_chapter/*/seed-1/router.json")}
+    assert set(made) == {start, "informed"}
+    found = {name: json.loads(file.read_text()) for name, file in made.items()}
+    assert found["informed"]["found"]["start"] == {"task": "icd10_chapter", "run": found[start]["found"]["run"]}
+    grid.run(Cell("icd10_chapter", "beyond", 1, router="plain"))
+    plain = json.loads(next(tmp_path.glob("routers/icd10_chapter/plain-*/seed-1/router.json")).read_text())
+    assert plain["found"]["start"] is None
+    assert plain["found"]["history"] != found["informed"]["found"]["history"]
+
+
+@pytest.mark.parametrize(
+    "starts",
+    [
+        {"zero": "informed"},
+        {"best": "zero"},
+        {"informed": "nobody"},
+        {"few_shot": "zero"},
+        {"informed": "plain", "plain": "zero"},
+    ],
+)
+def test_a_start_that_makes_no_sense_is_told(starts: dict[str, str]) -> None:
+    with pytest.raises(ValidationError, match=f"starts: {next(iter(starts))}: .* one there without a start, expected"):
+        Profile.model_validate({**TINY, "beyond": BEYOND, "starts": starts})
+
+
+def test_the_numbers_of_a_start_mean_the_same_as_those_that_are_searched() -> None:
+    profile = load_profile("cpu")
+    assert profile.starts
+    for name, start in profile.starts.items():
+        assert profile.beyond[name].temperature == profile.beyond[start].temperature
