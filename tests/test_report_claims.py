@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from reproduced_results import compared, each_place, place, reproduced, weighing, without_places, world
 
 from staf.report.claims import CLAIMS, judge_claim, judged
-from staf.report.judging import HELD, NOT_HELD, OPEN, Duel, Judgement, duels, judge, most, settle, tally
+from staf.report.judging import HELD, NOT_HELD, OPEN, Duel, Judgement, duels, judge, most, settle, tally, why_open
 from staf.report.places import squared_error
 from staf.report.special import NEAR_EXPERTS
 
@@ -136,6 +136,15 @@ def test_wins_ties_losses_and_missing_places_are_counted_by_hand():
     assert "4 of 5 by paired tests, the others by means and the intervals of both" in judgement.sentence
     assert judge(fought, most).standing == OPEN
     assert "2 within chance, places are missing (its data is not here)" in judge(fought, most).sentence
+
+
+def test_reasons_of_missing_places_are_told_and_the_last_ones_counted():
+    reasons = [
+        f"table3 was run without a column '{name}'" for name in ("emrqa", "pubmedqa", "mimicause", "mimicause", "mednli")
+    ]
+    assert why_open(["missing"] * 3, reasons[:3]).endswith("'pubmedqa'; and 1 more reason).")
+    assert why_open(["tie", *["missing"] * 5], reasons).endswith("'pubmedqa'; and 2 more reasons).")
+    assert why_open(["tie"], ()) == "Not decided: 1 within chance."
 
 
 def test_without_a_paired_test_a_difference_has_to_be_larger_than_both_intervals_allow():

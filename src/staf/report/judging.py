@@ -27,7 +27,7 @@ from staf.report.places import (
     squared_error,
 )
 from staf.report.tables import Row
-from staf.report.texts import MISSING, number_text
+from staf.report.texts import MISSING, number_text, plural_text
 
 HELD, NOT_HELD, OPEN = "held", "not held", "cannot be judged here"
 NEAR = 0.05
@@ -205,7 +205,7 @@ def tally(outcomes: Sequence[str], words: Words = WORDS, unit: str = "task") -> 
     count = Counter(outcomes)
     kinds = [kind for kind in words if kind != "missing" or count[kind]]
     told = ", ".join(f"{count[kind]} {words[kind][count[kind] != 1]}" for kind in kinds)
-    return f"{told} of {len(outcomes)} {unit}{'' if len(outcomes) == 1 else 's'}"
+    return f"{told} of {plural_text(len(outcomes), unit)}"
 
 
 def judge(
@@ -244,7 +244,7 @@ def why_open(outcomes: Sequence[str], reasons: Iterable[str]) -> str:
     ties, known = Counter(outcomes)["tie"], list(dict.fromkeys(reason.rstrip(".") for reason in reasons))
     parts = [f"{ties} within chance"] if ties else []
     if known:
-        more = [f"and {len(known) - 2} more reasons"] if len(known) > 2 else []
+        more = [f"and {plural_text(len(known) - 2, 'more reason')}"] if len(known) > 2 else []
         parts.append(f"places are missing ({'; '.join([*known[:2], *more])})")
     return f"Not decided: {', '.join(parts)}."
 

@@ -28,7 +28,7 @@ from staf.report.names import METHODS, method_title, mid_sentence
 from staf.report.places import experiments
 from staf.report.reproduced import reproduced
 from staf.report.tables import details_table, held_out_table, overview_table, task_table, training_table
-from staf.report.texts import MISSING, count_text, number_text, scale
+from staf.report.texts import MISSING, number_text, plural_text, scale
 
 MEASURED = ("train", "evaluate")
 """Stages that measure something themselves."""
@@ -146,18 +146,18 @@ def head_line(results: Sequence[Result]) -> str:
     measured = [r for r in results if r["stage"] in MEASURED]
     bases = sorted({str(r["base"]["name"]) for r in measured or results if (r.get("base") or {}).get("name")})
     if not measured:
-        made = _plural(sum(r["stage"] == "reproduce" for r in results), "reproduced table")
-        return f"{' and '.join(bases) or 'base model not recorded'} · {made} · {_plural(0, 'finished run')}"
+        made = plural_text(sum(r["stage"] == "reproduce" for r in results), "reproduced table")
+        return f"{' and '.join(bases) or 'base model not recorded'} · {made} · {plural_text(0, 'finished run')}"
     experts = {r["task"] for r in measured if r["stage"] == "train"}
     experts = experts or {name for r in measured for name in r.get("weights") or {}}
     unseen, other = unseen_and_other_tasks(measured)
     seeds = sorted({r["seed"] for r in measured})
     parts = [
         " and ".join(bases) or "base model not recorded",
-        _plural(len(experts), "expert"),
-        _plural(len(unseen), "unseen task") + (f" and {_plural(len(other), 'other task')}" if other else ""),
+        plural_text(len(experts), "expert"),
+        plural_text(len(unseen), "unseen task") + (f" and {plural_text(len(other), 'other task')}" if other else ""),
         f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds)) or MISSING}",
-        f"{_plural(len(measured), 'finished run')}",
+        f"{plural_text(len(measured), 'finished run')}",
     ]
     return " · ".join(parts)
 
@@ -253,10 +253,6 @@ def _sign(found: list[dict[str, Any]]) -> str:
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-def _plural(number: int, noun: str) -> str:
-    return f"{count_text(number)} {noun}" + ("" if number == 1 else "s")
 
 
 # ---- settings, versions, reasons -------------------------------------------------------------------------------------

@@ -62,6 +62,11 @@ def count_text(number: float | None) -> str:
     return f"{number:,.0f}"
 
 
+def plural_text(number: int, noun: str) -> str:
+    """1 task, 1,234 tasks."""
+    return f"{count_text(number)} {noun}{'' if number == 1 else 's'}"
+
+
 def memory_text(memory_bytes: float | None) -> str:
     """1.2 GB, 850 MB or 12 kB, in powers of ten."""
     if memory_bytes is None:
