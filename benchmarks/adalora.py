@@ -23,13 +23,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from staf.config import ExpertSettings
 from staf.data.batches import by_length, collate, encode
 from staf.data.example import Example
 from staf.data.prepare import load, prepare
 from staf.data.splits import dice
+from staf.experts.recipe import ExpertRecipe
 from staf.experts.train import ExpertTraining
-from staf.files import read_json, write_json
+from staf.io import read_json, write_json
 from staf.lm.base import Base, load_base
 from staf.lm.loss import mean_loss
 from staf.lm.scoring import score_labels
@@ -80,9 +80,9 @@ class LoraTraining(ExpertTraining):
         return found
 
 
-def settings_of(cell: Cell) -> ExpertSettings:
+def settings_of(cell: Cell) -> ExpertRecipe:
     own = METHODS[cell.method]
-    return ExpertSettings(
+    return ExpertRecipe(
         target_rank=TARGET, steps=cell.steps, batch_size=8, warmup_steps=cell.steps // 5, final_steps=cell.steps // 3,
         learning_rate=cell.rate, scale=cell.scale, seed=cell.seed, max_tokens=MAX_TOKENS, **own,
     )  # fmt: skip

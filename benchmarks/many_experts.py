@@ -30,7 +30,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from staf.config import RouterSettings
 from staf.data.batches import Batch, Encoded, by_length, collate, encode
 from staf.data.example import Example
 from staf.data.library import Library
@@ -38,7 +37,7 @@ from staf.data.splits import dice
 from staf.experts.reduction import merge_experts
 from staf.experts.sets import count_numbers
 from staf.experts.store import Expert, ExpertSet, load_experts
-from staf.files import write_bytes, write_json
+from staf.io import write_bytes, write_json
 from staf.lm.base import Base, load_base
 from staf.lm.loss import answer_loss, mean_loss
 from staf.routing.adapt import adapt_router
@@ -46,6 +45,7 @@ from staf.routing.candidates import CandidateLoss
 from staf.routing.mixture import Mixture
 from staf.routing.objective import RouterObjective
 from staf.routing.pruning import heaviest, lost_share, pruned_weights
+from staf.routing.recipe import RouterRecipe
 from staf.routing.router import initial_params
 from staf.runs import PeakMemory
 from staf.tasks.examples import task_examples
@@ -112,7 +112,7 @@ def plain_step(base: Base, batch: Batch) -> None:
         handle.remove()
 
 
-def measure(base: Base, experts: ExpertSet, items: list[Encoded], settings: RouterSettings) -> Row:
+def measure(base: Base, experts: ExpertSet, items: list[Encoded], settings: RouterRecipe) -> Row:
     """Seconds of a gradient step and of a candidate with a set, and of their limits; bytes of its factors and at the peak."""
     mixture = Mixture(base, experts)
     objective, candidates = RouterObjective(mixture, settings), CandidateLoss(mixture, settings.granularity, items)
@@ -147,7 +147,7 @@ def measure(base: Base, experts: ExpertSet, items: list[Encoded], settings: Rout
 
 
 def cost(
-    base: Base, experts: tuple[Expert, ...], counts: list[int], items: list[Encoded], settings: RouterSettings, rounds: int
+    base: Base, experts: tuple[Expert, ...], counts: list[int], items: list[Encoded], settings: RouterRecipe, rounds: int
 ) -> list[Row]:
     """The median over rounds for each count; all counts take turns, and the first round warms up."""
     found: dict[int, list[Row]] = {count: [] for count in counts}
@@ -178,7 +178,7 @@ def cost_lines(rows: list[Row], common: Row) -> list[Row]:
     return lines
 
 
-def smaller(base: Base, experts: ExpertSet, examples: list[Example], keep: int, settings: RouterSettings) -> list[Row]:
+def smaller(base: Base, experts: ExpertSet, examples: list[Example], keep: int, settings: RouterRecipe) -> list[Row]:
     """Loss on held-out examples with all experts, the heaviest alone, and their sum brought to fewer ranks."""
     half = len(examples) // 2
     mixture = Mixture(base, experts)
@@ -265,7 +265,7 @@ def main() -> None:
     experts = many(base, options.experts, counts[-1], options.noise)
     pool = sorted(task_examples(find_task(options.task), "adaptation", Library()), key=lambda example: example.id)
     examples = dice("many experts").sample(pool, min(max(options.limit, options.batch), len(pool)))
-    settings = RouterSettings(epochs=options.epochs, learning_rate=0.2, max_tokens=256)
+    settings = RouterRecipe(epochs=options.epochs, learning_rate=0.2, max_tokens=256)
     machine = f"{platform.machine()}, {os.cpu_count()} processors, {str(base.dtype).removeprefix('torch.')}"
     common: Row = {"bench": "experts", "machine": machine}
     items = [encode(example, base.tokenizer, settings.max_tokens) for example in examples[: options.batch]]

@@ -36,7 +36,6 @@ from lorahub import ActiveAdapters, LoraHub, padded
 from torch import Tensor
 from torch.nn import functional
 
-from staf.config import RouterSettings
 from staf.data.batches import Encoded, by_length, collate, encode
 from staf.data.example import Example
 from staf.data.prepare import load, prepare
@@ -48,6 +47,7 @@ from staf.routing import evolution, gradient
 from staf.routing.candidates import CandidateLoss, added
 from staf.routing.mixture import Mixture
 from staf.routing.objective import RouterObjective
+from staf.routing.recipe import RouterRecipe
 from staf.routing.router import initial_params
 
 EXPERTS = 12
@@ -185,7 +185,7 @@ class Watched:
 
 def search_to(mixture: Mixture, items: Sequence[Encoded], options: argparse.Namespace, watched: Watched) -> dict[str, Any]:
     """Our few-shot search, CMA-ES, until a candidate's loss is low enough or its candidates are spent."""
-    settings = RouterSettings(
+    settings = RouterRecipe(
         method="cma", evaluations=options.most, learned_scale=options.learned_scale, weighting=options.weighting,
         deviation=options.deviation,
     )  # fmt: skip
@@ -208,7 +208,7 @@ def search_to(mixture: Mixture, items: Sequence[Encoded], options: argparse.Name
 
 def descent_to(mixture: Mixture, items: Sequence[Encoded], options: argparse.Namespace, watched: Watched) -> dict[str, Any]:
     """The same by gradients: every step takes all examples, so that its loss is that of a candidate; nothing else judges."""
-    settings = RouterSettings(weighting=options.weighting, learning_rate=options.learning_rate)
+    settings = RouterRecipe(weighting=options.weighting, learning_rate=options.learning_rate)
     objective, base = RouterObjective(mixture, settings), mixture.base
     batch = collate(items, base.tokenizer.pad_token_id or 0, base.device)
 
@@ -253,7 +253,7 @@ def gradient_lines(mixture: Mixture, options: argparse.Namespace) -> Iterator[di
     base, pad = mixture.base, mixture.base.tokenizer.pad_token_id or 0
     items = examples(base, "separate", options)[:STEP]
     own, stock = collate(items, pad, base.device), padded(items, pad, base.device)
-    objective = RouterObjective(mixture, RouterSettings())
+    objective = RouterObjective(mixture, RouterRecipe())
     numbers = initial_params(objective.shape, 0, 0.01).requires_grad_()
     theirs = torch.zeros(EXPERTS, device=base.device, requires_grad=True)
     optimiser, adapters = torch.optim.Adam([numbers, theirs]), ActiveAdapters(base, mixture.experts)

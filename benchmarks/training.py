@@ -33,10 +33,10 @@ from typing import Any
 
 import torch
 
-from staf.config import ExpertSettings
 from staf.data.batches import Batch, Encoded, encode
 from staf.data.prepare import load, prepare
 from staf.data.splits import dice
+from staf.experts.recipe import ExpertRecipe
 from staf.experts.train import ExpertTraining
 from staf.lm.base import Base, load_base
 from staf.runs import PeakMemory
@@ -65,7 +65,7 @@ def examples(base: Base, count: int, pools: tuple[tuple[str, str], ...] = POOLS,
 class Ours:
     """staf's own steps, and the forward of the same batches."""
 
-    def __init__(self, base: Base, items: list[Encoded], settings: ExpertSettings) -> None:
+    def __init__(self, base: Base, items: list[Encoded], settings: ExpertRecipe) -> None:
         self.base, self.training, self.settings = base, ExpertTraining(base, items, settings), settings
         self.batches: list[tuple[Batch, int]] = []
 
@@ -96,7 +96,7 @@ class Ours:
 class Peft:
     """PEFT's AdaLoRA under the stock Trainer."""
 
-    def __init__(self, base: Base, items: list[Encoded], settings: ExpertSettings, total: int) -> None:
+    def __init__(self, base: Base, items: list[Encoded], settings: ExpertRecipe, total: int) -> None:
         from peft import AdaLoraConfig, get_peft_model
         from transformers import AutoModelForCausalLM
 
@@ -145,8 +145,8 @@ class Peft:
         return sum(len(item.tokens) for item in chosen) / (marks[-1] - marks[0])
 
 
-def settings_for(total: int, learning_rate: float = 1e-3, scale: float = 1.0) -> ExpertSettings:
-    return ExpertSettings(
+def settings_for(total: int, learning_rate: float = 1e-3, scale: float = 1.0) -> ExpertRecipe:
+    return ExpertRecipe(
         steps=total, batch_size=BATCH, warmup_steps=1, final_steps=1, max_tokens=MAX_TOKENS, scale=scale,
         learning_rate=learning_rate, initial_rank=12, start="orthonormal", orthogonality=0.5,
     )  # fmt: skip
@@ -229,7 +229,7 @@ def peaks(memory: dict[str, int]) -> dict[str, Any]:
             "share_of_limit": None}  # fmt: skip
 
 
-def in_turns(base: Base, items: list[Encoded], settings: ExpertSettings, experts: int, steps: int) -> float:
+def in_turns(base: Base, items: list[Encoded], settings: ExpertRecipe, experts: int, steps: int) -> float:
     """Real tokens a second of experts that are trained one after the other on one base, what changes over included."""
     tokens, started = 0, time.perf_counter()
     for _ in range(experts):
@@ -297,7 +297,7 @@ def losses(base: Base, options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def our_run(
-    base: Base, held_out: list[Encoded], settings: ExpertSettings, seed: int, wanted: float = float("-inf")
+    base: Base, held_out: list[Encoded], settings: ExpertRecipe, seed: int, wanted: float = float("-inf")
 ) -> tuple[float, float]:
     """Seconds of training until the held-out loss is at most `wanted` (infinite if never), and the loss at the end."""
     steps = settings.steps or 0
@@ -323,7 +323,7 @@ def our_loss(base: Base, training: ExpertTraining, held_out: list[Encoded]) -> f
     return held_out_loss(base.model, held_out, base.device)
 
 
-def peft_run(base: Base, held_out: list[Encoded], settings: ExpertSettings, seed: int) -> tuple[float, float]:
+def peft_run(base: Base, held_out: list[Encoded], settings: ExpertRecipe, seed: int) -> tuple[float, float]:
     """Seconds of all steps, and the held-out loss at the end."""
     steps = settings.steps or 0
     torch.manual_seed(seed)

@@ -15,15 +15,15 @@ from typing import Any
 import torch
 from conftest import make_examples
 
-from staf.config import ExpertSettings
 from staf.errors import TrainingFailed
 from staf.experts import train as training
 from staf.experts.parallel import World, joined, open_base
+from staf.experts.recipe import ExpertRecipe
 from staf.experts.store import Expert
 from staf.experts.train import StepReport, train_expert
 from staf.lm.base import Base, load_base
 
-SETTINGS = ExpertSettings(
+SETTINGS = ExpertRecipe(
     steps=14, batch_size=6, initial_rank=4, target_rank=2, warmup_steps=3, final_steps=5, learning_rate=0.02, scale=4.0,
     checkpoint_steps=6, max_tokens=160, dropout=0.0,
 )  # fmt: skip

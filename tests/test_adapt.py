@@ -16,7 +16,7 @@ from conftest import each, make_examples, random_expert
 from hypothesis import given
 from hypothesis import strategies as st
 
-from staf.config import RouterSettings, parse
+from staf.config import parse
 from staf.errors import BaseMismatch, ConfigError, ExpertMismatch, TrainingFailed
 from staf.experts.store import ExpertSet
 from staf.lm.base import Base
@@ -24,6 +24,7 @@ from staf.routing.adapt import adapt_router, adaptation_digest, planned_progress
 from staf.routing.evolution import search
 from staf.routing.gradient import descend
 from staf.routing.mixture import Mixture
+from staf.routing.recipe import RouterRecipe
 from staf.routing.stopping import spent
 from staf.routing.store import Router
 from staf.routing.summary import record_of, seed_rows, weighing
@@ -38,7 +39,7 @@ def mixture(base: Base, experts: ExpertSet) -> Mixture:
 
 
 def learn(mixture: Mixture, count: int = 12, start: Router | None = None, **changes: object) -> Router:
-    settings = parse(RouterSettings, {**FAST, **changes}, "a test")
+    settings = parse(RouterRecipe, {**FAST, **changes}, "a test")
     return adapt_router(mixture, "colour", make_examples(count, "adaptation"), settings, start=start)
 
 
@@ -159,19 +160,19 @@ def test_the_judges_take_no_part_in_the_fitting(mixture: Mixture, monkeypatch: p
 
 
 def test_few_shots_are_all_fitted_on_unless_a_share_is_asked_for() -> None:
-    assert RouterSettings(method="cma").held_out_share == 0
-    assert RouterSettings(method="gradient").held_out_share == 0.2
-    assert RouterSettings(method="cma", validation_share=0.5).held_out_share == 0.5
-    assert RouterSettings(method="gradient", validation_share=0).held_out_share == 0
+    assert RouterRecipe(method="cma").held_out_share == 0
+    assert RouterRecipe(method="gradient").held_out_share == 0.2
+    assert RouterRecipe(method="cma", validation_share=0.5).held_out_share == 0.5
+    assert RouterRecipe(method="gradient", validation_share=0).held_out_share == 0
     with pytest.raises(ConfigError, match=r"tolerance = 0\.1 does nothing without patience"):
-        parse(RouterSettings, {"tolerance": 0.1}, "a test")
+        parse(RouterRecipe, {"tolerance": 0.1}, "a test")
 
 
 @pytest.mark.parametrize("method", ["gradient", "cma"])
 def test_the_best_restart_is_kept_and_all_are_told(mixture: Mixture, method: str) -> None:
     seen: list[int] = []
     changes = {"method": method, "restarts": 3, "initial_deviation": 1.0, "seed": 4, "evaluations": 21, "population": 7}
-    settings = parse(RouterSettings, {**FAST, **changes}, "a test")
+    settings = parse(RouterRecipe, {**FAST, **changes}, "a test")
     examples = make_examples(12, "adaptation")
     router = adapt_router(mixture, "colour", examples, settings, lambda done, _: seen.append(done))
     restarts = router.record["restarts"]
@@ -198,7 +199,7 @@ def test_a_warm_start_begins_where_the_other_router_ended(mixture: Mixture, expe
     assert again.record["start"] == {"task": "colour", "run": None}
     alone = learn(mixture, method="cma", deviation=0.1)
     assert again.record["loss"] < alone.record["loss"]
-    base, examples, settings = mixture.base, make_examples(4), RouterSettings()
+    base, examples, settings = mixture.base, make_examples(4), RouterRecipe()
     names = {adaptation_digest(base.identity, experts, "t", examples, settings, s) for s in (None, first, again)}
     assert len(names) == 3
 
@@ -309,7 +310,7 @@ def test_every_combination_learns(
 def a_router(experts: ExpertSet, weights: list[float], seed: int, loss: float) -> Router:
     found = {"loss": loss, "stopped_because": "epochs=5", "seconds": 2.0}
     return Router(
-        "colour", RouterSettings(seed=seed), torch.tensor([weights]), torch.zeros(6), experts.names, experts.fingerprint,
+        "colour", RouterRecipe(seed=seed), torch.tensor([weights]), torch.zeros(6), experts.names, experts.fingerprint,
         {"name": "tiny", "fingerprint": "0"}, found,
     )  # fmt: skip
 

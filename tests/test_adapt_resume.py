@@ -17,7 +17,6 @@ from conftest import each, make_examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from staf.config import RouterSettings
 from staf.errors import DamagedFile
 from staf.lm.base import Base
 from staf.routing.adapt import adapt_router
@@ -26,11 +25,12 @@ from staf.routing.evolution import SearchResult, Told, search
 from staf.routing.gradient import DescentResult, DescentState, descend
 from staf.routing.mixture import Mixture
 from staf.routing.objective import Judge, RouterObjective
+from staf.routing.recipe import RouterRecipe
 from staf.routing.store import Router, save_router
 
 SETTINGS = {
-    "cma": RouterSettings(method="cma", evaluations=28, population=7, restarts=2, validation_share=0.25),
-    "gradient": RouterSettings(epochs=4, batch_size=8, restarts=2, learning_rate=0.3, granularity="layer", null_expert=True),
+    "cma": RouterRecipe(method="cma", evaluations=28, population=7, restarts=2, validation_share=0.25),
+    "gradient": RouterRecipe(epochs=4, batch_size=8, restarts=2, learning_rate=0.3, granularity="layer", null_expert=True),
 }
 EXAMPLES = 12
 
@@ -107,8 +107,8 @@ def test_a_descent_stopped_after_any_epoch_ends_alike_and_takes_only_the_steps_l
 
 def adapted(base: Base, experts: object, method: str, folder: Path | None, said: list[str] | None = None) -> Router:
     examples = make_examples(EXAMPLES, "adaptation")
-    say = None if said is None else said.append
-    return adapt_router(Mixture(base, experts), "colour", examples, SETTINGS[method], checkpoint=folder, say=say)
+    log = None if said is None else said.append
+    return adapt_router(Mixture(base, experts), "colour", examples, SETTINGS[method], checkpoint=folder, log=log)
 
 
 def content(router: Router, folder: Path) -> tuple[bytes, bytes]:
@@ -134,10 +134,10 @@ def test_stopped_at_any_wait_for_the_disk_it_ends_with_the_same_bytes(
             raise Killed
         real(handle)
 
-    monkeypatch.setattr("staf.files.os.fsync", fsync)
+    monkeypatch.setattr("staf.io.os.fsync", fsync)
     with pytest.raises(Killed):
         adapted(base, experts, method, tmp_path / "state")
-    monkeypatch.setattr("staf.files.os.fsync", real)
+    monkeypatch.setattr("staf.io.os.fsync", real)
     said: list[str] = []
     evaluated = counted(monkeypatch)
     found = adapted(base, experts, method, tmp_path / "state", said)
@@ -185,7 +185,7 @@ def test_a_state_of_other_settings_examples_or_start_is_not_gone_on_with(base: B
     ):
         said: list[str] = []
         fresh = adapt_router(mixture, "colour", chosen, changed, start=start)
-        found = adapt_router(mixture, "colour", chosen, changed, start=start, checkpoint=state, say=said.append)
+        found = adapt_router(mixture, "colour", chosen, changed, start=start, checkpoint=state, log=said.append)
         assert "passed over: it is of other settings" in said[0]
         assert found.weights.numpy().tobytes() == fresh.weights.numpy().tobytes()
 
@@ -219,7 +219,7 @@ from pathlib import Path
 import torch
 from conftest import random_expert
 from test_adapt_resume import adapted
-from staf import files
+from staf import io
 from staf.experts.store import ExpertSet
 from staf.lm.base import load_base
 
@@ -236,7 +236,7 @@ def fsync(handle):
         os.kill(os.getpid(), signal.SIGKILL)
     real(handle)
 
-files.os.fsync = fsync
+io.os.fsync = fsync
 adapted(base, experts, sys.argv[3], Path(sys.argv[2]))
 """
 

@@ -17,13 +17,15 @@ from conftest import make_examples
 from staf.baselines import BASELINES, baseline_predictions
 from staf.baselines.answering import tuned_base
 from staf.baselines.plain import answer_log_chances, plain_model
+from staf.baselines.settings import BaselineSettings
 from staf.baselines.shots import with_shots
 from staf.baselines.tuning import Trial, Tuning
-from staf.config import BaselineSettings, EvaluationSettings, parse
+from staf.config import parse
 from staf.data.batches import Encoded, collate, encode, encode_answer, encode_prompt
 from staf.data.example import Example, prompt_of
 from staf.errors import BadData, ConfigError, MissingData, TestLeak, TrainingFailed
 from staf.evaluate import Method, predict
+from staf.evaluate.settings import EvaluationSettings
 from staf.lm.base import Base
 from staf.lm.scoring import score_labels
 from staf.tasks.rows import Task

@@ -10,7 +10,6 @@ import pytest
 import torch
 from conftest import make_examples, random_expert
 
-from staf.config import RouterSettings
 from staf.data.batches import collate, encode
 from staf.errors import ConfigError, MissingData, TestLeak, TrainingFailed
 from staf.experts.store import ExpertSet
@@ -19,14 +18,15 @@ from staf.lm.loss import answer_loss
 from staf.routing.adapt import adapt_router
 from staf.routing.best_expert import LEAD, best_expert_router
 from staf.routing.mixture import Mixture
+from staf.routing.recipe import RouterRecipe
 from staf.routing.router import RouterShape, expert_weights, only, unflatten
 from staf.routing.store import load_router, save_router
 
 EXAMPLES = make_examples(6, "adaptation")
 
 
-def chosen(**changes: Any) -> RouterSettings:
-    return RouterSettings(**{"method": "best_expert", "max_tokens": 128, **changes})
+def chosen(**changes: Any) -> RouterRecipe:
+    return RouterRecipe(**{"method": "best_expert", "max_tokens": 128, **changes})
 
 
 def test_the_losses_are_those_of_forwards_with_one_expert_each(base: Base, experts: ExpertSet) -> None:
@@ -67,7 +67,7 @@ def test_neither_the_order_of_experts_nor_that_of_examples_matters(base: Base, e
 def test_a_search_from_it_is_no_worse_than_it(base: Base, experts: ExpertSet) -> None:
     mixture = Mixture(base, experts)
     start = best_expert_router(mixture, "colour", EXAMPLES, chosen())
-    searching = RouterSettings(method="cma", evaluations=12, population=6, max_tokens=128)
+    searching = RouterRecipe(method="cma", evaluations=12, population=6, max_tokens=128)
     found = adapt_router(mixture, "colour", EXAMPLES, searching, start=start)
     at_start = adapt_router(mixture, "colour", EXAMPLES, searching.model_copy(update={"deviation": 1e-9}), start=start)
     assert found.record["history"][-1] <= at_start.record["history"][0] + 1e-6

@@ -16,15 +16,15 @@ import pytest
 from conftest import make_examples
 from safetensors.torch import load_file, save_file
 
-from staf.bundles import read_bundle, write_bundle
-from staf.config import ExpertSettings
+from staf.checkpoint_io import read_checkpoint, write_checkpoint
 from staf.errors import DamagedFile, StafError
 from staf.experts.checkpoints import KIND, Checkpoints
+from staf.experts.recipe import ExpertRecipe
 from staf.experts.store import Expert
 from staf.experts.train import StepReport, train_expert
 from staf.lm.base import Base, load_base
 
-SETTINGS = ExpertSettings(
+SETTINGS = ExpertRecipe(
     steps=30, batch_size=6, initial_rank=4, target_rank=2, warmup_steps=5, final_steps=10, learning_rate=0.02, scale=4.0,
     checkpoint_steps=7, max_tokens=160,
 )  # fmt: skip
@@ -40,8 +40,8 @@ def train(base: Base, folder: Path, said: list[str] | None = None, stop: int | N
         if report.step == stop:
             raise Killed
 
-    say = None if said is None else said.append
-    return train_expert(base, "colour", make_examples(EXAMPLES), SETTINGS, folder, on_step, say)
+    log = None if said is None else said.append
+    return train_expert(base, "colour", make_examples(EXAMPLES), SETTINGS, folder, on_step, log)
 
 
 def stopped(base: Base, folder: Path, step: int) -> Path:
@@ -83,10 +83,10 @@ def without_tensors(place: Path) -> None:
 
 
 def without_a_moment(place: Path) -> None:
-    tensors, record = read_bundle(place, KIND)
+    tensors, record = read_checkpoint(place, KIND)
     del tensors["second"]
     shutil.rmtree(place)
-    write_bundle(place, KIND, tensors, record)
+    write_checkpoint(place, KIND, tensors, record)
 
 
 def of_another_run(place: Path) -> None:
@@ -138,7 +138,7 @@ def test_a_first_save_that_was_stopped_begins_at_the_start(base: Base, tmp_path:
 def test_what_another_run_left_is_never_mixed_with_ours(base: Base, tmp_path: Path, whole: str) -> None:
     """Its step is higher than all of ours, so that it looks newer for good."""
     checkpoints = Checkpoints(tmp_path / "run", "other", lambda text: None)
-    tensors, record = read_bundle(stopped(base, tmp_path / "old", 9) / "step-00000007", KIND)
+    tensors, record = read_checkpoint(stopped(base, tmp_path / "old", 9) / "step-00000007", KIND)
     checkpoints.save(5000, tensors, record)
     stopped(base, tmp_path / "run", 16)
     assert steps_in(tmp_path / "run") == ["step-00000007", "step-00000014"]
@@ -158,7 +158,7 @@ def test_a_full_or_read_only_disk_is_one_line_and_the_old_checkpoint_is_intact(
 
     def on_step(report: StepReport) -> None:
         if report.step == 14:
-            monkeypatch.setattr(f"staf.files.os.{broken}", fail)
+            monkeypatch.setattr(f"staf.io.os.{broken}", fail)
 
     with pytest.raises(StafError) as caught:
         train_expert(base, "colour", make_examples(EXAMPLES), SETTINGS, folder, on_step)
@@ -178,7 +178,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_first_step(
     def fail(*_: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr("staf.files.os.replace", fail)
+    monkeypatch.setattr("staf.io.os.replace", fail)
     with pytest.raises(StafError, match="Read-only file system"):
         train_expert(base, "colour", make_examples(EXAMPLES), SETTINGS, tmp_path, lambda report: steps.append(report.step))
     assert steps == []
@@ -201,7 +201,7 @@ from pathlib import Path
 import torch
 from conftest import make_examples
 from test_checkpoints import EXAMPLES, SETTINGS
-from staf import files
+from staf import io
 from staf.experts.train import train_expert
 from staf.lm.base import load_base
 
@@ -217,7 +217,7 @@ def fsync(handle):
         os.kill(os.getpid(), signal.SIGKILL)
     real(handle)
 
-files.os.fsync = fsync
+io.os.fsync = fsync
 train_expert(base, "colour", make_examples(EXAMPLES), SETTINGS, folder)
 """
 

@@ -24,9 +24,10 @@ from staf.classifiers.encoder import _CONVERT, encoder_folder
 from staf.classifiers.linear import logistic_regression
 from staf.classifiers.networks import Convolutions, Recurrent
 from staf.classifiers.problem import held_apart, log_scores, loss_of, predictions_of, problem_of, threshold_of
+from staf.classifiers.settings import ClassifierSettings
 from staf.classifiers.training import _padded
 from staf.classifiers.words import UNKNOWN, Vocabulary
-from staf.config import ClassifierSettings, parse
+from staf.config import parse
 from staf.data.answers import write_several
 from staf.data.example import Example
 from staf.errors import BadData, ConfigError, DamagedFile, MissingData, TestLeak, TrainingFailed, UnknownName

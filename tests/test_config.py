@@ -4,27 +4,31 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from pydantic import ValidationError
 
-from staf.config import EvaluationSettings, ExpertSettings, RouterSettings, find_recipe, load_recipe, load_values, parse
+from staf.config import Settings, find_recipe, load_recipe, load_values, parse
 from staf.errors import ConfigError, MissingData
+from staf.evaluate.settings import EvaluationSettings
 from staf.experiments.demo import DemoSettings
 from staf.experiments.profile import load_profile
+from staf.experts.recipe import ExpertRecipe
+from staf.routing.recipe import RouterRecipe
 
 
 def test_the_defaults_are_those_of_section_4_2_2_but_for_what_measured_better() -> None:
-    settings = ExpertSettings()
+    settings = ExpertRecipe()
     assert (settings.initial_rank, settings.target_rank, settings.orthogonality, settings.start) == (6, 4, 0.0, "zero")
     assert (settings.warmup_steps, settings.final_steps, settings.dropout, settings.epochs) == (200, 1000, 0.1, 10)
-    router = RouterSettings()
+    router = RouterRecipe()
     assert (router.penalty, router.null_expert, router.learned_scale) == ("weights", False, False)
 
 
 def test_every_mistake_is_reported_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
-        parse(RouterSettings, {"temperature": 0, "populaton": 4, "granularity": "word"}, "recipes/few_shot.yaml")
+        parse(RouterRecipe, {"temperature": 0, "populaton": 4, "granularity": "word"}, "recipes/few_shot.yaml")
     text = str(caught.value)
     assert "settings in recipes/few_shot.yaml: 3 problems" in text
     assert "temperature = 0: Input should be greater than 0" in text
@@ -34,14 +38,14 @@ def test_every_mistake_is_reported_at_once() -> None:
 
 def test_contradictions_are_found() -> None:
     with pytest.raises(ConfigError, match="target_rank = 9 must not be above initial_rank = 4"):
-        parse(ExpertSettings, {"initial_rank": 4, "target_rank": 9}, "a test")
+        parse(ExpertRecipe, {"initial_rank": 4, "target_rank": 9}, "a test")
 
 
 def test_settings_are_frozen_and_named_by_a_digest() -> None:
-    settings = ExpertSettings()
+    settings = ExpertRecipe()
     with pytest.raises(ValidationError):
         settings.scale = 2.0
-    assert settings.digest() == ExpertSettings().digest() != ExpertSettings(seed=1).digest()
+    assert settings.digest() == ExpertRecipe().digest() != ExpertRecipe(seed=1).digest()
 
 
 def test_a_recipe_that_is_not_there_or_not_yaml(tmp_path: Path) -> None:
@@ -59,7 +63,7 @@ def test_every_recipe_that_comes_with_staf_is_valid() -> None:
     assert sorted(p.name for p in folder.iterdir() if p.name.endswith(".yaml")) == [
         "demo.yaml", "paper.yaml", "reproduce-cpu.yaml", "reproduce-paper.yaml",
     ]  # fmt: skip
-    printed = load_recipe(ExpertSettings, Path(str(folder / "paper.yaml")))
+    printed = load_recipe(ExpertRecipe, Path(str(folder / "paper.yaml")))
     assert load_profile("paper").expert == printed
     settings = load_recipe(DemoSettings, Path(str(folder / "demo.yaml")))
     assert settings.few_shot.method == "cma"
@@ -67,7 +71,7 @@ def test_every_recipe_that_comes_with_staf_is_valid() -> None:
 
 
 def test_the_papers_recipe_is_what_section_4_2_2_prints_and_how_it_is_computed() -> None:
-    settings = load_recipe(ExpertSettings, find_recipe("paper"))
+    settings = load_recipe(ExpertRecipe, find_recipe("paper"))
     assert (settings.initial_rank, settings.target_rank, settings.orthogonality) == (12, 4, 0.5)
     assert (settings.warmup_steps, settings.final_steps, settings.dropout, settings.epochs) == (200, 1000, 0.1, 10)
     assert (settings.start, settings.importance) == ("orthonormal", "smoothed")
@@ -85,10 +89,24 @@ def test_a_recipe_is_found_by_path_or_by_name(tmp_path: Path, monkeypatch: pytes
 
 def test_more_parts_than_examples_are_refused() -> None:
     with pytest.raises(ConfigError, match="accumulation = 5 must not be above batch_size = 4"):
-        parse(ExpertSettings, {"batch_size": 4, "accumulation": 5}, "a test")
+        parse(ExpertRecipe, {"batch_size": 4, "accumulation": 5}, "a test")
 
 
 def test_a_wrong_nested_setting_is_named_with_its_path(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text("few_shot:\n  metod: cma\n")
     with pytest.raises(ConfigError, match=r"few_shot\.metod is not a setting; did you mean 'method'"):
         load_recipe(DemoSettings, tmp_path / "r.yaml")
+
+
+def test_a_former_name_is_answered_with_the_name_of_today() -> None:
+    class Inner(Settings):
+        RENAMED: ClassVar[dict[str, str]] = {"warmup_steps": "tinit"}
+        tinit: int = 1
+
+    class Outer(Settings):
+        expert: Inner = Inner()
+
+    with pytest.raises(ConfigError, match=r"warmup_steps is now tinit\."):
+        parse(Inner, {"warmup_steps": 3}, "a test")
+    with pytest.raises(ConfigError, match=r"expert\.warmup_steps is now tinit\."):
+        parse(Outer, {"expert": {"warmup_steps": 3}}, "a test")

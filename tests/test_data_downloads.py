@@ -15,7 +15,7 @@ from staf.data import downloads
 from staf.data.catalog import DATASETS
 from staf.data.downloads import Download, download, downloaded, members_digest
 from staf.errors import DamagedFile, MissingData
-from staf.files import sha256_of
+from staf.io import sha256_of
 
 
 class Silent(http.server.SimpleHTTPRequestHandler):

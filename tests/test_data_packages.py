@@ -17,7 +17,7 @@ import pytest
 
 from staf.data.packages import PACKAGES, Package, cache_folder, fetch, fetched
 from staf.errors import DamagedFile, MissingData
-from staf.files import sha256_of
+from staf.io import sha256_of
 
 MEMBERS = ("made_up/data/",)
 

@@ -17,25 +17,25 @@ from typer.testing import CliRunner
 
 from staf import engines
 from staf.cli import app
-from staf.config import ExpertSettings
 from staf.engines import MAX_DEATHS, Job, Place, by_size, find_engine, local, ray, slots_of
 from staf.errors import ConfigError, MissingData, StafError, TrainingFailed, UnknownName
 from staf.experts.parallel import World
+from staf.experts.recipe import ExpertRecipe
 from staf.experts.store import load_expert
-from staf.progress import Silence
+from staf.log import NullProgress
 from staf.workflow import session
 
-SETTINGS = ExpertSettings(steps=12, batch_size=4, warmup_steps=2, final_steps=4, max_tokens=500, checkpoint_steps=5)
+SETTINGS = ExpertRecipe(steps=12, batch_size=4, warmup_steps=2, final_steps=4, max_tokens=500, checkpoint_steps=5)
 IMPOSSIBLE = SETTINGS.model_copy(update={"final_steps": 50})
 
 
-class Told(Silence):
+class Told(NullProgress):
     """Keeps what is said."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         self.lines.append(text)
 
 
@@ -67,7 +67,7 @@ def test_one_base_is_loaded_for_all_and_what_fails_is_told_at_the_end(jobs: list
 
 def test_the_error_of_one_expert_alone_is_its_own(jobs: list[Job]) -> None:
     with pytest.raises(ConfigError, match="12 steps in all"):
-        local([replace(jobs[0], settings=IMPOSSIBLE)], Silence())
+        local([replace(jobs[0], settings=IMPOSSIBLE)], NullProgress())
 
 
 def test_of_several_processes_one_with_an_error_does_not_go_on(jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +79,7 @@ def test_of_several_processes_one_with_an_error_does_not_go_on(jobs: list[Job], 
 
     monkeypatch.setattr(engines, "train_stage", fails)
     with pytest.raises(StafError, match="disk full"):
-        local(jobs, Silence(), World(0, 2))
+        local(jobs, NullProgress(), World(0, 2))
     assert tried == ["entity_synonymy"]
 
 
@@ -87,20 +87,20 @@ def test_of_several_processes_one_with_an_error_does_not_go_on(jobs: list[Job], 
 def test_what_is_wrong_with_all_jobs_is_told_once_and_at_once(engine: Callable[..., None], jobs: list[Job]) -> None:
     wrong = [replace(job, place=replace(job.place, profile="half")) for job in jobs]
     with pytest.raises(UnknownName, match="no split profile 'half'"):
-        engine(wrong, Silence())
+        engine(wrong, NullProgress())
 
 
 def test_ray_and_torchrun_are_not_mixed(jobs: list[Job]) -> None:
     with pytest.raises(ConfigError, match="trains each expert in one process"):
-        ray(jobs, Silence(), World(0, 2))
+        ray(jobs, NullProgress(), World(0, 2))
     with pytest.raises(ConfigError, match="trains each expert in one process"):
-        ray([replace(jobs[0], place=replace(jobs[0].place, shard_base=True))], Silence())
+        ray([replace(jobs[0], place=replace(jobs[0].place, shard_base=True))], NullProgress())
 
 
 def test_without_ray_it_is_said_how_to_get_it(jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingData, match=r"pip install 'staf-llm\[ray\]'"):
-        ray(jobs, Silence())
+        ray(jobs, NullProgress())
 
 
 def test_a_cluster_that_does_not_answer(jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +111,7 @@ def test_a_cluster_that_does_not_answer(jobs: list[Job], monkeypatch: pytest.Mon
         monkeypatch.setenv(name, "1")
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False, init=init))
     with pytest.raises(MissingData, match=r"no Ray cluster answers: .* at host:6379\. Start it"):
-        ray(jobs, Silence())
+        ray(jobs, NullProgress())
 
 
 def test_an_engine_that_does_not_exist() -> None:
@@ -137,8 +137,8 @@ def test_the_largest_comes_first_and_what_cannot_be_planned_fails(jobs: list[Job
     failures: dict[str, BaseException] = {}
     longer = replace(jobs[1], settings=SETTINGS.model_copy(update={"steps": 100}))
     wrong = replace(jobs[0], name="entity_attribute", settings=IMPOSSIBLE)
-    assert by_size([jobs[0], wrong, longer], failures, Silence()) == [longer, jobs[0]]
-    assert by_size([longer, jobs[0]], failures, Silence()) == [longer, jobs[0]]
+    assert by_size([jobs[0], wrong, longer], failures, NullProgress()) == [longer, jobs[0]]
+    assert by_size([longer, jobs[0]], failures, NullProgress()) == [longer, jobs[0]]
     assert list(failures) == ["entity_attribute"]
 
 
@@ -302,7 +302,7 @@ def test_a_machine_is_killed_while_training_and_the_experts_are_those_of_the_loc
     ray(there, told)
     killer.join()
     assert sum("put back, 1 of at most" in line for line in told.lines) == 1
-    local(here, Silence())
+    local(here, NullProgress())
     for one, other in zip(here, there, strict=True):
         (mine,), (its,) = ((job.out / job.name).glob("*.safetensors") for job in (one, other))
         assert mine.name == its.name

@@ -12,16 +12,17 @@ import pytest
 import torch
 from conftest import make_examples
 
-from staf.config import ExpertSettings, find_recipe, load_recipe
+from staf.config import find_recipe, load_recipe
 from staf.data.batches import encode
 from staf.errors import ConfigError, MissingData, UnknownName
 from staf.experts import estimate as estimates
 from staf.experts.estimate import FLOAT, Kept, estimate, memory_of, operations_of, outline, read
+from staf.experts.recipe import ExpertRecipe
 from staf.experts.recompute import recomputing
 from staf.experts.train import ExpertTraining, parts
 from staf.lm.base import Base
 
-SETTINGS = ExpertSettings(
+SETTINGS = ExpertRecipe(
     steps=9, batch_size=6, initial_rank=4, target_rank=2, warmup_steps=2, final_steps=3, max_tokens=160, dropout=0.2
 )
 CPU = torch.device("cpu")
@@ -66,7 +67,7 @@ def test_a_smaller_number_format_halves_the_base_and_not_the_factors(tiny_folder
     assert half.dtype == dtype
 
 
-def kept_by_a_step(base: Base, settings: ExpertSettings) -> int:
+def kept_by_a_step(base: Base, settings: ExpertRecipe) -> int:
     """The largest number of bytes that the decoder keeps for the way back in the parts of the first epoch."""
     training = ExpertTraining(base, [encode(e, base.tokenizer, 160) for e in make_examples(20)], settings)
     base.routed.set_training(True, settings.dropout)
@@ -112,7 +113,7 @@ def test_a_model_that_runs_its_own_layers_is_counted_too(tmp_path: Path) -> None
 
 
 def test_the_base_of_the_paper_from_its_config_alone(llama: str) -> None:
-    settings = load_recipe(ExpertSettings, find_recipe("paper"))
+    settings = load_recipe(ExpertRecipe, find_recipe("paper"))
     base = outline(llama, torch.bfloat16)
     found = estimate(base, "colour", make_examples(3000), settings, CPU)
     assert found.parameters == 6_738_415_616
@@ -178,4 +179,4 @@ def test_mistakes_are_told(tmp_path: Path, tiny_folder: Path) -> None:
     with pytest.raises(MissingData, match="no examples to train 'colour' on"):
         estimate(base, "colour", [], SETTINGS, CPU)
     with pytest.raises(ConfigError, match="leave none for the ranks to fall"):
-        estimate(base, "colour", make_examples(20), ExpertSettings(), CPU)
+        estimate(base, "colour", make_examples(20), ExpertRecipe(), CPU)

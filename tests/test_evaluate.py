@@ -15,13 +15,14 @@ from staf.baselines import BASELINES, baseline_predictions
 from staf.baselines.answering import tuned_base
 from staf.baselines.lorahub import composed, lorahub
 from staf.baselines.plain import plain_model
+from staf.baselines.settings import BaselineSettings
 from staf.baselines.tuning import Tuning
-from staf.config import BaselineSettings, EvaluationSettings
 from staf.data.answers import write_several
 from staf.data.batches import encode_prompt
 from staf.data.example import Example
 from staf.errors import MissingData, TestLeak
 from staf.evaluate import Answerer, Method, best_single, predict, predictions_of
+from staf.evaluate.settings import EvaluationSettings
 from staf.experts.store import ExpertSet
 from staf.lm.base import Base
 from staf.metrics.shapes import check

@@ -12,13 +12,13 @@ from conftest import make_examples, random_expert
 from typer.testing import CliRunner
 
 from staf.cli import app
-from staf.config import RouterSettings
 from staf.errors import BaseMismatch, DamagedFile, ExpertMismatch, MissingData, StafError, UnknownName
 from staf.experts.sets import add_expert, check_fits, describe, remove_expert, write_set
 from staf.experts.store import Expert, ExpertSet, expert_names, load_expert, load_experts, save_expert
 from staf.lm.base import Base
 from staf.routing.adapt import adapt_router
 from staf.routing.mixture import Mixture
+from staf.routing.recipe import RouterRecipe
 from staf.routing.router import only
 
 Contents = tuple[tuple[str, bytes], ...]
@@ -187,7 +187,7 @@ def test_a_failed_write_leaves_the_set_as_it_was(folder: Path, newcomer: Path, m
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("staf.files.os.fsync", full)
+    monkeypatch.setattr("staf.io.os.fsync", full)
     with pytest.raises(StafError, match="No space left on device"):
         add_expert(folder, newcomer)
     monkeypatch.undo()
@@ -220,7 +220,7 @@ def test_a_wrong_name_is_answered_with_near_ones(folder: Path) -> None:
 
 def test_a_router_of_the_old_set_is_refused_until_it_is_adapted_again(base: Base, folder: Path, newcomer: Path) -> None:
     examples = make_examples(6, "adaptation")
-    settings = RouterSettings(method="cma", evaluations=8, max_tokens=128)
+    settings = RouterRecipe(method="cma", evaluations=8, max_tokens=128)
     old = adapt_router(Mixture(base, load_experts(folder)), "colour", examples, settings)
     grown = add_expert(folder, newcomer)
     with pytest.raises(ExpertMismatch, match=r"made for the experts attribute, relation, synonymy .* news, .*Adapt again"):

@@ -8,13 +8,13 @@ import pytest
 import torch
 from conftest import make_examples
 
-from staf.config import RouterSettings
 from staf.experts.store import ExpertSet
 from staf.export import save_fused
 from staf.lm.base import Base, load_base
 from staf.lm.scoring import Question, candidates, score_questions
 from staf.routing.adapt import adapt_router
 from staf.routing.mixture import Mixture
+from staf.routing.recipe import RouterRecipe
 
 pytest.importorskip("lm_eval", reason="lm_eval is not installed (extra `bench`)")
 
@@ -25,7 +25,7 @@ def test_a_fused_folder_runs_in_the_harness_unchanged(base: Base, experts: Exper
     from lm_eval.models.huggingface import HFLM
 
     mixture = Mixture(base, experts)
-    router = adapt_router(mixture, "colour", make_examples(8, "adaptation"), RouterSettings(epochs=1))
+    router = adapt_router(mixture, "colour", make_examples(8, "adaptation"), RouterRecipe(epochs=1))
     save_fused(mixture, router, tmp_path / "fused")
     asked = [(f"The thing {i} is", choice) for i in range(6) for choice in (" blue", " a dark green", " red")]
     requests = [Instance("loglikelihood", {}, pair, index) for index, pair in enumerate(asked)]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import make_examples
 
-from staf.config import RouterSettings, parse
+from staf.config import parse
 from staf.errors import ConfigError
 from staf.experts.store import ExpertSet
 from staf.lm.base import Base
@@ -16,6 +16,7 @@ from staf.lm.scoring import score_labels
 from staf.routing.adapt import adapt_router, planned_progress
 from staf.routing.labels import LABELS_A_STEP, LabelLoss, LabelSteps
 from staf.routing.mixture import Mixture
+from staf.routing.recipe import RouterRecipe
 
 BUDGET = {"max_tokens": 200, "token_budget": 512}
 
@@ -68,7 +69,7 @@ def test_many_labels_are_drawn_the_same_way_again_with_the_right_one_first(base:
 @pytest.mark.parametrize("method", ["gradient", "cma"])
 def test_both_methods_lower_it(mixture: Mixture, method: str) -> None:
     settings = parse(
-        RouterSettings,
+        RouterRecipe,
         {"method": method, "objective": "labels", "weighting": "free", "evaluations": 40, "epochs": 3, "batch_size": 4,
          "learning_rate": 0.2, "initial_deviation": 0.1, "max_tokens": 200, "validation_share": 0},
         "a test",
@@ -79,7 +80,7 @@ def test_both_methods_lower_it(mixture: Mixture, method: str) -> None:
 
 
 def test_a_step_takes_fewer_examples_and_all_steps_are_planned(mixture: Mixture) -> None:
-    settings = RouterSettings(objective="labels", batch_size=16, epochs=2, validation_share=0, max_tokens=200)
+    settings = RouterRecipe(objective="labels", batch_size=16, epochs=2, validation_share=0, max_tokens=200)
     seen: list[int] = []
     examples = make_examples(12, "adaptation")
     adapt_router(mixture, "colour", examples, settings, lambda done, _: seen.append(done))
@@ -89,6 +90,6 @@ def test_a_step_takes_fewer_examples_and_all_steps_are_planned(mixture: Mixture)
 @pytest.mark.parametrize("method", ["gradient", "cma"])
 def test_tasks_without_one_right_label_are_refused(mixture: Mixture, method: str) -> None:
     examples = [replace(example, form="text", labels=()) for example in make_examples(4, "adaptation")]
-    settings = RouterSettings(objective="labels", method=method)  # type: ignore[arg-type]
+    settings = RouterRecipe(objective="labels", method=method)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"adaptation-\d has the form 'text' and 0 labels. Use objective = answer"):
         adapt_router(mixture, "colour", examples, settings)

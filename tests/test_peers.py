@@ -11,13 +11,17 @@ import pytest
 import torch
 from conftest import random_expert
 
+from staf.baselines.settings import BaselineSettings
 from staf.baselines.tuning import Choice, Tuning
-from staf.config import BaselineSettings, ClassifierSettings, EvaluationSettings, ExpertSettings, RouterSettings
+from staf.classifiers.settings import ClassifierSettings
 from staf.errors import ConfigError
 from staf.evaluate import Method
+from staf.evaluate.settings import EvaluationSettings
+from staf.experts.recipe import ExpertRecipe
 from staf.experts.store import ExpertSet
 from staf.lm.base import Base
-from staf.progress import Bar, Silence
+from staf.log import Bar, NullProgress
+from staf.routing.recipe import RouterRecipe
 from staf.routing.store import Router
 from staf.tasks.examples import task_examples
 from staf.tasks.rows import find_task
@@ -40,7 +44,7 @@ TASK = find_task("icd10_chapter")
 
 @pytest.fixture
 def session(tiny_folder: Path, own: Path, tmp_path: Path) -> Session:
-    return Session(str(tiny_folder), own, tmp_path / "runs", Silence(), "float32")
+    return Session(str(tiny_folder), own, tmp_path / "runs", NullProgress(), "float32")
 
 
 def lora(seed: int, **changed: object) -> BaselineSettings:
@@ -103,7 +107,7 @@ def test_another_system_needs_a_name_of_its_own(session: Session, tmp_path: Path
 
 
 def test_training_records_are_what_the_expert_sees_asked_as_the_task_asks(session: Session) -> None:
-    task, settings = find_task("icd_coding_top10_uci"), ExpertSettings(steps=8, batch_size=4)
+    task, settings = find_task("icd_coding_top10_uci"), ExpertRecipe(steps=8, batch_size=4)
     asked = task_examples(task, "test", session.library)[0]
     records = training_records(session, task, {"uci-diabetes-130": settings})
     seen = training_examples(session, "uci-diabetes-130", settings)
@@ -115,7 +119,7 @@ def test_training_records_are_what_the_expert_sees_asked_as_the_task_asks(sessio
 
 def test_a_classifier_is_fitted_on_records_besides_the_adaptation_examples(session: Session) -> None:
     task, settings = find_task("readmission_uci"), ClassifierSettings()
-    records = training_records(session, task, {"uci-diabetes-130": ExpertSettings(steps=8, batch_size=4)})
+    records = training_records(session, task, {"uci-diabetes-130": ExpertRecipe(steps=8, batch_size=4)})
     alone = classifier_stage(session, task, "logistic", 6, settings, EVALUATION, "normal")
     both = classifier_stage(session, task, "logistic", 6, settings, EVALUATION, "normal", [*records, *records])
     assert alone[1].folder != both[1].folder
@@ -135,7 +139,7 @@ def test_a_classifier_is_fitted_on_records_besides_the_adaptation_examples(sessi
 def test_a_routers_setting_says_how_many_examples_it_had_and_its_name_how_it_was_searched_for(
     method: str, shots: int | None, given: str | None, expected: tuple[str, str]
 ) -> None:
-    settings = RouterSettings.model_validate({"method": method, "shots": shots})
+    settings = RouterRecipe.model_validate({"method": method, "shots": shots})
     record = {"tunable_parameters": 2, "examples": shots or 90, "seconds": 1.0, "stopped_because": "epochs"}
     router = Router("toy", settings, torch.ones(1, 1), torch.ones(2), ("a",), "f", {"fingerprint": "x"}, record)
     row = router_method(router, given)
@@ -147,7 +151,7 @@ def test_a_bar_is_full_when_all_is_answered_also_what_scores_are_read_by(
 ) -> None:
     bars: dict[str, list[int]] = {}
 
-    class Counted(Silence):
+    class Counted(NullProgress):
         @contextmanager
         def bar(self, title: str, total: int) -> Iterator[Bar]:
             count = bars.setdefault(title, [total, 0])
@@ -157,7 +161,7 @@ def test_a_bar_is_full_when_all_is_answered_also_what_scores_are_read_by(
         find_task("medication_demo"),
         EVALUATION.model_copy(update={"selection_limit": 3, "calibration_examples": 5}),
     )
-    monkeypatch.setattr(session, "watcher", Counted())
+    monkeypatch.setattr(session, "progress", Counted())
     experts = ExpertSet((random_expert(base, "a", 1), random_expert(base, "b", 2)))
     evaluate_stage(session, task, None, Method("original", None), settings)
     baseline_stage(session, task, lora(0, method="in_context"), settings)

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from staf.cli import app
-from staf.config import RouterSettings
 from staf.errors import ConfigError, ExpertMismatch
 from staf.experts.adalora import delta
 from staf.experts.reduction import (
@@ -32,6 +31,7 @@ from staf.experts.store import Expert, ExpertSet, expert_digest, load_expert, lo
 from staf.lm.base import Base
 from staf.routing.mixture import Mixture
 from staf.routing.pruning import groups_by_matrix, heavier_than, heaviest, lost_share, prune_by_router, pruned_weights
+from staf.routing.recipe import RouterRecipe
 from staf.routing.store import Router, save_router
 
 
@@ -141,7 +141,7 @@ def test_a_smaller_expert_is_not_taken_for_a_finished_training(base: Base, tmp_p
 
 
 def a_router(base: Base, experts: ExpertSet, weights: torch.Tensor, granularity: str) -> Router:
-    chosen = RouterSettings.model_validate({"granularity": granularity})
+    chosen = RouterRecipe.model_validate({"granularity": granularity})
     return Router("colour", chosen, weights, torch.zeros(2), experts.names, experts.fingerprint, base.identity, {})
 
 

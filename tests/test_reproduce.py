@@ -26,7 +26,7 @@ from staf.experiments.printing import place_text
 from staf.experiments.profile import PROFILES, Profile, load_profile
 from staf.experiments.reproduce import papers_numbers, reproduce
 from staf.experiments.running import cells_of, run_cells, spread_cells
-from staf.progress import Silence, Watcher
+from staf.log import NullProgress, Progress
 from staf.tasks.examples import task_examples
 from staf.tasks.rows import TASKS, find_task
 from staf.tasks.statistics import CORPORA
@@ -67,7 +67,7 @@ TOKENS_OF_LABEL, LONGEST_LABEL = {"icd_coding": 15, "medication_recommendation":
 
 def grid_of(tiny_folder: Path, own: Path, out: Path, **changes: object) -> Grid:
     sizes = Profile.model_validate({**TINY, **changes})
-    return Grid(Session(str(tiny_folder), own, out / "runs", Silence(), "float32"), sizes, out)
+    return Grid(Session(str(tiny_folder), own, out / "runs", NullProgress(), "float32"), sizes, out)
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -253,7 +253,7 @@ def test_a_strict_profile_tells_all_that_is_missing_at_once(
     tiny_folder: Path, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     profile = load_profile("paper", {"base": str(tiny_folder)})
-    grid = Grid(Session(str(tiny_folder), own, tmp_path / "runs", Silence(), "float32"), profile, tmp_path)
+    grid = Grid(Session(str(tiny_folder), own, tmp_path / "runs", NullProgress(), "float32"), profile, tmp_path)
     monkeypatch.setattr(Library, "can_have", lambda self, name: name not in ("clicr", "emrqa", "conll-2003"))
     for package in ("peft", "cma", "nevergrad"):
         monkeypatch.setitem(sys.modules, package, None)
@@ -310,7 +310,7 @@ def test_an_expert_that_fails_on_a_cluster_leaves_places_empty(
 ) -> None:
     given: dict[str, list[str]] = {}
 
-    def on_cluster(title: str, queue: Sequence[Work], failures: dict[str, BaseException], watcher: Watcher) -> None:
+    def on_cluster(title: str, queue: Sequence[Work], failures: dict[str, BaseException], progress: Progress) -> None:
         given[title] = [job.name for job in queue]
         if title == "train experts":
             failures["entity_synonymy"] = TrainingFailed("no loss was a number.")

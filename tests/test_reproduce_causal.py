@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from test_reproduce import grid_of
 
-from staf.config import BaselineSettings
+from staf.baselines.settings import BaselineSettings
 from staf.errors import MissingData
 from staf.experiments.cells import Cell
 from staf.experiments.plans import PLANS

@@ -16,8 +16,8 @@ from staf.errors import MissingData, TrainingFailed
 from staf.experiments.cells import Cell, Grid
 from staf.experiments.profile import Profile, load_profile
 from staf.experiments.reproduce import reproduce
+from staf.log import NullProgress
 from staf.metrics import metrics_of
-from staf.progress import Silence
 from staf.runs import Run
 from staf.tasks.rows import find_task
 from staf.workflow import Session
@@ -62,7 +62,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[Cell]:
 def grid(tiny_folder: Path, tmp_path: Path) -> Callable[[], Grid]:
     """Makes the grid anew, as another process would."""
     return lambda: Grid(
-        Session(str(tiny_folder), tmp_path, tmp_path / "runs", Silence(), "float32"), profile_of(tiny_folder), tmp_path
+        Session(str(tiny_folder), tmp_path, tmp_path / "runs", NullProgress(), "float32"), profile_of(tiny_folder), tmp_path
     )
 
 
@@ -125,7 +125,7 @@ def test_the_command_says_when_a_seed_is_on_the_page(
 
 def test_what_is_missing_is_told_before_a_result_is_written(tiny_folder: Path, tmp_path: Path) -> None:
     strict = profile_of(tiny_folder).model_copy(update={"strict": True, "corpora": {"summarization": ["clicr"]}})
-    grid = Grid(Session(str(tiny_folder), tmp_path, tmp_path / "runs", Silence(), "float32"), strict, tmp_path)
+    grid = Grid(Session(str(tiny_folder), tmp_path, tmp_path / "runs", NullProgress(), "float32"), strict, tmp_path)
     with pytest.raises(MissingData, match="expert summarization: clicr"):
         reproduce("fig6", "tiny", grid, seeds=1)
     assert not (tmp_path / "runs" / "reproduce").exists()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import each, make_examples
 
-from staf.config import RouterSettings, parse
+from staf.config import parse
 from staf.errors import ConfigError, MissingData, TestLeak, TrainingFailed
 from staf.experts.store import ExpertSet
 from staf.lm.base import Base
@@ -18,6 +18,7 @@ from staf.routing.evolution import ranked, search
 from staf.routing.gradient import descend
 from staf.routing.mixture import Mixture
 from staf.routing.objective import RouterObjective
+from staf.routing.recipe import RouterRecipe
 from staf.routing.router import (
     RouterShape,
     alpha_penalty,
@@ -92,7 +93,7 @@ def test_free_weights_are_the_average_and_the_logits_and_unit_ones_have_length_o
 )
 def test_weightings_that_contradict_are_refused(values: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        parse(RouterSettings, values, "a test")
+        parse(RouterRecipe, values, "a test")
 
 
 def test_both_penalties_by_hand() -> None:
@@ -189,7 +190,7 @@ def test_adaptation_lowers_the_loss_and_repeats_bit_for_bit(
 ) -> None:
     mixture = Mixture(base, experts)
     examples = make_examples(24, split="adaptation")
-    settings = RouterSettings(
+    settings = RouterRecipe(
         method=method, granularity=granularity, evaluations=48, epochs=3, learning_rate=0.3, batch_size=8, null_expert=True,
         learned_scale=granularity == "layer",
     )  # fmt: skip
@@ -205,32 +206,32 @@ def test_adaptation_lowers_the_loss_and_repeats_bit_for_bit(
 
 
 def test_progress_counts_every_step(base: Base, experts: ExpertSet) -> None:
-    settings = RouterSettings(epochs=2, batch_size=8)
+    settings = RouterRecipe(epochs=2, batch_size=8)
     seen: list[int] = []
     adapt_router(Mixture(base, experts), "t", make_examples(24, "adaptation"), settings, lambda done, _: seen.append(done))
     assert seen == list(range(1, planned_progress(24, settings) + 1))
 
 
 def test_the_penalty_moves_the_optimum_towards_even_weights(base: Base, experts: ExpertSet) -> None:
-    objective = RouterObjective(Mixture(base, experts), RouterSettings(penalty_strength=2.0))
+    objective = RouterObjective(Mixture(base, experts), RouterRecipe(penalty_strength=2.0))
     numbers = torch.zeros(6)
     assert objective.penalty(numbers).item() == pytest.approx(2.0 / 3)
     assert objective.penalty(torch.tensor([0, 0, 0, 9.0, 0, 0])).item() > 1.9
-    alpha = RouterObjective(objective.mixture, RouterSettings(penalty="alpha", penalty_strength=2.0))
+    alpha = RouterObjective(objective.mixture, RouterRecipe(penalty="alpha", penalty_strength=2.0))
     assert alpha.penalty(torch.tensor([1.0, 2, 0, 9.0, 9, 9])).item() == pytest.approx(10.0)
 
 
 def test_nothing_is_fitted_on_a_test_split(base: Base, experts: ExpertSet) -> None:
     mixture = Mixture(base, experts)
     with pytest.raises(TestLeak, match="test-0"):
-        adapt_router(mixture, "colour", make_examples(8, split="test"), RouterSettings())
+        adapt_router(mixture, "colour", make_examples(8, split="test"), RouterRecipe())
     with pytest.raises(MissingData, match="1 adaptation examples"):
-        adapt_router(mixture, "colour", make_examples(1, split="adaptation"), RouterSettings())
+        adapt_router(mixture, "colour", make_examples(1, split="adaptation"), RouterRecipe())
 
 
 def test_experts_and_base_stay_byte_equal_through_adaptation(base: Base, experts: ExpertSet) -> None:
     before = {name: tensor.clone() for name, tensor in base.model.state_dict().items()}
     prints = [expert.fingerprint for expert in experts.experts]
-    adapt_router(Mixture(base, experts), "colour", make_examples(16, "adaptation"), RouterSettings(epochs=1))
+    adapt_router(Mixture(base, experts), "colour", make_examples(16, "adaptation"), RouterRecipe(epochs=1))
     assert [expert.fingerprint for expert in experts.experts] == prints
     assert all(torch.equal(tensor, before[name]) for name, tensor in base.model.state_dict().items())

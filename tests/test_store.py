@@ -12,14 +12,14 @@ import pytest
 import torch
 from conftest import random_expert
 
-from staf import bundles
-from staf.bundles import read_bundle, write_bundle
-from staf.config import RouterSettings
+from staf import checkpoint_io
+from staf.checkpoint_io import read_checkpoint, write_checkpoint
 from staf.data.example import subject
 from staf.errors import BaseMismatch, DamagedFile, ExpertMismatch, MissingData, StafError, UnknownName
 from staf.experts.store import ExpertSet, load_expert, load_experts, save_expert
 from staf.lm.base import Base, fingerprint_of, load_base, resolve
 from staf.routing.mixture import Mixture
+from staf.routing.recipe import RouterRecipe
 from staf.routing.store import Router, load_router, save_router
 
 
@@ -164,7 +164,7 @@ def test_a_write_that_fails_leaves_the_old_bundle(saved: Path, base: Base, monke
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("staf.files.os.fsync", full)
+    monkeypatch.setattr("staf.io.os.fsync", full)
     with pytest.raises(StafError, match=r"No space left on device\. Nothing was changed there"):
         save_expert(saved, random_expert(base, "relation", seed=7))
     monkeypatch.undo()
@@ -180,7 +180,7 @@ def test_a_stop_between_tensors_and_record_leaves_the_old_bundle(
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(bundles, "write_json", killed)
+    monkeypatch.setattr(checkpoint_io, "write_json", killed)
     with pytest.raises(KeyboardInterrupt):
         save_expert(saved, random_expert(base, "relation", seed=7))
     monkeypatch.undo()
@@ -191,8 +191,8 @@ def test_a_stop_between_tensors_and_record_leaves_the_old_bundle(
 
 def test_bundles_keep_dtypes_and_empty_tensors(tmp_path: Path) -> None:
     tensors = {"a": torch.zeros(3, 0), "b": torch.tensor([True, False]), "c": torch.arange(3, dtype=torch.int64)}
-    write_bundle(tmp_path, "thing", tensors, {"note": "x"})
-    loaded, record = read_bundle(tmp_path, "thing")
+    write_checkpoint(tmp_path, "thing", tensors, {"note": "x"})
+    loaded, record = read_checkpoint(tmp_path, "thing")
     assert record == {"note": "x"}
     assert all(torch.equal(loaded[k], v) and loaded[k].dtype == v.dtype for k, v in tensors.items())
 
@@ -255,7 +255,7 @@ def test_a_model_type_without_a_list_of_matrices_is_refused(tmp_path: Path) -> N
 
 def a_router(base: Base, experts: ExpertSet) -> Router:
     return Router(
-        "colour", RouterSettings(), torch.rand(1, 3), torch.rand(6), experts.names, experts.fingerprint, base.identity,
+        "colour", RouterRecipe(), torch.rand(1, 3), torch.rand(6), experts.names, experts.fingerprint, base.identity,
         {"loss": 1.0},
     )  # fmt: skip
 

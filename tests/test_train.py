@@ -11,11 +11,11 @@ import pytest
 import torch
 from conftest import make_examples
 
-from staf.config import ExpertSettings
 from staf.data.batches import encode
 from staf.errors import ConfigError, StafError, TrainingFailed
 from staf.experts import train as training
 from staf.experts.estimate import Kept
+from staf.experts.recipe import ExpertRecipe
 from staf.experts.recompute import recomputing
 from staf.experts.store import Expert, ExpertSet
 from staf.experts.train import (
@@ -30,7 +30,7 @@ from staf.experts.train import (
 from staf.lm.base import Base, load_base
 from staf.routing.mixture import Mixture
 
-SETTINGS = ExpertSettings(
+SETTINGS = ExpertRecipe(
     steps=30, batch_size=6, initial_rank=4, target_rank=2, warmup_steps=5, final_steps=10, learning_rate=0.02, scale=4.0,
     checkpoint_steps=7, max_tokens=160,
 )  # fmt: skip
@@ -192,7 +192,7 @@ def stop_at(step: int) -> Callable[[StepReport], None]:
     return stop
 
 
-def gradient(base: Base, settings: ExpertSettings, steps: int = 3) -> tuple[float, torch.Tensor, torch.Tensor]:
+def gradient(base: Base, settings: ExpertRecipe, steps: int = 3) -> tuple[float, torch.Tensor, torch.Tensor]:
     """Loss, gradient and factors after some steps on examples whose answers differ in length."""
     examples = [replace(e, answer="a long answer") if i % 4 == 0 else e for i, e in enumerate(make_examples(24))]
     state = ExpertTraining(base, [encode(e, base.tokenizer, 160) for e in examples], settings)
@@ -252,8 +252,8 @@ def test_a_folder_that_cannot_be_written_is_one_clear_error(base: Base, tmp_path
 
 def test_steps_that_leave_no_room_for_the_ranks_to_fall_are_refused() -> None:
     with pytest.raises(ConfigError, match="leave none for the ranks to fall from 6 to 4"):
-        planned_steps(1000, ExpertSettings(epochs=10, batch_size=16))
-    assert planned_steps(10_000, ExpertSettings(epochs=10, batch_size=16)) == 6250
+        planned_steps(1000, ExpertRecipe(epochs=10, batch_size=16))
+    assert planned_steps(10_000, ExpertRecipe(epochs=10, batch_size=16)) == 6250
     assert planned_steps(10, SETTINGS) == 30
 
 

@@ -14,7 +14,6 @@ from conftest import make_examples, random_expert
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from staf.config import RouterSettings
 from staf.data.batches import encode_prompt
 from staf.data.example import Example, prompt_of
 from staf.errors import BaseMismatch, ConfigError, DamagedFile, ExpertMismatch, MissingData, TestLeak
@@ -23,13 +22,14 @@ from staf.experts.store import ExpertSet, expert_names
 from staf.lm.base import Base
 from staf.routing import zero_shot
 from staf.routing.mixture import Mixture
+from staf.routing.recipe import RouterRecipe
 from staf.routing.router import RouterShape, expert_weights, only, unflatten, uniform
 from staf.routing.store import load_router, save_router
 from staf.routing.zero_shot import expert_centroid, expert_centroids, prompt_mean, similarities, zero_shot_router
 
 
-def chosen(**changes: Any) -> RouterSettings:
-    return RouterSettings(**{"method": "zero_shot", "max_tokens": 128, **changes})
+def chosen(**changes: Any) -> RouterRecipe:
+    return RouterRecipe(**{"method": "zero_shot", "max_tokens": 128, **changes})
 
 
 def taught(name: str, split: str = "train", count: int = 12) -> list[Example]:

@@ -22,11 +22,11 @@ from typing import Any, Protocol
 
 import torch
 
-from staf.config import ExpertSettings
 from staf.errors import ConfigError, MissingData, StafError, TrainingFailed, UnknownName
 from staf.experts.parallel import ALONE, World
+from staf.experts.recipe import ExpertRecipe
 from staf.experts.train import planned_steps
-from staf.progress import Log, Silence, Watcher
+from staf.log import NullProgress, Progress, StderrProgress
 from staf.workflow import Session, train_stage, training_examples
 
 MAX_DEATHS = 3
@@ -48,9 +48,9 @@ class Place:
     dtype: str | None = None
     shard_base: bool = False
 
-    def session(self, watcher: Watcher, world: World = ALONE) -> Session:
+    def session(self, progress: Progress, world: World = ALONE) -> Session:
         """A session of this place; raises as `Session`."""
-        return Session(self.base, self.data, self.runs, watcher, self.dtype, self.profile, world, self.shard_base)
+        return Session(self.base, self.data, self.runs, progress, self.dtype, self.profile, world, self.shard_base)
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Job:
     """Train one expert into out/<name>."""
 
     name: str
-    settings: ExpertSettings
+    settings: ExpertRecipe
     out: Path
     place: Place
     track: str | None = None
@@ -86,8 +86,8 @@ class Work(Protocol):
 class Worker:
     """Does jobs in one process and keeps the base between them."""
 
-    def __init__(self, watcher: Watcher, world: World = ALONE) -> None:
-        self.watcher, self.world = watcher, world
+    def __init__(self, progress: Progress, world: World = ALONE) -> None:
+        self.progress, self.world = progress, world
         self.session: tuple[Place, Session] | None = None
 
     def ready(self, folder: Path) -> None:
@@ -98,18 +98,18 @@ class Worker:
         """Do a job; raises as its `run`."""
         if self.session is None or self.session[0] != job.place:
             self.session = None  # two bases are never there at once
-            self.session = (job.place, job.place.session(self.watcher, self.world))
+            self.session = (job.place, job.place.session(self.progress, self.world))
         job.run(self.session[1])
 
 
-def local(jobs: Sequence[Job], watcher: Watcher, world: World = ALONE) -> None:
+def local(jobs: Sequence[Job], progress: Progress, world: World = ALONE) -> None:
     """Train the experts one after another in this process.
 
     Raises:
         TrainingFailed: some failed; the others are trained. With several processes, or one job, its own error at once.
     """
     _check_places(jobs, world)
-    worker = Worker(watcher, world)
+    worker = Worker(progress, world)
     failures: dict[str, BaseException] = {}
     for job in jobs:
         try:
@@ -117,11 +117,11 @@ def local(jobs: Sequence[Job], watcher: Watcher, world: World = ALONE) -> None:
         except (StafError, torch.OutOfMemoryError) as error:
             if world.size > 1 or len(jobs) == 1:
                 raise  # of several processes, one with an error must not go on without the others
-            _fail(failures, job, error, watcher)
+            _fail(failures, job, error, progress)
     _tell(failures, len(jobs))
 
 
-def ray(jobs: Sequence[Job], watcher: Watcher, world: World = ALONE) -> None:
+def ray(jobs: Sequence[Job], progress: Progress, world: World = ALONE) -> None:
     """Train the experts on a Ray cluster: the one of RAY_ADDRESS, else a running one, else one on this machine.
 
     The largest come first. The expert of a worker that dies goes on from its checkpoint on another one.
@@ -136,12 +136,12 @@ def ray(jobs: Sequence[Job], watcher: Watcher, world: World = ALONE) -> None:
         )
     _check_places(jobs, world)
     failures: dict[str, BaseException] = {}
-    queue = by_size(jobs, failures, watcher)
-    spread("train experts", queue, failures, watcher)
+    queue = by_size(jobs, failures, progress)
+    spread("train experts", queue, failures, progress)
     _tell(failures, len(jobs))
 
 
-def spread(title: str, queue: Sequence[Work], failures: dict[str, BaseException], watcher: Watcher) -> None:
+def spread(title: str, queue: Sequence[Work], failures: dict[str, BaseException], progress: Progress) -> None:
     """Have jobs done by the workers of a Ray cluster, in their order.
 
     Args:
@@ -151,10 +151,10 @@ def spread(title: str, queue: Sequence[Work], failures: dict[str, BaseException]
         TrainingFailed: no machine is left. MissingData: Ray is not installed, or its cluster does not answer.
     """
     with _cluster() as cluster:
-        _Crew(cluster, watcher, list(queue), failures).run(title)
+        _Crew(cluster, progress, list(queue), failures).run(title)
 
 
-Engine = Callable[[Sequence[Job], Watcher, World], None]
+Engine = Callable[[Sequence[Job], Progress, World], None]
 ENGINES: dict[str, Engine] = {"local": local, "ray": ray}
 
 
@@ -172,10 +172,10 @@ def find_engine(name: str) -> Engine:
 def _check_places(jobs: Sequence[Job], world: World) -> None:
     """Raise what is wrong with all jobs of a place at once."""
     for place in {job.place for job in jobs}:
-        place.session(Silence(), world)
+        place.session(NullProgress(), world)
 
 
-def by_size(jobs: Sequence[Job], failures: dict[str, BaseException], watcher: Watcher) -> list[Job]:
+def by_size(jobs: Sequence[Job], failures: dict[str, BaseException], progress: Progress) -> list[Job]:
     """The jobs in order of work, the largest first: characters that are read in all steps together.
 
     Data sets are fetched and prepared on the way, once for all workers; a job without data joins the failures.
@@ -183,19 +183,19 @@ def by_size(jobs: Sequence[Job], failures: dict[str, BaseException], watcher: Wa
     sizes = {}
     for job in jobs:
         try:
-            examples = training_examples(job.place.session(Silence()), job.name, job.settings)
+            examples = training_examples(job.place.session(NullProgress()), job.name, job.settings)
             steps = planned_steps(len(examples), job.settings)
         except StafError as error:
-            _fail(failures, job, error, watcher)
+            _fail(failures, job, error, progress)
             continue
         characters = sum(len(example.query) + len(example.context) + len(example.answer) for example in examples)
         sizes[job] = steps * job.settings.batch_size * characters / max(len(examples), 1)
     return sorted(sizes, key=lambda job: -sizes[job])
 
 
-def _fail(failures: dict[str, BaseException], job: Work, error: BaseException, watcher: Watcher) -> None:
+def _fail(failures: dict[str, BaseException], job: Work, error: BaseException, progress: Progress) -> None:
     failures[job.name] = error
-    watcher.say(f"{job.name} failed: {type(error).__name__}")
+    progress.log(f"{job.name} failed: {type(error).__name__}")
 
 
 def _tell(failures: dict[str, BaseException], count: int) -> None:
@@ -268,8 +268,8 @@ class _Crew:
         cluster: the module of Ray. queue: jobs, in the order in which they are to begin. failures: errors by name, added to.
     """
 
-    def __init__(self, cluster: Any, watcher: Watcher, queue: list[Work], failures: dict[str, BaseException]) -> None:
-        self.cluster, self.watcher, self.queue, self.failures = cluster, watcher, queue, failures
+    def __init__(self, cluster: Any, progress: Progress, queue: list[Work], failures: dict[str, BaseException]) -> None:
+        self.cluster, self.progress, self.queue, self.failures = cluster, progress, queue, failures
         self.slots = slots_of(cluster.nodes())
         self.idle: list[tuple[Slot, Any]] = []
         self.calls: dict[Any, tuple[Slot, Any, Work | None]] = {}
@@ -283,7 +283,7 @@ class _Crew:
             TrainingFailed: no machine is left.
         """
         try:
-            with self.watcher.bar(title, len(self.queue)) as bar:
+            with self.progress.bar(title, len(self.queue)) as bar:
                 while self.queue or any(job for _, _, job in self.calls.values()):
                     self._give()
                     bar.advance(self._settle())
@@ -296,7 +296,7 @@ class _Crew:
         while self.queue and self.idle:
             slot, worker = self.idle.pop()
             job = self.queue.pop(0)
-            self.watcher.say(f"{job.name}: on {slot.host}")
+            self.progress.log(f"{job.name}: on {slot.host}")
             self.calls[worker.do.remote(job)] = (slot, worker, job)
         coming = sum(job is None for _, _, job in self.calls.values())
         while self.slots and coming < len(self.queue):
@@ -311,13 +311,13 @@ class _Crew:
             )
 
     def _hire(self, slot: Slot) -> Any:
-        self.watcher.say(f"asking for a worker on {slot.host}")
+        self.progress.log(f"asking for a worker on {slot.host}")
         there = self.cluster.util.scheduling_strategies.NodeAffinitySchedulingStrategy(slot.node, soft=False)
         environment = {"env_vars": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}}
         kind = self.cluster.remote(Worker).options(
             num_cpus=slot.cpus, num_gpus=slot.gpus, scheduling_strategy=there, runtime_env=environment
         )
-        return kind.remote(Log())
+        return kind.remote(StderrProgress())
 
     def _settle(self) -> int:
         """Wait for one call; returns how many jobs it ended."""
@@ -329,7 +329,7 @@ class _Crew:
         except errors.RayTaskError as error:
             if job is None:
                 return self._dismiss(slot, worker, str(error.cause))
-            _fail(self.failures, job, error.cause, self.watcher)
+            _fail(self.failures, job, error.cause, self.progress)
         except errors.RayError as error:  # the worker is gone, and perhaps its machine
             self._dismiss(slot, worker, type(error).__name__)
             return 0 if job is None else self._put_back(slot, job)
@@ -337,7 +337,7 @@ class _Crew:
         return int(job is not None)
 
     def _dismiss(self, slot: Slot, worker: Any, why: str) -> int:
-        self.watcher.say(f"no worker on {slot.host}: {why}")
+        self.progress.log(f"no worker on {slot.host}: {why}")
         self.cluster.kill(worker)
         return 0
 
@@ -346,8 +346,8 @@ class _Crew:
         self.slots.append(slot)  # where the machine is gone as well, no worker comes up there
         self.deaths[job.name] += 1
         if self.deaths[job.name] > MAX_DEATHS:
-            _fail(self.failures, job, TrainingFailed(f"{self.deaths[job.name]} workers died over it."), self.watcher)
+            _fail(self.failures, job, TrainingFailed(f"{self.deaths[job.name]} workers died over it."), self.progress)
             return 1
-        self.watcher.say(f"{job.name}: put back, {self.deaths[job.name]} of at most {MAX_DEATHS} times")
+        self.progress.log(f"{job.name}: put back, {self.deaths[job.name]} of at most {MAX_DEATHS} times")
         self.queue.insert(0, job)
         return 0

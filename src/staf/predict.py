@@ -20,12 +20,12 @@ from typing import Any
 
 import torch
 
-from staf.config import EvaluationSettings
 from staf.data.answers import NONE
 from staf.data.example import Example
 from staf.errors import BadData, DamagedFile, MissingData
 from staf.evaluate import Method, predict
-from staf.files import read_json, write_json
+from staf.evaluate.settings import EvaluationSettings
+from staf.io import read_json, write_json
 from staf.tasks.examples import task_examples
 from staf.tasks.rows import Task
 from staf.workflow import Session, calibration_of, router_and_mixture, router_method
@@ -64,7 +64,7 @@ def predict_file(
     with file.open("rb") as stream:
         total = sum(1 for _ in stream)
     items = islice(_questions(file, pattern), done, None)
-    with session.watcher.bar(f"answer {file.name}", total - done) as bar, out.open("a", encoding="utf-8") as stream:
+    with session.progress.bar(f"answer {file.name}", total - done) as bar, out.open("a", encoding="utf-8") as stream:
         while block := list(islice(items, LINES_AT_ONCE)):
             examples = [example for _, example in block]
             answers = predict(session.base, mixture, method, examples, settings, form=task.form, calibration=calibration)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from staf.errors import DamagedFile
-from staf.files import read_json, write_bytes, write_json
+from staf.io import read_json, write_bytes, write_json
 
 
 def digest_of(*parts: str) -> str:

@@ -8,13 +8,14 @@ from typing import Any
 
 from staf.baselines.answering import tuned_base
 from staf.baselines.rows import BASELINES
+from staf.baselines.settings import BaselineSettings
 from staf.baselines.shots import reserved_for, with_shots
 from staf.baselines.tuning import Choice, OnTrial, Tuning
-from staf.config import BaselineSettings, EvaluationSettings
 from staf.data.example import Example
 from staf.data.splits import few_shot, refuse_test
 from staf.evaluate import Answerer, predictions_of
 from staf.evaluate.predictions import Predictions
+from staf.evaluate.settings import EvaluationSettings
 from staf.lm.base import Base
 from staf.lm.scoring import OnDone
 from staf.runs import PeakMemory

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from staf.config import BaselineSettings
+from staf.baselines.settings import BaselineSettings
 from staf.errors import MissingData
 from staf.lm.base import ADAPTED
 

@@ -18,10 +18,10 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from staf.config import EvaluationSettings
 from staf.data.batches import encode_answer, encode_prompt
 from staf.data.example import Example, prompt_of
 from staf.errors import BadData
+from staf.evaluate.settings import EvaluationSettings
 
 _LEAD = "Query: "
 

@@ -16,7 +16,7 @@ import torch
 
 from staf.baselines.plain import answer_log_chances, plain_mean_loss, plain_model
 from staf.baselines.rows import BASELINES
-from staf.config import BaselineSettings
+from staf.baselines.settings import BaselineSettings
 from staf.data.batches import Batch, Encoded, collate, encode, epoch_order
 from staf.data.example import Example
 from staf.data.splits import dice, refuse_test

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from staf.classifiers.problem import Found, Problem
+from staf.classifiers.settings import ClassifierSettings
 from staf.classifiers.training import Encoded, Network, learn
-from staf.config import ClassifierSettings
 from staf.errors import ConfigError, DamagedFile, MissingData
 from staf.lm.base import fingerprint_of
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from staf.classifiers.problem import Found, Part, Problem, log_scores, loss_of
+from staf.classifiers.settings import ClassifierSettings
 from staf.classifiers.words import words_of
-from staf.config import ClassifierSettings
 
 
 def logistic_regression(problem: Problem, texts: Sequence[str], settings: ClassifierSettings) -> Found:

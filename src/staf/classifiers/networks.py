@@ -15,9 +15,9 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from staf.classifiers.problem import Found, Problem
+from staf.classifiers.settings import ClassifierSettings
 from staf.classifiers.training import Encoded, Network, learn
 from staf.classifiers.words import PAD, Vocabulary
-from staf.config import ClassifierSettings
 
 
 def word_vectors(vocabulary: int, width: int) -> nn.Embedding:

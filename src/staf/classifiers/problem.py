@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from staf.classifiers.settings import ClassifierSettings
 from staf.classifiers.words import words_of
-from staf.config import ClassifierSettings
 from staf.data.answers import read_several
 from staf.data.example import Example
 from staf.data.splits import dice, refuse_test

@@ -12,7 +12,7 @@ from staf.classifiers.encoder import encoder
 from staf.classifiers.linear import logistic_regression
 from staf.classifiers.networks import plain_cnn, recurrent, text_cnn
 from staf.classifiers.problem import Found, Problem, predictions_of, problem_of, text_of, threshold_of
-from staf.config import ClassifierSettings
+from staf.classifiers.settings import ClassifierSettings
 from staf.data.example import Example
 from staf.errors import UnknownName
 from staf.experts.train import data_fingerprint

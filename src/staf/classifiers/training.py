@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from staf.classifiers.problem import Found, log_scores, loss_of
-from staf.config import ClassifierSettings
+from staf.classifiers.settings import ClassifierSettings
 from staf.data.batches import by_length, epoch_order, rounded
 from staf.errors import TrainingFailed
 from staf.lm.base import default_device

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from staf.config import ClassifierSettings
+from staf.classifiers.settings import ClassifierSettings
 
 PAD, UNKNOWN = 0, 1
 """Numbers that stand for no word, and for a word that is not in the vocabulary."""

@@ -181,7 +181,7 @@ def export(
     from staf.data.library import Library
     from staf.errors import UnknownName
     from staf.evaluate import sample
-    from staf.files import write_bytes
+    from staf.io import write_bytes
     from staf.tasks.examples import task_examples
     from staf.tasks.rows import find_task
 

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from staf.progress import Bar, Lines
+from staf.log import Bar, TextBar
 
 if TYPE_CHECKING:
-    from staf.config import RouterSettings
+    from staf.routing.recipe import RouterRecipe
 
 
 class Terminal:
@@ -39,12 +39,12 @@ class Terminal:
             TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
         )  # fmt: skip
         if not self.console.is_terminal:
-            yield Lines(self.say, title, total)
+            yield TextBar(self.log, title, total)
             return
         with Progress(*columns, console=self.console, refresh_per_second=4) as progress:
             yield _RichBar(progress, progress.add_task(title, total=total, note=""))
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """One line."""
         self.console.print(text, markup=False, soft_wrap=True)
 
@@ -128,10 +128,10 @@ def row_title(result: Mapping[str, Any]) -> str:
 
 
 def draw_weights(
-    out: Path, task: str, settings: RouterSettings, weights: Mapping[str, float], spread: Mapping[str, float] | None
+    out: Path, task: str, settings: RouterRecipe, weights: Mapping[str, float], spread: Mapping[str, float] | None
 ) -> Path:
     """Fig. 7 of one task as an SVG file: a bar for each expert, and its deviation where there is one."""
-    from staf.files import write_bytes
+    from staf.io import write_bytes
     from staf.report.drawing import standalone
     from staf.report.figures import Bars, weight_bars
     from staf.report.names import method_title

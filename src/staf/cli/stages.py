@@ -74,31 +74,31 @@ def train(
     Try:  staf train --experts entity_synonymy --out experts --set steps=80 --set warmup_steps=16 --set final_steps=26
     """
     from staf.cli.show import Terminal, print_estimates, print_json, print_rows
-    from staf.config import ExpertSettings, find_recipe, load_values, parse
+    from staf.config import find_recipe, load_values, parse
     from staf.engines import Job, Place, find_engine
     from staf.experts.parallel import joined
+    from staf.experts.recipe import ExpertRecipe
     from staf.experts.store import load_expert
-    from staf.progress import Silence
+    from staf.log import NullProgress, check_reporter
     from staf.tasks.examples import expert_sources
-    from staf.trackers import check_tracker
     from staf.workflow import estimate_stage
 
     values = {} if recipe is None else load_values(find_recipe(recipe))
-    settings = parse(ExpertSettings, {**values, **changes(change)}, "staf train")
+    settings = parse(ExpertRecipe, {**values, **changes(change)}, "staf train")
     names = list(dict.fromkeys(name.strip() for name in experts.split(",") if name.strip()))
     for name in names:
         expert_sources(name)  # a misspelt one is told before the others are trained
     place = Place(base, data, runs, splits, dtype, shard_base)
     if track is not None:
-        check_tracker(track)
+        check_reporter(track)
     if dry_run:
         session = replace(place, shard_base=False).session(Terminal())
         estimates = [estimate_stage(session, name, settings) for name in names]
         print_json([found.record() for found in estimates]) if as_json else print_estimates(estimates)
         return
     with joined() as world:
-        watcher = Terminal() if world.leads else Silence()
-        find_engine(engine)([Job(name, settings, out, place, track) for name in names], watcher, world)
+        progress = Terminal() if world.leads else NullProgress()
+        find_engine(engine)([Job(name, settings, out, place, track) for name in names], progress, world)
         if not world.leads:
             return
     rows = [trained_row(load_expert(out / name), out) for name in names]
@@ -141,16 +141,17 @@ def adapt(
     Try:  staf adapt --task icd10_chapter --experts experts --method cma --shots 32 --out routers/icd10_chapter-cma
     """
     from staf.cli.show import Terminal, print_json
-    from staf.config import RouterSettings, parse
+    from staf.config import parse
     from staf.errors import ConfigError
     from staf.experts.store import load_experts
+    from staf.routing.recipe import RouterRecipe
     from staf.routing.summary import record_of
     from staf.tasks.rows import find_task
     from staf.workflow import Session, adapt_seeds, adapt_stage, best_expert_stage, zero_shot_stage
 
     usual = USUAL.get(method, {})
     given = {"shots": shots} if shots is not None else {}
-    settings = parse(RouterSettings, {"method": method, **usual, **given, **changes(change)}, "staf adapt")
+    settings = parse(RouterRecipe, {"method": method, **usual, **given, **changes(change)}, "staf adapt")
     session = Session(base, data, runs, Terminal(), dtype=dtype, profile=splits)
     row, loaded = find_task(task), load_experts(experts)
     if method in COMPUTED and (seeds > 1 or start is not None):
@@ -220,7 +221,8 @@ def evaluate(
     Try:  staf evaluate --task icd10_chapter --experts experts --router routers/icd10_chapter-cma
     """
     from staf.cli.show import Terminal, print_json, print_rows, row_title
-    from staf.config import EvaluationSettings, parse
+    from staf.config import parse
+    from staf.evaluate.settings import EvaluationSettings
     from staf.tasks.rows import TASKS, find_task
     from staf.workflow import Session, Wanted, evaluate_named
 
@@ -285,7 +287,8 @@ def predict(
     Try:  staf predict titles.jsonl --task icd10_chapter --experts experts --router routers/chapter --out answers.jsonl
     """
     from staf.cli.show import Terminal, print_json
-    from staf.config import EvaluationSettings, parse
+    from staf.config import parse
+    from staf.evaluate.settings import EvaluationSettings
     from staf.predict import predict_file
     from staf.tasks.rows import find_task
     from staf.workflow import Session

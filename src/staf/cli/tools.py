@@ -127,7 +127,7 @@ def reproduce(
         results = [reproduce(wanted, Path(profile).stem, grid, spread, seeds)[0] for wanted in names]
         page = write_page(session.runs, out / "report.html", task_metrics())
         if seeds < sizes.seeds:
-            session.watcher.say(f"{seeds} of {sizes.seeds} seeds are done and on the page: {page}")
+            session.progress.log(f"{seeds} of {sizes.seeds} seeds are done and on the page: {page}")
     if as_json:
         print_json(results if name == "all" else results[0])
         return

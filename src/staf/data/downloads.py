@@ -19,7 +19,7 @@ from pathlib import Path
 from staf.data.formats.archives import members
 from staf.data.packages import cache_folder
 from staf.errors import BadData, DamagedFile, MissingData, StafError
-from staf.files import read_json, write_json
+from staf.io import read_json, write_json
 
 MARKER = "files.json"
 

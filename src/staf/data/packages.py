@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from staf.errors import DamagedFile, MissingData, StafError
-from staf.files import read_json, sha256_of, sync_folder, write_json
+from staf.io import read_json, sha256_of, sync_folder, write_json
 
 MAX_BYTES = 1 << 30
 """No package may unpack to more than this."""

@@ -36,7 +36,7 @@ from staf.data.intake import BadRow, Intake
 from staf.data.packages import cache_folder
 from staf.data.profiles import LEFT_OUT, PROFILES, Item, check_profile, divide
 from staf.errors import BadData, DamagedFile, MissingData, StafError, UnknownName
-from staf.files import read_json, sha256_of, sync_folder, write_json
+from staf.io import read_json, sha256_of, sync_folder, write_json
 
 READERS_VERSION = 6
 """Goes up when a reader, a split or the format of `Example` changes, so that nothing old is taken for new."""

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from staf.config import EvaluationSettings
 from staf.data.example import Example
+from staf.evaluate.settings import EvaluationSettings
 from staf.lm.base import Base
 from staf.lm.generation import extract_spans, generate
 from staf.lm.scoring import OnDone, score_labels

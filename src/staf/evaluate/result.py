@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 from staf import __version__
-from staf.config import EvaluationSettings
 from staf.data.example import Example
 from staf.data.splits import dice, refuse_test
 from staf.evaluate.answering import Answerer
 from staf.evaluate.method import Method
 from staf.evaluate.predictions import Predictions, predictions_of
+from staf.evaluate.settings import EvaluationSettings
 from staf.experts.store import ExpertSet
 from staf.experts.train import data_fingerprint
 from staf.lm.base import Base

@@ -6,14 +6,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from staf.baselines import BASELINES
+from staf.baselines.settings import BaselineSettings
 from staf.classifiers import CLASSIFIERS
-from staf.config import BaselineSettings, ClassifierSettings, EvaluationSettings, RouterSettings, parse
+from staf.classifiers.settings import ClassifierSettings
+from staf.config import parse
 from staf.data.example import Example
 from staf.engines import Place
 from staf.errors import MissingData, StafError
 from staf.evaluate import Method, setting_of
+from staf.evaluate.settings import EvaluationSettings
 from staf.experiments.profile import Profile
 from staf.experts.store import Expert, ExpertSet
+from staf.routing.recipe import RouterRecipe
 from staf.routing.store import Router
 from staf.tasks.examples import task_examples
 from staf.tasks.rows import Task, find_task
@@ -220,9 +224,9 @@ class Grid:
         return adapt_stage(self.session, task, experts, settings, where, start), where
 
 
-def _settings(cell: Cell, profile: Profile) -> RouterSettings:
+def _settings(cell: Cell, profile: Profile) -> RouterRecipe:
     """Of a cell's router, without its seed."""
-    found: RouterSettings = profile.beyond[cell.router] if cell.router else getattr(profile, cell.method)
+    found: RouterRecipe = profile.beyond[cell.router] if cell.router else getattr(profile, cell.method)
     return found
 
 

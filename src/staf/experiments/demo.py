@@ -12,12 +12,15 @@ from typing import Any
 
 from pydantic import Field
 
-from staf.config import EvaluationSettings, ExpertSettings, RouterSettings, Settings, load_recipe
+from staf.config import Settings, load_recipe
 from staf.evaluate import Method
+from staf.evaluate.settings import EvaluationSettings
+from staf.experts.recipe import ExpertRecipe
 from staf.experts.store import ExpertSet
-from staf.progress import Watcher
+from staf.log import Progress
 from staf.report.collect import load_results
 from staf.report.page import write_page
+from staf.routing.recipe import RouterRecipe
 from staf.routing.router import only
 from staf.runs import PeakMemory, Run
 from staf.tasks.examples import held_out_task
@@ -44,16 +47,16 @@ class DemoSettings(Settings):
     """knowledge types"""
     task: str
     """the task to adapt to"""
-    expert: ExpertSettings
-    few_shot: RouterSettings
-    normal: RouterSettings
+    expert: ExpertRecipe
+    few_shot: RouterRecipe
+    normal: RouterRecipe
     evaluation: EvaluationSettings
     """on the task"""
     held_out: EvaluationSettings
     """of each expert on its own knowledge type"""
 
 
-def run_demo(out: Path, recipe: Path | None, base: str | None, data: Path | None, watcher: Watcher) -> dict[str, Any]:
+def run_demo(out: Path, recipe: Path | None, base: str | None, data: Path | None, progress: Progress) -> dict[str, Any]:
     """Train, adapt, fuse, score, write the page.
 
     Returns:
@@ -62,7 +65,7 @@ def run_demo(out: Path, recipe: Path | None, base: str | None, data: Path | None
     started, memory = time.perf_counter(), PeakMemory()
     settings = load_recipe(DemoSettings, recipe or Path(str(resources.files("staf") / "recipes" / "demo.yaml")))
     task = find_task(settings.task)
-    session = Session(base, data, out / "runs", watcher)
+    session = Session(base, data, out / "runs", progress)
     prepare_all(session, settings, task)
     experts = ExpertSet(
         tuple(train_stage(session, name, settings.expert, out / "experts") for name in sorted(settings.experts))
@@ -99,7 +102,7 @@ def run_demo(out: Path, recipe: Path | None, base: str | None, data: Path | None
 def prepare_all(session: Session, settings: DemoSettings, task: Task) -> None:
     """Fetch and convert every data set first, so that training can leave out what the tasks test."""
     names = {*task.datasets, *(name for kind in settings.experts for name in held_out_task(kind).datasets)}
-    with session.watcher.bar("fetch and prepare data", len(names)) as bar:
+    with session.progress.bar("fetch and prepare data", len(names)) as bar:
         for name in sorted(names):
             if session.library.can_have(name):
                 session.library.prepared(name)

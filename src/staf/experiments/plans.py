@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from staf.config import RouterSettings
 from staf.errors import MissingData
 from staf.experiments.cells import MEDITRON, OUTSIDE, WITHOUT_SEEDS, Cell
 from staf.experiments.profile import Profile
+from staf.routing.recipe import RouterRecipe
 from staf.tasks.rows import find_task
 
 
@@ -84,7 +84,7 @@ _SHOTS = (
 def _beyond(profile: Profile) -> tuple[Line, ...]:
     """A row for each router that the papers do not have."""
 
-    def setting(router: RouterSettings) -> str:
+    def setting(router: RouterRecipe) -> str:
         return "zero-shot" if router.method == "zero_shot" else FEW if router.shots else NORMAL
 
     return tuple(

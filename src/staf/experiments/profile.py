@@ -12,7 +12,10 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from staf.config import EvaluationSettings, ExpertSettings, RouterSettings, Settings, find_recipe, load_values, parse
+from staf.config import Settings, find_recipe, load_values, parse
+from staf.evaluate.settings import EvaluationSettings
+from staf.experts.recipe import ExpertRecipe
+from staf.routing.recipe import RouterRecipe
 
 PROFILES = ("cpu", "paper")
 
@@ -46,14 +49,14 @@ class Profile(Settings):
     """refuse a table where anything is missing; else its places say so"""
     experts: list[str] = Field(min_length=1)
     """knowledge types, of which each gets an expert"""
-    expert: ExpertSettings
+    expert: ExpertRecipe
     tokens_of_expert: dict[str, int] = Field(default_factory=dict)
     """max_tokens of experts, by knowledge type or data set, whose query is longer than others', such as a list of 50 labels"""
     corpora: dict[str, list[str]] = Field(default_factory=dict)
     """the papers' own data sets of each knowledge type; a strict profile wants every one of them"""
-    few_shot: RouterSettings
-    normal: RouterSettings
-    beyond: dict[str, RouterSettings] = Field(default_factory=dict)
+    few_shot: RouterRecipe
+    normal: RouterRecipe
+    beyond: dict[str, RouterRecipe] = Field(default_factory=dict)
     """routers that the papers do not have, each a row of Tables 3 and 4 under its name; without shots they take the normal's"""
     starts: dict[str, str] = Field(default_factory=dict)
     """of those, the ones whose search goes on from the numbers of another one, which has no start itself"""
@@ -115,7 +118,7 @@ class Profile(Settings):
         def named(*names: str) -> dict[str, int]:
             return sizes.model_dump(include=set(names), exclude_none=True)
 
-        def sized(router: RouterSettings) -> RouterSettings:
+        def sized(router: RouterRecipe) -> RouterRecipe:
             return router.model_copy(update=named("max_tokens") if router.shots is None else named("max_tokens", "shots"))
 
         return self.model_copy(
@@ -128,7 +131,7 @@ class Profile(Settings):
             }
         )
 
-    def of_expert(self, name: str) -> ExpertSettings:
+    def of_expert(self, name: str) -> ExpertRecipe:
         """Settings of the expert of a knowledge type or data set."""
         tokens = self.tokens_of_expert.get(name, self.expert.max_tokens)
         return self.expert.model_copy(update={"max_tokens": tokens})

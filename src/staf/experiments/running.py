@@ -41,22 +41,22 @@ def spread_cells(plan: Plan, grid: Grid, place: Place) -> None:
     Raises:
         TrainingFailed: no machine is left. MissingData: Ray is not installed.
     """
-    profile, watcher, failures = grid.profile, grid.session.watcher, dict[str, BaseException]()
+    profile, progress, failures = grid.profile, grid.session.progress, dict[str, BaseException]()
     names = experts_of(plan, profile)
-    jobs = by_size([Job(name, profile.of_expert(name), grid.out / "experts", place) for name in names], failures, watcher)
+    jobs = by_size([Job(name, profile.of_expert(name), grid.out / "experts", place) for name in names], failures, progress)
     if jobs:
-        spread("train experts", jobs, failures, watcher)
+        spread("train experts", jobs, failures, progress)
     for name, error in failures.items():
         grid.failed[name] = TrainingFailed(f"expert {name} was not trained. {type(error).__name__}: {error}")
     cells = [cell for cell in cells_of(plan, profile) if grid.failed.keys().isdisjoint(experts_for(cell, profile))]
-    spread(plan.title, [CellJob(cell, profile, grid.out, place) for cell in cells], {}, watcher)
+    spread(plan.title, [CellJob(cell, profile, grid.out, place) for cell in cells], {}, progress)
 
 
 def run_cells(plan: Plan, grid: Grid) -> Found:
     """Every cell of a plan: its result, or why there is none."""
     cells = cells_of(plan, grid.profile)
     found: Found = {}
-    with grid.session.watcher.bar(plan.title, len(cells)) as bar:
+    with grid.session.progress.bar(plan.title, len(cells)) as bar:
         for cell in cells:
             tried = cell in grid.done
             try:
@@ -64,6 +64,6 @@ def run_cells(plan: Plan, grid: Grid) -> Found:
             except StafError as error:
                 found[cell] = str(error)
                 if not tried:
-                    grid.session.watcher.say(f"{cell.name}: left out. {error}")
+                    grid.session.progress.log(f"{cell.name}: left out. {error}")
             bar.advance(1, cell.name)
     return found

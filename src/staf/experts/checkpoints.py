@@ -16,13 +16,13 @@ from typing import Any
 
 from torch import Tensor
 
-from staf.bundles import read_bundle, write_bundle
+from staf.checkpoint_io import read_checkpoint, write_checkpoint
 from staf.errors import DamagedFile, MissingData
-from staf.files import sync_folder, write_bytes
+from staf.io import sync_folder, write_bytes
 
 KIND = "checkpoint"
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 State = tuple[dict[str, Tensor], dict[str, Any]]
 """Tensors by name, and the record."""
 
@@ -32,14 +32,14 @@ class Checkpoints:
 
     Args:
         folder: made where it is not there. run: names the work; checkpoints of another one are not gone on with.
-        say: told what was passed over, and why.
+        log: told what was passed over, and why.
 
     Raises:
         StafError: the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, run: str, say: Say) -> None:
-        self.folder, self.run, self.say = folder, run, say
+    def __init__(self, folder: Path, run: str, log: Log) -> None:
+        self.folder, self.run, self.log = folder, run, log
         self.newest: Path | None = None
         probe = folder / "probe"
         write_bytes(probe, b"")
@@ -52,7 +52,7 @@ class Checkpoints:
             StafError: the disk is full or the folder read-only; the checkpoints that were there are untouched.
         """
         place = self._place(step)
-        write_bundle(place, KIND, tensors, {**record, "run": self.run})
+        write_checkpoint(place, KIND, tensors, {**record, "run": self.run})
         sync_folder(self.folder)
         for old in self._all():
             if old not in (place, self.newest):
@@ -75,19 +75,19 @@ class Checkpoints:
         damaged = None
         for place in self._all():
             try:
-                state = read_bundle(place, KIND)
+                state = read_checkpoint(place, KIND)
                 self._check(place, state, tensors, record)
             except MissingData:
-                self.say(f"checkpoint {place.name} passed over: it has no record, its saving was stopped before the end")
+                self.log(f"checkpoint {place.name} passed over: it has no record, its saving was stopped before the end")
             except DamagedFile as error:
                 damaged = damaged or error
-                self.say(f"checkpoint {place.name} passed over: {error}")
+                self.log(f"checkpoint {place.name} passed over: {error}")
             else:
                 if state[1]["run"] == self.run:
-                    self.say(f"going on from checkpoint {place.name}")
+                    self.log(f"going on from checkpoint {place.name}")
                     self.newest = place
                     return state
-                self.say(f"checkpoint {place.name} passed over: it is of other settings, examples or another base")
+                self.log(f"checkpoint {place.name} passed over: it is of other settings, examples or another base")
         if damaged is not None:
             raise DamagedFile(f"no whole checkpoint in {self.folder}; to begin at the start, delete it. {damaged}") from damaged
         return None

@@ -19,10 +19,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from staf.config import ExpertSettings
 from staf.data.batches import encode, epoch_order, rounded
 from staf.data.example import Example, prompt_of
 from staf.errors import MissingData
+from staf.experts.recipe import ExpertRecipe
 from staf.experts.recompute import recomputing
 from staf.experts.train import planned_steps
 from staf.lm.attention import register
@@ -170,7 +170,7 @@ def _tokenizer(place: str) -> Any:
         return None
 
 
-def read(examples: Sequence[Example], settings: ExpertSettings, tokenizer: Any) -> Reading:
+def read(examples: Sequence[Example], settings: ExpertRecipe, tokenizer: Any) -> Reading:
     """The parts of the first epoch, exactly as training forms them where there is a tokenizer."""
     if tokenizer is None:
         sizes = [_by_letters(example, settings.max_tokens) for example in examples]
@@ -193,7 +193,7 @@ def _by_letters(example: Example, max_tokens: int) -> tuple[int, int]:
     return min(prompt + answer, max_tokens), answer
 
 
-def memory_of(base: Base, settings: ExpertSettings, parts: Sequence[Part]) -> Memory:
+def memory_of(base: Base, settings: ExpertRecipe, parts: Sequence[Part]) -> Memory:
     """Bytes by part; only shapes of `base` are looked at, which may be an outline."""
     numbers = factor_numbers(base, settings.initial_rank)
     largest = max(parts, key=lambda part: (part.tokens, part.width))
@@ -214,7 +214,7 @@ def factor_numbers(base: Base, rank: int) -> int:
     return rank * sum(d_out + d_in + 1 for d_out, d_in in base.routed.shapes.values())
 
 
-def activations(base: Base, settings: ExpertSettings, part: Part) -> int:
+def activations(base: Base, settings: ExpertRecipe, part: Part) -> int:
     """Bytes that the decoder keeps for the way back, counted by running an outline forward; its factors are replaced."""
     rank = settings.initial_rank
     kind: dict[str, Any] = {"dtype": base.dtype, "device": META}
@@ -282,7 +282,7 @@ class Kept:
         self.hooks.__exit__(*details)
 
 
-def operations_of(base: Base, settings: ExpertSettings, part: Part) -> float:
+def operations_of(base: Base, settings: ExpertRecipe, part: Part) -> float:
     """Multiplications and additions of one part, forward and back: frozen weights need no gradient of their own."""
     config = base.model.config
     places = part.tokens if base.fused is not None else len(part.rows) * part.width
@@ -324,7 +324,7 @@ def free_memory(device: torch.device) -> int | None:
 
 
 def estimate(
-    base: Base, name: str, examples: Sequence[Example], settings: ExpertSettings, device: torch.device
+    base: Base, name: str, examples: Sequence[Example], settings: ExpertRecipe, device: torch.device
 ) -> Estimate:  # fmt: skip
     """What training `name` on these examples would take; `base` is an outline, `device` where it would be trained.
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from staf.errors import BaseMismatch, DamagedFile, ExpertMismatch, MissingData, StafError, UnknownName
 from staf.experts.store import Expert, ExpertSet, expert_names, load_expert, load_experts, save_expert
-from staf.files import sync_folder
+from staf.io import sync_folder
 
 REMOVED = ".removed"
 """Where experts that were taken out are kept, inside the folder of the set; nothing reads it."""

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from staf.bundles import read_bundle, write_bundle
+from staf.checkpoint_io import read_checkpoint, write_checkpoint
 from staf.errors import BaseMismatch, DamagedFile, ExpertMismatch, MissingData, UnknownName
-from staf.files import read_json
+from staf.io import read_json
 
 _PARTS = ("U", "lambda", "V")
 
@@ -68,16 +68,16 @@ def save_expert(folder: Path, expert: Expert) -> None:
         "fingerprint": expert.fingerprint,
         "training": expert.record,
     }
-    write_bundle(folder, "expert", tensors, record)
+    write_checkpoint(folder, "expert", tensors, record)
 
 
 def load_expert(folder: Path) -> Expert:
     """Read an expert and check it.
 
     Raises:
-        MissingData, DamagedFile: as `read_bundle`, or its tensors are not those its record lists.
+        MissingData, DamagedFile: as `read_checkpoint`, or its tensors are not those its record lists.
     """
-    tensors, record = read_bundle(folder, "expert")
+    tensors, record = read_checkpoint(folder, "expert")
     try:
         ranks: dict[str, int] = record["ranks"]
         factors = {name: (tensors[f"{name}.U"], tensors[f"{name}.lambda"], tensors[f"{name}.V"]) for name in ranks}

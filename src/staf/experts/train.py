@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 
 from staf import __version__
-from staf.config import ExpertSettings
 from staf.data.batches import Batch, Encoded, collate, encode, epoch_order
 from staf.data.example import Example
 from staf.errors import ConfigError, TrainingFailed
 from staf.experts.adalora import budget
-from staf.experts.checkpoints import Checkpoints, Say
+from staf.experts.checkpoints import Checkpoints, Log
 from staf.experts.parallel import ALONE, World
+from staf.experts.recipe import ExpertRecipe
 from staf.experts.recompute import recomputing
 from staf.experts.store import Expert
 from staf.experts.trainable import TrainableFactors
@@ -68,7 +68,7 @@ RECORD = ("step", "tokens", "curve")
 class ExpertTraining:
     """The state of one expert's training, and one step of it; its factors are attached to the base from the start."""
 
-    def __init__(self, base: Base, items: Sequence[Encoded], settings: ExpertSettings, world: World = ALONE) -> None:
+    def __init__(self, base: Base, items: Sequence[Encoded], settings: ExpertRecipe, world: World = ALONE) -> None:
         self.base, self.items, self.settings, self.world = base, items, settings, world
         self.lengths = [len(item.tokens) for item in items]
         self.total = planned_steps(len(items), settings)
@@ -205,7 +205,7 @@ def parts(batch: Batch, count: int) -> list[Batch]:
     return [Batch(batch.ids[cut], batch.answer[cut], batch.example_ids[cut], batch.shared) for cut in cuts]
 
 
-def planned_steps(examples: int, settings: ExpertSettings) -> int:
+def planned_steps(examples: int, settings: ExpertRecipe) -> int:
     """Optimiser steps in all.
 
     Raises:
@@ -227,7 +227,7 @@ def rate_factor(step: int, total: int) -> float:
     return min((step + 1) / warmup, (total - step) / max(total - warmup, 1))
 
 
-def training_digest(base: dict[str, str], examples: Sequence[Example], settings: ExpertSettings) -> str:
+def training_digest(base: dict[str, str], examples: Sequence[Example], settings: ExpertRecipe) -> str:
     """Sixteen hexadecimal digits that name a training: base, examples, settings."""
     parts = (base["fingerprint"], settings.digest(), data_fingerprint(examples))
     return hashlib.sha256("/".join(parts).encode()).hexdigest()[:16]
@@ -245,10 +245,10 @@ def train_expert(
     base: Base,
     name: str,
     examples: Sequence[Example],
-    settings: ExpertSettings,
+    settings: ExpertRecipe,
     checkpoint: Path,
     on_step: OnStep | None = None,
-    say: Say | None = None,
+    log: Log | None = None,
     world: World = ALONE,
 ) -> Expert:
     """Train one expert from the start, or from its newest whole checkpoint.
@@ -256,7 +256,7 @@ def train_expert(
     Args:
         examples: training examples; none of them may be a test example.
         checkpoint: folder for the state; it is left behind for the caller to remove once the expert is saved.
-        say: told which checkpoint it goes on from, and which it passed over and why.
+        log: told which checkpoint it goes on from, and which it passed over and why.
         world: the processes that compute it together; all return the expert, one writes checkpoints.
 
     Raises:
@@ -266,7 +266,7 @@ def train_expert(
     if not examples:
         raise TrainingFailed(f"no examples to train '{name}' on. See what there is: staf data list")
     run = training_digest(base.identity, examples, settings)
-    checkpoints = Checkpoints(checkpoint, run, say or (lambda text: None))
+    checkpoints = Checkpoints(checkpoint, run, log or (lambda text: None))
     items = [encode(example, base.tokenizer, settings.max_tokens) for example in examples]
     training = ExpertTraining(base, items, settings, world)
     found = checkpoints.load(TENSORS, RECORD)

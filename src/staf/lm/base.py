@@ -20,7 +20,7 @@ from torch.nn import functional
 from staf.data.batches import rounded
 from staf.data.packages import PACKAGES, cache_folder, fetch
 from staf.errors import DamagedFile, MissingData, UnknownName
-from staf.files import sha256_of
+from staf.io import sha256_of
 from staf.lm.attention import register
 from staf.lm.dtype import DTYPES, choose
 from staf.lm.four_bit import NAME as FOUR_BIT
@@ -196,7 +196,7 @@ def from_gguf(path: Path) -> Path:
     tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
     plain.save_pretrained(str(folder))
     tokenizer.save_pretrained(str(folder))
-    from staf.files import write_json
+    from staf.io import write_json
 
     write_json(folder / "complete.json", {"converted_from": path.name})
     return folder

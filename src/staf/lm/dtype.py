@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from staf.data.packages import cache_folder
-from staf.files import write_json
+from staf.io import write_json
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.float16}
 GAIN_NEEDED = 1.2

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from staf.errors import DamagedFile, MissingData
-from staf.files import read_json
+from staf.io import read_json
 from staf.report.checks import is_number, is_number_or_null, reproduce_problems
 
 Result = dict[str, Any]

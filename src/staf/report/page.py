@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from staf.files import write_bytes
+from staf.io import write_bytes
 from staf.report import figures
 from staf.report.claims import judged
 from staf.report.collect import Metrics, Result, load_results

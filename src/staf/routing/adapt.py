@@ -20,18 +20,18 @@ import torch
 from torch import Tensor
 
 from staf import __version__
-from staf.config import RouterSettings
 from staf.data.batches import epoch_order
 from staf.data.example import Example
 from staf.data.splits import dice, refuse_test
 from staf.errors import MissingData
-from staf.experts.checkpoints import Say
 from staf.experts.store import ExpertSet
 from staf.experts.train import data_fingerprint
+from staf.log import Log
 from staf.routing import evolution, gradient
 from staf.routing.checkpoints import AdaptationStates, Clock
 from staf.routing.mixture import Mixture
 from staf.routing.objective import RouterObjective, examples_a_step
+from staf.routing.recipe import RouterRecipe
 from staf.routing.router import initial_params
 from staf.routing.store import Router
 
@@ -42,7 +42,7 @@ RESTART_DEVIATION = {"softmax": 1.0, "unit": 1.0, "free": 0.1}
 """Of A and b where a later restart begins, at least: logits that favour some experts; free weights near the average."""
 
 
-def planned_progress(examples: int, settings: RouterSettings) -> int:
+def planned_progress(examples: int, settings: RouterRecipe) -> int:
     """Candidates or steps that an adaptation to so many examples takes, all restarts together."""
     if settings.method == "cma":
         return settings.restarts * settings.evaluations
@@ -50,7 +50,7 @@ def planned_progress(examples: int, settings: RouterSettings) -> int:
     return settings.restarts * settings.epochs * -(-learned // examples_a_step(settings))
 
 
-def _held_out(examples: int, settings: RouterSettings) -> int:
+def _held_out(examples: int, settings: RouterRecipe) -> int:
     """Adaptation examples that judge and take no part in the fitting."""
     return max(int(examples * settings.held_out_share), 1) if settings.held_out_share > 0 else 0
 
@@ -61,7 +61,7 @@ def restart_seed(seed: int, restart: int) -> int:
 
 
 def adaptation_digest(
-    base: dict[str, str], experts: ExpertSet, task: str, examples: Sequence[Example], settings: RouterSettings,
+    base: dict[str, str], experts: ExpertSet, task: str, examples: Sequence[Example], settings: RouterRecipe,
     start: Router | None = None,
 ) -> str:  # fmt: skip
     """Sixteen hexadecimal digits that name an adaptation: base, experts, task, examples, settings, start."""
@@ -87,12 +87,12 @@ def adapt_router(
     mixture: Mixture,
     task: str,
     examples: Sequence[Example],
-    settings: RouterSettings,
+    settings: RouterRecipe,
     on_progress: OnProgress | None = None,
     *,
     start: Router | None = None,
     checkpoint: Path | None = None,
-    say: Say | None = None,
+    log: Log | None = None,
 ) -> Router:
     """Learn a router for a task from its adaptation examples.
 
@@ -100,7 +100,7 @@ def adapt_router(
         start: another router, of any task, whose numbers are the start; later restarts begin at random places near it.
         checkpoint: folder for the state after each generation or epoch, gone on with where there is one; it is left behind for
             the caller to remove once the router is saved. None keeps nothing.
-        say: told what is gone on with, and what was passed over and why.
+        log: told what is gone on with, and what was passed over and why.
 
     Raises:
         MissingData: no examples. TestLeak: a test example is among them. TrainingFailed: no finite loss.
@@ -119,7 +119,7 @@ def adapt_router(
     try:
         for restart in range(settings.restarts):
             folder = None if checkpoint is None else checkpoint / f"restart-{restart}"
-            states = None if folder is None else AdaptationStates(folder, run, say or (lambda text: None), clock)
+            states = None if folder is None else AdaptationStates(folder, run, log or (lambda text: None), clock)
             found.append(attempts.run(restart, states))
     finally:
         base.routed.set_gain({})
@@ -127,7 +127,7 @@ def adapt_router(
 
 
 def _state_digest(
-    mixture: Mixture, task: str, examples: Sequence[Example], settings: RouterSettings, start: Router | None
+    mixture: Mixture, task: str, examples: Sequence[Example], settings: RouterRecipe, start: Router | None
 ) -> str:
     """Names all that the losses of an adaptation depend on: beside its digest, how and by what they are computed here."""
     base = mixture.base

@@ -17,12 +17,12 @@ from collections.abc import Callable, Sequence
 import torch
 
 from staf import __version__
-from staf.config import RouterSettings
 from staf.data.example import Example
 from staf.data.splits import refuse_test
 from staf.errors import MissingData, TrainingFailed
 from staf.routing.mixture import Mixture
 from staf.routing.objective import RouterObjective
+from staf.routing.recipe import RouterRecipe
 from staf.routing.store import Router, refuse_more_than_a_row
 
 LEAD = 3.0
@@ -33,7 +33,7 @@ OnExpert = Callable[[str, float], None]
 
 
 def best_expert_router(
-    mixture: Mixture, task: str, examples: Sequence[Example], settings: RouterSettings, on_expert: OnExpert | None = None
+    mixture: Mixture, task: str, examples: Sequence[Example], settings: RouterRecipe, on_expert: OnExpert | None = None
 ) -> Router:
     """A router for a task that leads with the expert whose loss on the examples is the lowest.
 

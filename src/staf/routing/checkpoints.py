@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from staf.experts.checkpoints import Checkpoints, Say
+from staf.experts.checkpoints import Checkpoints
+from staf.log import Log
 from staf.routing.evolution import Told
 from staf.routing.gradient import DescentState
 
@@ -42,14 +43,14 @@ class AdaptationStates:
 
     Args:
         folder: made where it is not there. run: names the adaptation and all that its losses depend on.
-        say: told what is gone on with, and what was passed over and why. clock: set back when a state is loaded.
+        log: told what is gone on with, and what was passed over and why. clock: set back when a state is loaded.
 
     Raises:
         StafError: the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, run: str, say: Say, clock: Clock) -> None:
-        self.checkpoints, self.clock = Checkpoints(folder, run, say), clock
+    def __init__(self, folder: Path, run: str, log: Log, clock: Clock) -> None:
+        self.checkpoints, self.clock = Checkpoints(folder, run, log), clock
 
     def told(self) -> Told | None:
         """What a stopped search was told; None where it begins.

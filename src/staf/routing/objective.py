@@ -11,7 +11,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from staf.config import RouterSettings
 from staf.data.batches import collate, encode
 from staf.data.example import Example
 from staf.lm.base import Base
@@ -19,6 +18,7 @@ from staf.lm.loss import answer_loss
 from staf.routing.candidates import CandidateLoss
 from staf.routing.labels import LABELS_A_STEP, LabelLoss, LabelSteps
 from staf.routing.mixture import Mixture
+from staf.routing.recipe import RouterRecipe
 from staf.routing.router import RouterShape, alpha_penalty, expert_weights, unflatten, weight_penalty
 
 TOKEN_BUDGET = 8192
@@ -26,7 +26,7 @@ Judge = Callable[[Tensor], list[float]]
 """task loss of each of C candidates, from their weights (C, G, K)"""
 
 
-def examples_a_step(settings: RouterSettings) -> int:
+def examples_a_step(settings: RouterRecipe) -> int:
     """Examples of a step of the descent: fewer where each is there once for every label, so that memory stays the same."""
     return settings.batch_size if settings.objective == "answer" else max(settings.batch_size // LABELS_A_STEP, 1)
 
@@ -59,7 +59,7 @@ class AnswerSteps:
 class RouterObjective:
     """The loss of a router's numbers on encoded examples."""
 
-    def __init__(self, mixture: Mixture, settings: RouterSettings) -> None:
+    def __init__(self, mixture: Mixture, settings: RouterRecipe) -> None:
         self.mixture, self.settings = mixture, settings
         self.descriptor = mixture.descriptor(settings.granularity).cpu()
         self.shape = RouterShape(

@@ -14,11 +14,11 @@ from typing import Any
 
 from torch import Tensor
 
-from staf.bundles import read_bundle, write_bundle
-from staf.config import RouterSettings
+from staf.checkpoint_io import read_checkpoint, write_checkpoint
 from staf.errors import BaseMismatch, ConfigError, DamagedFile, ExpertMismatch
 from staf.experts.store import ExpertSet
-from staf.files import read_json, write_json
+from staf.io import read_json, write_json
+from staf.routing.recipe import RouterRecipe
 
 NUMBERS_DEPEND_ON = ("granularity", "null_expert", "learned_scale", "temperature", "weighting")
 """Settings that say what a router's numbers mean."""
@@ -29,7 +29,7 @@ class Router:
     """A task's router as it was found."""
 
     task: str
-    settings: RouterSettings
+    settings: RouterRecipe
     weights: Tensor
     """(G, K), rows by granularity, columns in the order of `experts`"""
     numbers: Tensor
@@ -73,7 +73,7 @@ class Router:
                 f"({self.experts_fingerprint}); found {', '.join(experts.names)} ({experts.fingerprint}). Adapt again."
             )
 
-    def check_start(self, base: dict[str, str], experts: ExpertSet, settings: RouterSettings) -> None:
+    def check_start(self, base: dict[str, str], experts: ExpertSet, settings: RouterRecipe) -> None:
         """See that a router with these settings may start from the numbers of this one.
 
         Raises:
@@ -91,7 +91,7 @@ class Router:
             )
 
 
-def refuse_more_than_a_row(settings: RouterSettings, what: str) -> None:
+def refuse_more_than_a_row(settings: RouterRecipe, what: str) -> None:
     """See that the settings ask for one row of softmax weights, as a router has that is computed and not learned.
 
     Raises:
@@ -126,16 +126,16 @@ def save_router(folder: Path, router: Router) -> None:
         "base": router.base,
         "found": {name: value for name, value in router.record.items() if name not in COST},
     }
-    write_bundle(folder, "router", {"weights": router.weights, "numbers": router.numbers}, record)
+    write_checkpoint(folder, "router", {"weights": router.weights, "numbers": router.numbers}, record)
 
 
 def load_router(folder: Path) -> Router:
     """Read a router and check it.
 
     Raises:
-        MissingData, DamagedFile: as `read_bundle`, or its record and tensors do not fit, or its cost is not there.
+        MissingData, DamagedFile: as `read_checkpoint`, or its record and tensors do not fit, or its cost is not there.
     """
-    tensors, record = read_bundle(folder, "router")
+    tensors, record = read_checkpoint(folder, "router")
     cost = folder / "cost.json"
     if not cost.is_file():
         raise DamagedFile(
@@ -143,7 +143,7 @@ def load_router(folder: Path) -> Router:
         )
     try:
         router = Router(
-            record["task"], RouterSettings(**record["settings"]), tensors["weights"], tensors["numbers"],
+            record["task"], RouterRecipe(**record["settings"]), tensors["weights"], tensors["numbers"],
             tuple(record["experts"]), record["experts_fingerprint"], record["base"], {**record["found"], **read_json(cost)},
         )  # fmt: skip
     except (KeyError, TypeError, ValueError) as error:
@@ -153,7 +153,7 @@ def load_router(folder: Path) -> Router:
     return router
 
 
-def load_start(folder: Path, out: Path, base: dict[str, str], experts: ExpertSet, settings: RouterSettings) -> Router:
+def load_start(folder: Path, out: Path, base: dict[str, str], experts: ExpertSet, settings: RouterRecipe) -> Router:
     """Read the router that one to be made in `out` starts from.
 
     Raises:

@@ -26,8 +26,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from staf import __version__
-from staf.bundles import read_bundle, write_bundle
-from staf.config import RouterSettings
+from staf.checkpoint_io import read_checkpoint, write_checkpoint
 from staf.data.batches import encode_prompt, rounded
 from staf.data.example import Example
 from staf.data.splits import dice, refuse_test
@@ -35,6 +34,7 @@ from staf.errors import DamagedFile, ExpertMismatch, MissingData
 from staf.experts.store import Expert, ExpertSet
 from staf.lm.base import Base
 from staf.lm.prompts import batches
+from staf.routing.recipe import RouterRecipe
 from staf.routing.store import Router, refuse_more_than_a_row
 
 PROMPTS = 128
@@ -108,17 +108,17 @@ def _keep_centroids(folder: Path, base: Base, expert: Expert, centroid: Tensor) 
     """Write the centroid of an expert beside those of others."""
     tensors, made_for = {expert.name: centroid}, {expert.name: expert.fingerprint}
     if (folder / "centroids.json").is_file():
-        kept, record = read_bundle(folder, "centroids")
+        kept, record = read_checkpoint(folder, "centroids")
         if record["base"]["fingerprint"] == base.fingerprint:
             tensors, made_for = {**kept, **tensors}, {**record["experts"], **made_for}
-    write_bundle(folder, "centroids", tensors, {"base": base.identity, "experts": made_for})
+    write_checkpoint(folder, "centroids", tensors, {"base": base.identity, "experts": made_for})
 
 
 def _read_centroids(folder: Path, base: Base, experts: ExpertSet) -> dict[str, Tensor]:
     """The kept centroids that belong to this base and these experts."""
     if not (folder / "centroids.json").is_file():
         return {}
-    tensors, record = read_bundle(folder, "centroids")
+    tensors, record = read_checkpoint(folder, "centroids")
     try:
         if record["base"]["fingerprint"] != base.fingerprint:
             return {}
@@ -136,7 +136,7 @@ def similarities(task: Tensor, centroids: Tensor) -> Tensor:
 
 
 def zero_shot_router(
-    base: Base, experts: ExpertSet, task: str, inputs: Sequence[Example], centroids: Tensor, settings: RouterSettings
+    base: Base, experts: ExpertSet, task: str, inputs: Sequence[Example], centroids: Tensor, settings: RouterRecipe
 ) -> Router:
     """A router for a task from a few of its inputs, whose answers are not read.
 
@@ -171,7 +171,7 @@ def zero_shot_router(
 
 
 def _check(
-    base: Base, experts: ExpertSet, task: str, questions: Sequence[Example], centroids: Tensor, settings: RouterSettings
+    base: Base, experts: ExpertSet, task: str, questions: Sequence[Example], centroids: Tensor, settings: RouterRecipe
 ) -> None:
     refuse_more_than_a_row(settings, "a zero-shot router")
     if not questions:

@@ -6,12 +6,12 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from staf.config import RouterSettings
 from staf.data.example import Example
 from staf.data.splits import few_shot
 from staf.experts.store import ExpertSet
 from staf.routing.adapt import adapt_router, adaptation_digest, planned_progress
 from staf.routing.best_expert import best_expert_router
+from staf.routing.recipe import RouterRecipe
 from staf.routing.store import Router, load_router, load_start, save_router
 from staf.routing.zero_shot import expert_centroids, zero_shot_router
 from staf.runs import PeakMemory
@@ -27,7 +27,7 @@ def adaptation_examples(session: Session, task: Task, shots: int | None, seed: i
 
 
 def adapt_stage(
-    session: Session, task: Task, experts: ExpertSet, settings: RouterSettings, out: Path, start: Path | None = None
+    session: Session, task: Task, experts: ExpertSet, settings: RouterRecipe, out: Path, start: Path | None = None
 ) -> Router:
     """Learn the router of a task into `out`, or load it where it is there with these settings, experts and examples.
 
@@ -45,7 +45,7 @@ def adapt_stage(
         shutil.rmtree(checkpoint, ignore_errors=True)
         return kept
     mixture, memory = session.mixture(experts), PeakMemory()
-    with session.watcher.bar(f"adapt {task.name} ({settings.method})", planned_progress(len(examples), settings)) as bar:
+    with session.progress.bar(f"adapt {task.name} ({settings.method})", planned_progress(len(examples), settings)) as bar:
         done = 0
 
         def on_progress(now: int, loss: float) -> None:
@@ -55,7 +55,7 @@ def adapt_stage(
 
         router = adapt_router(
             mixture, task.name, examples, settings, on_progress,
-            start=begun, checkpoint=checkpoint, say=session.watcher.say,
+            start=begun, checkpoint=checkpoint, log=session.progress.log,
         )  # fmt: skip
     router = _keep(out, router, digest, memory)  # last: a router that is there is never adapted again
     shutil.rmtree(checkpoint, ignore_errors=True)
@@ -63,7 +63,7 @@ def adapt_stage(
 
 
 def adapt_seeds(
-    session: Session, task: Task, experts: ExpertSet, settings: RouterSettings, out: Path, seeds: int, start: Path | None = None
+    session: Session, task: Task, experts: ExpertSet, settings: RouterRecipe, out: Path, seeds: int, start: Path | None = None
 ) -> dict[Path, Router]:
     """Routers in out/seed-<seed> for `seeds` seeds from that of the settings on, each with its own draw of the shots."""
     changed = [settings.model_copy(update={"seed": settings.seed + i}) for i in range(seeds)]
@@ -71,7 +71,7 @@ def adapt_seeds(
 
 
 def zero_shot_stage(
-    session: Session, task: Task, experts: ExpertSet, folder: Path, settings: RouterSettings, out: Path
+    session: Session, task: Task, experts: ExpertSet, folder: Path, settings: RouterRecipe, out: Path
 ) -> Router:
     """A router of a task from unlabelled inputs into `out`, or the one that is there.
 
@@ -83,7 +83,7 @@ def zero_shot_stage(
     if (kept := _kept(session, out, digest)) is not None:
         return kept
     memory = PeakMemory()
-    with session.watcher.bar("describe experts", len(experts.names)) as bar:
+    with session.progress.bar("describe experts", len(experts.names)) as bar:
         centroids = expert_centroids(
             session.base, experts, folder, lambda name: expert_examples(name, session.library)[0],
             on_done=lambda name: bar.advance(1, name),
@@ -91,14 +91,14 @@ def zero_shot_stage(
     return _keep(out, zero_shot_router(session.base, experts, task.name, inputs, centroids, settings), digest, memory)
 
 
-def best_expert_stage(session: Session, task: Task, experts: ExpertSet, settings: RouterSettings, out: Path) -> Router:
+def best_expert_stage(session: Session, task: Task, experts: ExpertSet, settings: RouterRecipe, out: Path) -> Router:
     """A router of a task that leads with its best single expert into `out`, or the one that is there."""
     examples = adaptation_examples(session, task, settings.shots, settings.seed)
     digest = _named(session, adaptation_digest(session.identity, experts, task.name, examples, settings))
     if (kept := _kept(session, out, digest)) is not None:
         return kept
     mixture, memory = session.mixture(experts), PeakMemory()
-    with session.watcher.bar(f"try experts on {task.name}", len(experts.names)) as bar:
+    with session.progress.bar(f"try experts on {task.name}", len(experts.names)) as bar:
         router = best_expert_router(
             mixture, task.name, examples, settings, lambda name, loss: bar.advance(1, f"{name} {loss:.3f}")
         )
@@ -115,7 +115,7 @@ def _kept(session: Session, out: Path, digest: str) -> Router | None:
     if (out / "router.json").is_file():
         router = load_router(out)
         if router.record.get("run") == digest:
-            session.watcher.say(f"router {out.name}: adapted before, reused")
+            session.progress.log(f"router {out.name}: adapted before, reused")
             return router
     return None
 

@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from staf.config import EvaluationSettings
 from staf.data.example import Example
 from staf.errors import UnknownName
 from staf.evaluate import Method, best_single, finish, method_of_router, predict, sample
 from staf.evaluate.predictions import Predictions
+from staf.evaluate.settings import EvaluationSettings
 from staf.experts.store import ExpertSet, load_experts
 from staf.experts.train import data_fingerprint
 from staf.lm.scoring import OnDone
@@ -66,7 +66,7 @@ def scored_run(
     if experts is not None:
         refuse_leak(task, examples, experts.subjects)
     memory = PeakMemory()
-    with session.watcher.bar(f"score {task.name}: {name}", len(examples) + len(calibration)) as bar:
+    with session.progress.bar(f"score {task.name}: {name}", len(examples) + len(calibration)) as bar:
         method, predictions, seconds = predicted(examples, lambda done: bar.advance(done))
     result = finish(
         run, task, method, predictions, examples, settings, identity=session.identity, experts=experts, baselines=baselines,
@@ -130,7 +130,7 @@ def named_method(
         return Method("single", chosen, record={"settings": {"expert": expert}})
     examples, calibration = selection_of(session, task, settings), calibration_of(session, task, settings)
     started, memory = time.perf_counter(), PeakMemory()
-    with session.watcher.bar(f"choose the best of {count} experts", (len(examples) + len(calibration)) * count) as bar:
+    with session.progress.bar(f"choose the best of {count} experts", (len(examples) + len(calibration)) * count) as bar:
         best, scores = best_single(
             session.base, session.mixture(experts), task, examples, settings, lambda done: bar.advance(done),
             calibration=calibration,

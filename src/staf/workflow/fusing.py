@@ -7,7 +7,7 @@ from pathlib import Path
 
 from staf.experts.store import ExpertSet
 from staf.export import save_fused
-from staf.files import read_json
+from staf.io import read_json
 from staf.routing.store import Router
 from staf.workflow.session import Session
 

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 from staf.baselines import BASELINES
+from staf.baselines.settings import BaselineSettings
 from staf.classifiers import CLASSIFIERS
-from staf.config import BaselineSettings, ClassifierSettings, EvaluationSettings, parse
+from staf.classifiers.settings import ClassifierSettings
+from staf.config import parse
 from staf.errors import ConfigError, UnknownName
 from staf.evaluate import Method
+from staf.evaluate.settings import EvaluationSettings
 from staf.experts.store import load_experts
 from staf.tasks.rows import Task
 from staf.workflow.evaluation import WITHOUT_ROUTER, Scored, evaluate_stage, named_method, router_and_mixture, router_method

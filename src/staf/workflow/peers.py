@@ -10,13 +10,16 @@ from pathlib import Path
 
 from staf.baselines import BASELINES, baseline_predictions
 from staf.baselines.lorahub import EVALUATIONS, lorahub
+from staf.baselines.settings import BaselineSettings
 from staf.classifiers import CLASSIFIERS, classify, read_predictions
-from staf.config import BaselineSettings, ClassifierSettings, EvaluationSettings, ExpertSettings
+from staf.classifiers.settings import ClassifierSettings
 from staf.data.example import Example
 from staf.errors import ConfigError
 from staf.evaluate import Method, predict, setting_of
+from staf.evaluate.settings import EvaluationSettings
+from staf.experts.recipe import ExpertRecipe
 from staf.experts.store import ExpertSet
-from staf.files import sha256_of
+from staf.io import sha256_of
 from staf.lm.scoring import OnDone
 from staf.routing.mixture import Mixture
 from staf.routing.router import only
@@ -79,7 +82,7 @@ def lorahub_stage(
     def predicted(examples: Sequence[Example], on_done: OnDone) -> Answered:
         calibration = calibration_of(session, task, evaluation)
         session.forget_mixture()
-        with session.watcher.bar(f"LoraHub on {task.name}", EVALUATIONS) as bar:
+        with session.progress.bar(f"LoraHub on {task.name}", EVALUATIONS) as bar:
             expert, record = lorahub(
                 session.base, experts, adaptation, seed=settings.seed, max_tokens=evaluation.max_tokens,
                 on_done=lambda done, loss: bar.advance(1, f"loss {loss:.3f}"),
@@ -125,7 +128,7 @@ def classifier_stage(
     return scored_run(session, task, evaluation, name, settings.seed, depends_on, predicted)
 
 
-def training_records(session: Session, task: Task, settings: Mapping[str, ExpertSettings]) -> list[Example]:
+def training_records(session: Session, task: Task, settings: Mapping[str, ExpertRecipe]) -> list[Example]:
     """What the experts of a task's own data sets see of the task in training, asked as the task asks.
 
     Args:

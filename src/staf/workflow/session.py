@@ -16,17 +16,17 @@ from staf.experts.store import ExpertSet
 from staf.lm.base import DEFAULT_BASE, FORMATS, Base, default_device, fingerprint_of, resolve
 from staf.lm.dtype import choose
 from staf.lm.four_bit import NAME as FOUR_BIT
-from staf.progress import Silence, Watcher
+from staf.log import NullProgress, Progress
 from staf.routing.mixture import Mixture
 from staf.runs import digest_of
 
 
 class Session:
-    """One base, one data folder, one folder of runs, one watcher.
+    """One base, one data folder, one folder of runs, one progress.
 
     Args:
         base: hub id, folder or GGUF file; None is the default. data: the user's data folder; None uses packages.
-        runs: folder of results. watcher: told of long work. dtype: number format; None is chosen by measurement.
+        runs: folder of results. progress: told of long work. dtype: number format; None is chosen by measurement.
         profile: how data sets are split. world: the processes that train one expert together.
         shard_base: spread the base over them, where it does not fit on one device.
 
@@ -40,7 +40,7 @@ class Session:
         base: str | None,
         data: Path | None,
         runs: Path,
-        watcher: Watcher | None = None,
+        progress: Progress | None = None,
         dtype: str | None = None,
         profile: str = PROFILES[0],
         world: World = ALONE,
@@ -51,7 +51,7 @@ class Session:
         self.base_name, self.runs = base, runs
         self.library = Library(data_folder(data), profile)
         self.dtype, self.world, self.shard_base = dtype, world, shard_base
-        self.watcher: Watcher = watcher or Silence()
+        self.progress: Progress = progress or NullProgress()
         self._mixture: tuple[str, Mixture] | None = None
 
     @cached_property
@@ -62,7 +62,7 @@ class Session:
     @cached_property
     def base(self) -> Base:
         """The loaded base."""
-        self.watcher.say(f"loading {self.base_name or DEFAULT_BASE}")
+        self.progress.log(f"loading {self.base_name or DEFAULT_BASE}")
         return open_base(self.base_name, self.dtype, self.world, self.shard_base)
 
     @cached_property

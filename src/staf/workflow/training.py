@@ -10,35 +10,35 @@ from pathlib import Path
 import torch
 
 from staf import __version__
-from staf.config import ExpertSettings
 from staf.data.example import Example
 from staf.data.splits import dice
 from staf.experts.estimate import Estimate, estimate
+from staf.experts.recipe import ExpertRecipe
 from staf.experts.store import Expert, expert_digest, load_expert, save_expert
 from staf.experts.train import StepReport, planned_steps, train_expert, training_digest
 from staf.lm.base import default_device
+from staf.log import JsonLines, Reporter, open_reporter
 from staf.runs import PeakMemory, Run
 from staf.tasks.examples import expert_examples, expert_sources
-from staf.trackers import JsonLines, Tracker, open_tracker
 from staf.workflow.session import Session
 
 
-def training_examples(session: Session, name: str, settings: ExpertSettings) -> list[Example]:
+def training_examples(session: Session, name: str, settings: ExpertRecipe) -> list[Example]:
     """What an expert is trained on: no more than its steps will see, nothing that a task tests; tells what is left out."""
     passed_over = [dataset for dataset, _ in expert_sources(name) if not session.library.can_have(dataset)]
     if passed_over:
-        session.watcher.say(f"{name}: without {', '.join(dict.fromkeys(passed_over))}, which are not here (staf data fetch)")
+        session.progress.log(f"{name}: without {', '.join(dict.fromkeys(passed_over))}, which are not here (staf data fetch)")
     examples, left_out = expert_examples(name, session.library)
     if left_out:
-        session.watcher.say(f"{name}: {left_out} examples left out, a task tests what they are about")
+        session.progress.log(f"{name}: {left_out} examples left out, a task tests what they are about")
     return _enough(examples, settings)
 
 
-def train_stage(session: Session, name: str, settings: ExpertSettings, out: Path, track: str | None = None) -> Expert:
+def train_stage(session: Session, name: str, settings: ExpertRecipe, out: Path, track: str | None = None) -> Expert:
     """Train the expert of a knowledge type into out/<name>, or load it where it is there with these settings.
 
     Args:
-        track: a tracker of `staf.trackers.TRACKERS` that gets the numbers of each step beside metrics.jsonl of the run.
+        track: a tracker of `staf.log.REPORTERS` that gets the numbers of each step beside metrics.jsonl of the run.
     """
     with session.world.in_turn():
         examples = training_examples(session, name, settings)
@@ -46,7 +46,7 @@ def train_stage(session: Session, name: str, settings: ExpertSettings, out: Path
     there = expert_digest(out / name) == digest
     session.world.check_same(int(there), f"view of {out / name}")
     if there:
-        session.watcher.say(f"{name}: trained before, reused")
+        session.progress.log(f"{name}: trained before, reused")
         return load_expert(out / name)
     session.forget_mixture()
     run, checkpoint = Run.at(session.runs, "train", name, "adalora", settings.seed, digest), out / name / "checkpoint"
@@ -54,7 +54,7 @@ def train_stage(session: Session, name: str, settings: ExpertSettings, out: Path
         wanted = _trackers(run, name, settings, track) if session.world.leads else []
         trackers = [open_now.enter_context(closing(tracker)) for tracker in wanted]
         base, total = session.base, planned_steps(len(examples), settings)
-        bar = open_now.enter_context(session.watcher.bar(f"train {name}", total))
+        bar = open_now.enter_context(session.progress.bar(f"train {name}", total))
         memory, started, tokens, done = PeakMemory(), time.perf_counter(), 0, 0
 
         def on_step(report: StepReport) -> None:
@@ -66,7 +66,7 @@ def train_stage(session: Session, name: str, settings: ExpertSettings, out: Path
             for tracker in trackers:
                 tracker.log(report.step, report.numbers)
 
-        expert = train_expert(base, name, examples, settings, checkpoint, on_step, session.watcher.say, session.world)
+        expert = train_expert(base, name, examples, settings, checkpoint, on_step, session.progress.log, session.world)
     if session.world.leads:
         _finish_training(session, expert, settings, run, time.perf_counter() - started, tokens, memory.bytes)
         save_expert(out / name, expert)  # last: an expert that is there is never trained again
@@ -75,17 +75,17 @@ def train_stage(session: Session, name: str, settings: ExpertSettings, out: Path
     return expert
 
 
-def estimate_stage(session: Session, name: str, settings: ExpertSettings) -> Estimate:
+def estimate_stage(session: Session, name: str, settings: ExpertRecipe) -> Estimate:
     """What training an expert would take, without loading the base."""
     return estimate(session.outline, name, training_examples(session, name, settings), settings, default_device())
 
 
-def _trackers(run: Run, name: str, settings: ExpertSettings, track: str | None) -> list[Tracker]:
-    found: list[Tracker] = [JsonLines(run.folder / "metrics.jsonl")]
-    return found if track is None else [*found, open_tracker(track, run.folder, name, settings.model_dump())]
+def _trackers(run: Run, name: str, settings: ExpertRecipe, track: str | None) -> list[Reporter]:
+    found: list[Reporter] = [JsonLines(run.folder / "metrics.jsonl")]
+    return found if track is None else [*found, open_reporter(track, run.folder, name, settings.model_dump())]
 
 
-def _enough(examples: list[Example], settings: ExpertSettings) -> list[Example]:
+def _enough(examples: list[Example], settings: ExpertRecipe) -> list[Example]:
     """No more examples than the steps will see, drawn by the seed."""
     if settings.steps is None or settings.steps * settings.batch_size >= len(examples):
         return examples
@@ -94,7 +94,7 @@ def _enough(examples: list[Example], settings: ExpertSettings) -> list[Example]:
 
 
 def _finish_training(
-    session: Session, expert: Expert, settings: ExpertSettings, run: Run, seconds: float, tokens: int, memory: int
+    session: Session, expert: Expert, settings: ExpertRecipe, run: Run, seconds: float, tokens: int, memory: int
 ) -> None:
     record, ranks = expert.record, expert.ranks
     curve = record["curve"]

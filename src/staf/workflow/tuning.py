@@ -6,8 +6,9 @@ import time
 from dataclasses import asdict
 
 from staf.baselines import BASELINES
+from staf.baselines.settings import BaselineSettings
 from staf.baselines.tuning import Choice, Tuning
-from staf.config import BaselineSettings, EvaluationSettings
+from staf.evaluate.settings import EvaluationSettings
 from staf.runs import Run
 from staf.tasks.rows import Task
 from staf.workflow.adaptation import adaptation_examples
@@ -32,7 +33,7 @@ def chosen_rate(
     if found is None:
         tuning = Tuning(session.base, examples, settings, evaluation.max_tokens, evaluation.token_budget)
         started = time.perf_counter()
-        session.watcher.say(f"{settings.method} on {task.name}: trying learning rates")
+        session.progress.log(f"{settings.method} on {task.name}: trying learning rates")
         choice = tuning.choose()
         found = {
             "stage": "tune", "task": task.name, "method": settings.method, "seed": settings.seed, "metrics": {},

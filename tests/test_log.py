@@ -1,4 +1,4 @@
-"""The numbers of each step: JSON lines without a step twice, and trackers that need not be installed."""
+"""The numbers of each step: JSON lines without a step twice, and reporters that need not be installed."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from staf.config import ExpertSettings
 from staf.errors import MissingData, StafError, UnknownName
+from staf.experts.recipe import ExpertRecipe
 from staf.experts.train import StepReport
-from staf.trackers import TRACKERS, JsonLines, open_tracker
+from staf.log import REPORTERS, JsonLines, open_reporter
 from staf.workflow import Session, train_stage
 
 NUMBERS = {"loss": 0.5, "kept": 12}
@@ -26,19 +26,19 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def log(path: Path, *steps: int) -> None:
-    tracker = JsonLines(path)
+    reporter = JsonLines(path)
     for step in steps:
-        tracker.log(step, NUMBERS)
-    tracker.close()
+        reporter.log(step, NUMBERS)
+    reporter.close()
 
 
 def test_every_step_is_a_line_as_soon_as_it_is_done(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "metrics.jsonl"
-    tracker = JsonLines(path)
+    reporter = JsonLines(path)
     for step in (1, 2):
-        tracker.log(step, NUMBERS)
+        reporter.log(step, NUMBERS)
         assert lines(path)[-1] == {"step": step, **NUMBERS}
-    tracker.close()
+    reporter.close()
 
 
 def test_no_step_is_there_twice_after_a_stop_and_a_torn_line_goes(tmp_path: Path) -> None:
@@ -54,22 +54,22 @@ def test_no_step_is_there_twice_after_a_stop_and_a_torn_line_goes(tmp_path: Path
     assert [line["step"] for line in lines(path)] == [1]
 
 
-def test_a_tracker_that_never_logs_leaves_no_file(tmp_path: Path) -> None:
+def test_a_reporter_that_never_logs_leaves_no_file(tmp_path: Path) -> None:
     log(tmp_path / "metrics.jsonl")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
-    tracker = JsonLines(tmp_path / "metrics.jsonl")
-    tracker.log(1, NUMBERS)
+    reporter = JsonLines(tmp_path / "metrics.jsonl")
+    reporter.log(1, NUMBERS)
 
     class Full:
         def write(self, text: str) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    stream, tracker.stream = tracker.stream, Full()
-    with pytest.raises(StafError, match=r"metrics\.jsonl: No space left on device\. The checkpoints are whole"):
-        tracker.log(2, NUMBERS)
+    stream, reporter.stream = reporter.stream, Full()
+    with pytest.raises(StafError, match=r"metrics\.jsonl: No space left on device\. The checkpoints are intact"):
+        reporter.log(2, NUMBERS)
     assert stream is not None
     stream.close()
 
@@ -97,17 +97,17 @@ class Calls(ModuleType):
 
 @pytest.fixture
 def fake(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Calls:
-    module = Calls(TRACKERS[request.param][0])
-    monkeypatch.setitem(sys.modules, TRACKERS[request.param][0], module)
+    module = Calls(REPORTERS[request.param][0])
+    monkeypatch.setitem(sys.modules, REPORTERS[request.param][0], module)
     return module
 
 
 @pytest.mark.parametrize("fake", ["tensorboard"], indirect=True)
 def test_tensorboard_gets_scalars_and_drops_what_a_stopped_run_left(fake: Calls, tmp_path: Path) -> None:
-    tracker = open_tracker("tensorboard", tmp_path, "colour", {"seed": 3})
-    tracker.log(5, NUMBERS)
-    tracker.log(6, NUMBERS)
-    tracker.close()
+    reporter = open_reporter("tensorboard", tmp_path, "colour", {"seed": 3})
+    reporter.log(5, NUMBERS)
+    reporter.log(6, NUMBERS)
+    reporter.close()
     assert fake.named("SummaryWriter") == [((), {"log_dir": str(tmp_path / "tensorboard"), "purge_step": 5})]
     assert [arguments for arguments, _ in fake.named("add_scalar")] == [
         ("loss", 0.5, 5), ("kept", 12, 5), ("loss", 0.5, 6), ("kept", 12, 6),
@@ -118,9 +118,9 @@ def test_tensorboard_gets_scalars_and_drops_what_a_stopped_run_left(fake: Calls,
 
 @pytest.mark.parametrize("fake", ["mlflow"], indirect=True)
 def test_mlflow_gets_metrics_by_step_and_the_settings(fake: Calls, tmp_path: Path) -> None:
-    tracker = open_tracker("mlflow", tmp_path, "colour", {"seed": 3})
-    tracker.log(5, NUMBERS)
-    tracker.close()
+    reporter = open_reporter("mlflow", tmp_path, "colour", {"seed": 3})
+    reporter.log(5, NUMBERS)
+    reporter.close()
     assert fake.calls == [
         ("set_experiment", ("staf",), {}), ("start_run", (), {"run_name": "colour"}), ("log_params", ({"seed": 3},), {}),
         ("log_metrics", (NUMBERS,), {"step": 5}), ("end_run", (), {}),
@@ -130,9 +130,9 @@ def test_mlflow_gets_metrics_by_step_and_the_settings(fake: Calls, tmp_path: Pat
 @pytest.mark.parametrize("fake", ["wandb"], indirect=True)
 def test_weights_and_biases_goes_on_with_the_run_of_the_same_settings(fake: Calls, tmp_path: Path) -> None:
     for _ in range(2):
-        tracker = open_tracker("wandb", tmp_path / "seed0-abc", "colour", {"seed": 3})
-        tracker.log(5, NUMBERS)
-        tracker.close()
+        reporter = open_reporter("wandb", tmp_path / "seed0-abc", "colour", {"seed": 3})
+        reporter.log(5, NUMBERS)
+        reporter.close()
     first, second = fake.named("init")
     assert first == second
     assert first[1] | {"dir": ""} == {
@@ -142,23 +142,23 @@ def test_weights_and_biases_goes_on_with_the_run_of_the_same_settings(fake: Call
     assert fake.calls[-1][0] == "finish"
 
 
-@pytest.mark.parametrize("kind", sorted(TRACKERS))
+@pytest.mark.parametrize("kind", sorted(REPORTERS))
 def test_one_that_is_not_installed_says_how_to_get_it(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, TRACKERS[kind][0], None)
-    with pytest.raises(MissingData, match=rf"--track {kind} needs .* not installed here\. Get it: pip install {kind}"):
-        open_tracker(kind, tmp_path, "colour", {})
+    monkeypatch.setitem(sys.modules, REPORTERS[kind][0], None)
+    with pytest.raises(MissingData, match=rf"--report-to {kind} needs .* not installed here\. Get it: pip install {kind}"):
+        open_reporter(kind, tmp_path, "colour", {})
 
 
 def test_an_unknown_one_is_answered_with_near_ones(tmp_path: Path) -> None:
-    with pytest.raises(UnknownName, match=r"no tracker 'tensorbord'.*'tensorboard'"):
-        open_tracker("tensorbord", tmp_path, "colour", {})
+    with pytest.raises(UnknownName, match=r"no reporter 'tensorbord'.*'tensorboard'"):
+        open_reporter("tensorbord", tmp_path, "colour", {})
 
 
 @pytest.mark.parametrize("fake", ["mlflow"], indirect=True)
 def test_a_training_that_was_stopped_keeps_every_step_once(
     fake: Calls, tiny_folder: Path, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = ExpertSettings(
+    settings = ExpertRecipe(
         steps=12, batch_size=4, warmup_steps=2, final_steps=4, max_tokens=500, checkpoint_steps=5, learning_rate=0.01
     )
     session = Session(str(tiny_folder), own, tmp_path / "runs", dtype="float32")

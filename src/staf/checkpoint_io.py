@@ -18,12 +18,12 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from staf.errors import DamagedFile, MissingData
-from staf.files import read_json, write_bytes, write_json
+from staf.io import read_json, write_bytes, write_json
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy", ".npz", ".joblib")
 
 
-def write_bundle(folder: Path, kind: str, tensors: dict[str, torch.Tensor], record: dict[str, Any]) -> None:
+def write_checkpoint(folder: Path, kind: str, tensors: dict[str, torch.Tensor], record: dict[str, Any]) -> None:
     """Save tensors and a record as one bundle, replacing the one that is there only when all is on disk."""
     plain = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
     data = save_tensors(plain)
@@ -37,7 +37,7 @@ def write_bundle(folder: Path, kind: str, tensors: dict[str, torch.Tensor], reco
             old.unlink()
 
 
-def read_bundle(folder: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def read_checkpoint(folder: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Load a bundle and check it: kind, size, checksum, finite numbers.
 
     Returns:

@@ -2,7 +2,7 @@
 
 A stop at any moment leaves the old file or the new one, never a mixture.
 
-Knows nothing of tensors: `bundles` builds on it, and what must start fast imports only this.
+Knows nothing of tensors: `checkpoint_io` builds on it, and what must start fast imports only this.
 """
 
 from __future__ import annotations
