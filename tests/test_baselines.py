@@ -16,9 +16,9 @@ from conftest import make_examples
 
 from staf.baselines import BASELINES, baseline_predictions
 from staf.baselines.answering import tuned_base
+from staf.baselines.in_context import with_shots
 from staf.baselines.plain import answer_log_chances, plain_model
 from staf.baselines.settings import BaselineSettings
-from staf.baselines.shots import with_shots
 from staf.baselines.tuning import Trial, Tuning
 from staf.config import parse
 from staf.data.batches import Encoded, collate, encode, encode_answer, encode_prompt
@@ -36,7 +36,7 @@ EVALUATION = EvaluationSettings(max_tokens=256, token_budget=1024)
 
 
 def settings_of(method: str, **changed: object) -> BaselineSettings:
-    wanted = {"method": method, "learning_rates": (0.01,), "epochs": 3, "batch_size": 4, "virtual_tokens": 4, "rank": 2}
+    wanted = {"method": method, "learning_rates": (0.01,), "epochs": 3, "batch_size": 4, "num_virtual_tokens": 4, "rank": 2}
     return BaselineSettings.model_validate({**wanted, **changed})
 
 
@@ -69,7 +69,7 @@ def test_wrong_settings_are_told_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         parse(BaselineSettings, {"method": "adapter", "epochs": 0, "virtual_token": 3}, "a test")
     assert "3 problems" in str(caught.value)
-    assert "did you mean 'virtual_tokens'?" in str(caught.value)
+    assert "did you mean 'num_virtual_tokens'?" in str(caught.value)
     with pytest.raises(ConfigError, match=r"learning_rates must all be above 0, found -0\.1"):
         parse(BaselineSettings, {"learning_rates": [0.1, -0.1]}, "a test")
 
@@ -324,7 +324,7 @@ def test_in_context_learning_scores_the_prompts_with_shots(base: Base) -> None:
     before = state_of(base)
     evaluation = EvaluationSettings(max_tokens=260, token_budget=1024)
     predictions, record = baseline_predictions(
-        base, TASK, adaptation, test, settings_of("in_context", shots=4, shown_tokens=260), evaluation
+        base, TASK, adaptation, test, settings_of("in_context", shots=4, max_prompt_tokens=260), evaluation
     )
     assert state_of(base) == before
     assert record["shots"] == 4
@@ -335,6 +335,6 @@ def test_in_context_learning_scores_the_prompts_with_shots(base: Base) -> None:
     assert [p["id"] for p in predictions] == [e.id for e in test]
     assert predictions != predict(base, None, Method("original", None), test, evaluation)
     again, _ = baseline_predictions(
-        base, TASK, adaptation[::-1], test, settings_of("in_context", shots=4, shown_tokens=260), evaluation
+        base, TASK, adaptation[::-1], test, settings_of("in_context", shots=4, max_prompt_tokens=260), evaluation
     )
     assert again == predictions

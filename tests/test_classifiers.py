@@ -19,25 +19,26 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from staf.classifiers import CLASSIFIERS, classify, read_predictions
-from staf.classifiers.encoder import _CONVERT, encoder_folder
-from staf.classifiers.linear import logistic_regression
-from staf.classifiers.networks import Convolutions, Recurrent
-from staf.classifiers.problem import held_apart, log_scores, loss_of, predictions_of, problem_of, threshold_of
-from staf.classifiers.settings import ClassifierSettings
-from staf.classifiers.training import _padded
-from staf.classifiers.words import UNKNOWN, Vocabulary
+from staf.baselines.classifiers import CLASSIFIERS, classify
+from staf.baselines.classifiers.encoder import _CONVERT, encoder_folder
+from staf.baselines.classifiers.linear import logistic_regression
+from staf.baselines.classifiers.networks import Convolutions, Recurrent
+from staf.baselines.classifiers.problem import held_apart, log_scores, loss_of, predictions_of, problem_of, threshold_of
+from staf.baselines.classifiers.settings import ClassifierSettings
+from staf.baselines.classifiers.training import _padded
+from staf.baselines.classifiers.words import UNKNOWN, Vocabulary
+from staf.baselines.external import read_predictions
 from staf.config import parse
 from staf.data.answers import write_several
 from staf.data.example import Example
 from staf.errors import BadData, ConfigError, DamagedFile, MissingData, TestLeak, TrainingFailed, UnknownName
-from staf.metrics import correctness, metrics_of
+from staf.metrics import compute_metrics, correctness
 
 SIGNS = {"heart": "systole murmur", "lung": "cough wheeze", "skin": "rash itch"}
 LABELS = tuple(SIGNS)
 FILLER = ("the", "patient", "came", "today", "with", "again", "some", "and")
 SMALL = ClassifierSettings(
-    vector_width=16, filters=16, state_width=16, epochs=25, learning_rates=(3e-3, 1e-2), encoder_learning_rates=(3e-3,),
+    embedding_dim=16, num_filters=16, hidden_size=16, epochs=25, learning_rates=(3e-3, 1e-2), encoder_learning_rates=(3e-3,),
     encoder_epochs=25, batch_size=8, dropout=0.1, patience=4,
 )  # fmt: skip
 WITH_WORDS = ("cnn", "text_cnn", "rnn")
@@ -97,7 +98,8 @@ def test_one_label_is_learned_twice_alike_and_scored_as_log_probabilities(name: 
     assert [p["id"] for p in predictions] == [e.id for e in test]
     assert [LABELS[p["gold"]] for p in predictions] == [e.answer for e in test]
     np.testing.assert_allclose(np.exp([p["scores"] for p in predictions]).sum(1), 1, atol=1e-5)
-    assert {"accuracy", "macro_f1", "macro_auc"} <= set(metrics_of("choice", predictions, fixed_labels=True, resamples=100))
+    found = compute_metrics("choice", predictions, fixed_labels=True, resamples=100)
+    assert {"accuracy", "macro_f1", "macro_auc"} <= set(found)
     assert classify(name, choices(48)[::-1], test, LABELS, chosen)[0] == predictions
     assert record["chosen"] in record["trials"]
     assert record["chosen"]["held_out_loss"] == min(t["held_out_loss"] for t in record["trials"])
@@ -109,7 +111,7 @@ def test_one_label_is_learned_twice_alike_and_scored_as_log_probabilities(name: 
 def test_several_labels_are_learned_and_scored_as_log_odds(name: str, tiny_encoder: Path) -> None:
     test = severals(24, "test")
     predictions, record = classify(name, severals(64), test, LABELS, settings_for(name, tiny_encoder))
-    found = metrics_of("several", predictions, fixed_labels=True, resamples=100)
+    found = compute_metrics("several", predictions, fixed_labels=True, resamples=100)
     assert found["micro_f1"]["value"] > 0.85
     assert found["macro_auc"]["value"] > 0.9
     for prediction, item in zip(predictions, test, strict=True):
@@ -132,7 +134,7 @@ def test_a_seldom_label_is_answered_though_its_chance_is_below_one_half() -> Non
     rare = [example(i, "adaptation", ("lung",) if i % 5 == 0 else (), "several") for i in range(60)]
     rare = [replace(e, context="a cough" if i % 5 in (0, 1, 2) else "a rash") for i, e in enumerate(rare)]
     test = [replace(e, context="a cough") for e in severals(4, "test")]
-    predictions, record = classify("logistic", rare, test, LABELS, SMALL)
+    predictions, record = classify("tfidf", rare, test, LABELS, SMALL)
     assert record["threshold"] < 0
     assert all(LABELS.index("lung") in p["answer"] for p in predictions)
 
@@ -150,7 +152,7 @@ def test_empty_contexts_and_unknown_words_are_answered(name: str, make: Any, tin
         assert predictions[0]["scores"] == predictions[2]["scores"]
 
 
-@pytest.mark.parametrize("name", ["logistic", "cnn"])
+@pytest.mark.parametrize("name", ["tfidf", "cnn"])
 def test_labels_that_were_never_or_always_right_have_finite_scores(name: str) -> None:
     alone = [example(i, "adaptation", ("lung",)) for i in range(8)]
     predictions, record = classify(name, alone, choices(3, "test"), LABELS, SMALL)
@@ -159,21 +161,21 @@ def test_labels_that_were_never_or_always_right_have_finite_scores(name: str) ->
     both = [example(i, "adaptation", ("heart", "lung"), "several") for i in range(8)]
     predictions, _ = classify(name, both, severals(3, "test"), LABELS, SMALL)
     assert np.isfinite([p["scores"] for p in predictions]).all()
-    if name == "logistic":
+    if name == "tfidf":
         assert all(p["answer"] == [0, 1] for p in predictions)
 
 
 def test_the_query_is_read_only_where_asked() -> None:
     adaptation = [replace(e, query=e.context, context="") for e in choices(48)]
     test = [replace(e, query=e.context, context="") for e in choices(24, "test")]
-    with pytest.raises(MissingData, match="with_query"):
-        classify("logistic", adaptation, test, LABELS, SMALL)
-    predictions, _ = classify("logistic", adaptation, test, LABELS, SMALL.model_copy(update={"with_query": True}))
+    with pytest.raises(MissingData, match="include_query"):
+        classify("tfidf", adaptation, test, LABELS, SMALL)
+    predictions, _ = classify("tfidf", adaptation, test, LABELS, SMALL.model_copy(update={"include_query": True}))
     assert correctness(predictions).mean() > 0.8
 
 
 def test_logistic_regression_is_that_of_scikit_learn_on_all_examples() -> None:
-    given = SMALL.model_copy(update={"inverse_strengths": (2.0,)})
+    given = SMALL.model_copy(update={"c_values": (2.0,)})
     problem, test = problem_of(choices(30), choices(9, "test"), LABELS, given), [e.context for e in choices(9, "test")]
     found = logistic_regression(problem, test, given)
     features = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\w+")
@@ -221,18 +223,18 @@ def test_what_judges_shares_no_group_and_nothing_is_lost(pairs: list[tuple[int, 
 
 
 def test_the_vocabulary_keeps_the_most_frequent_words_of_what_is_fitted_on() -> None:
-    made = Vocabulary.of(["b a a", "A c"], SMALL.model_copy(update={"vocabulary": 2, "max_words": 3}))
+    made = Vocabulary.of(["b a a", "A c"], SMALL.model_copy(update={"max_vocabulary": 2, "max_words": 3}))
     assert made.encode("a b c a") == [2, 3, UNKNOWN]
     assert made.encode(" - ") == [UNKNOWN]
     assert len(made) == 4
-    rare = Vocabulary.of(["b a a"], SMALL.model_copy(update={"minimum_count": 2}))
+    rare = Vocabulary.of(["b a a"], SMALL.model_copy(update={"min_count": 2}))
     assert rare.numbers == {"a": 2}
 
 
 def test_it_refuses_what_a_classifier_cannot_do() -> None:
     good, test = choices(6), choices(3, "test")
 
-    def refused(error: type[Exception], match: str, adaptation: Any = good, asked: Any = test, name: str = "logistic") -> None:
+    def refused(error: type[Exception], match: str, adaptation: Any = good, asked: Any = test, name: str = "tfidf") -> None:
         with pytest.raises(error, match=match):
             classify(name, adaptation, asked, LABELS, SMALL)
 
@@ -247,7 +249,7 @@ def test_it_refuses_what_a_classifier_cannot_do() -> None:
     refused(MissingData, "at least 2", adaptation=good[:1])
     refused(BadData, "^test-0: its answer", asked=[replace(test[0], answer="secret")])
     with pytest.raises(ConfigError, match="each once"):
-        classify("logistic", good, test, ("heart", "heart"), SMALL)
+        classify("tfidf", good, test, ("heart", "heart"), SMALL)
 
 
 def test_an_encoder_that_is_not_there_or_not_safe_is_refused(tiny_encoder: Path, tmp_path: Path) -> None:
@@ -319,7 +321,7 @@ def test_an_encoder_of_an_unknown_kind_is_refused(tiny_encoder: Path, tmp_path: 
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:
-    for wrong in ({"learning_rates": []}, {"inverse_strengths": [1, 1]}, {"filter_widths": [0]}, {"validation_share": 0}):
+    for wrong in ({"learning_rates": []}, {"c_values": [1, 1]}, {"kernel_sizes": [0]}, {"validation_share": 0}):
         with pytest.raises(ConfigError):
             parse(ClassifierSettings, wrong, "test")
 
@@ -332,7 +334,7 @@ def written(path: Path, *entries: Any) -> Path:
 def test_our_own_predictions_come_back_as_they_were(tmp_path: Path) -> None:
     for make, form in ((choices, "choice"), (severals, "several")):
         test = make(8, "test")
-        ours, _ = classify("logistic", make(24), test, LABELS, SMALL)
+        ours, _ = classify("tfidf", make(24), test, LABELS, SMALL)
         lines = [{"id": p["id"], "scores": dict(zip(LABELS, p["scores"], strict=True))} for p in ours]
         assert read_predictions(written(tmp_path / f"{form}.jsonl", *lines[::-1]), test) == ours
 

@@ -100,7 +100,7 @@ def test_peers_are_scored_by_name(home: Path, tiny_folder: Path, own: Path) -> N
     assert learned["tunable_parameters"] == learned["details"]["tunable_parameters"] > 0
     shown = json.loads(run(*chapter, "--method", "in_context", "--shots", 2))
     assert shown["details"]["shots"] == 2
-    counted = json.loads(run(*chapter, "--method", "logistic"))
+    counted = json.loads(run(*chapter, "--method", "tfidf"))
     assert counted["setting"] == "normal"
     assert counted["metrics"]["accuracy"]["examples"] == 12
     lines = (Path(counted["run"]) / "predictions.jsonl").read_text().splitlines()

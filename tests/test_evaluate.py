@@ -107,7 +107,15 @@ def test_an_untouched_plain_model_answers_as_the_routed_base(base: Base, form: s
 def test_baselines_answer_every_form(base: Base, name: str, form: str) -> None:
     task = Task("things", "Things", "colour", (), form=form)
     settings = BaselineSettings.model_validate(
-        {"method": name, "learning_rates": (0.01,), "epochs": 1, "batch_size": 4, "virtual_tokens": 3, "rank": 2, "shots": 4}
+        {
+            "method": name,
+            "learning_rates": (0.01,),
+            "epochs": 1,
+            "batch_size": 4,
+            "num_virtual_tokens": 3,
+            "rank": 2,
+            "shots": 4,
+        }
     )
     test, adaptation = of_form(form, 3, "test"), of_form(form, 7, "adaptation")
     calibration = adaptation if form == "several" else []
@@ -119,7 +127,7 @@ def test_baselines_answer_every_form(base: Base, name: str, form: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name, row in BASELINES.items() if row.wrap is not None])
 def test_what_a_trained_baseline_writes_is_most_likely_by_its_whole_forward(base: Base, name: str) -> None:
-    settings = BaselineSettings.model_validate({"method": name, "virtual_tokens": 3, "rank": 2, "batch_size": 4})
+    settings = BaselineSettings.model_validate({"method": name, "num_virtual_tokens": 3, "rank": 2, "batch_size": 4})
     tuning = Tuning(base, of_form("text", 6, "adaptation"), settings, 100, 1024)
     model = tuning.fit(tuning.items, 0.02, 2)[0].eval()
     asked = of_form("text", 2, "test")
@@ -161,7 +169,7 @@ def test_shots_may_have_more_room_than_other_methods_prompts(base: Base) -> None
     adaptation, test = of_form("choice", 6, "adaptation"), of_form("choice", 2, "test")
     shown = {}
     for tokens in (None, 100, 900, base.context):
-        settings = BaselineSettings(method="in_context", shots=6, shown_tokens=tokens)
+        settings = BaselineSettings(method="in_context", shots=6, max_prompt_tokens=tokens)
         record = baseline_predictions(base, task, adaptation, test, settings, EvaluationSettings(max_tokens=100))[1]
         shown[tokens] = record["shots_shown_mean"]
     assert base.context == 512
@@ -218,7 +226,7 @@ def test_the_best_single_expert_is_the_best_by_the_tasks_own_metric(
     def answered(*_: object, **__: object) -> list[dict[str, object]]:
         return [{"id": str(i), "answer": a, "gold": g} for i, (a, g) in enumerate(zip(next(answers), gold, strict=True))]
 
-    monkeypatch.setattr("staf.evaluate.result.predict", answered)
+    monkeypatch.setattr("staf.evaluate.score.predict", answered)
     task = Task("things", "Things", "colour", (), metric="entity_f1", form="entities")
     best, found = best_single(base, Mixture(base, experts), task, given, SETTINGS)
     assert best == experts.names[1]

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from staf.errors import UnknownName
-from staf.metrics import compare_methods, compare_over_seeds, measure_over_seeds, metrics_of
+from staf.metrics import compare_methods, compare_over_seeds, compute_metrics, measure_over_seeds
 from staf.metrics.bootstrap import Statistic
 from staf.metrics.compare import compare_seeds, compare_statistics
 from staf.metrics.seeds import StandardError, measure_seeds
@@ -118,7 +118,7 @@ def rows(generator: np.random.Generator, shift: float, count: int = 60) -> list[
 def test_a_mean_over_seeds_has_an_interval_of_both_chances(metric: str) -> None:
     generator = np.random.default_rng(4)
     runs = [rows(generator, shift) for shift in (0.3, 0.6, 0.9)]
-    values = [metrics_of("choice", run, fixed_labels=True)[metric] for run in runs]
+    values = [compute_metrics("choice", run, fixed_labels=True)[metric] for run in runs]
     found = measure_over_seeds("choice", metric, runs, fixed_labels=True)
     assert found is not None
     assert found.value == pytest.approx(np.mean([value["value"] for value in values]))

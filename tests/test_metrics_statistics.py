@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from staf.errors import BadData, UnknownName
-from staf.metrics import compare, compare_methods, compare_over_seeds, metrics_of, over_seeds
+from staf.metrics import compare, compare_methods, compare_over_seeds, compute_metrics, over_seeds
 from staf.metrics.bootstrap import CELLS_AT_ONCE, Statistic, measure, resample
 from staf.metrics.compare import compare_statistics, sign_flip
 
@@ -32,29 +32,29 @@ FORMS: dict[str, list[dict[str, Any]]] = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_metric_of_every_form_has_an_interval_and_survives_json(form: str) -> None:
-    found = metrics_of(form, FORMS[form], fixed_labels=True, resamples=200)
+    found = compute_metrics(form, FORMS[form], fixed_labels=True, resamples=200)
     assert found == json.loads(json.dumps(found, allow_nan=False))
     for metric in found.values():
         assert 0 <= metric["low"] <= metric["value"] <= metric["high"] <= 2
         assert metric["n"] == metric["examples"] == 30
     lower = {name for name, metric in found.items() if not metric["higher_is_better"]}
-    assert lower == {"calibration_error", "brier_score", "risk_coverage_area"} & set(found)
+    assert lower == {"ece", "brier_score", "aurc"} & set(found)
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_the_same_seed_gives_the_same_interval_and_the_order_of_items_no_other_value(form: str) -> None:
     rows = FORMS[form]
-    once, again = (metrics_of(form, rows, resamples=200) for _ in range(2))
+    once, again = (compute_metrics(form, rows, resamples=200) for _ in range(2))
     assert once == again
-    turned = metrics_of(form, rows[::-1], resamples=200)
+    turned = compute_metrics(form, rows[::-1], resamples=200)
     assert {k: m["value"] for k, m in turned.items()} == pytest.approx({k: m["value"] for k, m in once.items()})
-    other = metrics_of(form, rows, resamples=200, seed=1)
+    other = compute_metrics(form, rows, resamples=200, seed=1)
     assert any((other[k]["low"], other[k]["high"]) != (once[k]["low"], once[k]["high"]) for k in once)
 
 
 def test_metrics_by_form() -> None:
-    names = {form: list(metrics_of(form, rows, resamples=100)) for form, rows in FORMS.items()}
-    assert names["choice"] == ["accuracy", "calibration_error", "brier_score", "risk_coverage_area"]
+    names = {form: list(compute_metrics(form, rows, resamples=100)) for form, rows in FORMS.items()}
+    assert names["choice"] == ["accuracy", "ece", "brier_score", "aurc"]
     assert names["span"] == ["exact_match", "token_f1"]
     assert names["entities"] == ["entity_f1", "entity_f1_macro", "entity_f1_overlap", "entity_f1_overlap_macro"]
     assert names["text"] == ["rouge_l"]
@@ -110,7 +110,7 @@ def paired(seed: int, gain: float, count: int = 120) -> list[list[dict[str, Any]
     return methods
 
 
-@pytest.mark.parametrize("metric", ["accuracy", "brier_score", "macro_f1", "macro_auc", "risk_coverage_area"])
+@pytest.mark.parametrize("metric", ["accuracy", "brier_score", "macro_f1", "macro_auc", "aurc"])
 def test_a_real_difference_is_found_and_turns_with_the_two_methods(metric: str) -> None:
     ours, other = paired(0, gain=2.0)
     there = compare_methods("choice", metric, ours, other, fixed_labels=True, resamples=500)
@@ -162,7 +162,7 @@ def test_what_cannot_be_compared() -> None:
     relabelled = [p | {"gold": (p["gold"] + 1) % 3} for p in other]
     with pytest.raises(ValueError, match="120 of 120 items have another gold answer"):
         compare_methods("choice", "accuracy", ours, relabelled)
-    with pytest.raises(UnknownName, match=r"no metric of the form 'choice' 'macro_f'.*Available: accuracy, brier_score"):
+    with pytest.raises(UnknownName, match=r"no metric of the form 'choice' 'macro_f'.*Available: accuracy, aurc, brier_score"):
         compare_methods("choice", "macro_f", ours, other)
     one_class = [p | {"gold": 0} for p in ours]
     assert compare_methods("choice", "macro_auc", one_class, one_class, fixed_labels=True, resamples=100) is None
@@ -208,21 +208,21 @@ ENTITIES = {"id": 1, "gold": [MENTION], "answer": []}
 def test_a_wrong_prediction_is_named_by_its_line_and_its_text_never_shown(form: str, row: dict[str, Any], message: str) -> None:
     good = {"choice": CHOICE, "several": SEVERAL, "span": SPAN, "text": SPAN, "entities": ENTITIES}[form]
     with pytest.raises(BadData, match=message) as caught:
-        metrics_of(form, [good, row], resamples=100)
+        compute_metrics(form, [good, row], resamples=100)
     assert f"prediction 2 of 2, form '{form}'" in str(caught.value)
     assert "secret" not in str(caught.value)
 
 
 def test_predictions_that_do_not_belong_together() -> None:
     with pytest.raises(UnknownName, match=r"no form of answer 'choise'.*Did you mean 'choice'"):
-        metrics_of("choise", [CHOICE])
+        compute_metrics("choise", [CHOICE])
     with pytest.raises(BadData, match="no predictions to score"):
-        metrics_of("choice", [])
+        compute_metrics("choice", [])
     with pytest.raises(BadData, match="1 of 2 predictions have 'confidence'"):
-        metrics_of("span", [SPAN, SPAN | {"confidence": 1}])
+        compute_metrics("span", [SPAN, SPAN | {"confidence": 1}])
     with pytest.raises(BadData, match="2 to 3 scores"):
-        metrics_of("choice", [CHOICE, CHOICE | {"scores": [1, 2, 3]}], fixed_labels=True)
-    assert metrics_of("choice", [CHOICE, CHOICE | {"scores": [1, 2, 3]}], resamples=100)["accuracy"]["value"] == 0
+        compute_metrics("choice", [CHOICE, CHOICE | {"scores": [1, 2, 3]}], fixed_labels=True)
+    assert compute_metrics("choice", [CHOICE, CHOICE | {"scores": [1, 2, 3]}], resamples=100)["accuracy"]["value"] == 0
 
 
 def test_methods_are_compared_by_their_mean_over_seeds() -> None:
@@ -237,7 +237,7 @@ def test_methods_are_compared_by_their_mean_over_seeds() -> None:
     ours, other = [run(1.0), run(1.0)], [run(0.0)]
     for metric in ("accuracy", "macro_auc"):
         found = compare_over_seeds("choice", metric, ours, other, fixed_labels=True)
-        values = [metrics_of("choice", p, fixed_labels=True)[metric]["value"] for p in (*ours, *other)]
+        values = [compute_metrics("choice", p, fixed_labels=True)[metric]["value"] for p in (*ours, *other)]
         assert found is not None
         assert found.difference == pytest.approx(sum(values[:2]) / 2 - values[2])
         assert found.low <= found.difference <= found.high

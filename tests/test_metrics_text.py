@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from staf.metrics import metrics_of
+from staf.metrics import compute_metrics
 from staf.metrics.entities import exact_matches, overlap, overlap_matches
 from staf.metrics.reading import exact_match, normalised_words, token_f1
 from staf.metrics.rouge import common_subsequence, rouge_l
@@ -40,7 +40,7 @@ def test_entity_f1_by_hand() -> None:
         {"id": "2", "gold": mentions(("treatment", "oral aspirin")), "answer": mentions(("treatment", "aspirin"))},
         {"id": "3", "gold": [], "answer": []},
     ]
-    found = metrics_of("entities", rows, resamples=100)
+    found = compute_metrics("entities", rows, resamples=100)
     assert {name: metric["value"] for name, metric in found.items()} == pytest.approx(
         {
             "entity_f1": 2 * 1 / (4 + 4),

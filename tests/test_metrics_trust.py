@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss
 
-from staf.metrics import metrics_of, selective_curve
-from staf.metrics.calibration import calibration_error, choice_brier, several_brier
-from staf.metrics.selective import risk_coverage_area, selective_quality
+from staf.metrics import compute_metrics, selective_curve
+from staf.metrics.calibration import choice_brier, ece, several_brier
+from staf.metrics.selective import aurc, selective_quality
 
 
 def choices(chances: list[list[float]], gold: list[int]) -> list[dict[str, Any]]:
@@ -29,14 +29,14 @@ def area(quality: np.ndarray, confidence: np.ndarray) -> float:
 def test_calibration_error_by_hand() -> None:
     # bin (0, .5]: .5 wrong, gap .5; bin (.5, 1]: .9 right, .7 wrong, 1.0 right, gap 2.6 - 2
     rows = choices([[0.5, 0.5], [0.9, 0.1], [0.3, 0.7], [1.0, 1e-30]], [1, 0, 0, 0])
-    assert metrics_of("choice", rows, bins=2, resamples=100)["calibration_error"]["value"] == pytest.approx((0.6 + 0.5) / 4)
+    assert compute_metrics("choice", rows, bins=2, resamples=100)["ece"]["value"] == pytest.approx((0.6 + 0.5) / 4)
 
 
 def test_a_probability_on_an_edge_belongs_to_the_bin_below() -> None:
     chances = np.array([[0.0], [0.1], [0.7], [0.70001]])
     right = np.array([[True], [False], [True], [False]])
     # bin 1: 0 right, 0.1 wrong; bin 7: 0.7 right; bin 8: 0.70001 wrong
-    assert calibration_error(chances, right, 10).value == pytest.approx((0.9 + 0.3 + 0.70001) / 4)
+    assert ece(chances, right, 10).value == pytest.approx((0.9 + 0.3 + 0.70001) / 4)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 20), st.integers(1, 30))
@@ -44,10 +44,10 @@ def test_a_probability_on_an_edge_belongs_to_the_bin_below() -> None:
 def test_one_bin_is_the_gap_of_the_means_and_more_bins_are_never_less(seed: int, bins: int, items: int) -> None:
     generator = np.random.default_rng(seed)
     chances, right = generator.random((items, 2)), generator.random((items, 2)) < 0.5
-    one = calibration_error(chances, right, 1).value
+    one = ece(chances, right, 1).value
     assert one == pytest.approx(abs(chances.mean() - right.mean()))
-    many = calibration_error(chances, right, bins).value
-    assert one - 1e-12 <= many <= calibration_error(chances, right, 2 * bins).value + 1e-12 <= 1 + 2e-12
+    many = ece(chances, right, bins).value
+    assert one - 1e-12 <= many <= ece(chances, right, 2 * bins).value + 1e-12 <= 1 + 2e-12
 
 
 def test_the_brier_score_equals_scikit_learn() -> None:
@@ -70,7 +70,7 @@ def test_large_scores_give_probabilities_without_overflow() -> None:
 def test_the_risk_coverage_area_by_hand() -> None:
     # surest first: right, wrong, right: risks 0, 1/2, 1/3
     quality, confidence = np.array([0.0, 1.0, 1.0]), np.array([0.5, 0.9, 0.1])
-    assert risk_coverage_area(quality, confidence).value == pytest.approx((0 + 1 / 2 + 1 / 3) / 3)
+    assert aurc(quality, confidence).value == pytest.approx((0 + 1 / 2 + 1 / 3) / 3)
     assert [selective_quality(quality, confidence, c).value for c in (1 / 3, 0.5, 1.0)] == pytest.approx([1, 1 / 2, 2 / 3])
 
 
@@ -81,7 +81,7 @@ def test_equal_confidence_takes_the_mean_over_all_orders(pairs: list[tuple[float
     shuffled = [np.array(order) for order in permutations(range(len(pairs)))]
     nudges = np.arange(len(pairs)) * 1e-6
     expected = np.mean([area(quality[order], confidence[order] - nudges) for order in shuffled])
-    assert risk_coverage_area(quality, confidence).value == pytest.approx(expected)
+    assert aurc(quality, confidence).value == pytest.approx(expected)
     for kept in range(1, len(pairs) + 1):
         best = [quality[order][np.argsort(-(confidence[order] - nudges))][:kept].mean() for order in shuffled]
         assert selective_quality(quality, confidence, kept / len(pairs)).value == pytest.approx(np.mean(best))
@@ -96,9 +96,9 @@ def test_a_resample_counts_as_the_items_written_out(seed: int, items: int) -> No
     draw = generator.integers(0, items, items)
     counts = np.bincount(draw, minlength=items)[None].astype(float)
     pairs = [
-        (risk_coverage_area(quality, confidence), risk_coverage_area(quality[draw], confidence[draw])),
+        (aurc(quality, confidence), aurc(quality[draw], confidence[draw])),
         (selective_quality(quality, confidence, 0.4), selective_quality(quality[draw], confidence[draw], 0.4)),
-        (calibration_error(chances, right, 5), calibration_error(chances[draw], right[draw], 5)),
+        (ece(chances, right, 5), ece(chances[draw], right[draw], 5)),
     ]
     for whole, written_out in pairs:
         assert whole.of(counts)[0] == pytest.approx(written_out.value)
@@ -108,7 +108,7 @@ def test_a_useful_confidence_has_less_area_than_none_and_an_oracle_the_least() -
     generator = np.random.default_rng(2)
     quality = (generator.random(300) < 0.6).astype(float)
     oracle, useful, useless = (quality + noise * generator.normal(size=300) for noise in (0, 1, 1e9))
-    areas = [risk_coverage_area(quality, confidence).value for confidence in (oracle, useful, useless, np.zeros(300))]
+    areas = [aurc(quality, confidence).value for confidence in (oracle, useful, useless, np.zeros(300))]
     assert areas[0] < areas[1] < areas[2]
     assert areas[3] == pytest.approx(1 - quality.mean())
 
@@ -120,15 +120,15 @@ def test_the_curve_ends_at_the_accuracy_and_tells_the_confidence_to_ask_for() ->
     assert [p["value"] for p in points] == pytest.approx([1, 1, 3 / 4])
     assert [p["confidence"] for p in points] == pytest.approx([0.8, 0.6, 0.55])
     assert all(p["low"] <= p["value"] <= p["high"] for p in points)
-    assert points[-1]["low"] == pytest.approx(metrics_of("choice", rows, resamples=200)["accuracy"]["low"])
+    assert points[-1]["low"] == pytest.approx(compute_metrics("choice", rows, resamples=200)["accuracy"]["low"])
 
 
 def test_without_a_confidence_there_is_no_curve() -> None:
     rows = [{"id": 1, "gold": ["fever"], "answer": "fever"}, {"id": 2, "gold": [], "answer": "pain"}]
     assert selective_curve("span", rows, resamples=100) is None
-    assert "risk_coverage_area" not in metrics_of("span", rows, resamples=100)
+    assert "aurc" not in compute_metrics("span", rows, resamples=100)
     sure = [r | {"confidence": c} for r, c in zip(rows, (-0.5, -3.0), strict=True)]
-    assert metrics_of("span", sure, resamples=100)["risk_coverage_area"]["value"] == pytest.approx((0 + 1 / 2) / 2)
+    assert compute_metrics("span", sure, resamples=100)["aurc"]["value"] == pytest.approx((0 + 1 / 2) / 2)
     with pytest.raises(ValueError, match="above 0, at most 1"):
         selective_curve("span", sure, coverages=(0.0, 1.0))
 
@@ -139,4 +139,4 @@ def test_labels_are_as_sure_as_the_chance_that_all_are_as_answered() -> None:
         {"id": 2, "gold": [0], "answer": [1], "scores": [1.0, -1.0]},  # against its own scores: least sure
         {"id": 3, "gold": [0], "answer": [0], "scores": [0.5, -0.5]},
     ]
-    assert metrics_of("several", rows, resamples=100)["risk_coverage_area"]["value"] == pytest.approx((0 + 0 + 1 / 3) / 3)
+    assert compute_metrics("several", rows, resamples=100)["aurc"]["value"] == pytest.approx((0 + 0 + 1 / 3) / 3)

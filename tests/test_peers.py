@@ -11,9 +11,9 @@ import pytest
 import torch
 from conftest import random_expert
 
+from staf.baselines.classifiers.settings import ClassifierSettings
 from staf.baselines.settings import BaselineSettings
 from staf.baselines.tuning import Choice, Tuning
-from staf.classifiers.settings import ClassifierSettings
 from staf.errors import ConfigError
 from staf.evaluate import Method
 from staf.evaluate.settings import EvaluationSettings
@@ -30,13 +30,13 @@ from staf.workflow import (
     baseline_stage,
     classifier_stage,
     evaluate_stage,
+    external_stage,
     named_method,
-    outside_stage,
     router_method,
     training_examples,
     training_records,
 )
-from staf.workflow.peers import check_outside_name
+from staf.workflow.peers import check_external_name
 
 EVALUATION = EvaluationSettings(limit=4, max_tokens=900, resamples=100)
 TASK = find_task("icd10_chapter")
@@ -73,12 +73,12 @@ def test_one_search_serves_all_seeds_and_is_part_of_what_each_cost(session: Sess
 
 def test_what_is_finished_is_read(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     first = baseline_stage(session, TASK, lora(0), EVALUATION)[1].result()
-    counted = classifier_stage(session, TASK, "logistic", 8, ClassifierSettings(), EVALUATION)[1].result()
+    counted = classifier_stage(session, TASK, "tfidf", 8, ClassifierSettings(), EVALUATION)[1].result()
     assert counted is not None
     monkeypatch.setattr(Tuning, "fit", None)
     monkeypatch.setattr("staf.workflow.peers.classify", None)
     assert baseline_stage(session, TASK, lora(0), EVALUATION)[0] == first
-    assert classifier_stage(session, TASK, "logistic", 8, ClassifierSettings(), EVALUATION)[0] == counted
+    assert classifier_stage(session, TASK, "tfidf", 8, ClassifierSettings(), EVALUATION)[0] == counted
     assert counted["setting"] == "few-shot"
 
 
@@ -88,7 +88,7 @@ def test_another_system_needs_a_name_of_its_own(session: Session, tmp_path: Path
         "lora",
         "LoRA",
         "average",
-        "logistic",
+        "tfidf",
         "lorahub",
         "in_context",
         "normal",
@@ -98,12 +98,12 @@ def test_another_system_needs_a_name_of_its_own(session: Session, tmp_path: Path
     )
     for name in ours:
         with pytest.raises(ConfigError, match="a name of their own"):
-            outside_stage(session, TASK, name, tmp_path / "none.jsonl", EVALUATION)
+            external_stage(session, TASK, name, tmp_path / "none.jsonl", EVALUATION)
     for name in ("G/BERT", "..", ".hidden", "G BERT", "G-BERT\n", "Gé", "a\\b"):
         with pytest.raises(ConfigError, match=r"letters, digits, '_', '-' and '\.'"):
-            outside_stage(session, TASK, name, tmp_path / "none.jsonl", EVALUATION)
+            external_stage(session, TASK, name, tmp_path / "none.jsonl", EVALUATION)
     for name in ("G-BERT", "MedM-PLM_2.0", "normalised"):
-        check_outside_name(name)
+        check_external_name(name)
 
 
 def test_training_records_are_what_the_expert_sees_asked_as_the_task_asks(session: Session) -> None:
@@ -120,8 +120,8 @@ def test_training_records_are_what_the_expert_sees_asked_as_the_task_asks(sessio
 def test_a_classifier_is_fitted_on_records_besides_the_adaptation_examples(session: Session) -> None:
     task, settings = find_task("readmission_uci"), ClassifierSettings()
     records = training_records(session, task, {"uci-diabetes-130": ExpertRecipe(steps=8, batch_size=4)})
-    alone = classifier_stage(session, task, "logistic", 6, settings, EVALUATION, "normal")
-    both = classifier_stage(session, task, "logistic", 6, settings, EVALUATION, "normal", [*records, *records])
+    alone = classifier_stage(session, task, "tfidf", 6, settings, EVALUATION, "normal")
+    both = classifier_stage(session, task, "tfidf", 6, settings, EVALUATION, "normal", [*records, *records])
     assert alone[1].folder != both[1].folder
     assert both[0]["adaptation_examples"] == 6 + len(records) > alone[0]["adaptation_examples"] == 6
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from staf.classifiers import CLASSIFIERS
+from staf.baselines.classifiers import CLASSIFIERS
 from staf.cli import app
 from staf.data.library import Library
 from staf.engines import Place, Work
@@ -45,7 +45,7 @@ TINY = {
         "all_descent": {"method": "gradient", "weighting": "free", "epochs": 1, "max_tokens": 900},
     },
     "normal_shots": 6,
-    "baseline": {"epochs": 1, "learning_rates": [0.01], "virtual_tokens": 2},
+    "baseline": {"epochs": 1, "learning_rates": [0.01], "num_virtual_tokens": 2},
     "classifier": {"epochs": 1},
     "evaluation": {"limit": 4, "selection_limit": 3, "max_tokens": 900, "max_new_tokens": 3, "calibration_examples": 4,
                    "resamples": 100},
@@ -335,7 +335,7 @@ def test_classifiers_of_table_5_are_fitted_on_what_the_new_expert_sees(tiny_fold
     assert all(line.changes == {"records": True} for line in lines if line.method in CLASSIFIERS)
     counts = {}
     for records in (False, True):
-        result, _ = grid.run(Cell("readmission_uci", "logistic", records=records))
+        result, _ = grid.run(Cell("readmission_uci", "tfidf", records=records))
         counts[records] = result["adaptation_examples"]
     seen = training_examples(grid.session, "uci-diabetes-130", grid.profile.of_expert("uci-diabetes-130"))
     assert counts[False] == grid.profile.normal_shots
@@ -351,7 +351,7 @@ def test_another_systems_row_is_empty_until_its_answers_are_named(tiny_folder: P
     lines = [json.dumps({"id": item.id, "scores": {"yes": -1.0, "no": -0.5}}) for item in items]
     (tmp_path / "readmission_uci.jsonl").write_text("\n".join(lines))
     result, _ = grid.run(cell)
-    assert (result["method"], result["setting"]) == ("g_bert", "outside")
+    assert (result["method"], result["setting"]) == ("g_bert", "external")
 
 
 def test_a_wrong_profile_or_name_is_told(tmp_path: Path, tiny_folder: Path, own: Path) -> None:
@@ -371,7 +371,7 @@ def test_the_normal_setting_takes_all_examples_where_there_are_fewer_than_the_pr
     counts = {}
     for most in (6, 100_000):
         grid = grid_of(tiny_folder, own, tmp_path / str(most), normal_shots=most)
-        result, _ = grid.run(Cell("icd10_chapter", "logistic"))
+        result, _ = grid.run(Cell("icd10_chapter", "tfidf"))
         assert result["setting"] == "normal"
         counts[most] = result["adaptation_examples"]
     assert counts[6] == 6 < counts[100_000] < 100_000

@@ -14,7 +14,7 @@ from staf.experiments.comparing import comparisons, over_columns
 from staf.experiments.plans import Column, Line, Plan
 from staf.experiments.printing import comparison_table, comparison_text
 from staf.experiments.reproduce import _place
-from staf.metrics import compare_over_seeds, metrics_of
+from staf.metrics import compare_over_seeds, compute_metrics
 from staf.runs import Run
 from staf.tasks.rows import find_task
 from staf.workflow.evaluation import Scored
@@ -34,7 +34,7 @@ def scored(runs: Path, method: str, seed: int, right: int) -> Scored:
     rows = [{"id": str(i), "gold": i % 3, "scores": np.eye(3)[(i + (i >= right)) % 3].tolist()} for i in range(ITEMS)]
     run = Run.at(runs, "evaluate", TASK, method, seed, "a1b2")
     result = {
-        "task": TASK, "metrics": metrics_of(find_task(TASK).form, rows, fixed_labels=True, resamples=200),
+        "task": TASK, "metrics": compute_metrics(find_task(TASK).form, rows, fixed_labels=True, resamples=200),
         "tunable_parameters": 1, "adaptation_examples": 32, "seconds": 1.0, "weights": None,
     }  # fmt: skip
     run.finish({}, result, rows)

@@ -17,7 +17,7 @@ from staf.experiments.cells import Cell, Grid
 from staf.experiments.profile import Profile, load_profile
 from staf.experiments.reproduce import reproduce
 from staf.log import NullProgress
-from staf.metrics import metrics_of
+from staf.metrics import compute_metrics
 from staf.runs import Run
 from staf.tasks.rows import find_task
 from staf.workflow import Session
@@ -48,7 +48,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[Cell]:
             "stage": "evaluate", "task": TASK, "task_title": "a trial", "method": "few_shot",
             "method_title": "made up", "unseen": True,
             "form": "choice", "primary_metric": "accuracy", "setting": "few-shot", "seed": cell.seed, "settings": {},
-            "metrics": metrics_of(find_task(TASK).form, rows, fixed_labels=True, resamples=100), "comparisons": {},
+            "metrics": compute_metrics(find_task(TASK).form, rows, fixed_labels=True, resamples=100), "comparisons": {},
             "tunable_parameters": 12, "adaptation_examples": cell.shots, "seconds": 1.0, "weights": None,
         }  # fmt: skip
         found.finish({}, result, rows)

@@ -19,7 +19,7 @@ from staf.experiments.running import cells_of
 def test_tokens_are_counted_as_in_context_learning_reads_them_and_no_cell_is_run(
     tiny_folder: Path, own: Path, tmp_path: Path
 ) -> None:
-    grid = grid_of(tiny_folder, own, tmp_path, baseline={"epochs": 1, "shown_tokens": 900})
+    grid = grid_of(tiny_folder, own, tmp_path, baseline={"epochs": 1, "max_prompt_tokens": 900})
     result, _ = reproduce("tokens", "tiny", grid)
     assert not cells_of(PLANS["tokens"](grid.profile), grid.profile)
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {"reproduce"}
@@ -35,7 +35,7 @@ def test_tokens_are_counted_as_in_context_learning_reads_them_and_no_cell_is_run
 
 
 def test_tokens_of_both_are_cut_at_the_limit_of_in_context_learning(tiny_folder: Path, own: Path, tmp_path: Path) -> None:
-    whole, cut = (grid_of(tiny_folder, own, tmp_path, baseline={"shown_tokens": limit}) for limit in (900, 100))
+    whole, cut = (grid_of(tiny_folder, own, tmp_path, baseline={"max_prompt_tokens": limit}) for limit in (900, 100))
     assert fmean(prompts(whole, "covid_qa", None).tokens) > 100
     for seed in (None, 0):
         assert max(prompts(cut, "covid_qa", seed).tokens) <= 97  # three are kept for the answer
@@ -57,7 +57,7 @@ def test_a_query_that_does_not_fit_leaves_its_count_empty_and_the_others_go_on(
     tiny_folder: Path, own: Path, tmp_path: Path
 ) -> None:
     tasks = {"long": "icd_coding_top10_uci", "short": "ncbi_disease"}
-    grid = grid_of(tiny_folder, own, tmp_path, unseen_data=tasks, baseline={"shown_tokens": 200})
+    grid = grid_of(tiny_folder, own, tmp_path, unseen_data=tasks, baseline={"max_prompt_tokens": 200})
     result, _ = reproduce("tokens", "tiny", grid)
     for line in result["lines"]:
         long, short = line["places"]

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from staf.baselines.answering import tuned_base
+from staf.baselines.in_context import reserved_for, with_shots
 from staf.baselines.rows import BASELINES
 from staf.baselines.settings import BaselineSettings
-from staf.baselines.shots import reserved_for, with_shots
 from staf.baselines.tuning import Choice, OnTrial, Tuning
 from staf.data.example import Example
 from staf.data.splits import few_shot, refuse_test
@@ -58,7 +58,7 @@ def baseline_predictions(
     drawn = _learned_from(adaptation, records, settings)
     started, memory = time.perf_counter(), PeakMemory()
     if BASELINES[settings.method].wrap is None:
-        evaluation = evaluation.model_copy(update={"max_tokens": settings.shown_tokens or base.context})
+        evaluation = evaluation.model_copy(update={"max_tokens": settings.max_prompt_tokens or base.context})
         reserved = reserved_for(task.form, evaluation)
         shown = with_shots(test, drawn, base.tokenizer, evaluation.max_tokens, reserved)
         how: dict[str, Any] = {**shown.record, "tunable_parameters": 0}

@@ -58,7 +58,7 @@ def _prompt(model: Any, settings: BaselineSettings) -> Any:
     """Prompt tuning (Lester et al., 2021), from embeddings of drawn tokens, as they found best without labels."""
     peft = load_peft()
     config = peft.PromptTuningConfig(
-        task_type="CAUSAL_LM", num_virtual_tokens=settings.virtual_tokens, prompt_tuning_init="SAMPLE_VOCAB"
+        task_type="CAUSAL_LM", num_virtual_tokens=settings.num_virtual_tokens, prompt_tuning_init="SAMPLE_VOCAB"
     )
     return peft.get_peft_model(model, config)
 
@@ -67,7 +67,7 @@ def _prefix(model: Any, settings: BaselineSettings) -> Any:
     """Prefix tuning (Li and Liang, 2021): keys and values of every layer."""
     peft = load_peft()
     return peft.get_peft_model(
-        model, peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=settings.virtual_tokens)
+        model, peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=settings.num_virtual_tokens)
     )
 
 
@@ -75,7 +75,7 @@ def _p_tuning(model: Any, settings: BaselineSettings) -> Any:
     """P-tuning (Liu et al., 2021): the vectors of a prompt come out of a small network."""
     peft = load_peft()
     config = peft.PromptEncoderConfig(
-        task_type="CAUSAL_LM", num_virtual_tokens=settings.virtual_tokens, encoder_hidden_size=model.config.hidden_size
+        task_type="CAUSAL_LM", num_virtual_tokens=settings.num_virtual_tokens, encoder_hidden_size=model.config.hidden_size
     )
     return peft.get_peft_model(model, config)
 

@@ -3,10 +3,10 @@
 A method is a row of a table. Routed experts, baselines and classifiers differ in how they answer and in nothing after that.
 """
 
-from staf.evaluate.answering import Answerer
+from staf.evaluate.answer import Answerer
 from staf.evaluate.method import Method, method_of_router, setting_of
 from staf.evaluate.predictions import predictions_of
-from staf.evaluate.result import best_single, finish, predict, sample
+from staf.evaluate.score import best_single, finish, predict, sample
 
 __all__ = [
     "Answerer",

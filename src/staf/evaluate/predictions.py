@@ -13,8 +13,8 @@ import numpy as np
 
 from staf.data.answers import Entity, read_entities, read_several
 from staf.data.example import Example
-from staf.evaluate.answering import Answerer
-from staf.evaluate.chances import Scale, fit_scale
+from staf.evaluate.answer import Answerer
+from staf.evaluate.calibrate import LabelCalibrator, fit_calibrator
 
 Predictions = list[dict[str, Any]]
 DIGITS = 6
@@ -52,12 +52,13 @@ def predictions_of(
 
 def _several(answerer: Answerer, examples: Sequence[Example], calibration: Sequence[Example]) -> Predictions:
     fitted_on = [scores.numpy().astype(float) for scores in answerer.scores(calibration)] if calibration else []
-    scale = fit_scale([example.labels for example in calibration], fitted_on, [_belongs(example) for example in calibration])
+    labels, gold = [example.labels for example in calibration], [_belongs(example) for example in calibration]
+    scale = fit_calibrator(labels, fitted_on, gold)
     scores = answerer.scores(examples)
     return [_labelled(example, scale, own.numpy().astype(float)) for example, own in zip(examples, scores, strict=True)]
 
 
-def _labelled(example: Example, scale: Scale, scores: np.ndarray) -> dict[str, Any]:
+def _labelled(example: Example, scale: LabelCalibrator, scores: np.ndarray) -> dict[str, Any]:
     log_odds = scale.log_odds(example.labels, scores)
     return {
         "id": example.id,

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from staf.baselines import BASELINES
+from staf.baselines.classifiers import CLASSIFIERS
+from staf.baselines.classifiers.settings import ClassifierSettings
 from staf.baselines.settings import BaselineSettings
-from staf.classifiers import CLASSIFIERS
-from staf.classifiers.settings import ClassifierSettings
 from staf.config import parse
 from staf.data.example import Example
 from staf.engines import Place
@@ -29,9 +29,9 @@ from staf.workflow import (
     chosen_single,
     classifier_stage,
     evaluate_stage,
+    external_stage,
     lorahub_stage,
     named_method,
-    outside_stage,
     router_method,
     train_stage,
     training_records,
@@ -184,7 +184,7 @@ class Grid:
                 f"(docs/classifiers.md) and name the folder of its answers: --set 'outside={{{cell.method}: FOLDER}}'."
                 + (" Or have it trained here: --set causal= and a hub id or folder." if cell.method == MEDITRON else "")
             )
-        return outside_stage(self.session, task, cell.method, Path(folder) / f"{task.name}.jsonl", evaluation)
+        return external_stage(self.session, task, cell.method, Path(folder) / f"{task.name}.jsonl", evaluation)
 
     def _causal(self, cell: Cell, task: Task, evaluation: EvaluationSettings, shots: int | None) -> Scored:
         """The result of another language model, which learns by LoRA from what new has."""

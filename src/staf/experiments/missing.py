@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib import import_module
 
-from staf.classifiers.encoder import encoder_folder
+from staf.baselines.classifiers.encoder import encoder_folder
 from staf.errors import MissingData, StafError
 from staf.experiments.cells import Grid
 from staf.experiments.comparing import TUNED

@@ -132,7 +132,7 @@ def table4(profile: Profile) -> Plan:
     return Plan("Table 4: unseen tasks", columns, lines, "AUC of ICD coding is micro, over labels and stays")
 
 
-_LABELS = {"": "micro_auc", " accuracy": "label_accuracy", " F1": "micro_f1"}
+_LABELS = {"": "micro_auc", " accuracy": "one_minus_hamming_loss", " F1": "micro_f1"}
 TABLE5 = {
     "icd_coding": _LABELS,
     "medication": _LABELS,
@@ -147,12 +147,12 @@ def table5(profile: Profile) -> Plan:
         Column(name + more, task, metric) for name, task in profile.unseen_task.items() for more, metric in TABLE5[name].items()
     )
     titles = {
-        "logistic": "Logistic regression", "cnn": "CNN", "text_cnn": "TextCNN", "rnn": "RNN", "encoder": "Encoder, fine-tuned",
+        "tfidf": "Logistic regression", "cnn": "CNN", "text_cnn": "TextCNN", "rnn": "RNN", "encoder": "Encoder, fine-tuned",
     }  # fmt: skip
     sources = sorted({name for task in profile.unseen_task.values() for name in find_task(task).datasets})
     new = Line("normal", "STAF-LLM new", NORMAL, {"experts": (*profile.experts, *sources)}, "new")
     fitted = (Line(name, title, NORMAL, {"records": True}) for name, title in titles.items())
-    outside = [Line(name, title, "outside") for name, title in OUTSIDE.items()]
+    outside = [Line(name, title, "external") for name, title in OUTSIDE.items()]
     if profile.causal is not None:
         title = f"{Path(profile.causal).name}, LoRA"
         outside = [

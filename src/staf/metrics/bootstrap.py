@@ -26,7 +26,7 @@ class Statistic:
     per_item: np.ndarray | None = None
     """(items,) where the metric is their mean, else None"""
     higher_is_better: bool = True
-    told: Mapping[str, int] = field(default_factory=dict)
+    details: Mapping[str, int] = field(default_factory=dict)
     """what else to tell of the metric: labels that it is the mean of, labels left out"""
     width: int = 0
     """numbers that `of` holds for one resample, where more than one per item"""

@@ -17,7 +17,7 @@ from staf.metrics.ranking import several_rankings
 from staf.metrics.shapes import Prediction, predicted, softmax
 
 
-def calibration_error(chances: np.ndarray, right: np.ndarray, bins: int) -> Statistic:
+def ece(chances: np.ndarray, right: np.ndarray, bins: int) -> Statistic:
     """Expected calibration error of (n, m) probabilities against (n, m) booleans, m of each item pooled; 0 is best.
 
     Bin k of B holds the probabilities above (k - 1) / B up to k / B; the first one holds 0 too.

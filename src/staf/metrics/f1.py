@@ -37,7 +37,7 @@ def macro_f1_of(right: np.ndarray, gold: np.ndarray, answered: np.ndarray) -> St
         return _ratio(np.nansum(scores, axis=1), (~np.isnan(scores)).sum(1))
 
     occurring = int((both.sum(0) > 0).sum())
-    return Statistic(len(right), value, told={"classes": occurring}, width=right.shape[1])
+    return Statistic(len(right), value, details={"classes": occurring}, width=right.shape[1])
 
 
 def choice_counts(predictions: Sequence[Prediction]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

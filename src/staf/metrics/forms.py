@@ -1,15 +1,15 @@
 """Which metrics belong to a form of answer; one entry point for all forms.
 
-    choice     accuracy, calibration_error, brier_score, risk_coverage_area
+    choice     accuracy, ece, brier_score, aurc
                with fixed labels also macro_f1, macro_auc, macro_average_precision
     several    micro_f1, macro_f1
-               with scores also label_accuracy, micro_ and macro_ auc and average_precision, calibration_error, brier_score,
-               risk_coverage_area
+               with scores also one_minus_hamming_loss, micro_ and macro_ auc and average_precision, ece, brier_score,
+               aurc
     span       exact_match, token_f1
     entities   entity_f1 (exact, micro), entity_f1_macro (by type), entity_f1_overlap, entity_f1_overlap_macro
     text       rouge_l
 
-Every form whose predictions have a "confidence" has risk_coverage_area too. `staf.metrics.shapes` says what a prediction holds.
+Every form whose predictions have a "confidence" has aurc too. `staf.metrics.shapes` says what a prediction holds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 
 from staf.errors import UnknownName
 from staf.metrics.bootstrap import Metric, Statistic, measure
-from staf.metrics.calibration import calibration_error, choice_brier, choice_chances, several_brier, several_chances
+from staf.metrics.calibration import choice_brier, choice_chances, ece, several_brier, several_chances
 from staf.metrics.compare import Comparison, compare_seeds, compare_statistics, refuse_other_gold, refuse_other_items
 from staf.metrics.entities import entity_counts, exact_matches, overlap_matches
 from staf.metrics.f1 import choice_counts, item_f1, item_label_accuracy, macro_f1_of, micro_f1_of, several_counts
@@ -29,7 +29,7 @@ from staf.metrics.ranking import average_precision, choice_rankings, macro, micr
 from staf.metrics.reading import exact_match, token_f1
 from staf.metrics.rouge import rouge_l
 from staf.metrics.seeds import measure_seeds
-from staf.metrics.selective import choice_confidence, confidence_of, curve, risk_coverage_area
+from staf.metrics.selective import aurc, choice_confidence, confidence_of, curve
 from staf.metrics.shapes import Prediction, check, correctness
 
 BINS = 10
@@ -39,7 +39,7 @@ COVERAGES = tuple(step / 20 for step in range(1, 21))
 Statistics = dict[str, Statistic]
 
 
-def metrics_of(
+def compute_metrics(
     form: str,
     predictions: Sequence[Prediction],
     *,
@@ -64,7 +64,7 @@ def metrics_of(
     statistics = statistics_of(form, predictions, fixed_labels=fixed_labels, bins=bins)
     measured = measure(list(statistics.values()), resamples, seed)
     return {
-        name: None if metric is None else metric.as_dict() | {"n": metric.examples} | dict(statistic.told)
+        name: None if metric is None else metric.as_dict() | {"n": metric.examples} | dict(statistic.details)
         for (name, statistic), metric in zip(statistics.items(), measured, strict=True)
     }
 
@@ -79,7 +79,7 @@ def compare_methods(
     resamples: int = 2000,
     bins: int = BINS,
 ) -> Comparison | None:
-    """Paired comparison of two methods by one of the metrics of `metrics_of`; None where it is undefined.
+    """Paired comparison of two methods by one of the metrics of `compute_metrics`; None where it is undefined.
 
     Raises:
         UnknownName: no such form, or no such metric of both. BadData: predictions that are not of this form.
@@ -204,7 +204,7 @@ def statistics_of(form: str, predictions: Sequence[Prediction], *, fixed_labels:
         found = {"rouge_l": Statistic.mean(rouge_l(predictions))}
     confidence = _confidence(form, predictions)
     if confidence is not None:
-        found["risk_coverage_area"] = risk_coverage_area(_QUALITY[form](predictions), confidence)
+        found["aurc"] = aurc(_QUALITY[form](predictions), confidence)
     return found
 
 
@@ -215,7 +215,7 @@ def _choice(predictions: Sequence[Prediction], fixed_labels: bool, bins: int) ->
         found["macro_f1"] = macro_f1_of(*choice_counts(predictions))
         found["macro_auc"] = macro(roc_area, *rankings)
         found["macro_average_precision"] = macro(average_precision, *rankings)
-    found["calibration_error"] = calibration_error(*choice_chances(predictions), bins)
+    found["ece"] = ece(*choice_chances(predictions), bins)
     found["brier_score"] = Statistic.mean(choice_brier(predictions), higher_is_better=False)
     return found
 
@@ -224,12 +224,12 @@ def _several(predictions: Sequence[Prediction], bins: int) -> Statistics:
     counts = several_counts(predictions)
     found = {"micro_f1": micro_f1_of(*counts), "macro_f1": macro_f1_of(*counts)}
     if "scores" in predictions[0]:
-        found["label_accuracy"] = Statistic.mean(item_label_accuracy(*counts))
+        found["one_minus_hamming_loss"] = Statistic.mean(item_label_accuracy(*counts))
         rankings = several_rankings(predictions)
         for name, area in (("auc", roc_area), ("average_precision", average_precision)):
             found[f"micro_{name}"] = micro(area, *rankings)
             found[f"macro_{name}"] = macro(area, *rankings)
-        found["calibration_error"] = calibration_error(*several_chances(predictions), bins)
+        found["ece"] = ece(*several_chances(predictions), bins)
         found["brier_score"] = Statistic.mean(several_brier(predictions), higher_is_better=False)
     return found
 

@@ -85,7 +85,7 @@ def macro(area: Area, scores: np.ndarray, gold: np.ndarray) -> Statistic:
             defined += ~np.isnan(values)
         return np.divide(total, defined, out=np.full(len(counts), np.nan), where=defined > 0)
 
-    return Statistic(items, value, told={"classes": len(usable), "classes_left_out": labels - len(usable)})
+    return Statistic(items, value, details={"classes": len(usable), "classes_left_out": labels - len(usable)})
 
 
 def micro(area: Area, scores: np.ndarray, gold: np.ndarray) -> Statistic:

@@ -18,7 +18,7 @@ from staf.metrics.shapes import Prediction, softmax
 from staf.metrics.ties import Ties
 
 
-def risk_coverage_area(quality: np.ndarray, confidence: np.ndarray) -> Statistic:
+def aurc(quality: np.ndarray, confidence: np.ndarray) -> Statistic:
     """Area under the risk-coverage curve, from (n,) quality between 0 and 1 and (n,) confidence of any scale."""
     items, ties = len(quality), Ties.of(confidence)
     harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, items + 1))])

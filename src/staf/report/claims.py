@@ -20,7 +20,7 @@ from staf.report.special import larger_than
 
 Judge = Callable[[Experiments], Judgement]
 PEFT = ("prompt_tuning", "prefix_tuning", "p_tuning", "lora", "ia3")
-CLASSIFIERS = ("logistic", "cnn", "text_cnn", "rnn")
+CLASSIFIERS = ("tfidf", "cnn", "text_cnn", "rnn")
 BOTH = ("table3", "table4")
 ALIKE_WORDS = {**NEAR_WORDS, "win": ("alike", "alike")}
 

@@ -24,7 +24,7 @@ PEERS = {
     "full": "Full fine-tuning",
     "in_context": "In-context learning",
     "lorahub": "LoraHub",
-    "logistic": "Logistic regression",
+    "tfidf": "Logistic regression",
     "cnn": "CNN",
     "text_cnn": "TextCNN",
     "rnn": "RNN (bidirectional GRU)",
@@ -46,17 +46,17 @@ METHODS = {
 
 METRICS = {
     "accuracy": "Accuracy", "macro_f1": "Macro F1", "micro_f1": "Micro F1", "macro_auc": "Macro AUC",
-    "calibration_error": "Calibration error",
+    "ece": "Calibration error",
 }  # fmt: skip
 """Printed names of the metrics that a task's table shows, in the order of the columns."""
 
 MORE_METRICS = {
-    "label_accuracy": "Accuracy over labels", "micro_auc": "Micro AUC",
+    "one_minus_hamming_loss": "Accuracy over labels", "micro_auc": "Micro AUC",
     "exact_match": "Exact match", "token_f1": "Token F1", "entity_f1": "Entity F1",
     "entity_f1_macro": "Entity F1, mean of types", "entity_f1_overlap": "Overlap F1",
     "entity_f1_overlap_macro": "Overlap F1, mean of types", "rouge_l": "ROUGE-L",
     "micro_average_precision": "Micro average precision", "macro_average_precision": "Macro average precision",
-    "brier_score": "Brier score", "risk_coverage_area": "Area under risk and coverage",
+    "brier_score": "Brier score", "aurc": "Area under risk and coverage",
 }  # fmt: skip
 """Printed names of the metrics of a task's details; its table shows them only where they are the task's own."""
 

@@ -15,7 +15,7 @@ from staf.workflow.evaluation import (
 )
 from staf.workflow.fusing import fuse_stage
 from staf.workflow.named import Wanted, evaluate_named
-from staf.workflow.peers import baseline_stage, classifier_stage, lorahub_stage, outside_stage, training_records
+from staf.workflow.peers import baseline_stage, classifier_stage, external_stage, lorahub_stage, training_records
 from staf.workflow.reducing import loss_of_reduction
 from staf.workflow.session import Session
 from staf.workflow.training import estimate_stage, train_stage, training_examples
@@ -34,11 +34,11 @@ __all__ = [
     "estimate_stage",
     "evaluate_named",
     "evaluate_stage",
+    "external_stage",
     "fuse_stage",
     "lorahub_stage",
     "loss_of_reduction",
     "named_method",
-    "outside_stage",
     "router_and_mixture",
     "router_method",
     "train_stage",

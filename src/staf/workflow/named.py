@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from staf.baselines import BASELINES
+from staf.baselines.classifiers import CLASSIFIERS
+from staf.baselines.classifiers.settings import ClassifierSettings
 from staf.baselines.settings import BaselineSettings
-from staf.classifiers import CLASSIFIERS
-from staf.classifiers.settings import ClassifierSettings
 from staf.config import parse
 from staf.errors import ConfigError, UnknownName
 from staf.evaluate import Method
@@ -17,7 +17,7 @@ from staf.evaluate.settings import EvaluationSettings
 from staf.experts.store import load_experts
 from staf.tasks.rows import Task
 from staf.workflow.evaluation import WITHOUT_ROUTER, Scored, evaluate_stage, named_method, router_and_mixture, router_method
-from staf.workflow.peers import baseline_stage, classifier_stage, lorahub_stage, outside_stage
+from staf.workflow.peers import baseline_stage, classifier_stage, external_stage, lorahub_stage
 from staf.workflow.session import Session
 
 METHODS = (*WITHOUT_ROUTER, "lorahub", *BASELINES, *CLASSIFIERS)
@@ -51,7 +51,7 @@ def evaluate_named(session: Session, task: Task, settings: EvaluationSettings, w
     """
     name = wanted.method
     if wanted.predictions is not None:
-        return outside_stage(session, task, name, wanted.predictions, settings)
+        return external_stage(session, task, name, wanted.predictions, settings)
     if wanted.router is None and name not in METHODS:
         raise UnknownName.among("method", name, METHODS)
     if wanted.experts is None and (wanted.router is not None or name in NEED_EXPERTS):

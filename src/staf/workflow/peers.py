@@ -9,10 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from staf.baselines import BASELINES, baseline_predictions
+from staf.baselines.classifiers import CLASSIFIERS, classify
+from staf.baselines.classifiers.settings import ClassifierSettings
+from staf.baselines.external import read_predictions
 from staf.baselines.lorahub import EVALUATIONS, lorahub
 from staf.baselines.settings import BaselineSettings
-from staf.classifiers import CLASSIFIERS, classify, read_predictions
-from staf.classifiers.settings import ClassifierSettings
 from staf.data.example import Example
 from staf.errors import ConfigError
 from staf.evaluate import Method, predict, setting_of
@@ -105,7 +106,7 @@ def classifier_stage(
     session: Session, task: Task, name: str, shots: int | None, settings: ClassifierSettings, evaluation: EvaluationSettings,
     setting: str | None = None, records: Sequence[Example] = (),
 ) -> Scored:  # fmt: skip
-    """Score a classifier of `staf.classifiers.CLASSIFIERS`, fitted on the adaptation set or a draw of `shots`.
+    """Score a classifier of `staf.baselines.classifiers.CLASSIFIERS`, fitted on the adaptation set or a draw of `shots`.
 
     Args:
         records: further examples of the task to fit on, such as `training_records`; one that is among the others counts once.
@@ -141,23 +142,23 @@ def training_records(session: Session, task: Task, settings: Mapping[str, Expert
     return found if task.top is None else narrowed(found, label_set(task, library))
 
 
-def outside_stage(session: Session, task: Task, name: str, file: Path, evaluation: EvaluationSettings) -> Scored:
-    """Score another system's predictions on the test set of a task (`staf.classifiers.outside` has the format).
+def external_stage(session: Session, task: Task, name: str, file: Path, evaluation: EvaluationSettings) -> Scored:
+    """Score another system's predictions on the test set of a task (`staf.baselines.external` has the format).
 
     Raises:
         ConfigError: its name is that of one of our own methods, or no name of a folder. MissingData, BadData: as
             `read_predictions`.
     """
-    check_outside_name(name)
+    check_external_name(name)
 
     def predicted(examples: Sequence[Example], _: OnDone) -> Answered:
         found = read_predictions(file, examples)
-        return Method(name, None, setting="outside", record={"settings": {"file": file.name}}), found, 0.0
+        return Method(name, None, setting="external", record={"settings": {"file": file.name}}), found, 0.0
 
-    return scored_run(session, task, evaluation, name, 0, ("outside", sha256_of(file)), predicted)
+    return scored_run(session, task, evaluation, name, 0, ("external", sha256_of(file)), predicted)
 
 
-def check_outside_name(name: str) -> None:
+def check_external_name(name: str) -> None:
     """See that a system's name is not one of ours, in small or capital letters, and that its runs can lie in a folder of it.
 
     Raises:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from staf import __version__
-from staf.classifiers.encoder import encoder
-from staf.classifiers.linear import logistic_regression
-from staf.classifiers.networks import plain_cnn, recurrent, text_cnn
-from staf.classifiers.problem import Found, Problem, predictions_of, problem_of, text_of, threshold_of
-from staf.classifiers.settings import ClassifierSettings
+from staf.baselines.classifiers.encoder import encoder
+from staf.baselines.classifiers.linear import logistic_regression
+from staf.baselines.classifiers.networks import plain_cnn, recurrent, text_cnn
+from staf.baselines.classifiers.problem import Found, Problem, predictions_of, problem_of, text_of, threshold_of
+from staf.baselines.classifiers.settings import ClassifierSettings
 from staf.data.example import Example
 from staf.errors import UnknownName
 from staf.experts.train import data_fingerprint
@@ -34,7 +34,7 @@ class Classifier:
 CLASSIFIERS = {
     row.name: row
     for row in (
-        Classifier("logistic", "Logistic regression", logistic_regression),
+        Classifier("tfidf", "Logistic regression", logistic_regression),
         Classifier("cnn", "CNN", plain_cnn),
         Classifier("text_cnn", "TextCNN", text_cnn),
         Classifier("rnn", "RNN (bidirectional GRU)", recurrent),
@@ -64,7 +64,7 @@ def classify(
     Raises:
         UnknownName: no such classifier. TestLeak: a test example is to be fitted on. ConfigError: labels differ by item, or
             the form of answer is neither choice nor several. MissingData: too few examples, no words, or no encoder.
-            BadData: an answer is not among the labels. DamagedFile, TrainingFailed: see `staf.classifiers.encoder`.
+            BadData: an answer is not among the labels. DamagedFile, TrainingFailed: see `staf.baselines.classifiers.encoder`.
     """
     if name not in CLASSIFIERS:
         raise UnknownName.among("classifier", name, CLASSIFIERS)

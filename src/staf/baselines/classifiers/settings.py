@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field, model_validator
 
 from staf.config import Settings
@@ -10,30 +12,36 @@ from staf.config import Settings
 class ClassifierSettings(Settings):
     """Text classifiers beside the language model (Table 5); widths are those of TextCNN's and CAML's papers where given."""
 
+    RENAMED: ClassVar[dict[str, str]] = {
+        "with_query": "include_query", "inverse_strengths": "c_values", "minimum_count": "min_count",
+        "vocabulary": "max_vocabulary", "vector_width": "embedding_dim", "filters": "num_filters",
+        "filter_widths": "kernel_sizes", "plain_filter_width": "kernel_size", "state_width": "hidden_size",
+    }  # fmt: skip
+
     validation_share: float = Field(0.2, gt=0, lt=1)
     """part of the adaptation examples that chooses settings and the moment to stop, by whole groups"""
-    with_query: bool = False
+    include_query: bool = False
     """read the query before the context: where the label depends on it"""
     seed: int = Field(0, ge=0)
 
-    inverse_strengths: tuple[float, ...] = Field((0.1, 1.0, 10.0, 100.0), min_length=1)
+    c_values: tuple[float, ...] = Field((0.1, 1.0, 10.0, 100.0), min_length=1)
     """logistic: values of C that are tried"""
 
-    minimum_count: int = Field(1, ge=1)
+    min_count: int = Field(1, ge=1)
     """networks over words: times that a word must stand in what is fitted on"""
-    vocabulary: int = Field(50_000, ge=1)
+    max_vocabulary: int = Field(50_000, ge=1)
     """networks over words: the most frequent words, at most so many"""
     max_words: int = Field(2500, ge=1)
     """networks over words: words of a text, as CAML"""
-    vector_width: int = Field(100, ge=1)
+    embedding_dim: int = Field(100, ge=1)
     """networks over words: numbers of a word"""
-    filters: int = Field(100, ge=1)
+    num_filters: int = Field(100, ge=1)
     """cnn, text_cnn: filters of each width"""
-    filter_widths: tuple[int, ...] = Field((3, 4, 5), min_length=1)
+    kernel_sizes: tuple[int, ...] = Field((3, 4, 5), min_length=1)
     """text_cnn: words that a filter spans, as Kim (2014)"""
-    plain_filter_width: int = Field(4, ge=1)
+    kernel_size: int = Field(4, ge=1)
     """cnn: words that a filter spans, as CAML's plain CNN"""
-    state_width: int = Field(128, ge=1)
+    hidden_size: int = Field(128, ge=1)
     """rnn: numbers of the state in each direction"""
     dropout: float = Field(0.5, ge=0, lt=1)
     """networks over words: rate before the last layer"""
@@ -60,7 +68,7 @@ class ClassifierSettings(Settings):
 
     @model_validator(mode="after")
     def _candidates(self) -> ClassifierSettings:
-        for name in ("inverse_strengths", "filter_widths", "learning_rates", "encoder_learning_rates"):
+        for name in ("c_values", "kernel_sizes", "learning_rates", "encoder_learning_rates"):
             values = getattr(self, name)
             if min(values) <= 0 or len(set(values)) < len(values):
                 raise ValueError(f"{name} = {values} must be above 0, each once")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
 from staf.errors import MissingData
-from staf.evaluate.chances import RATE_EXAMPLES, fit_scale
+from staf.evaluate.calibrate import RATE_EXAMPLES, fit_calibrator
 from staf.metrics.f1 import best_threshold
 
 LABELS = ("a", "b", "c")
@@ -39,7 +39,7 @@ def test_no_threshold_gives_a_better_f1(pairs: list[tuple[int, bool]]) -> None:
 
 def test_the_scale_finds_the_chances_it_was_drawn_from() -> None:
     scores, right, odds = drawn(0, 20_000)
-    scale = fit_scale([LABELS] * len(scores), scores, right)
+    scale = fit_calibrator([LABELS] * len(scores), scores, right)
     assert scale.slope == pytest.approx(2.0, abs=0.1)
     found = np.array([scale.log_odds(LABELS, own) for own in scores[:500]])
     assert np.abs(found - odds[:500]).max() < 0.5
@@ -52,7 +52,7 @@ def test_what_a_label_always_has_says_nothing(seed: int, examples: int) -> None:
     if not right.any() or right.all():
         return
     shifted = scores + np.array([3.0, -7.0, 0.5])
-    one, other = (fit_scale([LABELS] * examples, own, right) for own in (scores, shifted))
+    one, other = (fit_calibrator([LABELS] * examples, own, right) for own in (scores, shifted))
     assert other.slope == pytest.approx(one.slope, rel=1e-3)
     assert other.log_odds(LABELS, shifted[0]) == pytest.approx(one.log_odds(LABELS, scores[0]), abs=1e-2)
 
@@ -62,7 +62,7 @@ def test_which_example_a_label_belongs_to_more_is_always_the_models_word(seed: i
     scores, right, _ = drawn(seed, examples, slope)
     if not right.any() or right.all():
         return
-    scale = fit_scale([LABELS] * examples, scores, right)
+    scale = fit_calibrator([LABELS] * examples, scores, right)
     odds = np.array([scale.log_odds(LABELS, own) for own in scores])
     for label in range(len(LABELS)):
         assert np.argsort(odds[:, label]).tolist() == np.argsort(scores[:, label]).tolist()
@@ -70,7 +70,7 @@ def test_which_example_a_label_belongs_to_more_is_always_the_models_word(seed: i
 
 def test_scores_that_say_nothing_leave_the_rates_and_the_rate_of_few_examples_is_mixed_with_that_of_all() -> None:
     right = np.array([[True, False], [True, False], [True, True], [False, False]])
-    scale = fit_scale([("often", "seldom")] * 4, np.full((4, 2), -2.0), right)
+    scale = fit_calibrator([("often", "seldom")] * 4, np.full((4, 2), -2.0), right)
     rate = 4 / 8
     expected = [(3 + RATE_EXAMPLES * rate) / (4 + RATE_EXAMPLES), (1 + RATE_EXAMPLES * rate) / (4 + RATE_EXAMPLES)]
     odds = scale.log_odds(("seldom", "often", "never met"), np.array([-2.0, -2.0, -2.0]))
@@ -84,7 +84,7 @@ def test_an_example_does_not_tell_its_own_labels_when_the_scale_is_fitted() -> N
     scores = generator.normal(-3, 1, 3000)
     right = generator.random(3000) < 1 / (1 + np.exp(-(1.5 * (scores + 3))))
     labels = [(f"label {i}",) for i in range(3000)]
-    scale = fit_scale(labels, scores[:, None], right[:, None])
+    scale = fit_calibrator(labels, scores[:, None], right[:, None])
     assert scale.slope == pytest.approx(1.5, abs=0.15)
 
 
@@ -92,8 +92,8 @@ def test_labels_may_differ_by_example() -> None:
     scores, right, _ = drawn(3, 400)
     rows = [([0, 1, 2], [2, 0], [1])[i % 3] for i in range(400)]
     labels = [tuple(LABELS[j] for j in row) for row in rows]
-    some = fit_scale(labels, [scores[i, row] for i, row in enumerate(rows)], [right[i, row] for i, row in enumerate(rows)])
-    whole = fit_scale([LABELS] * 400, scores, right)
+    some = fit_calibrator(labels, [scores[i, row] for i, row in enumerate(rows)], [right[i, row] for i, row in enumerate(rows)])
+    whole = fit_calibrator([LABELS] * 400, scores, right)
     assert some.means == pytest.approx(whole.means, abs=0.2)
     assert some.rates == pytest.approx(whole.rates, abs=0.1)
     assert some.slope == pytest.approx(whole.slope, abs=0.8)
@@ -101,6 +101,6 @@ def test_labels_may_differ_by_example() -> None:
 
 def test_without_right_and_wrong_labels_nothing_can_be_fitted() -> None:
     with pytest.raises(MissingData, match="2 right labels of 2"):
-        fit_scale([("a", "b")], [np.zeros(2)], [np.ones(2, dtype=bool)])
+        fit_calibrator([("a", "b")], [np.zeros(2)], [np.ones(2, dtype=bool)])
     with pytest.raises(MissingData, match="0 adaptation examples with 0 right labels of 0"):
-        fit_scale([], [], [])
+        fit_calibrator([], [], [])

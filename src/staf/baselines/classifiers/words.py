@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from staf.classifiers.settings import ClassifierSettings
+from staf.baselines.classifiers.settings import ClassifierSettings
 
 PAD, UNKNOWN = 0, 1
 """Numbers that stand for no word, and for a word that is not in the vocabulary."""
@@ -33,7 +33,7 @@ class Vocabulary:
         """The most frequent words of the texts that are frequent enough; equally frequent ones in order of the alphabet."""
         counts = Counter(word for text in texts for word in words_of(text))
         ranked = sorted(counts, key=lambda word: (-counts[word], word))
-        kept = [word for word in ranked if counts[word] >= settings.minimum_count][: settings.vocabulary]
+        kept = [word for word in ranked if counts[word] >= settings.min_count][: settings.max_vocabulary]
         return cls({word: number for number, word in enumerate(kept, start=2)}, settings.max_words)
 
     def __len__(self) -> int:

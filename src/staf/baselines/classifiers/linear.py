@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from staf.classifiers.problem import Found, Part, Problem, log_scores, loss_of
-from staf.classifiers.settings import ClassifierSettings
-from staf.classifiers.words import words_of
+from staf.baselines.classifiers.problem import Found, Part, Problem, log_scores, loss_of
+from staf.baselines.classifiers.settings import ClassifierSettings
+from staf.baselines.classifiers.words import words_of
 
 
 def logistic_regression(problem: Problem, texts: Sequence[str], settings: ClassifierSettings) -> Found:
     """Scores (n, L) of texts (n) by logistic regression."""
     trials, judged = [], []
-    for inverse_strength in settings.inverse_strengths:
+    for inverse_strength in settings.c_values:
         scores, _ = _fit_and_score(problem.fitted, problem.held_out.texts, problem.form, inverse_strength)
         loss = loss_of(scores, problem.held_out.targets, problem.form)
         trials.append({"inverse_strength": inverse_strength, "held_out_loss": loss})

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from staf.classifiers.problem import FORMS, LEAST_CHANCE, indices_of
+from staf.baselines.classifiers.problem import FORMS, LEAST_CHANCE, indices_of
 from staf.data.example import Example
 from staf.errors import BadData, ConfigError, MissingData
 from staf.metrics.shapes import check

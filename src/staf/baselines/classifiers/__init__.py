@@ -4,7 +4,7 @@
 run. Both give what `staf.metrics` reads.
 """
 
-from staf.classifiers.outside import read_predictions
-from staf.classifiers.rows import CLASSIFIERS, classify
+from staf.baselines.classifiers.rows import CLASSIFIERS, classify
+from staf.baselines.external import read_predictions
 
 __all__ = ["CLASSIFIERS", "classify", "read_predictions"]

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from staf.classifiers.problem import Found, log_scores, loss_of
-from staf.classifiers.settings import ClassifierSettings
+from staf.baselines.classifiers.problem import Found, log_scores, loss_of
+from staf.baselines.classifiers.settings import ClassifierSettings
 from staf.data.batches import by_length, epoch_order, rounded
 from staf.errors import TrainingFailed
 from staf.lm.base import default_device

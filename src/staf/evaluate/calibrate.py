@@ -28,7 +28,7 @@ LEAST_SLOPE, MOST_SLOPE = 0.01, 100.0
 
 
 @dataclass(frozen=True)
-class Scale:
+class LabelCalibrator:
     """What the score of a label says; it is answered from the threshold on."""
 
     rates: dict[str, float]
@@ -49,7 +49,9 @@ class Scale:
         return found
 
 
-def fit_scale(labels: Sequence[Sequence[str]], scores: Sequence[np.ndarray], gold: Sequence[np.ndarray]) -> Scale:
+def fit_calibrator(
+    labels: Sequence[Sequence[str]], scores: Sequence[np.ndarray], gold: Sequence[np.ndarray]
+) -> LabelCalibrator:
     """The scale that adaptation examples show.
 
     Args:
@@ -74,7 +76,7 @@ def fit_scale(labels: Sequence[Sequence[str]], scores: Sequence[np.ndarray], gol
     slope = _slope(values - other_means, prior, right)
     threshold = best_threshold(prior + slope * (values - other_means), right)
     rates, means = _mixed(rights, counts, rate), sums / counts
-    return Scale(_by_name(names, rates), _by_name(names, means), rate, mean, slope, threshold)
+    return LabelCalibrator(_by_name(names, rates), _by_name(names, means), rate, mean, slope, threshold)
 
 
 def _slope(beyond: np.ndarray, prior: np.ndarray, right: np.ndarray) -> float:

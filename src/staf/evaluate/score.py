@@ -10,7 +10,7 @@ import torch
 from staf import __version__
 from staf.data.example import Example
 from staf.data.splits import dice, refuse_test
-from staf.evaluate.answering import Answerer
+from staf.evaluate.answer import Answerer
 from staf.evaluate.method import Method
 from staf.evaluate.predictions import Predictions, predictions_of
 from staf.evaluate.settings import EvaluationSettings
@@ -18,7 +18,7 @@ from staf.experts.store import ExpertSet
 from staf.experts.train import data_fingerprint
 from staf.lm.base import Base
 from staf.lm.scoring import OnDone
-from staf.metrics import compare_methods, item_quality, metrics_of, selective_curve
+from staf.metrics import compare_methods, compute_metrics, item_quality, selective_curve
 from staf.routing.mixture import Mixture
 from staf.routing.router import only
 from staf.runs import Run
@@ -83,7 +83,7 @@ def finish(
         "method": method.name,
         "setting": method.setting,
         "seed": method.seed,
-        "metrics": metrics_of(task.form, predictions, fixed_labels=task.fixed_labels, resamples=settings.resamples),
+        "metrics": compute_metrics(task.form, predictions, fixed_labels=task.fixed_labels, resamples=settings.resamples),
         "selective": selective_curve(task.form, predictions, resamples=settings.resamples),
         "primary_metric": task.metric,
         "comparisons": _comparisons(task, predictions, baselines or {}, settings.resamples),
@@ -146,7 +146,7 @@ def best_single(
     for index, name in enumerate(mixture.experts.names):
         method = Method(name, only(index, len(mixture.experts.names)))
         own = predict(base, mixture, method, examples, settings, on_done, form=task.form, calibration=calibration)
-        metric = metrics_of(task.form, own, fixed_labels=task.fixed_labels, resamples=1)[task.metric]
+        metric = compute_metrics(task.form, own, fixed_labels=task.fixed_labels, resamples=1)[task.metric]
         found[name] = None if metric is None else metric["value"]
         qualities[name] = float(item_quality(task.form, own).mean())
     scores = {name: score for name, score in found.items() if score is not None}

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from staf.classifiers.problem import Found, Problem
-from staf.classifiers.settings import ClassifierSettings
-from staf.classifiers.training import Encoded, Network, learn
-from staf.classifiers.words import PAD, Vocabulary
+from staf.baselines.classifiers.problem import Found, Problem
+from staf.baselines.classifiers.settings import ClassifierSettings
+from staf.baselines.classifiers.training import Encoded, Network, learn
+from staf.baselines.classifiers.words import PAD, Vocabulary
 
 
 def word_vectors(vocabulary: int, width: int) -> nn.Embedding:
@@ -38,10 +38,10 @@ class Convolutions(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.activation, self.widths = activation, tuple(widths)
-        self.vectors = word_vectors(vocabulary, settings.vector_width)
-        self.filters = nn.ModuleList(nn.Conv1d(settings.vector_width, settings.filters, width) for width in self.widths)
+        self.vectors = word_vectors(vocabulary, settings.embedding_dim)
+        self.filters = nn.ModuleList(nn.Conv1d(settings.embedding_dim, settings.num_filters, width) for width in self.widths)
         self.dropout = nn.Dropout(settings.dropout)
-        self.output = nn.Linear(settings.filters * len(widths), labels)
+        self.output = nn.Linear(settings.num_filters * len(widths), labels)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Logits (B, L) of word numbers (B, T); mask (B, T) is True where there is a word."""
@@ -58,10 +58,10 @@ class Recurrent(nn.Module):
 
     def __init__(self, vocabulary: int, labels: int, settings: ClassifierSettings) -> None:
         super().__init__()
-        self.vectors = word_vectors(vocabulary, settings.vector_width)
-        self.states = nn.GRU(settings.vector_width, settings.state_width, batch_first=True, bidirectional=True)
+        self.vectors = word_vectors(vocabulary, settings.embedding_dim)
+        self.states = nn.GRU(settings.embedding_dim, settings.hidden_size, batch_first=True, bidirectional=True)
         self.dropout = nn.Dropout(settings.dropout)
-        self.output = nn.Linear(2 * settings.state_width, labels)
+        self.output = nn.Linear(2 * settings.hidden_size, labels)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Logits (B, L) of word numbers (B, T); mask (B, T) is True where there is a word."""
@@ -73,7 +73,7 @@ class Recurrent(nn.Module):
 def text_cnn(problem: Problem, texts: Sequence[str], settings: ClassifierSettings) -> Found:
     """Scores (n, L) of texts (n) by TextCNN: several filter widths and the rectifier."""
     return _with_words(
-        lambda size: Convolutions(size, len(problem.labels), settings.filter_widths, torch.relu, settings),
+        lambda size: Convolutions(size, len(problem.labels), settings.kernel_sizes, torch.relu, settings),
         problem, texts, settings,
     )  # fmt: skip
 
@@ -81,7 +81,7 @@ def text_cnn(problem: Problem, texts: Sequence[str], settings: ClassifierSetting
 def plain_cnn(problem: Problem, texts: Sequence[str], settings: ClassifierSettings) -> Found:
     """Scores (n, L) of texts (n) by a CNN of one filter width and tanh."""
     return _with_words(
-        lambda size: Convolutions(size, len(problem.labels), (settings.plain_filter_width,), torch.tanh, settings),
+        lambda size: Convolutions(size, len(problem.labels), (settings.kernel_size,), torch.tanh, settings),
         problem, texts, settings,
     )  # fmt: skip
 

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from staf.classifiers.problem import Found, Problem
-from staf.classifiers.settings import ClassifierSettings
-from staf.classifiers.training import Encoded, Network, learn
+from staf.baselines.classifiers.problem import Found, Problem
+from staf.baselines.classifiers.settings import ClassifierSettings
+from staf.baselines.classifiers.training import Encoded, Network, learn
 from staf.errors import ConfigError, DamagedFile, MissingData
 from staf.lm.base import fingerprint_of
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from staf.classifiers.settings import ClassifierSettings
-from staf.classifiers.words import words_of
+from staf.baselines.classifiers.settings import ClassifierSettings
+from staf.baselines.classifiers.words import words_of
 from staf.data.answers import read_several
 from staf.data.example import Example
 from staf.data.splits import dice, refuse_test
@@ -86,13 +86,13 @@ def problem_of(
     form = _form_of([*adaptation, *test], tuple(labels))
     fitted, held_out = held_apart(adaptation, settings.validation_share, settings.seed)
     if not any(words_of(text_of(example, settings)) for example in fitted):
-        raise MissingData("no example to fit on has a word in its context. Set with_query=true, or choose another task.")
+        raise MissingData("no example to fit on has a word in its context. Set include_query=true, or choose another task.")
     return Problem(form, tuple(labels), _part(fitted, form, labels, settings), _part(held_out, form, labels, settings))
 
 
 def text_of(example: Example, settings: ClassifierSettings) -> str:
     """What a classifier reads of an example: its context, after its query where the settings say so."""
-    return f"{example.query}\n{example.context}" if settings.with_query else example.context
+    return f"{example.query}\n{example.context}" if settings.include_query else example.context
 
 
 def indices_of(example: Example, form: str, labels: Sequence[str]) -> list[int]:
