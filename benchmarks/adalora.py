@@ -84,7 +84,7 @@ def settings_of(cell: Cell) -> ExpertRecipe:
     own = METHODS[cell.method]
     return ExpertRecipe(
         target_rank=TARGET, steps=cell.steps, batch_size=8, warmup_steps=cell.steps // 5, final_steps=cell.steps // 3,
-        learning_rate=cell.rate, scale=cell.scale, seed=cell.seed, max_tokens=MAX_TOKENS, **own,
+        learning_rate=cell.rate, scale=cell.scale, seed=cell.seed, max_length=MAX_TOKENS, **own,
     )  # fmt: skip
 
 
@@ -111,7 +111,7 @@ def compute(base: Base, cell: Cell, scored: int) -> dict[str, Any]:
     groups = by_length([len(item.tokens) for item in items], 2048)
     pad = base.tokenizer.pad_token_id or 0
     loss = mean_loss(base, [collate([items[i] for i in group], pad, base.device) for group in groups])
-    scores = score_labels(base, held_out, max_tokens=MAX_TOKENS, token_budget=2048, length_normalised=True)
+    scores = score_labels(base, held_out, max_length=MAX_TOKENS, token_budget=2048, length_normalised=True)
     right = [example.labels[int(score.argmax())] == example.answer for example, score in zip(held_out, scores, strict=True)]
     base.routed.detach()
     return {

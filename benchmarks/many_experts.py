@@ -42,7 +42,7 @@ from staf.lm.base import Base, load_base
 from staf.lm.loss import answer_loss, mean_loss
 from staf.routing.adapt import adapt_router
 from staf.routing.candidates import CandidateLoss
-from staf.routing.mixture import Mixture
+from staf.routing.merge import Mixture
 from staf.routing.objective import RouterObjective
 from staf.routing.pruning import heaviest, lost_share, pruned_weights
 from staf.routing.recipe import RouterRecipe
@@ -183,7 +183,7 @@ def smaller(base: Base, experts: ExpertSet, examples: list[Example], keep: int, 
     half = len(examples) // 2
     mixture = Mixture(base, experts)
     router = adapt_router(mixture, "many", examples[:half], settings)
-    held_out = batches_of(base, [encode(example, base.tokenizer, settings.max_tokens) for example in examples[half:]])
+    held_out = batches_of(base, [encode(example, base.tokenizer, settings.max_length) for example in examples[half:]])
 
     def loss_of(weighted: Mixture, weights: Tensor) -> float:
         weighted.set_weights(weights)
@@ -265,10 +265,10 @@ def main() -> None:
     experts = many(base, options.experts, counts[-1], options.noise)
     pool = sorted(task_examples(find_task(options.task), "adaptation", Library()), key=lambda example: example.id)
     examples = dice("many experts").sample(pool, min(max(options.limit, options.batch), len(pool)))
-    settings = RouterRecipe(epochs=options.epochs, learning_rate=0.2, max_tokens=256)
+    settings = RouterRecipe(epochs=options.epochs, learning_rate=0.2, max_length=256)
     machine = f"{platform.machine()}, {os.cpu_count()} processors, {str(base.dtype).removeprefix('torch.')}"
     common: Row = {"bench": "experts", "machine": machine}
-    items = [encode(example, base.tokenizer, settings.max_tokens) for example in examples[: options.batch]]
+    items = [encode(example, base.tokenizer, settings.max_length) for example in examples[: options.batch]]
     rows = cost(base, experts, counts, items, settings, options.rounds)
     for line in cost_lines(rows, common | {"peer_name": "the original model"}):
         print(json.dumps(line), flush=True)

@@ -43,9 +43,9 @@ from staf.data.splits import dice
 from staf.experts.store import Expert, ExpertSet, load_experts
 from staf.lm.base import Base, load_base
 from staf.lm.loss import answer_loss
-from staf.routing import evolution, gradient
+from staf.routing import cma, gradient
 from staf.routing.candidates import CandidateLoss, added
-from staf.routing.mixture import Mixture
+from staf.routing.merge import Mixture
 from staf.routing.objective import RouterObjective
 from staf.routing.recipe import RouterRecipe
 from staf.routing.router import initial_params
@@ -186,8 +186,8 @@ class Watched:
 def search_to(mixture: Mixture, items: Sequence[Encoded], options: argparse.Namespace, watched: Watched) -> dict[str, Any]:
     """Our few-shot search, CMA-ES, until a candidate's loss is low enough or its candidates are spent."""
     settings = RouterRecipe(
-        method="cma", evaluations=options.most, learned_scale=options.learned_scale, weighting=options.weighting,
-        deviation=options.deviation,
+        method="cma", max_evaluations=options.most, learned_scale=options.learned_scale, weighting=options.weighting,
+        sigma0=options.sigma0,
     )  # fmt: skip
     objective, judge = RouterObjective(mixture, settings), CandidateLoss(mixture, settings.granularity, items)
 
@@ -200,10 +200,10 @@ def search_to(mixture: Mixture, items: Sequence[Encoded], options: argparse.Name
             found.append(loss + float(objective.penalty(one)))
         return found
 
-    start = initial_params(objective.shape, settings.seed, settings.initial_deviation)
+    start = initial_params(objective.shape, settings.seed, settings.init_std)
     with suppress(Reached):
-        evolution.search(totals, start.numpy(), deviation=settings.deviation, evaluations=options.most, seed=settings.seed)
-    return {"learned_scale": options.learned_scale, "weighting": options.weighting, "deviation": options.deviation}
+        cma.fit_cma(totals, start.numpy(), sigma0=settings.sigma0, max_evaluations=options.most, seed=settings.seed)
+    return {"learned_scale": options.learned_scale, "weighting": options.weighting, "sigma0": options.sigma0}
 
 
 def descent_to(mixture: Mixture, items: Sequence[Encoded], options: argparse.Namespace, watched: Watched) -> dict[str, Any]:
@@ -218,9 +218,9 @@ def descent_to(mixture: Mixture, items: Sequence[Encoded], options: argparse.Nam
         watched(float(loss.detach()) / count)
         return loss / count + objective.penalty(numbers)
 
-    start = initial_params(objective.shape, settings.seed, settings.initial_deviation)
+    start = initial_params(objective.shape, settings.seed, settings.init_std)
     with suppress(Reached):
-        gradient.descend(
+        gradient.fit_gradient(
             total, lambda _: 0.0, start, order=lambda epoch: [epoch], epochs=options.steps, learning_rate=settings.learning_rate
         )
     base.routed.set_gain({})
@@ -318,8 +318,8 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=400, help="candidates of ours, at most, where it does not get there")
     parser.add_argument("--search-case", choices=CASES, default="chapters")
     parser.add_argument("--learned-scale", action="store_true", help="our search learns a scale beside the softmax")
-    parser.add_argument("--weighting", choices=("softmax", "free", "unit"), default="free", help="of ours")
-    parser.add_argument("--deviation", type=float, default=0.1, help="first step size of our search")
+    parser.add_argument("--weighting", choices=("softmax", "unconstrained", "l2"), default="unconstrained", help="of ours")
+    parser.add_argument("--sigma0", type=float, default=0.1, help="first step size of our search")
     parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS)
     parser.add_argument("--base", default=None)
     parser.add_argument("--dtype", default=None)

@@ -74,7 +74,7 @@ class Ours:
 
     def run(self, examples: list[Example]) -> list[list[float]]:
         """Log-likelihood of each label of each example."""
-        options = {"max_tokens": MAX_TOKENS, "token_budget": PLACES}
+        options = {"max_length": MAX_TOKENS, "token_budget": PLACES}
         return [scores.tolist() for scores in score_labels(self.base, examples, length_normalised=False, **options)]
 
     @torch.no_grad()

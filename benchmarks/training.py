@@ -147,7 +147,7 @@ class Peft:
 
 def settings_for(total: int, learning_rate: float = 1e-3, scale: float = 1.0) -> ExpertRecipe:
     return ExpertRecipe(
-        steps=total, batch_size=BATCH, warmup_steps=1, final_steps=1, max_tokens=MAX_TOKENS, scale=scale,
+        steps=total, batch_size=BATCH, warmup_steps=1, final_steps=1, max_length=MAX_TOKENS, scale=scale,
         learning_rate=learning_rate, initial_rank=12, start="orthonormal", orthogonality=0.5,
     )  # fmt: skip
 

@@ -25,7 +25,7 @@ from staf.lm.base import Base, load_base
 
 SETTINGS = ExpertRecipe(
     steps=14, batch_size=6, initial_rank=4, target_rank=2, warmup_steps=3, final_steps=5, learning_rate=0.02, scale=4.0,
-    checkpoint_steps=6, max_tokens=160, dropout=0.0,
+    checkpoint_steps=6, max_length=160, dropout=0.0,
 )  # fmt: skip
 EXAMPLES = make_examples(40)
 """The last batch of an epoch has four of them."""

@@ -21,15 +21,15 @@ from staf.errors import BaseMismatch, ConfigError, ExpertMismatch, TrainingFaile
 from staf.experts.store import ExpertSet
 from staf.lm.base import Base
 from staf.routing.adapt import adapt_router, adaptation_digest, planned_progress, restart_seed
-from staf.routing.evolution import search
-from staf.routing.gradient import descend
-from staf.routing.mixture import Mixture
+from staf.routing.cma import fit_cma
+from staf.routing.gradient import fit_gradient
+from staf.routing.merge import Mixture
 from staf.routing.recipe import RouterRecipe
 from staf.routing.stopping import spent
 from staf.routing.store import Router
 from staf.routing.summary import record_of, seed_rows, weighing
 
-FAST = {"evaluations": 24, "epochs": 2, "batch_size": 8, "learning_rate": 0.3}
+FAST = {"max_evaluations": 24, "epochs": 2, "batch_size": 8, "learning_rate": 0.3}
 LOSSES = st.lists(st.floats(0, 10), max_size=12)
 
 
@@ -74,8 +74,8 @@ def flat_after(generations: int) -> tuple[list[int], Callable[[np.ndarray], floa
 
 def test_a_search_that_is_no_longer_better_stops_and_says_so() -> None:
     calls, loss_of = flat_after(3)
-    found = search(each(loss_of), np.zeros(4), deviation=1.0, evaluations=800, seed=0, patience=4, tolerance=0.01)
-    assert found.stopped_because == "patience=4"
+    found = fit_cma(each(loss_of), np.zeros(4), sigma0=1.0, max_evaluations=800, seed=0, patience=4, tolerance=0.01)
+    assert found.stop_reason == "patience=4"
     assert found.generations == 4 + 4
     assert len(calls) == found.evaluations == 64
 
@@ -88,35 +88,35 @@ def test_a_search_with_examples_held_out_keeps_what_they_judge_best() -> None:
         seen.append(candidate.copy())
         return float(np.abs(candidate - 1.0).sum())
 
-    found = search(
-        each(lambda c: float(((c - 3.0) ** 2).sum())), np.zeros(3), deviation=0.3, evaluations=700, seed=0,
+    found = fit_cma(
+        each(lambda c: float(((c - 3.0) ** 2).sum())), np.zeros(3), sigma0=0.3, max_evaluations=700, seed=0,
         validation_loss=held_out, patience=6,
     )  # fmt: skip
     losses = [float(np.abs(c - 1.0).sum()) for c in seen]
     assert found.loss == min(losses) < losses[-1]
     assert found.best.tobytes() == seen[losses.index(min(losses))].tobytes()
-    assert found.stopped_because == "patience=6"
+    assert found.stop_reason == "patience=6"
     assert len(seen) == found.generations == losses.index(min(losses)) + 1 + 6
 
 
 def test_a_descent_that_is_no_longer_better_stops_and_keeps_the_best() -> None:
     validated = iter([5.0, 3.0, 2.0, 2.5, 2.2, 2.1, 0.1])
-    found = descend(
+    found = fit_gradient(
         lambda n, _: n.square().sum(), lambda _: next(validated), torch.ones(2),
         order=lambda _: range(3), epochs=6, learning_rate=0.1, patience=2,
     )  # fmt: skip
-    assert (found.loss, found.stopped_because, found.steps) == (2.0, "patience=2", 12)
+    assert (found.loss, found.stop_reason, found.steps) == (2.0, "patience=2", 12)
     assert found.history == (5.0, 3.0, 2.0, 2.5, 2.2)
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_a_judgement_that_is_not_a_number_stops_with_what_to_do(loss: float) -> None:
     with pytest.raises(TrainingFailed, match=r"after epoch 0\. Check the experts"):
-        descend(
+        fit_gradient(
             lambda n, _: n.sum(), lambda _: loss, torch.ones(2), order=lambda _: range(1), epochs=1, learning_rate=0.1
         )  # fmt: skip
     with pytest.raises(TrainingFailed, match=r"in generation 1\. Check the experts"):
-        search(each(lambda c: 1.0), np.zeros(3), deviation=1.0, evaluations=8, seed=0, validation_loss=lambda c: loss)
+        fit_cma(each(lambda c: 1.0), np.zeros(3), sigma0=1.0, max_evaluations=8, seed=0, validation_loss=lambda c: loss)
 
 
 def test_other_dice_in_the_program_do_not_change_a_search_and_it_throws_none_of_theirs() -> None:
@@ -129,9 +129,9 @@ def test_other_dice_in_the_program_do_not_change_a_search_and_it_throws_none_of_
 
     np.random.seed(3)
     before = np.random.get_state()[1].copy()
-    quiet = search(each(plain), np.ones(4), deviation=1.0, evaluations=64, seed=0)
+    quiet = fit_cma(each(plain), np.ones(4), sigma0=1.0, max_evaluations=64, seed=0)
     assert np.array_equal(before, np.random.get_state()[1])
-    assert search(each(meddling), np.ones(4), deviation=1.0, evaluations=64, seed=0).best.tobytes() == quiet.best.tobytes()
+    assert fit_cma(each(meddling), np.ones(4), sigma0=1.0, max_evaluations=64, seed=0).best.tobytes() == quiet.best.tobytes()
 
 
 @pytest.mark.parametrize("method", ["gradient", "cma"])
@@ -152,7 +152,7 @@ def test_the_judges_take_no_part_in_the_fitting(mixture: Mixture, monkeypatch: p
 
     monkeypatch.setattr(AnswerSteps, "loss", loss)
     monkeypatch.setattr(RouterObjective, "judge", judge)
-    router = learn(mixture, method=method, validation_share=0.25)
+    router = learn(mixture, method=method, val_fraction=0.25)
     smallest = min(judging, key=len)
     assert router.record["validation_examples"] == len(smallest) == 3
     rest = fitted if method == "gradient" else max(judging, key=len)
@@ -162,8 +162,8 @@ def test_the_judges_take_no_part_in_the_fitting(mixture: Mixture, monkeypatch: p
 def test_few_shots_are_all_fitted_on_unless_a_share_is_asked_for() -> None:
     assert RouterRecipe(method="cma").held_out_share == 0
     assert RouterRecipe(method="gradient").held_out_share == 0.2
-    assert RouterRecipe(method="cma", validation_share=0.5).held_out_share == 0.5
-    assert RouterRecipe(method="gradient", validation_share=0).held_out_share == 0
+    assert RouterRecipe(method="cma", val_fraction=0.5).held_out_share == 0.5
+    assert RouterRecipe(method="gradient", val_fraction=0).held_out_share == 0
     with pytest.raises(ConfigError, match=r"tolerance = 0\.1 does nothing without patience"):
         parse(RouterRecipe, {"tolerance": 0.1}, "a test")
 
@@ -171,7 +171,7 @@ def test_few_shots_are_all_fitted_on_unless_a_share_is_asked_for() -> None:
 @pytest.mark.parametrize("method", ["gradient", "cma"])
 def test_the_best_restart_is_kept_and_all_are_told(mixture: Mixture, method: str) -> None:
     seen: list[int] = []
-    changes = {"method": method, "restarts": 3, "initial_deviation": 1.0, "seed": 4, "evaluations": 21, "population": 7}
+    changes = {"method": method, "restarts": 3, "init_std": 1.0, "seed": 4, "max_evaluations": 21, "popsize": 7}
     settings = parse(RouterRecipe, {**FAST, **changes}, "a test")
     examples = make_examples(12, "adaptation")
     router = adapt_router(mixture, "colour", examples, settings, lambda done, _: seen.append(done))
@@ -195,9 +195,9 @@ def test_a_warm_start_begins_where_the_other_router_ended(mixture: Mixture, expe
     first = learn(mixture, epochs=8)
     history = learn(mixture, epochs=8, start=first).record["history"]
     assert history[0] == pytest.approx(first.record["loss"], abs=1e-6)
-    again = learn(mixture, method="cma", deviation=0.1, start=first, restarts=2)
+    again = learn(mixture, method="cma", sigma0=0.1, start=first, restarts=2)
     assert again.record["start"] == {"task": "colour", "run": None}
-    alone = learn(mixture, method="cma", deviation=0.1)
+    alone = learn(mixture, method="cma", sigma0=0.1)
     assert again.record["loss"] < alone.record["loss"]
     base, examples, settings = mixture.base, make_examples(4), RouterRecipe()
     names = {adaptation_digest(base.identity, experts, "t", examples, settings, s) for s in (None, first, again)}
@@ -207,8 +207,8 @@ def test_a_warm_start_begins_where_the_other_router_ended(mixture: Mixture, expe
 @pytest.mark.parametrize("seed", range(4))
 def test_a_search_never_ends_worse_than_it_began(mixture: Mixture, seed: int) -> None:
     """At a first step size that leads far away from a good start."""
-    first = learn(mixture, epochs=8, validation_share=0)
-    again = learn(mixture, method="cma", deviation=3.0, evaluations=14, population=7, seed=seed, start=first)
+    first = learn(mixture, epochs=8, val_fraction=0)
+    again = learn(mixture, method="cma", sigma0=3.0, max_evaluations=14, popsize=7, seed=seed, start=first)
     assert again.record["loss"] <= first.record["loss"] + 1e-6
 
 
@@ -218,7 +218,7 @@ def test_a_search_moves_b_alone_and_with_one_expert_a_too(base: Base, mixture: M
     assert torch.equal(again.numbers[:3], first.numbers[:3])
     assert not torch.equal(again.numbers[3:], first.numbers[3:])
     alone = Mixture(base, ExpertSet((random_expert(base, "only", 0),)))
-    router = learn(alone, method="cma", weighting="free", initial_deviation=0.3)
+    router = learn(alone, method="cma", weighting="unconstrained", init_std=0.3)
     assert router.record["tunable_parameters"] == len(router.numbers) == 2
 
 
@@ -230,7 +230,7 @@ def test_candidates_of_a_generation_are_asked_for_together_and_the_first_is_the_
         return [float(np.abs(candidate).sum()) for candidate in candidates]
 
     start = np.array([0.5, -0.25, 2.0])
-    search(losses_of, start, deviation=1.0, evaluations=24, population=6, seed=3)
+    fit_cma(losses_of, start, sigma0=1.0, max_evaluations=24, popsize=6, seed=3)
     assert [len(some) for some in asked] == [6] * 4
     assert asked[0][0] == pytest.approx(start, abs=1e-12)
 
@@ -238,16 +238,16 @@ def test_candidates_of_a_generation_are_asked_for_together_and_the_first_is_the_
 @pytest.mark.parametrize("method", ["gradient", "cma"])
 def test_what_is_held_out_judges_without_the_penalty(mixture: Mixture, method: str) -> None:
     """A penalty of 50 weighs more than any task loss of the tiny model; what judges does not see it."""
-    judged = learn(mixture, method=method, validation_share=0.25, penalty_strength=50.0).record
+    judged = learn(mixture, method=method, val_fraction=0.25, gamma_1=50.0).record
     assert 0 < judged["loss"] < 10 < judged["penalty"]
-    fitted = learn(mixture, method=method, validation_share=0, penalty_strength=50.0).record
+    fitted = learn(mixture, method=method, val_fraction=0, gamma_1=50.0).record
     assert fitted["loss"] > fitted["penalty"] > 10
 
 
 def test_later_restarts_begin_elsewhere(mixture: Mixture) -> None:
-    for weighting in ("softmax", "unit", "free"):
+    for weighting in ("softmax", "l2", "unconstrained"):
         restarts = learn(
-            mixture, weighting=weighting, restarts=3, epochs=1, learning_rate=1e-6, validation_share=0, initial_deviation=0.01
+            mixture, weighting=weighting, restarts=3, epochs=1, learning_rate=1e-6, val_fraction=0, init_std=0.01
         ).record["restarts"]
         weights = np.array([list(restart["weights"].values()) for restart in restarts])
         assert np.abs(weights[1:] - weights[0]).max(1).min() > 0.05
@@ -268,13 +268,13 @@ def test_a_start_that_does_not_fit_is_refused(mixture: Mixture, experts: ExpertS
         learn(mixture, null_expert=True, start=replace(first, base={"name": "elsewhere", "fingerprint": "0"}))
 
 
-@pytest.mark.parametrize("weighting", ["free", "unit"])
+@pytest.mark.parametrize("weighting", ["unconstrained", "l2"])
 @pytest.mark.parametrize("method", ["gradient", "cma"])
 def test_weights_that_do_not_sum_to_one_learn_too(mixture: Mixture, method: str, weighting: str) -> None:
-    router = learn(mixture, method=method, weighting=weighting, initial_deviation=0.3)
+    router = learn(mixture, method=method, weighting=weighting, init_std=0.3)
     assert router.record["loss"] <= router.record["history"][0]
     assert abs(float(router.weights.sum()) - 1) > 1e-4
-    if weighting == "unit":
+    if weighting == "l2":
         assert float(router.weights.norm()) == pytest.approx(1.0)
 
 
@@ -290,7 +290,7 @@ def test_every_combination_learns(
     """At a temperature that is not 1, with examples held out, patience and two restarts."""
     router = learn(
         mixture, method=method, granularity=granularity, penalty=penalty, null_expert=null_expert, temperature=0.7,
-        learned_scale=learned_scale, validation_share=0.25, patience=2, tolerance=1e-4, restarts=2,
+        learned_scale=learned_scale, val_fraction=0.25, patience=2, tolerance=1e-4, restarts=2,
     )  # fmt: skip
     groups = {"task": 1, "layer": 2, "matrix": 14}[granularity]
     assert router.weights.shape == (groups, 3)
@@ -308,7 +308,7 @@ def test_every_combination_learns(
 
 
 def a_router(experts: ExpertSet, weights: list[float], seed: int, loss: float) -> Router:
-    found = {"loss": loss, "stopped_because": "epochs=5", "seconds": 2.0}
+    found = {"loss": loss, "stop_reason": "epochs=5", "seconds": 2.0}
     return Router(
         "colour", RouterRecipe(seed=seed), torch.tensor([weights]), torch.zeros(6), experts.names, experts.fingerprint,
         {"name": "tiny", "fingerprint": "0"}, found,

@@ -20,7 +20,7 @@ from staf.routing.adapt import OnProgress
 from staf.routing.objective import Judge, RouterObjective
 from staf.routing.store import load_router
 
-FEW = ["--method", "cma", "--shots", "4", "--set", "evaluations=12", "--set", "population=4"]
+FEW = ["--method", "cma", "--shots", "4", "--set", "max_evaluations=12", "--set", "popsize=4"]
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_one_router_as_a_table_and_as_one_object(home: Path, common: list[object
     assert set(found["spread"]) == {"attribute", "relation", "synonymy"}
     assert len(found["restarts"]) == 2
     assert found["evaluations"] == 24
-    assert found["stopped_because"] == "evaluations=12"
+    assert found["stop_reason"] == "max_evaluations=12"
     assert not (home / "one" / "checkpoint").exists()
 
 

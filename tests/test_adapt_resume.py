@@ -21,15 +21,15 @@ from staf.errors import DamagedFile
 from staf.lm.base import Base
 from staf.routing.adapt import adapt_router
 from staf.routing.checkpoints import Clock
-from staf.routing.evolution import SearchResult, Told, search
-from staf.routing.gradient import DescentResult, DescentState, descend
-from staf.routing.mixture import Mixture
+from staf.routing.cma import SearchResult, Told, fit_cma
+from staf.routing.gradient import DescentResult, DescentState, fit_gradient
+from staf.routing.merge import Mixture
 from staf.routing.objective import Judge, RouterObjective
 from staf.routing.recipe import RouterRecipe
 from staf.routing.store import Router, save_router
 
 SETTINGS = {
-    "cma": RouterRecipe(method="cma", evaluations=28, population=7, restarts=2, validation_share=0.25),
+    "cma": RouterRecipe(method="cma", max_evaluations=28, popsize=7, restarts=2, val_fraction=0.25),
     "gradient": RouterRecipe(epochs=4, batch_size=8, restarts=2, learning_rate=0.3, granularity="layer", null_expert=True),
 }
 EXAMPLES = 12
@@ -50,8 +50,8 @@ def searched(
         calls += 1
         return float(((candidate - np.array([1.0, -2.0, 0.5])) ** 2).sum()) if candidate[0] < 2 else float("nan")
 
-    result = search(
-        each(loss_of), np.zeros(3), deviation=1.0, evaluations=84, seed=5, told=told, keep=keep,
+    result = fit_cma(
+        each(loss_of), np.zeros(3), sigma0=1.0, max_evaluations=84, seed=5, told=told, keep=keep,
         validation_loss=(lambda candidate: float(np.abs(candidate - 1).sum())) if judge else None,
     )  # fmt: skip
     return result, calls
@@ -87,7 +87,7 @@ def descended(
 ) -> tuple[DescentResult, list[int]]:
     """A descent of five epochs of three batches that differ, and the steps that it told."""
     goals, steps = torch.tensor([[1.0, 0.0], [0.0, 2.0], [-1.0, 0.5]]), list[int]()
-    result = descend(
+    result = fit_gradient(
         lambda n, batch: (n - goals[batch]).square().sum(), lambda n: float((n - 0.4).abs().sum()), torch.tensor([3.0, -3.0]),
         order=lambda epoch: [(epoch + i) % 3 for i in range(3)], epochs=5, learning_rate=0.5,
         on_step=lambda done, _: steps.append(done), state=state, keep=keep,

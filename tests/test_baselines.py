@@ -32,7 +32,7 @@ from staf.tasks.rows import Task
 
 TRAINED = [name for name, row in BASELINES.items() if row.wrap is not None]
 TASK = Task("colours", "Colours", "colour", (), fixed_labels=True)
-EVALUATION = EvaluationSettings(max_tokens=256, token_budget=1024)
+EVALUATION = EvaluationSettings(max_length=256, token_budget=1024)
 
 
 def settings_of(method: str, **changed: object) -> BaselineSettings:
@@ -75,10 +75,10 @@ def test_wrong_settings_are_told_at_once() -> None:
 
 
 @torch.no_grad()
-def whole_scores(model: Any, base: Base, example: Example, max_tokens: int) -> torch.Tensor:
+def whole_scores(model: Any, base: Base, example: Example, max_length: int) -> torch.Tensor:
     """Mean log p of the tokens of each label, by one forward of prompt and label alone through the model as it is."""
     answers = [encode_answer(label, base.tokenizer) for label in example.labels]
-    prompt = encode_prompt(example, base.tokenizer, max_tokens - max(map(len, answers)))
+    prompt = encode_prompt(example, base.tokenizer, max_length - max(map(len, answers)))
     rows = [Encoded(example.id, tuple(prompt + answer), len(prompt)) for answer in answers]
     return torch.stack([answer_log_chances(model, collate([row], 0, base.device)).mean() for row in rows])
 
@@ -87,7 +87,7 @@ def whole_scores(model: Any, base: Base, example: Example, max_tokens: int) -> t
 def test_labels_of_an_untouched_model_are_scored_as_by_whole_forwards(base: Base, token_budget: int) -> None:
     examples = of_many_lengths(make_examples(9, "test"))
     examples[3] = replace(examples[3], labels=("red", "redder than red", "x"), answer="x")
-    options = {"max_tokens": 100, "token_budget": token_budget, "length_normalised": True}
+    options = {"max_length": 100, "token_budget": token_budget, "length_normalised": True}
     plain = plain_model(base)
     for found in (score_labels(base, examples, **options), score_labels(tuned_base(base, plain), examples, **options)):
         for example, scores in zip(examples, found, strict=True):
@@ -101,7 +101,7 @@ def test_labels_of_a_trained_baseline_are_scored_as_by_whole_forwards(any_base: 
     model = tuning.fit(tuning.items, 0.02, 1)[0].eval()
     examples = of_many_lengths(make_examples(4, "test"))
     examples[1] = replace(examples[1], labels=("red", "redder than red", "x"), answer="x")
-    tuned, options = tuned_base(base, model), {"max_tokens": 100, "token_budget": 256, "length_normalised": True}
+    tuned, options = tuned_base(base, model), {"max_length": 100, "token_budget": 256, "length_normalised": True}
     for asked in (examples, examples[:1]):  # one prompt alone has no beginning in common with another
         for example, scores in zip(asked, score_labels(tuned, asked, **options), strict=True):
             torch.testing.assert_close(scores, whole_scores(model, base, example, 100), atol=1e-4, rtol=0)
@@ -164,7 +164,7 @@ def test_a_base_in_bfloat16_learns_and_is_read_too(base: Base, name: str) -> Non
     assert min(trial["held_out"][1:]) < trial["held_out"][0]
     test, tuned = make_examples(4, "test"), tuned_base(base, found.model)
     assert tuned.dtype == (torch.float32 if name == "full" else torch.bfloat16)
-    scores = score_labels(tuned, test, max_tokens=100, token_budget=1024, length_normalised=True)
+    scores = score_labels(tuned, test, max_length=100, token_budget=1024, length_normalised=True)
     for example, own in zip(test, scores, strict=True):
         torch.testing.assert_close(own, whole_scores(found.model, base, example, 100), atol=0.1, rtol=0)
 
@@ -322,7 +322,7 @@ def test_a_shot_that_is_too_long_is_passed_over(base: Base) -> None:
 def test_in_context_learning_scores_the_prompts_with_shots(base: Base) -> None:
     adaptation, test = make_examples(6, "adaptation"), make_examples(4, "test")
     before = state_of(base)
-    evaluation = EvaluationSettings(max_tokens=260, token_budget=1024)
+    evaluation = EvaluationSettings(max_length=260, token_budget=1024)
     predictions, record = baseline_predictions(
         base, TASK, adaptation, test, settings_of("in_context", shots=4, max_prompt_tokens=260), evaluation
     )

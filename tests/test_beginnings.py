@@ -24,7 +24,7 @@ from staf.lm.beginnings import A_BEGINNING, GOING_ON, Branch, branches_of, in_ba
 from staf.lm.generation import FreeWalk, continue_greedily
 from staf.lm.prompts import read
 from staf.lm.scoring import Question, candidates, score_questions
-from staf.routing.mixture import Mixture
+from staf.routing.merge import Mixture
 
 ROOM = 1 << 20
 

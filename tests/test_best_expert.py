@@ -17,16 +17,16 @@ from staf.lm.base import Base
 from staf.lm.loss import answer_loss
 from staf.routing.adapt import adapt_router
 from staf.routing.best_expert import LEAD, best_expert_router
-from staf.routing.mixture import Mixture
+from staf.routing.merge import Mixture
 from staf.routing.recipe import RouterRecipe
-from staf.routing.router import RouterShape, expert_weights, only, unflatten
+from staf.routing.router import RouterShape, expert_weights, one_hot, unflatten
 from staf.routing.store import load_router, save_router
 
 EXAMPLES = make_examples(6, "adaptation")
 
 
 def chosen(**changes: Any) -> RouterRecipe:
-    return RouterRecipe(**{"method": "best_expert", "max_tokens": 128, **changes})
+    return RouterRecipe(**{"method": "best_expert", "max_length": 128, **changes})
 
 
 def test_the_losses_are_those_of_forwards_with_one_expert_each(base: Base, experts: ExpertSet) -> None:
@@ -35,7 +35,7 @@ def test_the_losses_are_those_of_forwards_with_one_expert_each(base: Base, exper
     batch = collate([encode(example, base.tokenizer, 128) for example in EXAMPLES], 0, base.device)
     plain = {}
     for index, name in enumerate(experts.names):
-        mixture.set_weights(only(index, len(experts.names)), "task")
+        mixture.set_weights(one_hot(index, len(experts.names)), "task")
         loss, count = answer_loss(base, batch)
         plain[name] = float(loss) / count
     base.routed.set_gain({})
@@ -67,9 +67,9 @@ def test_neither_the_order_of_experts_nor_that_of_examples_matters(base: Base, e
 def test_a_search_from_it_is_no_worse_than_it(base: Base, experts: ExpertSet) -> None:
     mixture = Mixture(base, experts)
     start = best_expert_router(mixture, "colour", EXAMPLES, chosen())
-    searching = RouterRecipe(method="cma", evaluations=12, population=6, max_tokens=128)
+    searching = RouterRecipe(method="cma", max_evaluations=12, popsize=6, max_length=128)
     found = adapt_router(mixture, "colour", EXAMPLES, searching, start=start)
-    at_start = adapt_router(mixture, "colour", EXAMPLES, searching.model_copy(update={"deviation": 1e-9}), start=start)
+    at_start = adapt_router(mixture, "colour", EXAMPLES, searching.model_copy(update={"sigma0": 1e-9}), start=start)
     assert found.record["history"][-1] <= at_start.record["history"][0] + 1e-6
     assert at_start.mean_weights == pytest.approx(start.mean_weights)
 
@@ -89,8 +89,10 @@ def test_what_is_no_example_or_needs_learning_is_refused(base: Base, experts: Ex
         best_expert_router(mixture, "colour", make_examples(2, "test"), chosen())
     with pytest.raises(MissingData, match="no adaptation examples for 'colour'"):
         best_expert_router(mixture, "colour", [], chosen())
-    with pytest.raises(ConfigError, match="weighting = free cannot be had without learning: a router of the best expert"):
-        best_expert_router(mixture, "colour", EXAMPLES, chosen(weighting="free"))
+    with pytest.raises(
+        ConfigError, match="weighting = unconstrained cannot be had without learning: a router of the best expert"
+    ):
+        best_expert_router(mixture, "colour", EXAMPLES, chosen(weighting="unconstrained"))
 
 
 def test_it_is_saved_and_loaded_as_any_router(base: Base, experts: ExpertSet, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from staf.lm import beginnings
 from staf.lm.base import Base, load_base
 from staf.lm.loss import mean_loss
 from staf.routing.candidates import CandidateLoss, Way, added, cheaper_way
-from staf.routing.mixture import GRANULARITIES, Mixture
+from staf.routing.merge import GRANULARITIES, Mixture
 
 QUERIES = ("Name the colour: blue, green or red.", "Which of the colours has this thing: blue, green or red?")
 

@@ -26,7 +26,7 @@ from staf.lm.base import Base, load_base
 
 SETTINGS = ExpertRecipe(
     steps=30, batch_size=6, initial_rank=4, target_rank=2, warmup_steps=5, final_steps=10, learning_rate=0.02, scale=4.0,
-    checkpoint_steps=7, max_tokens=160,
+    checkpoint_steps=7, max_length=160,
 )  # fmt: skip
 EXAMPLES = 24
 

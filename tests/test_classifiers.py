@@ -288,7 +288,7 @@ def test_an_encoder_cuts_texts_to_its_own_positions_and_says_what_it_was(tiny_en
     )
     long = [replace(choices(1, "test")[0], context="cough " * 100)]
     _, record = classify("encoder", choices(6), long, LABELS, quick)
-    assert record["details"]["max_tokens"] == 32
+    assert record["details"]["max_length"] == 32
     assert len(record["details"]["encoder"]["fingerprint"]) == 16
     assert [trial["learning_rate"] for trial in record["trials"]] == [1e-3, 1e-4]
 
@@ -299,14 +299,14 @@ def test_training_stops_when_patience_ends_and_keeps_the_best_epoch() -> None:
     trial = record["chosen"]
     assert trial["held_out_loss"] == min(trial["history"])
     assert trial["history"][trial["best_epoch"] - 1] == trial["held_out_loss"]
-    assert trial["stopped_because"] == "patience"
+    assert trial["stop_reason"] == "patience"
     assert len(trial["history"]) == trial["best_epoch"] + 2
 
 
 def test_a_rate_that_leads_to_no_number_is_logged_and_another_is_taken() -> None:
     wild = SMALL.model_copy(update={"learning_rates": (1e30, 1e-2), "epochs": 2})
     _, record = classify("cnn", choices(24), choices(3, "test"), LABELS, wild)
-    assert record["trials"][0]["stopped_because"] == "loss is not a number"
+    assert record["trials"][0]["stop_reason"] == "loss is not a number"
     assert record["chosen"]["learning_rate"] == 1e-2
     with pytest.raises(TrainingFailed, match="Give lower ones"):
         classify("cnn", choices(24), choices(3, "test"), LABELS, wild.model_copy(update={"learning_rates": (1e30,)}))
@@ -321,7 +321,7 @@ def test_an_encoder_of_an_unknown_kind_is_refused(tiny_encoder: Path, tmp_path: 
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:
-    for wrong in ({"learning_rates": []}, {"c_values": [1, 1]}, {"kernel_sizes": [0]}, {"validation_share": 0}):
+    for wrong in ({"learning_rates": []}, {"c_values": [1, 1]}, {"kernel_sizes": [0]}, {"val_fraction": 0}):
         with pytest.raises(ConfigError):
             parse(ClassifierSettings, wrong, "test")
 

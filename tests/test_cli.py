@@ -20,7 +20,7 @@ from staf.errors import StafError
 from staf.tasks.examples import task_examples
 from staf.tasks.rows import find_task
 
-TRAIN = ["steps=12", "batch_size=4", "warmup_steps=2", "final_steps=4", "max_tokens=500", "checkpoint_steps=5"]
+TRAIN = ["steps=12", "batch_size=4", "warmup_steps=2", "final_steps=4", "max_length=500", "checkpoint_steps=5"]
 
 
 def changes(pairs: list[str]) -> list[str]:
@@ -53,7 +53,7 @@ def trained(home: Path, tiny_folder: Path, own: Path) -> list[object]:
 def test_every_step_by_hand(home: Path, trained: list[object], capsys: pytest.CaptureFixture[str]) -> None:
     experts, runs = ["--experts", home / "experts"], ["--runs", home / "runs"]
     task = ["--task", "icd10_chapter"]
-    for name, more in (("cma", ["evaluations=10"]), ("gradient", ["epochs=1"])):
+    for name, more in (("cma", ["max_evaluations=10"]), ("gradient", ["epochs=1"])):
         found = json.loads(
             run("adapt", *task, *experts, "--out", home / name, "--method", name, "--json", *runs, *trained, *changes(more))
         )
@@ -85,7 +85,7 @@ def test_what_is_printed_of_a_method_says_how_it_learned_and_from_how_many(home:
     routed = run(*common, *experts, "--router", home / "few")
     assert "Router (gradient), few-shot, 5 examples on icd10_chapter: accuracy" in routed
     assert "/normal/seed" in routed.replace("\n", "")  # where its runs lie stays as it was
-    shown = run(*common, "--method", "in_context", "--shots", 20, *changes(["max_tokens=400"]))
+    shown = run(*common, "--method", "in_context", "--shots", 20, *changes(["max_length=400"]))
     assert re.search(r"In-context learning \(\d\.\d of 20 shown\) on icd10_chapter: accuracy", shown)
     assert run(*common).startswith("Original model on icd10_chapter: accuracy")
 
@@ -118,7 +118,7 @@ def test_peers_are_scored_by_name(home: Path, tiny_folder: Path, own: Path) -> N
 
 def test_answers_that_are_words_are_scored_and_predicted(home: Path, tiny_folder: Path, own: Path) -> None:
     base = ["--base", tiny_folder, "--data", own]
-    short = changes(["max_new_tokens=4", "max_tokens=2000"])
+    short = changes(["max_new_tokens=4", "max_length=2000"])
     for task, metric in (("covid_qa", "exact_match"), ("ncbi_disease", "entity_f1")):
         runs = ["--runs", home / "runs", "--limit", 3, "--json"]
         found = json.loads(run("evaluate", "--task", task, *base, *runs, *short))
@@ -135,7 +135,7 @@ def test_a_fused_model_loads_without_staf_and_answers_alike(
 ) -> None:
     from transformers import AutoModelForCausalLM
 
-    from staf.routing.mixture import Mixture
+    from staf.routing.merge import Mixture
     from staf.workflow import Session, router_and_mixture
 
     router, out = home / "fuse-router", home / "fused"
@@ -215,7 +215,7 @@ def test_prediction_streams_resumes_and_names_bad_lines(home: Path, trained: lis
     with pytest.raises(StafError, match="5 answers of another task, base or router"):
         run(*["medmcqa" if part == "icd10_chapter" else part for part in command])
     with pytest.raises(StafError, match="or with other settings"):
-        run(*command, "--set", "max_tokens=600")
+        run(*command, "--set", "max_length=600")
     secret = "Mrs Example, born 1950"
     file.write_text(json.dumps({"context": "x"}) + "\n" + json.dumps({"text": secret}) + "\n")
     out.unlink()
@@ -231,12 +231,12 @@ def test_a_prediction_with_a_long_query_is_given_more_tokens(home: Path, tiny_fo
     file, out = home / "stays.jsonl", home / "codes.jsonl"
     file.write_text('{"context": "A stay."}\n')
     command = ["predict", file, "--task", "icd_coding_top50_uci", "--out", out, "--base", tiny_folder, "--data", own]
-    with pytest.raises(StafError, match="Raise max_tokens"):
+    with pytest.raises(StafError, match="Raise max_length"):
         run(*command)
-    run(*command, *changes(["max_tokens=2000"]))
+    run(*command, *changes(["max_length=2000"]))
     (answer,) = (json.loads(line) for line in out.read_text().splitlines())
     assert len(answer["probabilities"]) > 20
-    with pytest.raises(StafError, match="max_token is not a setting; did you mean 'max_tokens'"):
+    with pytest.raises(StafError, match="max_token is not a setting; did you mean 'max_length'"):
         run(*command, *changes(["max_token=2000"]))
 
 
@@ -248,8 +248,8 @@ def test_the_help_of_bench_names_every_benchmark() -> None:
 def test_the_demo_end_to_end_and_again_for_nothing(home: Path, tiny_folder: Path, own: Path) -> None:
     recipe = {
         "experts": ["entity_relation", "entity_synonymy"], "task": "icd10_chapter",
-        "expert": {"steps": 6, "batch_size": 4, "warmup_steps": 1, "final_steps": 2, "max_tokens": 500},
-        "few_shot": {"method": "cma", "shots": 8, "evaluations": 8}, "normal": {"epochs": 1},
+        "expert": {"steps": 6, "batch_size": 4, "warmup_steps": 1, "final_steps": 2, "max_length": 500},
+        "few_shot": {"method": "cma", "shots": 8, "max_evaluations": 8}, "normal": {"epochs": 1},
         "evaluation": {"limit": 12}, "held_out": {"limit": 12},
     }  # fmt: skip
     (home / "demo.yaml").write_text(yaml.safe_dump(recipe))

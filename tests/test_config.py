@@ -28,11 +28,11 @@ def test_the_defaults_are_those_of_section_4_2_2_but_for_what_measured_better() 
 
 def test_every_mistake_is_reported_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
-        parse(RouterRecipe, {"temperature": 0, "populaton": 4, "granularity": "word"}, "recipes/few_shot.yaml")
+        parse(RouterRecipe, {"temperature": 0, "popsze": 4, "granularity": "word"}, "recipes/few_shot.yaml")
     text = str(caught.value)
     assert "settings in recipes/few_shot.yaml: 3 problems" in text
     assert "temperature = 0: Input should be greater than 0" in text
-    assert "populaton is not a setting; did you mean 'population'?" in text
+    assert "popsze is not a setting; did you mean 'popsize'?" in text
     assert "granularity = 'word'" in text
 
 

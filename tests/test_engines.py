@@ -25,7 +25,7 @@ from staf.experts.store import load_expert
 from staf.log import NullProgress
 from staf.workflow import session
 
-SETTINGS = ExpertRecipe(steps=12, batch_size=4, warmup_steps=2, final_steps=4, max_tokens=500, checkpoint_steps=5)
+SETTINGS = ExpertRecipe(steps=12, batch_size=4, warmup_steps=2, final_steps=4, max_length=500, checkpoint_steps=5)
 IMPOSSIBLE = SETTINGS.model_copy(update={"final_steps": 50})
 
 

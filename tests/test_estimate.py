@@ -23,7 +23,7 @@ from staf.experts.train import ExpertTraining, parts
 from staf.lm.base import Base
 
 SETTINGS = ExpertRecipe(
-    steps=9, batch_size=6, initial_rank=4, target_rank=2, warmup_steps=2, final_steps=3, max_tokens=160, dropout=0.2
+    steps=9, batch_size=6, initial_rank=4, target_rank=2, warmup_steps=2, final_steps=3, max_length=160, dropout=0.2
 )
 CPU = torch.device("cpu")
 LLAMA_2_7B = {

@@ -26,12 +26,12 @@ from staf.evaluate.settings import EvaluationSettings
 from staf.experts.store import ExpertSet
 from staf.lm.base import Base
 from staf.metrics.shapes import check
-from staf.routing.mixture import Mixture
+from staf.routing.merge import Mixture
 from staf.routing.router import uniform
 from staf.tasks.rows import Task
 from staf.workflow.evaluation import contents_of
 
-SETTINGS = EvaluationSettings(max_tokens=200, token_budget=1024, max_new_tokens=6)
+SETTINGS = EvaluationSettings(max_length=200, token_budget=1024, max_new_tokens=6)
 METRICS = {"choice": "accuracy", "several": "micro_f1", "span": "exact_match", "entities": "entity_f1", "text": "rouge_l"}
 FORMS = tuple(METRICS)
 DRUGS = ("aspirin", "heparin", "insulin")
@@ -155,7 +155,7 @@ def test_no_calibration_example_is_shown_its_own_answer(base: Base, monkeypatch:
     for i, example in enumerate(adaptation):
         adaptation[i] = replace(example, context=f"case {i}")
     settings = BaselineSettings(method="in_context", shots=6)
-    wide = EvaluationSettings(max_tokens=500)
+    wide = EvaluationSettings(max_length=500)
     task = Task("drugs", "Drugs", "colour", (), form="several")
     baseline_predictions(base, task, adaptation, several(1, "test"), settings, wide, calibration=adaptation)
     for i in range(6):
@@ -170,7 +170,7 @@ def test_shots_may_have_more_room_than_other_methods_prompts(base: Base) -> None
     shown = {}
     for tokens in (None, 100, 900, base.context):
         settings = BaselineSettings(method="in_context", shots=6, max_prompt_tokens=tokens)
-        record = baseline_predictions(base, task, adaptation, test, settings, EvaluationSettings(max_tokens=100))[1]
+        record = baseline_predictions(base, task, adaptation, test, settings, EvaluationSettings(max_length=100))[1]
         shown[tokens] = record["shots_shown_mean"]
     assert base.context == 512
     assert shown[100] < shown[None] == shown[base.context] <= shown[900] == 6
@@ -255,9 +255,9 @@ def test_lorahub_with_one_expert_enters_its_weight_squared(base: Base, experts: 
 
 def test_lorahub_searches_within_its_bounds_and_never_on_test_items(base: Base, experts: ExpertSet) -> None:
     pytest.importorskip("nevergrad")
-    expert, record = lorahub(base, experts, make_examples(6, "adaptation"), seed=0, max_tokens=100, evaluations=6)
+    expert, record = lorahub(base, experts, make_examples(6, "adaptation"), seed=0, max_length=100, max_evaluations=6)
     assert expert.name == "lorahub"
     assert len(record["losses"]) == 6
     assert all(abs(weight) <= 1.5 for weight in record["weights"].values())
     with pytest.raises(TestLeak):
-        lorahub(base, experts, make_examples(2, "test"), seed=0, max_tokens=100)
+        lorahub(base, experts, make_examples(2, "test"), seed=0, max_length=100)

@@ -17,9 +17,9 @@ from staf.experts.sets import add_expert, check_fits, describe, remove_expert, w
 from staf.experts.store import Expert, ExpertSet, expert_names, load_expert, load_experts, save_expert
 from staf.lm.base import Base
 from staf.routing.adapt import adapt_router
-from staf.routing.mixture import Mixture
+from staf.routing.merge import Mixture
 from staf.routing.recipe import RouterRecipe
-from staf.routing.router import only
+from staf.routing.router import one_hot
 
 Contents = tuple[tuple[str, bytes], ...]
 
@@ -80,8 +80,8 @@ def test_a_set_with_experts_of_several_ranks_routes(base: Base, folder: Path, ne
     found = add_expert(folder, newcomer)
     mixture = Mixture(base, found)
     alone = Mixture(base, ExpertSet((load_expert(newcomer),)))
-    together = mixture.fused(only(found.names.index("news"), 4))
-    for name, delta in alone.fused(only(0, 1)).items():
+    together = mixture.fused(one_hot(found.names.index("news"), 4))
+    for name, delta in alone.fused(one_hot(0, 1)).items():
         assert torch.allclose(together[name], delta, atol=1e-6)
 
 
@@ -220,7 +220,7 @@ def test_a_wrong_name_is_answered_with_near_ones(folder: Path) -> None:
 
 def test_a_router_of_the_old_set_is_refused_until_it_is_adapted_again(base: Base, folder: Path, newcomer: Path) -> None:
     examples = make_examples(6, "adaptation")
-    settings = RouterRecipe(method="cma", evaluations=8, max_tokens=128)
+    settings = RouterRecipe(method="cma", max_evaluations=8, max_length=128)
     old = adapt_router(Mixture(base, load_experts(folder)), "colour", examples, settings)
     grown = add_expert(folder, newcomer)
     with pytest.raises(ExpertMismatch, match=r"made for the experts attribute, relation, synonymy .* news, .*Adapt again"):

@@ -14,7 +14,7 @@ from staf.experts.store import ExpertSet
 from staf.lm import four_bit
 from staf.lm.base import load_base
 from staf.routing.labels import LabelLoss
-from staf.routing.mixture import Mixture
+from staf.routing.merge import Mixture
 
 needed = pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
 
@@ -78,7 +78,7 @@ def test_labels_are_weighed_beside_codes(wide_folder: Path) -> None:
 
     def losses(weights: torch.Tensor, experts: int) -> list[float]:
         found = tuple(random_expert(base, f"expert {index}", index) for index in range(experts))
-        return LabelLoss(Mixture(base, ExpertSet(found)), "task", make_examples(6), max_tokens=200, token_budget=2048)(weights)
+        return LabelLoss(Mixture(base, ExpertSet(found)), "task", make_examples(6), max_length=200, token_budget=2048)(weights)
 
     none, some = losses(torch.tensor([[[0.0, 0.0]], [[2.0, -1.0]]]), 2)
     assert none == pytest.approx(losses(torch.zeros(1, 1, 3), 3)[0], abs=1e-3)

@@ -18,7 +18,7 @@ from staf.lm.base import Base, load_base
 from staf.lm.fused import supports
 from staf.lm.packed import rounded_rows
 from staf.lm.routed import draw_keep
-from staf.routing.mixture import Mixture
+from staf.routing.merge import Mixture
 
 
 def attach(base: Base, rank: int = 3, trained: bool = True) -> tuple[TrainableFactors, Tensor]:

@@ -28,7 +28,7 @@ from staf.lm.generation import (
     generate,
 )
 from staf.lm.trie import grow
-from staf.routing.mixture import Mixture
+from staf.routing.merge import Mixture
 
 END = 0
 Allowed = Callable[[tuple[int, ...]], set[int] | None]
@@ -144,7 +144,7 @@ def test_labels_are_chosen_as_the_plain_loop_chooses(base: Base, experts: Expert
     examples = make_examples(8)
     examples[2] = replace(examples[2], labels=("red", "reddish", "red", "a colour"), context="something else, and longer")
     done: list[int] = []
-    found = choose_labels(base, examples, max_tokens=200, token_budget=200, on_done=done.append)
+    found = choose_labels(base, examples, max_length=200, token_budget=200, on_done=done.append)
     for example, label in zip(examples, found, strict=True):
         encoded = [encode_answer(one, base.tokenizer) for one in example.labels]
         prompt = encode_prompt(example, base.tokenizer, 200)
@@ -165,7 +165,7 @@ def test_a_span_is_always_a_part_of_the_context(base: Base, experts: ExpertSet) 
     for limit in (1, 2, 9):
         for weight in (0.0, 0.6, 2.0):
             Mixture(base, experts).set_weights(torch.full((1, 3), weight))
-            found = extract_spans(base, examples, max_tokens=200, max_new_tokens=limit, token_budget=500)
+            found = extract_spans(base, examples, max_length=200, max_new_tokens=limit, token_budget=500)
             for example, words in zip(examples, found, strict=True):
                 assert words
                 assert words in example.context
@@ -175,7 +175,7 @@ def test_a_span_is_always_a_part_of_the_context(base: Base, experts: ExpertSet) 
 def test_spans_equal_the_plain_loop(base: Base) -> None:
     prefer_the_end(base)
     examples = spans_of(*(f"day{i}day{i + 1}nights" for i in range(8)))
-    found = extract_spans(base, examples, max_tokens=200, max_new_tokens=6, token_budget=500)
+    found = extract_spans(base, examples, max_length=200, max_new_tokens=6, token_budget=500)
     for example, words in zip(examples, found, strict=True):
         tokens = tuple(base.tokenizer(example.context)["input_ids"])
         prompt = encode_prompt(example, base.tokenizer, 200)
@@ -189,7 +189,7 @@ def test_a_span_comes_from_the_part_of_the_context_that_fits(base: Base) -> None
     context = context_in(base, example, prompt)
     assert len(prompt) - len(base.tokenizer("Answer:")["input_ids"]) > len(context.tokens) > 50
     assert base.tokenizer.decode(context.tokens) == ("abc " * 60)[: len(context.tokens)]
-    (words,) = extract_spans(base, [example], max_tokens=120, max_new_tokens=5, token_budget=500)
+    (words,) = extract_spans(base, [example], max_length=120, max_new_tokens=5, token_budget=500)
     assert words in "abc " * 60
 
 
@@ -214,7 +214,7 @@ def test_a_span_does_not_begin_or_end_inside_a_character() -> None:
 
 def test_free_answers_are_text(base: Base) -> None:
     examples = make_examples(3)
-    found = generate(base, examples, max_tokens=200, max_new_tokens=6, token_budget=200)
+    found = generate(base, examples, max_length=200, max_new_tokens=6, token_budget=200)
     for example, text in zip(examples, found, strict=True):
         tokens = plain_loop(base, encode_prompt(example, base.tokenizer, 194), 6, free)
         assert text == base.tokenizer.decode(tokens).strip()
@@ -223,6 +223,6 @@ def test_free_answers_are_text(base: Base) -> None:
 def test_what_cannot_be_answered_is_refused_by_its_id(base: Base) -> None:
     (example,) = spans_of("")
     with pytest.raises(BadData, match="span-0 has no labels to choose from"):
-        choose_labels(base, [example], max_tokens=200, token_budget=99)
+        choose_labels(base, [example], max_length=200, token_budget=99)
     with pytest.raises(BadData, match="span-0 has no context"):
-        extract_spans(base, [example], max_tokens=200, max_new_tokens=5, token_budget=99)
+        extract_spans(base, [example], max_length=200, max_new_tokens=5, token_budget=99)

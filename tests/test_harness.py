@@ -13,7 +13,7 @@ from staf.export import save_fused
 from staf.lm.base import Base, load_base
 from staf.lm.scoring import Question, candidates, score_questions
 from staf.routing.adapt import adapt_router
-from staf.routing.mixture import Mixture
+from staf.routing.merge import Mixture
 from staf.routing.recipe import RouterRecipe
 
 pytest.importorskip("lm_eval", reason="lm_eval is not installed (extra `bench`)")

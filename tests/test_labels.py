@@ -15,10 +15,10 @@ from staf.lm.base import Base
 from staf.lm.scoring import score_labels
 from staf.routing.adapt import adapt_router, planned_progress
 from staf.routing.labels import LABELS_A_STEP, LabelLoss, LabelSteps
-from staf.routing.mixture import Mixture
+from staf.routing.merge import Mixture
 from staf.routing.recipe import RouterRecipe
 
-BUDGET = {"max_tokens": 200, "token_budget": 512}
+BUDGET = {"max_length": 200, "token_budget": 512}
 
 
 @pytest.fixture
@@ -70,8 +70,8 @@ def test_many_labels_are_drawn_the_same_way_again_with_the_right_one_first(base:
 def test_both_methods_lower_it(mixture: Mixture, method: str) -> None:
     settings = parse(
         RouterRecipe,
-        {"method": method, "objective": "labels", "weighting": "free", "evaluations": 40, "epochs": 3, "batch_size": 4,
-         "learning_rate": 0.2, "initial_deviation": 0.1, "max_tokens": 200, "validation_share": 0},
+        {"method": method, "objective": "label_ce", "weighting": "unconstrained", "max_evaluations": 40, "epochs": 3,
+         "batch_size": 4, "learning_rate": 0.2, "init_std": 0.1, "max_length": 200, "val_fraction": 0},
         "a test",
     )  # fmt: skip
     router = adapt_router(mixture, "colour", make_examples(12, "adaptation"), settings)
@@ -80,7 +80,7 @@ def test_both_methods_lower_it(mixture: Mixture, method: str) -> None:
 
 
 def test_a_step_takes_fewer_examples_and_all_steps_are_planned(mixture: Mixture) -> None:
-    settings = RouterRecipe(objective="labels", batch_size=16, epochs=2, validation_share=0, max_tokens=200)
+    settings = RouterRecipe(objective="label_ce", batch_size=16, epochs=2, val_fraction=0, max_length=200)
     seen: list[int] = []
     examples = make_examples(12, "adaptation")
     adapt_router(mixture, "colour", examples, settings, lambda done, _: seen.append(done))
@@ -90,6 +90,6 @@ def test_a_step_takes_fewer_examples_and_all_steps_are_planned(mixture: Mixture)
 @pytest.mark.parametrize("method", ["gradient", "cma"])
 def test_tasks_without_one_right_label_are_refused(mixture: Mixture, method: str) -> None:
     examples = [replace(example, form="text", labels=()) for example in make_examples(4, "adaptation")]
-    settings = RouterRecipe(objective="labels", method=method)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=r"adaptation-\d has the form 'text' and 0 labels. Use objective = answer"):
+    settings = RouterRecipe(objective="label_ce", method=method)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"adaptation-\d has the form 'text' and 0 labels. Use objective = lm"):
         adapt_router(mixture, "colour", examples, settings)

@@ -159,7 +159,7 @@ def test_a_training_that_was_stopped_keeps_every_step_once(
     fake: Calls, tiny_folder: Path, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = ExpertRecipe(
-        steps=12, batch_size=4, warmup_steps=2, final_steps=4, max_tokens=500, checkpoint_steps=5, learning_rate=0.01
+        steps=12, batch_size=4, warmup_steps=2, final_steps=4, max_length=500, checkpoint_steps=5, learning_rate=0.01
     )
     session = Session(str(tiny_folder), own, tmp_path / "runs", dtype="float32")
     numbers = StepReport.numbers

@@ -134,7 +134,7 @@ def test_processes_that_differ_are_told_apart(two: list[dict[str, Any]]) -> None
 def test_by_torchrun_the_command_prints_once_and_leaves_one_expert(
     tiny_folder: Path, own: Path, tmp_path: Path, options: list[str]
 ) -> None:
-    changes = ["steps=6", "batch_size=3", "warmup_steps=1", "final_steps=2", "max_tokens=500", "checkpoint_steps=2"]
+    changes = ["steps=6", "batch_size=3", "warmup_steps=1", "final_steps=2", "max_length=500", "checkpoint_steps=2"]
     folders = ["--out", str(tmp_path / "experts"), "--runs", str(tmp_path / "runs"), "--data", str(own)]
     command = [
         sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port()), "-m",

@@ -38,7 +38,7 @@ from staf.workflow import (
 )
 from staf.workflow.peers import check_external_name
 
-EVALUATION = EvaluationSettings(limit=4, max_tokens=900, resamples=100)
+EVALUATION = EvaluationSettings(limit=4, max_length=900, resamples=100)
 TASK = find_task("icd10_chapter")
 
 
@@ -94,7 +94,7 @@ def test_another_system_needs_a_name_of_its_own(session: Session, tmp_path: Path
         "normal",
         "few_shot",
         "Zero_shot",
-        "normal_unit",
+        "normal_l2",
     )
     for name in ours:
         with pytest.raises(ConfigError, match="a name of their own"):
@@ -140,7 +140,7 @@ def test_a_routers_setting_says_how_many_examples_it_had_and_its_name_how_it_was
     method: str, shots: int | None, given: str | None, expected: tuple[str, str]
 ) -> None:
     settings = RouterRecipe.model_validate({"method": method, "shots": shots})
-    record = {"tunable_parameters": 2, "examples": shots or 90, "seconds": 1.0, "stopped_because": "epochs"}
+    record = {"tunable_parameters": 2, "examples": shots or 90, "seconds": 1.0, "stop_reason": "epochs"}
     router = Router("toy", settings, torch.ones(1, 1), torch.ones(2), ("a",), "f", {"fingerprint": "x"}, record)
     row = router_method(router, given)
     assert (row.name, row.setting) == expected

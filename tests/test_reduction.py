@@ -29,7 +29,7 @@ from staf.experts.reduction import (
 from staf.experts.sets import write_set
 from staf.experts.store import Expert, ExpertSet, expert_digest, load_expert, load_experts
 from staf.lm.base import Base
-from staf.routing.mixture import Mixture
+from staf.routing.merge import Mixture
 from staf.routing.pruning import groups_by_matrix, heavier_than, heaviest, lost_share, prune_by_router, pruned_weights
 from staf.routing.recipe import RouterRecipe
 from staf.routing.store import Router, save_router

@@ -43,7 +43,7 @@ def evaluated(method: str, seed: int = 0, value: float | None = 0.31, task: str 
         "weights": None,
         "weight_total": None,
         "comparisons": {},
-        "stopped_because": None,
+        "stop_reason": None,
         "base": {"name": "tiny", "fingerprint": "3fa1"},
         "experts_fingerprint": "91be",
         "data_fingerprint": "77aa",

@@ -323,7 +323,9 @@ def test_routers_of_other_numbers_of_examples_or_experts_are_named_by_them():
 
 
 def test_variants_of_routers_and_peers_have_printed_names():
-    titles = [tables.method_title(name, 16) for name in ("few_shot_free", "few_shot_unit_scaled", "normal_scaled", "full")]
+    titles = [
+        tables.method_title(name, 16) for name in ("few_shot_unconstrained", "few_shot_unit_scaled", "normal_scaled", "full")
+    ]
     assert titles == [
         "Few-shot router (CMA-ES, 16) with free weights",
         "Few-shot router (CMA-ES, 16) with weights of length 1 and learned scale",

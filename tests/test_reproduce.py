@@ -35,19 +35,19 @@ from staf.workflow.evaluation import Scored
 
 TINY = {
     "experts": ["entity_relation", "entity_synonymy", "named_entity_recognition"],
-    "expert": {"steps": 3, "warmup_steps": 1, "final_steps": 1, "batch_size": 2, "max_tokens": 900, "initial_rank": 2,
+    "expert": {"steps": 3, "warmup_steps": 1, "final_steps": 1, "batch_size": 2, "max_length": 900, "initial_rank": 2,
                "target_rank": 1},
     "tokens_of_expert": {"uci-diabetes-130": 1200, "mimic-iii-demo": 1200},
-    "few_shot": {"method": "cma", "shots": 4, "evaluations": 4, "max_tokens": 900},
-    "normal": {"method": "gradient", "epochs": 1, "max_tokens": 900},
+    "few_shot": {"method": "cma", "shots": 4, "max_evaluations": 4, "max_length": 900},
+    "normal": {"method": "gradient", "epochs": 1, "max_length": 900},
     "beyond": {
-        "zero_shot": {"method": "zero_shot", "shots": 3, "max_tokens": 900},
-        "all_descent": {"method": "gradient", "weighting": "free", "epochs": 1, "max_tokens": 900},
+        "zero_shot": {"method": "zero_shot", "shots": 3, "max_length": 900},
+        "all_descent": {"method": "gradient", "weighting": "unconstrained", "epochs": 1, "max_length": 900},
     },
     "normal_shots": 6,
     "baseline": {"epochs": 1, "learning_rates": [0.01], "num_virtual_tokens": 2},
     "classifier": {"epochs": 1},
-    "evaluation": {"limit": 4, "selection_limit": 3, "max_tokens": 900, "max_new_tokens": 3, "calibration_examples": 4,
+    "evaluation": {"limit": 4, "selection_limit": 3, "max_length": 900, "max_new_tokens": 3, "calibration_examples": 4,
                    "resamples": 100},
     "seeds": 2,
     "unseen_data": {"emrqa": "covid_qa", "pubmedqa": "icd10_relation", "mednli": "icd10_chapter", "cliner": "ncbi_disease"},
@@ -81,18 +81,18 @@ def test_the_profiles_that_come_with_staf_fit_every_plan(name: str) -> None:
                 assert column.task in TASKS
                 for cell in found.cells(line, column, profile.seeds):
                     for expert in cell.experts or profile.experts:
-                        assert profile.of_expert(expert).max_tokens > sum(TOKENS.get(expert, (0, 0))), expert
+                        assert profile.of_expert(expert).max_length > sum(TOKENS.get(expert, (0, 0))), expert
                     own, task = profile.of_task(cell.task), TASKS[cell.task]
                     query = TOKENS_OF_LABEL.get(task.kind, 0) * (task.top or 0)
                     for sizes in (own.evaluation, own.few_shot, own.normal):
-                        assert sizes.max_tokens > query + LONGEST_LABEL, cell.task
+                        assert sizes.max_length > query + LONGEST_LABEL, cell.task
 
 
 def test_a_task_with_a_longer_query_has_sizes_of_its_own() -> None:
     profile = load_profile("cpu")
     own = profile.of_task("medication_demo")
-    assert (own.evaluation.max_tokens, own.few_shot.max_tokens, own.normal.max_tokens) == (384,) * 3
-    assert all(router.max_tokens == 384 for router in own.beyond.values())
+    assert (own.evaluation.max_length, own.few_shot.max_length, own.normal.max_length) == (384,) * 3
+    assert all(router.max_length == 384 for router in own.beyond.values())
     assert (own.few_shot.shots, own.normal.shots, own.normal_shots) == (8, None, 12)
     assert {name: router.shots for name, router in own.beyond.items()} == {
         "zero_shot": 8,
@@ -100,7 +100,7 @@ def test_a_task_with_a_longer_query_has_sizes_of_its_own() -> None:
         "few_shot_informed": 8,
     }
     assert profile.of_task("pubmedqa") is profile
-    assert profile.evaluation.max_tokens < 384
+    assert profile.evaluation.max_length < 384
     rare = profile.of_task("readmission_uci")
     assert rare.evaluation == profile.evaluation.model_copy(update={"limit": 200})
     assert rare.few_shot == profile.few_shot.model_copy(update={"shots": 8})
@@ -111,20 +111,20 @@ def test_the_answers_of_covid_qa_are_in_what_is_read_and_can_be_written() -> Non
     own = load_profile("cpu").of_task("covid_qa").evaluation
     longest_answer, deepest_answer = 77, 576  # tokens of the default base: of an answer, and of a prompt up to its end
     assert own.max_new_tokens >= longest_answer
-    assert own.max_tokens - own.max_new_tokens >= deepest_answer
+    assert own.max_length - own.max_new_tokens >= deepest_answer
 
 
 def test_experts_of_knowledge_types_keep_their_settings_and_others_may_have_more_tokens() -> None:
     profile = load_profile("cpu")
     assert {profile.of_expert(name).digest() for name in profile.experts} == {profile.expert.digest()}
     longer = profile.of_expert("uci-diabetes-130")
-    assert longer == profile.expert.model_copy(update={"max_tokens": profile.tokens_of_expert["uci-diabetes-130"]})
+    assert longer == profile.expert.model_copy(update={"max_length": profile.tokens_of_expert["uci-diabetes-130"]})
 
 
 def test_an_expert_of_clinical_records_is_trained_with_tokens_of_its_own(tiny_folder: Path, own: Path, tmp_path: Path) -> None:
-    small = {**TINY["expert"], "max_tokens": 64}  # type: ignore[dict-item]
+    small = {**TINY["expert"], "max_length": 64}  # type: ignore[dict-item]
     name = "uci-diabetes-130"
-    with pytest.raises(ConfigError, match="Raise max_tokens"):
+    with pytest.raises(ConfigError, match="Raise max_length"):
         grid_of(tiny_folder, own, tmp_path / "few", expert=small, tokens_of_expert={}).experts((name,))
     grid = grid_of(tiny_folder, own, tmp_path / "more", expert=small, tokens_of_expert={name: 1200})
     assert grid.experts((name,)).names == (name,)

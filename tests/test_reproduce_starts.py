@@ -12,16 +12,16 @@ from test_reproduce import TINY, grid_of
 from staf.experiments.cells import Cell
 from staf.experiments.profile import Profile, load_profile
 
-ZERO = {"method": "zero_shot", "shots": 3, "temperature": 0.3, "max_tokens": 900}
-BEST = {"method": "best_expert", "shots": 4, "temperature": 0.3, "max_tokens": 900}
+ZERO = {"method": "zero_shot", "shots": 3, "temperature": 0.3, "max_length": 900}
+BEST = {"method": "best_expert", "shots": 4, "temperature": 0.3, "max_length": 900}
 SEARCH = {
     "method": "cma",
     "shots": 4,
-    "evaluations": 2,
-    "population": 2,
+    "max_evaluations": 2,
+    "popsize": 2,
     "temperature": 0.3,
-    "deviation": 0.3,
-    "max_tokens": 900,
+    "sigma0": 0.3,
+    "max_length": 900,
 }
 BEYOND = {"zero": ZERO, "best": BEST, "informed": SEARCH, "plain": SEARCH}
 

@@ -62,5 +62,5 @@ def test_a_query_that_does_not_fit_leaves_its_count_empty_and_the_others_go_on(
     for line in result["lines"]:
         long, short = line["places"]
         assert long["mean"] is None
-        assert "Raise max_tokens" in long["missing"]
+        assert "Raise max_length" in long["missing"]
         assert short["mean"] > 0

@@ -11,9 +11,8 @@ from staf.experts.adalora import delta
 from staf.experts.store import ExpertSet
 from staf.lm.base import Base
 from staf.lm.routed import RoutedModel
-from staf.routing.fusion import fused_delta, gain, squared_norms, stack
-from staf.routing.mixture import Mixture
-from staf.routing.router import only, uniform
+from staf.routing.merge import Mixture, fused_delta, gain, squared_norms, stack
+from staf.routing.router import one_hot, uniform
 
 IDS = torch.tensor([[5, 9, 33, 70, 12], [8, 8, 41, 2, 90]])
 
@@ -42,11 +41,11 @@ def test_a_one_hot_router_equals_that_expert_exactly(base: Base, experts: Expert
     alone.set_weights(torch.ones(1, 1))
     expected = logits(base)
     mixture = Mixture(base, experts)
-    mixture.set_weights(only(1, 3))
+    mixture.set_weights(one_hot(1, 3))
     assert torch.allclose(logits(base), expected, atol=1e-5)
-    one_hot = mixture.fused(only(1, 3))
+    single = mixture.fused(one_hot(1, 3))
     for name, (u, s, v) in experts.experts[1].factors.items():
-        assert torch.allclose(one_hot[name], delta(u, s * 1.5, v), atol=1e-6)
+        assert torch.allclose(single[name], delta(u, s * 1.5, v), atol=1e-6)
 
 
 @pytest.mark.parametrize("granularity", ["task", "layer", "matrix"])

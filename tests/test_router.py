@@ -14,9 +14,9 @@ from staf.errors import ConfigError, MissingData, TestLeak, TrainingFailed
 from staf.experts.store import ExpertSet
 from staf.lm.base import Base
 from staf.routing.adapt import adapt_router, planned_progress
-from staf.routing.evolution import ranked, search
-from staf.routing.gradient import descend
-from staf.routing.mixture import Mixture
+from staf.routing.cma import fit_cma, ranked
+from staf.routing.gradient import fit_gradient
+from staf.routing.merge import Mixture
 from staf.routing.objective import RouterObjective
 from staf.routing.recipe import RouterRecipe
 from staf.routing.router import (
@@ -24,7 +24,7 @@ from staf.routing.router import (
     alpha_penalty,
     expert_weights,
     initial_params,
-    only,
+    one_hot,
     unflatten,
     uniform,
     weight_penalty,
@@ -32,7 +32,7 @@ from staf.routing.router import (
 
 
 def numbers_of(shape: RouterShape, seed: int = 0) -> torch.Tensor:
-    return initial_params(shape, seed, deviation=1.0)
+    return initial_params(shape, seed, std=1.0)
 
 
 @pytest.mark.parametrize("groups", [1, 4])
@@ -55,7 +55,7 @@ def test_a_high_temperature_evens_the_weights_out() -> None:
     flat, sharp = RouterShape(1, 3, temperature=100.0), RouterShape(1, 3, temperature=0.01)
     numbers = torch.tensor([1.0, 2.0, 3.0, 0.0, 0.0, 0.0])
     assert torch.allclose(expert_weights(unflatten(numbers, flat), torch.ones(1, 3), flat), uniform(3), atol=0.01)
-    assert torch.allclose(expert_weights(unflatten(numbers, sharp), torch.ones(1, 3), sharp), only(2, 3), atol=1e-6)
+    assert torch.allclose(expert_weights(unflatten(numbers, sharp), torch.ones(1, 3), sharp), one_hot(2, 3), atol=1e-6)
 
 
 def test_the_null_expert_takes_its_share_from_the_others() -> None:
@@ -79,7 +79,7 @@ def test_free_weights_are_the_average_and_the_logits_and_unit_ones_have_length_o
     numbers = torch.tensor([1.0, -2.0, 0.5, 0.5])
     logits = torch.tensor([[1.0 * 2 + 0.5, -2.0 * 1 + 0.5]])
     descriptor = torch.tensor([[2.0, 1.0]])
-    free, unit = RouterShape(1, 2, weighting="free"), RouterShape(1, 2, weighting="unit")
+    free, unit = RouterShape(1, 2, weighting="unconstrained"), RouterShape(1, 2, weighting="l2")
     assert torch.equal(expert_weights(unflatten(numbers, free), descriptor, free), logits + 0.5)
     found = expert_weights(unflatten(numbers, unit), descriptor, unit)
     assert torch.allclose(found, logits / logits.norm())
@@ -89,7 +89,10 @@ def test_free_weights_are_the_average_and_the_logits_and_unit_ones_have_length_o
 
 @pytest.mark.parametrize(
     ("values", "message"),
-    [({"weighting": "free", "null_expert": True}, "no slot"), ({"weighting": "free", "learned_scale": True}, "every scale")],
+    [
+        ({"weighting": "unconstrained", "null_expert": True}, "no slot"),
+        ({"weighting": "unconstrained", "learned_scale": True}, "every scale"),
+    ],
 )
 def test_weightings_that_contradict_are_refused(values: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
@@ -109,17 +112,17 @@ def planted(numbers: np.ndarray) -> float:
 
 
 def test_cma_finds_a_planted_vector_and_says_why_it_stopped() -> None:
-    result = search(each(planted), np.zeros(4), deviation=1.0, evaluations=2000, seed=0)
+    result = fit_cma(each(planted), np.zeros(4), sigma0=1.0, max_evaluations=2000, seed=0)
     assert result.best == pytest.approx([1.5, -0.5, 0.25, 3.0], abs=1e-3)
-    assert result.stopped_because
+    assert result.stop_reason
     assert list(result.history) == sorted(result.history, reverse=True)
-    short = search(each(planted), np.zeros(4), deviation=1.0, evaluations=16, seed=0)
-    assert short.stopped_because == "evaluations=16"
+    short = fit_cma(each(planted), np.zeros(4), sigma0=1.0, max_evaluations=16, seed=0)
+    assert short.stop_reason == "max_evaluations=16"
     assert short.evaluations == 16
 
 
 def test_the_same_seed_searches_alike_and_another_does_not() -> None:
-    runs = [search(each(planted), np.zeros(4), deviation=1.0, evaluations=80, seed=seed).best for seed in (0, 0, 1)]
+    runs = [fit_cma(each(planted), np.zeros(4), sigma0=1.0, max_evaluations=80, seed=seed).best for seed in (0, 0, 1)]
     assert runs[0].tobytes() == runs[1].tobytes() != runs[2].tobytes()
 
 
@@ -131,20 +134,20 @@ def test_a_loss_that_is_not_a_number_ranks_worst() -> None:
     def often_nan(numbers: np.ndarray) -> float:
         return math.nan if numbers[0] < 0 else planted(numbers)
 
-    result = search(each(often_nan), np.zeros(4), deviation=1.0, evaluations=1500, seed=0)
+    result = fit_cma(each(often_nan), np.zeros(4), sigma0=1.0, max_evaluations=1500, seed=0)
     assert result.best == pytest.approx([1.5, -0.5, 0.25, 3.0], abs=0.01)
 
 
 def test_descent_keeps_the_best_epoch_and_refuses_nan() -> None:
     goal = torch.tensor([0.3, -0.2])
     validated = iter([5.0, 1.0, 3.0, 4.0])
-    result = descend(
+    result = fit_gradient(
         lambda n, _: (n - goal).square().sum(), lambda _: next(validated), torch.zeros(2),
         order=lambda _: range(3), epochs=3, learning_rate=0.1,
     )  # fmt: skip
     assert (result.loss, result.history) == (1.0, (5.0, 1.0, 3.0, 4.0))
     with pytest.raises(TrainingFailed, match="epoch 1"):
-        descend(
+        fit_gradient(
             lambda n, _: n.sum() * math.nan, lambda _: 0.0, torch.zeros(2), order=lambda _: range(1), epochs=1, learning_rate=1
         )
 
@@ -169,13 +172,13 @@ def test_a_planted_weight_vector_is_recovered_from_its_distribution(base: Base, 
     start = initial_params(shape, 0, 0.01)
     if method == "cma":
         with torch.no_grad():
-            best = search(
+            best = fit_cma(
                 each(lambda n: divergence(torch.as_tensor(n, dtype=torch.float32)).item()), start.numpy(),
-                deviation=1.0, evaluations=400, seed=0,
+                sigma0=1.0, max_evaluations=400, seed=0,
             ).best  # fmt: skip
         numbers = torch.as_tensor(best, dtype=torch.float32)
     else:
-        numbers = descend(
+        numbers = fit_gradient(
             lambda n, _: divergence(n), lambda n: divergence(n).item(), start,
             order=lambda _: range(50), epochs=4, learning_rate=0.1,
         ).best  # fmt: skip
@@ -191,7 +194,7 @@ def test_adaptation_lowers_the_loss_and_repeats_bit_for_bit(
     mixture = Mixture(base, experts)
     examples = make_examples(24, split="adaptation")
     settings = RouterRecipe(
-        method=method, granularity=granularity, evaluations=48, epochs=3, learning_rate=0.3, batch_size=8, null_expert=True,
+        method=method, granularity=granularity, max_evaluations=48, epochs=3, learning_rate=0.3, batch_size=8, null_expert=True,
         learned_scale=granularity == "layer",
     )  # fmt: skip
     first, again = (adapt_router(mixture, "colour", examples, settings) for _ in range(2))
@@ -201,7 +204,7 @@ def test_adaptation_lowers_the_loss_and_repeats_bit_for_bit(
     groups = {"task": 1, "layer": 2, "matrix": 14}[granularity]
     assert first.weights.shape == (groups, 3)
     assert first.record["tunable_parameters"] == (1 if method == "cma" else 2) * groups * 4 + (granularity == "layer")
-    assert first.record["stopped_because"]
+    assert first.record["stop_reason"]
     assert len(first.record["example_ids"]) == 24
 
 
@@ -213,11 +216,11 @@ def test_progress_counts_every_step(base: Base, experts: ExpertSet) -> None:
 
 
 def test_the_penalty_moves_the_optimum_towards_even_weights(base: Base, experts: ExpertSet) -> None:
-    objective = RouterObjective(Mixture(base, experts), RouterRecipe(penalty_strength=2.0))
+    objective = RouterObjective(Mixture(base, experts), RouterRecipe(gamma_1=2.0))
     numbers = torch.zeros(6)
     assert objective.penalty(numbers).item() == pytest.approx(2.0 / 3)
     assert objective.penalty(torch.tensor([0, 0, 0, 9.0, 0, 0])).item() > 1.9
-    alpha = RouterObjective(objective.mixture, RouterRecipe(penalty="alpha", penalty_strength=2.0))
+    alpha = RouterObjective(objective.mixture, RouterRecipe(penalty="alpha", gamma_1=2.0))
     assert alpha.penalty(torch.tensor([1.0, 2, 0, 9.0, 9, 9])).item() == pytest.approx(10.0)
 
 

@@ -27,7 +27,7 @@ from staf.lm.loss import answer_loss, mean_loss
 from staf.lm.prompts import FORWARD_COST, Prompts, batches
 from staf.lm.scoring import Question, candidates, score_batch, score_labels
 from staf.lm.trie import Trie, forest, grow
-from staf.routing.mixture import Mixture
+from staf.routing.merge import Mixture
 
 
 def full_forward(base: Base, prompt: list[int], answer: list[int]) -> float:
@@ -45,7 +45,7 @@ def test_scores_equal_the_full_forward_for_every_label(base: Base, experts: Expe
     examples[4] = replace(examples[4], labels=("blue", "a much longer label", "x"), context="something else, and longer")
     mixture = Mixture(base, experts)
     mixture.set_weights(torch.tensor([[0.5, 0.2, 0.9]]))
-    scores = score_labels(base, examples, max_tokens=200, token_budget=token_budget, length_normalised=False)
+    scores = score_labels(base, examples, max_length=200, token_budget=token_budget, length_normalised=False)
     for example, found in zip(examples, scores, strict=True):
         prompt = encode_prompt(example, base.tokenizer, 200)
         for label, score in zip(example.labels, found, strict=True):
@@ -87,7 +87,7 @@ def test_other_architectures_and_windows_of_attention_too(kind: str, tiny_folder
     Mixture(base, experts).set_weights(torch.tensor([[0.7, 0.4]]))
     assert_scores_equal_full_forwards(base, *mixed_questions())
     examples = make_examples(6)
-    scores = score_labels(base, examples, max_tokens=200, token_budget=400, length_normalised=False)
+    scores = score_labels(base, examples, max_length=200, token_budget=400, length_normalised=False)
     prompt = encode_prompt(examples[5], base.tokenizer, 200)
     expected = [full_forward(base, prompt, encode_answer(label, base.tokenizer)) for label in examples[5].labels]
     assert scores[5].tolist() == pytest.approx(expected, abs=1e-4)
@@ -123,7 +123,7 @@ def test_what_all_prompts_begin_with_is_computed_once_for_all_batches(base: Base
         lambda _, __, given: sizes.append(tuple(given["input_ids"].shape)), with_kwargs=True
     )
     examples = make_examples(12)
-    score_labels(base, examples, max_tokens=200, token_budget=200, length_normalised=False)
+    score_labels(base, examples, max_length=200, token_budget=200, length_normalised=False)
     query = len("Query: Name the colour: blue, green or red.\nContext: ")
     assert sizes.count((1, query)) == 1
     assert all(width < query for _, width in sizes[1:])
@@ -150,7 +150,7 @@ def test_batches_hold_every_prompt_once_within_the_budget_at_the_least_cost(size
 
 
 def test_no_examples_have_no_scores(base: Base) -> None:
-    assert score_labels(base, [], max_tokens=9, token_budget=9, length_normalised=True) == []
+    assert score_labels(base, [], max_length=9, token_budget=9, length_normalised=True) == []
 
 
 answers_of_tokens = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=5), min_size=1, max_size=12)
@@ -194,7 +194,7 @@ def test_a_forest_holds_every_answer_once_in_trees_of_bounded_size(answers: list
 
 def test_normalised_scores_are_the_mean_over_tokens(base: Base) -> None:
     examples = make_examples(3)
-    options = {"max_tokens": 200, "token_budget": 4096}
+    options = {"max_length": 200, "token_budget": 4096}
     plain = score_labels(base, examples, length_normalised=False, **options)
     mean = score_labels(base, examples, length_normalised=True, **options)
     lengths = torch.tensor([len(encode_answer(label, base.tokenizer)) for label in examples[0].labels])
@@ -204,7 +204,7 @@ def test_normalised_scores_are_the_mean_over_tokens(base: Base) -> None:
 
 def test_a_free_text_example_is_refused(base: Base) -> None:
     with pytest.raises(BadData, match="train-0 has no labels"):
-        score_labels(base, [replace(make_examples(1)[0], labels=())], max_tokens=99, token_budget=99, length_normalised=True)
+        score_labels(base, [replace(make_examples(1)[0], labels=())], max_length=99, token_budget=99, length_normalised=True)
 
 
 def test_the_loss_is_that_of_the_answer_and_end_tokens_alone(base: Base) -> None:

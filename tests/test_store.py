@@ -18,7 +18,7 @@ from staf.data.example import subject
 from staf.errors import BaseMismatch, DamagedFile, ExpertMismatch, MissingData, StafError, UnknownName
 from staf.experts.store import ExpertSet, load_expert, load_experts, save_expert
 from staf.lm.base import Base, fingerprint_of, load_base, resolve
-from staf.routing.mixture import Mixture
+from staf.routing.merge import Mixture
 from staf.routing.recipe import RouterRecipe
 from staf.routing.store import Router, load_router, save_router
 

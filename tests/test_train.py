@@ -28,11 +28,11 @@ from staf.experts.train import (
     training_digest,
 )
 from staf.lm.base import Base, load_base
-from staf.routing.mixture import Mixture
+from staf.routing.merge import Mixture
 
 SETTINGS = ExpertRecipe(
     steps=30, batch_size=6, initial_rank=4, target_rank=2, warmup_steps=5, final_steps=10, learning_rate=0.02, scale=4.0,
-    checkpoint_steps=7, max_tokens=160,
+    checkpoint_steps=7, max_length=160,
 )  # fmt: skip
 
 
@@ -41,7 +41,7 @@ def accuracy(base: Base, expert: Expert) -> float:
 
     examples = make_examples(12, split="test")
     Mixture(base, ExpertSet((expert,))).set_weights(torch.ones(1, 1))
-    scores = score_labels(base, examples, max_tokens=200, token_budget=4096, length_normalised=True)
+    scores = score_labels(base, examples, max_length=200, token_budget=4096, length_normalised=True)
     return sum(e.labels[int(s.argmax())] == e.answer for e, s in zip(examples, scores, strict=True)) / 12
 
 

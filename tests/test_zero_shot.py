@@ -21,15 +21,15 @@ from staf.experts.sets import write_set
 from staf.experts.store import ExpertSet, expert_names
 from staf.lm.base import Base
 from staf.routing import zero_shot
-from staf.routing.mixture import Mixture
+from staf.routing.merge import Mixture
 from staf.routing.recipe import RouterRecipe
-from staf.routing.router import RouterShape, expert_weights, only, unflatten, uniform
+from staf.routing.router import RouterShape, expert_weights, one_hot, unflatten, uniform
 from staf.routing.store import load_router, save_router
 from staf.routing.zero_shot import expert_centroid, expert_centroids, prompt_mean, similarities, zero_shot_router
 
 
 def chosen(**changes: Any) -> RouterRecipe:
-    return RouterRecipe(**{"method": "zero_shot", "max_tokens": 128, **changes})
+    return RouterRecipe(**{"method": "zero_shot", "max_length": 128, **changes})
 
 
 def taught(name: str, split: str = "train", count: int = 12) -> list[Example]:
@@ -64,7 +64,7 @@ def test_a_long_context_is_cut_and_the_query_kept(base: Base) -> None:
     long = replace(make_examples(1)[0], context="sky " * 200)
     cut = replace(long, context=("sky " * 200)[: len(base.tokenizer.decode(encode_prompt(long, base.tokenizer, 100)))])
     assert torch.equal(prompt_mean(base, [long], 100), prompt_mean(base, [cut], 100))
-    with pytest.raises(ConfigError, match="Raise max_tokens"):
+    with pytest.raises(ConfigError, match="Raise max_length"):
         prompt_mean(base, [long], 20)
 
 
@@ -122,7 +122,7 @@ def test_the_weights_are_a_softmax_of_the_similarities_and_the_numbers_give_them
     shape = RouterShape(1, 3, temperature=0.5)
     descriptor = Mixture(base, experts).descriptor("task")
     assert torch.allclose(expert_weights(unflatten(router.numbers, shape), descriptor, shape), router.weights)
-    for temperature, limit in ((1e4, uniform(3)), (1e-4, only(int(similar.argmax()), 3))):
+    for temperature, limit in ((1e4, uniform(3)), (1e-4, one_hot(int(similar.argmax()), 3))):
         found = zero_shot_router(base, experts, "colour", inputs, centroids, chosen(temperature=temperature))
         assert torch.allclose(found.weights, limit, atol=1e-3)
     assert (router.settings.method, router.record["examples"], router.record["unlabelled"]) == ("zero_shot", 0, 6)

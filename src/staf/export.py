@@ -13,7 +13,7 @@ import torch
 from staf import __version__
 from staf.errors import StafError
 from staf.io import sync_folder, write_json
-from staf.routing.mixture import Mixture
+from staf.routing.merge import Mixture
 from staf.routing.store import Router
 
 

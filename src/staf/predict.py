@@ -40,7 +40,7 @@ def predict_file(
     """Answer every line of `file` that `out` does not have yet; returns how many answers `out` holds in the end.
 
     Args:
-        settings: of reading and writing, such as max_tokens for a task whose query is long; None takes the defaults.
+        settings: of reading and writing, such as max_length for a task whose query is long; None takes the defaults.
 
     Raises:
         MissingData: no such file, or a router without its experts. BadData: a line that is not as described above.

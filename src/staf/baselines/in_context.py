@@ -54,7 +54,7 @@ class Shown:
 
 
 def with_shots(
-    examples: Sequence[Example], shots: Sequence[Example], tokenizer: Any, max_tokens: int, reserved: int = 0
+    examples: Sequence[Example], shots: Sequence[Example], tokenizer: Any, max_length: int, reserved: int = 0
 ) -> Shown:
     """Examples with as many of the shots, in their order, as fit before each.
 
@@ -62,7 +62,7 @@ def with_shots(
     shown itself.
 
     Args:
-        max_tokens: of a prompt and its answer. reserved: tokens kept for an answer that is written; 0 where labels are
+        max_length: of a prompt and its answer. reserved: tokens kept for an answer that is written; 0 where labels are
             scored, and the longest label is what is kept room for.
 
     Raises:
@@ -75,7 +75,7 @@ def with_shots(
     for example in examples:
         if not example.labels and not reserved:
             raise BadData(f"example {example.id} has no labels to score; its answer is free text. Choose a task with labels.")
-        limit = max_tokens - (reserved or max(answers[label] for label in example.labels))
+        limit = max_length - (reserved or max(answers[label] for label in example.labels))
         others = [index for index, shot in enumerate(shots) if shot.id != example.id]
         found.append(_one(example, [texts[i] for i in others], [lengths[i] for i in others], tokenizer, limit))
     changed, counts, tokens = zip(*found, strict=True) if found else ((), (), ())

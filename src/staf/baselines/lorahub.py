@@ -24,8 +24,8 @@ from staf.errors import MissingData
 from staf.experts.store import Expert, ExpertSet
 from staf.lm.base import Base
 from staf.routing.candidates import CandidateLoss
-from staf.routing.mixture import Mixture
-from staf.routing.router import only
+from staf.routing.merge import Mixture
+from staf.routing.router import one_hot
 from staf.runs import PeakMemory
 
 BOUND = 1.5
@@ -76,8 +76,8 @@ def lorahub(
     examples: Sequence[Example],
     *,
     seed: int,
-    max_tokens: int,
-    evaluations: int = EVALUATIONS,
+    max_length: int,
+    max_evaluations: int = EVALUATIONS,
     on_done: Callable[[int, float], None] | None = None,
 ) -> tuple[Expert, dict[str, Any]]:
     """Search the weights of a task on its examples; the composed expert, and a record of the search.
@@ -92,13 +92,13 @@ def lorahub(
     refuse_test(examples)
     nevergrad = load_nevergrad()
     started, memory = time.perf_counter(), PeakMemory()
-    items = [encode(example, base.tokenizer, max_tokens) for example in examples]
+    items = [encode(example, base.tokenizer, max_length) for example in examples]
     losses: list[float] = []
     room: dict[str, Tensor] = {}
 
     def loss_at(weights: Sequence[float]) -> float:
         mixture = Mixture(base, ExpertSet((composed(experts, weights),)))
-        return CandidateLoss(mixture, "task", items, room=room)(only(0, 1)[None])[0]
+        return CandidateLoss(mixture, "task", items, room=room)(one_hot(0, 1)[None])[0]
 
     def penalised(point: Any) -> float:
         weights = [float(weight) for weight in point]
@@ -112,7 +112,7 @@ def lorahub(
     space.random_state.seed(seed)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "COBYLA: Invalid RHOEND")  # nevergrad gives it none, scipy then takes its own
-        found = nevergrad.optimizers.NGOpt(parametrization=space, budget=evaluations).minimize(penalised).value
+        found = nevergrad.optimizers.NGOpt(parametrization=space, budget=max_evaluations).minimize(penalised).value
     weights = [float(weight) for weight in found]
     record = {
         "weights": dict(zip(experts.names, weights, strict=True)), "losses": losses, "loss": loss_at(weights),

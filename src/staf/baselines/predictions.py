@@ -58,15 +58,15 @@ def baseline_predictions(
     drawn = _learned_from(adaptation, records, settings)
     started, memory = time.perf_counter(), PeakMemory()
     if BASELINES[settings.method].wrap is None:
-        evaluation = evaluation.model_copy(update={"max_tokens": settings.max_prompt_tokens or base.context})
+        evaluation = evaluation.model_copy(update={"max_length": settings.max_prompt_tokens or base.context})
         reserved = reserved_for(task.form, evaluation)
-        shown = with_shots(test, drawn, base.tokenizer, evaluation.max_tokens, reserved)
+        shown = with_shots(test, drawn, base.tokenizer, evaluation.max_length, reserved)
         how: dict[str, Any] = {**shown.record, "tunable_parameters": 0}
         spent = {"adaptation_seconds": time.perf_counter() - started, "adaptation_memory_bytes": memory.bytes}
         answerer, test = Answerer(base, evaluation, on_done), shown.examples
-        calibration = with_shots(calibration, drawn, base.tokenizer, evaluation.max_tokens, reserved).examples
+        calibration = with_shots(calibration, drawn, base.tokenizer, evaluation.max_length, reserved).examples
     else:
-        tuning = Tuning(base, drawn, settings, evaluation.max_tokens, evaluation.token_budget)
+        tuning = Tuning(base, drawn, settings, evaluation.max_length, evaluation.token_budget)
         tuned = tuning.learn(tuning.choose(on_trial) if choice is None else choice)
         how = tuned.record
         spent = {"adaptation_seconds": time.perf_counter() - started, "adaptation_memory_bytes": memory.bytes}

@@ -30,7 +30,7 @@ class BaselineSettings(Settings):
     """adaptation examples drawn; None takes all, and in_context shows as many of them as fit"""
     max_prompt_tokens: int | None = Field(None, ge=16)
     """in_context: tokens of a prompt with its shots and its answer; None takes what the base's context holds"""
-    validation_share: float = Field(0.2, gt=0, lt=1)
+    val_fraction: float = Field(0.2, gt=0, lt=1)
     """part of the adaptation examples that judges rates and epochs"""
     seed: int = Field(0, ge=0)
 

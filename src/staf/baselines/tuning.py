@@ -85,20 +85,20 @@ class Tuning:
     """The training of one baseline on the adaptation examples of one task.
 
     Args:
-        max_tokens: of one example, answer included; virtual tokens come on top. token_budget: places of a batch that judges.
+        max_length: of one example, answer included; virtual tokens come on top. token_budget: places of a batch that judges.
 
     Raises:
         TestLeak: a test example is among those given.
-        ConfigError: fewer than two examples, or a query that does not fit into max_tokens.
+        ConfigError: fewer than two examples, or a query that does not fit into max_length.
     """
 
     def __init__(
-        self, base: Base, examples: Sequence[Example], settings: BaselineSettings, max_tokens: int, token_budget: int
+        self, base: Base, examples: Sequence[Example], settings: BaselineSettings, max_length: int, token_budget: int
     ) -> None:
         refuse_test(examples)
         self.base, self.settings, self.token_budget = base, settings, token_budget
         self.row = BASELINES[settings.method]
-        held = max(int(len(examples) * settings.validation_share), 1)
+        held = max(int(len(examples) * settings.val_fraction), 1)
         if len(examples) < 2:
             raise ConfigError(
                 f"baseline {settings.method}: {len(examples)} adaptation examples cannot be torn into a part to learn from and "
@@ -106,7 +106,7 @@ class Tuning:
             )
         ordered = sorted(examples, key=lambda example: example.id)
         order = dice(f"baseline:{settings.seed}").sample(range(len(ordered)), len(ordered))
-        self.items = [encode(example, base.tokenizer, max_tokens) for example in ordered]
+        self.items = [encode(example, base.tokenizer, max_length) for example in ordered]
         self.held = [self.items[i] for i in order[:held]]
         self.fitted = [self.items[i] for i in order[held:]]
 

@@ -189,7 +189,7 @@ def tell_routers(routers: dict[Path, Router], task: str, out: Path) -> None:
         print(f"no label was read: {record['unlabelled']} inputs in {record['seconds']:.0f} s")
         return
     print(f"{record['tunable_parameters']} numbers from {record['examples']} examples in {record['seconds']:.0f} s; "
-          f"loss {record['loss']:.3f}; stopped because {record['stopped_because']}")  # fmt: skip
+          f"loss {record['loss']:.3f}; stopped because {record['stop_reason']}")  # fmt: skip
 
 
 def evaluate(
@@ -282,7 +282,7 @@ def predict(
 ) -> None:
     """Answer a task for every line of a file, with a probability for each label.
 
-    A task with many labels has a long query: give it more tokens, as in --set max_tokens=1024.
+    A task with many labels has a long query: give it more tokens, as in --set max_length=1024.
 
     Try:  staf predict titles.jsonl --task icd10_chapter --experts experts --router routers/chapter --out answers.jsonl
     """

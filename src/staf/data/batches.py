@@ -61,7 +61,7 @@ def encode_prompt(example: Example, tokenizer: Any, limit: int) -> list[int]:
         if not context:
             raise ConfigError(
                 f"example {example.id}: its query takes {len(tokens)} tokens without any context, {limit} are allowed. "
-                "Raise max_tokens, or use fewer labels."
+                "Raise max_length, or use fewer labels."
             )
         context = _shortened(context, encoded["offset_mapping"], len(prompt_of(example.query, context)), excess)
 
@@ -83,10 +83,10 @@ def encode_answer(answer: str, tokenizer: Any) -> list[int]:
     return whole[len(lead) :]
 
 
-def encode(example: Example, tokenizer: Any, max_tokens: int) -> Encoded:
-    """Prompt, answer and end token, at most `max_tokens` in all; the answer is never cut before half of them."""
-    answer = encode_answer(example.answer, tokenizer)[: max_tokens // 2 - 1] + [tokenizer.eos_token_id]
-    prompt = encode_prompt(example, tokenizer, max_tokens - len(answer))
+def encode(example: Example, tokenizer: Any, max_length: int) -> Encoded:
+    """Prompt, answer and end token, at most `max_length` in all; the answer is never cut before half of them."""
+    answer = encode_answer(example.answer, tokenizer)[: max_length // 2 - 1] + [tokenizer.eos_token_id]
+    prompt = encode_prompt(example, tokenizer, max_length - len(answer))
     return Encoded(example.id, tuple(prompt + answer), len(prompt))
 
 

@@ -26,20 +26,20 @@ class Answerer:
     def scores(self, examples: Sequence[Example]) -> list[Tensor]:
         """As `staf.lm.scoring.score_labels`."""
         return score_labels(
-            self.base, examples, max_tokens=self.settings.max_tokens, token_budget=self.settings.token_budget,
+            self.base, examples, max_length=self.settings.max_length, token_budget=self.settings.token_budget,
             length_normalised=self.settings.length_normalised, on_done=self.on_done,
         )  # fmt: skip
 
     def spans(self, examples: Sequence[Example]) -> list[str]:
         """As `staf.lm.generation.extract_spans`."""
         return extract_spans(
-            self.base, examples, max_tokens=self.settings.max_tokens, max_new_tokens=self.settings.max_new_tokens,
+            self.base, examples, max_length=self.settings.max_length, max_new_tokens=self.settings.max_new_tokens,
             token_budget=self.settings.token_budget, on_done=self.on_done,
         )  # fmt: skip
 
     def texts(self, examples: Sequence[Example]) -> list[str]:
         """As `staf.lm.generation.generate`."""
         return generate(
-            self.base, examples, max_tokens=self.settings.max_tokens, max_new_tokens=self.settings.max_new_tokens,
+            self.base, examples, max_length=self.settings.max_length, max_new_tokens=self.settings.max_new_tokens,
             token_budget=self.settings.token_budget, on_done=self.on_done,
         )  # fmt: skip

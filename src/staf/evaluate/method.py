@@ -52,5 +52,5 @@ def method_of_router(name: str, router: Router, setting: str | None = None) -> M
         found["examples"],
         found["seconds"],
         found.get("peak_memory_bytes", 0),
-        {"stopped_because": found["stopped_because"], "settings": chosen.model_dump()},
+        {"stop_reason": found["stop_reason"], "settings": chosen.model_dump()},
     )

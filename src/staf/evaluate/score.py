@@ -19,8 +19,8 @@ from staf.experts.train import data_fingerprint
 from staf.lm.base import Base
 from staf.lm.scoring import OnDone
 from staf.metrics import compare_methods, compute_metrics, item_quality, selective_curve
-from staf.routing.mixture import Mixture
-from staf.routing.router import only
+from staf.routing.merge import Mixture
+from staf.routing.router import one_hot
 from staf.runs import Run
 from staf.tasks.rows import Task
 
@@ -93,7 +93,7 @@ def finish(
         "seconds_of_predicting": seconds,
         "peak_memory_bytes": max(memory_bytes, method.adaptation_memory_bytes),
         **_weights_of(experts, method),
-        "stopped_because": method.record.get("stopped_because"),
+        "stop_reason": method.record.get("stop_reason"),
         "details": method.record.get("details"),
         "base": identity,
         "data_fingerprint": data_fingerprint(examples),
@@ -144,7 +144,7 @@ def best_single(
     refuse_test(examples)
     found, qualities = dict[str, float | None](), dict[str, float]()
     for index, name in enumerate(mixture.experts.names):
-        method = Method(name, only(index, len(mixture.experts.names)))
+        method = Method(name, one_hot(index, len(mixture.experts.names)))
         own = predict(base, mixture, method, examples, settings, on_done, form=task.form, calibration=calibration)
         metric = compute_metrics(task.form, own, fixed_labels=task.fixed_labels, resamples=1)[task.metric]
         found[name] = None if metric is None else metric["value"]

@@ -12,7 +12,7 @@ class EvaluationSettings(Settings):
 
     length_normalised: bool = True
     """a label's log-likelihood divided by its tokens"""
-    max_tokens: int = Field(512, ge=16)
+    max_length: int = Field(512, ge=16)
     """tokens of a prompt with its longest answer"""
     token_budget: int = Field(4096, ge=64)
     """places in one batch"""

@@ -21,7 +21,7 @@ from staf.log import Progress
 from staf.report.collect import load_results
 from staf.report.page import write_page
 from staf.routing.recipe import RouterRecipe
-from staf.routing.router import only
+from staf.routing.router import one_hot
 from staf.runs import PeakMemory, Run
 from staf.tasks.examples import held_out_task
 from staf.tasks.rows import Task, find_task, task_metrics
@@ -116,7 +116,7 @@ def score_held_out(session: Session, experts: ExpertSet, settings: DemoSettings)
         original = Method("original", None)
         _, run = evaluate_stage(session, task, None, original, settings.held_out)
         alone = ExpertSet((experts.experts[experts.names.index(name)],))
-        method = Method("single", only(0, 1))
+        method = Method("single", one_hot(0, 1))
         evaluate_stage(session, task, alone, method, settings.held_out, {"original": run})
 
 

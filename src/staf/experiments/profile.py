@@ -27,7 +27,7 @@ CLINICAL = ("icd_coding", "medication", "readmission")
 class TaskSizes(Settings):
     """Where a task needs other sizes than the rest."""
 
-    max_tokens: int | None = Field(None, ge=16)
+    max_length: int | None = Field(None, ge=16)
     """of adaptation and evaluation, where a query is long, such as a list of 50 labels"""
     max_new_tokens: int | None = Field(None, ge=1)
     """of an answer that is written, such as a sentence of an article"""
@@ -51,7 +51,7 @@ class Profile(Settings):
     """knowledge types, of which each gets an expert"""
     expert: ExpertRecipe
     tokens_of_expert: dict[str, int] = Field(default_factory=dict)
-    """max_tokens of experts, by knowledge type or data set, whose query is longer than others', such as a list of 50 labels"""
+    """max_length of experts, by knowledge type or data set, whose query is longer than others', such as a list of 50 labels"""
     corpora: dict[str, list[str]] = Field(default_factory=dict)
     """the papers' own data sets of each knowledge type; a strict profile wants every one of them"""
     few_shot: RouterRecipe
@@ -119,22 +119,22 @@ class Profile(Settings):
             return sizes.model_dump(include=set(names), exclude_none=True)
 
         def sized(router: RouterRecipe) -> RouterRecipe:
-            return router.model_copy(update=named("max_tokens") if router.shots is None else named("max_tokens", "shots"))
+            return router.model_copy(update=named("max_length") if router.shots is None else named("max_length", "shots"))
 
         return self.model_copy(
             update={
                 "few_shot": sized(self.few_shot),
                 "normal": sized(self.normal),
                 "beyond": {name: sized(router) for name, router in self.beyond.items()},
-                "evaluation": self.evaluation.model_copy(update=named("max_tokens", "max_new_tokens", "limit")),
+                "evaluation": self.evaluation.model_copy(update=named("max_length", "max_new_tokens", "limit")),
                 "normal_shots": sizes.normal_shots or self.normal_shots,
             }
         )
 
     def of_expert(self, name: str) -> ExpertRecipe:
         """Settings of the expert of a knowledge type or data set."""
-        tokens = self.tokens_of_expert.get(name, self.expert.max_tokens)
-        return self.expert.model_copy(update={"max_tokens": tokens})
+        tokens = self.tokens_of_expert.get(name, self.expert.max_length)
+        return self.expert.model_copy(update={"max_length": tokens})
 
 
 def load_profile(name: str, changes: Mapping[str, Any] | None = None) -> Profile:

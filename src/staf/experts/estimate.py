@@ -173,9 +173,9 @@ def _tokenizer(place: str) -> Any:
 def read(examples: Sequence[Example], settings: ExpertRecipe, tokenizer: Any) -> Reading:
     """The parts of the first epoch, exactly as training forms them where there is a tokenizer."""
     if tokenizer is None:
-        sizes = [_by_letters(example, settings.max_tokens) for example in examples]
+        sizes = [_by_letters(example, settings.max_length) for example in examples]
     else:
-        items = [encode(example, tokenizer, settings.max_tokens) for example in examples]
+        items = [encode(example, tokenizer, settings.max_length) for example in examples]
         sizes = [(len(item.tokens), len(item.tokens) - item.answer_start) for item in items]
     lengths = [length for length, _ in sizes]
     parts = []
@@ -186,11 +186,11 @@ def read(examples: Sequence[Example], settings: ExpertRecipe, tokenizer: Any) ->
     return Reading(tuple(parts), sum(lengths), tokenizer is not None)
 
 
-def _by_letters(example: Example, max_tokens: int) -> tuple[int, int]:
+def _by_letters(example: Example, max_length: int) -> tuple[int, int]:
     """About the tokens of an example, and of its answer."""
-    answer = min(len(example.answer) // LETTERS_A_TOKEN + 2, max_tokens // 2)
+    answer = min(len(example.answer) // LETTERS_A_TOKEN + 2, max_length // 2)
     prompt = len(prompt_of(example.query, example.context)) // LETTERS_A_TOKEN + 1
-    return min(prompt + answer, max_tokens), answer
+    return min(prompt + answer, max_length), answer
 
 
 def memory_of(base: Base, settings: ExpertRecipe, parts: Sequence[Part]) -> Memory:

@@ -50,7 +50,7 @@ class ExpertRecipe(Settings):
     """smoothing of the sensitivity"""
     beta2: float = Field(0.85, ge=0, lt=1)
     """smoothing of its uncertainty"""
-    max_tokens: int = Field(512, ge=16)
+    max_length: int = Field(512, ge=16)
     """tokens of one example, answer included"""
     checkpoint_steps: int = Field(50, ge=1)
     """steps between two checkpoints"""

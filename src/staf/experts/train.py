@@ -267,7 +267,7 @@ def train_expert(
         raise TrainingFailed(f"no examples to train '{name}' on. See what there is: staf data list")
     run = training_digest(base.identity, examples, settings)
     checkpoints = Checkpoints(checkpoint, run, log or (lambda text: None))
-    items = [encode(example, base.tokenizer, settings.max_tokens) for example in examples]
+    items = [encode(example, base.tokenizer, settings.max_length) for example in examples]
     training = ExpertTraining(base, items, settings, world)
     found = checkpoints.load(TENSORS, RECORD)
     if found is not None:

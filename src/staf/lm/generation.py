@@ -193,7 +193,7 @@ def generate(
     base: Base,
     examples: Sequence[Example],
     *,
-    max_tokens: int,
+    max_length: int,
     max_new_tokens: int,
     token_budget: int,
     on_done: OnDone | None = None,
@@ -201,20 +201,20 @@ def generate(
     """A free answer to every example, with the base as it is routed now.
 
     Args:
-        max_tokens: of a prompt and its answer; a longer context loses its end.
+        max_length: of a prompt and its answer; a longer context loses its end.
         max_new_tokens: of an answer.
         token_budget: places of a batch; at least one example is in a batch.
 
     Raises:
-        ConfigError: a query does not fit into max_tokens even without its context.
+        ConfigError: a query does not fit into max_length even without its context.
     """
-    prompts = [encode_prompt(example, base.tokenizer, max_tokens - max_new_tokens) for example in examples]
+    prompts = [encode_prompt(example, base.tokenizer, max_length - max_new_tokens) for example in examples]
     written = _in_batches(base, prompts, [FreeWalk() for _ in prompts], max_new_tokens, token_budget, on_done)
     return [base.tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in written]
 
 
 def choose_labels(
-    base: Base, examples: Sequence[Example], *, max_tokens: int, token_budget: int, on_done: OnDone | None = None
+    base: Base, examples: Sequence[Example], *, max_length: int, token_budget: int, on_done: OnDone | None = None
 ) -> list[str]:
     """One label for every example, chosen token by token; options as for `generate`.
 
@@ -222,7 +222,7 @@ def choose_labels(
 
     Raises:
         BadData: an example has no labels.
-        ConfigError: a query does not fit into max_tokens even without its context.
+        ConfigError: a query does not fit into max_length even without its context.
     """
     trees: dict[tuple[str, ...], Trie] = {}
     walks, prompts = [], []
@@ -232,7 +232,7 @@ def choose_labels(
         if example.labels not in trees:
             trees[example.labels] = grow([encode_answer(label, base.tokenizer) for label in example.labels])
         walk = AnswerWalk(trees[example.labels], base.tokenizer.eos_token_id)
-        prompts.append(encode_prompt(example, base.tokenizer, max_tokens - max(walk.tree.depths)))
+        prompts.append(encode_prompt(example, base.tokenizer, max_length - max(walk.tree.depths)))
         walks.append(walk)
     longest = max((max(tree.depths) for tree in trees.values()), default=0)
     _in_batches(base, prompts, walks, longest, token_budget, on_done)
@@ -243,7 +243,7 @@ def extract_spans(
     base: Base,
     examples: Sequence[Example],
     *,
-    max_tokens: int,
+    max_length: int,
     max_new_tokens: int,
     token_budget: int,
     on_done: OnDone | None = None,
@@ -254,9 +254,9 @@ def extract_spans(
 
     Raises:
         BadData: an example has no context, or none of it fits into the prompt.
-        ConfigError: a query does not fit into max_tokens even without its context.
+        ConfigError: a query does not fit into max_length even without its context.
     """
-    prompts, walks = span_walks(base, examples, max_tokens - max_new_tokens)
+    prompts, walks = span_walks(base, examples, max_length - max_new_tokens)
     _in_batches(base, prompts, walks, max_new_tokens, token_budget, on_done)
     return [walk.words() for walk in walks]
 
@@ -273,7 +273,7 @@ def span_walks(base: Base, examples: Sequence[Example], limit: int) -> tuple[lis
     for example, walk in zip(examples, walks, strict=True):
         if not walk.at:
             raise BadData(
-                f"example {example.id} has no context in its prompt to take words from. Raise max_tokens, or `generate`."
+                f"example {example.id} has no context in its prompt to take words from. Raise max_length, or `generate`."
             )
     return prompts, walks
 

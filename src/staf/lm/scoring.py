@@ -136,7 +136,7 @@ def score_labels(
     base: Base,
     examples: Sequence[Example],
     *,
-    max_tokens: int,
+    max_length: int,
     token_budget: int,
     length_normalised: bool,
     on_done: OnDone | None = None,
@@ -144,7 +144,7 @@ def score_labels(
     """Score of every label of every example, with the base as it is routed now.
 
     Args:
-        max_tokens: of a prompt and its longest label; a longer context loses its end.
+        max_length: of a prompt and its longest label; a longer context loses its end.
         token_budget: places of a batch, those of prompts and answers together; at least one example is in a batch.
 
     Returns:
@@ -152,10 +152,10 @@ def score_labels(
 
     Raises:
         BadData: an example has no labels.
-        ConfigError: a query does not fit into max_tokens even without its context.
+        ConfigError: a query does not fit into max_length even without its context.
     """
     return score_questions(
-        base, questions_of(base, examples, max_tokens), token_budget=token_budget, length_normalised=length_normalised,
+        base, questions_of(base, examples, max_length), token_budget=token_budget, length_normalised=length_normalised,
         on_done=on_done,
     )  # fmt: skip
 
@@ -180,7 +180,7 @@ def score_questions(
     return scores
 
 
-def questions_of(base: Base, examples: Sequence[Example], max_tokens: int) -> list[Question]:
+def questions_of(base: Base, examples: Sequence[Example], max_length: int) -> list[Question]:
     """Prompts and candidates of examples; examples with the same labels share their trees. Raises as `score_labels`."""
     known: dict[tuple[str, ...], Candidates] = {}
     questions = []
@@ -190,6 +190,6 @@ def questions_of(base: Base, examples: Sequence[Example], max_tokens: int) -> li
         if example.labels not in known:
             known[example.labels] = candidates([encode_answer(label, base.tokenizer) for label in example.labels])
         own = known[example.labels]
-        prompt = encode_prompt(example, base.tokenizer, max_tokens - int(own.lengths.max()))
+        prompt = encode_prompt(example, base.tokenizer, max_length - int(own.lengths.max()))
         questions.append(Question(tuple(prompt), own))
     return questions

@@ -25,7 +25,7 @@ Metrics = Mapping[str, str]
 """The metric of each task."""
 
 TEXTS = ("stage", "task", "method")
-MAYBE_TEXTS = ("task_title", "setting", "primary_metric", "stopped_because", "data_fingerprint", "experts_fingerprint")
+MAYBE_TEXTS = ("task_title", "setting", "primary_metric", "stop_reason", "data_fingerprint", "experts_fingerprint")
 NUMBERS = (
     "tunable_parameters",
     "adaptation_examples",

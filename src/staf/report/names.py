@@ -4,8 +4,8 @@ from __future__ import annotations
 
 _VARIANTS = {
     "_scaled": "with learned scale",
-    "_free": "with free weights",
-    "_unit": "with weights of length 1",
+    "_unconstrained": "with free weights",
+    "_l2": "with weights of length 1",
     "_unit_scaled": "with weights of length 1 and learned scale",
 }
 

@@ -291,7 +291,7 @@ def _versions(results: Iterable[Result]) -> list[tuple[str, str]]:
 def _reasons(results: Iterable[Result]) -> list[tuple[str, str, str]]:
     """(run, method, why its search stopped), where a run tells."""
     return [
-        (r["run"], method_title(r["method"], r.get("adaptation_examples")), str(r["stopped_because"]))
+        (r["run"], method_title(r["method"], r.get("adaptation_examples")), str(r["stop_reason"]))
         for r in results
-        if r.get("stopped_because")
+        if r.get("stop_reason")
     ]

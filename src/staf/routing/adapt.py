@@ -27,9 +27,9 @@ from staf.errors import MissingData
 from staf.experts.store import ExpertSet
 from staf.experts.train import data_fingerprint
 from staf.log import Log
-from staf.routing import evolution, gradient
+from staf.routing import cma, gradient
 from staf.routing.checkpoints import AdaptationStates, Clock
-from staf.routing.mixture import Mixture
+from staf.routing.merge import Mixture
 from staf.routing.objective import RouterObjective, examples_a_step
 from staf.routing.recipe import RouterRecipe
 from staf.routing.router import initial_params
@@ -38,14 +38,14 @@ from staf.routing.store import Router
 OnProgress = Callable[[int, float], None]
 """called with the steps or evaluations done, and the loss"""
 
-RESTART_DEVIATION = {"softmax": 1.0, "unit": 1.0, "free": 0.1}
+RESTART_DEVIATION = {"softmax": 1.0, "l2": 1.0, "unconstrained": 0.1}
 """Of A and b where a later restart begins, at least: logits that favour some experts; free weights near the average."""
 
 
 def planned_progress(examples: int, settings: RouterRecipe) -> int:
     """Candidates or steps that an adaptation to so many examples takes, all restarts together."""
     if settings.method == "cma":
-        return settings.restarts * settings.evaluations
+        return settings.restarts * settings.max_evaluations
     learned = examples - _held_out(examples, settings)
     return settings.restarts * settings.epochs * -(-learned // examples_a_step(settings))
 
@@ -78,7 +78,7 @@ class _Attempt:
     numbers: Tensor
     loss: float
     history: tuple[float, ...]
-    stopped_because: str
+    stop_reason: str
     steps: int
     """candidates tried or steps taken"""
 
@@ -175,7 +175,7 @@ class _Attempts:
         """
         settings = self.settings
         least = 0.0 if restart == 0 else RESTART_DEVIATION[settings.weighting]
-        random = initial_params(self.objective.shape, seed, max(settings.initial_deviation, least))
+        random = initial_params(self.objective.shape, seed, max(settings.init_std, least))
         if self.start is None:
             return random
         return self.start.numbers + random if restart > 0 else self.start.numbers
@@ -186,26 +186,26 @@ class _Attempts:
         def whole(candidate: np.ndarray) -> Tensor:
             return torch.cat([origin[: moved.start], torch.as_tensor(candidate, dtype=torch.float32)])
 
-        found = evolution.search(
+        found = cma.fit_cma(
             lambda candidates: self.objective.values([whole(c) for c in candidates], fitting),
-            origin[moved].numpy(), deviation=settings.deviation,
-            evaluations=settings.evaluations, seed=seed, population=settings.population, on_generation=report,
+            origin[moved].numpy(), sigma0=settings.sigma0,
+            max_evaluations=settings.max_evaluations, seed=seed, popsize=settings.popsize, on_generation=report,
             validation_loss=(lambda c: self._judged(whole(c))) if self.held > 0 else None,
             patience=settings.patience, tolerance=settings.tolerance,
             told=None if states is None else states.told(), keep=None if states is None else states.keep_told,
         )  # fmt: skip
-        return _Attempt(seed, whole(found.best), found.loss, found.history, found.stopped_because, found.evaluations)
+        return _Attempt(seed, whole(found.best), found.loss, found.history, found.stop_reason, found.evaluations)
 
     def _normal(self, seed: int, origin: Tensor, states: AdaptationStates | None, report: OnProgress) -> _Attempt:
         settings, steps = self.settings, self.objective.steps(self.fitted)
-        found = gradient.descend(
+        found = gradient.fit_gradient(
             lambda numbers, batch: self.objective.total(numbers, steps, batch),
             self._judged, origin,
             order=lambda epoch: epoch_order(steps.lengths, examples_a_step(settings), seed, epoch), epochs=settings.epochs,
             learning_rate=settings.learning_rate, on_step=report, patience=settings.patience, tolerance=settings.tolerance,
             state=None if states is None else states.descent(), keep=None if states is None else states.keep_descent,
         )  # fmt: skip
-        return _Attempt(seed, found.best, found.loss, found.history, found.stopped_because, found.steps)
+        return _Attempt(seed, found.best, found.loss, found.history, found.stop_reason, found.steps)
 
     def router(self, task: str, found: Sequence[_Attempt], seconds: float) -> Router:
         """The router of the best restart, with what all of them found."""
@@ -216,7 +216,7 @@ class _Attempts:
             "loss": chosen.loss,
             "penalty": float(objective.penalty(chosen.numbers)),
             "history": list(chosen.history),
-            "stopped_because": chosen.stopped_because,
+            "stop_reason": chosen.stop_reason,
             "evaluations" if self.settings.method == "cma" else "steps": sum(attempt.steps for attempt in found),
             "validation_examples": self.held,
             "restart": best,
@@ -244,6 +244,6 @@ class _Attempts:
         return {
             "seed": attempt.seed,
             "loss": attempt.loss,
-            "stopped_because": attempt.stopped_because,
+            "stop_reason": attempt.stop_reason,
             "weights": dict(zip(self.objective.mixture.experts.names, weights, strict=True)),
         }

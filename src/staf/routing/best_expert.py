@@ -20,7 +20,7 @@ from staf import __version__
 from staf.data.example import Example
 from staf.data.splits import refuse_test
 from staf.errors import MissingData, TrainingFailed
-from staf.routing.mixture import Mixture
+from staf.routing.merge import Mixture
 from staf.routing.objective import RouterObjective
 from staf.routing.recipe import RouterRecipe
 from staf.routing.store import Router, refuse_more_than_a_row
@@ -39,11 +39,11 @@ def best_expert_router(
 
     Args:
         examples: adaptation examples, at least one.
-        settings: `temperature`, `objective`, `max_tokens` and `seed` are used.
+        settings: `temperature`, `objective`, `max_length` and `seed` are used.
 
     Raises:
         MissingData: no examples. TestLeak: a test example is among them. ConfigError: settings that need learning, or a query
-            that does not fit into `max_tokens`. TrainingFailed: no expert's loss is a number.
+            that does not fit into `max_length`. TrainingFailed: no expert's loss is a number.
     """
     refuse_test(examples)
     refuse_more_than_a_row(settings, "a router of the best expert")
@@ -66,7 +66,7 @@ def best_expert_router(
     record = {
         "loss": losses[best],
         "losses": losses,
-        "stopped_because": f"all {len(names)} experts were tried",
+        "stop_reason": f"all {len(names)} experts were tried",
         "evaluations": len(names),
         "examples": len(ids),
         "example_ids": ids,

@@ -28,7 +28,7 @@ from staf.errors import ExpertMismatch, MissingData
 from staf.lm.base import continued
 from staf.lm.beginnings import Branch, branches_of
 from staf.lm.prompts import FORWARD_COST, batches
-from staf.routing.mixture import Mixture
+from staf.routing.merge import Mixture
 
 Way = Literal["add", "carry"]
 

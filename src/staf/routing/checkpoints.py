@@ -18,7 +18,7 @@ from torch import Tensor
 
 from staf.experts.checkpoints import Checkpoints
 from staf.log import Log
-from staf.routing.evolution import Told
+from staf.routing.cma import Told
 from staf.routing.gradient import DescentState
 
 

@@ -49,7 +49,7 @@ class DescentResult:
     history: tuple[float, ...]
     """validation loss before the first epoch and after each"""
     steps: int
-    stopped_because: str
+    stop_reason: str
     """'epochs=5' or 'patience=2'"""
 
 
@@ -92,7 +92,7 @@ class _Descent:
         self.optimizer.step()
 
 
-def descend(
+def fit_gradient(
     loss_of: Callable[[Tensor, B], Tensor],
     validation_loss: Callable[[Tensor], float],
     start: Tensor,

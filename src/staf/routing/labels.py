@@ -20,7 +20,7 @@ from staf.lm.base import Base
 from staf.lm.loss import answer_log_chances
 from staf.lm.scoring import questions_of, score_questions
 from staf.routing.candidates import weighted
-from staf.routing.mixture import Mixture
+from staf.routing.merge import Mixture
 
 LABELS_A_STEP = 6
 """Labels of an example that a step of the descent weighs: the right one and a fixed draw of the others."""
@@ -35,8 +35,8 @@ def refuse_other_forms(examples: Sequence[Example]) -> None:
     odd = next((e for e in examples if e.form != "choice" or e.answer not in e.labels or len(e.labels) < 2), None)
     if odd is not None:
         raise ConfigError(
-            f"objective = labels needs answers that are one of two or more labels; {odd.id} has the form '{odd.form}' and "
-            f"{len(odd.labels)} labels. Use objective = answer for this task."
+            f"objective = label_ce needs answers that are one of two or more labels; {odd.id} has the form '{odd.form}' and "
+            f"{len(odd.labels)} labels. Use objective = lm for this task."
         )
 
 
@@ -44,7 +44,7 @@ class LabelLoss:
     """The loss of weights on some examples, all labels weighed, without gradients.
 
     Args:
-        granularity: as in `Mixture.set_weights`. max_tokens: of a prompt and its longest label.
+        granularity: as in `Mixture.set_weights`. max_length: of a prompt and its longest label.
         token_budget: places of one batch. room: as in `staf.routing.candidates.weighted`.
 
     Raises:
@@ -52,12 +52,12 @@ class LabelLoss:
     """
 
     def __init__(
-        self, mixture: Mixture, granularity: str, examples: Sequence[Example], *, max_tokens: int, token_budget: int,
+        self, mixture: Mixture, granularity: str, examples: Sequence[Example], *, max_length: int, token_budget: int,
         room: dict[str, Tensor] | None = None,
     ) -> None:  # fmt: skip
         refuse_other_forms(examples)
         self.mixture, self.granularity, self.token_budget = mixture, granularity, token_budget
-        self.questions = questions_of(mixture.base, examples, max_tokens)
+        self.questions = questions_of(mixture.base, examples, max_length)
         self.right = [example.labels.index(example.answer) for example in examples]
         self._room: dict[str, Tensor] = {} if room is None else room
 
@@ -83,19 +83,19 @@ class LabelSteps:
         lengths: tokens of each example's longest row.
     """
 
-    def __init__(self, base: Base, examples: Sequence[Example], max_tokens: int, seed: int) -> None:
+    def __init__(self, base: Base, examples: Sequence[Example], max_length: int, seed: int) -> None:
         refuse_other_forms(examples)
         self.base = base
-        self.rows = [self._rows(example, max_tokens, seed) for example in examples]
+        self.rows = [self._rows(example, max_length, seed) for example in examples]
         self.lengths = [max(len(row.tokens) for row in rows) for rows in self.rows]
 
-    def _rows(self, example: Example, max_tokens: int, seed: int) -> list[Encoded]:
+    def _rows(self, example: Example, max_length: int, seed: int) -> list[Encoded]:
         """Prompt and label of each label that is weighed, the right one first."""
         others = [label for label in example.labels if label != example.answer]
         if len(others) >= LABELS_A_STEP:
             others = dice(f"labels:{seed}:{example.id}").sample(others, LABELS_A_STEP - 1)
         answers = [encode_answer(label, self.base.tokenizer) for label in (example.answer, *others)]
-        prompt = encode_prompt(example, self.base.tokenizer, max_tokens - max(map(len, answers)))
+        prompt = encode_prompt(example, self.base.tokenizer, max_length - max(map(len, answers)))
         return [Encoded(example.id, tuple(prompt + answer), len(prompt)) for answer in answers]
 
     def loss(self, batch: Sequence[int]) -> Tensor:

@@ -17,7 +17,7 @@ from staf.lm.base import Base
 from staf.lm.loss import answer_loss
 from staf.routing.candidates import CandidateLoss
 from staf.routing.labels import LABELS_A_STEP, LabelLoss, LabelSteps
-from staf.routing.mixture import Mixture
+from staf.routing.merge import Mixture
 from staf.routing.recipe import RouterRecipe
 from staf.routing.router import RouterShape, alpha_penalty, expert_weights, unflatten, weight_penalty
 
@@ -28,7 +28,7 @@ Judge = Callable[[Tensor], list[float]]
 
 def examples_a_step(settings: RouterRecipe) -> int:
     """Examples of a step of the descent: fewer where each is there once for every label, so that memory stays the same."""
-    return settings.batch_size if settings.objective == "answer" else max(settings.batch_size // LABELS_A_STEP, 1)
+    return settings.batch_size if settings.objective == "lm" else max(settings.batch_size // LABELS_A_STEP, 1)
 
 
 class Steps(Protocol):
@@ -44,9 +44,9 @@ class Steps(Protocol):
 class AnswerSteps:
     """Eq. 5 of a few examples at a time: the mean of -log p over their answer tokens."""
 
-    def __init__(self, base: Base, examples: Sequence[Example], max_tokens: int) -> None:
+    def __init__(self, base: Base, examples: Sequence[Example], max_length: int) -> None:
         self.base = base
-        self.items = [encode(example, base.tokenizer, max_tokens) for example in examples]
+        self.items = [encode(example, base.tokenizer, max_length) for example in examples]
         self.lengths = [len(item.tokens) for item in self.items]
 
     def loss(self, batch: Sequence[int]) -> Tensor:
@@ -83,7 +83,7 @@ class RouterObjective:
             value = alpha_penalty(params)
         else:
             value = weight_penalty(expert_weights(params, self.descriptor, self.shape))
-        return self.settings.penalty_strength * value
+        return self.settings.gamma_1 * value
 
     def total(self, numbers: Tensor, steps: Steps, batch: Sequence[int]) -> Tensor:
         """L_total of some of the examples of steps; gradients flow to the numbers."""
@@ -94,23 +94,23 @@ class RouterObjective:
     def steps(self, examples: Sequence[Example]) -> Steps:
         """What gives the task loss of a few of these examples at a time, with gradients."""
         settings, base = self.settings, self.mixture.base
-        if settings.objective == "labels":
-            return LabelSteps(base, examples, settings.max_tokens, settings.seed)
-        return AnswerSteps(base, examples, settings.max_tokens)
+        if settings.objective == "label_ce":
+            return LabelSteps(base, examples, settings.max_length, settings.seed)
+        return AnswerSteps(base, examples, settings.max_length)
 
     def judge(self, examples: Sequence[Example]) -> Judge:
         """What gives the task loss of weights on these examples; make it once, and ask it often."""
         mixture, settings = self.mixture, self.settings
-        if settings.objective == "labels":
+        if settings.objective == "label_ce":
             return LabelLoss(
                 mixture,
                 settings.granularity,
                 examples,
-                max_tokens=settings.max_tokens,
+                max_length=settings.max_length,
                 token_budget=TOKEN_BUDGET,
                 room=self._room,
             )
-        items = [encode(example, mixture.base.tokenizer, settings.max_tokens) for example in examples]
+        items = [encode(example, mixture.base.tokenizer, settings.max_length) for example in examples]
         return CandidateLoss(mixture, settings.granularity, items, token_budget=TOKEN_BUDGET, room=self._room)
 
     @torch.no_grad()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,16 @@ from staf.config import Settings
 
 class RouterRecipe(Settings):
     """Stage II: one router (section 3.3)."""
+
+    RENAMED: ClassVar[dict[str, str]] = {
+        "penalty_strength": "gamma_1",
+        "initial_deviation": "init_std",
+        "max_tokens": "max_length",
+        "validation_share": "val_fraction",
+        "evaluations": "max_evaluations",
+        "population": "popsize",
+        "deviation": "sigma0",
+    }
 
     method: Literal["gradient", "cma", "zero_shot", "best_expert"] = "gradient"
     """normal or few-shot setting; or, not in the papers, from unlabelled inputs, or led by the expert with the lowest loss"""
@@ -22,24 +32,24 @@ class RouterRecipe(Settings):
     """slot 0 for the untouched base (SA-MDKIF, Eq. 3)"""
     learned_scale: bool = False
     """one learned factor beside the softmax; not in the papers"""
-    weighting: Literal["softmax", "free", "unit"] = "softmax"
+    weighting: Literal["softmax", "unconstrained", "l2"] = "softmax"
     """Eq. 3; or, not in the papers, 1 / K and the logits (0 is the average), or these at length 1"""
-    objective: Literal["answer", "labels"] = "answer"
+    objective: Literal["lm", "label_ce"] = "lm"
     """Eq. 5: -log p of the right answer; or, not in the papers, -log of its share among all labels of its example"""
     penalty: Literal["weights", "alpha"] = "weights"
     """Eq. 7, or SA-MDKIF's Eq. 6"""
-    penalty_strength: float = Field(0.05, ge=0)
+    gamma_1: float = Field(0.05, ge=0)
     """gamma_1 of Eq. 6"""
-    initial_deviation: float = Field(0.01, ge=0)
+    init_std: float = Field(0.01, ge=0)
     """standard deviation of the random start of A and b"""
     shots: int | None = Field(None, ge=1)
     """adaptation examples drawn; None takes all"""
-    max_tokens: int = Field(512, ge=16)
+    max_length: int = Field(512, ge=16)
     """tokens of one example, answer included"""
     seed: int = Field(0, ge=0)
     restarts: int = Field(1, ge=1)
     """independent attempts with seeds derived from `seed`; the one with the lowest loss is kept"""
-    validation_share: float | None = Field(None, ge=0, lt=1)
+    val_fraction: float | None = Field(None, ge=0, lt=1)
     """part of the adaptation examples that judges epochs or generations; None takes 0.2 for gradient and 0 for cma"""
     patience: int | None = Field(None, ge=1)
     """epochs or generations that may be no better before it stops; None goes on to the end"""
@@ -53,11 +63,11 @@ class RouterRecipe(Settings):
     batch_size: int = Field(16, ge=1)
     """gradient: examples a step"""
 
-    evaluations: int = Field(200, ge=2)
+    max_evaluations: int = Field(200, ge=2)
     """cma: candidates tried in each restart"""
-    population: int | None = Field(None, ge=2)
+    popsize: int | None = Field(None, ge=2)
     """cma: candidates a generation; None takes 4 + 3 ln n"""
-    deviation: float = Field(1.0, gt=0)
+    sigma0: float = Field(1.0, gt=0)
     """cma: the first step size"""
 
     @model_validator(mode="after")
@@ -70,13 +80,13 @@ class RouterRecipe(Settings):
     def _weighting_fits(self) -> RouterRecipe:
         if self.weighting != "softmax" and self.null_expert:
             raise ValueError(f"weighting = {self.weighting} has no slot for null_expert, which is one of the softmax")
-        if self.weighting == "free" and self.learned_scale:
-            raise ValueError("weighting = free has every scale already: leave learned_scale out")
+        if self.weighting == "unconstrained" and self.learned_scale:
+            raise ValueError("weighting = unconstrained has every scale already: leave learned_scale out")
         return self
 
     @property
     def held_out_share(self) -> float:
-        """`validation_share`, or its default for the method: 32 shots are too few to hold any out."""
-        if self.validation_share is not None:
-            return self.validation_share
+        """`val_fraction`, or its default for the method: 32 shots are too few to hold any out."""
+        if self.val_fraction is not None:
+            return self.val_fraction
         return 0.2 if self.method == "gradient" else 0.0

@@ -79,10 +79,10 @@ def unflatten(vector: Tensor, shape: RouterShape) -> RouterParams:
     return RouterParams(a, b, vector[2 * size] if shape.learned_scale else None)
 
 
-def initial_params(shape: RouterShape, seed: int, deviation: float) -> Tensor:
-    """The random start of section 3.3.1: normal numbers of the given deviation, log_scale 0. Returns (n,) float32."""
+def initial_params(shape: RouterShape, seed: int, std: float) -> Tensor:
+    """The random start of section 3.3.1: normal numbers of the given std, log_scale 0. Returns (n,) float32."""
     generator = torch.Generator().manual_seed(seed)
-    vector = torch.randn(shape.numbers, generator=generator) * deviation
+    vector = torch.randn(shape.numbers, generator=generator) * std
     if shape.learned_scale:
         vector[-1] = 0.0
     return vector
@@ -102,7 +102,7 @@ def expert_weights(params: RouterParams, descriptor: Tensor, shape: RouterShape)
         weights = torch.softmax(logits / shape.temperature, dim=-1)  # (G, S)  # Eq. 3
         weights = weights[:, shape.slots - shape.experts :]  # (G, K)
     else:
-        weights = logits + 1 / shape.experts if shape.weighting == "free" else functional.normalize(logits, dim=-1)
+        weights = logits + 1 / shape.experts if shape.weighting == "unconstrained" else functional.normalize(logits, dim=-1)
     return weights if params.log_scale is None else weights * params.log_scale.exp()
 
 
@@ -111,7 +111,7 @@ def uniform(experts: int) -> Tensor:
     return torch.full((1, experts), 1.0 / experts)
 
 
-def only(index: int, experts: int) -> Tensor:
+def one_hot(index: int, experts: int) -> Tensor:
     """Weights (1, K) of a single expert: 1 for it, 0 for the others."""
     weights = torch.zeros(1, experts)
     weights[0, index] = 1.0

@@ -31,6 +31,6 @@ def judged(loss: float, when: str) -> float:
     if not math.isfinite(loss):
         raise TrainingFailed(
             f"the router's loss on the examples that judge it is {loss} {when}. Check the experts (staf doctor), "
-            "or lower learning_rate (gradient) or deviation (cma)."
+            "or lower learning_rate (gradient) or sigma0 (cma)."
         )
     return loss

@@ -65,7 +65,7 @@ def seed_rows(routers: Mapping[Path, Router]) -> list[dict[str, Any]]:
         {
             "seed": router.settings.seed,
             "loss": f"{router.record['loss']:.3f}",
-            "stopped_because": router.record["stopped_because"],
+            "stop_reason": router.record["stop_reason"],
             "seconds": f"{router.record['seconds']:.0f}",
             "folder": str(folder),
         }

@@ -43,16 +43,16 @@ TOKEN_BUDGET = 4096
 
 
 @torch.no_grad()
-def prompt_mean(base: Base, examples: Sequence[Example], max_tokens: int) -> Tensor:
+def prompt_mean(base: Base, examples: Sequence[Example], max_length: int) -> Tensor:
     """Mean over prompts of the mean over tokens of the base's own last hidden states, (d,) float32.
 
     Every prompt counts the same, whatever its length, and the order given does not matter; answers are not read.
 
     Raises:
-        ConfigError: a query that does not fit into `max_tokens`.
+        ConfigError: a query that does not fit into `max_length`.
     """
     ordered = sorted(examples, key=lambda example: example.id)
-    prompts = [encode_prompt(example, base.tokenizer, max_tokens) for example in ordered]
+    prompts = [encode_prompt(example, base.tokenizer, max_length) for example in ordered]
     pad = base.tokenizer.pad_token_id or 0
     base.routed.set_gain({})
     means: list[Tensor] = [torch.empty(0)] * len(prompts)
@@ -65,7 +65,7 @@ def prompt_mean(base: Base, examples: Sequence[Example], max_tokens: int) -> Ten
     return torch.stack(means).double().mean(0).float()
 
 
-def expert_centroid(base: Base, examples: Sequence[Example], max_tokens: int = 512) -> Tensor:
+def expert_centroid(base: Base, examples: Sequence[Example], max_length: int = 512) -> Tensor:
     """Where an expert's training prompts lie in the base's hidden space: `prompt_mean` of at most `PROMPTS` of them, (d,).
 
     Raises:
@@ -75,16 +75,16 @@ def expert_centroid(base: Base, examples: Sequence[Example], max_tokens: int = 5
     if not examples:
         raise MissingData("no training examples to describe an expert by. See what there is: staf data list")
     ordered = sorted(examples, key=lambda example: example.id)
-    return prompt_mean(base, dice("centroid").sample(ordered, min(PROMPTS, len(ordered))), max_tokens)
+    return prompt_mean(base, dice("centroid").sample(ordered, min(PROMPTS, len(ordered))), max_length)
 
 
 def expert_centroids(
-    base: Base, experts: ExpertSet, folder: Path, examples_of: Callable[[str], Sequence[Example]], max_tokens: int = 512,
+    base: Base, experts: ExpertSet, folder: Path, examples_of: Callable[[str], Sequence[Example]], max_length: int = 512,
     on_done: Callable[[str], None] | None = None,
 ) -> Tensor:  # fmt: skip
     """Centroids (K, d) of a set, in its order: read from beside it, computed and kept there where they are missing.
 
-    One is read only if it was made for the same expert on the same base; `max_tokens` counts for those that are computed.
+    One is read only if it was made for the same expert on the same base; `max_length` counts for those that are computed.
 
     Args:
         folder: of the set; centroids.json and centroids-<sha>.safetensors are kept there.
@@ -97,7 +97,7 @@ def expert_centroids(
     known = _read_centroids(folder, base, experts)
     for expert in experts.experts:
         if expert.name not in known:
-            known[expert.name] = expert_centroid(base, examples_of(expert.name), max_tokens)
+            known[expert.name] = expert_centroid(base, examples_of(expert.name), max_length)
             _keep_centroids(folder, base, expert, known[expert.name])
         if on_done is not None:
             on_done(expert.name)
@@ -143,7 +143,7 @@ def zero_shot_router(
     Args:
         inputs: examples of the task, none of them from its test set.
         centroids: (K, d), of `expert_centroids`, in the order of the experts.
-        settings: `temperature`, `max_tokens` and `seed` are used; nothing else has a meaning without learning.
+        settings: `temperature`, `max_length` and `seed` are used; nothing else has a meaning without learning.
 
     Raises:
         MissingData: no inputs. TestLeak: a test example is among them. ConfigError: settings that need learning.
@@ -153,11 +153,11 @@ def zero_shot_router(
     refuse_test(questions)
     _check(base, experts, task, questions, centroids, settings)
     started = time.perf_counter()
-    similar = similarities(prompt_mean(base, questions, settings.max_tokens), centroids)  # (K,)
+    similar = similarities(prompt_mean(base, questions, settings.max_length), centroids)  # (K,)
     weights = torch.softmax(similar / settings.temperature, dim=-1)[None]  # (1, K)  # Eq. 3
     record = {
         "loss": None,
-        "stopped_because": "nothing is learned",
+        "stop_reason": "nothing is learned",
         "examples": 0,
         "unlabelled": len(questions),
         "example_ids": sorted(example.id for example in questions),

@@ -17,8 +17,8 @@ from staf.evaluate.settings import EvaluationSettings
 from staf.experts.store import ExpertSet, load_experts
 from staf.experts.train import data_fingerprint
 from staf.lm.scoring import OnDone
-from staf.routing.mixture import Mixture
-from staf.routing.router import only, uniform
+from staf.routing.merge import Mixture
+from staf.routing.router import one_hot, uniform
 from staf.routing.store import Router, load_router
 from staf.runs import PeakMemory, Run, digest_of
 from staf.tasks.examples import refuse_leak, task_examples
@@ -126,7 +126,7 @@ def named_method(
     if expert is not None:
         if expert not in experts.names:
             raise UnknownName.among("expert", expert, experts.names)
-        chosen = only(experts.names.index(expert), count)
+        chosen = one_hot(experts.names.index(expert), count)
         return Method("single", chosen, record={"settings": {"expert": expert}})
     examples, calibration = selection_of(session, task, settings), calibration_of(session, task, settings)
     started, memory = time.perf_counter(), PeakMemory()
@@ -136,7 +136,7 @@ def named_method(
             calibration=calibration,
         )  # fmt: skip
     return Method(
-        "single", only(experts.names.index(best), count), adaptation_examples=len(examples),
+        "single", one_hot(experts.names.index(best), count), adaptation_examples=len(examples),
         adaptation_seconds=time.perf_counter() - started, adaptation_memory_bytes=memory.bytes,
         record={"settings": {"expert": best, "score_on_adaptation_examples": scores}},
     )  # fmt: skip
@@ -166,7 +166,7 @@ def chosen_single(session: Session, task: Task, experts: ExpertSet, settings: Ev
 
 
 def router_method(router: Router, setting: str | None = None) -> Method:
-    """The row of a router: few_shot, normal, zero_shot, best_expert, with `_scaled`, `_free`, `_unit` where its weights are so.
+    """The row of a router: few_shot, normal, zero_shot, best_expert, with a suffix for its weights.
 
     The name says how it was searched for, and names the folder of its runs; how many examples it had is said by its setting.
     """

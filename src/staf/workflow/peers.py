@@ -22,8 +22,8 @@ from staf.experts.recipe import ExpertRecipe
 from staf.experts.store import ExpertSet
 from staf.io import sha256_of
 from staf.lm.scoring import OnDone
-from staf.routing.mixture import Mixture
-from staf.routing.router import only
+from staf.routing.merge import Mixture
+from staf.routing.router import one_hot
 from staf.tasks.examples import label_set, task_examples
 from staf.tasks.labels import narrowed
 from staf.tasks.rows import Task
@@ -85,11 +85,11 @@ def lorahub_stage(
         session.forget_mixture()
         with session.progress.bar(f"LoraHub on {task.name}", EVALUATIONS) as bar:
             expert, record = lorahub(
-                session.base, experts, adaptation, seed=settings.seed, max_tokens=evaluation.max_tokens,
+                session.base, experts, adaptation, seed=settings.seed, max_length=evaluation.max_length,
                 on_done=lambda done, loss: bar.advance(1, f"loss {loss:.3f}"),
             )  # fmt: skip
         method = Method(
-            "lorahub", only(0, 1), setting=setting or setting_of(settings.shots), seed=settings.seed,
+            "lorahub", one_hot(0, 1), setting=setting or setting_of(settings.shots), seed=settings.seed,
             tunable_parameters=record["tunable_parameters"], adaptation_examples=record["adaptation_examples"],
             adaptation_seconds=record["seconds"], adaptation_memory_bytes=record["peak_memory_bytes"],
             record={"settings": settings.model_dump(), "details": record},

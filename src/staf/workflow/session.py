@@ -17,7 +17,7 @@ from staf.lm.base import DEFAULT_BASE, FORMATS, Base, default_device, fingerprin
 from staf.lm.dtype import choose
 from staf.lm.four_bit import NAME as FOUR_BIT
 from staf.log import NullProgress, Progress
-from staf.routing.mixture import Mixture
+from staf.routing.merge import Mixture
 from staf.runs import digest_of
 
 

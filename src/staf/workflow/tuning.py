@@ -31,7 +31,7 @@ def chosen_rate(
     run = Run.at(session.runs, "tune", task.name, settings.method, settings.seed, digest)
     found = run.result()
     if found is None:
-        tuning = Tuning(session.base, examples, settings, evaluation.max_tokens, evaluation.token_budget)
+        tuning = Tuning(session.base, examples, settings, evaluation.max_length, evaluation.token_budget)
         started = time.perf_counter()
         session.progress.log(f"{settings.method} on {task.name}: trying learning rates")
         choice = tuning.choose()

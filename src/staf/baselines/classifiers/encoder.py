@@ -57,7 +57,7 @@ def encoder(problem: Problem, texts: Sequence[str], settings: ClassifierSettings
     return learn(
         start, problem.form, fitted, held_out, encode(texts), settings,
         learning_rates=settings.encoder_learning_rates, epochs=settings.encoder_epochs,
-        details={"encoder": {"name": settings.encoder, "fingerprint": fingerprint}, "max_tokens": limit},
+        details={"encoder": {"name": settings.encoder, "fingerprint": fingerprint}, "max_length": limit},
     )  # fmt: skip
 
 
@@ -109,10 +109,10 @@ def _config_and_tokenizer(folder: Path) -> tuple[Any, Any]:
 
 def _limit(config: Any, tokenizer: Any, settings: ClassifierSettings) -> int:
     """Tokens of a text: what the settings, the tokenizer and the table of positions allow."""
-    positions = getattr(config, "max_position_embeddings", None) or settings.max_tokens
+    positions = getattr(config, "max_position_embeddings", None) or settings.max_length
     if "roberta" in config.model_type or config.model_type in ("camembert", "longformer"):
         positions -= _POSITIONS_BEFORE_THE_FIRST
-    return int(min(settings.max_tokens, tokenizer.model_max_length, positions))
+    return int(min(settings.max_length, tokenizer.model_max_length, positions))
 
 
 def _model(folder: Path, labels: int) -> Any:

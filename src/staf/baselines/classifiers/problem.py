@@ -84,7 +84,7 @@ def problem_of(
     if not test:
         raise MissingData("there are no test examples to classify. See: staf data list")
     form = _form_of([*adaptation, *test], tuple(labels))
-    fitted, held_out = held_apart(adaptation, settings.validation_share, settings.seed)
+    fitted, held_out = held_apart(adaptation, settings.val_fraction, settings.seed)
     if not any(words_of(text_of(example, settings)) for example in fitted):
         raise MissingData("no example to fit on has a word in its context. Set include_query=true, or choose another task.")
     return Problem(form, tuple(labels), _part(fitted, form, labels, settings), _part(held_out, form, labels, settings))

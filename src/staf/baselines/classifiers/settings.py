@@ -18,7 +18,7 @@ class ClassifierSettings(Settings):
         "filter_widths": "kernel_sizes", "plain_filter_width": "kernel_size", "state_width": "hidden_size",
     }  # fmt: skip
 
-    validation_share: float = Field(0.2, gt=0, lt=1)
+    val_fraction: float = Field(0.2, gt=0, lt=1)
     """part of the adaptation examples that chooses settings and the moment to stop, by whole groups"""
     include_query: bool = False
     """read the query before the context: where the label depends on it"""
@@ -56,7 +56,7 @@ class ClassifierSettings(Settings):
     """encoder: AdamW's rates that are tried"""
     encoder_epochs: int = Field(10, ge=1)
     """encoder: passes over what is fitted on, at most"""
-    max_tokens: int = Field(512, ge=16)
+    max_length: int = Field(512, ge=16)
     """encoder: tokens of a text"""
 
     batch_size: int = Field(16, ge=1)

@@ -124,7 +124,7 @@ def _train(
         "held_out_loss": best if losses else None,
         "history": losses,
         "best_epoch": losses.index(best) + 1 if losses else None,
-        "stopped_because": reason,
+        "stop_reason": reason,
     }
     return _Trial(network, record)
 

@@ -47,8 +47,8 @@ class SearchResult:
     generations: int
     history: tuple[float, ...]
     """lowest loss after each generation"""
-    stopped_because: str
-    """cma's own reasons, such as 'tolfun=1e-11', or 'patience=5', or 'evaluations=200'"""
+    stop_reason: str
+    """cma's own reasons, such as 'tolfun=1e-11', or 'patience=5', or 'max_evaluations=200'"""
 
 
 def ranked(losses: list[float]) -> list[float]:
@@ -61,7 +61,7 @@ def ranked(losses: list[float]) -> list[float]:
     if not finite:
         raise TrainingFailed(
             f"all {len(losses)} candidates of a generation have a loss that is not a number. "
-            "Check the experts (staf doctor), or search nearer to the start: a smaller `deviation`."
+            "Check the experts (staf doctor), or search nearer to the start: a smaller `sigma0`."
         )
     worst = max(finite) + abs(max(finite)) + 1.0
     return [loss if math.isfinite(loss) else worst for loss in losses]
@@ -86,7 +86,7 @@ class _Search:
         if spent(self.judged, self.patience, self.tolerance):
             return f"patience={self.patience}"
         if self.history and self.strategy.countevals + self.strategy.popsize > self.evaluations:
-            return f"evaluations={self.evaluations}"
+            return f"max_evaluations={self.evaluations}"
         return None
 
     def tell(self, candidates: list[np.ndarray], losses: list[float], judgement: float) -> None:
@@ -138,14 +138,14 @@ def _strategy(start: np.ndarray, deviation: float, evaluations: int, seed: int, 
     return strategy
 
 
-def search(
+def fit_cma(
     losses_of: Callable[[list[np.ndarray]], list[float]],
     start: np.ndarray,
     *,
-    deviation: float,
-    evaluations: int,
+    sigma0: float,
+    max_evaluations: int,
     seed: int,
-    population: int | None = None,
+    popsize: int | None = None,
     on_generation: Callable[[int, float], None] | None = None,
     validation_loss: Callable[[np.ndarray], float] | None = None,
     patience: int | None = None,
@@ -157,9 +157,9 @@ def search(
 
     Args:
         losses_of: the loss of each candidate of a generation, which may be computed together.
-        deviation: the first step size sigma.
-        evaluations: at most so many candidates, in whole generations; the first generation always runs.
-        population: candidates a generation; None takes cma's 4 + 3 ln n.
+        sigma0: the first step size sigma.
+        max_evaluations: at most so many candidates, in whole generations; the first generation always runs.
+        popsize: candidates a generation; None takes cma's 4 + 3 ln n.
         on_generation: called with evaluations so far and the lowest loss.
         validation_loss: judges the best candidate of each generation; None judges it by its loss.
         patience, tolerance: stop after so many generations that are no better by more than that; None never stops early.
@@ -179,8 +179,8 @@ def search(
     report = on_generation or (lambda evaluations, loss: None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        strategy = _strategy(start, deviation, evaluations, seed, population)
-        running = _Search(strategy, start, evaluations, patience, tolerance)
+        strategy = _strategy(start, sigma0, max_evaluations, seed, popsize)
+        running = _Search(strategy, start, max_evaluations, patience, tolerance)
         if told is not None:
             running.repeat(told)
             report(strategy.countevals, running.loss)
