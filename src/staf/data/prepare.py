@@ -198,7 +198,7 @@ def _make(row: Dataset, source: Path, files: Sequence[Path], home: Path, profile
                 "name": row.name,
                 "readers_version": READERS_VERSION,
                 "profile": profile,
-                "sources": {p.relative_to(source).as_posix(): d for p, d in zip(files, digests, strict=True)},
+                "sources": {Path(os.path.relpath(p, source)).as_posix(): d for p, d in zip(files, digests, strict=True)},
                 "counts": counts,
                 "facts": dict(sorted(intake.facts.items())),
                 "skipped": {reason: count for reason, count in sorted((intake.skipped + left_out).items()) if count},

@@ -214,6 +214,16 @@ TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
             "Which ICD-9 diagnosis codes does the record call for?",
             "Code all diagnoses of the stay in ICD-9.",
         ),
+        "icd10_codes": (
+            "Name all diagnoses of the case that are to be coded, or none: {options}.",
+            "Which ICD-10-CM diagnoses does the case report support, if any: {options}?",
+            "Choose every ICD-10-CM code that the case report calls for, or none: {options}.",
+        ),
+        "icd10_all": (
+            "List the ICD-10-CM codes of all diagnoses of the case.",
+            "Which ICD-10-CM diagnosis codes does the case report call for?",
+            "Code all diagnoses of the case in ICD-10-CM.",
+        ),
     },
     "medication_recommendation": {
         "drugs": (
@@ -225,6 +235,16 @@ TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
             "Recommend the medications for this stay.",
             "Which medications will the patient need in this stay?",
             "List the medications to be given in this stay.",
+        ),
+        "classes": (
+            "Recommend classes of drugs for the patient, or none: {options}.",
+            "Which classes of drugs will the patient be given, if any: {options}?",
+            "Choose every class of drugs that the case calls for, or none: {options}.",
+        ),
+        "all_classes": (
+            "Recommend classes of drugs for the patient.",
+            "Which classes of drugs will the patient be given?",
+            "List the classes of drugs that the case calls for.",
         ),
     },
     "readmission": {

@@ -12,10 +12,13 @@ from dataclasses import replace
 
 from staf.data.answers import read_several, write_several
 from staf.data.example import Example
-from staf.data.templates import query
+from staf.data.templates import TEMPLATES, query
 
-ASKED = {"icd_coding": "codes", "medication_recommendation": "drugs"}
-"""What is asked for where the labels are listed, by kind (`staf.data.templates`)."""
+ASKED = {
+    "icd_coding": {"all": "codes", "icd10_all": "icd10_codes"},
+    "medication_recommendation": {"all": "drugs", "all_classes": "classes"},
+}
+"""By kind: the query with listed labels for each query with open labels (`staf.data.templates`)."""
 
 
 def frequent_labels(answers: Iterable[str], count: int) -> tuple[str, ...]:
@@ -32,6 +35,12 @@ def narrowed(examples: Iterable[Example], labels: tuple[str, ...]) -> list[Examp
     for example in examples:
         chosen = valid.intersection(read_several(example.answer))
         if chosen:
-            asked = query(example.kind, ASKED[example.kind], example.id, labels)
+            asked = query(example.kind, _listed(example), example.id, labels)
             kept.append(replace(example, query=asked, labels=labels, answer=write_several(chosen, labels)))
     return kept
+
+
+def _listed(example: Example) -> str:
+    """The template with listed labels for the open query of an example; the first one where the query is another."""
+    templates = ASKED[example.kind]
+    return next((templates[asked] for asked in templates if example.query in TEMPLATES[example.kind][asked]), templates["all"])

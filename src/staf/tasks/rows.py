@@ -52,12 +52,12 @@ def _entities(name: str, title: str, dataset: str) -> Task:
     return Task(name, title, kind, (dataset,), metric=metric, form="entities", stands_in_for="cliner")
 
 
-def _clinical(ending: str, source: str, dataset: str) -> list[Task]:
-    """ICD coding by number of labels, medication recommendation and readmission, from one source of records."""
-    tasks = [
+def _coding(ending: str, source: str, dataset: str, codes: str = "ICD-9 codes of a stay") -> list[Task]:
+    """ICD coding by number of labels, from one source of records."""
+    return [
         Task(
             f"icd_coding_{f'top{top}' if top else 'full'}{ending}",
-            f"{source}: ICD-9 codes of a stay, {f'the {top} most frequent' if top else 'all'}",
+            f"{source}: {codes}, {f'the {top} most frequent' if top else 'all'}",
             "icd_coding",
             (dataset,),
             unseen=True,
@@ -68,24 +68,30 @@ def _clinical(ending: str, source: str, dataset: str) -> list[Task]:
         )
         for top in (*LABEL_COUNTS, None)
     ]
-    tasks.append(
-        Task(
-            f"medication{ending}",
-            f"{source}: medications of a stay, the 50 most frequent",
-            "medication_recommendation",
-            (dataset,),
-            unseen=True,
-            metric="micro_f1",
-            form="several",
-            top=50,
-            stands_in_for="medication",
-        )
+
+
+def _medication(ending: str, title: str, dataset: str, top: int = 50) -> Task:
+    return Task(
+        f"medication{ending}",
+        title,
+        "medication_recommendation",
+        (dataset,),
+        unseen=True,
+        metric="micro_f1",
+        form="several",
+        top=top,
+        stands_in_for="medication",
     )
+
+
+def _clinical(ending: str, source: str, dataset: str) -> list[Task]:
+    """ICD coding by number of labels, medication recommendation and readmission, from one source of records."""
     title = f"{source}: unplanned readmission within 30 days"
-    tasks.append(
-        Task(f"readmission{ending}", title, "readmission", (dataset,), True, True, "macro_auc", stands_in_for="readmission")
-    )
-    return tasks
+    return [
+        *_coding(ending, source, dataset),
+        _medication(ending, f"{source}: medications of a stay, the 50 most frequent", dataset),
+        Task(f"readmission{ending}", title, "readmission", (dataset,), True, True, "macro_auc", stands_in_for="readmission"),
+    ]
 
 
 _ROWS = (
@@ -123,6 +129,8 @@ _ROWS = (
     _entities("chemicals_and_diseases", "BC5CDR: mentions of chemicals and diseases", "bc5cdr"),
     *_clinical("_demo", "MIMIC-III demo", "mimic-iii-demo"),
     *_clinical("_uci", "UCI Diabetes 130", "uci-diabetes-130"),
+    *_coding("_codiesp", "CodiEsp", "codiesp", "ICD-10-CM codes of a case"),
+    _medication("_codiesp", "CodiEsp: classes of the drugs of a case, the 20 most frequent", "pharmaconer", 20),
     _choice("hpo_attribute", "HPO: attributes of a phenotype", "entity_attribute", "hpo"),
     _choice("hpo_synonymy", "HPO: the term that another name means", "entity_synonymy", "hpo"),
     _choice("icd10_synonymy", "ICD-10-CM: the title that another name means", "entity_synonymy", "icd-10-cm"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from staf.data.dataset import Dataset
-from staf.data.readers import mimic, uci_diabetes
+from staf.data.readers import codiesp, mimic, pharmaconer, uci_diabetes
 
 _TASKS = ("icd_coding", "medication_recommendation", "readmission")
 
@@ -57,5 +57,32 @@ ROWS = (
         read=uci_diabetes.read,
         files=uci_diabetes.files,
         size="101,766 encounters of 71,518 patients, without free text",
+    ),
+    Dataset(
+        name="codiesp",
+        kinds=("icd_coding",),
+        category="electronic health records",
+        licence="CC BY 4.0",
+        access="open",
+        stands_in_for="MIMIC-III",
+        source="CodiEsp, final version 4 (CLEF eHealth 2020; Miranda-Escalada et al.); doi.org/10.5281/zenodo.3837305",
+        read=codiesp.read,
+        files=codiesp.files,
+        size="1,000 case reports in machine-translated English, with 11,158 ICD-10-CM codes",
+        own_split=True,
+    ),
+    Dataset(
+        name="pharmaconer",
+        kinds=("medication_recommendation",),
+        category="electronic health records",
+        licence="CC BY 4.0",
+        access="open",
+        stands_in_for="MIMIC-III",
+        source="PharmaCoNER (BioNLP-OST 2019; Gonzalez-Agirre et al.), train and dev, over CodiEsp's texts; "
+        "github.com/racai-ai/PharmacoNER2019",
+        read=pharmaconer.read,
+        files=pharmaconer.files,
+        size="750 case reports with 5,748 mentions of substances; the texts are those of codiesp",
+        own_split=True,
     ),
 )
