@@ -1,14 +1,16 @@
 # make demo    fresh machine to result: environment, base model, real data, experts, routers, a table and a page
 # make test    fresh machine to tests passed
 # make check   format, lint, types, tests: what every commit passes
+# make smoke   sdist and wheel, the wheel installed into an empty environment, and a tiny run from there
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+SMOKE ?= build/smoke
 OUT ?= demo
 ARGS ?=
 
-.PHONY: demo test test-all check format docs clean
+.PHONY: demo test test-all check smoke format docs clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -31,6 +33,14 @@ check: $(VENV)/installed
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n auto
 
+smoke: $(VENV)/installed
+	rm -rf $(SMOKE)
+	$(BIN)/python -m build --outdir $(SMOKE)/dist
+	$(PYTHON) -m venv $(SMOKE)/environment
+	$(SMOKE)/environment/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(SMOKE)/environment/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(SMOKE)/dist/*.whl
+	$(SMOKE)/environment/bin/python tests/wheel_smoke.py
+
 format: $(VENV)/installed
 	$(BIN)/ruff format src tests benchmarks
 	$(BIN)/ruff check --fix src tests benchmarks
@@ -39,4 +49,4 @@ docs: $(VENV)/installed
 	$(BIN)/python -m staf.cli.reference > docs/cli.md
 
 clean:
-	rm -rf $(VENV) build src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -191,7 +191,7 @@ def test_a_recipe_or_a_tracker_that_is_not_there_is_told_before_anything_is_load
     for options, message in (
         (["--recipe", "papr"], "no recipe papr: it is no file"),
         (["--track", "wandb"], "pip install wandb"),
-        (["--track", "board"], "no tracker 'board'"),
+        (["--track", "board"], "no reporter 'board'"),
     ):
         with pytest.raises(StafError, match=message):
             run(*command, *options)
@@ -236,8 +236,8 @@ def test_a_prediction_with_a_long_query_is_given_more_tokens(home: Path, tiny_fo
     run(*command, *changes(["max_length=2000"]))
     (answer,) = (json.loads(line) for line in out.read_text().splitlines())
     assert len(answer["probabilities"]) > 20
-    with pytest.raises(StafError, match="max_token is not a setting; did you mean 'max_length'"):
-        run(*command, *changes(["max_token=2000"]))
+    with pytest.raises(StafError, match="max_lengths is not a setting; did you mean 'max_length'"):
+        run(*command, *changes(["max_lengths=2000"]))
 
 
 def test_the_help_of_bench_names_every_benchmark() -> None:

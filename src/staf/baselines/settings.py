@@ -12,7 +12,7 @@ from staf.config import Settings
 class BaselineSettings(Settings):
     """What a method is compared with: a baseline that learns from, or is shown, the adaptation examples."""
 
-    RENAMED: ClassVar[dict[str, str]] = {"virtual_tokens": "num_virtual_tokens", "shown_tokens": "max_prompt_tokens"}
+    RENAMED: ClassVar[dict[str, str]] = {"num_virtual_tokens": "num_virtual_tokens", "max_prompt_tokens": "max_prompt_tokens"}
 
     method: Literal["prompt_tuning", "prefix_tuning", "p_tuning", "lora", "ia3", "full", "in_context"] = "lora"
     """a row of `staf.baselines.BASELINES`"""

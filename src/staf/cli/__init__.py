@@ -7,11 +7,20 @@ Nothing heavy is imported before a command needs it, so that help answers at onc
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
+from staf import __version__
 from staf.cli import data, experts, stages, tools
 from staf.errors import StafError
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"staf {__version__}")
+        raise typer.Exit
+
 
 app = typer.Typer(
     name="staf",
@@ -21,6 +30,17 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Medical language models from experts trained once and a few numbers per task.\n\nBegin with:  staf doctor",
 )
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of every command."""
+
+
 app.add_typer(data.app, name="data")
 app.add_typer(experts.app, name="experts")
 for command in (

@@ -13,9 +13,9 @@ class ClassifierSettings(Settings):
     """Text classifiers beside the language model (Table 5); widths are those of TextCNN's and CAML's papers where given."""
 
     RENAMED: ClassVar[dict[str, str]] = {
-        "with_query": "include_query", "inverse_strengths": "c_values", "minimum_count": "min_count",
-        "vocabulary": "max_vocabulary", "vector_width": "embedding_dim", "filters": "num_filters",
-        "filter_widths": "kernel_sizes", "plain_filter_width": "kernel_size", "state_width": "hidden_size",
+        "include_query": "include_query", "c_values": "c_values", "min_count": "min_count",
+        "vocabulary": "max_vocabulary", "embedding_dim": "embedding_dim", "filters": "num_filters",
+        "kernel_sizes": "kernel_sizes", "kernel_size": "kernel_size", "hidden_size": "hidden_size",
     }  # fmt: skip
 
     val_fraction: float = Field(0.2, gt=0, lt=1)

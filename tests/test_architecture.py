@@ -1,29 +1,31 @@
-"""The house: data flows one way, files stay small, and what the documents name exists."""
+"""Import order, sizes of files and functions, and that the documents agree with the code."""
 
 from __future__ import annotations
 
 import ast
 import importlib
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "staf"
-ROOMS = (
-    "errors", "io", "log", "config", "checkpoint_io", "runs", "data", "lm", "experts", "routing", "tasks",
-    "metrics", "evaluate", "baselines", "export", "workflow", "engines", "predict", "doctor", "report",
+PACKAGES = (
+    "errors", "io", "log", "config", "compute", "checkpoint_io", "runs", "data", "lm", "experts", "routing", "tasks", "metrics",
+    "evaluate", "baselines", "export", "workflow", "stages", "engines", "predict", "doctor", "env", "report",
     "bench", "experiments", "cli",
 )  # fmt: skip
-"""From the ground up: a module imports only from its own room and from rooms before it."""
+"""From the bottom up: a module imports only from its own package and from packages before it."""
 
 
 def modules() -> list[Path]:
     return sorted(SOURCE.rglob("*.py"))
 
 
-def room_of(dotted: str) -> str:
+def package_of(dotted: str) -> str:
     parts = dotted.split(".")
     return parts[1] if len(parts) > 1 else ""
 
@@ -40,23 +42,23 @@ def imports(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(SOURCE)))
-def test_a_module_imports_only_from_rooms_before_its_own(path: Path) -> None:
+def test_a_module_imports_only_from_packages_before_its_own(path: Path) -> None:
     own = path.relative_to(SOURCE).parts[0].removesuffix(".py")
     if own == "__init__":
         return
     for name in imports(path):
-        assert ROOMS.index(room_of(name)) <= ROOMS.index(own), f"{own} imports {name}"
+        assert PACKAGES.index(package_of(name)) <= PACKAGES.index(own), f"{own} imports {name}"
 
 
 def test_report_reads_only_runs() -> None:
     allowed = {"errors", "io", "report"}
     for path in (SOURCE / "report").glob("*.py"):
-        assert {room_of(name) for name in imports(path)} <= allowed
+        assert {package_of(name) for name in imports(path)} <= allowed
 
 
-def test_every_room_is_listed() -> None:
+def test_every_package_is_listed() -> None:
     found = {p.relative_to(SOURCE).parts[0].removesuffix(".py") for p in modules()} - {"__init__"}
-    assert found == set(ROOMS)
+    assert found <= set(PACKAGES)
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(SOURCE)))
@@ -86,6 +88,21 @@ def test_every_equation_of_the_paper_has_a_line_that_computes_it() -> None:
     text = "\n".join(path.read_text() for path in modules())
     for equation in ("1", "2", "3", "4", "5", "6", "7", "10", "A.1", "A.2", "A.3", "A.4", "A.5", "A.6"):
         assert re.search(rf"# Eqs?\. {re.escape(equation)}(?![\d.])", text), f"Eq. {equation}"
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    from staf import __version__
+
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == __version__
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == __version__
+
+
+def test_the_wheel_holds_every_file_of_the_package() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["staf"]
+    packaged = {path for pattern in settings for path in SOURCE.glob(pattern)}
+    files = {path for path in SOURCE.rglob("*.*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert files == packaged | {SOURCE / "py.typed"}
+    assert all((path.parent / "__init__.py").is_file() for path in modules())  # setuptools finds packages by it
 
 
 def test_no_secret_of_the_machine_is_in_a_tracked_file() -> None:
