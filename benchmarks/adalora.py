@@ -23,7 +23,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from staf.data.batches import by_length, collate, encode
 from staf.data.example import Example
 from staf.data.prepare import load, prepare
 from staf.data.splits import dice
@@ -31,6 +30,7 @@ from staf.experts.recipe import ExpertRecipe
 from staf.experts.train import ExpertTraining
 from staf.io import read_json, write_json
 from staf.lm.base import Base, load_base
+from staf.lm.batches import collate, encode, plan_batches
 from staf.lm.loss import mean_loss
 from staf.lm.scoring import score_labels
 
@@ -99,21 +99,21 @@ def compute(base: Base, cell: Cell, scored: int) -> dict[str, Any]:
     train = drawn(cell.kind, "train", 8 * cell.steps, cell.seed)
     kind = LoraTraining if cell.method == "LoRA" else ExpertTraining
     training = kind(base, [encode(example, base.tokenizer, MAX_TOKENS) for example in train], settings)
-    base.routed.set_training(True, settings.dropout)
+    base.lora.set_training(True, settings.dropout)
     while training.step < training.total:
         training.run_step()
-    base.routed.set_training(False)
+    base.lora.set_training(False)
     factors = training.factors
     kept = factors.lambdas(factors.flat) * factors.mask * settings.scale
-    base.routed.set_gain(dict(zip(factors.names, kept.to(base.dtype).unbind(), strict=True)))
+    base.lora.set_rank_scale(dict(zip(factors.names, kept.to(base.dtype).unbind(), strict=True)))
     held_out = drawn(cell.kind, cell.split, scored, 0)  # the same items for all
     items = [encode(example, base.tokenizer, MAX_TOKENS) for example in held_out]
-    groups = by_length([len(item.tokens) for item in items], 2048)
+    groups = plan_batches([len(item.tokens) for item in items], 2048)
     pad = base.tokenizer.pad_token_id or 0
     loss = mean_loss(base, [collate([items[i] for i in group], pad, base.device) for group in groups])
     scores = score_labels(base, held_out, max_length=MAX_TOKENS, token_budget=2048, length_normalised=True)
     right = [example.labels[int(score.argmax())] == example.answer for example, score in zip(held_out, scores, strict=True)]
-    base.routed.detach()
+    base.lora.detach()
     return {
         "loss": loss, "right": right, "kept": int(factors.mask.sum()), "train_loss": training.curve[-1],
         "seconds": time.perf_counter() - started,

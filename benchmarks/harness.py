@@ -24,7 +24,7 @@ from staf.data.example import Example
 from staf.data.prepare import load, prepare
 from staf.data.splits import dice
 from staf.lm.base import Base, load_base
-from staf.lm.scoring import Question, candidates, score_questions
+from staf.lm.scoring import ScoringRequest, build_choices, loglikelihoods
 
 TASKS = {
     "medmcqa": ("medmcqa", "multiple_choice"),
@@ -79,12 +79,12 @@ def task_of(name: str, file: Path) -> Any:
     return ConfigurableTask(config={**common, **own[name]})
 
 
-def asked(base: Base, sample: dict[str, Any]) -> Question:
+def asked(base: Base, sample: dict[str, Any]) -> ScoringRequest:
     """The prompt and choices of a document as lm_eval tokenizes them: together, cut where the prompt alone ends."""
     pairs = [(str(one[0]), str(one[1])) for one in sample["arguments"]]
     prompt = base.tokenizer(pairs[0][0])["input_ids"]
     answers = [base.tokenizer(context + choice)["input_ids"][len(prompt) :] for context, choice in pairs]
-    return Question(tuple(prompt), candidates(answers))
+    return ScoringRequest(tuple(prompt), build_choices(answers))
 
 
 def target_of(sample: dict[str, Any]) -> int:
@@ -96,7 +96,7 @@ def target_of(sample: dict[str, Any]) -> int:
 def compare(base: Base, task: str, result: dict[str, Any]) -> dict[str, Any]:
     """Both accuracies of a task."""
     samples = result["samples"][f"{task}_local"]
-    scores = score_questions(base, [asked(base, sample) for sample in samples], token_budget=4096, length_normalised=False)
+    scores = loglikelihoods(base, [asked(base, sample) for sample in samples], token_budget=4096, length_normalised=False)
     theirs = [torch.tensor([float(found[0]) for found in sample["filtered_resps"]]) for sample in samples]
     right = [float(int(own.argmax()) == target_of(sample)) for own, sample in zip(scores, samples, strict=True)]
     ours, peer = sum(right) / len(right), result["results"][f"{task}_local"]["acc,none"]

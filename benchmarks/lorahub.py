@@ -21,9 +21,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from staf.baselines.lorahub import BOUND, L1, load_nevergrad, padded_factors
-from staf.data.batches import Encoded, by_length
 from staf.experts.store import Expert, ExpertSet
 from staf.lm.base import Base
+from staf.lm.batches import Encoded, plan_batches
 
 EXAMPLES = 8
 """Of one forward: logits of all tokens of more need gigabytes."""
@@ -96,7 +96,7 @@ class LoraHub:
         self.modules = [lora_state(expert, settings.rank_pattern) for expert in experts.experts]
         pad = base.tokenizer.pad_token_id or 0
         longest = max(len(item.tokens) for item in items)
-        groups = by_length([len(item.tokens) for item in items], longest * EXAMPLES)
+        groups = plan_batches([len(item.tokens) for item in items], longest * EXAMPLES)
         self.batches = [padded([items[i] for i in group], pad, base.device) for group in groups]
 
     def composed(self, weights: Sequence[float]) -> dict[str, Tensor]:

@@ -30,7 +30,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from staf.data.batches import Batch, Encoded, by_length, collate, encode
 from staf.data.example import Example
 from staf.data.library import Library
 from staf.data.splits import dice
@@ -39,6 +38,7 @@ from staf.experts.sets import count_numbers
 from staf.experts.store import Expert, ExpertSet, load_experts
 from staf.io import write_bytes, write_json
 from staf.lm.base import Base, load_base
+from staf.lm.batches import Batch, Encoded, collate, encode, plan_batches
 from staf.lm.loss import answer_loss, mean_loss
 from staf.routing.adapt import adapt_router
 from staf.routing.candidates import CandidateLoss
@@ -66,7 +66,7 @@ def random_expert(base: Base, rank: int = 4) -> Expert:
             torch.full((rank,), 0.1),
             torch.randn(rank, d_in, generator=generator) / d_in**0.5,
         )
-        for name, (d_out, d_in) in base.routed.shapes.items()
+        for name, (d_out, d_in) in base.lora.shapes.items()
     }
     return Expert("random", base.identity, 1.0, factors, frozenset())
 
@@ -91,7 +91,7 @@ def many(base: Base, folder: Path | None, count: int, noise: float) -> tuple[Exp
 
 
 def batches_of(base: Base, items: list[Encoded]) -> list[Batch]:
-    groups = by_length([len(item.tokens) for item in items], TOKEN_BUDGET)
+    groups = plan_batches([len(item.tokens) for item in items], TOKEN_BUDGET)
     return [collate([items[i] for i in group], base.tokenizer.pad_token_id or 0, base.device) for group in groups]
 
 
@@ -103,7 +103,7 @@ def seconds_of(work: Callable[[], object]) -> float:
 
 def plain_step(base: Base, batch: Batch) -> None:
     """Forward and backward of the original model, with a gradient to its input alone."""
-    base.routed.set_gain({})
+    base.lora.set_rank_scale({})
     handle = base.model.get_input_embeddings().register_forward_hook(lambda *given: given[2].requires_grad_())
     try:
         loss, count = answer_loss(base, batch)
@@ -128,7 +128,7 @@ def measure(base: Base, experts: ExpertSet, items: list[Encoded], settings: Rout
         (loss / count + objective.penalty(asked)).backward()
 
     def original() -> None:
-        base.routed.set_gain({})
+        base.lora.set_rank_scale({})
         mean_loss(base, batches)
 
     memory = PeakMemory()
@@ -142,7 +142,7 @@ def measure(base: Base, experts: ExpertSet, items: list[Encoded], settings: Rout
         "ranks": sum(stack.singular.shape[0] for stack in mixture.stacks.values()) / len(mixture.stacks),
         "way": candidates.way,
     }
-    base.routed.detach()
+    base.lora.detach()
     return found
 
 
@@ -190,7 +190,7 @@ def smaller(base: Base, experts: ExpertSet, examples: list[Example], keep: int, 
         return mean_loss(base, held_out)
 
     whole = loss_of(mixture, router.weights)
-    base.routed.set_gain({})
+    base.lora.set_rank_scale({})
     lines: list[Row] = [
         {"case": "original model", "loss": mean_loss(base, held_out), "error": None},
         {"case": f"all {len(experts.names)} experts", "loss": whole, "error": 0.0},
@@ -209,7 +209,7 @@ def smaller(base: Base, experts: ExpertSet, examples: list[Example], keep: int, 
         seconds = time.perf_counter() - started
         loss = loss_of(Mixture(base, ExpertSet((merged,))), torch.ones(1, 1))
         lines.append({"case": f"the sum of all at rank {rank}", "rank": rank, "loss": loss, "error": error, "seconds": seconds})
-    base.routed.detach()
+    base.lora.detach()
     return [line | {"unit": "nats a token", "cost": line["loss"] - whole} for line in lines]
 
 

@@ -36,12 +36,12 @@ from lorahub import ActiveAdapters, LoraHub, padded
 from torch import Tensor
 from torch.nn import functional
 
-from staf.data.batches import Encoded, by_length, collate, encode
 from staf.data.example import Example
 from staf.data.prepare import load, prepare
 from staf.data.splits import dice
 from staf.experts.store import Expert, ExpertSet, load_experts
 from staf.lm.base import Base, load_base
+from staf.lm.batches import Encoded, collate, encode, plan_batches
 from staf.lm.loss import answer_loss
 from staf.routing import cma, gradient
 from staf.routing.candidates import CandidateLoss, added
@@ -133,13 +133,13 @@ class PlainForward:
 
     def __init__(self, base: Base, items: Sequence[Encoded]) -> None:
         self.base, pad = base, base.tokenizer.pad_token_id or 0
-        groups = by_length([len(item.tokens) for item in items], TOKEN_BUDGET)
+        groups = plan_batches([len(item.tokens) for item in items], TOKEN_BUDGET)
         self.batches = [padded([items[i] for i in group], pad, base.device) for group in groups]
 
     @torch.no_grad()
     def __call__(self) -> None:
         for batch in self.batches:
-            self.base.logits(self.base.hidden(batch["input_ids"])[:, :-1][batch["labels"][:, 1:] >= 0])
+            self.base.logits(self.base.hidden_states(batch["input_ids"])[:, :-1][batch["labels"][:, 1:] >= 0])
 
 
 def candidate_lines(mixture: Mixture, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -223,7 +223,7 @@ def descent_to(mixture: Mixture, items: Sequence[Encoded], options: argparse.Nam
         gradient.fit_gradient(
             total, lambda _: 0.0, start, order=lambda epoch: [epoch], epochs=options.steps, learning_rate=settings.learning_rate
         )
-    base.routed.set_gain({})
+    base.lora.set_rank_scale({})
     return {"weighting": options.weighting, "learning_rate": options.learning_rate}
 
 
@@ -262,7 +262,7 @@ def gradient_lines(mixture: Mixture, options: argparse.Namespace) -> Iterator[di
         optimiser.zero_grad()
         loss().backward()
         optimiser.step()
-        base.routed.set_gain({})
+        base.lora.set_rank_scale({})
 
     def original() -> Tensor:
         embedded = base.model.get_input_embeddings()(stock["input_ids"]).detach().requires_grad_()

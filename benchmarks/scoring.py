@@ -27,11 +27,11 @@ from typing import Any
 
 import torch
 
-from staf.data.batches import by_length, encode_prompt, rounded
 from staf.data.example import Example, prompt_of
 from staf.data.prepare import load, prepare
 from staf.data.splits import dice
 from staf.lm.base import Base, load_base
+from staf.lm.batches import encode_prompt, plan_batches, round_up
 from staf.lm.scoring import score_labels
 from staf.runs import PeakMemory
 
@@ -81,11 +81,11 @@ class Ours:
     def limit(self, examples: list[Example]) -> None:
         """Every prompt through the model, once."""
         prompts = [encode_prompt(example, self.base.tokenizer, MAX_TOKENS) for example in examples]
-        for group in by_length([len(prompt) for prompt in prompts], PLACES):
-            ids = torch.zeros(len(group), rounded(max(len(prompts[i]) for i in group)), dtype=torch.long)
+        for group in plan_batches([len(prompt) for prompt in prompts], PLACES):
+            ids = torch.zeros(len(group), round_up(max(len(prompts[i]) for i in group)), dtype=torch.long)
             for row, index in enumerate(group):
                 ids[row, : len(prompts[index])] = torch.tensor(prompts[index])
-            self.base.hidden(ids.to(self.base.device))
+            self.base.hidden_states(ids.to(self.base.device))
 
 
 class Peer:

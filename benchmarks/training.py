@@ -33,12 +33,12 @@ from typing import Any
 
 import torch
 
-from staf.data.batches import Batch, Encoded, encode
 from staf.data.prepare import load, prepare
 from staf.data.splits import dice
 from staf.experts.recipe import ExpertRecipe
 from staf.experts.train import ExpertTraining
 from staf.lm.base import Base, load_base
+from staf.lm.batches import Batch, Encoded, encode
 from staf.runs import PeakMemory
 
 SHORT = (("hpo", "entity_relation"), ("medmcqa", "multiple_choice"))
@@ -71,7 +71,7 @@ class Ours:
 
     def run(self, steps: int) -> float:
         """Real tokens a second."""
-        self.base.routed.set_training(True, self.settings.dropout)
+        self.base.lora.set_training(True, self.settings.dropout)
         tokens, started = 0, time.perf_counter()
         for _ in range(steps):
             batch = self.training.next_batch()
@@ -83,11 +83,11 @@ class Ours:
     @torch.no_grad()
     def limit(self) -> float:
         """Half of the real tokens a second of a plain forward of the batches since the last call."""
-        self.base.routed.set_training(False)
-        self.base.routed.set_gain({})
+        self.base.lora.set_training(False)
+        self.base.lora.set_rank_scale({})
         tokens, started = 0, time.perf_counter()
         for batch, count in self.batches:
-            self.base.hidden(batch.ids)
+            self.base.hidden_states(batch.ids)
             tokens += count
         self.batches.clear()
         return tokens / (time.perf_counter() - started) / 2
@@ -101,7 +101,7 @@ class Peft:
         from transformers import AutoModelForCausalLM
 
         plain: Any = AutoModelForCausalLM.from_pretrained(str(base.folder), dtype=base.dtype)
-        names = sorted({name.rpartition(".")[2] for name in base.routed.layers})
+        names = sorted({name.rpartition(".")[2] for name in base.lora.layers})
         rank = settings.initial_rank
         config = AdaLoraConfig(
             init_r=rank, target_r=settings.target_rank, tinit=1, tfinal=1, total_step=total, r=rank,
@@ -234,7 +234,7 @@ def in_turns(base: Base, items: list[Encoded], settings: ExpertRecipe, experts: 
     tokens, started = 0, time.perf_counter()
     for _ in range(experts):
         training = ExpertTraining(base, items, settings)
-        base.routed.set_training(True, settings.dropout)
+        base.lora.set_training(True, settings.dropout)
         tokens += sum(training.run_step().tokens for _ in range(steps))
     return tokens / (time.perf_counter() - started)
 
@@ -304,7 +304,7 @@ def our_run(
     training = ExpertTraining(base, examples(base, BATCH * steps, SHORT, f"seed {seed}"), settings)
     seconds, reached, loss = 0.0, float("inf"), float("inf")
     for step in range(1, steps + 1):
-        base.routed.set_training(True, settings.dropout)
+        base.lora.set_training(True, settings.dropout)
         started = time.perf_counter()
         training.run_step()
         seconds += time.perf_counter() - started
@@ -316,10 +316,10 @@ def our_run(
 
 def our_loss(base: Base, training: ExpertTraining, held_out: list[Encoded]) -> float:
     """Held-out loss of the expert as it is now, by the same code as the peer's."""
-    base.routed.set_training(False)
+    base.lora.set_training(False)
     training.factors.low.copy_(training.factors.flat)
     gains = training.factors.lambdas(training.factors.flat) * training.settings.scale
-    base.routed.set_gain(dict(zip(training.factors.names, gains.to(base.dtype).unbind(), strict=True)))
+    base.lora.set_rank_scale(dict(zip(training.factors.names, gains.to(base.dtype).unbind(), strict=True)))
     return held_out_loss(base.model, held_out, base.device)
 
 

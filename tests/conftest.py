@@ -57,7 +57,7 @@ def random_expert(base: Base, name: str, seed: int, scale: float = 1.0, size: fl
     """An expert with random factors whose ranks differ by matrix and include 0."""
     generator = torch.Generator().manual_seed(seed)
     factors = {}
-    for index, (matrix, (d_out, d_in)) in enumerate(base.routed.shapes.items()):
+    for index, (matrix, (d_out, d_in)) in enumerate(base.lora.shapes.items()):
         rank = (index + seed) % 4
         factors[matrix] = (
             torch.randn(d_out, rank, generator=generator) / d_out**0.5,

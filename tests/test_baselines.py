@@ -17,16 +17,16 @@ from conftest import make_examples
 from staf.baselines import BASELINES, baseline_predictions
 from staf.baselines.answering import tuned_base
 from staf.baselines.in_context import with_shots
-from staf.baselines.plain import answer_log_chances, plain_model
+from staf.baselines.plain import answer_logprobs, plain_model
 from staf.baselines.settings import BaselineSettings
 from staf.baselines.tuning import Trial, Tuning
 from staf.config import parse
-from staf.data.batches import Encoded, collate, encode, encode_answer, encode_prompt
 from staf.data.example import Example, prompt_of
 from staf.errors import BadData, ConfigError, MissingData, TestLeak, TrainingFailed
 from staf.evaluate import Method, predict
 from staf.evaluate.settings import EvaluationSettings
 from staf.lm.base import Base
+from staf.lm.batches import Encoded, collate, encode, encode_answer, encode_prompt
 from staf.lm.scoring import score_labels
 from staf.tasks.rows import Task
 
@@ -80,7 +80,7 @@ def whole_scores(model: Any, base: Base, example: Example, max_length: int) -> t
     answers = [encode_answer(label, base.tokenizer) for label in example.labels]
     prompt = encode_prompt(example, base.tokenizer, max_length - max(map(len, answers)))
     rows = [Encoded(example.id, tuple(prompt + answer), len(prompt)) for answer in answers]
-    return torch.stack([answer_log_chances(model, collate([row], 0, base.device)).mean() for row in rows])
+    return torch.stack([answer_logprobs(model, collate([row], 0, base.device)).mean() for row in rows])
 
 
 @pytest.mark.parametrize("token_budget", [64, 4096])
@@ -105,7 +105,7 @@ def test_labels_of_a_trained_baseline_are_scored_as_by_whole_forwards(any_base: 
     for asked in (examples, examples[:1]):  # one prompt alone has no beginning in common with another
         for example, scores in zip(asked, score_labels(tuned, asked, **options), strict=True):
             torch.testing.assert_close(scores, whole_scores(model, base, example, 100), atol=1e-4, rtol=0)
-    assert base.virtual is None
+    assert base.prefix_kv is None
     assert base.model is not tuned.model
 
 
@@ -114,7 +114,7 @@ def test_the_loss_is_that_of_transformers_labels(base: Base) -> None:
     batch = collate([encode(e, base.tokenizer, 256) for e in make_examples(5)], 0, base.device)
     labels = batch.ids.masked_fill(~batch.answer, -100)
     expected = model(input_ids=batch.ids, labels=labels).loss
-    torch.testing.assert_close(-answer_log_chances(model, batch).mean(), expected)
+    torch.testing.assert_close(-answer_logprobs(model, batch).mean(), expected)
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -145,7 +145,7 @@ def test_batched_answers_equal_the_whole_forward_of_each_row_alone(any_base: Bas
     examples = of_many_lengths(make_examples(3, "adaptation"))
     tuning = Tuning(base, examples, settings_of(name), 256, 1024)
     model = tuning.fit(tuning.items, 0.01, 1)[0].eval()
-    found = answer_log_chances(model, collate(tuning.items, 0, base.device))
+    found = answer_logprobs(model, collate(tuning.items, 0, base.device))
     expected = []
     for item in tuning.items:
         logits = model(input_ids=torch.tensor([item.tokens])).logits[0, -len(item.tokens) :]

@@ -10,10 +10,10 @@ import pytest
 import torch
 from conftest import make_examples, random_expert
 
-from staf.data.batches import collate, encode
 from staf.errors import ConfigError, MissingData, TestLeak, TrainingFailed
 from staf.experts.store import ExpertSet
 from staf.lm.base import Base
+from staf.lm.batches import collate, encode
 from staf.lm.loss import answer_loss
 from staf.routing.adapt import adapt_router
 from staf.routing.best_expert import LEAD, best_expert_router
@@ -38,7 +38,7 @@ def test_the_losses_are_those_of_forwards_with_one_expert_each(base: Base, exper
         mixture.set_weights(one_hot(index, len(experts.names)), "task")
         loss, count = answer_loss(base, batch)
         plain[name] = float(loss) / count
-    base.routed.set_gain({})
+    base.lora.set_rank_scale({})
     assert router.record["losses"] == pytest.approx(plain, abs=1e-4)
     assert router.mean_weights[min(plain, key=plain.__getitem__)] == router.weights.max()
     assert (router.record["loss"], router.record["evaluations"]) == (min(router.record["losses"].values()), 3)

@@ -11,11 +11,11 @@ from architectures import ARCHITECTURES, other_base
 from conftest import make_examples, random_expert
 from torch import Tensor
 
-from staf.data.batches import Encoded, collate, encode
 from staf.errors import ExpertMismatch, MissingData
 from staf.experts.store import ExpertSet
-from staf.lm import beginnings
+from staf.lm import prefix_cache
 from staf.lm.base import Base, load_base
+from staf.lm.batches import Encoded, collate, encode
 from staf.lm.loss import mean_loss
 from staf.routing.candidates import CandidateLoss, Way, added, cheaper_way
 from staf.routing.merge import GRANULARITIES, Mixture
@@ -41,21 +41,21 @@ def plain(mixture: Mixture, granularity: str, weights: Tensor, items: list[Encod
     for candidate in weights:
         mixture.set_weights(candidate, granularity)
         found.append(mean_loss(mixture.base, [collate([item], 0, mixture.base.device) for item in items]))
-    mixture.base.routed.set_gain({})
+    mixture.base.lora.set_rank_scale({})
     return found
 
 
 def weights_of(base: Base) -> dict[str, tuple[Tensor, int]]:
     """A copy of each matrix's contents, and where it lies."""
-    return {name: (layer.weight.detach().clone(), layer.weight.data_ptr()) for name, layer in base.routed.layers.items()}
+    return {name: (layer.weight.detach().clone(), layer.weight.data_ptr()) for name, layer in base.lora.layers.items()}
 
 
 def assert_untouched(base: Base, before: dict[str, tuple[Tensor, int]]) -> None:
     for name, (contents, place) in before.items():
-        layer = base.routed.layers[name]
+        layer = base.lora.layers[name]
         assert torch.equal(layer.weight.view(torch.uint8), contents.view(torch.uint8))
         assert layer.weight.data_ptr() == place
-        assert layer.gain is None
+        assert layer.rank_scale is None
 
 
 @pytest.mark.parametrize("granularity", GRANULARITIES)
@@ -75,7 +75,7 @@ def test_losses_are_those_of_the_plain_path(
 def test_losses_on_beginnings_within_beginnings_are_those_of_the_plain_path(
     base: Base, experts: ExpertSet, way: Way, together: int, token_budget: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(beginnings, "A_BEGINNING", 4)
+    monkeypatch.setattr(prefix_cache, "PREFIX_COST", 4)
     queries = (QUERIES[0], QUERIES[0] + " In one word.", QUERIES[0] + " In one word, please.", QUERIES[1])
     mixture, items = Mixture(base, experts), items_of(base, 16, queries)
     weights = drawn(mixture, "layer", 3)
@@ -193,13 +193,13 @@ def test_added_weights_are_the_exact_sum(base: Base, experts: ExpertSet) -> None
     weights = drawn(mixture, "layer", 1)[0]
     changes = mixture.fused(weights, "layer")
     with added(mixture, weights, "layer", room):
-        for name, layer in base.routed.layers.items():
+        for name, layer in base.lora.layers.items():
             assert torch.allclose(layer.weight, before[name][0] + changes[name], atol=1e-6)
         places = {name: tensor.data_ptr() for name, tensor in room.items()}
     assert_untouched(base, before)
     with added(mixture, -weights, "layer", room):
         assert {name: tensor.data_ptr() for name, tensor in room.items()} == places
-        assert any(layer.weight.data_ptr() in places.values() for layer in base.routed.layers.values())
+        assert any(layer.weight.data_ptr() in places.values() for layer in base.lora.layers.values())
 
 
 def test_weights_of_another_shape_are_refused_and_leave_the_base_as_it_was(base: Base, experts: ExpertSet) -> None:

@@ -13,7 +13,6 @@ import torch
 from conftest import make_examples
 
 from staf.config import find_recipe, load_recipe
-from staf.data.batches import encode
 from staf.errors import ConfigError, MissingData, UnknownName
 from staf.experts import estimate as estimates
 from staf.experts.estimate import FLOAT, Kept, estimate, memory_of, operations_of, outline, read
@@ -21,6 +20,7 @@ from staf.experts.recipe import ExpertRecipe
 from staf.experts.recompute import recomputing
 from staf.experts.train import ExpertTraining, parts
 from staf.lm.base import Base
+from staf.lm.batches import encode
 
 SETTINGS = ExpertRecipe(
     steps=9, batch_size=6, initial_rank=4, target_rank=2, warmup_steps=2, final_steps=3, max_length=160, dropout=0.2
@@ -70,15 +70,15 @@ def test_a_smaller_number_format_halves_the_base_and_not_the_factors(tiny_folder
 def kept_by_a_step(base: Base, settings: ExpertRecipe) -> int:
     """The largest number of bytes that the decoder keeps for the way back in the parts of the first epoch."""
     training = ExpertTraining(base, [encode(e, base.tokenizer, 160) for e in make_examples(20)], settings)
-    base.routed.set_training(True, settings.dropout)
+    base.lora.set_training(True, settings.dropout)
     training.factors.begin_step()
     gains = dict.fromkeys(training.factors.names, torch.ones(settings.initial_rank, requires_grad=True))
-    base.routed.set_gain({name: gain.clone() for name, gain in gains.items()})
+    base.lora.set_rank_scale({name: gain.clone() for name, gain in gains.items()})
     largest, others = 0, [*base.model.parameters(), training.factors.low]
     while training.step * settings.batch_size < 20:
         for part in parts(training.next_batch(), settings.accumulation):
             with recomputing(base, settings.checkpoint_activations), Kept(others) as kept:
-                base.before_answers(part.ids, part.answer)
+                base.answer_hidden_states(part.ids, part.answer)
             largest = max(largest, kept.bytes)
         training.step += 1
     return largest
@@ -144,7 +144,7 @@ def test_tokens_are_those_that_the_training_reads(base: Base, tiny_folder: Path)
 def test_operations_grow_with_what_is_read_and_computed_again(tiny_folder: Path, base: Base) -> None:
     base_outline = outline(str(tiny_folder), torch.float32)
     part = read(make_examples(12), SETTINGS, base.tokenizer).parts[0]
-    weights = sum(d_out * d_in for d_out, d_in in base.routed.shapes.values())
+    weights = sum(d_out * d_in for d_out, d_in in base.lora.shapes.values())
     once = operations_of(base_outline, SETTINGS, part)
     assert once > 4 * part.tokens * weights
     assert operations_of(base_outline, SETTINGS.model_copy(update={"checkpoint_activations": True}), part) > 1.3 * once

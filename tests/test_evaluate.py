@@ -18,13 +18,13 @@ from staf.baselines.plain import plain_model
 from staf.baselines.settings import BaselineSettings
 from staf.baselines.tuning import Tuning
 from staf.data.answers import write_several
-from staf.data.batches import encode_prompt
 from staf.data.example import Example
 from staf.errors import MissingData, TestLeak
 from staf.evaluate import Answerer, Method, best_single, predict, predictions_of
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.store import ExpertSet
 from staf.lm.base import Base
+from staf.lm.batches import encode_prompt
 from staf.metrics.shapes import check
 from staf.routing.merge import Mixture
 from staf.routing.router import uniform
@@ -84,7 +84,7 @@ def test_every_form_is_predicted_in_its_shape(base: Base, experts: ExpertSet, fo
     check(form, found)
     assert [p["id"] for p in found] == [e.id for e in test]
     assert sum(done) == len(test) + len(calibration)
-    assert all(layer.gain is None for layer in base.routed.layers.values())
+    assert all(layer.rank_scale is None for layer in base.lora.layers.values())
     if form == "span":
         assert all(p["answer"] in e.context for p, e in zip(found, test, strict=True))
 
@@ -168,12 +168,12 @@ def test_shots_may_have_more_room_than_other_methods_prompts(base: Base) -> None
     task = Task("things", "Things", "colour", (), form="choice")
     adaptation, test = of_form("choice", 6, "adaptation"), of_form("choice", 2, "test")
     shown = {}
-    for tokens in (None, 100, 900, base.context):
+    for tokens in (None, 100, 900, base.context_length):
         settings = BaselineSettings(method="in_context", shots=6, max_prompt_tokens=tokens)
         record = baseline_predictions(base, task, adaptation, test, settings, EvaluationSettings(max_length=100))[1]
         shown[tokens] = record["shots_shown_mean"]
-    assert base.context == 512
-    assert shown[100] < shown[None] == shown[base.context] <= shown[900] == 6
+    assert base.context_length == 512
+    assert shown[100] < shown[None] == shown[base.context_length] <= shown[900] == 6
 
 
 def test_a_run_is_named_by_all_that_its_examples_hold() -> None:

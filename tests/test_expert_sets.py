@@ -39,7 +39,7 @@ def wider(base: Base, name: str, rank: int) -> Expert:
             torch.randn(rank, generator=generator),
             torch.randn(rank, d_in, generator=generator),
         )
-        for matrix, (d_out, d_in) in base.routed.shapes.items()
+        for matrix, (d_out, d_in) in base.lora.shapes.items()
     }
     return Expert(name, base.identity, 0.5, factors, frozenset(), {"run": f"run-{name}"})
 
@@ -239,7 +239,7 @@ def test_a_router_of_the_old_set_is_refused_until_it_is_adapted_again(base: Base
 def test_the_rows_of_a_set_by_hand(base: Base, newcomer: Path, tmp_path: Path) -> None:
     add_expert(tmp_path / "new", newcomer)
     (row,) = describe(tmp_path / "new")
-    numbers = sum(6 * (d_out + 1 + d_in) for d_out, d_in in base.routed.shapes.values())
+    numbers = sum(6 * (d_out + 1 + d_in) for d_out, d_in in base.lora.shapes.values())
     assert (row["expert"], row["matrices"], row["average_rank"], row["numbers"]) == ("news", 14, 6.0, numbers)
     assert row["base_fingerprint"] == base.fingerprint
     assert row["set"] == load_experts(tmp_path / "new").fingerprint

@@ -16,20 +16,20 @@ from staf.experts.trainable import TrainableFactors
 from staf.lm import blocks, groups
 from staf.lm.base import Base, load_base
 from staf.lm.fused import supports
+from staf.lm.lora import draw_dropout_mask
 from staf.lm.packed import rounded_rows
-from staf.lm.routed import draw_keep
 from staf.routing.merge import Mixture
 
 
 def attach(base: Base, rank: int = 3, trained: bool = True) -> tuple[TrainableFactors, Tensor]:
     """Random factors in training and their gains, a leaf (M, r)."""
-    factors = TrainableFactors(base.routed.shapes, rank, 0, base.device, base.dtype)
+    factors = TrainableFactors(base.lora.shapes, rank, 0, base.device, base.dtype)
     generator = torch.Generator().manual_seed(1)
     factors.flat.add_(torch.randn(factors.flat.shape, generator=generator) * 0.2)
     leaf = factors.begin_step()
     views, grads = factors.views()
-    base.routed.attach(views, grads if trained else None)
-    base.routed.set_gain(dict(zip(factors.names, leaf.unbind(), strict=True)))
+    base.lora.attach(views, grads if trained else None)
+    base.lora.set_rank_scale(dict(zip(factors.names, leaf.unbind(), strict=True)))
     return factors, leaf
 
 
@@ -54,7 +54,7 @@ def gradients(base: Base, shape: tuple[int, int], fused: bool) -> tuple[Tensor, 
     """States before answers, gradient of the gains and of all factors."""
     factors, leaf = attach(base)
     decoder, base.fused = base.fused, base.fused if fused else None
-    states = base.before_answers(*padded(shape))
+    states = base.answer_hidden_states(*padded(shape))
     weighted(states).backward()
     base.fused = decoder
     return states.detach(), leaf.grad.clone(), factors.grad.clone()
@@ -81,11 +81,11 @@ def test_a_delta_that_is_added_gives_the_numbers_and_gradients_of_one_that_is_ca
             mixture.set_weights(weights)
             assert base.fused is not None
             assert base.fused.ready()
-            states = base.before_answers(*padded(shape))
+            states = base.answer_hidden_states(*padded(shape))
             weights.grad = None
             weighted(states).backward()
         found.append((states.detach(), weights.grad))
-    base.routed.set_gain({})
+    base.lora.set_rank_scale({})
     for one, other in zip(*found, strict=True):
         assert torch.allclose(one, other, rtol=1e-4, atol=2e-5)
     assert any(group.room for plan in base.fused.plans for group in plan.groups)
@@ -102,19 +102,19 @@ def test_factors_that_are_trained_are_always_carried(base: Base, monkeypatch: py
 def test_dropout_takes_part_in_the_gradient(base: Base, fused: bool) -> None:
     """The two draw differently, so each is held against small changes of its own loss."""
     base.fused = base.fused if fused else None
-    base.routed.set_training(True, 0.5)
+    base.lora.set_training(True, 0.5)
     factors, leaf = attach(base)
 
     def loss() -> Tensor:
         torch.manual_seed(0)
-        return weighted(base.before_answers(*padded((2, 6))))
+        return weighted(base.answer_hidden_states(*padded((2, 6))))
 
     loss().backward()
     expected, step, values = leaf.grad[4, 1].item(), 1e-2, []
     for sign in (1, -1):
         moved = leaf.detach().clone()
         moved[4, 1] += sign * step
-        base.routed.set_gain(dict(zip(factors.names, moved.requires_grad_().unbind(), strict=True)))
+        base.lora.set_rank_scale(dict(zip(factors.names, moved.requires_grad_().unbind(), strict=True)))
         values.append(loss().item())
     assert (values[0] - values[1]) / (2 * step) == pytest.approx(expected, rel=2e-2)
 
@@ -122,10 +122,10 @@ def test_dropout_takes_part_in_the_gradient(base: Base, fused: bool) -> None:
 @pytest.mark.parametrize("rate", [0.1, 0.5])
 def test_dropout_drops_its_share_and_keeps_the_mean(base: Base, rate: float) -> None:
     attach(base)
-    base.routed.set_training(True, rate)
-    layer = next(iter(base.routed.layers.values()))
+    base.lora.set_training(True, rate)
+    layer = next(iter(base.lora.layers.values()))
     torch.manual_seed(0)
-    keep = draw_keep((layer,), torch.zeros(20_001, 32))
+    keep = draw_dropout_mask((layer,), torch.zeros(20_001, 32))
     assert (keep == 0).float().mean() == pytest.approx(rate, abs=0.01)
     assert keep.mean() == pytest.approx(1.0, abs=0.02)
     assert keep.unique().tolist() == pytest.approx([0.0, 1 / (1 - rate)])
@@ -174,8 +174,8 @@ def test_it_is_used_only_while_gradients_are_needed_and_every_matrix_has_factors
     assert base.fused.ready()
     with torch.no_grad():
         assert not base.fused.ready()
-    first = next(iter(base.routed.layers.values()))
-    first.gain = first.gain.expand(2, -1)
+    first = next(iter(base.lora.layers.values()))
+    first.rank_scale = first.rank_scale.expand(2, -1)
     assert not base.fused.ready()
 
 

@@ -11,23 +11,19 @@ import torch
 from architectures import ARCHITECTURES, other_base
 from conftest import make_examples, random_expert
 
-from staf.data.batches import encode_answer, encode_prompt
 from staf.data.example import Example
 from staf.errors import BadData
 from staf.experts.store import ExpertSet
 from staf.lm.base import Base
+from staf.lm.batches import encode_prompt
 from staf.lm.generation import (
-    AnswerWalk,
     Context,
-    FreeWalk,
-    SpanWalk,
-    choose_labels,
+    SpanConstraint,
     context_in,
-    continue_greedily,
     extract_spans,
     generate,
+    greedy_decode,
 )
-from staf.lm.trie import grow
 from staf.routing.merge import Mixture
 
 END = 0
@@ -50,16 +46,6 @@ def plain_loop(base: Base, prompt: list[int], limit: int, allowed: Allowed) -> l
 
 def free(_: tuple[int, ...]) -> set[int] | None:
     return None
-
-
-def within(answers: list[list[int]]) -> Allowed:
-    """What an answer of the list goes on with, found by comparing all of them."""
-
-    def allowed(so_far: tuple[int, ...]) -> set[int]:
-        longer = [answer for answer in answers if tuple(answer[: len(so_far)]) == so_far]
-        return {answer[len(so_far)] if len(answer) > len(so_far) else END for answer in longer}
-
-    return allowed
 
 
 def inside(tokens: tuple[int, ...]) -> Allowed:
@@ -86,7 +72,7 @@ def route(base: Base, experts: ExpertSet) -> None:
 def test_free_answers_equal_the_plain_loop(base: Base, experts: ExpertSet, limit: int) -> None:
     route(base, experts)
     prompts = prompts_of(5, 60, 17, 33)
-    found = continue_greedily(base, prompts, [FreeWalk() for _ in prompts], limit)
+    found = greedy_decode(base, prompts, [None for _ in prompts], limit)
     assert found == [plain_loop(base, prompt, limit, free) for prompt in prompts]
 
 
@@ -95,7 +81,7 @@ def test_other_architectures_and_windows_of_attention_too(kind: str, tiny_folder
     base = other_base(kind, tiny_folder, tmp_path)
     route(base, ExpertSet((random_expert(base, "one", 1),)))
     prompts = prompts_of(5, 60, 22)
-    found = continue_greedily(base, prompts, [FreeWalk() for _ in prompts], 8)
+    found = greedy_decode(base, prompts, [None for _ in prompts], 8)
     assert found == [plain_loop(base, prompt, 8, free) for prompt in prompts]
 
 
@@ -111,46 +97,10 @@ def prefer_the_end(base: Base) -> None:
 def test_rows_end_at_their_own_end_tokens(base: Base) -> None:
     prefer_the_end(base)
     prompts = prompts_of(5, 60, 17, 33, 8, 9, 40)
-    found = continue_greedily(base, prompts, [FreeWalk() for _ in prompts], 10)
+    found = greedy_decode(base, prompts, [None for _ in prompts], 10)
     assert found == [plain_loop(base, prompt, 10, free) for prompt in prompts]
     assert len({len(answer) for answer in found}) > 2
     assert END not in [token for answer in found for token in answer]
-
-
-def test_an_answer_is_always_one_of_the_list(base: Base, experts: ExpertSet) -> None:
-    route(base, experts)
-    answers = [[7], [7, 8], [7, 8, 9, 10], [7, 8, 9, 11], [12, 13, 14, 15, 16], [100, 5], [101, 5]]
-    tree = grow(answers)
-    prompts = prompts_of(*range(4, 64, 3))
-    found = continue_greedily(base, prompts, [AnswerWalk(tree, END) for _ in prompts], 5)
-    assert found == [plain_loop(base, prompt, 5, within(answers)) for prompt in prompts]
-    assert len({tuple(answer) for answer in found}) > 2
-
-
-def test_the_only_answer_left_is_taken_without_a_forward(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-    logits = base.logits
-    monkeypatch.setattr(base, "logits", lambda hidden: calls.append(len(hidden)) or logits(hidden))
-    single, pair = grow([[7, 8, 9]]), grow([[7, 8, 9], [10, 11, 12]])
-    walks = [AnswerWalk(single, END), AnswerWalk(pair, END)]
-    found = continue_greedily(base, prompts_of(9, 9), walks, 3)
-    assert found[0] == [7, 8, 9]
-    assert found[1] in ([7, 8, 9], [10, 11, 12])
-    assert calls == [1]
-
-
-def test_labels_are_chosen_as_the_plain_loop_chooses(base: Base, experts: ExpertSet) -> None:
-    route(base, experts)
-    examples = make_examples(8)
-    examples[2] = replace(examples[2], labels=("red", "reddish", "red", "a colour"), context="something else, and longer")
-    done: list[int] = []
-    found = choose_labels(base, examples, max_length=200, token_budget=200, on_done=done.append)
-    for example, label in zip(examples, found, strict=True):
-        encoded = [encode_answer(one, base.tokenizer) for one in example.labels]
-        prompt = encode_prompt(example, base.tokenizer, 200)
-        assert encode_answer(label, base.tokenizer) == plain_loop(base, prompt, 99, within(encoded))
-    assert sum(done) == 8
-    assert len(done) > 1
 
 
 CONTEXTS = ("abcabd abx", "two weeks — über drei Jahre 🙂 two days", " one ", "x\ny", "aaaa")
@@ -194,22 +144,22 @@ def test_a_span_comes_from_the_part_of_the_context_that_fits(base: Base) -> None
 
 
 def test_a_walk_along_a_context_follows_every_place_at_once() -> None:
-    walk = SpanWalk(Context("ab ac", (1, 2, 9, 1, 3), tuple((i, i + 1) for i in range(5))), END)
+    walk = SpanConstraint(Context("ab ac", (1, 2, 9, 1, 3), tuple((i, i + 1) for i in range(5))), (END,))
     assert walk.allowed() == [1, 2, 3]  # not the space, and not the end
     walk.take(1)
     assert walk.allowed() == [END, 2, 3]
     walk.take(3)
-    assert walk.rest() == []
-    assert walk.words() == "ac"
+    assert walk.complete
+    assert walk.text() == "ac"
 
 
 def test_a_span_does_not_begin_or_end_inside_a_character() -> None:
-    walk = SpanWalk(Context("aé", (1, 5, 6), ((0, 1), (1, 2), (1, 2))), END)
+    walk = SpanConstraint(Context("aé", (1, 5, 6), ((0, 1), (1, 2), (1, 2))), (END,))
     assert walk.allowed() == [1, 5]
     walk.take(5)
     assert walk.allowed() == [6]
     walk.take(6)
-    assert walk.words() == "é"
+    assert walk.text() == "é"
 
 
 def test_free_answers_are_text(base: Base) -> None:
@@ -222,7 +172,5 @@ def test_free_answers_are_text(base: Base) -> None:
 
 def test_what_cannot_be_answered_is_refused_by_its_id(base: Base) -> None:
     (example,) = spans_of("")
-    with pytest.raises(BadData, match="span-0 has no labels to choose from"):
-        choose_labels(base, [example], max_length=200, token_budget=99)
     with pytest.raises(BadData, match="span-0 has no context"):
         extract_spans(base, [example], max_length=200, max_new_tokens=5, token_budget=99)

@@ -11,7 +11,7 @@ from conftest import make_examples
 from staf.experts.store import ExpertSet
 from staf.export import save_fused
 from staf.lm.base import Base, load_base
-from staf.lm.scoring import Question, candidates, score_questions
+from staf.lm.scoring import ScoringRequest, build_choices, loglikelihoods
 from staf.routing.adapt import adapt_router
 from staf.routing.merge import Mixture
 from staf.routing.recipe import RouterRecipe
@@ -36,8 +36,8 @@ def test_a_fused_folder_runs_in_the_harness_unchanged(base: Base, experts: Exper
     for i in range(6):
         prompt = own.tokenizer(asked[3 * i][0])["input_ids"]
         answers = [own.tokenizer("".join(pair))["input_ids"][len(prompt) :] for pair in asked[3 * i : 3 * i + 3]]
-        questions.append(Question(tuple(prompt), candidates(answers)))
-    ours = torch.stack(score_questions(own, questions, token_budget=512, length_normalised=False))
+        questions.append(ScoringRequest(tuple(prompt), build_choices(answers)))
+    ours = torch.stack(loglikelihoods(own, questions, token_budget=512, length_normalised=False))
     assert torch.allclose(ours, theirs, atol=1e-4)
-    original = torch.stack(score_questions(base, questions, token_budget=512, length_normalised=False))
+    original = torch.stack(loglikelihoods(base, questions, token_budget=512, length_normalised=False))
     assert not torch.allclose(original, ours, atol=1e-2)  # the experts are in it

@@ -32,7 +32,7 @@ def test_the_loss_is_the_mean_of_minus_log_of_the_right_share(mixture: Mixture) 
     for loss, one in zip(found, weights, strict=True):
         mixture.set_weights(one)
         scores = score_labels(mixture.base, examples, length_normalised=True, **BUDGET)
-        mixture.base.routed.set_gain({})
+        mixture.base.lora.set_rank_scale({})
         shares = [s.softmax(0)[e.labels.index(e.answer)] for s, e in zip(scores, examples, strict=True)]
         assert loss == pytest.approx(-float(torch.stack(shares).log().mean()), abs=1e-5)
 
@@ -46,7 +46,7 @@ def test_steps_have_the_same_loss_and_its_gradient(mixture: Mixture, granularity
     mixture.set_weights(weights, granularity)
     loss = LabelSteps(mixture.base, examples, 200, 0).loss(range(5))
     loss.backward()
-    mixture.base.routed.set_gain({})
+    mixture.base.lora.set_rank_scale({})
     assert loss.item() == pytest.approx(judge(weights[None])[0], abs=1e-5)
     assert weights.grad is not None
     nudge = torch.zeros_like(weights)
@@ -76,7 +76,7 @@ def test_both_methods_lower_it(mixture: Mixture, method: str) -> None:
     )  # fmt: skip
     router = adapt_router(mixture, "colour", make_examples(12, "adaptation"), settings)
     assert router.record["loss"] < router.record["history"][0]
-    assert all(layer.gain is None for layer in mixture.base.routed.layers.values())
+    assert all(layer.rank_scale is None for layer in mixture.base.lora.layers.values())
 
 
 def test_a_step_takes_fewer_examples_and_all_steps_are_planned(mixture: Mixture) -> None:

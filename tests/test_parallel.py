@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from processes import WAYS, outcome, trained
 
-from staf.data.batches import Batch
 from staf.errors import ConfigError
 from staf.experts.parallel import ALONE, World, joined, open_base
 from staf.lm.base import Base
+from staf.lm.batches import Batch
 
 
 @given(st.integers(1, 9), st.integers(1, 6))
@@ -31,7 +31,9 @@ def test_the_rows_of_all_processes_are_the_batch(rows: int, size: int) -> None:
     assert sum(int(share.answer.sum()) for share in shares) == batch.answer.sum()
     counts = [len(share.example_ids) for share in shares]
     assert max(counts) - min(counts) <= 1
-    assert all(share.ids.shape[0] == max(count, 1) and share.shared == 1 for share, count in zip(shares, counts, strict=True))
+    assert all(
+        len(share.ids) == max(count, 1) and share.prefix_length == 1 for share, count in zip(shares, counts, strict=True)
+    )
 
 
 def test_alone_nothing_of_torch_distributed_is_used(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from staf.lm import products
-from staf.lm.memory import LARGE_PAGES, keep_large_blocks
+from staf.lm.allocator import HUGE_PAGES, configure_allocator
 
 
 @pytest.mark.parametrize("rows", [1, 320, 321, 512, 513, 640, 1100, 1101])
@@ -33,13 +33,13 @@ def test_float32_is_left_whole() -> None:
 
 
 def test_memory_is_kept_unless_the_environment_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(LARGE_PAGES, raising=False)
+    monkeypatch.delenv(HUGE_PAGES, raising=False)
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000000")
-    assert not keep_large_blocks()
-    assert os.environ[LARGE_PAGES] == "1"
-    monkeypatch.setenv(LARGE_PAGES, "0")
-    keep_large_blocks()
-    assert os.environ[LARGE_PAGES] == "0"
+    assert not configure_allocator()
+    assert os.environ[HUGE_PAGES] == "1"
+    monkeypatch.setenv(HUGE_PAGES, "0")
+    configure_allocator()
+    assert os.environ[HUGE_PAGES] == "0"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the allocator of glibc")
@@ -47,8 +47,8 @@ def test_what_is_freed_is_used_again_without_new_pages() -> None:
     """Page faults of the second round of large allocations, in a process of its own."""
     script = """
 import resource, torch
-from staf.lm.memory import keep_large_blocks
-assert keep_large_blocks()
+from staf.lm.allocator import configure_allocator
+assert configure_allocator()
 def work():
     for _ in range(4):
         torch.ones(40_000_000)

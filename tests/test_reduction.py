@@ -146,7 +146,7 @@ def a_router(base: Base, experts: ExpertSet, weights: torch.Tensor, granularity:
 
 
 def groups_of(base: Base, granularity: str) -> dict[str, int]:
-    return groups_by_matrix(tuple(base.routed.layers), base.layer_of, granularity)
+    return groups_by_matrix(tuple(base.lora.layers), base.layer_of, granularity)
 
 
 @pytest.mark.parametrize("granularity", ["task", "layer", "matrix"])

@@ -160,13 +160,13 @@ def test_a_planted_weight_vector_is_recovered_from_its_distribution(base: Base, 
     planted_weights = torch.tensor([[0.15, 0.7, 0.15]])
     with torch.no_grad():
         mixture.set_weights(planted_weights)
-        target = torch.log_softmax(base.logits(base.hidden(ids).flatten(0, 1)), -1)
+        target = torch.log_softmax(base.logits(base.hidden_states(ids).flatten(0, 1)), -1)
     shape = RouterShape(1, 3)
     descriptor = mixture.descriptor("task")
 
     def divergence(numbers: torch.Tensor) -> torch.Tensor:
         mixture.set_weights(expert_weights(unflatten(numbers, shape), descriptor, shape))
-        found = torch.log_softmax(base.logits(base.hidden(ids).flatten(0, 1)), -1)
+        found = torch.log_softmax(base.logits(base.hidden_states(ids).flatten(0, 1)), -1)
         return torch.nn.functional.kl_div(found, target, log_target=True, reduction="batchmean")
 
     start = initial_params(shape, 0, 0.01)

@@ -13,9 +13,9 @@ from staf.runs import PeakMemory
 
 FREED_BEFORE = """
 import numpy
-from staf.lm.memory import keep_large_blocks
+from staf.lm.allocator import configure_allocator
 from staf.runs import PeakMemory
-print(keep_large_blocks())
+print(configure_allocator())
 first = PeakMemory()
 blocks = [numpy.ones(20_000_000) for _ in range(4)]
 print(first.bytes)

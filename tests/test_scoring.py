@@ -16,17 +16,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from staf.data.batches import by_length, collate, encode, encode_answer, encode_prompt, epoch_order, rounded, shared_prefix
 from staf.data.example import Example, prompt_of
 from staf.errors import BadData, ConfigError
 from staf.experts.store import ExpertSet
 from staf.lm import scoring
-from staf.lm.attention import after_beginning, masked_attention, plain_attention
+from staf.lm.attention import eager_attention, grouped_attention, prefix_attention
 from staf.lm.base import Base
+from staf.lm.batches import (
+    FORWARD_COST,
+    collate,
+    common_prefix_length,
+    encode,
+    encode_answer,
+    encode_prompt,
+    epoch_order,
+    plan_batches,
+    round_up,
+)
 from staf.lm.loss import answer_loss, mean_loss
-from staf.lm.prompts import FORWARD_COST, Prompts, batches
-from staf.lm.scoring import Question, candidates, score_batch, score_labels
-from staf.lm.trie import Trie, forest, grow
+from staf.lm.prefix_cache import PrefilledBatch
+from staf.lm.scoring import ScoringRequest, Trie, build_choices, build_trie, build_tries, score_batch, score_labels
 from staf.routing.merge import Mixture
 
 
@@ -61,18 +70,18 @@ BRANCHES = ((7,), (7, 8), (7, 8, 9, 10), (7, 8, 9, 11), (12,), (13, 14, 15), (7,
 """One token alone, beginnings of others, and one answer twice."""
 
 
-def assert_scores_equal_full_forwards(base: Base, questions: Sequence[Question], answers: Sequence[Any]) -> None:
+def assert_scores_equal_full_forwards(base: Base, questions: Sequence[ScoringRequest], answers: Sequence[Any]) -> None:
     for question, own, found in zip(questions, answers, score_batch(base, questions), strict=True):
         expected = [full_forward(base, list(question.prompt), list(answer)) for answer in own]
         assert found.dtype == torch.float32
         assert found.tolist() == pytest.approx(expected, abs=1e-4)
 
 
-def mixed_questions() -> tuple[list[Question], list[Any]]:
-    """Prompts of very different length, each with other answers; one has a single answer of one token."""
+def mixed_questions() -> tuple[list[ScoringRequest], list[Any]]:
+    """PrefilledBatch of very different length, each with other answers; one has a single answer of one token."""
     prompts = random_tokens(1, 5, 70, 33, 6, 41)
     answers = [BRANCHES, ((20,),), BRANCHES[::-1], ((5, 6, 7, 8, 9, 10, 11), (5, 6)), BRANCHES]
-    return [Question(tuple(p), candidates(a)) for p, a in zip(prompts, answers, strict=True)], answers
+    return [ScoringRequest(tuple(p), build_choices(a)) for p, a in zip(prompts, answers, strict=True)], answers
 
 
 def test_a_tree_of_answers_gives_what_each_gives_alone(base: Base, experts: ExpertSet) -> None:
@@ -97,20 +106,20 @@ def test_many_answers_become_several_trees_and_change_nothing(base: Base, monkey
     monkeypatch.setattr(scoring, "NODES", 4)
     monkeypatch.setattr(scoring, "LOGIT_ROWS", 3)
     questions, answers = mixed_questions()
-    assert [len(question.candidates.trees) for question in questions] == [2, 1, 2, 2, 2]
+    assert [len(question.choices.trees) for question in questions] == [2, 1, 2, 2, 2]
     assert_scores_equal_full_forwards(base, questions, answers)
 
 
 def test_prompts_and_nodes_are_computed_once_and_no_prompt_sees_an_answer(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     """The cost that the design promises, counted: tokens through the model, the size of masks, and rows of logits."""
     tokens, masks, rows = [], [], []
-    decoder, logits, mask = base.model.get_decoder(), base.logits, Prompts._mask
+    decoder, logits, mask = base.model.get_decoder(), base.logits, PrefilledBatch._mask
     decoder.register_forward_pre_hook(lambda _, __, given: tokens.append(given["input_ids"].numel()), with_kwargs=True)
     monkeypatch.setattr(base, "logits", lambda hidden: rows.append(len(hidden)) or logits(hidden))
-    monkeypatch.setattr(Prompts, "_mask", lambda *given: masks.append(mask(*given)) or masks[-1])
+    monkeypatch.setattr(PrefilledBatch, "_mask", lambda *given: masks.append(mask(*given)) or masks[-1])
     (prompt,) = random_tokens(3, 400)
     labels = [(first, 20 + second, 40, 50, 60) for first in range(5) for second in range(10)]
-    score_batch(base, [Question(tuple(prompt), candidates(labels))])
+    score_batch(base, [ScoringRequest(tuple(prompt), build_choices(labels))])
     inner = 5 + 50 * 3  # first tokens are shared, last ones only predicted
     assert tokens == [400, 160]  # padded to 16
     assert [tuple(m.shape) for m in masks] == [(1, 1, 160, 560)]
@@ -132,12 +141,12 @@ def test_what_all_prompts_begin_with_is_computed_once_for_all_batches(base: Base
 @given(st.lists(st.tuples(st.integers(1, 300), st.integers(0, 90)), max_size=7), st.integers(1, 900))
 def test_batches_hold_every_prompt_once_within_the_budget_at_the_least_cost(sizes: list[tuple[int, int]], budget: int) -> None:
     def places(batch: Sequence[int]) -> int:
-        return len(batch) * sum(rounded(max(sizes[i][part] for i in batch)) for part in (0, 1))
+        return len(batch) * sum(round_up(max(sizes[i][part] for i in batch)) for part in (0, 1))
 
     def cost(cut: Sequence[Sequence[int]]) -> int:
         return sum(places(batch) + FORWARD_COST for batch in cut)
 
-    found = batches(sizes, budget)
+    found = plan_batches([size for size, _ in sizes], budget, extra=[extra for _, extra in sizes])
     order = sorted(range(len(sizes)), key=lambda i: (sum(sizes[i]), i))
     assert [i for batch in found for i in batch] == order
     cuts = []
@@ -170,22 +179,21 @@ def words_of(tree: Trie) -> list[tuple[int, ...]]:
 
 @given(answers_of_tokens)
 def test_a_tree_has_each_beginning_once_and_leads_to_every_answer(answers: list[list[int]]) -> None:
-    tree = grow(answers)
+    tree = build_trie(answers)
     words = [tuple(answer) for answer in answers]
     beginnings = {word[:length] for word in words for length in range(1, len(word) + 1)}
     proper = {word[:length] for word in words for length in range(len(word))}
     assert words_of(tree) == words
     assert len(tree.tokens) == 1 + len(beginnings)
     assert tree.inner == len(proper)
-    assert tree.lengths == tuple(map(len, words))
     assert all(parent < node for node, parent in enumerate(tree.parents[: tree.inner]))
-    assert all(tree.children[node] for node in range(tree.inner))
+    assert all(node in tree.parents for node in range(tree.inner) if words != [()] and words)
     assert tree.ancestors.sum() == sum(tree.depths[1 : tree.inner])
 
 
 @given(answers_of_tokens, st.integers(1, 8))
 def test_a_forest_holds_every_answer_once_in_trees_of_bounded_size(answers: list[list[int]], limit: int) -> None:
-    trees = forest(answers, limit)
+    trees = build_tries(answers, limit)
     assert sorted(number for numbers, _ in trees for number in numbers) == list(range(len(answers)))
     for numbers, tree in trees:
         assert words_of(tree) == [tuple(answers[number]) for number in numbers]
@@ -215,7 +223,7 @@ def test_the_loss_is_that_of_the_answer_and_end_tokens_alone(base: Base) -> None
         expected -= full_forward(base, prompt, answer)
         count += len(answer)
     batch = collate(items, 0, base.device)
-    assert batch.shared > 16  # the query is common to all
+    assert batch.prefix_length > 16  # the query is common to all
     loss, tokens = answer_loss(base, batch)
     assert tokens == count
     assert loss.item() == pytest.approx(expected, rel=1e-5)
@@ -229,7 +237,7 @@ def test_gradients_flow_through_the_shared_beginning(base: Base, experts: Expert
     grads = []
     for shared in (True, False):
         batch = collate(items, 0, base.device)
-        batch = batch if shared else replace(batch, shared=0)
+        batch = batch if shared else replace(batch, prefix_length=0)
         weights = torch.full((1, 3), 0.4, requires_grad=True)
         mixture.set_weights(weights)
         answer_loss(base, batch)[0].backward()
@@ -247,10 +255,10 @@ def test_attention_equals_torch(seen: int) -> None:
     added = torch.zeros(2, 5, seen).masked_fill_(~padded, torch.finfo(torch.float32).min)
     for mask in (causal[None, None], causal.expand(2, 1, -1, -1), padded[:, None], added[:, None]):
         expected = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=True)
-        for ours in (plain_attention, masked_attention):
+        for ours in (eager_attention, grouped_attention):
             assert torch.allclose(ours(query, key, value, mask, None).transpose(1, 2), expected, atol=1e-6)
     expected = functional.scaled_dot_product_attention(query, key, value, attn_mask=causal, enable_gqa=True)
-    assert torch.allclose(plain_attention(query, key, value, None, None).transpose(1, 2), expected, atol=1e-6)
+    assert torch.allclose(eager_attention(query, key, value, None, None).transpose(1, 2), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 4e-2)])
@@ -263,10 +271,10 @@ def test_attention_after_one_copy_of_a_beginning_is_that_after_a_copy_each(
     keys, values = (torch.randn(1, 2, 7, 8, generator=chance) * 2 for _ in range(2))
     query, key, value, keys, values = (part.to(dtype) for part in (query, key, value, keys, values))
     whole = [torch.cat([first.expand(3, -1, -1, -1), own], dim=2) for first, own in ((keys, key), (values, value))]
-    expected = plain_attention(query.float(), *(part.float() for part in whole), None, 0.3)
+    expected = eager_attention(query.float(), *(part.float() for part in whole), None, 0.3)
     hidden = torch.full((3, 1, tokens, tokens), torch.finfo(dtype).min, dtype=dtype).triu_(1)
     for mask in (None, hidden):
-        found = after_beginning(query, key, value, mask, keys, values, 0.3)
+        found = prefix_attention(query, key, value, mask, keys, values, 0.3)
         assert found.dtype == dtype
         assert torch.allclose(found.float(), expected, atol=tolerance)
 
@@ -314,17 +322,17 @@ def test_an_epoch_holds_every_example_once_and_differs_from_the_next() -> None:
 
 
 def test_batches_keep_to_the_token_budget() -> None:
-    batches = by_length([5, 50, 7, 500, 6], 60)
+    batches = plan_batches([5, 50, 7, 500, 6], 60)
     assert sorted(i for batch in batches for i in batch) == [0, 1, 2, 3, 4]
     assert batches == [[0, 4, 2], [1], [3]]
 
 
 def test_shared_beginnings_are_found_and_short_ones_ignored() -> None:
     rows = [tuple(range(20)) + (i,) for i in (7, 8)]
-    assert shared_prefix(rows, 99) == 20
-    assert shared_prefix(rows, 18) == 18
-    assert shared_prefix(rows, 10) == 0
-    assert shared_prefix(rows[:1], 99) == 0
+    assert common_prefix_length(rows, 99) == 20
+    assert common_prefix_length(rows, 18) == 18
+    assert common_prefix_length(rows, 10) == 0
+    assert common_prefix_length(rows[:1], 99) == 0
 
 
 def test_an_example_is_what_its_reader_made() -> None:

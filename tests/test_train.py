@@ -11,7 +11,6 @@ import pytest
 import torch
 from conftest import make_examples
 
-from staf.data.batches import encode
 from staf.errors import ConfigError, StafError, TrainingFailed
 from staf.experts import train as training
 from staf.experts.estimate import Kept
@@ -28,6 +27,7 @@ from staf.experts.train import (
     training_digest,
 )
 from staf.lm.base import Base, load_base
+from staf.lm.batches import encode
 from staf.routing.merge import Mixture
 
 SETTINGS = ExpertRecipe(
@@ -157,7 +157,7 @@ def test_a_loss_that_is_not_a_number_stops_and_names_the_examples(
     monkeypatch.setattr(training, "answer_loss", broken)
     with pytest.raises(TrainingFailed, match=r"loss of step 9 is nan.*train-\d+"):
         train_expert(base, "colour", make_examples(24), SETTINGS, tmp_path)
-    assert not any(layer.training or layer.u is not None for layer in base.routed.layers.values())
+    assert not any(layer.training or layer.lora_B is not None for layer in base.lora.layers.values())
     monkeypatch.setattr(training, "answer_loss", real)
     steps: list[int] = []
     train_expert(base, "colour", make_examples(24), SETTINGS, tmp_path, lambda r: steps.append(r.step))
@@ -196,11 +196,11 @@ def gradient(base: Base, settings: ExpertRecipe, steps: int = 3) -> tuple[float,
     """Loss, gradient and factors after some steps on examples whose answers differ in length."""
     examples = [replace(e, answer="a long answer") if i % 4 == 0 else e for i, e in enumerate(make_examples(24))]
     state = ExpertTraining(base, [encode(e, base.tokenizer, 160) for e in examples], settings)
-    base.routed.set_training(True, settings.dropout)
+    base.lora.set_training(True, settings.dropout)
     with recomputing(base, settings.checkpoint_activations):
         reports = [state.run_step() for _ in range(steps)]
-    base.routed.set_training(False)
-    base.routed.detach()
+    base.lora.set_training(False)
+    base.lora.detach()
     return reports[-1].loss, state.factors.grad.clone(), state.factors.flat.clone()
 
 
@@ -222,7 +222,7 @@ def test_activations_computed_again_give_the_same_bits_with_dropout(base: Base, 
     for again in (False, True):
         settings = SETTINGS.model_copy(update={"dropout": 0.3, "checkpoint_activations": again})
         with pytest.MonkeyPatch.context() as patch, Kept(list(base.model.parameters())) as held:
-            patch.setattr("staf.data.batches.shared_prefix", lambda rows, limit: 0)
+            patch.setattr("staf.lm.batches.common_prefix_length", lambda rows, limit: 0)
             found = gradient(base, settings)
         if kept is not None and sizes is not None:
             assert found[0] == kept[0]

@@ -14,12 +14,12 @@ from conftest import make_examples, random_expert
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from staf.data.batches import encode_prompt
 from staf.data.example import Example, prompt_of
 from staf.errors import BaseMismatch, ConfigError, DamagedFile, ExpertMismatch, MissingData, TestLeak
 from staf.experts.sets import write_set
 from staf.experts.store import ExpertSet, expert_names
 from staf.lm.base import Base
+from staf.lm.batches import encode_prompt
 from staf.routing import zero_shot
 from staf.routing.merge import Mixture
 from staf.routing.recipe import RouterRecipe

@@ -21,19 +21,18 @@ def examine() -> dict[str, Any]:
     from staf.data.catalog import data_folder, list_rows
     from staf.data.packages import PACKAGES, cache_folder, fetched
     from staf.lm.base import DEFAULT_BASE, default_device
-    from staf.lm.dtype import GAIN_NEEDED, choose, measured
+    from staf.lm.dtype import choose_dtype
 
     device = default_device()
-    rates = measured(device)
-    ratio = rates["bfloat16"] / rates["float32"]
+    dtype, reason = choose_dtype(device)
     cache = cache_folder()
     return {
         "staf": __version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "number format": str(choose(device)).removeprefix("torch."),
-        "because": f"bfloat16 multiplies {ratio:.1f} times as fast as float32 here (measured); {GAIN_NEEDED} is needed",
+        "dtype": str(dtype).removeprefix("torch."),
+        "because": reason,
         "memory": _memory(),
         "free disk": _free(cache),
         "cache": str(cache),

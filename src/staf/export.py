@@ -44,11 +44,11 @@ def save_fused(mixture: Mixture, router: Router, out: Path) -> dict[str, Any]:
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     deltas = mixture.fused(router.weights, router.settings.granularity)
-    originals = {name: base.routed.layers[name].weight.detach().clone() for name in deltas}
+    originals = {name: base.lora.layers[name].weight.detach().clone() for name in deltas}
     try:
         with torch.no_grad():
             for name, change in deltas.items():
-                weight = base.routed.layers[name].weight
+                weight = base.lora.layers[name].weight
                 weight.copy_((weight.float() + change).to(weight.dtype))  # Eq. 10
         base.model.save_pretrained(str(temporary))
         base.tokenizer.save_pretrained(str(temporary))
@@ -62,5 +62,5 @@ def save_fused(mixture: Mixture, router: Router, out: Path) -> dict[str, Any]:
         shutil.rmtree(temporary, ignore_errors=True)
         with torch.no_grad():
             for name, original in originals.items():
-                base.routed.layers[name].weight.copy_(original)
+                base.lora.layers[name].weight.copy_(original)
     return card

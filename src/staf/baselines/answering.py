@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from staf.lm.base import Base, Layers
-from staf.lm.prompts import layers_of
+from staf.lm.base import Base, KVCache
+from staf.lm.prefix_cache import kv_layers
 
 
 @torch.no_grad()
@@ -26,10 +26,10 @@ def tuned_base(base: Base, model: Any) -> Base:
     model.eval()
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     dtype = inner.get_input_embeddings().weight.dtype  # float32 where all of it was trained
-    return replace(base, model=inner, dtype=dtype, fused=None, virtual=_virtual(base, model, inner))
+    return replace(base, model=inner, dtype=dtype, fused=None, prefix_kv=_prefix_kv(base, model, inner))
 
 
-def _virtual(base: Base, model: Any, inner: Any) -> Layers | None:
+def _prefix_kv(base: Base, model: Any, inner: Any) -> KVCache | None:
     """Keys and values of what PEFT lays before every prompt, or None."""
     settings = getattr(model, "active_peft_config", None)
     if settings is None or not settings.is_prompt_learning:
@@ -37,4 +37,4 @@ def _virtual(base: Base, model: Any, inner: Any) -> Layers | None:
     found = model.get_prompt(batch_size=1)
     if settings.peft_type != "PREFIX_TUNING":
         found = inner.get_decoder()(inputs_embeds=found.to(base.dtype), use_cache=True).past_key_values
-    return tuple((keys.to(base.dtype), values.to(base.dtype)) for keys, values in layers_of(found))
+    return tuple((keys.to(base.dtype), values.to(base.dtype)) for keys, values in kv_layers(found))

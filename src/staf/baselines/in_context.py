@@ -18,10 +18,10 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from staf.data.batches import encode_answer, encode_prompt
 from staf.data.example import Example, prompt_of
 from staf.errors import BadData
 from staf.evaluate.settings import EvaluationSettings
+from staf.lm.batches import encode_answer, encode_prompt
 
 _LEAD = "Query: "
 

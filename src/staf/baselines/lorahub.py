@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from staf.data.batches import encode
 from staf.data.example import Example
 from staf.data.splits import refuse_test
 from staf.errors import MissingData
 from staf.experts.store import Expert, ExpertSet
 from staf.lm.base import Base
+from staf.lm.batches import encode
 from staf.routing.candidates import CandidateLoss
 from staf.routing.merge import Mixture
 from staf.routing.router import one_hot

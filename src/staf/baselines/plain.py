@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from staf.data.batches import Batch
 from staf.lm.attention import register
 from staf.lm.base import Base
+from staf.lm.batches import Batch
 
 
 def plain_model(base: Base) -> Any:
@@ -27,7 +27,7 @@ def plain_model(base: Base) -> Any:
     return model.to(base.device).requires_grad_(False)
 
 
-def answer_log_chances(model: Any, batch: Batch) -> Tensor:
+def answer_logprobs(model: Any, batch: Batch) -> Tensor:
     """Log p of every answer token of a batch, (N,) float32, row by row.
 
     Logits are computed in the columns in which some row has an answer. These are counted from the end, since prompt methods
@@ -45,5 +45,5 @@ def answer_log_chances(model: Any, batch: Batch) -> Tensor:
 def plain_mean_loss(model: Any, batches: Sequence[Batch]) -> float:
     """Mean of -log p over all answer tokens of the batches."""
     model.eval()
-    chances = torch.cat([answer_log_chances(model, batch) for batch in batches])
+    chances = torch.cat([answer_logprobs(model, batch) for batch in batches])
     return -float(chances.mean())

@@ -58,7 +58,7 @@ def baseline_predictions(
     drawn = _learned_from(adaptation, records, settings)
     started, memory = time.perf_counter(), PeakMemory()
     if BASELINES[settings.method].wrap is None:
-        evaluation = evaluation.model_copy(update={"max_length": settings.max_prompt_tokens or base.context})
+        evaluation = evaluation.model_copy(update={"max_length": settings.max_prompt_tokens or base.context_length})
         reserved = reserved_for(task.form, evaluation)
         shown = with_shots(test, drawn, base.tokenizer, evaluation.max_length, reserved)
         how: dict[str, Any] = {**shown.record, "tunable_parameters": 0}

@@ -13,7 +13,7 @@ from typing import Any
 
 from staf.baselines.settings import BaselineSettings
 from staf.errors import MissingData
-from staf.lm.base import ADAPTED
+from staf.lm.base import TARGET_MODULES
 
 _KEYS_AND_VALUES = frozenset({"k_proj", "v_proj", "qkv_proj", "query_key_value"})
 _LAST_OF_FEED_FORWARD = frozenset({"down_proj", "dense_4h_to_h"})
@@ -51,7 +51,7 @@ def load_peft() -> Any:
 
 def matrices_of(model: Any) -> tuple[str, ...]:
     """The adapted matrices of one layer of a model, as our experts have them."""
-    return ADAPTED[model.config.model_type][1]
+    return TARGET_MODULES[model.config.model_type][1]
 
 
 def _prompt(model: Any, settings: BaselineSettings) -> Any:

@@ -14,15 +14,14 @@ from typing import Any
 
 import torch
 
-from staf.baselines.plain import answer_log_chances, plain_mean_loss, plain_model
+from staf.baselines.plain import answer_logprobs, plain_mean_loss, plain_model
 from staf.baselines.rows import BASELINES
 from staf.baselines.settings import BaselineSettings
-from staf.data.batches import Batch, Encoded, collate, encode, epoch_order
 from staf.data.example import Example
 from staf.data.splits import dice, refuse_test
 from staf.errors import ConfigError, TrainingFailed
 from staf.lm.base import Base
-from staf.lm.prompts import batches
+from staf.lm.batches import Batch, Encoded, collate, encode, epoch_order, plan_batches
 
 LARGEST_GRADIENT = 1.0
 """Norm that the gradient of a step is cut to."""
@@ -170,7 +169,7 @@ class Tuning:
         """A fresh model after some epochs on items, and its losses; it ends early where a loss is not a number."""
         started, model = time.perf_counter(), self.fresh()
         optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=rate)
-        judges = batches([(len(item.tokens), 0) for item in held], self.token_budget)
+        judges = plan_batches([len(item.tokens) for item in held], self.token_budget)
         judging = [self._batch(held, group) for group in judges]
         losses, judged, diverged = list[float](), list[float](), False
         for epoch in range(epochs + 1):
@@ -190,7 +189,7 @@ class Tuning:
         total, count = 0.0, 0
         for group in epoch_order([len(item.tokens) for item in items], self.settings.batch_size, self.settings.seed, epoch):
             with self._mixed():
-                chances = answer_log_chances(model, self._batch(items, group))
+                chances = answer_logprobs(model, self._batch(items, group))
             optimizer.zero_grad(set_to_none=True)
             (-chances.mean()).backward()
             torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], LARGEST_GRADIENT)

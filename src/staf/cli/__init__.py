@@ -14,6 +14,7 @@ import typer
 from staf import __version__
 from staf.cli import data, experts, stages, tools
 from staf.errors import StafError
+from staf.lm.allocator import configure_allocator
 
 
 def _print_version(wanted: bool) -> None:
@@ -53,6 +54,7 @@ app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options"
 
 def main() -> None:
     """Run the command line and leave the process with its exit code."""
+    configure_allocator()
     try:
         app()
     except StafError as error:

@@ -215,8 +215,8 @@ def _tokenizer(base: str | None) -> Any:
 
 
 def _shown(example: Any, tokenizer: Any) -> dict[str, Any]:
-    from staf.data.batches import encode_answer
     from staf.data.example import prompt_of
+    from staf.lm.batches import encode_answer
 
     prompt = prompt_of(example.query, example.context)
     return {

@@ -50,7 +50,7 @@ def predict(
     try:
         return predictions_of(form, Answerer(base, settings, on_done), examples, calibration)
     finally:
-        base.routed.set_gain({})
+        base.lora.set_rank_scale({})
 
 
 def finish(

@@ -59,5 +59,5 @@ def prompts(grid: Grid, name: str, seed: int | None) -> Shown:
     session, profile, task = grid.session, grid.profile.of_task(name), find_task(name)
     examples = sample(task_examples(task, "test", session.library), profile.evaluation.limit)
     shots = [] if seed is None else adaptation_examples(session, task, profile.few_shot.shots, seed)
-    limit = profile.baseline.get("max_prompt_tokens") or session.base.context
+    limit = profile.baseline.get("max_prompt_tokens") or session.base.context_length
     return with_shots(examples, shots, session.base.tokenizer, limit, reserved_for(task.form, profile.evaluation))

@@ -19,7 +19,6 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from staf.data.batches import encode, epoch_order, rounded
 from staf.data.example import Example, prompt_of
 from staf.errors import MissingData
 from staf.experts.recipe import ExpertRecipe
@@ -27,8 +26,9 @@ from staf.experts.recompute import recomputing
 from staf.experts.train import planned_steps
 from staf.lm.attention import register
 from staf.lm.base import DEFAULT_BASE, Base, resolve, targets_of
+from staf.lm.batches import encode, epoch_order, round_up
 from staf.lm.fused import FusedDecoder, supports
-from staf.lm.routed import RoutedModel
+from staf.lm.lora import LoraModel
 
 META = torch.device("meta")
 LETTERS_A_TOKEN = 4
@@ -152,7 +152,7 @@ def outline(base: str | None, dtype: torch.dtype) -> Base:
     targets, layer_of = targets_of(config)
     with META:
         model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=register())
-    routed = RoutedModel(model, targets)
+    routed = LoraModel(model, targets)
     fused = FusedDecoder(model) if supports(config) else None
     return Base(name, Path(place), "", model, _tokenizer(place), routed, layer_of, dtype, META, fused)
 
@@ -180,7 +180,7 @@ def read(examples: Sequence[Example], settings: ExpertRecipe, tokenizer: Any) ->
     lengths = [length for length, _ in sizes]
     parts = []
     for batch in epoch_order(lengths, settings.batch_size, settings.seed, 0):
-        width, size = rounded(max(lengths[i] for i in batch)), -(-len(batch) // settings.accumulation)
+        width, size = round_up(max(lengths[i] for i in batch)), -(-len(batch) // settings.accumulation)
         chosen = [batch[start : start + size] for start in range(0, len(batch), size)]
         parts += [Part(tuple(sizes[i] for i in part), width) for part in chosen]
     return Reading(tuple(parts), sum(lengths), tokenizer is not None)
@@ -197,10 +197,10 @@ def memory_of(base: Base, settings: ExpertRecipe, parts: Sequence[Part]) -> Memo
     """Bytes by part; only shapes of `base` are looked at, which may be an outline."""
     numbers = factor_numbers(base, settings.initial_rank)
     largest = max(parts, key=lambda part: (part.tokens, part.width))
-    answers = rounded(max(part.answers for part in parts))
+    answers = round_up(max(part.answers for part in parts))
     return Memory(
         base=sum(p.numel() * p.element_size() for p in base.model.parameters()),
-        factors=numbers * (FLOAT + base.dtype.itemsize) + len(base.routed.layers) * settings.initial_rank,
+        factors=numbers * (FLOAT + base.dtype.itemsize) + len(base.lora.layers) * settings.initial_rank,
         gradients=numbers * FLOAT,
         optimiser=2 * numbers * FLOAT,
         importance=2 * numbers * FLOAT,
@@ -211,18 +211,18 @@ def memory_of(base: Base, settings: ExpertRecipe, parts: Sequence[Part]) -> Memo
 
 def factor_numbers(base: Base, rank: int) -> int:
     """Numbers in U, V and lambda of all matrices."""
-    return rank * sum(d_out + d_in + 1 for d_out, d_in in base.routed.shapes.values())
+    return rank * sum(d_out + d_in + 1 for d_out, d_in in base.lora.shapes.values())
 
 
 def activations(base: Base, settings: ExpertRecipe, part: Part) -> int:
     """Bytes that the decoder keeps for the way back, counted by running an outline forward; its factors are replaced."""
     rank = settings.initial_rank
     kind: dict[str, Any] = {"dtype": base.dtype, "device": META}
-    shapes = base.routed.shapes.items()
+    shapes = base.lora.shapes.items()
     factors = {name: (torch.empty(d_out, rank, **kind), torch.empty(rank, d_in, **kind)) for name, (d_out, d_in) in shapes}
-    base.routed.attach(factors)
-    base.routed.set_gain({name: torch.empty(rank, **kind).requires_grad_() for name in factors})
-    base.routed.set_training(True, settings.dropout)
+    base.lora.attach(factors)
+    base.lora.set_rank_scale({name: torch.empty(rank, **kind).requires_grad_() for name in factors})
+    base.lora.set_training(True, settings.dropout)
     others = [*base.model.parameters(), *(tensor for pair in factors.values() for tensor in pair)]
     kept = Kept(others)
     with recomputing(base, settings.checkpoint_activations), kept, Outlines():
@@ -236,9 +236,9 @@ def activations(base: Base, settings: ExpertRecipe, part: Part) -> int:
 def _forward(base: Base, ids: Tensor, answer: Tensor) -> None:
     """The training's own way through the decoder; a mask is given where it would be made by looking at numbers."""
     if base.fused is not None:
-        base.before_answers(ids, answer)
+        base.answer_hidden_states(ids, answer)
     else:
-        base.hidden(ids, attention_mask=torch.ones(len(ids), 1, *ids.shape[1:], ids.shape[1], dtype=torch.bool))
+        base.hidden_states(ids, attention_mask=torch.ones(len(ids), 1, *ids.shape[1:], ids.shape[1], dtype=torch.bool))
 
 
 class Outlines(TorchDispatchMode):
@@ -287,7 +287,7 @@ def operations_of(base: Base, settings: ExpertRecipe, part: Part) -> float:
     config = base.model.config
     places = part.tokens if base.fused is not None else len(part.rows) * part.width
     again = int(settings.checkpoint_activations)
-    weights = sum(d_out * d_in for d_out, d_in in base.routed.shapes.values())
+    weights = sum(d_out * d_in for d_out, d_in in base.lora.shapes.values())
     attention = part.width * config.num_hidden_layers * config.num_attention_heads * _head_width(config)  # half is seen
     low_rank = factor_numbers(base, settings.initial_rank)
     head = config.vocab_size * config.hidden_size
@@ -301,7 +301,7 @@ def _head_width(config: Any) -> int:
 
 def product_speed(base: Base, device: torch.device, places: int, repeats: int = 3) -> float:
     """Operations a second of the largest adapted matrix times `places` rows on `device`, the best of `repeats`."""
-    d_out, d_in = max(base.routed.shapes.values(), key=lambda shape: shape[0] * shape[1])
+    d_out, d_in = max(base.lora.shapes.values(), key=lambda shape: shape[0] * shape[1])
     rows = torch.ones(places, d_in, dtype=base.dtype, device=device)
     weight = torch.ones(d_out, d_in, dtype=base.dtype, device=device)
     best = float("inf")

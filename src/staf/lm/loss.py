@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from staf.data.batches import Batch
 from staf.lm.base import Base
+from staf.lm.batches import Batch
 
 
 def answer_loss(base: Base, batch: Batch) -> tuple[Tensor, int]:
@@ -20,7 +20,7 @@ def answer_loss(base: Base, batch: Batch) -> tuple[Tensor, int]:
     return functional.cross_entropy(logits, targets, reduction="sum"), targets.shape[0]  # Eq. 5
 
 
-def answer_log_chances(base: Base, batch: Batch) -> Tensor:
+def answer_logprobs(base: Base, batch: Batch) -> Tensor:
     """Log p of every answer token of a batch, (N,) float32, row by row."""
     logits, targets = _predictions(base, batch)
     return -functional.cross_entropy(logits, targets, reduction="none")
@@ -28,7 +28,8 @@ def answer_log_chances(base: Base, batch: Batch) -> Tensor:
 
 def _predictions(base: Base, batch: Batch) -> tuple[Tensor, Tensor]:
     """Logits (N, V) float32 before the answer tokens of a batch, and these tokens (N,)."""
-    return base.logits(base.before_answers(batch.ids, batch.answer, batch.shared)), batch.ids[:, 1:][batch.answer[:, 1:]]
+    hidden = base.answer_hidden_states(batch.ids, batch.answer, batch.prefix_length)
+    return base.logits(hidden), batch.ids[:, 1:][batch.answer[:, 1:]]
 
 
 @torch.no_grad()

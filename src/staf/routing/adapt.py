@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 
 from staf import __version__
-from staf.data.batches import epoch_order
 from staf.data.example import Example
 from staf.data.splits import dice, refuse_test
 from staf.errors import MissingData
 from staf.experts.store import ExpertSet
 from staf.experts.train import data_fingerprint
+from staf.lm.batches import epoch_order
 from staf.log import Log
 from staf.routing import cma, gradient
 from staf.routing.checkpoints import AdaptationStates, Clock
@@ -122,7 +122,7 @@ def adapt_router(
             states = None if folder is None else AdaptationStates(folder, run, log or (lambda text: None), clock)
             found.append(attempts.run(restart, states))
     finally:
-        base.routed.set_gain({})
+        base.lora.set_rank_scale({})
     return attempts.router(task, found, clock.seconds)
 
 

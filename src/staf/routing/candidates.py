@@ -23,11 +23,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from staf.data.batches import Encoded, collate
 from staf.errors import ExpertMismatch, MissingData
-from staf.lm.base import continued
-from staf.lm.beginnings import Branch, branches_of
-from staf.lm.prompts import FORWARD_COST, batches
+from staf.lm.base import expand_cache
+from staf.lm.batches import FORWARD_COST, Encoded, collate, plan_batches
+from staf.lm.prefix_cache import PrefixNode, build_prefix_tree
 from staf.routing.merge import Mixture
 
 Way = Literal["add", "carry"]
@@ -112,7 +111,7 @@ class CandidateLoss:
         fitting = 1 if device.type == "cpu" else max(ACCELERATOR_PLACES // largest, 1)
         self.together = fitting if together is None else together
         sizes = [(s.u.shape[0], s.u.shape[1], s.v.shape[1]) for s in mixture.stacks.values()]
-        counted = "carry" if self.together > 1 or quantised(mixture) else cheaper_way(sizes, self.places)
+        counted = "carry" if self.together > 1 or quantized(mixture) else cheaper_way(sizes, self.places)
         self.way: Way = counted if way is None else way
         self._room: dict[str, Tensor] = {} if room is None else room
 
@@ -149,15 +148,16 @@ class CandidateLoss:
     @torch.no_grad()
     def _losses(self, weights: Tensor, way: Way) -> list[float]:
         """Losses of the candidates (C, G, K) of one pass."""
-        routed = self.mixture.base.routed
+        routed = self.mixture.base.lora
         if way == "add":
             with added(self.mixture, weights[0], self.granularity, self._room):
                 return self._passes(1, {})
         try:
             self.mixture.set_weights(weights if len(weights) > 1 else weights[0], self.granularity)
-            return self._passes(len(weights), {n: layer.gain for n, layer in routed.layers.items() if layer.gain is not None})
+            scales = {n: layer.rank_scale for n, layer in routed.layers.items() if layer.rank_scale is not None}
+            return self._passes(len(weights), scales)
         finally:
-            routed.set_gain({})
+            routed.set_rank_scale({})
 
     def _passes(self, candidates: int, gains: Mapping[str, Tensor]) -> list[float]:
         """Losses of the candidates whose gains, (R,) or (C, R), are given; without gains that of the matrices as they are."""
@@ -166,20 +166,20 @@ class CandidateLoss:
         totals = torch.zeros(candidates, dtype=torch.float64, device=base.device)
         pasts: list[Any] = []
         for group in self.groups:
-            base.routed.set_gain(gains)
+            base.lora.set_rank_scale(gains)
             past = None
             if group.beginning.numel():
-                before = None if group.before is None else continued(pasts[group.before], 1)
+                before = None if group.before is None else expand_cache(pasts[group.before], 1)
                 begun = group.beginning.expand(candidates, -1)
                 past = decoder(input_ids=begun, past_key_values=before, use_cache=True).past_key_values
             pasts.append(past)
             for part in group.parts:
                 rows = len(part.ids)
                 if candidates > 1:
-                    base.routed.set_gain({name: gain.repeat_interleave(rows, 0) for name, gain in gains.items()})
+                    base.lora.set_rank_scale({name: gain.repeat_interleave(rows, 0) for name, gain in gains.items()})
                 options: dict[str, Any] = {"use_cache": past is not None}
                 if past is not None:
-                    options["past_key_values"] = continued(past, rows)
+                    options["past_key_values"] = expand_cache(past, rows)
                 states = decoder(input_ids=part.ids.repeat(candidates, 1), **options).last_hidden_state
                 wanted = states[part.before.repeat(candidates, 1)].view(candidates, part.targets.numel(), -1)
                 totals += torch.stack([self._answer_loss(hidden, part.targets) for hidden in wanted])
@@ -192,9 +192,9 @@ class CandidateLoss:
         return torch.stack(losses).sum()
 
 
-def quantised(mixture: Mixture) -> bool:
+def quantized(mixture: Mixture) -> bool:
     """True where matrices are made of codes, to which nothing can be added."""
-    return any(layer.quantised is not None for layer in mixture.base.routed.layers.values())
+    return any(layer.quantized is not None for layer in mixture.base.lora.layers.values())
 
 
 @contextmanager
@@ -204,7 +204,7 @@ def weighted(mixture: Mixture, weights: Tensor, granularity: str, room: dict[str
     Raises:
         ExpertMismatch: weights of another shape.
     """
-    if not quantised(mixture):
+    if not quantized(mixture):
         with added(mixture, weights, granularity, room):
             yield
         return
@@ -212,7 +212,7 @@ def weighted(mixture: Mixture, weights: Tensor, granularity: str, room: dict[str
         mixture.set_weights(weights.detach(), granularity)
         yield
     finally:
-        mixture.base.routed.set_gain({})
+        mixture.base.lora.set_rank_scale({})
 
 
 @contextmanager
@@ -229,21 +229,21 @@ def added(
     Raises:
         ExpertMismatch: weights of another shape.
     """
-    routed = mixture.base.routed
+    routed = mixture.base.lora
     sums = {} if room is None else room
     mixture.set_weights(weights.detach(), granularity)
-    gains = {name: layer.gain for name, layer in routed.layers.items()}
-    routed.set_gain({})
+    gains = {name: layer.rank_scale for name, layer in routed.layers.items()}
+    routed.set_rank_scale({})
     originals = {name: layer.weight.data for name, layer in routed.layers.items()}
     try:
         with torch.no_grad():
             for name, gain in gains.items():
                 stack, layer, original = mixture.stacks[name], routed.layers[name], originals[name]
-                if gain is None or layer.v is None or not len(stack.v):
+                if gain is None or layer.lora_A is None or not len(stack.v):
                     continue
                 into = sums.setdefault(name, torch.empty_like(original))
                 scaled = (stack.u * gain).to(original.dtype)  # (d_out, R)
-                layer.weight.data = torch.addmm(original, scaled, layer.v, out=into)  # Eq. 10
+                layer.weight.data = torch.addmm(original, scaled, layer.lora_A, out=into)  # Eq. 10
         yield
     finally:
         for name, original in originals.items():
@@ -264,9 +264,9 @@ def cheaper_way(sizes: Iterable[tuple[int, int, int]], tokens: int) -> Way:
 
 def groups_of(items: Sequence[Encoded], pad: int, device: torch.device, token_budget: int) -> tuple[Group, ...]:
     """The items in groups with the beginnings that are worth a pass, each after the one that it goes on from."""
-    root = branches_of([item.tokens[: item.answer_start] for item in items])
+    root = build_prefix_tree([item.tokens[: item.answer_start] for item in items])
     groups: list[Group] = []
-    left: list[tuple[Branch, int, int | None]] = [(root, 0, None)]
+    left: list[tuple[PrefixNode, int, int | None]] = [(root, 0, None)]
     while left:
         branch, opened, before = left.pop()
         beginning = torch.tensor(items[branch.first].tokens[opened : branch.length], dtype=torch.long, device=device)
@@ -274,7 +274,7 @@ def groups_of(items: Sequence[Encoded], pad: int, device: torch.device, token_bu
         if parts or branch.length:
             groups.append(Group(beginning, before, parts))
         here = len(groups) - 1 if branch.length else None
-        left += [(further, branch.length, here) for further in branch.branches]
+        left += [(further, branch.length, here) for further in branch.children]
     return tuple(groups)
 
 
@@ -284,7 +284,7 @@ def _parts(items: Sequence[Encoded], shared: int, pad: int, device: torch.device
     lengths = [len(rest.tokens) for rest in rests]
     parts = []
     cost = FORWARD_COST if device.type == "cpu" else ACCELERATOR_FORWARD_COST
-    for indices in batches([(length, 0) for length in lengths], token_budget, forward_cost=cost):
+    for indices in plan_batches(lengths, token_budget, forward_cost=cost):
         width = max(lengths[i] for i in indices)
         batch = collate([rests[i] for i in indices], pad, device)
         ids, answer = batch.ids[:, :width], batch.answer[:, :width]

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from staf.data.batches import Encoded, collate, encode_answer, encode_prompt
 from staf.data.example import Example
 from staf.data.splits import dice
 from staf.errors import ConfigError
 from staf.lm.base import Base
-from staf.lm.loss import answer_log_chances
-from staf.lm.scoring import questions_of, score_questions
+from staf.lm.batches import Encoded, collate, encode_answer, encode_prompt
+from staf.lm.loss import answer_logprobs
+from staf.lm.scoring import loglikelihoods, scoring_requests
 from staf.routing.candidates import weighted
 from staf.routing.merge import Mixture
 
@@ -57,7 +57,7 @@ class LabelLoss:
     ) -> None:  # fmt: skip
         refuse_other_forms(examples)
         self.mixture, self.granularity, self.token_budget = mixture, granularity, token_budget
-        self.questions = questions_of(mixture.base, examples, max_length)
+        self.questions = scoring_requests(mixture.base, examples, max_length)
         self.right = [example.labels.index(example.answer) for example in examples]
         self._room: dict[str, Tensor] = {} if room is None else room
 
@@ -68,7 +68,7 @@ class LabelLoss:
 
     def _loss(self, weights: Tensor) -> float:
         with weighted(self.mixture, weights, self.granularity, self._room):
-            scores = score_questions(self.mixture.base, self.questions, token_budget=self.token_budget, length_normalised=True)
+            scores = loglikelihoods(self.mixture.base, self.questions, token_budget=self.token_budget, length_normalised=True)
         shares = [own.log_softmax(0)[right] for own, right in zip(scores, self.right, strict=True)]
         return -float(torch.stack(shares).double().mean())
 
@@ -102,7 +102,7 @@ class LabelSteps:
         """Mean over these examples, ()."""
         rows = [row for index in batch for row in self.rows[index]]
         pad = self.base.tokenizer.pad_token_id or 0
-        chances = answer_log_chances(self.base, collate(rows, pad, self.base.device))  # (N,)
+        chances = answer_logprobs(self.base, collate(rows, pad, self.base.device))  # (N,)
         parts = chances.split([len(row.tokens) - row.answer_start for row in rows])
         scores = torch.stack([part.mean() for part in parts])  # (rows,)
         shares = [own.log_softmax(0)[0] for own in scores.split([len(self.rows[index]) for index in batch])]

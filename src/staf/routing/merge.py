@@ -77,14 +77,14 @@ class Mixture:
     """
 
     def __init__(self, base: Base, experts: ExpertSet) -> None:
-        experts.check(base.identity, base.routed.shapes)
+        experts.check(base.identity, base.lora.shapes)
         self.base, self.experts = base, experts
         self.stacks: dict[str, Stack] = {}
-        for name in base.routed.layers:
+        for name in base.lora.layers:
             scaled = [(e.factors[name][0], e.factors[name][1] * e.scale, e.factors[name][2]) for e in experts.experts]
             s = stack([(u.to(base.device), g.to(base.device), v.to(base.device)) for u, g, v in scaled])
             self.stacks[name] = s
-        base.routed.attach({n: (s.u.to(base.dtype), s.v.to(base.dtype)) for n, s in self.stacks.items()})
+        base.lora.attach({n: (s.u.to(base.dtype), s.v.to(base.dtype)) for n, s in self.stacks.items()})
 
     def groups(self, granularity: str) -> Tensor:
         """Row of the weights that each matrix takes, (M,): 0 for all, its layer, or itself."""
@@ -116,7 +116,7 @@ class Mixture:
             )
         weights = weights.to(self.base.device)
         gains = {n: gain(s, weights[..., g, :]) for (n, s), g in zip(self.stacks.items(), groups.tolist(), strict=True)}
-        self.base.routed.set_gain(gains)
+        self.base.lora.set_rank_scale(gains)
 
     def fused(self, weights: Tensor, granularity: str = "task") -> dict[str, Tensor]:
         """What the weights (G, K) add to each matrix, (d_out, d_in) float32 by name."""

@@ -11,9 +11,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from staf.data.batches import collate, encode
 from staf.data.example import Example
 from staf.lm.base import Base
+from staf.lm.batches import collate, encode
 from staf.lm.loss import answer_loss
 from staf.routing.candidates import CandidateLoss
 from staf.routing.labels import LABELS_A_STEP, LabelLoss, LabelSteps

@@ -92,6 +92,6 @@ def prune_by_router(experts: ExpertSet, router: Router, count: int, base: str | 
     kept, groups = heaviest(router.weights, count), None
     if router.settings.granularity != "task":
         model = outline(base, torch.float32)
-        groups = groups_by_matrix(tuple(model.routed.layers), model.layer_of, router.settings.granularity)
+        groups = groups_by_matrix(tuple(model.lora.layers), model.layer_of, router.settings.granularity)
     share = lost_share(experts, router.weights, kept, groups)
     return ExpertSet(tuple(experts.experts[index] for index in kept)), share

@@ -27,13 +27,12 @@ from torch.nn import functional
 
 from staf import __version__
 from staf.checkpoint_io import read_checkpoint, write_checkpoint
-from staf.data.batches import encode_prompt, rounded
 from staf.data.example import Example
 from staf.data.splits import dice, refuse_test
 from staf.errors import DamagedFile, ExpertMismatch, MissingData
 from staf.experts.store import Expert, ExpertSet
 from staf.lm.base import Base
-from staf.lm.prompts import batches
+from staf.lm.batches import encode_prompt, plan_batches, round_up
 from staf.routing.recipe import RouterRecipe
 from staf.routing.store import Router, refuse_more_than_a_row
 
@@ -54,12 +53,12 @@ def prompt_mean(base: Base, examples: Sequence[Example], max_length: int) -> Ten
     ordered = sorted(examples, key=lambda example: example.id)
     prompts = [encode_prompt(example, base.tokenizer, max_length) for example in ordered]
     pad = base.tokenizer.pad_token_id or 0
-    base.routed.set_gain({})
+    base.lora.set_rank_scale({})
     means: list[Tensor] = [torch.empty(0)] * len(prompts)
-    for group in batches([(len(prompt), 0) for prompt in prompts], TOKEN_BUDGET):
-        width = rounded(max(len(prompts[index]) for index in group))
+    for group in plan_batches([len(prompt) for prompt in prompts], TOKEN_BUDGET):
+        width = round_up(max(len(prompts[index]) for index in group))
         ids = torch.tensor([prompts[index] + [pad] * (width - len(prompts[index])) for index in group])
-        hidden = base.hidden(ids.to(base.device)).float()  # (B, T, d)
+        hidden = base.hidden_states(ids.to(base.device)).float()  # (B, T, d)
         for row, index in enumerate(group):
             means[index] = hidden[row, : len(prompts[index])].mean(0).cpu()
     return torch.stack(means).double().mean(0).float()
@@ -176,7 +175,7 @@ def _check(
     refuse_more_than_a_row(settings, "a zero-shot router")
     if not questions:
         raise MissingData(f"no inputs of '{task}' to compare with the experts; a few without answers are enough.")
-    experts.check(base.identity, base.routed.shapes)
+    experts.check(base.identity, base.lora.shapes)
     if centroids.shape[0] != len(experts.names):
         raise ExpertMismatch(
             f"{centroids.shape[0]} centroids for {len(experts.names)} experts ({', '.join(experts.names)}). "

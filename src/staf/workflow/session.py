@@ -13,9 +13,9 @@ from staf.errors import ConfigError
 from staf.experts.estimate import outline
 from staf.experts.parallel import ALONE, World, check_sharding, open_base
 from staf.experts.store import ExpertSet
-from staf.lm.base import DEFAULT_BASE, FORMATS, Base, default_device, fingerprint_of, resolve
-from staf.lm.dtype import choose
-from staf.lm.four_bit import NAME as FOUR_BIT
+from staf.lm.base import BASE_DTYPES, DEFAULT_BASE, Base, default_device, fingerprint_of, resolve
+from staf.lm.dtype import choose_dtype
+from staf.lm.quantization import NF4
 from staf.log import NullProgress, Progress
 from staf.routing.merge import Mixture
 from staf.runs import digest_of
@@ -72,12 +72,12 @@ class Session:
         Raises:
             ConfigError: in four bits, whose memory is not estimated.
         """
-        if self.dtype == FOUR_BIT:
+        if self.dtype == NF4:
             raise ConfigError(
                 "a base in four bits (--dtype nf4) is not estimated. Leave --dtype out with --dry-run: of what it prints for "
                 "the base in bfloat16 the matrices then take about a quarter, and a step is slower."
             )
-        return outline(self.base_name, FORMATS[self.dtype] if self.dtype else choose(default_device()))
+        return outline(self.base_name, BASE_DTYPES[self.dtype] if self.dtype else choose_dtype(default_device())[0])
 
     def of_base(self, base: str) -> Session:
         """The same data, runs and number format with another base."""

@@ -98,7 +98,7 @@ def _finish_training(
 ) -> None:
     record, ranks = expert.record, expert.ranks
     curve = record["curve"]
-    first = settings.initial_rank * sum(sum(shape) + 1 for shape in session.base.routed.shapes.values())
+    first = settings.initial_rank * sum(sum(shape) + 1 for shape in session.base.lora.shapes.values())
     result = {
         "stage": "train",
         "task": expert.name,

@@ -15,9 +15,9 @@ from torch.nn import functional
 
 from staf.baselines.classifiers.problem import Found, log_scores, loss_of
 from staf.baselines.classifiers.settings import ClassifierSettings
-from staf.data.batches import by_length, epoch_order, rounded
 from staf.errors import TrainingFailed
 from staf.lm.base import default_device
+from staf.lm.batches import epoch_order, plan_batches, round_up
 
 TOKEN_BUDGET = 16384
 """Places of one batch that is only scored."""
@@ -141,7 +141,7 @@ def _logits(network: Network, rows: Sequence[list[int]], device: torch.device) -
     """Logits (n, L) of rows of numbers, in their order."""
     network.module.eval()
     found: dict[int, np.ndarray] = {}
-    for batch in by_length([len(row) for row in rows], TOKEN_BUDGET):
+    for batch in plan_batches([len(row) for row in rows], TOKEN_BUDGET):
         logits = network.forward(*_padded([rows[i] for i in batch], network.pad, device))
         found.update(zip(batch, logits.float().cpu().numpy(), strict=True))
     return np.stack([found[index] for index in range(len(rows))])
@@ -149,7 +149,7 @@ def _logits(network: Network, rows: Sequence[list[int]], device: torch.device) -
 
 def _padded(rows: Sequence[list[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Numbers (B, T) padded on the right, and the mask (B, T) of what is no padding."""
-    width = rounded(max(len(row) for row in rows))
+    width = round_up(max(len(row) for row in rows))
     ids = torch.full((len(rows), width), pad, dtype=torch.long)
     mask = torch.zeros((len(rows), width), dtype=torch.bool)
     for index, row in enumerate(rows):

@@ -1,7 +1,7 @@
-"""A base in four bits (NF4 of Dettmers et al., 2023, by bitsandbytes): for models that do not fit otherwise.
+"""A base in four bits: NF4 (Dettmers et al., 2023) by bitsandbytes, for models that do not fit otherwise.
 
-The frozen matrices are kept in blocks of 64 numbers of four bits and one scale, and computed with in bfloat16; experts beside
-them train as ever. Such a base cannot be fused or exported: an expert trained on it is used on the whole one as well.
+Frozen matrices are stored in blocks of 64 numbers of four bits and one scale, and computed with in bfloat16. Such a base cannot
+be merged or exported; an expert trained on it works on the unquantized base too.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import torch
 
 from staf.errors import MissingData
 
-NAME = "nf4"
-"""As a number format of a base."""
+NF4 = "nf4"
+"""As a dtype of a base."""
 
 
 def loading_options(device: torch.device) -> dict[str, Any]:
-    """What transformers needs to load a model in four bits onto a device.
+    """Arguments of `from_pretrained` that load a model in four bits onto a device.
 
     Raises:
         MissingData: bitsandbytes is not installed.
@@ -28,6 +28,6 @@ def loading_options(device: torch.device) -> dict[str, Any]:
     from transformers import BitsAndBytesConfig
 
     config = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type=NAME, bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16
+        load_in_4bit=True, bnb_4bit_quant_type=NF4, bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16
     )
     return {"quantization_config": config, "device_map": {"": device}}

@@ -31,10 +31,16 @@ Gradients = tuple[Tensor, Tensor]
 """Buffers for the gradients of U (d_out, R) and V (R, d_in), float32."""
 
 
-def add_low_rank(
-    rows: Tensor, weight: Tensor | None, beside: Tensor | None, u: Tensor, v: Tensor, gain: Tensor, keep: Tensor | None
+def lora_linear(
+    rows: Tensor,
+    weight: Tensor | None,
+    residual: Tensor | None,
+    u: Tensor,
+    v: Tensor,
+    gain: Tensor,
+    dropout_mask: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """W x + U diag(gain) V x of rows (N, d_in), plus what is beside it, a bias (d_out,) or rows (N, d_out).
+    """W x + U diag(gain) V x of rows (N, d_in), plus what is residual it, a bias (d_out,) or rows (N, d_out).
 
     Without W only the rest of the sum.
 
@@ -42,33 +48,40 @@ def add_low_rank(
         y (N, d_out), and the rank activations before and after the gain, (N, R).
     """
     hidden = rows @ v.T  # (N, R)
-    if keep is not None:
-        hidden.mul_(keep)
-    scaled = _times_gain(hidden, gain)
-    small = scaled @ u.T if beside is None else torch.addmm(beside, scaled, u.T)
+    if dropout_mask is not None:
+        hidden.mul_(dropout_mask)
+    scaled = _scale_ranks(hidden, gain)
+    small = scaled @ u.T if residual is None else torch.addmm(residual, scaled, u.T)
     return small if weight is None else add_product(small, rows, weight.T), hidden, scaled  # Eq. 10
 
 
-def add_low_rank_gradients(
-    grad: Tensor, rows: Tensor, u: Tensor, gain: Tensor, hidden: Tensor, scaled: Tensor, keep: Tensor | None, trained: bool
+def lora_linear_backward(
+    grad: Tensor,
+    rows: Tensor,
+    u: Tensor,
+    gain: Tensor,
+    hidden: Tensor,
+    scaled: Tensor,
+    dropout_mask: Tensor | None,
+    trained: bool,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    """The way back of `add_low_rank` from grad (N, d_out).
+    """The way back of `lora_linear` from grad (N, d_out).
 
     Returns:
         gradients of the gain, float32 in its shape; of V x, (N, R), from which (W' grad + V' of it) is that of x; and, where
         factors are trained, of U as (R, d_out) and of V as (R, d_in).
     """
     grad_scaled = grad @ u  # (N, R)
-    grad_gain = _gain_gradient(grad_scaled, hidden, gain)
-    grad_hidden = _times_gain(grad_scaled, gain)
-    if keep is not None:
-        grad_hidden.mul_(keep)
+    grad_gain = _rank_scale_grad(grad_scaled, hidden, gain)
+    grad_hidden = _scale_ranks(grad_scaled, gain)
+    if dropout_mask is not None:
+        grad_hidden.mul_(dropout_mask)
     if not trained:
         return grad_gain, grad_hidden, None, None
     return grad_gain, grad_hidden, scaled.T @ grad, grad_hidden.T @ rows
 
 
-def draw_keep(layers: Sequence[RoutedLinear], like: Tensor, count: int | None = None) -> Tensor | None:
+def draw_dropout_mask(layers: Sequence[LoraLinear], like: Tensor, count: int | None = None) -> Tensor | None:
     """Dropout of the rank activations of layers with the same input, (N, R of all): 0, or 1 / (1 - rate); None without.
 
     N is `count`, or the rows of `like`, whose dtype and device it has.
@@ -76,14 +89,17 @@ def draw_keep(layers: Sequence[RoutedLinear], like: Tensor, count: int | None = 
     first = layers[0]
     if not (first.training and first.dropout > 0):
         return None
-    rows, ranks = like.shape[0] if count is None else count, sum(layer.u.shape[1] for layer in layers if layer.u is not None)
+    rows, ranks = (
+        like.shape[0] if count is None else count,
+        sum(layer.lora_B.shape[1] for layer in layers if layer.lora_B is not None),
+    )
     words = torch.empty(-(-rows * ranks // 4), dtype=torch.int64, device=like.device).random_(-(1 << 63), None)
     chance = words.view(torch.int16)[: rows * ranks].view(rows, ranks)  # 16 random bits each
     dropped = round(first.dropout * (1 << 16)) - (1 << 15)
     return (chance >= dropped).to(like.dtype).div_(1 - first.dropout)
 
 
-class _LowRankLinear(torch.autograd.Function):
+class _LoraFunction(torch.autograd.Function):
     """W x + U diag(gain) V x as one node: x is kept once, W needs no gradient, no copy of y is made.
 
     Gradients of U and V are added straight into the buffers of `grads`, where there are some.
@@ -92,21 +108,21 @@ class _LowRankLinear(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, u: Tensor, v: Tensor, gain: Tensor,
-        keep: Tensor | None, grads: Gradients | None,
+        dropout_mask: Tensor | None, grads: Gradients | None,
     ) -> Tensor:  # fmt: skip
         rows = x.reshape(-1, x.shape[-1])  # (N, d_in)
         low_gain = gain.to(x.dtype)
-        y, hidden, scaled = add_low_rank(rows, weight, bias, u, v, low_gain, keep)
-        ctx.save_for_backward(rows, weight, u, v, low_gain, hidden, scaled, keep)
+        y, hidden, scaled = lora_linear(rows, weight, bias, u, v, low_gain, dropout_mask)
+        ctx.save_for_backward(rows, weight, u, v, low_gain, hidden, scaled, dropout_mask)
         ctx.shape, ctx.gain_dtype, ctx.grads = x.shape, gain.dtype, grads
         return y.view(*x.shape[:-1], y.shape[-1])
 
     @staticmethod
     def backward(ctx: Any, *outputs: Any) -> Any:
-        rows, weight, u, v, gain, hidden, scaled, keep = ctx.saved_tensors
+        rows, weight, u, v, gain, hidden, scaled, dropout_mask = ctx.saved_tensors
         grad = outputs[0].reshape(-1, outputs[0].shape[-1])  # (N, d_out)
         trained = ctx.grads is not None
-        found = add_low_rank_gradients(grad, rows, u, gain, hidden, scaled, keep, trained)
+        found = lora_linear_backward(grad, rows, u, gain, hidden, scaled, dropout_mask, trained)
         grad_gain, grad_hidden, grad_u, grad_v = found
         if grad_u is not None and grad_v is not None:
             ctx.grads[0].add_(grad_u.T)  # (d_out, R); this order is the fast one
@@ -118,14 +134,14 @@ class _LowRankLinear(torch.autograd.Function):
         return grad_x, None, None, None, None, grad_gain.to(ctx.gain_dtype), None, None
 
 
-def _times_gain(hidden: Tensor, gain: Tensor) -> Tensor:
+def _scale_ranks(hidden: Tensor, gain: Tensor) -> Tensor:
     """(N, R) times a gain of shape (R,), or of shape (B, R) where N = B * T."""
     if gain.dim() == 1:
         return hidden * gain
     return (hidden.view(gain.shape[0], -1, gain.shape[1]) * gain[:, None]).view_as(hidden)
 
 
-def _gain_gradient(grad_scaled: Tensor, hidden: Tensor, gain: Tensor) -> Tensor:
+def _rank_scale_grad(grad_scaled: Tensor, hidden: Tensor, gain: Tensor) -> Tensor:
     """Gradient of gain, in the shape of gain, summed in float32 over the tokens that it multiplied."""
     product = grad_scaled * hidden  # (N, R)
     if gain.dim() == 2:
@@ -133,7 +149,7 @@ def _gain_gradient(grad_scaled: Tensor, hidden: Tensor, gain: Tensor) -> Tensor:
     return product.sum(0, dtype=torch.float32)
 
 
-class RoutedLinear(nn.Module):
+class LoraLinear(nn.Module):
     """A frozen linear map that low-rank factors can be added to.
 
     Attributes:
@@ -148,26 +164,30 @@ class RoutedLinear(nn.Module):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.shape = (linear.out_features, linear.in_features)
-        self.quantised = None if linear.weight.is_floating_point() else linear
+        self.quantized = None if linear.weight.is_floating_point() else linear
         self.weight = linear.weight
         self.bias = linear.bias
-        self.u: Tensor | None = None
-        self.v: Tensor | None = None
-        self.gain: Tensor | None = None
+        self.lora_B: Tensor | None = None
+        self.lora_A: Tensor | None = None
+        self.rank_scale: Tensor | None = None
         self.grads: Gradients | None = None
         self.dropout = 0.0
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., d_in) to (..., d_out)."""
-        if self.u is None or self.v is None or self.gain is None or self.u.shape[1] == 0:
-            return functional.linear(x, self.weight, self.bias) if self.quantised is None else self.quantised(x)
-        keep = draw_keep((self,), x.view(-1, x.shape[-1]))
-        if self.quantised is not None:
-            return self.quantised(x) + _LowRankLinear.apply(x, None, None, self.u, self.v, self.gain, keep, self.grads)
-        return _LowRankLinear.apply(x, self.weight, self.bias, self.u, self.v, self.gain, keep, self.grads)
+        if self.lora_B is None or self.lora_A is None or self.rank_scale is None or self.lora_B.shape[1] == 0:
+            return functional.linear(x, self.weight, self.bias) if self.quantized is None else self.quantized(x)
+        dropout_mask = draw_dropout_mask((self,), x.view(-1, x.shape[-1]))
+        if self.quantized is not None:
+            return self.quantized(x) + _LoraFunction.apply(
+                x, None, None, self.lora_B, self.lora_A, self.rank_scale, dropout_mask, self.grads
+            )
+        return _LoraFunction.apply(
+            x, self.weight, self.bias, self.lora_B, self.lora_A, self.rank_scale, dropout_mask, self.grads
+        )
 
 
-class RoutedModel:
+class LoraModel:
     """The explicit mapping from a matrix's name to its routed layer, inside a frozen model.
 
     Args:
@@ -180,7 +200,7 @@ class RoutedModel:
 
     def __init__(self, model: nn.Module, targets: tuple[str, ...]) -> None:
         self.model = model
-        self.layers: dict[str, RoutedLinear] = {}
+        self.layers: dict[str, LoraLinear] = {}
         for name in targets:
             parent_name, _, child = name.rpartition(".")
             try:
@@ -190,7 +210,7 @@ class RoutedModel:
                 raise ExpertMismatch(f"no matrix '{name}' in this model. Give targets that it has.") from error
             if not isinstance(linear, nn.Linear):
                 raise ExpertMismatch(f"'{name}' is a {type(linear).__name__}; only nn.Linear matrices can be adapted.")
-            layer = RoutedLinear(linear)
+            layer = LoraLinear(linear)
             setattr(parent, child, layer)
             self.layers[name] = layer
         model.requires_grad_(False)
@@ -204,17 +224,17 @@ class RoutedModel:
     def attach(self, factors: Mapping[str, tuple[Tensor, Tensor]], grads: Mapping[str, Gradients] | None = None) -> None:
         """Give each named layer its U (d_out, R) and V (R, d_in), and buffers for their gradients.
 
-        Layers not named become the original ones; all gains are taken away.
+        KVCache not named become the original ones; all gains are taken away.
         """
         for name, layer in self.layers.items():
-            layer.u, layer.v = factors.get(name, (None, None))
+            layer.lora_B, layer.lora_A = factors.get(name, (None, None))
             layer.grads = grads[name] if grads is not None else None
-            layer.gain = None
+            layer.rank_scale = None
 
-    def set_gain(self, gain: Mapping[str, Tensor]) -> None:
+    def set_rank_scale(self, gain: Mapping[str, Tensor]) -> None:
         """Give each layer its gain, (R,) or (B, R); a layer without one is the original one."""
         for name, layer in self.layers.items():
-            layer.gain = gain.get(name)
+            layer.rank_scale = gain.get(name)
 
     def detach(self) -> None:
         """Back to the original model."""

@@ -10,7 +10,7 @@ from staf.errors import ExpertMismatch
 from staf.experts.adalora import delta
 from staf.experts.store import ExpertSet
 from staf.lm.base import Base
-from staf.lm.routed import RoutedModel
+from staf.lm.lora import LoraModel
 from staf.routing.merge import Mixture, fused_delta, gain, squared_norms, stack
 from staf.routing.router import one_hot, uniform
 
@@ -25,7 +25,7 @@ def logits(base: Base) -> torch.Tensor:
 def add_to_weights(base: Base, deltas: dict[str, torch.Tensor], sign: float = 1.0) -> None:
     with torch.no_grad():
         for name, change in deltas.items():
-            base.routed.layers[name].weight.add_(change, alpha=sign)
+            base.lora.layers[name].weight.add_(change, alpha=sign)
 
 
 def test_weights_of_zero_are_the_original_model_exactly(base: Base, experts: ExpertSet) -> None:
@@ -43,9 +43,9 @@ def test_a_one_hot_router_equals_that_expert_exactly(base: Base, experts: Expert
     mixture = Mixture(base, experts)
     mixture.set_weights(one_hot(1, 3))
     assert torch.allclose(logits(base), expected, atol=1e-5)
-    single = mixture.fused(one_hot(1, 3))
+    found = mixture.fused(one_hot(1, 3))
     for name, (u, s, v) in experts.experts[1].factors.items():
-        assert torch.allclose(single[name], delta(u, s * 1.5, v), atol=1e-6)
+        assert torch.allclose(found[name], delta(u, s * 1.5, v), atol=1e-6)
 
 
 @pytest.mark.parametrize("granularity", ["task", "layer", "matrix"])
@@ -56,7 +56,7 @@ def test_fused_equals_unfused_in_float32(base: Base, experts: ExpertSet, granula
     mixture.set_weights(weights, granularity)
     routed = logits(base)
     deltas = mixture.fused(weights, granularity)
-    base.routed.detach()
+    base.lora.detach()
     add_to_weights(base, deltas)
     assert (logits(base) - routed).abs().max() < 1e-5 * max(1.0, float(routed.abs().max()))
 
@@ -72,7 +72,7 @@ def test_the_delta_is_linear_in_the_weights(base: Base, experts: ExpertSet) -> N
 
 def test_average_is_the_mean_of_the_separate_deltas_not_of_the_factors(base: Base, experts: ExpertSet) -> None:
     fused = Mixture(base, experts).fused(torch.full((1, 3), 1 / 3))
-    for name in base.routed.shapes:
+    for name in base.lora.shapes:
         separate = [delta(u, s * 1.5, v) for u, s, v in (e.factors[name] for e in experts.experts)]
         assert torch.allclose(fused[name], torch.stack(separate).mean(0), atol=1e-6)
 
@@ -90,7 +90,7 @@ def test_rows_with_their_own_weights_equal_separate_runs(base: Base, experts: Ex
 def test_gradients_equal_those_of_plain_operations() -> None:
     torch.manual_seed(1)
     model = torch.nn.Sequential(torch.nn.Linear(6, 5))
-    routed = RoutedModel(model, ("0",))
+    routed = LoraModel(model, ("0",))
     layer = routed.layers["0"]
     u, v = torch.randn(5, 3, requires_grad=True), torch.randn(3, 6, requires_grad=True)
     for shape in ((3,), (2, 3)):
@@ -98,7 +98,7 @@ def test_gradients_equal_those_of_plain_operations() -> None:
         x = torch.randn(2, 4, 6, requires_grad=True)
         grads = torch.zeros(5, 3), torch.zeros(3, 6)
         routed.attach({"0": (u.detach(), v.detach())}, {"0": grads})
-        routed.set_gain({"0": weights})
+        routed.set_rank_scale({"0": weights})
         for _ in range(2):  # added to, not replaced
             grad_x, grad_gain = torch.autograd.grad(layer(x).sin().sum(), (x, weights))
         ours = grad_x, grads[0] / 2, grads[1] / 2, grad_gain
@@ -111,9 +111,9 @@ def test_gradients_equal_those_of_plain_operations() -> None:
 
 def test_dropout_acts_in_training_only_and_keeps_the_mean() -> None:
     torch.manual_seed(2)
-    routed = RoutedModel(torch.nn.Sequential(torch.nn.Linear(8, 8)), ("0",))
+    routed = LoraModel(torch.nn.Sequential(torch.nn.Linear(8, 8)), ("0",))
     routed.attach({"0": (torch.randn(8, 4), torch.randn(4, 8))})
-    routed.set_gain({"0": torch.ones(4)})
+    routed.set_rank_scale({"0": torch.ones(4)})
     x, layer = torch.randn(1, 8).expand(20000, 8), routed.layers["0"]
     still = layer(x)
     assert torch.equal(still, layer(x))
@@ -130,7 +130,7 @@ def test_base_weights_stay_byte_equal_under_routing(base: Base, experts: ExpertS
     mixture = Mixture(base, experts)
     mixture.set_weights(uniform(3))
     logits(base)
-    base.routed.detach()
+    base.lora.detach()
     after = base.model.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -151,7 +151,7 @@ def test_rank_zero_everywhere_adds_nothing() -> None:
 
 def test_a_target_that_is_not_there_is_named() -> None:
     with pytest.raises(ExpertMismatch, match=r"no matrix '0\.q_proj'"):
-        RoutedModel(torch.nn.Sequential(torch.nn.Linear(2, 2)), ("0.q_proj",))
+        LoraModel(torch.nn.Sequential(torch.nn.Linear(2, 2)), ("0.q_proj",))
 
 
 def test_weights_of_the_wrong_shape_are_refused(base: Base, experts: ExpertSet) -> None:

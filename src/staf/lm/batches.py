@@ -1,0 +1,185 @@
+"""Examples as padded batches of tokens, grouped by length.
+
+Padding is on the right and needs no attention mask: in a causal model no real token attends to what follows it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from staf.data.example import Example, prompt_of
+from staf.errors import ConfigError
+
+_LEAD = "Answer:"
+WIDTH_STEP = 16
+MIN_SHARED_PREFIX = 16
+"""A common prefix of fewer tokens is computed in every row."""
+FORWARD_COST = 128
+"""Tokens that cost as much as one more forward; on a CPU mostly reading the weights (measured: about 120)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One example as tokens: prompt, answer, and the end token unless the answer was truncated."""
+
+    id: str
+    tokens: tuple[int, ...]
+    answer_start: int
+    """index of the first answer token"""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Encoded examples padded to one width."""
+
+    ids: Tensor
+    """(B, T) token ids, padded on the right"""
+    answer: Tensor
+    """(B, T) bool, True at tokens to predict (answer and end token)"""
+    example_ids: tuple[str, ...]
+    prefix_length: int = 0
+    """number of first tokens that are equal in all rows and not predicted"""
+
+
+def encode_prompt(example: Example, tokenizer: Any, limit: int) -> list[int]:
+    """Tokens of the prompt, at most `limit`: a long context is cut at its end, the query never.
+
+    Raises:
+        ConfigError: the prompt does not fit even without its context.
+    """
+    context = example.context
+    while True:
+        encoded = tokenizer(prompt_of(example.query, context), return_offsets_mapping=True)
+        tokens: list[int] = encoded["input_ids"]
+        excess = len(tokens) - limit
+        if excess <= 0:
+            return tokens
+        if not context:
+            raise ConfigError(
+                f"example {example.id}: its query takes {len(tokens)} tokens without any context, {limit} are allowed. "
+                "Raise max_length, or use fewer labels."
+            )
+        context = _truncate(context, encoded["offset_mapping"], len(prompt_of(example.query, context)), excess)
+
+
+def _truncate(context: str, offsets: list[tuple[int, int]], prompt_length: int, excess: int) -> str:
+    """The context without its last `excess` tokens, by the character offsets of the prompt's tokens."""
+    end_of_context = prompt_length - len("\n" + _LEAD)
+    start_of_context = end_of_context - len(context)
+    inside = [start for start, stop in offsets if start_of_context <= start and stop <= end_of_context]
+    if excess >= len(inside):
+        return ""
+    return context[: max(inside[-excess] - start_of_context, 0)].rstrip()
+
+
+def encode_answer(answer: str, tokenizer: Any) -> list[int]:
+    """Tokens of an answer as they follow 'Answer:', without the end token.
+
+    A tokenizer that merges the end of 'Answer:' with the answer gets the answer's own tokens instead.
+    """
+    lead: list[int] = tokenizer(_LEAD, add_special_tokens=False)["input_ids"]
+    full: list[int] = tokenizer(f"{_LEAD} {answer}", add_special_tokens=False)["input_ids"]
+    if full[: len(lead)] == lead:
+        return full[len(lead) :]
+    alone: list[int] = tokenizer(f" {answer}", add_special_tokens=False)["input_ids"]
+    return alone
+
+
+def encode(example: Example, tokenizer: Any, max_length: int) -> Encoded:
+    """Prompt, answer and end token, at most `max_length`; an answer gets at least half of them.
+
+    A truncated answer has no end token, so that it does not teach the model to stop early.
+    """
+    answer, room = [*encode_answer(example.answer, tokenizer), tokenizer.eos_token_id], max_length // 2
+    answer = answer if len(answer) <= room else answer[:room]
+    prompt = encode_prompt(example, tokenizer, max_length - len(answer))
+    return Encoded(example.id, tuple(prompt + answer), len(prompt))
+
+
+def collate(items: Sequence[Encoded], pad: int, device: torch.device) -> Batch:
+    """One padded batch from encoded examples."""
+    width = round_up(max(len(item.tokens) for item in items))
+    ids = torch.full((len(items), width), pad, dtype=torch.long)
+    answer = torch.zeros((len(items), width), dtype=torch.bool)
+    for row, item in enumerate(items):
+        ids[row, : len(item.tokens)] = torch.tensor(item.tokens)
+        answer[row, item.answer_start : len(item.tokens)] = True
+    limit = min(item.answer_start for item in items) - 1
+    prefix_length = common_prefix_length([item.tokens for item in items], limit)
+    return Batch(ids.to(device), answer.to(device), tuple(item.id for item in items), prefix_length)
+
+
+def round_up(width: int) -> int:
+    """Width of a batch, rounded up to a multiple of `WIDTH_STEP`.
+
+    oneDNN compiles a kernel for every new shape; few widths let it reuse kernels.
+    """
+    return -(-width // WIDTH_STEP) * WIDTH_STEP
+
+
+def common_prefix_length(rows: Sequence[Sequence[int]], limit: int) -> int:
+    """Number of first tokens shared by all rows, at most `limit`; 0 if fewer than `MIN_SHARED_PREFIX`."""
+    first, last = min(map(tuple, rows)), max(map(tuple, rows))
+    common = 0
+    while common < min(limit, len(first), len(last)) and first[common] == last[common]:
+        common += 1
+    return common if len(rows) > 1 and common >= MIN_SHARED_PREFIX else 0
+
+
+def epoch_order(lengths: Sequence[int], size: int, seed: int, epoch: int) -> list[list[int]]:
+    """Batches of indices for one epoch: every index once, similar lengths together, order by seed and epoch.
+
+    Indices are shuffled, then sorted by length within windows of 16 batches, so that batches differ between epochs.
+    """
+    rng = random.Random(f"{seed}/{epoch}")
+    order = list(range(len(lengths)))
+    rng.shuffle(order)
+    window = size * 16
+    batches = []
+    for start in range(0, len(order), window):
+        part = sorted(order[start : start + window], key=lambda i: lengths[i])
+        batches += [part[i : i + size] for i in range(0, len(part), size)]
+    rng.shuffle(batches)
+    return batches
+
+
+def plan_batches(
+    lengths: Sequence[int],
+    token_budget: int,
+    *,
+    extra: Sequence[int] | None = None,
+    cached: int = 0,
+    forward_cost: int = FORWARD_COST,
+) -> list[list[int]]:
+    """Batches of indices in order of length that minimise the cost of forwards and padding together.
+
+    Args:
+        lengths: tokens of each row.
+        token_budget: tokens of a batch, padding included; a batch has at least one row.
+        extra: tokens appended to each row later (answers).
+        cached: tokens of each row whose keys and values exist already.
+        forward_cost: tokens that cost as much as one more forward.
+    """
+    extra = [0] * len(lengths) if extra is None else extra
+    order = sorted(range(len(lengths)), key=lambda i: (lengths[i] + extra[i], i))
+    best: list[tuple[float, int]] = [(0, 0)]  # cost of the first rows, and where their last batch starts
+    for end in range(1, len(order) + 1):
+        width, after, least = 0, 0, (float("inf"), 0)
+        for start in range(end - 1, -1, -1):
+            width, after = max(width, lengths[order[start]]), max(after, extra[order[start]])
+            tokens = (end - start) * (round_up(width) + round_up(after))
+            if tokens + (end - start) * cached > token_budget and start < end - 1:
+                break
+            least = min(least, (best[start][0] + tokens + forward_cost, start))
+        best.append(least)
+    batches, end = [], len(order)
+    while end:
+        batches.append(order[best[end][1] : end])
+        end = best[end][1]
+    return batches[::-1]
