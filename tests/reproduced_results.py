@@ -8,7 +8,8 @@ from typing import Any
 
 from staf.experiments.comparing import over_columns
 from staf.experiments.plans import Column
-from staf.report.judging import PAPER_COLUMNS
+from staf.report.claims import load_claims
+from staf.report.results import Cell, Table, parse_result
 
 TABLE3 = ("emrqa", "medquad", "pubmedqa", "mednli", "cliner", "mimicause")
 CLINICAL = ("icd_coding", "medication", "readmission")
@@ -26,7 +27,7 @@ NEAR = ("question_answering", "named_entity_recognition")
 EXPERTS = (*NEAR, "summarization", "document_classification")
 
 
-def place(mean: float | None, name: str, column: str, seeds: int = 3, **changes: Any) -> dict[str, Any]:
+def cell(mean: float | None, name: str, column: str, seeds: int = 3, **changes: Any) -> dict[str, Any]:
     if mean is None:
         return {"mean": None, "missing": "its data is not here.", "runs": [], "seeds": 0, "papers": {}, **changes}
     return {
@@ -40,10 +41,10 @@ def place(mean: float | None, name: str, column: str, seeds: int = 3, **changes:
 
 
 def compared(column: str, ours: str, other: str, difference: float, p_value: float = 0.001) -> dict[str, Any]:
-    verdict = "tie" if p_value >= 0.05 or not difference else "win" if difference > 0 else "loss"
+    outcome = "tie" if p_value >= 0.05 or not difference else "win" if difference > 0 else "loss"
     return {
         "column": column, "ours": ours, "other": other, "difference": difference, "low": difference - 0.01,
-        "high": difference + 0.01, "p_value": p_value, "verdict": verdict,
+        "high": difference + 0.01, "p_value": p_value, "outcome": outcome,
     }  # fmt: skip
 
 
@@ -63,7 +64,7 @@ def reproduced(name: str, scores: dict[str, dict[str, float | None]], **changes:
         {
             "name": row, "method": methods[row], "title": row.replace("_", " "),
             "setting": "few-shot" if row in ("few_shot", "in_context", "lora_few") else "normal",
-            "places": [place(own[column], row, column) for column in columns],
+            "cells": [cell(own[column], row, column) for column in columns],
         }
         for row, own in scores.items()
     ]  # fmt: skip
@@ -71,7 +72,7 @@ def reproduced(name: str, scores: dict[str, dict[str, float | None]], **changes:
         "stage": "reproduce", "task": name, "method": "cpu", "seed": 0, "metrics": {}, "title": f"A made-up {name}",
         "differs": "all of it", "base": {"name": "tiny", "fingerprint": "3fa1"},
         "columns": [{"name": c, "task": f"{c}_open", "title": f"open {c}", "metric": "accuracy"} for c in columns],
-        "lines": lines, "comparisons": comparisons, "over_columns": over_columns(tasks, comparisons), "prompt_tokens": None,
+        "rows": lines, "comparisons": comparisons, "over_columns": over_columns(tasks, comparisons), "prompt_tokens": None,
         "settings": {"seeds": 3},
         "run": f"reproduce/{name}/cpu/seed0-a1b2", **changes,
     }  # fmt: skip
@@ -82,8 +83,8 @@ def alike(scores: dict[str, float], columns: tuple[str, ...], good: bool) -> dic
 
 
 def weighing(result: dict[str, Any], row: str, weights: dict[str, dict[str, float]]) -> dict[str, Any]:
-    line = next(line for line in result["lines"] if line["name"] == row)
-    for column, own in zip(result["columns"], line["places"], strict=True):
+    line = next(line for line in result["rows"] if line["name"] == row)
+    for column, own in zip(result["columns"], line["cells"], strict=True):
         own["weights"] = [weights[column["name"]]] * 3
     return result
 
@@ -96,8 +97,8 @@ def world(good: bool = True) -> dict[str, dict[str, Any]]:
     """All nine experiments, by name; in the good one every claim holds, in the other none."""
     tables = {name: reproduced(name, alike(SCORES, cols, good)) for name, cols in (("table3", TABLE3), ("table4", CLINICAL))}
     for table in tables.values():
-        for line in table["lines"]:
-            for own in line["places"]:
+        for line in table["rows"]:
+            for own in line["cells"]:
                 own["tunable_parameters"] = {"full": 135_000_000}.get(line["name"], 12 if good else 12_000_000)
     labels = tuple(f"{count} labels" for count in (10, 20, 30, 40, 50))
     falling, flat = (0.80, 0.79, 0.60, 0.50, 0.40), (0.90, 0.88, 0.87, 0.86, 0.85)
@@ -112,11 +113,11 @@ def world(good: bool = True) -> dict[str, dict[str, Any]]:
     weights = {column: {e: 0.7 if (e == own) == good else 0.1 for e in EXPERTS} for column, own in wanted.items()}
     tokens = reproduced("tokens", {row: dict.fromkeys(TABLE3, 0.5) for row in ("in_context", "few_shot")}, comparisons=[])
     tokens["prompt_tokens"] = dict.fromkeys(TABLE3, 150.0)
-    for own in tokens["lines"][0]["places"]:
+    for own in tokens["rows"][0]["cells"]:
         own |= {"prompt_tokens": 1000.0 if good else 200.0, "shots_shown": 6.5}
     return {
         **tables,
-        "table5": reproduced("table5", alike(TABLE5, PAPER_COLUMNS["table5"], good)),
+        "table5": reproduced("table5", alike(TABLE5, load_claims().columns["table5"], good)),
         "fig5": reproduced("fig5", fig5),
         "fig6": reproduced("fig6", curve(shots, ("pubmedqa", "cliner", "mednli"))),
         "fig7": weighing(reproduced("fig7", alike({"normal": 0.7}, tuple(wanted), good)), "normal", weights),
@@ -126,14 +127,25 @@ def world(good: bool = True) -> dict[str, dict[str, Any]]:
     }
 
 
-def each_place(found: dict[str, Any], change: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+def read(found: dict[str, dict[str, Any]]) -> dict[str, Table]:
+    """Tables as the report reads them."""
+    tables = {name: parse_result(result) for name, result in found.items()}
+    return {name: table for name, table in tables.items() if isinstance(table, Table)}
+
+
+def read_cell(*args: Any, **changes: Any) -> Cell:
+    """A cell as the report reads it."""
+    return Cell.model_validate(cell(*args, **changes))
+
+
+def each_cell(found: dict[str, Any], change: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
     changed = copy.deepcopy(found)
     for result in changed.values():
-        for line in result["lines"]:
-            line["places"] = [change(one) for one in line["places"]]
+        for line in result["rows"]:
+            line["cells"] = [change(one) for one in line["cells"]]
     return changed
 
 
-def without_places(found: dict[str, Any]) -> dict[str, Any]:
-    emptied = each_place(found, lambda one: place(None, "x", "y", weights=None))
+def without_cells(found: dict[str, Any]) -> dict[str, Any]:
+    emptied = each_cell(found, lambda one: cell(None, "x", "y", weights=None))
     return {name: {**result, "comparisons": [], "over_columns": [], "prompt_tokens": None} for name, result in emptied.items()}

@@ -87,7 +87,7 @@ def test_what_is_printed_of_a_method_says_how_it_learned_and_from_how_many(home:
     assert "/normal/seed" in routed.replace("\n", "")  # where its runs lie stays as it was
     shown = run(*common, "--method", "in_context", "--shots", 20, *changes(["max_length=400"]))
     assert re.search(r"In-context learning \(\d\.\d of 20 shown\) on icd10_chapter: accuracy", shown)
-    assert run(*common).startswith("Original model on icd10_chapter: accuracy")
+    assert run(*common).startswith("Base model on icd10_chapter: accuracy")
 
 
 def test_peers_are_scored_by_name(home: Path, tiny_folder: Path, own: Path) -> None:
@@ -255,7 +255,7 @@ def test_the_demo_end_to_end_and_again_for_nothing(home: Path, tiny_folder: Path
     (home / "demo.yaml").write_text(yaml.safe_dump(recipe))
     command = ["demo", "--out", home / "demo", "--recipe", home / "demo.yaml", "--base", tiny_folder, "--data", own]
     table = " ".join(run(*command).split())
-    for title in ("Original model", "Single best expert", "Average", "Few-shot router", "Normal router"):
+    for title in ("Base model", "Best single expert", "Average", "Few-shot router", "Normal router"):
         assert title in table
     before = written_files(home / "demo")
     again = json.loads(run(*command, "--json"))

@@ -132,14 +132,12 @@ def draw_weights(
 ) -> Path:
     """Fig. 7 of one task as an SVG file: a bar for each expert, and its deviation where there is one."""
     from staf.io import write_bytes
-    from staf.report.drawing import standalone
     from staf.report.figures import Bars, weight_bars
     from staf.report.names import method_title
 
     setting = "Normal" if settings.shots is None else "Few-shot"
     searched = settings.method in SEARCHES
     title = f"{setting} router ({SEARCHES[settings.method]})" if searched else method_title(settings.method)
-    colour = "normal" if settings.shots is None else "few"
-    drawn = weight_bars([Bars(title, colour, weights, spread or {})], f"Weights of the experts for {task}")
-    write_bytes(out, standalone(drawn).encode())
+    drawn = weight_bars([Bars(title, weights, spread or {})], f"Weights of the experts for {task}")
+    write_bytes(out, drawn.svg.encode() if drawn else b"")
     return out

@@ -18,8 +18,8 @@ from staf.evaluate.settings import EvaluationSettings
 from staf.experts.recipe import ExpertRecipe
 from staf.experts.store import ExpertSet
 from staf.log import Progress
-from staf.report.collect import load_results
 from staf.report.page import write_page
+from staf.report.results import load_results
 from staf.routing.recipe import RouterRecipe
 from staf.routing.router import one_hot
 from staf.runs import PeakMemory, Run

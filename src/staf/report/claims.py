@@ -1,229 +1,368 @@
-"""The papers' claims, and how each stands on what was reproduced: held, not held, or cannot be judged here.
+"""The papers' claims (experiments/claims.yaml), each evaluated on what was reproduced: held, not held, or open.
 
-Sections are those of STAF-LLM and of SA-MDKIF. A claim is told in our words, and judged by a pure function of the reproduced
-results (`judging` has the rule; `special` the claims that are not about one row beating another). Where one of the experiments
-that it needs was not run, its places count as missing.
+A rule compares what a claim is about and gives each comparison an outcome. Two rows are compared by the paired test on the same
+items, over items and seeds: a win where p < 0.05 and the column's own mean lies on the same side. Where `staf reproduce` made
+no paired test, the difference has to be larger than the 95 % intervals of both allow; without intervals it is a tie. From the
+outcomes the strict rule says
+
+    held            with as many wins as the claim needs,
+    not held        where not even all ties and missing cells would make them,
+    open            otherwise: differences within chance, or cells missing,
+    not comparable  where what the papers count is not what is measured here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import pairwise
+from fractions import Fraction
+from functools import cache
+from importlib import resources
+from itertools import pairwise, product
 from math import ceil
+from statistics import fmean
 
-from staf.report import special
-from staf.report.judging import NEAR_WORDS, OPEN, Judgement, Needed, Pairs, duels, every, judge, most
-from staf.report.places import Experiments, line_of
-from staf.report.special import larger_than
+from pydantic import BaseModel, ConfigDict, Field
 
-Judge = Callable[[Experiments], Judgement]
-PEFT = ("prompt_tuning", "prefix_tuning", "p_tuning", "lora", "ia3")
-CLASSIFIERS = ("tfidf", "cnn", "text_cnn", "rnn")
-BOTH = ("table3", "table4")
-ALIKE_WORDS = {**NEAR_WORDS, "win": ("alike", "alike")}
+from staf.report.results import Z95, Cell, Table
+from staf.report.texts import cell_text, count_text, number_text, p_text
+
+HELD, NOT_HELD, OPEN, NOT_COMPARABLE = "held", "not held", "open", "not comparable"
+MOST_IN_SENTENCE = 9
+Tables = Mapping[str, Table]
+
+
+class Claim(BaseModel):
+    """A statement of the papers, as claims.yaml holds it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str
+    text: str
+    source: str
+    tables: tuple[str, ...]
+    rule: str
+    rows: tuple[str, ...] = ()
+    against: tuple[str, ...] = ()
+    combine: bool = False
+    need: str = "all"
+    margin: float = 0.0
+    start: int = 0
+    experts: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    reason: str = ""
+
+
+class Claims(BaseModel):
+    """All of claims.yaml."""
+
+    columns: dict[str, tuple[str, ...]]
+    claims: tuple[Claim, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """A statement of the papers."""
+class Item:
+    """One comparison that a claim rests on."""
 
-    name: str
-    text: str
-    """in our words"""
-    section: str
-    needs: tuple[str, ...]
-    """experiments, as `staf reproduce` names them"""
-    judge: Judge
-
-
-def judged(found: Experiments) -> list[tuple[Claim, Judgement]]:
-    """Every claim with how it stands."""
-    return [(claim, judge_claim(claim, found)) for claim in CLAIMS]
+    where: str
+    outcome: str
+    """win, tie, loss or missing"""
+    short: str = ""
+    """as the sentence has it"""
+    numbers: str = ""
+    runs: tuple[str, ...] = ()
+    reason: str = ""
+    """why it is missing"""
 
 
-def judge_claim(claim: Claim, found: Experiments) -> Judgement:
-    """How a claim stands on the experiments that there are."""
-    there = [name for name in claim.needs if name in found]
-    absent = [name for name in claim.needs if name not in found]
-    if not there:
-        return Judgement(OPEN, f"Not run: {', '.join(absent)}.")
-    judgement = claim.judge(found)
-    note = f" Not run: {', '.join(absent)}." if absent and "was not run" not in judgement.sentence else ""
-    return replace(judgement, sentence=judgement.sentence + note, runs=tuple(found[name]["run"] for name in there))
+@dataclass(frozen=True, slots=True)
+class ClaimResult:
+    """A claim with its outcome."""
+
+    claim: Claim
+    outcome: str
+    sentence: str
+    """with the numbers"""
+    runs: tuple[str, ...] = ()
+    """of the tables it rests on"""
+    items: tuple[Item, ...] = ()
 
 
-def _beats(names: Sequence[str], pairs: Pairs, needed: Needed = every) -> Judge:
-    return lambda found: judge(duels(found, names, pairs), needed)
+@cache
+def load_claims() -> Claims:
+    """The claims that come with the package."""
+    import yaml
+
+    text = (resources.files("staf") / "experiments" / "claims.yaml").read_text(encoding="utf-8")
+    return Claims.model_validate(yaml.safe_load(text))
 
 
-def _near(names: Sequence[str], pairs: Pairs) -> Judge:
-    def judge_near(found: Experiments) -> Judgement:
-        fought = duels(found, names, pairs)
-        return judge(fought, every, [duel.near for duel in fought], NEAR_WORDS)
-
-    return judge_near
+def evaluate_claims(tables: Tables, rule: str = "strict") -> list[ClaimResult]:
+    """Every claim in the papers' order, by one of `OUTCOME_RULES`."""
+    return [evaluate_claim(claim, tables, rule) for claim in load_claims().claims]
 
 
-def _alike(names: Sequence[str], pairs: Pairs) -> Judge:
-    def judge_alike(found: Experiments) -> Judgement:
-        fought = duels(found, names, pairs)
-        return judge(fought, every, [duel.alike for duel in fought], ALIKE_WORDS)
-
-    return judge_alike
-
-
-def _best_peft(found: Experiments) -> Judgement:
-    fought, outcomes = larger_than(found, "normal", PEFT)
-    return judge(fought, most, outcomes)
-
-
-def _expert_steps(found: Experiments) -> Judgement:
-    counts = sorted(int(line["name"]) for line in found["fig8"]["lines"] if line["name"].isdigit())
-    if len(counts) < 2:
-        return special.missing("it needs two numbers of experts or more")
-    pairs = [(str(more), str(fewer)) for fewer, more in pairwise(counts)]
-    return judge(duels(found, ("fig8",), pairs))
+def evaluate_claim(claim: Claim, tables: Tables, rule: str = "strict") -> ClaimResult:
+    """The outcome of a claim on the tables that there are."""
+    runs = tuple(tables[name].run for name in claim.tables if name in tables)
+    if not runs:
+        return ClaimResult(claim, OPEN, f"Not run: {', '.join(claim.tables)}.")
+    if claim.rule == "not_comparable":
+        return ClaimResult(claim, NOT_COMPARABLE, f"Not comparable: {claim.reason}.", runs)
+    items = tuple(RULES[claim.rule](claim, tables))
+    counted = _combined(claim, items) if claim.combine else [item.outcome for item in items]
+    outcome = OUTCOME_RULES[rule](counted, needed(claim.need, len(counted)))
+    return ClaimResult(claim, outcome, _sentence(items, counted, outcome), runs, items)
 
 
-def _meditron(found: Experiments) -> Judgement:
-    if line_of(found["table5"], "meditron") is None:
-        return special.missing("Meditron 7B is no row of the tables made here")
-    return _near(("table5",), [("new", "meditron")])(found)
+def needed(need: str, count: int) -> int:
+    """Wins that a claim needs of so many comparisons: all, most (more than half), or a share such as 4/9."""
+    return {"all": count, "most": count // 2 + 1}.get(need) or ceil(Fraction(need) * count)
 
 
-def _four_of_nine(count: int) -> int:
-    return ceil(4 * count / 9)
+def strict_outcome(outcomes: Sequence[str], wins: int) -> str:
+    """Whether `wins` wins are there, may still be there, or cannot be."""
+    count = Counter(outcomes)
+    if count["win"] >= wins:
+        return HELD
+    return NOT_HELD if len(outcomes) - count["loss"] < wins else OPEN
 
 
-CLAIMS = (
-    Claim(
-        "peft-beats-original", "Every method that tunes few parameters beats the original model on all six unseen data sets.",
-        "STAF-LLM 5.1, SA-MDKIF 4.3.1", ("table3",), _beats(("table3",), [(method, "original") for method in PEFT]),
-    ),
-    Claim(
-        "normal-beats-original", "The normal router beats the original model on all nine tasks.",
-        "STAF-LLM 5.1 and 6, SA-MDKIF 4.3.1", BOTH, _beats(BOTH, [("normal", "original")]),
-    ),
-    Claim(
-        "normal-beats-peft", "On most tasks the normal router beats each of the five other methods that tune few parameters.",
-        "STAF-LLM 5.1, SA-MDKIF 4.3.1", BOTH, _best_peft,
-    ),
-    Claim(
-        "single-beats-lora", "AdaLoRA, that is a single expert, beats LoRA on most tasks.",
-        "STAF-LLM 5.1", ("table3",), _beats(("table3",), [("single", "lora")], most),
-    ),
-    Claim(
-        "average-beats-lora", "The average of all experts, without adaptation, beats LoRA on most tasks.",
-        "SA-MDKIF 4.3.1", BOTH, _beats(BOTH, [("average", "lora")], most),
-    ),
-    Claim(
-        "average-beats-single", "A single expert falls short of the average of all experts.",
-        "STAF-LLM 5.1", ("table3",), _beats(("table3",), [("average", "single")]),
-    ),
-    Claim(
-        "normal-beats-single", "The normal router beats a single expert on all six unseen data sets.",
-        "STAF-LLM 5.1", ("table3",), _beats(("table3",), [("normal", "single")]),
-    ),
-    Claim(
-        "normal-beats-average", "The normal router beats the average of the experts on all nine tasks.",
-        "STAF-LLM 5.1, SA-MDKIF 4.3.1", BOTH, _beats(BOTH, [("normal", "average")]),
-    ),
-    Claim(
-        "normal-beats-full-on-four", "The normal router beats full fine-tuning on four of nine tasks.",
-        "STAF-LLM 5.1, SA-MDKIF 4.3.1", BOTH, _beats(BOTH, [("normal", "full")], _four_of_nine),
-    ),
-    Claim(
-        "normal-near-full",
-        "On all nine tasks the normal router is near full fine-tuning (no more than 5 points behind) or above.",
-        "STAF-LLM 5.1, SA-MDKIF 4.3.1", BOTH, _near(BOTH, [("normal", "full")]),
-    ),
-    Claim(
-        "normal-few-parameters", "The normal router tunes about 0.1 % of the parameters that full fine-tuning does.",
-        "STAF-LLM 5.1", BOTH, special.few_parameters,
-    ),
-    Claim(
-        "cross-domain-beats-original",
-        "With an expert of another domain in place of the task's own, the model stays above the original.",
-        "STAF-LLM 5.1", ("cross-domain",), _beats(("cross-domain",), [("normal", "original")]),
-    ),
-    Claim(
-        "cross-domain-small-weight", "The expert of another domain gets a small weight, yet not none.",
-        "STAF-LLM 5.1", ("cross-domain",), special.small_weight,
-    ),
-    Claim(
-        "few-shot-beats-original", "The few-shot router beats the original model on all nine tasks.",
-        "STAF-LLM 5.2, SA-MDKIF 4.3.2", BOTH, _beats(BOTH, [("few_shot", "original")]),
-    ),
-    Claim(
-        "few-shot-beats-in-context", "The few-shot router beats in-context learning on all nine tasks.",
-        "STAF-LLM 5.2, SA-MDKIF 4.3.2", BOTH, _beats(BOTH, [("few_shot", "in_context")]),
-    ),
-    Claim(
-        "few-shot-beats-average", "With few examples the router already beats the average of the experts on all nine tasks.",
-        "STAF-LLM 5.2", BOTH, _beats(BOTH, [("few_shot", "average")]),
-    ),
-    Claim(
-        "in-context-drops", "Above 20 labels in-context learning drops sharply, while the few-shot router declines slowly.",
-        "STAF-LLM 5.2, SA-MDKIF 4.3.2", ("fig5",), special.in_context_drops,
-    ),
-    Claim(
-        "few-shot-leads-at-every-label-count",
-        "At 10 to 50 labels the few-shot router is above in-context learning and the original.",
-        "STAF-LLM 5.2, SA-MDKIF 4.3.2", ("fig5",), _beats(("fig5",), [("few_shot", "in_context"), ("few_shot", "original")]),
-    ),
-    Claim(
-        "more-examples-help", "From 8 to 32 examples the few-shot router improves substantially on all three tasks.",
-        "STAF-LLM 5.2", ("fig6",), _beats(("fig6",), [("32", "8")]),
-    ),
-    Claim(
-        "more-examples-level-off", "From 32 to 64 examples little changes (within 5 points).",
-        "STAF-LLM 5.2", ("fig6",), _alike(("fig6",), [("64", "32")]),
-    ),
-    Claim(
-        "few-shot-reads-few-tokens", "A few-shot router reads far fewer tokens for an answer than in-context learning.",
-        "STAF-LLM 5.2, SA-MDKIF 4.3.2", ("tokens",), special.few_tokens,
-    ),
-    Claim(
-        "new-beats-normal",
-        "With a further expert of the clinical records the router beats the one without on all three clinical tasks.",
-        "STAF-LLM 5.3, SA-MDKIF 4.3.3", ("table5",), _beats(("table5",), [("new", "normal")]),
-    ),
-    Claim(
-        "new-beats-encoder", "With that expert it beats the fine-tuned clinical BERT on all three clinical tasks.",
-        "STAF-LLM 5.3, SA-MDKIF 4.3.3", ("table5",), _beats(("table5",), [("new", "encoder")]),
-    ),
-    Claim(
-        "new-beats-classifiers", "With that expert it beats the other text classifiers of Table 5.",
-        "STAF-LLM 5.3, SA-MDKIF 4.3.3", ("table5",), _beats(("table5",), [("new", name) for name in CLASSIFIERS]),
-    ),
-    Claim(
-        "new-near-meditron", "With that expert it is competitive with Meditron 7B.",
-        "STAF-LLM 5.3", ("table5",), _meditron,
-    ),
-    Claim(
-        "pubmedqa-expert-weighs-most", "For PubMedQA the question answering expert has the largest weight.",
-        "STAF-LLM 5.4", ("fig7",), partial(special.own_kind_weighs_most, column="pubmedqa"),
-    ),
-    Claim(
-        "cliner-expert-weighs-most", "For CliNER the named entity expert has the largest weight.",
-        "STAF-LLM 5.4", ("fig7",), partial(special.own_kind_weighs_most, column="cliner"),
-    ),
-    Claim(
-        "near-experts-weigh-more", "Experts whose knowledge is close to the task tend to get higher weights.",
-        "STAF-LLM 5.4", ("fig7",), special.near_experts_weigh_more,
-    ),
-    Claim(
-        "more-experts-help", "All twelve experts do better than three.",
-        "STAF-LLM 5.5, SA-MDKIF 4.3.4", ("fig8",), _beats(("fig8",), [("12", "3")]),
-    ),
-    Claim(
-        "each-step-helps", "Each further group of experts improves every task.",
-        "STAF-LLM 5.5, SA-MDKIF 4.3.4", ("fig8",), _expert_steps,
-    ),
-    Claim(
-        "three-experts-beat-original", "Already three experts beat the original model.",
-        "STAF-LLM 5.5, SA-MDKIF 4.3.4", ("fig8",), _beats(("fig8",), [("3", "original")]),
-    ),
-)  # fmt: skip
+OUTCOME_RULES: dict[str, Callable[[Sequence[str], int], str]] = {"strict": strict_outcome}
+
+
+def _sentence(items: Sequence[Item], counted: Sequence[str], outcome: str) -> str:
+    parts = [f"{tally(counted)}."]
+    short = [item.short for item in items if item.short]
+    if short and len(items) <= MOST_IN_SENTENCE:
+        parts.append(f"{'; '.join(short)}.")
+    if outcome == OPEN:
+        parts.append(why_open(counted, [item.reason for item in items if item.reason]))
+    return " ".join(parts)
+
+
+def tally(outcomes: Sequence[str]) -> str:
+    """Such as "3 wins, 2 ties, 1 loss of 6"; missing cells are counted where there are any."""
+    count = Counter(outcomes)
+    words = {"win": "wins", "tie": "ties", "loss": "losses", "missing": "missing"}
+    kinds = [kind for kind in words if kind != "missing" or count[kind]]
+    return f"{', '.join(f'{count[kind]} {kind if count[kind] == 1 else words[kind]}' for kind in kinds)} of {len(outcomes)}"
+
+
+def why_open(outcomes: Sequence[str], reasons: Sequence[str]) -> str:
+    """Why a claim is left open: ties, and the reasons of missing cells."""
+    ties, known = Counter(outcomes)["tie"], list(dict.fromkeys(reason.rstrip(".") for reason in reasons))
+    parts = [f"{ties} within chance"] if ties else []
+    if known:
+        more = [f"and {len(known) - 2} more reason{'s' if len(known) > 3 else ''}"] if len(known) > 2 else []
+        parts.append(f"cells are missing ({'; '.join([*known[:2], *more])})")
+    return f"Not decided: {', '.join(parts)}."
+
+
+# ---- a row against another, column by column -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Two rows in one column: the first minus the second."""
+
+    outcome: str
+    difference: float
+    low: float
+    high: float
+    test: str
+
+
+def compare_rows(table: Table, column: str, ours: str, other: str) -> Compared | None:
+    """Two rows in one column by their paired test, made in either direction, else by the intervals of both; None if empty."""
+    own, against = table.cell(ours, column), table.cell(other, column)
+    if own.mean is None or against.mean is None:
+        return None
+    difference = own.mean - against.mean
+    for test in table.comparisons:
+        if test.column == column and {test.ours, test.other} == {ours, other}:
+            sign = 1 if test.ours == ours else -1
+            low, high = sorted((sign * test.low, sign * test.high))
+            outcome = test.outcome if sign > 0 else {"win": "loss", "loss": "win", "tie": "tie"}[test.outcome]
+            agrees = difference > 0 if outcome == "win" else difference < 0
+            return Compared(outcome if agrees else "tie", difference, low, high, f"paired, {p_text(test.p_value)}")
+    errors = [own.squared_error, against.squared_error]
+    if None in errors:
+        return Compared("tie", difference, -1.0, 1.0, "no paired test and no intervals")
+    reach = Z95 * sum(error or 0.0 for error in errors) ** 0.5
+    low, high = difference - reach, difference + reach
+    return Compared("win" if low > 0 else "loss" if high < 0 else "tie", difference, low, high, "by both intervals")
+
+
+def better(found: Compared, margin: float) -> str:
+    """As the test says."""
+    return found.outcome
+
+
+def not_worse(found: Compared, margin: float) -> str:
+    """A win where interval and mean are less than the margin behind, a loss where they are more, else a tie."""
+    if min(found.low, found.difference) > -margin:
+        return "win"
+    return "loss" if max(found.high, found.difference) < -margin else "tie"
+
+
+def within(found: Compared, margin: float) -> str:
+    """A win where interval and mean are less than the margin from 0, a loss where they are farther, else a tie."""
+    lowest, highest = min(found.low, found.difference), max(found.high, found.difference)
+    if lowest > -margin and highest < margin:
+        return "win"
+    return "loss" if lowest > margin or highest < -margin else "tie"
+
+
+def _by_column(judge: Callable[[Compared, float], str]) -> Callable[[Claim, Tables], Iterator[Item]]:
+    """A rule that compares rows in every column; columns of the papers that were not run are missing."""
+
+    def rule(claim: Claim, tables: Tables) -> Iterator[Item]:
+        for name in claim.tables:
+            table = tables.get(name)
+            there = [column.name for column in table.columns] if table else []
+            for column in dict.fromkeys([*there, *load_claims().columns.get(name, ())]):
+                for ours, other in _pairs(claim, table):
+                    yield _item(claim, table, name, column, ours, other, judge)
+
+    return rule
+
+
+def _pairs(claim: Claim, table: Table | None) -> Sequence[tuple[str, str]]:
+    if claim.rows != ("steps",):
+        return list(product(claim.rows, claim.against))
+    counts = sorted(int(row.name) for row in (table.rows if table else ()) if row.name.isdigit())
+    return [(str(more), str(fewer)) for fewer, more in pairwise(counts)] or [("a larger number", "a smaller number")]
+
+
+def _item(
+    claim: Claim, table: Table | None, name: str, column: str, ours: str, other: str, judge: Callable[[Compared, float], str]
+) -> Item:
+    where = f"{name}, {column}"
+    if table is None:
+        return Item(where, "missing", reason=f"{name} was not run")
+    own, against = table.cell(ours, column), table.cell(other, column)
+    found, runs = compare_rows(table, column, ours, other), own.runs + against.runs
+    if found is None:
+        return Item(where, "missing", runs=runs, reason=own.missing or against.missing)
+    numbers = (
+        f"{ours} {cell_text(own)} against {other} {cell_text(against)}: {number_text(found.difference, 100, '+')} points, "
+        f"{number_text(found.low, 100)} to {number_text(found.high, 100)}, {found.test}"
+    )
+    short = f"{column} {number_text(found.difference, 100, '+')}"
+    return Item(where, judge(found, claim.margin), short, numbers, runs)
+
+
+def _combined(claim: Claim, items: Sequence[Item]) -> list[str]:
+    """One outcome for each column: the worst of its comparisons."""
+    outcomes: dict[str, set[str]] = {}
+    for item in items:
+        outcomes.setdefault(item.where, set()).add(item.outcome)
+    return [next(kind for kind in ("loss", "missing", "tie", "win") if kind in own) for own in outcomes.values()]
+
+
+# ---- curves, tokens, weights -----------------------------------------------------------------------------------------
+
+
+def drops(claim: Claim, tables: Tables) -> Iterator[Item]:
+    """From `start` labels to the most, a row loses more than chance allows, and more than another row."""
+    table = tables[claim.tables[0]]
+    by_count = {int(c.name.split()[0]): c.name for c in table.columns if c.name.split()[0].isdigit()}
+    if claim.start not in by_count or max(by_count) <= claim.start:
+        yield Item(table.task, "missing", reason=f"it needs {claim.start} labels and more")
+        return
+    ends = (by_count[claim.start], by_count[max(by_count)])
+    cells = [[table.cell(row, column) for column in ends] for row in (claim.rows[0], claim.against[0])]
+    flat = [cell for own in cells for cell in own]
+    if empty := [cell.missing for cell in flat if cell.mean is None]:
+        yield Item(table.task, "missing", reason=empty[0])
+        return
+    falls = [(own[0].mean or 0.0) - (own[1].mean or 0.0) for own in cells]
+    errors = [sum(cell.squared_error or 0.0 for cell in own) for own in cells]
+    reach, extra, extra_reach = Z95 * errors[0] ** 0.5, falls[0] - falls[1], Z95 * sum(errors) ** 0.5
+    win = falls[0] > reach and extra > extra_reach
+    loss = falls[0] + reach < claim.margin or extra + extra_reach <= 0
+    texts = [f"{number_text(-fall, 100, '+')} ± {Z95 * 100 * e**0.5:.1f}" for fall, e in zip(falls, errors, strict=True)]
+    short = f"From {ends[0]} to {ends[1]} {claim.rows[0]} changes by {texts[0]} points, {claim.against[0]} by {texts[1]}"
+    runs = tuple(run for cell in flat for run in cell.runs)
+    yield Item(table.task, "win" if win else "loss" if loss else "tie", short, short, runs)
+
+
+def fewer_tokens(claim: Claim, tables: Tables) -> Iterator[Item]:
+    """A prompt of the task only has at most `margin` of the tokens of a prompt with examples."""
+    table = tables[claim.tables[0]]
+    for column in table.columns:
+        cell, own = table.cell(claim.rows[0], column.name), table.prompt_tokens.get(column.name)
+        if not own or not cell.prompt_tokens:
+            reason = cell.missing or f"the prompts of {column.name} were not counted"
+            yield Item(column.name, "missing", reason=reason)
+            continue
+        short = f"{column.name} {count_text(round(own))} against {count_text(round(cell.prompt_tokens))} tokens"
+        yield Item(column.name, "win" if own / cell.prompt_tokens <= claim.margin else "loss", short, short, cell.runs)
+
+
+def small_weight(claim: Claim, tables: Tables) -> Iterator[Item]:
+    """The expert that only the first row has weighs at least `margin` of an equal share, and less than an equal share."""
+    for column, cell, item in _weight_cells(claim, tables):
+        medical = tables[claim.tables[0]].cell(claim.rows[1], column)
+        foreign = sorted(set(cell.weights[0]) - set(medical.weights[0])) if cell.weights and medical.weights else []
+        if len(foreign) != 1:
+            found = f"it needs one expert that {claim.rows[1]} does not have, found {len(foreign)}"
+            yield replace(item, outcome="missing", reason=item.reason or medical.missing or found)
+            continue
+        even = 1 / len(cell.weights[0])
+        shares = [one[foreign[0]] / (sum(map(abs, one.values())) or 1.0) for one in cell.weights]
+        small = [claim.margin * even <= share < even for share in shares]
+        short = f"{foreign[0]} weighs {fmean(shares):.3f} of 1 (an equal share is {even:.3f})"
+        yield _seeds_item(item, small, f"{short}; small, yet not none,")
+
+
+def largest_weight(claim: Claim, tables: Tables) -> Iterator[Item]:
+    """The expert named has the largest weight."""
+    for column, cell, item in _weight_cells(claim, tables):
+        wanted = claim.experts[column][0]
+        if not cell.weights or any(wanted not in one for one in cell.weights):
+            yield replace(item, outcome="missing", reason=item.reason or f"there is no expert {wanted}")
+            continue
+        means, _ = cell.mean_weights()
+        first = max(means, key=lambda name: means[name])
+        text = f"{wanted} weighs {means[wanted]:.3f}, the largest on average is {first} with {means[first]:.3f};"
+        yield _seeds_item(item, [max(one, key=lambda name: one[name]) == wanted for one in cell.weights], f"{text} the largest")
+
+
+def larger_mean_weight(claim: Claim, tables: Tables) -> Iterator[Item]:
+    """The experts named weigh more on average than the others."""
+    for column, cell, item in _weight_cells(claim, tables):
+        near = claim.experts[column]
+        sides = [[[w for name, w in one.items() if (name in near) == side] for one in cell.weights] for side in (True, False)]
+        if not cell.weights or not all(all(side) for side in sides):
+            yield replace(item, outcome="missing", reason=item.reason or f"{column} needs experts near to it and others")
+            continue
+        means = [[fmean(one) for one in side] for side in sides]
+        text = f"{column}: a near expert weighs {fmean(means[0]):.3f}, another {fmean(means[1]):.3f}; more"
+        yield _seeds_item(item, [a > b for a, b in zip(*means, strict=True)], text)
+
+
+def _weight_cells(claim: Claim, tables: Tables) -> Iterator[tuple[str, Cell, Item]]:
+    table = tables[claim.tables[0]]
+    for column in claim.experts:
+        cell = table.cell(claim.rows[0], column)
+        means, deviations = cell.mean_weights()
+        spread = {name: f" ± {deviation:.3f}" for name, deviation in deviations.items()}
+        ranked = sorted(means, key=lambda name: -means[name])
+        numbers = ", ".join(f"{name} {means[name]:.3f}{spread.get(name, '')}" for name in ranked)
+        reason = "" if cell.weights else cell.missing or "no weights were kept"
+        yield column, cell, Item(f"{table.task}, {column}", "tie", "", numbers, cell.runs, reason)
+
+
+def _seeds_item(item: Item, seeds: Sequence[bool], text: str) -> Item:
+    """A win where every seed agrees, a loss where none does, else a tie."""
+    outcome = "win" if all(seeds) else "tie" if any(seeds) else "loss"
+    return replace(item, outcome=outcome, short=f"{text} in {sum(seeds)} of {len(seeds)} seeds")
+
+
+RULES: dict[str, Callable[[Claim, Tables], Iterator[Item]]] = {
+    "better": _by_column(better), "not_worse": _by_column(not_worse), "within": _by_column(within), "drops": drops,
+    "fewer_tokens": fewer_tokens, "small_weight": small_weight, "largest_weight": largest_weight,
+    "larger_mean_weight": larger_mean_weight,
+}  # fmt: skip

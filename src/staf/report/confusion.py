@@ -1,114 +1,95 @@
-"""Confusion matrices: which label a router answers where another is right, counted from the saved predictions of its runs."""
+"""Confusion matrices: which label a router predicts where another is right, counted from saved predictions."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+
+from pydantic import Field, ValidationError
 
 from staf.errors import DamagedFile
-from staf.report.checks import is_number
-from staf.report.collect import Result
-from staf.report.groups import Group, method_groups, primary
+from staf.report.groups import Group, method_groups
+from staf.report.results import Finished, Model
+from staf.report.tables import Row
 
 MOST_LABELS = 25
 """More would not be readable."""
 ROUTERS = ("few_shot", "normal", "zero_shot")
 
 
-@dataclass(frozen=True, slots=True)
-class Confusion:
-    """Answers of one router on one task, all seeds together."""
+class Choice(Model):
+    """A saved prediction of one of several labels."""
 
-    title: str
-    """of the router"""
-    runs: tuple[str, ...]
-    labels: list[str]
-    counts: list[list[int]]
-    """[right label][answered label]"""
-
-    def shade(self, row: int, column: int) -> int:
-        """How much of the row's answers a cell holds, in percent."""
-        total = sum(self.counts[row])
-        return round(100 * self.counts[row][column] / total) if total else 0
+    gold: int = Field(ge=0, strict=True)
+    scores: list[float]
 
 
-def confusion_of(runs: Path, results: Sequence[Result], task: str) -> Confusion | None:
-    """The matrix of the best router of a task whose items all have the same labels, at most `MOST_LABELS`.
+def confusion_table(runs: Path, results: Sequence[Finished], task: str) -> tuple[str, list[Row]] | None:
+    """The best router of a task with fixed labels, and its counts, all seeds together: right label down, predicted across.
 
-    None where the task is not of this form, no router was scored on it, or its predictions were not kept.
+    None where labels differ by item or are more than `MOST_LABELS`, or no router's predictions were kept.
 
     Raises:
         DamagedFile: predictions that are not as they were written.
     """
-    routers = [group for group in method_groups(results, task) if group.method.startswith(ROUTERS)]
-    scored = [(score, group) for group in routers if (score := _mean_score(group)) is not None]
-    if not scored or not all(_fixed_labels(result) for _, group in scored for result in group.results):
+    routers = [(_mean_score(g), g) for g in method_groups(results, task) if g.method.startswith(ROUTERS)]
+    scored = [(score, group) for score, group in routers if score is not None]
+    if not scored or not all(_has_fixed_labels(group) for _, group in scored):
         return None
     best = max(scored, key=lambda pair: pair[0])[1]
-    predictions = [item for run in best.runs for item in read_predictions(runs / run)]
-    counts = count_answers(predictions)
+    counts = count_answers([item for run in best.runs for item in read_choices(runs / run)])
     if counts is None:
         return None
-    return Confusion(best.title, best.runs, _labels(best.results[0].get("labels"), len(counts)), counts)
+    kept = best.results[0].labels
+    names = kept if len(kept) == len(counts) else [f"label {number}" for number in range(1, len(counts) + 1)]
+    corner = "Right \\ predicted"
+    rows = [
+        Row({corner: name, **dict(zip(names, map(str, own), strict=True))}, ()) for name, own in zip(names, counts, strict=True)
+    ]
+    return best.title, rows
 
 
-def read_predictions(folder: Path) -> list[dict[str, Any]]:
-    """The saved predictions of a run with scores for labels; [] where none were kept.
+def read_choices(folder: Path) -> list[Choice]:
+    """The saved predictions of a run; [] where none were kept.
 
     Raises:
-        DamagedFile: a line is no object with the index of the right label and a score for each label.
+        DamagedFile: a line is not an object with the index of the right label and a score for each label.
     """
     path = folder / "predictions.jsonl"
-    if not path.is_file():
-        return []
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    for number, line in enumerate(lines, start=1):
         try:
-            item = json.loads(line)
-        except ValueError:
+            item = Choice.model_validate(json.loads(line))
+        except (ValidationError, ValueError):
             item = None
-        if not _is_choice(item):
+        if item is None or item.gold >= len(item.scores):
             raise DamagedFile(
                 f"{path}, line {number}: expected an object with 'gold', the index of a label, and 'scores', a number for each "
-                f"label. Delete the folder {folder} and run the command that made it, or restore the file from a copy."
+                f"label. Delete the folder {folder} and rerun the command that made it, or restore the file from a copy."
             )
         found.append(item)
     return found
 
 
-def count_answers(predictions: Sequence[dict[str, Any]]) -> list[list[int]] | None:
-    """Counts [right label][answered label]; None for none, for other numbers of labels, or for too many of them."""
-    sizes = {len(item["scores"]) for item in predictions}
+def count_answers(predictions: Sequence[Choice]) -> list[list[int]] | None:
+    """Counts [right label][predicted label]; None for none, for other numbers of labels, or for too many of them."""
+    sizes = {len(item.scores) for item in predictions}
     if len(sizes) != 1 or (size := sizes.pop()) > MOST_LABELS:
         return None
     counts = [[0] * size for _ in range(size)]
     for item in predictions:
-        counts[item["gold"]][max(range(size), key=item["scores"].__getitem__)] += 1
+        counts[item.gold][item.scores.index(max(item.scores))] += 1
     return counts
 
 
-def _labels(names: Any, count: int) -> list[str]:
-    """The labels that a result names, or numbers where it names none."""
-    if isinstance(names, list) and len(names) == count and all(isinstance(name, str) for name in names):
-        return names
-    return [f"label {number}" for number in range(1, count + 1)]
-
-
-def _fixed_labels(result: Result) -> bool:
-    """Macro F1 is there only where all items have the same labels."""
-    return result.get("form") == "choice" and bool((result.get("metrics") or {}).get("macro_f1"))
-
-
-def _is_choice(item: Any) -> bool:
-    if not isinstance(item, dict) or not isinstance(item.get("scores"), list) or not all(map(is_number, item["scores"])):
-        return False
-    gold = item.get("gold")
-    return isinstance(gold, int) and not isinstance(gold, bool) and 0 <= gold < len(item["scores"])
+def _has_fixed_labels(group: Group) -> bool:
+    """Macro F1 is defined only where all items have the same labels."""
+    return all(r.form == "choice" and r.metrics.get("macro_f1") for r in group.results)
 
 
 def _mean_score(group: Group) -> float | None:
-    values = [metric["value"] for result in group.results if (metric := primary(result)) and metric["value"] is not None]
-    return sum(values) / len(values) if values else None
+    values = [r.primary.value for r in group.results if r.primary and r.primary.value is not None]
+    return fmean(values) if values else None

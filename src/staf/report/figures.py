@@ -1,38 +1,55 @@
-"""Figures of finished runs as inline SVG.
+"""Figures of finished runs and of the papers, drawn by matplotlib as SVG files with a text that says what they show.
 
-A figure is drawn narrow (about 290 points), so that it is readable at the width of a phone and may grow on a desktop.
-A figure with nothing to show is an empty string.
+A figure without anything to show is None. The same numbers give the same bytes.
 """
 
 from __future__ import annotations
 
+import io
 import re
-import statistics
-import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
 
-from staf.report.collect import Result
-from staf.report.drawing import COLOURS, as_svg, canvas, legend, note, style
-from staf.report.groups import Group, method_groups, primary_name, task_title
-from staf.report.texts import MISSING, number_text, scale, score_text
+from staf.report.groups import Group, method_groups, task_title
+from staf.report.names import metric_title
+from staf.report.results import Cell, Finished, Table, Training
+from staf.report.texts import MISSING, scale, score_text
 
-METHOD_COLOURS = {"few_shot": "few", "normal": "normal", "normal_scaled": "scaled"}
-"""Colour of a router; every other method is drawn in "muted"."""
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
-LINES = {"few_shot": ("few", "s", "-"), "normal": ("normal", "o", "-"), "original": ("muted", "D", "-.")}
-"""Colour, marker and dashes of a line; every other method takes the next of `OTHER_LINES`."""
-OTHER_LINES = (
-    ("scaled", "^", "--"), ("muted", "v", ":"), ("few", "P", "--"), ("normal", "X", ":"), ("scaled", "*", "-"),
-    ("muted", "h", "--"),
-)  # fmt: skip
 MOST_LINES = 6
-"""More would not be told apart."""
-LETTERS = 48
-"""that a line of a key holds"""
+"""More could not be distinguished."""
+MARKERS = "osD^vPX*h"
+FIRST = ("original", "few_shot", "normal", "normal_scaled")
+"""Methods whose coverage is drawn before that of others."""
+ROUTERS = ("few_shot", "normal", "normal_scaled")
 QUALITY = {"choice": "Accuracy", "span": "Exact match", "text": "ROUGE-L"}
-"""What is averaged of the answers that are given, by form; of labels and entities it is the F1 of each item."""
+"""What is averaged of the answers given; of labels and entities it is the F1 of each item."""
+MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A drawing."""
+
+    svg: str
+    """a file of its own"""
+    alt: str
+    """what it shows, with its numbers"""
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One line of a figure."""
+
+    title: str
+    points: list[tuple[float, float]]
+    errors: list[tuple[float, float]] = field(default_factory=list)
+    """below and above each point"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,232 +57,233 @@ class Bars:
     """Weights of experts under one name."""
 
     title: str
-    colour: str
-    """a name of `COLOURS`"""
     weights: Mapping[str, float]
     deviations: Mapping[str, float] = field(default_factory=dict)
-    """over seeds; drawn as a line about the end of the bar"""
+    """over seeds"""
 
 
-def weights_figure(results: Sequence[Result], task: str) -> str:
-    """Mean expert weights of the routers of `task` as horizontal bars, one bar a router for each expert (Fig. 7).
+@contextmanager
+def canvas(height: float) -> Iterator[Axes]:
+    """Axes of a figure 4.6 inches wide, whatever the user's settings are; a "$" in a name does not make it a formula."""
+    import matplotlib
+    from matplotlib.figure import Figure as Canvas
 
-    Of a router that was run in several variants, the one with the most experts is drawn, then the one with the most examples.
-    """
-    groups = [g for g in method_groups(results, task) if g.method in METHOD_COLOURS and _weights(g)]
-    size = {g.title: (len(_weights(g)), g.results[0].get("adaptation_examples") or 0) for g in groups}
-    shown = {g.method: max((o for o in groups if o.method == g.method), key=lambda o: size[o.title]) for g in groups}
-    bars = [Bars(group.title, METHOD_COLOURS[method], _mean_weights(group)) for method, group in shown.items()]
-    return weight_bars(bars, f"Expert weights for {task_title(results, task)}")
+    look: dict[Any, Any] = {
+        "svg.fonttype": "none", "svg.hashsalt": "staf", "text.parse_math": False, "font.size": 8.5, "axes.spines.top": False,
+        "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True, "grid.color": "#dde2e7", "legend.frameon": False,
+        "errorbar.capsize": 2,
+    }  # fmt: skip
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(look)
+        yield Canvas(figsize=(4.6, height), layout="constrained").add_subplot()
 
 
-def weight_bars(bars: Sequence[Bars], title: str) -> str:
-    """Weights of experts as horizontal bars, one bar a name for each expert; the dashed line is an equal share."""
+def save(axes: Axes, alt: str, legend: bool = False) -> Figure:
+    """The drawing of these axes, with its legend below."""
+    figure: Any = axes.figure
+    if legend:
+        figure.legend(loc="outside lower left", fontsize=8)
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Description": alt})
+    return Figure(buffer.getvalue(), alt)
+
+
+def line_plot(series: Sequence[Series], varied: str, measured: str, title: str) -> Figure | None:
+    """Lines with error bars over what is varied."""
+    series = [one for one in series if one.points]
+    if not series:
+        return None
+    with canvas(2.4 + 0.16 * len(series)) as axes:
+        for one, marker in zip(series, MARKERS * len(series), strict=False):
+            x, y = zip(*one.points, strict=True)
+            errors = list(zip(*one.errors, strict=True)) or None
+            axes.errorbar(x, y, errors, marker=marker, markersize=4, linewidth=1.4, elinewidth=0.9, label=one.title)
+        if len(series[0].points) < 9:
+            axes.set_xticks(sorted({x for one in series for x, _ in one.points}))
+        axes.set_xlabel(varied)
+        axes.set_ylabel(measured)
+        texts = (f"{one.title}: " + ", ".join(f"{x:g} {y:.1f}" for x, y in one.points) for one in series)
+        return save(axes, f"{title}. {measured} by {varied}. {'; '.join(texts)}.", legend=True)
+
+
+def weight_bars(bars: Sequence[Bars], title: str) -> Figure | None:
+    """Weights of experts as horizontal bars, one bar a name for each expert; the dashed line is an equal share (Fig. 7)."""
     experts = sorted({expert for one in bars for expert in one.weights})
     if not experts:
-        return ""
-    everything = [value for one in bars for value in one.weights.values()]
-    width = 0.8 / len(bars)
-    with style():
-        figure, axes = canvas(0.75 + len(experts) * (0.16 + 0.17 * len(bars)))
+        return None
+    width, names = 0.8 / len(bars), [expert.replace("_", " ") for expert in experts]
+    with canvas(0.9 + len(experts) * (0.14 + 0.17 * len(bars))) as axes:
         for b, one in enumerate(bars):
             places = [i + (b - (len(bars) - 1) / 2) * width for i in range(len(experts))]
             values = [one.weights.get(expert, 0.0) for expert in experts]
-            axes.barh(places, values, height=width * 0.86, color=COLOURS[one.colour], label=one.title)
-            for place, expert in zip(places, experts, strict=True):
-                value, reach = one.weights.get(expert), one.deviations.get(expert, 0.0)
-                if reach:
-                    ends = [(value or 0.0) - reach, (value or 0.0) + reach]
-                    axes.plot(ends, [place, place], color=COLOURS["ink"], linewidth=0.9)
-                text = MISSING if value is None else f"{value:.2f}"
-                note(axes, text, max(value or 0.0, 0.0) + reach, place, color=COLOURS["muted"], fontsize=7.5)
-        even = 1 / len(experts)
-        axes.axvline(even, color=COLOURS["muted"], linewidth=0.8, linestyle=(0, (3, 3)))
-        axes.text(even, -0.62, "equal shares", fontsize=7.5, ha="center", va="bottom", color=COLOURS["muted"])
-        axes.set_yticks(range(len(experts)), [expert.replace("_", " ") for expert in experts])
-        axes.set_ylim(len(experts) - 0.4, -0.6)
-        most = max(even, *(one.weights[e] + one.deviations.get(e, 0.0) for one in bars for e in one.weights))
-        axes.set_xlim(min(0.0, *everything) * 1.2, 1.2 * most)
-        legend(figure, axes)
-        told = [", ".join(f"{e.replace('_', ' ')} {one.weights[e]:.2f}" for e in experts if e in one.weights) for one in bars]
-        label = "; ".join(f"{one.title}: {text}" for one, text in zip(bars, told, strict=True))
-        return as_svg(figure, f"{title}. {label}.")
+            errors = [one.deviations.get(expert, 0.0) for expert in experts]
+            drawn = axes.barh(places, values, width * 0.86, xerr=errors if any(errors) else None, label=one.title)
+            labels = [f"{one.weights[expert]:.2f}" if expert in one.weights else MISSING for expert in experts]
+            axes.bar_label(drawn, labels, padding=3, fontsize=7.5)
+        axes.axvline(1 / len(experts), color="#66727f", linewidth=0.8, linestyle="--", label="equal share")
+        axes.set_yticks(range(len(experts)), names)
+        axes.invert_yaxis()
+        axes.margins(x=0.15)
+        texts = [", ".join(f"{e.replace('_', ' ')} {one.weights[e]:.2f}" for e in experts if e in one.weights) for one in bars]
+        alt = "; ".join(f"{one.title}: {text}" for one, text in zip(bars, texts, strict=True))
+        return save(axes, f"{title}. {alt}.", legend=True)
 
 
-def scores_figure(results: Sequence[Result], task: str) -> str:
-    """The primary score of each method on `task` as a dot with its 95 % interval; a bar for each seed."""
-    groups = [g for g in method_groups(results, task) if _points(g)]
-    if not groups:
-        return ""
-    metric = primary_name(groups[0].results)
-    factor = scale(groups[0].results, metric)
-    everything = [point for group in groups for points in _points(group) for point in points]
-    with style():
-        figure, axes = canvas(0.45 + 0.42 * len(groups))
-        for row, group in enumerate(groups):
-            colour = COLOURS[METHOD_COLOURS.get(group.method, "muted")]
-            points = _points(group)
-            middle = statistics.fmean(value for _, value, _ in points)
-            for s, (low, value, high) in enumerate(points):
-                place = row + 0.2 + 0.13 * (s - (len(points) - 1) / 2)
-                axes.plot([low * factor, high * factor], [place, place], color=colour, linewidth=1.6, alpha=0.55)
-                if len(points) > 1:
-                    axes.plot([value * factor], [place], "o", color=colour, markersize=2.4)
-            axes.plot([middle * factor], [row + 0.2], "o", color=colour, markersize=6.5)
-            axes.text(0.0, row - 0.16, group.title, transform=axes.get_yaxis_transform(), va="center", fontsize=8.5)
-            end = max(high for _, _, high in points) * factor
-            note(axes, number_text(middle, factor), end, row + 0.2, color=colour, fontsize=8.5, fontweight="bold")
-        axes.set_yticks([])
-        axes.set_ylim(len(groups) - 0.45, -0.45)
-        axes.set_xlim(min(0.0, *everything) * factor, max(everything) * factor * 1.14 or 1.0)
-        title = task_title(results, task)
-        label = "; ".join(f"{group.title} {score_text(group.results, metric)}" for group in groups)
-        return as_svg(figure, f"{metric.replace('_', ' ')} on {title}, with 95 % intervals. {label}.")
+# ---- of one task -----------------------------------------------------------------------------------------------------
 
 
-def selective_figure(results: Sequence[Result], task: str) -> str:
-    """Quality of the answers that are given against coverage, surest items first: a line for each of at most six methods.
+def weights_figure(results: Sequence[Finished], task: str) -> Figure | None:
+    """Mean expert weights of the routers of `task`.
 
-    They are the original model, our routers, then the methods that are best on all items; of several variants of a method the
-    one with the most examples.
+    Of a router that was run in several variants, that with the most experts is drawn, then that with the most examples.
     """
-    shown = _told_first([(group, points) for group in method_groups(results, task) if (points := _selective(group))])
-    if not shown:
-        return ""
-    others = iter(OTHER_LINES)
-    quality = f"{QUALITY.get(str(shown[0][0].results[0].get('form')), 'F1')} of the answers given"
-    titles = [textwrap.fill(group.title, LETTERS) for group, _ in shown]
-    with style():
-        figure, axes = canvas(2.2 + 0.16 * sum(1 + title.count("\n") for title in titles))
-        axes.grid(axis="y", color=COLOURS["grid"], linewidth=0.8)
-        for number, (group, points) in enumerate(shown):
-            name, marker, dashes = LINES.get(group.method) or next(others)
-            coverages, values = ([100 * point[axis] for point in points] for axis in (0, 1))
-            look: dict[str, Any] = {"color": COLOURS[name], "linewidth": 1.5, "marker": marker, "markersize": 4}
-            axes.plot(coverages, values, dashes, markevery=(number % 3, 3), label=titles[number], **look)
-        axes.set_xlim(0, 102)
-        axes.set_xlabel("coverage: share of the items answered, %", color=COLOURS["muted"])
-        axes.set_ylabel(f"{quality}, %", color=COLOURS["muted"])
-        legend(figure, axes)
-        told = "; ".join(f"{group.title} {_ends_text(points)}" for group, points in shown)
-        return as_svg(figure, f"{quality} by coverage, surest first, on {task_title(results, task)}. {told}.")
+    groups = [g for g in method_groups(results, task) if g.method in ROUTERS and any(r.weights for r in g.results)]
+    sized = sorted(groups, key=lambda g: (len(g.results[0].weights), g.results[0].adaptation_examples or 0))
+    shown = {group.method: group for group in sized}
+    bars = []
+    for method in dict.fromkeys(group.method for group in groups):
+        cell = Cell(mean=0, weights=[r.weights for r in shown[method].results if r.weights])
+        bars.append(Bars(shown[method].title, *cell.mean_weights()))
+    return weight_bars(bars, f"Expert weights for {task_title(results, task)}")
 
 
-def rank_map(result: Result) -> str:
-    """Ranks that an expert kept, layers down and matrices across; a fuller colour is a higher rank, grey is 0."""
-    cells = _rank_cells(result.get("ranks") or {})
-    if not cells:
-        return ""
-    layers = sorted({layer for layer, _ in cells})
-    kinds = list(dict.fromkeys(kind for _, kind in cells))
-    most = max(max(cells.values()), 1)
-    with style():
-        figure, axes = canvas(0.55 + 0.145 * len(layers))
-        levels = sorted(set(cells.values()))
-        for i, rank in enumerate(levels):
-            places = [(kinds.index(k), layers.index(layer)) for (layer, k), r in cells.items() if r == rank]
-            named = (len(levels) - 1 - i) % (1 + (len(levels) - 1) // 10) == 0  # at most ten fit below the map
-            axes.add_patch(_squares(places, rank, most, f"{rank:g}" if named else ""))
-        axes.set_xlim(-0.5, len(kinds) - 0.5)
-        axes.set_ylim(len(layers) - 0.5, -0.5)
-        axes.grid(False)
-        axes.xaxis.tick_top()
-        axes.set_xticks(range(len(kinds)), [kind.replace("_proj", "") for kind in kinds])
-        step = max(1, len(layers) // 8)
-        axes.set_yticks(range(0, len(layers), step), [f"layer {layer}" for layer in layers[::step]])
-        legend(figure, axes, columns=10)
-        average = statistics.fmean(cells.values())
-        return as_svg(
-            figure,
-            f"Ranks kept by {result['task']}: {len(layers)} layers by {len(kinds)} matrices, "
-            f"average {average:.1f}, from {min(cells.values()):g} to {max(cells.values()):g}.",
-        )
+def scores_figure(results: Sequence[Finished], task: str) -> Figure | None:
+    """The primary score of each method on `task` as dots with 95 % intervals, one for each seed."""
+    groups = [group for group in method_groups(results, task) if _scores(group)]
+    if not groups:
+        return None
+    metric = groups[0].metric
+    factor = scale(groups[0].results, metric)
+    with canvas(0.6 + 0.3 * len(groups)) as axes:
+        for row, group in enumerate(groups):
+            points = _scores(group)
+            for s, (low, value, high) in enumerate(points):
+                place, reach = row + 0.16 * (s - (len(points) - 1) / 2), [[value - low], [high - value]]
+                xerr = [[factor * max(end, 0.0) for end in ends] for ends in reach]
+                axes.errorbar([value * factor], [place], xerr=xerr, fmt="o", markersize=3.5, color=f"C{row % 10}", elinewidth=1)
+        axes.set_yticks(range(len(groups)), [group.title for group in groups])
+        axes.invert_yaxis()
+        axes.set_xlabel(f"{metric_title(metric)}{', %' if factor == 100 else ''}")
+        alt = "; ".join(f"{group.title} {score_text(group.results, metric)}" for group in groups)
+        return save(axes, f"{metric_title(metric)} on {task_title(results, task)}, with 95 % intervals. {alt}.")
 
 
-def learning_curve(result: Result) -> str:
-    """Training loss by step, where the run kept its curve."""
-    curve = result.get("curve") or []
-    if len(curve) < 2:
-        return ""
-    steps, losses = [point[0] for point in curve], [point[1] for point in curve]
-    with style():
-        figure, axes = canvas(1.9)
-        axes.grid(axis="y", color=COLOURS["grid"], linewidth=0.8)
-        axes.plot(steps, losses, color=COLOURS["normal"], linewidth=1.6)
-        axes.plot(steps[-1:], losses[-1:], "o", color=COLOURS["normal"], markersize=4.5)
-        axes.set_xlim(steps[0], steps[-1] + 0.04 * (steps[-1] - steps[0]))
-        axes.set_ylim(min(0.0, *losses), max(losses) * 1.05 or 1.0)
-        axes.set_xlabel("step", color=COLOURS["muted"])
-        ends = [f"{loss:.2f} at step {step:g}" for step, loss in (curve[0], curve[-1])]
-        return as_svg(figure, f"Training loss of {result['task']}: {', '.join(ends)}.")
+def selective_figure(results: Sequence[Finished], task: str) -> Figure | None:
+    """Quality of the answers given against coverage, most confident first, for at most six methods.
+
+    They are the base model, our routers, then the methods that are best on all items; of several variants of a method that with
+    the most examples.
+    """
+    groups = [(group, points) for group in method_groups(results, task) if (points := _coverage(group))]
+    if not groups:
+        return None
+    largest = {g.method: (g, p) for g, p in sorted(groups, key=lambda pair: pair[0].results[0].adaptation_examples or 0)}
+    ranked = sorted(largest, key=lambda method: (method not in FIRST, -largest[method][1][-1][1]))[:MOST_LINES]
+    shown = [largest[method] for method in dict.fromkeys(group.method for group, _ in groups) if method in ranked]
+    quality = f"{QUALITY.get(shown[0][0].results[0].form, 'F1')} of the answers given, %"
+    series = [Series(group.title, points) for group, points in shown]
+    return line_plot(series, "coverage, % of items, most confident first", quality, task_title(results, task))
 
 
-# ---- numbers ---------------------------------------------------------------------------------------------------------
-
-
-def _weights(group: Group) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for result in group.results:
-        found |= result.get("weights") or {}
-    return found
-
-
-def _mean_weights(group: Group) -> dict[str, float]:
-    tables = [result["weights"] for result in group.results if result.get("weights")]
-    return {expert: statistics.fmean(t[expert] for t in tables if expert in t) for expert in _weights(group)}
-
-
-def _points(group: Group) -> list[tuple[float, float, float]]:
+def _scores(group: Group) -> list[tuple[float, float, float]]:
     """(low, value, high) of each seed; an unknown end is the value itself."""
-    metric = primary_name(group.results)
-    found = [m for r in group.results if (m := (r.get("metrics") or {}).get(metric)) and m.get("value") is not None]
-    return [tuple(m["value"] if m.get(k) is None else m[k] for k in ("low", "value", "high")) for m in found]
+    found = [score for r in group.results if (score := r.primary) and score.value is not None]
+    ends = [(s.value or 0.0, s.low, s.high) for s in found]
+    return [(value if low is None else low, value, value if high is None else high) for value, low, high in ends]
 
 
-Points = list[tuple[float, float]]
-
-
-def _selective(group: Group) -> Points:
-    """(coverage, quality) averaged over seeds, at the coverages that all of them have; [] where one has no curve."""
-    curves = [{point["coverage"]: point["value"] for point in result.get("selective") or []} for result in group.results]
+def _coverage(group: Group) -> list[tuple[float, float]]:
+    """(coverage, quality) in percent, averaged over seeds, at the coverages that all of them have."""
+    curves = [{point.coverage: point.value for point in result.selective} for result in group.results]
     shared = sorted(set.intersection(*map(set, curves)))
-    return [(coverage, statistics.fmean(curve[coverage] for curve in curves)) for coverage in shared]
+    return [(100 * coverage, 100 * fmean(curve[coverage] for curve in curves)) for coverage in shared]
 
 
-def _told_first(curves: Sequence[tuple[Group, Points]]) -> list[tuple[Group, Points]]:
-    """The methods whose curves are drawn, in the order in which they come."""
-    fewest_first = sorted(curves, key=lambda curve: curve[0].results[0].get("adaptation_examples") or 0)
-    largest = {group.method: (group, points) for group, points in fewest_first}
-    ours = ("original", *METHOD_COLOURS)
-    ranked = sorted(largest, key=lambda method: (method not in ours, -largest[method][1][-1][1]))[:MOST_LINES]
-    return [largest[method] for method in dict.fromkeys(group.method for group, _ in curves) if method in ranked]
+# ---- of an expert ----------------------------------------------------------------------------------------------------
 
 
-def _ends_text(points: Points) -> str:
-    """Such as "90.0 at 5 %, 62.0 at 100 %"."""
-    return ", ".join(f"{number_text(value, 100)} at {100 * coverage:.0f}\u00a0%" for coverage, value in (points[0], points[-1]))
+def rank_map(result: Training) -> Figure | None:
+    """Ranks that an expert kept, layers down and matrices across."""
+    ranks: dict[tuple[int, str], float] = {}
+    for name, rank in result.ranks.items():
+        if match := re.search(r"(?:^|\.)(\d+)\.(?:.*\.)?([^.]+)$", name):  # such as layers.0.self_attn.q_proj
+            ranks[int(match[1]), match[2]] = rank
+    if not ranks:
+        return None
+    layers = sorted({layer for layer, _ in ranks})
+    found = dict.fromkeys(matrix for _, matrix in ranks)
+    matrices = [*(m for m in MATRICES if m in found), *(m for m in found if m not in MATRICES)]
+    with canvas(0.9 + 0.12 * len(layers)) as axes:
+        values = [[ranks.get((layer, matrix), float("nan")) for matrix in matrices] for layer in layers]
+        drawn = axes.pcolormesh(values, cmap="Blues", vmin=0, edgecolors="white", linewidth=0.5)
+        axes.grid(False)
+        axes.invert_yaxis()
+        axes.set_xticks([i + 0.5 for i in range(len(matrices))], [matrix.removesuffix("_proj") for matrix in matrices])
+        step = max(1, len(layers) // 8)
+        axes.set_yticks([i + 0.5 for i in range(0, len(layers), step)], [f"layer {layer}" for layer in layers[::step]])
+        axes.figure.colorbar(drawn, label="rank")
+        lowest, highest, average = min(ranks.values()), max(ranks.values()), fmean(ranks.values())
+        size = f"{len(layers)} layers by {len(matrices)} matrices"
+        return save(axes, f"Ranks kept by {result.task}: {size}, average {average:.1f}, from {lowest:g} to {highest:g}.")
 
 
-def _rank_cells(ranks: dict[str, float]) -> dict[tuple[int, str], float]:
-    """Rank by (layer, matrix kind), in the order of the result, from names like "layers.0.self_attn.q_proj"."""
-    cells = {}
-    for name, rank in ranks.items():
-        if match := re.search(r"(?:^|\.)(\d+)\.(?:.*\.)?([^.]+)$", name):
-            cells[int(match[1]), match[2]] = rank
-    order = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    return dict(
-        sorted(cells.items(), key=lambda c: (order.index(c[0][1]) if c[0][1] in order else len(order), c[0][1], c[0][0]))
-    )
+def learning_curve(result: Training) -> Figure | None:
+    """Training loss by step, where the run kept its curve."""
+    if len(result.curve) < 2:
+        return None
+    with canvas(1.9) as axes:
+        axes.plot(*zip(*result.curve, strict=True), linewidth=1.4)
+        axes.set_xlabel("step")
+        axes.set_ylabel("training loss")
+        ends = ", ".join(f"{loss:.2f} at step {step:g}" for step, loss in (result.curve[0], result.curve[-1]))
+        return save(axes, f"Training loss of {result.task}: {ends}.")
 
 
-def _squares(places: list[tuple[int, int]], rank: float, most: float, label: str) -> Any:
-    """All cells of one rank as a single path, which keeps a page of twelve maps small."""
-    from matplotlib.patches import PathPatch
-    from matplotlib.path import Path
+# ---- of the papers ---------------------------------------------------------------------------------------------------
 
-    corners = ((-0.46, -0.42), (0.46, -0.42), (0.46, 0.42), (-0.46, 0.42), (-0.46, -0.42))
-    points = [(x + dx, y + dy) for x, y in places for dx, dy in corners]
-    codes = [Path.MOVETO, Path.LINETO, Path.LINETO, Path.LINETO, Path.CLOSEPOLY] * len(places)
-    colour = COLOURS["normal"] if rank else COLOURS["grid"]
-    alpha = 0.15 + 0.85 * rank / most if rank else 0.5
-    return PathPatch(Path(points, codes), facecolor=colour, alpha=alpha, linewidth=0, label=label)
+
+def paper_figure(table: Table) -> Figure | None:
+    """The figure of a reproduced result; None for a table, or where there is nothing to draw."""
+    if table.task == "fig7":
+        return _weights_by_task(table)
+    if table.task == "fig5":
+        counts = [_number(column.name.split()[0]) for column in table.columns]
+        series = [_series(row.title, list(zip(counts, row.cells, strict=True))) for row in table.rows]
+        return line_plot(series, "number of labels", _measured(table), table.title)
+    if table.task in ("fig6", "fig8"):
+        counts = [0.0 if row.name == "original" else _number(row.name) for row in table.rows]
+        columns = [[row.cells[i] for row in table.rows] for i in range(len(table.columns))]
+        named = zip(table.columns, columns, strict=True)
+        series = [_series(column.name, list(zip(counts, cells, strict=True))) for column, cells in named]
+        varied = "number of examples" if table.task == "fig6" else "number of experts (0: base model)"
+        return line_plot(series, varied, _measured(table), table.title)
+    return None
+
+
+def _weights_by_task(table: Table) -> Figure | None:
+    """Fig. 7: one bar a task; its line is the deviation over seeds."""
+    cells = {column.name: table.cell("normal", column.name) for column in table.columns}
+    return weight_bars([Bars(name, *cell.mean_weights()) for name, cell in cells.items() if cell.weights], table.title)
+
+
+def _series(title: str, cells: list[tuple[float | None, Cell]]) -> Series:
+    """Means in percent; their bars are the deviation over seeds, or the interval of a single run."""
+    found = sorted(((x, cell) for x, cell in cells if x is not None and cell.mean is not None), key=lambda pair: pair[0])
+    points, errors = [], []
+    for x, cell in found:
+        mean = 100 * (cell.mean or 0.0)
+        low, high = (100 * end for end in cell.ends) if cell.ends else (mean, mean)
+        reach = None if cell.deviation is None else 100 * cell.deviation
+        points.append((x, mean))
+        errors.append((max(mean - low, 0.0), max(high - mean, 0.0)) if reach is None else (reach, reach))
+    return Series(title, points, errors)
+
+
+def _measured(table: Table) -> str:
+    metrics = {column.metric for column in table.columns}
+    return f"{metric_title(metrics.pop())}, %" if len(metrics) == 1 else "each task's own score, %"
+
+
+def _number(text: str) -> float | None:
+    return float(text) if text.isdigit() else None

@@ -1,253 +1,143 @@
-"""Reproduced tables as rows of text for the page: ours with deviation and interval, below it the papers' numbers.
+"""Rows of a reproduced table: ours with deviation and interval, then the papers' numbers, then the paired tests.
 
-A cell has one or more lines of text, parted by line breaks; the first one is the number. A place that is missing names a note,
-and the notes say why.
+A cell has one or more lines of text; the first is the number. An empty cell names a note, and the notes say why it is empty.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
 
-from staf.report.collect import Result
 from staf.report.names import metric_title
-from staf.report.places import (
-    Place,
-    column_names,
-    experiments,
-    interval_of,
-    line_title,
-    mean_weights,
-    papers_of,
-    place_of,
-    score_of,
-    shown_of,
-)
+from staf.report.results import Cell, PairedTest, Table
 from staf.report.tables import Row
-from staf.report.texts import MISSING, count_text, number_text
+from staf.report.texts import MISSING, cell_text, count_text, number_text, p_text, papers_text, range_text
 
-OURS = ("normal", "few_shot", "beyond")
-"""The rows whose paired comparisons are told, by method."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reproduced:
-    """One table or figure of the papers, as the page shows it."""
-
-    name: str
-    title: str
-    differs: str
-    """what is not as in the papers, besides base and data"""
-    base: str
-    profile: str
-    run: str
-    also: tuple[str, ...]
-    """other runs of the same table, which rest on fewer answers"""
-    sizes: str
-    """test items, adaptation examples and seeds of its places"""
-    caption: str
-    """what the rows hold"""
-    rows: list[Row]
-    notes: list[str]
-    """why places are missing"""
-    comparisons: list[Row]
-    """wins, ties and losses of our routers, those beyond the papers last"""
+ROUTERS = ("normal", "few_shot", "extra", "beyond")
+"""Methods whose paired tests are shown."""
 
 
-def reproduced(results: Iterable[Result]) -> list[Reproduced]:
-    """All reproduced tables and figures, in the papers' order."""
-    every = [result for result in results if result["stage"] == "reproduce"]
-    shown = []
-    for name, result in experiments(every).items():
-        notes: list[str] = []
-        rows, caption = _rows(result, notes)
-        shown.append(
-            Reproduced(
-                name=name,
-                title=result["title"],
-                differs=result["differs"],
-                base=str((result.get("base") or {}).get("name") or "not recorded"),
-                profile=result["method"],
-                run=result["run"],
-                also=tuple(other["run"] for other in every if other["task"] == name and other["run"] != result["run"]),
-                sizes=sizes_text(result),
-                caption=caption,
-                rows=rows,
-                notes=notes,
-                comparisons=comparison_rows(result),
-            )
-        )
-    return shown
+def table_rows(table: Table) -> tuple[list[Row], list[str]]:
+    """What is shown of a table, and why cells are empty."""
+    notes: list[str] = []
+    if table.task == "fig7" and (rows := weight_rows(table, notes)):
+        return rows, notes
+    return (token_rows if table.prompt_tokens else score_rows)(table, notes), notes
 
 
-def _rows(result: Result, notes: list[str]) -> tuple[list[Row], str]:
-    """What is shown of a result, and what that is."""
-    if result.get("prompt_tokens"):
-        return token_rows(result, notes), "tokens of a prompt, and how many examples are in it"
-    if result["task"] == "fig7" and (rows := weight_rows(result, notes)):
-        return rows, "mean weight of each expert ± standard deviation over seeds"
-    return score_rows(result, notes), "ours, and below it the papers'"
+def score_rows(table: Table, notes: list[str]) -> list[Row]:
+    """One row per method, one column per task: score, interval, examples that a prompt shows, the papers' numbers."""
+    headers = [f"{c.name}\n{c.title}\n{metric_title(c.metric)}, %" for c in table.columns]
+    with_setting = len({row.setting for row in table.rows}) > 1
+    rows = []
+    for row in table.rows:
+        cells = {"Method": row.title, **({"Setting": row.setting} if with_setting else {})}
+        cells |= {header: _score(cell, notes) for header, cell in zip(headers, row.cells, strict=True)}
+        rows.append(_row(cells, dict(zip(headers, row.cells, strict=True))))
+    return rows
 
 
-def sizes_text(result: Result) -> str:
-    """Such as "100 test items; 4 to 32 adaptation examples; 1 to 3 seeds", told apart by column and setting; "" for no places.
-
-    One seed is that of a method without chance where others have more.
-    """
-    measured = [
-        (column["name"], line["setting"], place)
-        for line in result["lines"]
-        for column, place in zip(result["columns"], line["places"], strict=True)
-        if place["mean"] is not None
-    ]
-    if not measured:
-        return ""
-    items = _ranges((column, place.get("items")) for column, _, place in measured)
-    examples = _ranges((_setting(setting), place.get("adaptation_examples")) for _, setting, place in measured)
-    seeds = _ranges(("", place["seeds"]) for _, _, place in measured)
-    return f"{_told(items, 'test item')}; {_told(examples, 'adaptation example')}; {_told(seeds, 'seed')}"
+def token_rows(table: Table, notes: list[str]) -> list[Row]:
+    """Tokens of a prompt and its examples for in-context learning, and of the task only, which is what a router reads."""
+    rows = []
+    for row in table.rows:
+        cells, sources = {"Method": row.title}, {}
+        for column, cell in zip(table.columns, row.cells, strict=True):
+            header = f"{column.name}, tokens"
+            tokens = cell.prompt_tokens or (table.prompt_tokens.get(column.name) if cell.mean is not None else None)
+            examples = examples_text(cell) or "0 examples shown"
+            cells[header] = _empty(cell, notes) if tokens is None else f"{count_text(round(tokens))}\n{examples}"
+            sources[header] = cell
+        rows.append(_row(cells, sources))
+    return rows
 
 
-def _setting(setting: str) -> str:
-    return "without a setting" if setting == MISSING else setting
-
-
-def _ranges(numbers: Iterable[tuple[str, float | None]]) -> dict[str, str]:
-    """Each name's numbers: "32", "4 to 32", or "-" where none is known."""
-    by_name: dict[str, set[float]] = {}
-    for name, number in numbers:
-        by_name.setdefault(name, set()).update(() if number is None else (number,))
-    return {
-        name: " to ".join(count_text(end) for end in dict.fromkeys((min(found), max(found)))) if found else MISSING
-        for name, found in by_name.items()
-    }
-
-
-def _told(ranges: dict[str, str], what: str) -> str:
-    """One number for all where they agree: "100 test items", else "test items: emrqa 100, mednli 250"."""
-    texts = list(dict.fromkeys(ranges.values()))
-    if len(texts) == 1:
-        return f"{texts[0]} {what}{'' if texts[0] == '1' else 's'}"
-    return f"{what}s: {', '.join(f'{name} {text}' for name, text in ranges.items())}"
-
-
-def weight_rows(result: Result, notes: list[str]) -> list[Row]:
+def weight_rows(table: Table, notes: list[str]) -> list[Row]:
     """One row per expert, one column per task: its weight in the normal router."""
-    places = {column: place_of(result, "normal", column) for column in column_names(result)}
-    weights = {column: mean_weights(place) for column, place in places.items()}
+    found = {f"{column.name}, weight": table.cell("normal", column.name) for column in table.columns}
+    weights = {header: cell.mean_weights() for header, cell in found.items()}
     rows = []
     for expert in sorted({name for means, _ in weights.values() for name in means}):
-        cells, sources = {"Expert": expert}, {}
-        for column, (means, deviations) in weights.items():
-            header, spread, seeds = f"{column}, weight", deviations.get(expert), places[column]["seeds"]
-            cells[header] = f"{means[expert]:.3f}" if expert in means else _missing(places[column], notes)
-            cells[header] += "" if spread is None else f" ± {spread:.3f} ({seeds:.0f} seeds)"
-            sources[header] = tuple(places[column]["runs"])
-        rows.append(Row(cells, tuple(run for runs in sources.values() for run in runs), sources=sources))
+        cells = {"Expert": expert}
+        for header, (means, deviations) in weights.items():
+            spread = f" ± {deviations[expert]:.3f} ({found[header].seeds} seeds)" if expert in deviations else ""
+            cells[header] = f"{means[expert]:.3f}{spread}" if expert in means else _empty(found[header], notes)
+        rows.append(_row(cells, found))
     return rows
 
 
-def score_rows(result: Result, notes: list[str]) -> list[Row]:
-    """One row per method, one column per task; reasons for missing places are added to `notes`."""
-    headers = _headers(result)
-    with_setting = len({line["setting"] for line in result["lines"]}) > 1
-    rows = []
-    for line in result["lines"]:
-        cells = {"Method": line["title"], **({"Setting": line["setting"]} if with_setting else {})}
-        sources = {}
-        for header, place in zip(headers, line["places"], strict=True):
-            cells[header] = place_text(place, notes)
-            sources[header] = tuple(place["runs"])
-        runs = tuple(dict.fromkeys(run for place in line["places"] for run in place["runs"]))
-        rows.append(Row(cells, runs, line["method"], sources))
-    return rows
+def _row(cells: dict[str, str], sources: dict[str, Cell]) -> Row:
+    runs = tuple(dict.fromkeys(run for cell in sources.values() for run in cell.runs))
+    return Row(cells, runs, {header: cell.runs for header, cell in sources.items()})
 
 
-def token_rows(result: Result, notes: list[str]) -> list[Row]:
-    """Tokens of a prompt and its examples, for in-context learning; and of the task alone, which is what a router reads."""
-    alone = result["prompt_tokens"]
-    rows = []
-    for line in result["lines"]:
-        cells, sources = {"Method": line["title"]}, {}
-        for column, place in zip(column_names(result), line["places"], strict=True):
-            tokens = place.get("prompt_tokens") or (alone.get(column) if place["mean"] is not None else None)
-            header = f"{column}, tokens"
-            if tokens is None:
-                cells[header] = _missing(place, notes)
-            else:
-                cells[header] = f"{count_text(round(tokens))}\n{shown_of(place) or '0 examples shown'}"
-            sources[header] = tuple(place["runs"])
-        rows.append(Row(cells, tuple(run for runs in sources.values() for run in runs), line["method"], sources))
-    return rows
+def _score(cell: Cell, notes: list[str]) -> str:
+    if cell.mean is None:
+        return _empty(cell, notes)
+    ends = f"{number_text(cell.ends[0], 100)} to {number_text(cell.ends[1], 100)}" if cell.ends else ""
+    return "\n".join(filter(None, [cell_text(cell), ends, examples_text(cell), papers_text(cell)]))
 
 
-def place_text(place: Place, notes: list[str]) -> str:
-    """Score, interval, examples that in-context learning shows, and the papers' numbers, a line each."""
-    if place["mean"] is None:
-        return _missing(place, notes)
-    lines = [score_of(place)]
-    if ends := interval_of(place):
-        lines.append(f"{number_text(ends[0], 100)} to {number_text(ends[1], 100)}")
-    return "\n".join([*lines, *filter(None, [shown_of(place), papers_of(place)])])
-
-
-def _missing(place: Place, notes: list[str]) -> str:
-    reason = str(place.get("missing") or "it was not counted")
+def _empty(cell: Cell, notes: list[str]) -> str:
+    reason = cell.missing or "it was not counted"
     if reason not in notes:
         notes.append(reason)
-    lines = [MISSING, f"note {notes.index(reason) + 1}", papers_of(place)]
-    return "\n".join(filter(None, lines))
+    return "\n".join(filter(None, [MISSING, f"note {notes.index(reason) + 1}", papers_text(cell)]))
 
 
-def _headers(result: Result) -> list[str]:
-    """Column headings in three lines: the papers' name, our task, the metric."""
-    return [f"{c['name']}\n{c['title']}\n{metric_title(c['metric'])}, %" for c in result["columns"]]
+def examples_text(cell: Cell) -> str:
+    """How many examples in-context learning shows of how many: "6.5 of 32 examples shown"; "" for any other row."""
+    if cell.shots_shown is None:
+        return ""
+    given = "" if cell.adaptation_examples is None else f" of {cell.adaptation_examples:.0f}"
+    return f"{cell.shots_shown:.1f}{given} examples shown"
 
 
-# ---- paired comparisons ----------------------------------------------------------------------------------------------
+def sizes_text(table: Table) -> str:
+    """Such as "100 test items; 4 to 32 adaptation examples; 1 to 3 seeds"; "" where nothing was measured.
+
+    One seed is that of a method that is deterministic where others have more.
+    """
+    cells = [cell for row in table.rows for cell in row.cells if cell.mean is not None]
+    if not cells:
+        return ""
+    items = range_text((cell.items for cell in cells), "test item")
+    examples = range_text((cell.adaptation_examples for cell in cells), "adaptation example")
+    return f"{items}; {examples}; {range_text((cell.seeds for cell in cells), 'seed')}"
 
 
-def comparison_rows(result: Result) -> list[Row]:
-    """One row for each router of ours and each other row: outcome and p-value per task, how many of each, and the mean.
+def comparison_rows(table: Table) -> list[Row]:
+    """One row for each router and each other row: difference, outcome and p-value per task, counts, and the mean.
 
     Two variants of the same router (Figures 6 and 8) are shown once, the later one against the earlier one.
     """
-    methods = {line["name"]: line["method"] for line in result["lines"]}
+    methods = {row.name: row.method for row in table.rows}
     order = list(methods)
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    for row in result["comparisons"]:
-        found.setdefault((row["ours"], row["other"]), {})[row["column"]] = row
-    pairs = [pair for pair in found if pair[0] in methods and pair[1] in methods and methods[pair[0]] in OURS]
-    turned = [(a, b) for a, b in pairs if (b, a) in found and order.index(a) < order.index(b)]
-    means = {(row["ours"], row["other"]): row for row in result.get("over_columns", ())}
-    return [
-        _comparison_row(result, pair, found[pair], means.get(pair), methods[pair[0]]) for pair in pairs if pair not in turned
-    ]
+    found: dict[tuple[str, str], dict[str, PairedTest]] = {}
+    for test in table.comparisons:
+        found.setdefault((test.ours, test.other), {})[test.column] = test
+    pairs = [pair for pair in found if pair[1] in methods and methods.get(pair[0]) in ROUTERS]
+    pairs = [(a, b) for a, b in pairs if (b, a) not in found or order.index(a) > order.index(b)]
+    means = {(test.ours, test.other): test for test in table.over_columns}
+    return [_comparison_row(table, pair, found[pair], means.get(pair)) for pair in pairs]
 
 
-def _comparison_row(
-    result: Result, pair: tuple[str, str], compared: dict[str, Any], mean: dict[str, Any] | None, method: str
-) -> Row:
-    count = Counter(row["verdict"] for row in compared.values())
-    totals = " / ".join(str(count[kind]) for kind in ("win", "tie", "loss"))
-    ours, other = pair
+def _comparison_row(table: Table, pair: tuple[str, str], tests: dict[str, PairedTest], mean: PairedTest | None) -> Row:
+    count = Counter(test.outcome for test in tests.values())
+    ours, other = (next(row.title for row in table.rows if row.name == name) for name in pair)
     cells = {
-        "Row": line_title(result, ours),
-        "Against": line_title(result, other),
-        "Wins / ties / losses": totals,
-        "Mean difference": MISSING if mean is None else _comparison_text(mean),
+        "Row": ours,
+        "Against": other,
+        "Wins / ties / losses": f"{count['win']} / {count['tie']} / {count['loss']}",
+        "Mean difference": _test_text(mean) if mean else MISSING,
     }
     sources = {}
-    for column in column_names(result):
-        row, header = compared.get(column), f"{column}, better by"
-        cells[header] = MISSING if row is None else _comparison_text(row)
-        sources[header] = tuple(run for name in pair for run in place_of(result, name, column)["runs"])
-    return Row(cells, tuple(run for runs in sources.values() for run in runs), method, sources)
+    for column in table.columns:
+        test, header = tests.get(column.name), f"{column.name}, better by"
+        cells[header] = _test_text(test) if test else MISSING
+        sources[header] = tuple(run for name in pair for run in table.cell(name, column.name).runs)
+    return Row(cells, tuple(run for runs in sources.values() for run in runs), sources)
 
 
-def _comparison_text(row: dict[str, Any]) -> str:
-    chance = "p\u00a0<\u00a00.001" if row["p_value"] < 0.001 else f"p\u00a0=\u00a0{row['p_value']:.3f}"
-    ends = f"{number_text(row['low'], 100)} to {number_text(row['high'], 100)}"
-    return f"{number_text(row['difference'], 100, '+')} {row['verdict']}\n{ends}\n{chance}"
+def _test_text(test: PairedTest) -> str:
+    ends = f"{number_text(test.low, 100)} to {number_text(test.high, 100)}"
+    return f"{number_text(test.difference, 100, '+')} {test.outcome}\n{ends}\n{p_text(test.p_value)}"

@@ -1,4 +1,4 @@
-"""Numbers as the page and the terminal print them.
+"""Numbers as tables and the page print them.
 
 one seed        31.0 (26.0 to 36.0)     value and its 95 % interval, in percent
 several seeds   31.0 ± 1.2 (3 seeds)    mean and sample standard deviation
@@ -7,44 +7,61 @@ not measured    -                       never 0
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterable, Sequence
-from typing import Any
+from statistics import fmean, stdev
 
-from staf.report.collect import Result
+from staf.report.results import Cell, Difference, Evaluation
 
 MISSING = "-"
+PAPERS = {"staf-llm": "STAF-LLM", "sa-mdkif": "SA-MDKIF"}
 
 
-def scale(results: Iterable[Result], metric: str) -> float:
+def scale(results: Iterable[Evaluation], metric: str) -> float:
     """100 for a metric where more is better (printed in percent), 1 for a loss."""
-    found = ((r.get("metrics") or {}).get(metric) for r in results)
-    return 100.0 if all(m.get("higher_is_better", True) for m in found if m) else 1.0
+    return 100.0 if all(score.higher_is_better for r in results if (score := r.metrics.get(metric))) else 1.0
 
 
-def score_text(results: Sequence[Result], metric: str) -> str:
+def score_text(results: Sequence[Evaluation], metric: str) -> str:
     """Value with its interval for one run, mean with standard deviation for several, "-" for none."""
-    found = [m for r in results if (m := (r.get("metrics") or {}).get(metric)) and m.get("value") is not None]
+    found = [score for r in results if (score := r.metrics.get(metric)) and score.value is not None]
     factor = scale(results, metric)
-    return _spread([m["value"] for m in found], [(m.get("low"), m.get("high")) for m in found], factor, "")
+    return _spread([(score.value or 0.0, score.low, score.high) for score in found], factor, "")
 
 
-def difference_text(comparisons: Sequence[dict[str, Any]], factor: float) -> str:
+def difference_text(differences: Sequence[Difference], factor: float) -> str:
     """A difference with its sign, as `score_text`."""
-    found = [c for c in comparisons if c.get("difference") is not None]
-    return _spread([c["difference"] for c in found], [(c.get("low"), c.get("high")) for c in found], factor, "+")
+    return _spread([(d.difference, d.low, d.high) for d in differences if d.difference is not None], factor, "+")
 
 
-def _spread(values: list[float], intervals: list[tuple[Any, Any]], factor: float, sign: str) -> str:
-    if not values:
+def _spread(found: list[tuple[float, float | None, float | None]], factor: float, sign: str) -> str:
+    if not found:
         return MISSING
-    mean = number_text(statistics.fmean(values), factor, sign)
-    if len(values) > 1:
-        return f"{mean} ± {number_text(statistics.stdev(values), factor)} ({len(values)} seeds)"
-    low, high = intervals[0]
-    if low is None or high is None:
-        return mean
-    return f"{mean} ({number_text(low, factor)} to {number_text(high, factor)})"
+    mean = number_text(fmean(value for value, _, _ in found), factor, sign)
+    if len(found) > 1:
+        return f"{mean} ± {number_text(stdev(value for value, _, _ in found), factor)} ({len(found)} seeds)"
+    _, low, high = found[0]
+    return mean if low is None or high is None else f"{mean} ({number_text(low, factor)} to {number_text(high, factor)})"
+
+
+def cell_text(cell: Cell) -> str:
+    """A table's cell in percent: 31.0 ± 1.2 (3 seeds), 31.0 for one run, "-" for none."""
+    if cell.mean is None:
+        return MISSING
+    mean = number_text(cell.mean, 100)
+    return mean if cell.deviation is None else f"{mean} ± {number_text(cell.deviation, 100)} ({cell.seeds} seeds)"
+
+
+def papers_text(cell: Cell) -> str:
+    """What the papers print there: "STAF-LLM 78.0, SA-MDKIF 78.4", "both papers 78.0", or ""."""
+    if len(cell.papers) == 2 and len(set(cell.papers.values())) == 1:
+        return f"both papers {next(iter(cell.papers.values())):.1f}"
+    order = [*(paper for paper in PAPERS if paper in cell.papers), *sorted(cell.papers.keys() - PAPERS.keys())]
+    return ", ".join(f"{PAPERS.get(paper, paper)} {cell.papers[paper]:.1f}" for paper in order)
+
+
+def p_text(p_value: float) -> str:
+    """A p-value: p < 0.001, or p = 0.013."""
+    return "p\u00a0<\u00a00.001" if p_value < 0.001 else f"p\u00a0=\u00a0{p_value:.3f}"
 
 
 def number_text(value: float, factor: float, sign: str = "") -> str:
@@ -62,9 +79,11 @@ def count_text(number: float | None) -> str:
     return f"{number:,.0f}"
 
 
-def plural_text(number: int, noun: str) -> str:
-    """1 task, 1,234 tasks."""
-    return f"{count_text(number)} {noun}{'' if number == 1 else 's'}"
+def range_text(numbers: Iterable[float | None], noun: str = "") -> str:
+    """32, or 4 to 32, of the numbers that there are, with their noun; "-" for none."""
+    found = {number for number in numbers if number is not None}
+    text = " to ".join(dict.fromkeys(count_text(end) for end in (min(found), max(found)))) if found else MISSING
+    return f"{text} {noun}{'' if text == '1' else 's'}" if noun else text
 
 
 def memory_text(memory_bytes: float | None) -> str:
@@ -82,10 +101,10 @@ def time_text(seconds: float | None) -> str:
         return MISSING
     if seconds < 9.95:
         return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 120:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
+    rounded = round(seconds)
+    if rounded < 120:
+        return f"{rounded} s"
+    if rounded < 3600:
+        return f"{rounded // 60} min {rounded % 60} s"
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60} min"
