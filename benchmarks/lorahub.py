@@ -67,7 +67,7 @@ def lora_state(expert: Expert, ranks: Mapping[str, int]) -> dict[str, Tensor]:
     """An expert as a PEFT LoRA of these ranks, A (r, d_in) and B (d_out, r)."""
     state = {}
     for name, rank in ranks.items():
-        left, right = padded_factors(expert, name, rank)
+        left, right = padded_factors(expert.factors[name], rank)
         state[f"base_model.model.{name}.lora_A.weight"] = right
         state[f"base_model.model.{name}.lora_B.weight"] = left
     return state

@@ -33,8 +33,7 @@ from torch import Tensor
 from staf.data.example import Example
 from staf.data.library import Library
 from staf.data.splits import dice
-from staf.experts.reduction import merge_experts
-from staf.experts.sets import count_numbers
+from staf.experts.reduce import merge_experts
 from staf.experts.store import Expert, ExpertSet, load_experts
 from staf.io import write_bytes, write_json
 from staf.lm.base import Base, load_base
@@ -62,13 +61,12 @@ def random_expert(base: Base, rank: int = 4) -> Expert:
     generator = torch.Generator().manual_seed(0)
     factors = {
         name: (
-            torch.randn(d_out, rank, generator=generator) / d_out**0.5,
-            torch.full((rank,), 0.1),
+            0.1 * torch.randn(d_out, rank, generator=generator) / d_out**0.5,
             torch.randn(rank, d_in, generator=generator) / d_in**0.5,
         )
         for name, (d_out, d_in) in base.lora.shapes.items()
     }
-    return Expert("random", base.identity, 1.0, factors, frozenset())
+    return Expert("random", base.identity, factors, frozenset())
 
 
 def noisy_copy(expert: Expert, number: int, noise: float) -> Expert:
@@ -79,7 +77,7 @@ def noisy_copy(expert: Expert, number: int, noise: float) -> Expert:
         spread = part.std(correction=0) if part.numel() else 0.0
         return part + torch.randn(part.shape, generator=generator) * spread * noise
 
-    factors = {name: (shaken(u), shaken(s), shaken(v)) for name, (u, s, v) in expert.factors.items()}
+    factors = {name: (shaken(b), shaken(a)) for name, (b, a) in expert.factors.items()}
     return replace(expert, name=f"{number:03d}-{expert.name}", factors=factors)
 
 
@@ -138,8 +136,8 @@ def measure(base: Base, experts: ExpertSet, items: list[Encoded], settings: Rout
         "peak_bytes": memory.bytes,
         "plain_step": seconds_of(lambda: plain_step(base, batch)),
         "plain_candidate": seconds_of(original),
-        "factor_bytes": sum(map(count_numbers, experts.experts)) * 4,
-        "ranks": sum(stack.singular.shape[0] for stack in mixture.stacks.values()) / len(mixture.stacks),
+        "factor_bytes": sum(expert.num_params for expert in experts.experts) * 4,
+        "ranks": sum(stack.a.shape[0] for stack in mixture.stacks.values()) / len(mixture.stacks),
         "way": candidates.way,
     }
     base.lora.detach()

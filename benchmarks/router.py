@@ -98,7 +98,7 @@ def noisy(expert: Expert, number: int) -> Expert:
     def moved(x: Tensor) -> Tensor:
         return x + NOISE * x.square().mean().nan_to_num().sqrt() * torch.randn(x.shape, generator=generator)
 
-    factors = {name: (moved(u), singular, moved(v)) for name, (u, singular, v) in expert.factors.items()}
+    factors = {name: (moved(b), moved(a)) for name, (b, a) in expert.factors.items()}
     return replace(expert, name=f"{expert.name}_copy_{number}", factors=factors)
 
 

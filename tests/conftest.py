@@ -60,11 +60,10 @@ def random_expert(base: Base, name: str, seed: int, scale: float = 1.0, size: fl
     for index, (matrix, (d_out, d_in)) in enumerate(base.lora.shapes.items()):
         rank = (index + seed) % 4
         factors[matrix] = (
-            torch.randn(d_out, rank, generator=generator) / d_out**0.5,
-            torch.randn(rank, generator=generator) * size,
+            torch.randn(d_out, rank, generator=generator) / d_out**0.5 * torch.randn(rank, generator=generator) * size * scale,
             torch.randn(rank, d_in, generator=generator) / d_in**0.5,
         )
-    return Expert(name, base.identity, scale, factors, frozenset({subject(f"taught {name}")}), {"run": f"run-{name}"})
+    return Expert(name, base.identity, factors, frozenset({subject(f"taught {name}")}), {"run": f"run-{name}"})
 
 
 @pytest.fixture

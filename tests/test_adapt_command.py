@@ -20,7 +20,7 @@ from staf.routing.adapt import OnProgress
 from staf.routing.objective import Judge, RouterObjective
 from staf.routing.store import load_router
 
-FEW = ["--method", "cma", "--shots", "4", "--set", "max_evaluations=12", "--set", "popsize=4"]
+FEW = ["--method", "cma", "--shots", "4", "-o", "max_evaluations=12", "-o", "popsize=4"]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
 
 @pytest.fixture
 def common(home: Path, tiny_folder: Path, own: Path) -> list[object]:
-    return ["--experts", home / "experts", "--base", tiny_folder, "--data", own, "--runs", home / "runs"]
+    return ["--experts", home / "experts", "--base", tiny_folder, "--data-dir", own, "--runs", home / "runs"]
 
 
 def adapt(*arguments: object) -> str:
@@ -46,13 +46,13 @@ def adapt(*arguments: object) -> str:
 
 
 def test_one_router_as_a_table_and_as_one_object(home: Path, common: list[object]) -> None:
-    table = adapt(*common, *FEW, "--out", home / "one", "--set", "restarts=2")
+    table = adapt(*common, *FEW, "--out", home / "one", "-o", "restarts=2")
     for text in ("Weights of the experts for icd10_chapter", "spread over 2 restarts", "synonymy", "stopped because"):
         assert text in table
     drawing = ElementTree.parse(home / "one" / "weights.svg").getroot()
     assert drawing.tag == "{http://www.w3.org/2000/svg}svg"
     assert "synonymy 0." in "".join(drawing.itertext())
-    found = json.loads(adapt(*common, *FEW, "--out", home / "one", "--set", "restarts=2", "--json"))
+    found = json.loads(adapt(*common, *FEW, "--out", home / "one", "-o", "restarts=2", "--json"))
     assert sum(found["weights"].values()) == pytest.approx(1, abs=1e-5)
     assert found["spread_over"] == "2 restarts"
     assert set(found["spread"]) == {"attribute", "relation", "synonymy"}
@@ -80,19 +80,19 @@ def test_several_seeds_have_a_folder_each_and_a_mean_with_its_deviation(home: Pa
 def test_a_start_is_taken_and_told_and_one_that_does_not_fit_is_refused(home: Path, common: list[object]) -> None:
     first, second = home / "first", home / "second"
     adapt(*common, *FEW, "--out", first)
-    found = json.loads(adapt(*common, *FEW, "--out", second, "--start", first, "--json"))
+    found = json.loads(adapt(*common, *FEW, "--out", second, "--init-from", first, "--json"))
     assert found["start"] == {"task": "icd10_chapter", "run": load_router(first).record["run"]}
     assert found["run"] != found["start"]["run"]
     with pytest.raises(
         ConfigError, match=r"it has granularity=task, these settings have granularity=layer\. Make them the same"
     ):
-        adapt(*common, *FEW, "--out", home / "third", "--start", first, "--set", "granularity=layer")
+        adapt(*common, *FEW, "--out", home / "third", "--init-from", first, "-o", "granularity=layer")
     with pytest.raises(ConfigError, match="cannot be its own start"):
-        adapt(*common, *FEW, "--out", first, "--start", first)
+        adapt(*common, *FEW, "--out", first, "--init-from", first)
     base = load_base(str(common[3]), dtype="float32", device="cpu")
     save_expert(home / "others" / "attribute", random_expert(base, "attribute", 9))
     with pytest.raises(ExpertMismatch, match="was made for the experts attribute, relation, synonymy"):
-        adapt("--experts", home / "others", *common[2:], *FEW, "--out", home / "third", "--start", first)
+        adapt("--experts", home / "others", *common[2:], *FEW, "--out", home / "third", "--init-from", first)
     assert not (home / "third").exists()
 
 
@@ -104,10 +104,12 @@ def test_a_router_of_the_best_expert_is_made_once_and_is_a_start(home: Path, com
     again = adapt(*common, "--method", "best_expert", "--shots", 4, "--out", best)
     assert "Weights of the experts for icd10_chapter" in again
     assert "Router of the best expert" in (best / "weights.svg").read_text()
-    searched = json.loads(adapt(*common, *FEW, "--start", best, "--out", home / "from-best", "--json"))
+    searched = json.loads(adapt(*common, *FEW, "--init-from", best, "--out", home / "from-best", "--json"))
     assert searched["start"] == {"task": "icd10_chapter", "run": found["run"]}
-    for wrong in (["--seeds", 2], ["--start", home / "one"]):
-        with pytest.raises(ConfigError, match="a best-expert router is computed, not searched for: leave --seeds and --start"):
+    for wrong in (["--seeds", 2], ["--init-from", home / "one"]):
+        with pytest.raises(
+            ConfigError, match="a best-expert router is computed, not searched for: leave --seeds and --init-from"
+        ):
             adapt(*common, "--method", "best_expert", *wrong, "--out", home / "wrong")
 
 
@@ -115,9 +117,9 @@ def test_a_router_of_the_best_expert_is_made_once_and_is_a_start(home: Path, com
 def test_the_same_command_goes_on_after_a_stop(
     home: Path, common: list[object], monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    from staf.workflow import adaptation
+    from staf.stages import adaptation
 
-    few = FEW if method == "cma" else ["--shots", 12, "--set", "batch_size=4", "--set", "epochs=3"]
+    few = FEW if method == "cma" else ["--shots", 12, "-o", "batch_size=4", "-o", "epochs=3"]
     adapt(*common, *few, "--out", home / f"{method}-whole")
     real, calls = adaptation.adapt_router, [0]
 

@@ -141,7 +141,7 @@ def test_a_second_and_third_call_find_the_same(base: Base, experts: ExpertSet) -
 
 def test_a_single_example_of_rank_0_experts_has_the_loss_of_the_original(base: Base) -> None:
     expert = random_expert(base, "none", 0)
-    expert = replace(expert, factors={n: (u[:, :0], s[:0], v[:0]) for n, (u, s, v) in expert.factors.items()})
+    expert = replace(expert, factors={n: (b[:, :0], a[:0]) for n, (b, a) in expert.factors.items()})
     items = items_of(base, 1)
     expected = mean_loss(base, [collate(items, 0, base.device)])
     mixture = Mixture(base, ExpertSet((expert,)))

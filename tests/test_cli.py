@@ -24,7 +24,7 @@ TRAIN = ["steps=12", "batch_size=4", "warmup_steps=2", "final_steps=4", "max_len
 
 
 def changes(pairs: list[str]) -> list[str]:
-    return [part for pair in pairs for part in ("--set", pair)]
+    return [part for pair in pairs for part in ("-o", pair)]
 
 
 def run(*arguments: object, code: int = 0) -> str:
@@ -42,7 +42,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def trained(home: Path, tiny_folder: Path, own: Path) -> list[object]:
     """Two experts trained once by the command line; returns the options that all later commands need."""
-    base = ["--base", tiny_folder, "--data", own]
+    base = ["--base", tiny_folder, "--data-dir", own]
     run(
         "train", "--experts", "entity_synonymy,entity_relation", "--out", home / "experts", "--runs", home / "runs",
         "--json", *base, *changes(TRAIN),
@@ -91,10 +91,10 @@ def test_what_is_printed_of_a_method_says_how_it_learned_and_from_how_many(home:
 
 
 def test_peers_are_scored_by_name(home: Path, tiny_folder: Path, own: Path) -> None:
-    base = ["--base", tiny_folder, "--data", own, "--runs", home / "runs", "--limit", 12, "--json"]
+    base = ["--base", tiny_folder, "--data-dir", own, "--runs", home / "runs", "--limit", 12, "--json"]
     chapter = ["evaluate", "--task", "icd10_chapter", *base]
     learned = json.loads(
-        run(*chapter, "--method", "lora", "--shots", 6, "--learn", "learning_rates=[0.01]", "--learn", "epochs=1")
+        run(*chapter, "--method", "lora", "--shots", 6, "--method-arg", "learning_rates=[0.01]", "--method-arg", "epochs=1")
     )
     assert (learned["method"], learned["setting"], learned["adaptation_examples"]) == ("lora", "few-shot", 6)
     assert learned["tunable_parameters"] == learned["details"]["tunable_parameters"] > 0
@@ -105,7 +105,7 @@ def test_peers_are_scored_by_name(home: Path, tiny_folder: Path, own: Path) -> N
     assert counted["metrics"]["accuracy"]["examples"] == 12
     lines = (Path(counted["run"]) / "predictions.jsonl").read_text().splitlines()
     items, answers = home / "items.jsonl", home / "theirs.jsonl"
-    run("data", "export", "icd10_chapter", "--limit", 12, "--out", items, "--data", own)
+    run("data", "export", "icd10_chapter", "--limit", 12, "--out", items, "--data-dir", own)
     rows = [json.loads(line) for line in items.read_text().splitlines()]
     assert [row["id"] for row in rows] == [json.loads(line)["id"] for line in lines]
     assert {frozenset(row) for row in rows} == {frozenset({"id", "query", "context", "labels"})}
@@ -117,7 +117,7 @@ def test_peers_are_scored_by_name(home: Path, tiny_folder: Path, own: Path) -> N
 
 
 def test_answers_that_are_words_are_scored_and_predicted(home: Path, tiny_folder: Path, own: Path) -> None:
-    base = ["--base", tiny_folder, "--data", own]
+    base = ["--base", tiny_folder, "--data-dir", own]
     short = changes(["max_new_tokens=4", "max_length=2000"])
     for task, metric in (("covid_qa", "exact_match"), ("ncbi_disease", "entity_f1")):
         runs = ["--runs", home / "runs", "--limit", 3, "--json"]
@@ -136,18 +136,18 @@ def test_a_fused_model_loads_without_staf_and_answers_alike(
     from transformers import AutoModelForCausalLM
 
     from staf.routing.merge import Mixture
-    from staf.workflow import Session, router_and_mixture
+    from staf.stages import Context, router_and_mixture
 
     router, out = home / "fuse-router", home / "fused"
     run("adapt", "--task", "icd10_chapter", "--experts", home / "experts", "--out", router, *trained, *changes(["epochs=1"]))
     run("fuse", "--router", router, "--experts", home / "experts", "--out", out, "--base", tiny_folder)
-    session = Session(str(tiny_folder), own, home / "runs", dtype="float32")
-    found, mixture = router_and_mixture(session, router, home / "experts")
+    context = Context(str(tiny_folder), own, home / "runs", dtype="float32")
+    found, mixture = router_and_mixture(context, router, home / "experts")
     assert isinstance(mixture, Mixture)
     mixture.set_weights(found.weights)
     ids = torch.randint(1, 250, (2, 30))
     with torch.no_grad():
-        expected = session.base.model(input_ids=ids, use_cache=False).logits
+        expected = context.base.model(input_ids=ids, use_cache=False).logits
         fused = AutoModelForCausalLM.from_pretrained(str(out), dtype=torch.float32)(input_ids=ids).logits
         plain = AutoModelForCausalLM.from_pretrained(str(tiny_folder), dtype=torch.float32)(input_ids=ids).logits
     assert (fused - expected).abs().max() < 1e-5
@@ -159,7 +159,7 @@ def test_a_fused_model_loads_without_staf_and_answers_alike(
 
 def test_training_again_reuses_and_other_settings_train_anew(home: Path, trained: list[object]) -> None:
     common = ["--experts", "entity_relation", "--out", home / "experts", "--runs", home / "runs", "--json", *trained]
-    record = home / "experts" / "entity_relation" / "expert.json"
+    record = home / "experts" / "entity_relation" / "staf.json"
     written = record.stat().st_mtime_ns
     again = json.loads(run("train", *common, *changes(TRAIN)))[0]
     assert record.stat().st_mtime_ns == written
@@ -169,8 +169,8 @@ def test_training_again_reuses_and_other_settings_train_anew(home: Path, trained
 
 def test_what_a_training_would_take_is_printed_and_nothing_is_trained(home: Path, tiny_folder: Path, own: Path) -> None:
     command = [
-        "train", "--experts", "entity_relation,entity_synonymy", "--out", home / "dry", "--base", tiny_folder, "--data", own,
-        "--runs", home / "dry-runs", "--recipe", "paper", "--dry-run", *changes([*TRAIN, "accumulation=2"]),
+        "train", "--experts", "entity_relation,entity_synonymy", "--out", home / "dry", "--base", tiny_folder,
+        "--data-dir", own, "--runs", home / "dry-runs", "--recipe", "paper", "--dry-run", *changes([*TRAIN, "accumulation=2"]),
     ]  # fmt: skip
     found = json.loads(run(*command, "--json"))
     assert [row["expert"] for row in found] == ["entity_relation", "entity_synonymy"]
@@ -187,11 +187,11 @@ def test_a_recipe_or_a_tracker_that_is_not_there_is_told_before_anything_is_load
     home: Path, own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
-    command = ["train", "--experts", "entity_relation", "--out", home / "none", "--base", home / "no-base", "--data", own]
+    command = ["train", "--experts", "entity_relation", "--out", home / "none", "--base", home / "no-base", "--data-dir", own]
     for options, message in (
         (["--recipe", "papr"], "no recipe papr: it is no file"),
-        (["--track", "wandb"], "pip install wandb"),
-        (["--track", "board"], "no reporter 'board'"),
+        (["--report-to", "wandb"], "pip install wandb"),
+        (["--report-to", "board"], "no reporter 'board'"),
     ):
         with pytest.raises(StafError, match=message):
             run(*command, *options)
@@ -215,7 +215,7 @@ def test_prediction_streams_resumes_and_names_bad_lines(home: Path, trained: lis
     with pytest.raises(StafError, match="5 answers of another task, base or router"):
         run(*["medmcqa" if part == "icd10_chapter" else part for part in command])
     with pytest.raises(StafError, match="or with other settings"):
-        run(*command, "--set", "max_length=600")
+        run(*command, "-o", "max_length=600")
     secret = "Mrs Example, born 1950"
     file.write_text(json.dumps({"context": "x"}) + "\n" + json.dumps({"text": secret}) + "\n")
     out.unlink()
@@ -230,7 +230,7 @@ def test_prediction_streams_resumes_and_names_bad_lines(home: Path, trained: lis
 def test_a_prediction_with_a_long_query_is_given_more_tokens(home: Path, tiny_folder: Path, own: Path) -> None:
     file, out = home / "stays.jsonl", home / "codes.jsonl"
     file.write_text('{"context": "A stay."}\n')
-    command = ["predict", file, "--task", "icd_coding_top50_uci", "--out", out, "--base", tiny_folder, "--data", own]
+    command = ["predict", file, "--task", "icd_coding_top50_uci", "--out", out, "--base", tiny_folder, "--data-dir", own]
     with pytest.raises(StafError, match="Raise max_length"):
         run(*command)
     run(*command, *changes(["max_length=2000"]))
@@ -253,7 +253,7 @@ def test_the_demo_end_to_end_and_again_for_nothing(home: Path, tiny_folder: Path
         "evaluation": {"limit": 12}, "held_out": {"limit": 12},
     }  # fmt: skip
     (home / "demo.yaml").write_text(yaml.safe_dump(recipe))
-    command = ["demo", "--out", home / "demo", "--recipe", home / "demo.yaml", "--base", tiny_folder, "--data", own]
+    command = ["demo", "--out", home / "demo", "--recipe", home / "demo.yaml", "--base", tiny_folder, "--data-dir", own]
     table = " ".join(run(*command).split())
     for title in ("Base model", "Best single expert", "Average", "Few-shot router", "Normal router"):
         assert title in table
@@ -275,13 +275,13 @@ def written_files(folder: Path) -> dict[Path, int]:
 
 
 def test_data_commands(own: Path, tiny_folder: Path) -> None:
-    rows = json.loads(run("data", "list", "--json", "--data", own))
+    rows = json.loads(run("data", "list", "--json", "--data-dir", own))
     needed = {"name", "knowledge_types", "category", "licence", "access", "stands_in_for", "available", "size", "steps"}
     assert all(needed <= row.keys() for row in rows)
     assert all(row["available"] for row in rows)
-    prepared = json.loads(run("data", "prepare", "hpo", "--json", "--data", own))
+    prepared = json.loads(run("data", "prepare", "hpo", "--json", "--data-dir", own))
     assert prepared["counts"]["entity_relation"]["train"] > 0
-    options = ["--data", own, "--base", tiny_folder]
+    options = ["--data-dir", own, "--base", tiny_folder]
     shown = run("data", "show", "hpo", "--kind", "entity_relation", *options)
     assert "Query: " in shown
     assert "Answer:" in shown
@@ -293,7 +293,7 @@ def test_data_commands(own: Path, tiny_folder: Path) -> None:
 def test_what_is_not_test_is_exported_with_its_answers(own: Path, tmp_path: Path) -> None:
     for split in ("train", "adaptation"):
         out = tmp_path / f"{split}.jsonl"
-        told = json.loads(run("data", "export", "readmission_uci", "--split", split, "--out", out, "--json", "--data", own))
+        told = json.loads(run("data", "export", "readmission_uci", "--split", split, "--out", out, "--json", "--data-dir", own))
         rows = [json.loads(line) for line in out.read_text().splitlines()]
         wanted = {e.id: e.answer for e in task_examples(find_task("readmission_uci"), split, Library(own))}
         assert {row["id"]: row["answer"] for row in rows} == wanted
@@ -301,22 +301,22 @@ def test_what_is_not_test_is_exported_with_its_answers(own: Path, tmp_path: Path
 
 
 def test_data_stats_prints_both_tables_beside_the_papers(own: Path) -> None:
-    rows = json.loads(run("data", "stats", "--json", "--data", own))
+    rows = json.loads(run("data", "stats", "--json", "--data-dir", own))
     emrqa = next(row for row in rows if row["ours"] == "emrqa" and row["table"] == 2)
     assert (emrqa["paper_train"], emrqa["paper_adaptation"], emrqa["paper_test"]) == (4629, 580, 580)
     assert emrqa["train"] + emrqa["adaptation"] + emrqa["test"] > 0
     umls = [row for row in rows if row["paper"] == "UMLS"]
     assert {row["paper_size"] for row in umls} == {15_479}
-    assert "Table 2" in run("data", "stats", "--data", own)
+    assert "Table 2" in run("data", "stats", "--data-dir", own)
 
 
 def test_preparing_a_task_says_that_nothing_leaks_and_bad_rows_are_told(own: Path, tmp_path: Path) -> None:
-    assert "none of them in what an expert trains on" in run("data", "prepare", "icd10_chapter", "--data", own)
+    assert "none of them in what an expert trains on" in run("data", "prepare", "icd10_chapter", "--data-dir", own)
     folder = tmp_path / "medmcqa"
     folder.mkdir()
     good = (own / "medmcqa" / "Beasts.jsonl").read_text(encoding="utf-8")
     (folder / "Beasts.jsonl").write_text(good + "{\n", encoding="utf-8")
-    assert "1 bad rows skipped" in run("data", "prepare", "medmcqa", "--skip-bad", "--data", tmp_path)
+    assert "1 bad rows skipped" in run("data", "prepare", "medmcqa", "--skip-invalid", "--data-dir", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -330,7 +330,7 @@ def test_preparing_a_task_says_that_nothing_leaks_and_bad_rows_are_told(own: Pat
         (["evaluate", "--task", "icd10_chapter", "--method", "loras"], "Did you mean 'lora'"),
         (["evaluate", "--task", "icd10_chapter", "--method", "lorahub"], "need the experts"),
         (["evaluate", "--task", "icd10_chapter", "--predictions", "none.jsonl", "--method", "lora"], "a name of their own"),
-        (["evaluate", "--task", "icd10_chapter", "--method", "lora", "--learn", "epoch=2"], "did you mean 'epochs'?"),
+        (["evaluate", "--task", "icd10_chapter", "--method", "lora", "--method-arg", "epoch=2"], "did you mean 'epochs'?"),
     ],
 )
 def test_what_cannot_be_done_says_why(own: Path, arguments: list[str], message: str) -> None:

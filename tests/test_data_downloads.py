@@ -72,7 +72,7 @@ def test_a_stopped_fetch_goes_on_with_what_is_missing(server, monkeypatch):
     (folder / "a.csv").write_text("one")
     first = Download("a.csv", f"{address}/a.csv", sha256_of(folder / "a.csv"))
     pin(monkeypatch, first, Download("b.csv", f"{address}/b.csv", "0" * 64))
-    with pytest.raises(MissingData, match=r"cannot be fetched.*--data FOLDER"):
+    with pytest.raises(MissingData, match=r"cannot be fetched.*--data-dir FOLDER"):
         download("beasts")
     (folder / "a.csv").unlink()
     (folder / "b.csv").write_text("two")

@@ -17,13 +17,13 @@ from typer.testing import CliRunner
 
 from staf import engines
 from staf.cli import app
-from staf.engines import MAX_DEATHS, Job, Place, by_size, find_engine, local, ray, slots_of
+from staf.engines import MAX_DEATHS, Job, RunContext, by_size, find_engine, local, ray, slots_of
 from staf.errors import ConfigError, MissingData, StafError, TrainingFailed, UnknownName
 from staf.experts.parallel import World
 from staf.experts.recipe import ExpertRecipe
 from staf.experts.store import load_expert
 from staf.log import NullProgress
-from staf.workflow import session
+from staf.stages import context
 
 SETTINGS = ExpertRecipe(steps=12, batch_size=4, warmup_steps=2, final_steps=4, max_length=500, checkpoint_steps=5)
 IMPOSSIBLE = SETTINGS.model_copy(update={"final_steps": 50})
@@ -40,23 +40,23 @@ class Told(NullProgress):
 
 
 @pytest.fixture
-def place(tiny_folder: Path, own: Path, tmp_path: Path) -> Place:
-    return Place(str(tiny_folder), own, tmp_path / "runs", "staf-llm", dtype="float32")
+def run_context(tiny_folder: Path, own: Path, tmp_path: Path) -> RunContext:
+    return RunContext(str(tiny_folder), own, tmp_path / "runs", "staf-llm", dtype="float32")
 
 
 @pytest.fixture
-def jobs(place: Place, tmp_path: Path) -> list[Job]:
-    return [Job(name, SETTINGS, tmp_path / "experts", place) for name in ("entity_synonymy", "entity_relation")]
+def jobs(run_context: RunContext, tmp_path: Path) -> list[Job]:
+    return [Job(name, SETTINGS, tmp_path / "experts", run_context) for name in ("entity_synonymy", "entity_relation")]
 
 
 def named(*names: str) -> list[Job]:
-    return [Job(name, SETTINGS, Path("out"), Place(None, None, Path("runs"), "staf-llm")) for name in names]
+    return [Job(name, SETTINGS, Path("out"), RunContext(None, None, Path("runs"), "staf-llm")) for name in names]
 
 
 def test_one_base_is_loaded_for_all_and_what_fails_is_told_at_the_end(jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = []
-    real = session.open_base
-    monkeypatch.setattr(session, "open_base", lambda *given: loaded.append(given) or real(*given))
+    real = context.open_base
+    monkeypatch.setattr(context, "open_base", lambda *given: loaded.append(given) or real(*given))
     told = Told()
     with pytest.raises(TrainingFailed, match=r"(?s)1 of 3 experts failed.*entity_attribute: ConfigError: 12 steps in all"):
         local([replace(jobs[0], name="entity_attribute", settings=IMPOSSIBLE), *jobs], told)
@@ -85,7 +85,7 @@ def test_of_several_processes_one_with_an_error_does_not_go_on(jobs: list[Job], 
 
 @pytest.mark.parametrize("engine", [local, ray])
 def test_what_is_wrong_with_all_jobs_is_told_once_and_at_once(engine: Callable[..., None], jobs: list[Job]) -> None:
-    wrong = [replace(job, place=replace(job.place, profile="half")) for job in jobs]
+    wrong = [replace(job, run_context=replace(job.run_context, profile="half")) for job in jobs]
     with pytest.raises(UnknownName, match="no split profile 'half'"):
         engine(wrong, NullProgress())
 
@@ -94,7 +94,7 @@ def test_ray_and_torchrun_are_not_mixed(jobs: list[Job]) -> None:
     with pytest.raises(ConfigError, match="trains each expert in one process"):
         ray(jobs, NullProgress(), World(0, 2))
     with pytest.raises(ConfigError, match="trains each expert in one process"):
-        ray([replace(jobs[0], place=replace(jobs[0].place, shard_base=True))], NullProgress())
+        ray([replace(jobs[0], run_context=replace(jobs[0].run_context, fsdp=True))], NullProgress())
 
 
 def test_without_ray_it_is_said_how_to_get_it(jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,8 +124,8 @@ def test_the_command_tells_a_misspelt_expert_or_engine_before_it_trains(tmp_path
     common = ["train", "--out", str(tmp_path / "experts"), "--runs", str(tmp_path / "runs")]
     for more, message in (
         (["--experts", "entity_relation,entity_synonmy"], "Did you mean 'entity_synonymy'"),
-        (["--experts", "entity_relation", "--engine", "rai"], "no engine 'rai'"),
-        (["--experts", "entity_relation", "--shard-base"], "but there is one"),
+        (["--experts", "entity_relation", "--launcher", "rai"], "no engine 'rai'"),
+        (["--experts", "entity_relation", "--fsdp"], "but there is one"),
     ):
         result = CliRunner().invoke(app, [*common, *more])
         assert isinstance(result.exception, StafError)
@@ -286,11 +286,13 @@ def test_a_machine_is_killed_while_training_and_the_experts_are_those_of_the_loc
     cluster, second = machines
     longer = SETTINGS.model_copy(update={"steps": 150, "checkpoint_steps": 10})
     here = [replace(job, settings=longer) for job in jobs]
-    there = [replace(job, out=tmp_path / "there", place=replace(job.place, runs=tmp_path / "there-runs")) for job in here]
+    there = [
+        replace(job, out=tmp_path / "there", run_context=replace(job.run_context, runs=tmp_path / "there-runs")) for job in here
+    ]
 
     def kill() -> None:
         end = time.monotonic() + 60
-        while len({path.parts[-4] for path in (tmp_path / "there").glob("*/checkpoint/*/checkpoint.json")}) < 2:
+        while len({path.parts[-3] for path in (tmp_path / "there").glob(".training/*/*/checkpoint.json")}) < 2:
             if time.monotonic() > end:
                 return
             time.sleep(0.05)

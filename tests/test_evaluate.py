@@ -28,8 +28,8 @@ from staf.lm.batches import encode_prompt
 from staf.metrics.shapes import check
 from staf.routing.merge import Mixture
 from staf.routing.router import uniform
+from staf.stages.evaluation import examples_digest
 from staf.tasks.rows import Task
-from staf.workflow.evaluation import contents_of
 
 SETTINGS = EvaluationSettings(max_length=200, token_budget=1024, max_new_tokens=6)
 METRICS = {"choice": "accuracy", "several": "micro_f1", "span": "exact_match", "entities": "entity_f1", "text": "rouge_l"}
@@ -180,8 +180,8 @@ def test_a_run_is_named_by_all_that_its_examples_hold() -> None:
     examples = make_examples(3, "test")
     changes = ({"query": "another?"}, {"context": "other"}, {"answer": "red"}, {"labels": ("red", "blue")}, {"id": "test-9"})
     others = [[replace(examples[0], **change), *examples[1:]] for change in changes]
-    assert len({contents_of(some) for some in (examples, examples[::-1], examples[:2], *others)}) == 3 + len(changes)
-    assert contents_of(examples) == contents_of(make_examples(3, "test"))
+    assert len({examples_digest(some) for some in (examples, examples[::-1], examples[:2], *others)}) == 3 + len(changes)
+    assert examples_digest(examples) == examples_digest(make_examples(3, "test"))
 
 
 def test_entities_that_are_not_in_the_context_or_of_no_type_are_dropped() -> None:
@@ -236,21 +236,21 @@ def test_the_best_single_expert_is_the_best_by_the_tasks_own_metric(
 def test_lorahub_sums_left_and_right_factors_each_by_itself(base: Base, experts: ExpertSet) -> None:
     weights = (0.5, -1.0, 0.25)
     expert = composed(experts, weights)
-    for matrix, (u, singular, v) in expert.factors.items():
-        left, right = torch.zeros_like(u), torch.zeros_like(v)
+    for module, (b, a) in expert.factors.items():
+        left, right = torch.zeros_like(b), torch.zeros_like(a)
         for weight, one in zip(weights, experts.experts, strict=True):
-            own_u, own_s, own_v = one.factors[matrix]
-            left[:, : len(own_s)] += weight * one.scale * own_u * own_s
-            right[: len(own_s)] += weight * own_v
-        torch.testing.assert_close((u * singular) @ v, left @ right)
+            own_b, own_a = one.factors[module]
+            left[:, : len(own_a)] += weight * own_b
+            right[: len(own_a)] += weight * own_a
+        torch.testing.assert_close(b @ a, left @ right)
 
 
 def test_lorahub_with_one_expert_enters_its_weight_squared(base: Base, experts: ExpertSet) -> None:
     alone = ExpertSet(experts.experts[1:2])
     single = composed(alone, (0.5,))
-    for matrix, (u, singular, v) in single.factors.items():
-        own = alone.experts[0].factors[matrix]
-        torch.testing.assert_close((u * singular) @ v, 0.25 * alone.experts[0].scale * (own[0] * own[1]) @ own[2])
+    for module, (b, a) in single.factors.items():
+        own_b, own_a = alone.experts[0].factors[module]
+        torch.testing.assert_close(b @ a, 0.25 * own_b @ own_a)
 
 
 def test_lorahub_searches_within_its_bounds_and_never_on_test_items(base: Base, experts: ExpertSet) -> None:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from staf.cli import app
 from staf.errors import BaseMismatch, DamagedFile, ExpertMismatch, MissingData, StafError, UnknownName
-from staf.experts.sets import add_expert, check_fits, describe, remove_expert, write_set
+from staf.experts.sets import add_expert, describe, remove_expert, write_set
 from staf.experts.store import Expert, ExpertSet, expert_names, load_expert, load_experts, save_expert
 from staf.lm.base import Base
 from staf.routing.adapt import adapt_router
@@ -34,14 +34,10 @@ def wider(base: Base, name: str, rank: int) -> Expert:
     """An expert with another rank than those of the set, the same in every matrix."""
     generator = torch.Generator().manual_seed(rank)
     factors = {
-        matrix: (
-            torch.randn(d_out, rank, generator=generator),
-            torch.randn(rank, generator=generator),
-            torch.randn(rank, d_in, generator=generator),
-        )
+        matrix: (torch.randn(d_out, rank, generator=generator), torch.randn(rank, d_in, generator=generator))
         for matrix, (d_out, d_in) in base.lora.shapes.items()
     }
-    return Expert(name, base.identity, 0.5, factors, frozenset(), {"run": f"run-{name}"})
+    return Expert(name, base.identity, factors, frozenset(), {"run": f"run-{name}"})
 
 
 @pytest.fixture
@@ -121,28 +117,22 @@ def test_an_expert_of_another_base_is_refused_and_both_are_named(base: Base, fol
     refused(folder, tmp_path / "other", BaseMismatch, message)
 
 
-def test_other_targets_are_refused_with_the_first_that_differs(base: Base, folder: Path, tmp_path: Path) -> None:
+def test_an_expert_of_fewer_modules_comes_in(base: Base, folder: Path, tmp_path: Path) -> None:
     expert = wider(base, "news", 2)
     fewer = {name: parts for name, parts in expert.factors.items() if not name.endswith("gate_proj")}
     save_expert(tmp_path / "other", replace(expert, factors=fewer))
-    message = (
-        r"expert 'news' adapts 12 matrices, expert 'attribute' of the set 14; 2 differ\. The first is "
-        r"model\.layers\.0\.mlp\.gate_proj: not adapted in 'news', 48 x 32 in 'attribute'"
-    )
-    refused(folder, tmp_path / "other", ExpertMismatch, message)
+    found = add_expert(folder, tmp_path / "other")
+    assert len(found.experts[1].factors) == 12
+    Mixture(base, found)
 
 
 def test_other_shapes_are_refused(base: Base, folder: Path, tmp_path: Path) -> None:
     expert = wider(base, "news", 2)
     name = "model.layers.1.self_attn.q_proj"
-    u, singular, v = expert.factors[name]
-    save_expert(tmp_path / "other", replace(expert, factors={**expert.factors, name: (u[:16], singular, v)}))
-    message = rf"1 differ\. The first is {name}: 16 x 32 in 'news', 32 x 32 in 'attribute'"
+    b, a = expert.factors[name]
+    save_expert(tmp_path / "other", replace(expert, factors={**expert.factors, name: (b[:16], a)}))
+    message = rf"1 of which differ from expert 'attribute' of the set\. The first is {name}: 16 x 32 in 'news', 32 x 32 in"
     refused(folder, tmp_path / "other", ExpertMismatch, message)
-
-
-def test_ranks_do_not_keep_experts_apart(base: Base) -> None:
-    check_fits(wider(base, "news", 1), wider(base, "other", 9))
 
 
 def test_every_expert_of_the_set_is_compared_not_only_the_first(base: Base, folder: Path, newcomer: Path) -> None:
@@ -171,10 +161,10 @@ def test_a_name_cannot_lead_out_of_the_set(folder: Path, base: Base, tmp_path: P
 
 
 def test_a_damaged_expert_does_not_come_in_but_can_be_taken_out(folder: Path, newcomer: Path) -> None:
-    (tensors,) = newcomer.glob("*.safetensors")
+    tensors = newcomer / "adapter_model.safetensors"
     tensors.write_bytes(tensors.read_bytes()[:-7])
     refused(folder, newcomer, DamagedFile, "is truncated")
-    (folder / "relation" / "expert.json").write_text("{")
+    (folder / "relation" / "staf.json").write_text("{")
     with pytest.raises(DamagedFile):
         load_experts(folder)
     remove_expert(folder, "relation")
@@ -202,8 +192,8 @@ def test_a_copy_that_was_killed_half_way_is_not_seen(folder: Path, newcomer: Pat
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("staf.experts.sets.os.replace", killed)
-        patch.setattr("staf.experts.sets.shutil.rmtree", lambda *_, **__: None)
+        patch.setattr("staf.io.os.replace", killed)
+        patch.setattr("staf.io.shutil.rmtree", lambda *_, **__: None)
         with pytest.raises(KeyboardInterrupt):
             write_set(folder.parent / "copy", load_experts(folder).experts)
     assert not (folder.parent / "copy").exists()
@@ -239,8 +229,8 @@ def test_a_router_of_the_old_set_is_refused_until_it_is_adapted_again(base: Base
 def test_the_rows_of_a_set_by_hand(base: Base, newcomer: Path, tmp_path: Path) -> None:
     add_expert(tmp_path / "new", newcomer)
     (row,) = describe(tmp_path / "new")
-    numbers = sum(6 * (d_out + 1 + d_in) for d_out, d_in in base.lora.shapes.values())
-    assert (row["expert"], row["matrices"], row["average_rank"], row["numbers"]) == ("news", 14, 6.0, numbers)
+    numbers = sum(6 * (d_out + d_in) for d_out, d_in in base.lora.shapes.values())
+    assert (row["expert"], row["modules"], row["average_rank"], row["num_params"]) == ("news", 14, 6.0, numbers)
     assert row["base_fingerprint"] == base.fingerprint
     assert row["set"] == load_experts(tmp_path / "new").fingerprint
 

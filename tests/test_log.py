@@ -16,7 +16,7 @@ from staf.errors import MissingData, StafError, UnknownName
 from staf.experts.recipe import ExpertRecipe
 from staf.experts.train import StepReport
 from staf.log import REPORTERS, JsonLines, open_reporter
-from staf.workflow import Session, train_stage
+from staf.stages import Context, train_stage
 
 NUMBERS = {"loss": 0.5, "kept": 12}
 
@@ -161,7 +161,7 @@ def test_a_training_that_was_stopped_keeps_every_step_once(
     settings = ExpertRecipe(
         steps=12, batch_size=4, warmup_steps=2, final_steps=4, max_length=500, checkpoint_steps=5, learning_rate=0.01
     )
-    session = Session(str(tiny_folder), own, tmp_path / "runs", dtype="float32")
+    context = Context(str(tiny_folder), own, tmp_path / "runs", dtype="float32")
     numbers = StepReport.numbers
 
     def stopping(report: StepReport) -> dict[str, float]:
@@ -172,11 +172,11 @@ def test_a_training_that_was_stopped_keeps_every_step_once(
     with monkeypatch.context() as patch:
         patch.setattr(StepReport, "numbers", property(stopping))
         with pytest.raises(KeyboardInterrupt):
-            train_stage(session, "entity_relation", settings, tmp_path / "experts", "mlflow")
+            train_stage(context, "entity_relation", settings, tmp_path / "experts", "mlflow")
     (path,) = (tmp_path / "runs").rglob("metrics.jsonl")
     assert [line["step"] for line in lines(path)] == list(range(1, 9))
     assert fake.calls[-1][0] == "end_run"
-    train_stage(session, "entity_relation", settings, tmp_path / "experts", "mlflow")
+    train_stage(context, "entity_relation", settings, tmp_path / "experts", "mlflow")
     found = lines(path)
     assert [line["step"] for line in found] == list(range(1, 13))
     assert set(found[0]) == {"step", "loss", "penalty", "kept", "tokens", "tokens_per_second", "learning_rate"}

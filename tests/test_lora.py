@@ -7,7 +7,6 @@ import torch
 from conftest import random_expert
 
 from staf.errors import ExpertMismatch
-from staf.experts.adalora import delta
 from staf.experts.store import ExpertSet
 from staf.lm.base import Base
 from staf.lm.lora import LoraModel
@@ -43,9 +42,9 @@ def test_a_one_hot_router_equals_that_expert_exactly(base: Base, experts: Expert
     mixture = Mixture(base, experts)
     mixture.set_weights(one_hot(1, 3))
     assert torch.allclose(logits(base), expected, atol=1e-5)
-    found = mixture.fused(one_hot(1, 3))
-    for name, (u, s, v) in experts.experts[1].factors.items():
-        assert torch.allclose(found[name], delta(u, s * 1.5, v), atol=1e-6)
+    single = mixture.fused(one_hot(1, 3))
+    for name, (b, a) in experts.experts[1].factors.items():
+        assert torch.allclose(single[name], b @ a, atol=1e-6)
 
 
 @pytest.mark.parametrize("granularity", ["task", "layer", "matrix"])
@@ -73,7 +72,7 @@ def test_the_delta_is_linear_in_the_weights(base: Base, experts: ExpertSet) -> N
 def test_average_is_the_mean_of_the_separate_deltas_not_of_the_factors(base: Base, experts: ExpertSet) -> None:
     fused = Mixture(base, experts).fused(torch.full((1, 3), 1 / 3))
     for name in base.lora.shapes:
-        separate = [delta(u, s * 1.5, v) for u, s, v in (e.factors[name] for e in experts.experts)]
+        separate = [b @ a for b, a in (e.factors[name] for e in experts.experts)]
         assert torch.allclose(fused[name], torch.stack(separate).mean(0), atol=1e-6)
 
 
@@ -138,12 +137,12 @@ def test_base_weights_stay_byte_equal_under_routing(base: Base, experts: ExpertS
 
 def test_norms_from_gram_matrices_equal_those_of_the_deltas(base: Base, experts: ExpertSet) -> None:
     for name, stacked in Mixture(base, experts).stacks.items():
-        expected = [delta(u, s * 1.5, v).square().sum() for u, s, v in (e.factors[name] for e in experts.experts)]
+        expected = [(b @ a).square().sum() for b, a in (e.factors[name] for e in experts.experts)]
         assert torch.allclose(squared_norms(stacked, 3), torch.stack(expected), atol=1e-5)
 
 
 def test_rank_zero_everywhere_adds_nothing() -> None:
-    empty = (torch.zeros(4, 0), torch.zeros(0), torch.zeros(0, 3))
+    empty = (torch.zeros(4, 0), torch.zeros(0, 3))
     stacked = stack([empty, empty])
     assert gain(stacked, torch.ones(2)).shape == (0,)
     assert torch.equal(fused_delta(stacked, torch.ones(2)), torch.zeros(4, 3))
@@ -159,8 +158,18 @@ def test_weights_of_the_wrong_shape_are_refused(base: Base, experts: ExpertSet) 
         Mixture(base, experts).set_weights(torch.ones(1, 2))
 
 
-def test_an_expert_with_other_matrices_is_refused(base: Base) -> None:
+def test_an_expert_of_some_modules_only_adds_nothing_to_the_others(base: Base, experts: ExpertSet) -> None:
+    expert = random_expert(base, "partial", 1)
+    missing = next(iter(expert.factors))
+    del expert.factors[missing]
+    fused = Mixture(base, ExpertSet((expert, experts.experts[0]))).fused(torch.tensor([[1.0, 0.0]]))
+    for name, change in fused.items():
+        expected = torch.zeros_like(change) if name == missing else expert.factors[name][0] @ expert.factors[name][1]
+        assert torch.allclose(change, expected, atol=1e-6)
+
+
+def test_an_expert_with_modules_that_the_base_does_not_adapt_is_refused(base: Base) -> None:
     expert = random_expert(base, "odd", 1)
-    expert.factors.pop(next(iter(expert.factors)))
-    with pytest.raises(ExpertMismatch, match="adapts 13 matrices, 14 are adapted"):
+    expert.factors["lm_head"] = (torch.ones(257, 1), torch.ones(1, 32))
+    with pytest.raises(ExpertMismatch, match=r"adapts 15 modules, 1 of which differ from this base.*lm_head: 257 x 32"):
         Mixture(base, ExpertSet((expert,)))

@@ -132,16 +132,16 @@ def test_processes_that_differ_are_told_apart(two: list[dict[str, Any]]) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [[], ["--shard-base"]])
+@pytest.mark.parametrize("options", [[], ["--fsdp"]])
 def test_by_torchrun_the_command_prints_once_and_leaves_one_expert(
     tiny_folder: Path, own: Path, tmp_path: Path, options: list[str]
 ) -> None:
     changes = ["steps=6", "batch_size=3", "warmup_steps=1", "final_steps=2", "max_length=500", "checkpoint_steps=2"]
-    folders = ["--out", str(tmp_path / "experts"), "--runs", str(tmp_path / "runs"), "--data", str(own)]
+    folders = ["--out", str(tmp_path / "experts"), "--runs", str(tmp_path / "runs"), "--data-dir", str(own)]
     command = [
         sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port()), "-m",
         "staf.cli", "train", "--experts", "entity_relation", *folders, "--base", str(tiny_folder), "--json", *options,
-        *(f"--set={change}" for change in changes),
+        *(f"-o={change}" for change in changes),
     ]  # fmt: skip
     done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr

@@ -23,10 +23,8 @@ from staf.lm.base import Base
 from staf.log import Bar, NullProgress
 from staf.routing.recipe import RouterRecipe
 from staf.routing.store import Router
-from staf.tasks.examples import task_examples
-from staf.tasks.rows import find_task
-from staf.workflow import (
-    Session,
+from staf.stages import (
+    Context,
     baseline_stage,
     classifier_stage,
     evaluate_stage,
@@ -36,15 +34,17 @@ from staf.workflow import (
     training_examples,
     training_records,
 )
-from staf.workflow.peers import check_external_name
+from staf.stages.peers import check_external_name
+from staf.tasks.examples import task_examples
+from staf.tasks.rows import find_task
 
 EVALUATION = EvaluationSettings(limit=4, max_length=900, resamples=100)
 TASK = find_task("icd10_chapter")
 
 
 @pytest.fixture
-def session(tiny_folder: Path, own: Path, tmp_path: Path) -> Session:
-    return Session(str(tiny_folder), own, tmp_path / "runs", NullProgress(), "float32")
+def context(tiny_folder: Path, own: Path, tmp_path: Path) -> Context:
+    return Context(str(tiny_folder), own, tmp_path / "runs", NullProgress(), "float32")
 
 
 def lora(seed: int, **changed: object) -> BaselineSettings:
@@ -52,7 +52,7 @@ def lora(seed: int, **changed: object) -> BaselineSettings:
     return BaselineSettings.model_validate({**wanted, **changed})
 
 
-def test_one_search_serves_all_seeds_and_is_part_of_what_each_cost(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_search_serves_all_seeds_and_is_part_of_what_each_cost(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     searched: list[int] = []
     choose = Tuning.choose
 
@@ -61,28 +61,28 @@ def test_one_search_serves_all_seeds_and_is_part_of_what_each_cost(session: Sess
         return choose(self)
 
     monkeypatch.setattr(Tuning, "choose", watched)
-    results = [baseline_stage(session, TASK, lora(seed), EVALUATION, search_seed=0)[0] for seed in (0, 1)]
+    results = [baseline_stage(context, TASK, lora(seed), EVALUATION, search_seed=0)[0] for seed in (0, 1)]
     assert searched == [0]
     assert [len(result["details"]["trials"]) for result in results] == [2, 2]
     assert results[0]["details"]["learning_rate"] == results[1]["details"]["learning_rate"]
     sought = sum(trial["seconds"] for trial in results[1]["details"]["trials"])
     assert results[1]["seconds"] - results[1]["seconds_of_predicting"] > sought
-    baseline_stage(session, TASK, lora(2), EVALUATION)
+    baseline_stage(context, TASK, lora(2), EVALUATION)
     assert searched == [0, 2]
 
 
-def test_what_is_finished_is_read(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = baseline_stage(session, TASK, lora(0), EVALUATION)[1].result()
-    counted = classifier_stage(session, TASK, "tfidf", 8, ClassifierSettings(), EVALUATION)[1].result()
+def test_what_is_finished_is_read(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = baseline_stage(context, TASK, lora(0), EVALUATION)[1].result()
+    counted = classifier_stage(context, TASK, "tfidf", 8, ClassifierSettings(), EVALUATION)[1].result()
     assert counted is not None
     monkeypatch.setattr(Tuning, "fit", None)
-    monkeypatch.setattr("staf.workflow.peers.classify", None)
-    assert baseline_stage(session, TASK, lora(0), EVALUATION)[0] == first
-    assert classifier_stage(session, TASK, "tfidf", 8, ClassifierSettings(), EVALUATION)[0] == counted
+    monkeypatch.setattr("staf.stages.peers.classify", None)
+    assert baseline_stage(context, TASK, lora(0), EVALUATION)[0] == first
+    assert classifier_stage(context, TASK, "tfidf", 8, ClassifierSettings(), EVALUATION)[0] == counted
     assert counted["setting"] == "few-shot"
 
 
-def test_another_system_needs_a_name_of_its_own(session: Session, tmp_path: Path) -> None:
+def test_another_system_needs_a_name_of_its_own(context: Context, tmp_path: Path) -> None:
     ours = (
         "",
         "lora",
@@ -98,30 +98,30 @@ def test_another_system_needs_a_name_of_its_own(session: Session, tmp_path: Path
     )
     for name in ours:
         with pytest.raises(ConfigError, match="a name of their own"):
-            external_stage(session, TASK, name, tmp_path / "none.jsonl", EVALUATION)
+            external_stage(context, TASK, name, tmp_path / "none.jsonl", EVALUATION)
     for name in ("G/BERT", "..", ".hidden", "G BERT", "G-BERT\n", "Gé", "a\\b"):
         with pytest.raises(ConfigError, match=r"letters, digits, '_', '-' and '\.'"):
-            external_stage(session, TASK, name, tmp_path / "none.jsonl", EVALUATION)
+            external_stage(context, TASK, name, tmp_path / "none.jsonl", EVALUATION)
     for name in ("G-BERT", "MedM-PLM_2.0", "normalised"):
         check_external_name(name)
 
 
-def test_training_records_are_what_the_expert_sees_asked_as_the_task_asks(session: Session) -> None:
+def test_training_records_are_what_the_expert_sees_asked_as_the_task_asks(context: Context) -> None:
     task, settings = find_task("icd_coding_top10_uci"), ExpertRecipe(steps=8, batch_size=4)
-    asked = task_examples(task, "test", session.library)[0]
-    records = training_records(session, task, {"uci-diabetes-130": settings})
-    seen = training_examples(session, "uci-diabetes-130", settings)
+    asked = task_examples(task, "test", context.library)[0]
+    records = training_records(context, task, {"uci-diabetes-130": settings})
+    seen = training_examples(context, "uci-diabetes-130", settings)
     assert {r.id for r in records} <= {e.id for e in seen if e.kind == task.kind}
     assert {r.labels for r in records} == {asked.labels}
     assert {r.split for r in records} == {"train"}
     assert len(records) < len(seen) == 32
 
 
-def test_a_classifier_is_fitted_on_records_besides_the_adaptation_examples(session: Session) -> None:
+def test_a_classifier_is_fitted_on_records_besides_the_adaptation_examples(context: Context) -> None:
     task, settings = find_task("readmission_uci"), ClassifierSettings()
-    records = training_records(session, task, {"uci-diabetes-130": ExpertRecipe(steps=8, batch_size=4)})
-    alone = classifier_stage(session, task, "tfidf", 6, settings, EVALUATION, "normal")
-    both = classifier_stage(session, task, "tfidf", 6, settings, EVALUATION, "normal", [*records, *records])
+    records = training_records(context, task, {"uci-diabetes-130": ExpertRecipe(steps=8, batch_size=4)})
+    alone = classifier_stage(context, task, "tfidf", 6, settings, EVALUATION, "normal")
+    both = classifier_stage(context, task, "tfidf", 6, settings, EVALUATION, "normal", [*records, *records])
     assert alone[1].folder != both[1].folder
     assert both[0]["adaptation_examples"] == 6 + len(records) > alone[0]["adaptation_examples"] == 6
 
@@ -147,7 +147,7 @@ def test_a_routers_setting_says_how_many_examples_it_had_and_its_name_how_it_was
 
 
 def test_a_bar_is_full_when_all_is_answered_also_what_scores_are_read_by(
-    session: Session, base: Base, monkeypatch: pytest.MonkeyPatch
+    context: Context, base: Base, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bars: dict[str, list[int]] = {}
 
@@ -161,11 +161,11 @@ def test_a_bar_is_full_when_all_is_answered_also_what_scores_are_read_by(
         find_task("medication_demo"),
         EVALUATION.model_copy(update={"selection_limit": 3, "calibration_examples": 5}),
     )
-    monkeypatch.setattr(session, "progress", Counted())
+    monkeypatch.setattr(context, "progress", Counted())
     experts = ExpertSet((random_expert(base, "a", 1), random_expert(base, "b", 2)))
-    evaluate_stage(session, task, None, Method("original", None), settings)
-    baseline_stage(session, task, lora(0, method="in_context"), settings)
-    named_method(session, task, experts, "single", settings)
+    evaluate_stage(context, task, None, Method("original", None), settings)
+    baseline_stage(context, task, lora(0, method="in_context"), settings)
+    named_method(context, task, experts, "single", settings)
     assert len(bars) == 3
     for title, (total, done) in bars.items():
         assert done == total > 5, title

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from staf.baselines.classifiers import CLASSIFIERS
 from staf.cli import app
 from staf.data.library import Library
-from staf.engines import Place, Work
+from staf.engines import RunContext, Work
 from staf.errors import ConfigError, MissingData, TrainingFailed, UnknownName
 from staf.evaluate import sample
 from staf.experiments.cells import OUTSIDE, Cell, Grid
@@ -27,11 +27,11 @@ from staf.experiments.profile import PROFILES, Profile, load_profile
 from staf.experiments.reproduce import papers_numbers, reproduce
 from staf.experiments.running import cells_of, run_cells, spread_cells
 from staf.log import NullProgress, Progress
+from staf.stages import Context, training_examples
+from staf.stages.evaluation import Scored
 from staf.tasks.examples import task_examples
 from staf.tasks.rows import TASKS, find_task
 from staf.tasks.statistics import CORPORA
-from staf.workflow import Session, training_examples
-from staf.workflow.evaluation import Scored
 
 TINY = {
     "experts": ["entity_relation", "entity_synonymy", "named_entity_recognition"],
@@ -67,7 +67,7 @@ TOKENS_OF_LABEL, LONGEST_LABEL = {"icd_coding": 15, "medication_recommendation":
 
 def grid_of(tiny_folder: Path, own: Path, out: Path, **changes: object) -> Grid:
     sizes = Profile.model_validate({**TINY, **changes})
-    return Grid(Session(str(tiny_folder), own, out / "runs", NullProgress(), "float32"), sizes, out)
+    return Grid(Context(str(tiny_folder), own, out / "runs", NullProgress(), "float32"), sizes, out)
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -179,7 +179,7 @@ def test_every_plan_runs(tiny_folder: Path, own: Path, tmp_path: Path, name: str
     places = [place for line in result["lines"] for place in line["places"]]
     for place in places:
         assert place["mean"] is not None or place["missing"]
-        assert all((grid.session.runs / folder / "result.json").is_file() for folder in place["runs"])
+        assert all((grid.context.runs / folder / "result.json").is_file() for folder in place["runs"])
     assert any(place["mean"] is not None for place in places), {place.get("missing") for place in places}
     empty = {line["name"] for line in result["lines"] for place in line["places"] if place["mean"] is None}
     assert empty <= ({"encoder", *OUTSIDE} if name == "table5" else {"lorahub"} if find_spec("nevergrad") is None else set())
@@ -190,7 +190,7 @@ def test_a_table_goes_on_where_it_was_and_compares_by_item(
 ) -> None:
     grid = grid_of(tiny_folder, own, tmp_path, seeds=2)
     first, _ = reproduce("fig6", "tiny", grid)
-    monkeypatch.setattr("staf.workflow.evaluation.predict", None)  # nothing may be predicted again
+    monkeypatch.setattr("staf.stages.evaluation.predict", None)  # nothing may be predicted again
     again, _ = reproduce("fig6", "tiny", grid_of(tiny_folder, own, tmp_path, seeds=2))
     assert again == first
     plan = PLANS["fig6"](grid.profile)
@@ -207,7 +207,7 @@ def test_cells_on_a_cluster_are_those_of_one_process(
     pytest.importorskip("ray")
     monkeypatch.setenv("RAY_ADDRESS", "local")
     here, there = (grid_of(tiny_folder, own, tmp_path / name, seeds=1) for name in ("here", "there"))
-    place = Place(str(tiny_folder), own, tmp_path / "there" / "runs", "staf-llm", "float32")
+    place = RunContext(str(tiny_folder), own, tmp_path / "there" / "runs", "staf-llm", "float32")
     expected = reproduce("fig6", "tiny", here)[0]["lines"]
     found = reproduce("fig6", "tiny", there, place)[0]["lines"]
     assert [[p["mean"] for p in line["places"]] for line in found] == [[p["mean"] for p in line["places"]] for line in expected]
@@ -232,7 +232,7 @@ def test_seeds_are_done_one_after_the_other_and_missing_data_leaves_places_empty
 
 def test_the_paper_profile_refuses_with_all_that_is_missing(tmp_path: Path, own: Path) -> None:
     result = CliRunner().invoke(
-        app, ["reproduce", "table4", "--profile", "paper", "--out", str(tmp_path / "o"), "--data", str(tmp_path)]
+        app, ["reproduce", "table4", "--profile", "paper", "--out", str(tmp_path / "o"), "--data-dir", str(tmp_path)]
     )
     assert isinstance(result.exception, MissingData)
     assert "base meta-llama/Llama-2-7b-hf" in str(result.exception)
@@ -253,7 +253,7 @@ def test_a_strict_profile_tells_all_that_is_missing_at_once(
     tiny_folder: Path, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     profile = load_profile("paper", {"base": str(tiny_folder)})
-    grid = Grid(Session(str(tiny_folder), own, tmp_path / "runs", NullProgress(), "float32"), profile, tmp_path)
+    grid = Grid(Context(str(tiny_folder), own, tmp_path / "runs", NullProgress(), "float32"), profile, tmp_path)
     monkeypatch.setattr(Library, "can_have", lambda self, name: name not in ("clicr", "emrqa", "conll-2003"))
     for package in ("peft", "cma", "nevergrad"):
         monkeypatch.setitem(sys.modules, package, None)
@@ -268,7 +268,7 @@ def test_a_strict_profile_tells_all_that_is_missing_at_once(
     for line, start in zip(missing("table3"), [*data, *packages], strict=True):
         assert line.startswith(start)
     (encoder,) = (line for line in missing("table5") if line.startswith("encoder"))
-    assert "--set encoder=" in encoder
+    assert "-o encoder=" in encoder
     assert any(line.startswith("language model epfl-llm/meditron-7b") for line in missing("table5"))
     assert "expert conll-2003: none of conll-2003 is here (staf data list)" in missing("cross-domain")
 
@@ -295,7 +295,7 @@ def test_an_expert_that_cannot_be_trained_is_tried_once(
 ) -> None:
     tried: list[str] = []
 
-    def fail(session: Session, name: str, settings: object, out: Path) -> None:
+    def fail(context: Context, name: str, settings: object, out: Path) -> None:
         tried.append(name)
         raise TrainingFailed(f"{name} diverged.")
 
@@ -317,7 +317,7 @@ def test_an_expert_that_fails_on_a_cluster_leaves_places_empty(
 
     monkeypatch.setattr("staf.experiments.running.spread", on_cluster)
     grid = grid_of(tiny_folder, own, tmp_path, seeds=1, unseen_task={"readmission": "readmission_uci"})
-    place = Place(str(tiny_folder), own, tmp_path / "runs", "staf-llm", "float32")
+    place = RunContext(str(tiny_folder), own, tmp_path / "runs", "staf-llm", "float32")
     plan = PLANS["fig8"](grid.profile)
     spread_cells(plan, grid, place)
     assert set(given["train experts"]) == {"entity_relation", "entity_synonymy"}
@@ -337,17 +337,17 @@ def test_classifiers_of_table_5_are_fitted_on_what_the_new_expert_sees(tiny_fold
     for records in (False, True):
         result, _ = grid.run(Cell("readmission_uci", "tfidf", records=records))
         counts[records] = result["adaptation_examples"]
-    seen = training_examples(grid.session, "uci-diabetes-130", grid.profile.of_expert("uci-diabetes-130"))
+    seen = training_examples(grid.context, "uci-diabetes-130", grid.profile.of_expert("uci-diabetes-130"))
     assert counts[False] == grid.profile.normal_shots
     assert counts[True] == counts[False] + sum(example.kind == "readmission" for example in seen) > counts[False]
 
 
 def test_another_systems_row_is_empty_until_its_answers_are_named(tiny_folder: Path, own: Path, tmp_path: Path) -> None:
     cell = Cell("readmission_uci", "g_bert")
-    with pytest.raises(MissingData, match=r"ClinicalBERT \+ G-BERT is not run by staf.*--set 'outside=\{g_bert: FOLDER\}'"):
+    with pytest.raises(MissingData, match=r"ClinicalBERT \+ G-BERT is not run by staf.*-o 'outside=\{g_bert: FOLDER\}'"):
         grid_of(tiny_folder, own, tmp_path).run(cell)
     grid = grid_of(tiny_folder, own, tmp_path, outside={"g_bert": str(tmp_path)})
-    items = sample(task_examples(find_task(cell.task), "test", grid.session.library), grid.profile.evaluation.limit)
+    items = sample(task_examples(find_task(cell.task), "test", grid.context.library), grid.profile.evaluation.limit)
     lines = [json.dumps({"id": item.id, "scores": {"yes": -1.0, "no": -0.5}}) for item in items]
     (tmp_path / "readmission_uci.jsonl").write_text("\n".join(lines))
     result, _ = grid.run(cell)

@@ -14,9 +14,9 @@ from staf.baselines.settings import BaselineSettings
 from staf.errors import MissingData
 from staf.experiments.cells import Cell
 from staf.experiments.plans import PLANS
+from staf.stages import baseline_stage
 from staf.tasks.examples import task_examples
 from staf.tasks.rows import find_task
-from staf.workflow import baseline_stage
 
 TASK = "readmission_uci"
 
@@ -66,9 +66,9 @@ def test_records_are_learned_from_with_the_rate_that_was_chosen_without_them(
     grid, task = grid_of(tiny_folder, own, tmp_path), find_task(TASK)
     settings = BaselineSettings(method="lora", shots=6, epochs=1, learning_rates=(0.01, 0.001))
     records = grid._records(task)
-    known = {example.id for example in task_examples(task, "adaptation", grid.session.library)}
+    known = {example.id for example in task_examples(task, "adaptation", grid.context.library)}
     plain, with_records = (
-        baseline_stage(grid.session, task, settings, grid.profile.evaluation, "normal", 0, more)[0] for more in ((), records)
+        baseline_stage(grid.context, task, settings, grid.profile.evaluation, "normal", 0, more)[0] for more in ((), records)
     )
     for key in ("learning_rate", "epochs", "validation_ids"):
         assert plain["details"][key] == with_records["details"][key]
@@ -77,7 +77,7 @@ def test_records_are_learned_from_with_the_rate_that_was_chosen_without_them(
 
 def test_without_a_name_the_row_says_how_to_get_it(tiny_folder: Path, own: Path, tmp_path: Path) -> None:
     grid = grid_of(tiny_folder, own, tmp_path)
-    with pytest.raises(MissingData, match=r"'outside=\{meditron: FOLDER\}'.*--set causal="):
+    with pytest.raises(MissingData, match=r"'outside=\{meditron: FOLDER\}'.*-o causal="):
         grid.run(Cell(TASK, "meditron"))
-    with pytest.raises(MissingData, match="--set causal="):
+    with pytest.raises(MissingData, match="-o causal="):
         grid.run(Cell(TASK, "causal"))

@@ -16,8 +16,8 @@ from staf.experiments.printing import comparison_table, comparison_text
 from staf.experiments.reproduce import _place
 from staf.metrics import compare_over_seeds, compute_metrics
 from staf.runs import Run
+from staf.stages.evaluation import Scored
 from staf.tasks.rows import find_task
-from staf.workflow.evaluation import Scored
 
 TASK = "trial_effect"
 PLAN = Plan("", (Column("mednli", TASK, "accuracy"),), (Line("normal", ""), Line("original", "")), "")
@@ -26,7 +26,7 @@ ITEMS = 100
 
 def grid_at(runs: Path) -> Any:
     sizes = SimpleNamespace(seeds=3, evaluation=SimpleNamespace(resamples=200))
-    return SimpleNamespace(session=SimpleNamespace(runs=runs), profile=sizes)
+    return SimpleNamespace(context=SimpleNamespace(runs=runs), profile=sizes)
 
 
 def scored(runs: Path, method: str, seed: int, right: int) -> Scored:

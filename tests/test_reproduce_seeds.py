@@ -19,9 +19,9 @@ from staf.experiments.reproduce import reproduce
 from staf.log import NullProgress
 from staf.metrics import compute_metrics
 from staf.runs import Run
+from staf.stages import Context
+from staf.stages.evaluation import Scored
 from staf.tasks.rows import find_task
-from staf.workflow import Session
-from staf.workflow.evaluation import Scored
 
 TASK = "trial_effect"
 STAND_INS = dict.fromkeys(("pubmedqa", "cliner", "mednli"), TASK)
@@ -43,7 +43,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[Cell]:
             raise TrainingFailed("no loss was a number.")
         scores = np.random.default_rng(cell.seed).random((30, 3)).tolist()
         rows = [{"id": str(i), "gold": i % 3, "scores": own} for i, own in enumerate(scores)]
-        found = Run.at(self.session.runs, "evaluate", cell.task, f"{cell.method}-{cell.shots}", cell.seed, "a1b2")
+        found = Run.at(self.context.runs, "evaluate", cell.task, f"{cell.method}-{cell.shots}", cell.seed, "a1b2")
         result: dict[str, Any] = {
             "stage": "evaluate", "task": TASK, "task_title": "a trial", "method": "few_shot",
             "method_title": "made up", "unseen": True,
@@ -62,7 +62,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[Cell]:
 def grid(tiny_folder: Path, tmp_path: Path) -> Callable[[], Grid]:
     """Makes the grid anew, as another process would."""
     return lambda: Grid(
-        Session(str(tiny_folder), tmp_path, tmp_path / "runs", NullProgress(), "float32"), profile_of(tiny_folder), tmp_path
+        Context(str(tiny_folder), tmp_path, tmp_path / "runs", NullProgress(), "float32"), profile_of(tiny_folder), tmp_path
     )
 
 
@@ -115,7 +115,7 @@ def test_the_command_says_when_a_seed_is_on_the_page(
         return run(self, cell)
 
     monkeypatch.setattr(Grid, "_run", look)
-    arguments = ["reproduce", "fig6", "--profile", str(file), "--out", str(out), "--data", str(tmp_path)]
+    arguments = ["reproduce", "fig6", "--profile", str(file), "--out", str(out), "--data-dir", str(tmp_path)]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.exception
     assert pages == [(seed, seed > 0) for seed in (0, 0, 1, 1, 2, 2)]
@@ -125,7 +125,7 @@ def test_the_command_says_when_a_seed_is_on_the_page(
 
 def test_what_is_missing_is_told_before_a_result_is_written(tiny_folder: Path, tmp_path: Path) -> None:
     strict = profile_of(tiny_folder).model_copy(update={"strict": True, "corpora": {"summarization": ["clicr"]}})
-    grid = Grid(Session(str(tiny_folder), tmp_path, tmp_path / "runs", NullProgress(), "float32"), strict, tmp_path)
+    grid = Grid(Context(str(tiny_folder), tmp_path, tmp_path / "runs", NullProgress(), "float32"), strict, tmp_path)
     with pytest.raises(MissingData, match="expert summarization: clicr"):
         reproduce("fig6", "tiny", grid, seeds=1)
     assert not (tmp_path / "runs" / "reproduce").exists()

@@ -12,11 +12,11 @@ import pytest
 import torch
 from conftest import random_expert
 
-from staf import checkpoint_io
 from staf.checkpoint_io import read_checkpoint, write_checkpoint
 from staf.data.example import subject
 from staf.errors import BaseMismatch, DamagedFile, ExpertMismatch, MissingData, StafError, UnknownName
-from staf.experts.store import ExpertSet, load_expert, load_experts, save_expert
+from staf.experts import store
+from staf.experts.store import ExpertSet, load_expert, load_experts, save_expert, training_run_of
 from staf.lm.base import Base, fingerprint_of, load_base, resolve
 from staf.routing.merge import Mixture
 from staf.routing.recipe import RouterRecipe
@@ -30,12 +30,11 @@ def saved(base: Base, tmp_path: Path) -> Path:
 
 
 def tensor_file(folder: Path) -> Path:
-    (path,) = folder.glob("*.safetensors")
-    return path
+    return folder / "adapter_model.safetensors"
 
 
 def edit_record(folder: Path, **changes: object) -> None:
-    path = folder / "expert.json"
+    path = folder / "staf.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
@@ -43,7 +42,7 @@ def test_saving_and_loading_an_expert_is_the_identity(base: Base, saved: Path) -
     expert = random_expert(base, "relation", seed=1, scale=2.5)
     loaded = load_expert(saved)
     assert loaded.fingerprint == expert.fingerprint
-    assert (loaded.name, loaded.base, loaded.scale) == (expert.name, expert.base, 2.5)
+    assert (loaded.name, loaded.base) == (expert.name, expert.base)
     assert loaded.subjects == {subject("taught relation")}
     assert 0 in loaded.ranks.values()
     for name, parts in expert.factors.items():
@@ -62,7 +61,7 @@ def test_an_expert_whose_name_is_part_of_every_module_name_can_be_saved(base: Ba
 def test_a_truncated_file(saved: Path) -> None:
     path = tensor_file(saved)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(DamagedFile, match=r"is truncated: .* bytes, .* expected.*make it again"):
+    with pytest.raises(DamagedFile, match=r"is truncated or was altered: .*make it again"):
         load_expert(saved)
 
 
@@ -84,7 +83,7 @@ def test_a_missing_part(saved: Path) -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_numbers_that_are_not_finite(base: Base, tmp_path: Path, value: float) -> None:
     expert = random_expert(base, "relation", seed=1)
-    next(parts for parts in expert.factors.values() if parts[1].numel())[1][0] = value
+    next(parts for parts in expert.factors.values() if parts[1].numel())[1][0, 0] = value
     save_expert(tmp_path, expert)
     with pytest.raises(DamagedFile, match="holds NaN or infinite numbers"):
         load_expert(tmp_path)
@@ -108,8 +107,8 @@ def test_a_pickle_under_the_name_of_a_tensor_file(saved: Path) -> None:
     path.write_bytes(data)
     import hashlib
 
-    entry = {"file": path.name, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-    edit_record(saved, tensors=entry)
+    record = json.loads((saved / "staf.json").read_text())
+    edit_record(saved, sha256=record["sha256"] | {path.name: hashlib.sha256(data).hexdigest()})
     with pytest.raises(DamagedFile, match="is not a safetensors file"):
         load_expert(saved)
 
@@ -119,31 +118,34 @@ def test_a_pickle_under_the_name_of_a_tensor_file(saved: Path) -> None:
     [
         ("{", "is not valid JSON"),
         ("\x00", "is not valid JSON"),
-        ("[]", "is not a staf expert of version 1"),
-        ('{"format": "staf-router", "format_version": 1}', "is not a staf expert of version 1"),
-        ('{"format": "staf-expert", "format_version": 2}', "is not a staf expert of version 1"),
-        ('{"format": "staf-expert", "format_version": 1}', "does not name its tensor file"),
+        ("[]", "is not a staf expert of version 2"),
+        ('{"format": "staf-router", "format_version": 1}', "is not a staf expert of version 2"),
+        ('{"format": "staf-expert", "format_version": 3}', "is not a staf expert of version 2"),
+        ('{"format": "staf-expert", "format_version": 2}', "do not fit"),
     ],
 )
 def test_a_record_that_is_no_record(saved: Path, content: str, message: str) -> None:
-    (saved / "expert.json").write_text(content)
+    (saved / "staf.json").write_text(content)
     with pytest.raises(DamagedFile, match=message):
         load_expert(saved)
 
 
 def test_a_record_may_not_point_outside_its_folder(saved: Path) -> None:
-    record = json.loads((saved / "expert.json").read_text())
-    edit_record(saved, tensors=record["tensors"] | {"file": "../secret.safetensors"})
-    with pytest.raises(DamagedFile, match="does not name its tensor file"):
+    (saved.parent / "secret.safetensors").write_bytes(b"x")
+    record = json.loads((saved / "staf.json").read_text())
+    edit_record(saved, sha256=record["sha256"] | {"../secret.safetensors": "0"})
+    with pytest.raises(DamagedFile, match="which is not there"):
         load_expert(saved)
 
 
 def test_a_record_that_does_not_fit_its_tensors(saved: Path) -> None:
-    record = json.loads((saved / "expert.json").read_text())
+    record = json.loads((saved / "staf.json").read_text())
     first = next(iter(record["ranks"]))
-    edit_record(saved, ranks=record["ranks"] | {first: 99})
-    with pytest.raises(DamagedFile, match="is not as its record says"):
-        load_expert(saved)
+    for wrong in (0, 1, 99):
+        edit_record(saved, ranks=record["ranks"] | {first: wrong})
+        if record["ranks"][first] != wrong:
+            with pytest.raises(DamagedFile, match=r"are not as staf\.json says"):
+                load_expert(saved)
     edit_record(saved, ranks=record["ranks"] | {"no.such.matrix": 1})
     with pytest.raises(DamagedFile, match="do not fit"):
         load_expert(saved)
@@ -152,13 +154,13 @@ def test_a_record_that_does_not_fit_its_tensors(saved: Path) -> None:
 def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(MissingData, match="there is no such folder"):
         load_expert(tmp_path / "none")
-    with pytest.raises(MissingData, match=r"expert\.json is not there\. It holds no record"):
+    with pytest.raises(MissingData, match=r"staf\.json is not there\. It holds nothing"):
         load_expert(tmp_path)
     with pytest.raises(MissingData, match="Train some: staf train"):
         load_experts(tmp_path)
 
 
-def test_a_write_that_fails_leaves_the_old_bundle(saved: Path, base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_fails_leaves_the_old_expert(saved: Path, base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     before = load_expert(saved).fingerprint
 
     def full(*_: object) -> None:
@@ -172,7 +174,7 @@ def test_a_write_that_fails_leaves_the_old_bundle(saved: Path, base: Base, monke
     assert not list(saved.glob(".*.tmp"))
 
 
-def test_a_stop_between_tensors_and_record_leaves_the_old_bundle(
+def test_a_stop_between_tensors_and_record_leaves_the_old_expert(
     saved: Path, base: Base, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = load_expert(saved).fingerprint
@@ -180,13 +182,29 @@ def test_a_stop_between_tensors_and_record_leaves_the_old_bundle(
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoint_io, "write_json", killed)
+    monkeypatch.setattr(store, "write_json", killed)
     with pytest.raises(KeyboardInterrupt):
         save_expert(saved, random_expert(base, "relation", seed=7))
     monkeypatch.undo()
     assert load_expert(saved).fingerprint == before
     save_expert(saved, random_expert(base, "relation", seed=7))
-    assert len(list(saved.glob("*.safetensors"))) == 1
+    assert load_expert(saved).fingerprint != before
+    assert load_expert(saved.parent / ".removed" / "relation").fingerprint == before  # the one that was there is kept
+
+
+def test_a_folder_in_the_former_format_is_converted_once(base: Base, tmp_path: Path) -> None:
+    expert, log = random_expert(base, "relation", seed=1), list[str]()
+    tensors = {f"{n}.{part}": t for n, (b, a) in expert.factors.items() for part, t in (("U", b), ("V", a))}
+    tensors |= {f"{n}.lambda": torch.full((rank,), 0.5) for n, rank in expert.ranks.items()}
+    tensors["subjects"] = torch.tensor([int(s, 16) - (1 << 63) for s in expert.subjects])
+    record = {"name": "relation", "base": expert.base, "scale": 2.0, "ranks": expert.ranks, "training": expert.record}
+    write_checkpoint(tmp_path / "relation", "expert", tensors, record)
+    assert training_run_of(tmp_path / "relation") == "run-relation"
+    loaded = load_expert(tmp_path / "relation", log.append)
+    assert (loaded.fingerprint, loaded.subjects, loaded.record) == (expert.fingerprint, expert.subjects, expert.record)
+    assert "converted to a PEFT adapter" in log[0]
+    assert load_expert(tmp_path / "relation", log.append).fingerprint == expert.fingerprint
+    assert len(log) == 1
 
 
 def test_bundles_keep_dtypes_and_empty_tensors(tmp_path: Path) -> None:

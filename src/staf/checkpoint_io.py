@@ -88,13 +88,17 @@ def _read_record(folder: Path, kind: str) -> dict[str, Any]:
 def _explain_missing(folder: Path, kind: str) -> None:
     if not folder.is_dir():
         raise MissingData(f"no {kind} at {folder}: there is no such folder. Check the path.")
-    names = sorted(p.name for p in folder.iterdir())
-    pickles = [n for n in names if n.endswith(PICKLES)]
+    refuse_pickles(folder)
+    records = sorted(p.name for p in folder.glob("*.json"))
+    hint = f"It holds {', '.join(records[:4])}." if records else "It holds no record at all."
+    raise MissingData(f"no {kind} at {folder}: {kind}.json is not there. {hint} Give the folder that holds {kind}.json.")
+
+
+def refuse_pickles(folder: Path) -> None:
+    """Raise DamagedFile where a folder holds a pickle."""
+    pickles = sorted(path.name for path in folder.iterdir() if path.name.endswith(PICKLES))
     if pickles:
         raise DamagedFile(
             f"{folder} holds {pickles[0]}, a format that can run code when it is opened; "
             "staf reads only safetensors and JSON. Convert it with the program that made it."
         )
-    bundles = [n for n in names if n.endswith(".json")]
-    hint = f"It holds {', '.join(bundles[:4])}." if bundles else "It holds no record at all."
-    raise MissingData(f"no {kind} at {folder}: {kind}.json is not there. {hint} Give the folder that holds {kind}.json.")

@@ -27,7 +27,7 @@ from staf.experts.parallel import ALONE, World
 from staf.experts.recipe import ExpertRecipe
 from staf.experts.train import planned_steps
 from staf.log import NullProgress, Progress, StderrProgress
-from staf.workflow import Session, train_stage, training_examples
+from staf.stages import Context, train_stage, training_examples
 
 MAX_DEATHS = 3
 """How many workers may die over one expert before it is given up."""
@@ -38,19 +38,19 @@ RAY_DEFAULTS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_NUM_REDIS_GET_RETRIES": "1"
 
 
 @dataclass(frozen=True)
-class Place:
-    """What the jobs of one command share: the arguments of their session."""
+class RunContext:
+    """What the jobs of one command share: the arguments of their context."""
 
     base: str | None
     data: Path | None
     runs: Path
     profile: str
     dtype: str | None = None
-    shard_base: bool = False
+    fsdp: bool = False
 
-    def session(self, progress: Progress, world: World = ALONE) -> Session:
-        """A session of this place; raises as `Session`."""
-        return Session(self.base, self.data, self.runs, progress, self.dtype, self.profile, world, self.shard_base)
+    def context(self, progress: Progress, world: World = ALONE) -> Context:
+        """A context of this place; raises as `Context`."""
+        return Context(self.base, self.data, self.runs, progress, self.dtype, self.profile, world, self.fsdp)
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,12 @@ class Job:
     name: str
     settings: ExpertRecipe
     out: Path
-    place: Place
+    run_context: RunContext
     track: str | None = None
 
-    def run(self, session: Session) -> None:
+    def run(self, context: Context) -> None:
         """Train it, from its checkpoint where there is one; raises as `train_stage`."""
-        train_stage(session, self.name, self.settings, self.out, self.track)
+        train_stage(context, self.name, self.settings, self.out, self.track)
 
 
 class Work(Protocol):
@@ -76,10 +76,10 @@ class Work(Protocol):
         """As messages print it; no two of a command have the same."""
 
     @property
-    def place(self) -> Place:
-        """Where its session is."""
+    def run_context(self) -> RunContext:
+        """Where its context is."""
 
-    def run(self, session: Session) -> None:
+    def run(self, context: Context) -> None:
         """Do it, or go on with it; nothing is left half written."""
 
 
@@ -88,7 +88,7 @@ class Worker:
 
     def __init__(self, progress: Progress, world: World = ALONE) -> None:
         self.progress, self.world = progress, world
-        self.session: tuple[Place, Session] | None = None
+        self.context: tuple[RunContext, Context] | None = None
 
     def ready(self, folder: Path) -> None:
         """The worker is there, and works in this folder, which paths of jobs may be relative to."""
@@ -96,10 +96,10 @@ class Worker:
 
     def do(self, job: Work) -> None:
         """Do a job; raises as its `run`."""
-        if self.session is None or self.session[0] != job.place:
-            self.session = None  # two bases are never there at once
-            self.session = (job.place, job.place.session(self.progress, self.world))
-        job.run(self.session[1])
+        if self.context is None or self.context[0] != job.run_context:
+            self.context = None  # two bases are never there at once
+            self.context = (job.run_context, job.run_context.context(self.progress, self.world))
+        job.run(self.context[1])
 
 
 def local(jobs: Sequence[Job], progress: Progress, world: World = ALONE) -> None:
@@ -108,7 +108,7 @@ def local(jobs: Sequence[Job], progress: Progress, world: World = ALONE) -> None
     Raises:
         TrainingFailed: some failed; the others are trained. With several processes, or one job, its own error at once.
     """
-    _check_places(jobs, world)
+    _check_contexts(jobs, world)
     worker = Worker(progress, world)
     failures: dict[str, BaseException] = {}
     for job in jobs:
@@ -130,11 +130,11 @@ def ray(jobs: Sequence[Job], progress: Progress, world: World = ALONE) -> None:
         TrainingFailed: some failed; the others are trained. With one job its own error. MissingData: Ray is not installed.
         ConfigError: started by torchrun as well, or with a sharded base.
     """
-    if world.size > 1 or any(job.place.shard_base for job in jobs):
+    if world.size > 1 or any(job.run_context.fsdp for job in jobs):
         raise ConfigError(
-            "--engine ray trains each expert in one process. Leave --shard-base and torchrun out, or take --engine local."
+            "--launcher ray trains each expert in one process. Leave --fsdp and torchrun out, or take --launcher local."
         )
-    _check_places(jobs, world)
+    _check_contexts(jobs, world)
     failures: dict[str, BaseException] = {}
     queue = by_size(jobs, failures, progress)
     spread("train experts", queue, failures, progress)
@@ -169,10 +169,10 @@ def find_engine(name: str) -> Engine:
     return ENGINES[name]
 
 
-def _check_places(jobs: Sequence[Job], world: World) -> None:
+def _check_contexts(jobs: Sequence[Job], world: World) -> None:
     """Raise what is wrong with all jobs of a place at once."""
-    for place in {job.place for job in jobs}:
-        place.session(NullProgress(), world)
+    for run_context in {job.run_context for job in jobs}:
+        run_context.context(NullProgress(), world)
 
 
 def by_size(jobs: Sequence[Job], failures: dict[str, BaseException], progress: Progress) -> list[Job]:
@@ -183,7 +183,7 @@ def by_size(jobs: Sequence[Job], failures: dict[str, BaseException], progress: P
     sizes = {}
     for job in jobs:
         try:
-            examples = training_examples(job.place.session(NullProgress()), job.name, job.settings)
+            examples = training_examples(job.run_context.context(NullProgress()), job.name, job.settings)
             steps = planned_steps(len(examples), job.settings)
         except StafError as error:
             _fail(failures, job, error, progress)
@@ -222,7 +222,7 @@ def _cluster() -> Iterator[Any]:
     try:
         import ray as cluster
     except ImportError as error:
-        raise MissingData("--engine ray needs Ray, which is not installed: pip install 'staf-llm[ray]'.") from error
+        raise MissingData("--launcher ray needs Ray, which is not installed: pip install 'staf-llm[ray]'.") from error
     connected = cluster.is_initialized()
     if not connected:
         try:

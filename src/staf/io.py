@@ -10,7 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +62,31 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def staged_folder(target: Path) -> Iterator[Path]:
+    """A folder to fill, renamed to `target` at the end of the block; if anything fails, nothing is left at `target`.
+
+    Raises:
+        StafError: it cannot be written, or `target` is there and not empty.
+    """
+    hidden = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        hidden = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        (hidden / target.name).mkdir()
+        yield hidden / target.name
+        os.replace(hidden / target.name, target)
+        sync_folder(target.parent)
+    except OSError as error:
+        raise StafError(
+            f"cannot write {target}: {error.strerror or error}. Nothing was changed there. "
+            "Free some space or choose a folder that can be written, and run the same command again."
+        ) from error
+    finally:
+        if hidden is not None:
+            shutil.rmtree(hidden, ignore_errors=True)
 
 
 def write_json(path: Path, record: Any) -> None:

@@ -26,15 +26,15 @@ from staf.errors import BadData, DamagedFile, MissingData
 from staf.evaluate import Method, predict
 from staf.evaluate.settings import EvaluationSettings
 from staf.io import read_json, write_json
+from staf.stages import Context, calibration_set, router_and_mixture, router_method
 from staf.tasks.examples import task_examples
 from staf.tasks.rows import Task
-from staf.workflow import Session, calibration_of, router_and_mixture, router_method
 
 LINES_AT_ONCE = 64
 
 
 def predict_file(
-    session: Session, task: Task, file: Path, out: Path, experts: Path | None, router: Path | None,
+    context: Context, task: Task, file: Path, out: Path, experts: Path | None, router: Path | None,
     settings: EvaluationSettings | None = None,
 ) -> int:  # fmt: skip
     """Answer every line of `file` that `out` does not have yet; returns how many answers `out` holds in the end.
@@ -50,24 +50,24 @@ def predict_file(
         raise MissingData(f'no file {file}. Give JSON lines, each with "context".')
     if router is not None and experts is None:
         raise MissingData("a router needs its experts: add --experts and the folder of the experts.")
-    pattern = task_examples(task, "adaptation", session.library)[0]
+    pattern = task_examples(task, "adaptation", context.library)[0]
     done = _whole_lines(out)
     mixture, method, maker = None, Method("original", None), None
     if router is not None and experts is not None:
-        found, mixture = router_and_mixture(session, router, experts)
+        found, mixture = router_and_mixture(context, router, experts)
         method, maker = router_method(found), found.record.get("run")
     settings, usual = settings or EvaluationSettings(), EvaluationSettings()
-    made_by = {"task": task.name, "base": session.identity["fingerprint"], "router": maker}
-    made_by |= {} if session.dtype is None else {"dtype": session.dtype}
+    made_by = {"task": task.name, "base": context.identity["fingerprint"], "router": maker}
+    made_by |= {} if context.dtype is None else {"dtype": context.dtype}
     _same_maker(out, done, made_by if settings == usual else {**made_by, "settings": settings.digest()})
-    calibration = calibration_of(session, task, settings)
+    calibration = calibration_set(context, task, settings)
     with file.open("rb") as stream:
         total = sum(1 for _ in stream)
     items = islice(_questions(file, pattern), done, None)
-    with session.progress.bar(f"answer {file.name}", total - done) as bar, out.open("a", encoding="utf-8") as stream:
+    with context.progress.bar(f"answer {file.name}", total - done) as bar, out.open("a", encoding="utf-8") as stream:
         while block := list(islice(items, LINES_AT_ONCE)):
             examples = [example for _, example in block]
-            answers = predict(session.base, mixture, method, examples, settings, form=task.form, calibration=calibration)
+            answers = predict(context.base, mixture, method, examples, settings, form=task.form, calibration=calibration)
             for (name, example), row in zip(block, answers, strict=True):
                 done += 1
                 answer = {"line": done, "id": name, **_answer(task.form, example, row)}

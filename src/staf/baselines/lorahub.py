@@ -20,6 +20,7 @@ from torch.nn import functional
 from staf.data.example import Example
 from staf.data.splits import refuse_test
 from staf.errors import MissingData
+from staf.experts.adapter import Factors
 from staf.experts.store import Expert, ExpertSet
 from staf.lm.base import Base
 from staf.lm.batches import encode
@@ -39,20 +40,21 @@ def composed(experts: ExpertSet, weights: Sequence[float]) -> Expert:
     In every matrix an expert of lower rank is filled up with zeros.
     """
     factors = {}
-    for matrix in experts.experts[0].factors:
-        rank = max(expert.ranks[matrix] for expert in experts.experts)
-        left, right = zip(*(padded_factors(expert, matrix, rank) for expert in experts.experts), strict=True)
+    for module in experts.shapes:
+        pairs = experts.factors_of(module)
+        rank = max(b.shape[1] for b, _ in pairs)
+        left, right = zip(*(padded_factors(pair, rank) for pair in pairs), strict=True)
         u = torch.stack([w * part for w, part in zip(weights, left, strict=True)]).sum(0)
         v = torch.stack([w * part for w, part in zip(weights, right, strict=True)]).sum(0)
-        factors[matrix] = (u, torch.ones(rank), v)
-    return Expert("lorahub", experts.experts[0].base, 1.0, factors, experts.subjects, {"weights": list(weights)})
+        factors[module] = (u, v)
+    return Expert("lorahub", experts.experts[0].base, factors, experts.subjects, {"weights": list(weights)})
 
 
-def padded_factors(expert: Expert, matrix: str, rank: int) -> tuple[Tensor, Tensor]:
-    """U diag(lambda) scale (d_out, rank) and V (rank, d_in) of an expert's matrix, filled up with zeros."""
-    u, singular, v = expert.factors[matrix]
-    missing = rank - singular.shape[0]
-    return functional.pad(u * singular * expert.scale, (0, missing)), functional.pad(v, (0, 0, 0, missing))
+def padded_factors(pair: Factors, rank: int) -> Factors:
+    """B (d_out, rank) and A (rank, d_in) of one module, padded with zeros."""
+    b, a = pair
+    missing = rank - b.shape[1]
+    return functional.pad(b, (0, missing)), functional.pad(a, (0, 0, 0, missing))
 
 
 def load_nevergrad() -> Any:

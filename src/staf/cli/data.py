@@ -26,7 +26,7 @@ def list_command(data: Data = None, as_json: Json = False) -> None:
 
     Try:  staf data list
     """
-    from staf.cli.show import print_json, print_rows
+    from staf.cli.show import print_json, print_table
     from staf.data.catalog import data_folder, list_rows
     from staf.data.example import KNOWLEDGE_TYPES
 
@@ -36,7 +36,7 @@ def list_command(data: Data = None, as_json: Json = False) -> None:
         return
     short = [[KNOWLEDGE_TYPES[kind] for kind in row["knowledge_types"]] + row["tasks"] for row in rows]
     shown = [row | {"feeds": feeds} for row, feeds in zip(rows, short, strict=True)]
-    print_rows(shown, ("name", "feeds", "size", "access", "licence", "stands_in_for", "available"))
+    print_table(shown, ("name", "feeds", "size", "access", "licence", "stands_in_for", "available"))
     print("; ".join(f"{letters}: {kind.replace('_', ' ')}" for kind, letters in KNOWLEDGE_TYPES.items()))
 
 
@@ -70,7 +70,7 @@ def prepare(
         Path | None, typer.Option("--experts", help="For a task: trained experts that must not have seen its test items.")
     ] = None,
     skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Go on after rows that do not fit; count them and keep them in a side file.")
+        bool, typer.Option("--skip-invalid", help="Go on after rows that do not fit; count them and keep them in a side file.")
     ] = False,
     data: Data = None,
     splits: Splits = "staf-llm",
@@ -82,7 +82,7 @@ def prepare(
 
     Try:  staf data prepare hpo
     """
-    from staf.cli.show import print_json, print_rows
+    from staf.cli.show import print_json, print_table
     from staf.data.catalog import DATASETS, data_folder
     from staf.data.prepare import prepare as prepare_data
     from staf.errors import UnknownName
@@ -100,7 +100,7 @@ def prepare(
         print_json({**record, "skipped": found.skipped, "bad": found.bad, "bad_rows": side, "fingerprint": found.fingerprint})
         return
     rows = [{"kind": kind, **counts} for kind, counts in found.counts.items()]
-    print_rows(rows, ("kind", "train", "adaptation", "test"), title=f"{name} ({found.fingerprint[:16]})")
+    print_table(rows, ("kind", "train", "adaptation", "test"), title=f"{name} ({found.fingerprint[:16]})")
     if found.facts:
         print("holds: " + ", ".join(f"{count:,} {fact}" for fact, count in found.facts.items()))
     for reason, count in found.skipped.items():
@@ -161,7 +161,7 @@ def show(
 
 @app.command()
 def export(
-    name: Annotated[str, typer.Argument(help="Name of a task; staf evaluate --task list prints them.")],
+    name: Annotated[str, typer.Argument(help="Name of a task; staf tasks list prints them.")],
     out: Annotated[Path, typer.Option("--out", help="JSON lines, readable by their owner only.")],
     split: Annotated[str, typer.Option(help="train, adaptation or test.")] = "test",
     limit: Annotated[
@@ -237,7 +237,7 @@ def stats(data: Data = None, splits: Splits = "staf-llm", as_json: Json = False)
 
     Try:  staf data stats
     """
-    from staf.cli.show import Terminal, print_json, print_rows
+    from staf.cli.show import Terminal, print_json, print_table
     from staf.data.catalog import DATASETS, data_folder
     from staf.data.library import Library
     from staf.tasks.statistics import corpus_rows, task_rows
@@ -253,7 +253,7 @@ def stats(data: Data = None, splits: Splits = "staf-llm", as_json: Json = False)
         print_json([*corpora, *tasks])
         return
     columns = ["paper", "category", "type", "paper_size", "ours", "access", "examples", "train", "adaptation", "test"]
-    print_rows(corpora, columns, title="Table 1: corpora of the experts (- : not here)")
+    print_table(corpora, columns, title="Table 1: corpora of the experts (- : not here)")
     columns = ["paper", "type", "paper_train", "paper_adaptation", "paper_test", "ours", "metric"]
     columns += ["train", "adaptation", "few_shot", "test"]
-    print_rows(tasks, columns, title="Table 2: downstream tasks (- : not here)")
+    print_table(tasks, columns, title="Table 2: downstream tasks (- : not here)")

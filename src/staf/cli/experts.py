@@ -25,14 +25,14 @@ def list_command(folder: Folder, as_json: Json = False) -> None:
 
     Try:  staf experts list experts
     """
-    from staf.cli.show import print_json, print_rows
+    from staf.cli.show import print_json, print_table
     from staf.experts.sets import describe
 
     rows = describe(folder)
     if as_json:
         print_json(rows)
         return
-    print_rows(rows, [column for column in rows[0] if column not in ("set", "base_fingerprint")])
+    print_table(rows, [column for column in rows[0] if column not in ("set", "base_fingerprint")])
     print(f"set: {len(rows)} experts, {rows[0]['set']}")
 
 
@@ -102,13 +102,13 @@ def reduce(
 
     Try:  staf experts reduce experts experts-rank2 --rank 2
     """
-    from staf.cli.show import Terminal, print_json, print_rows
+    from staf.cli.show import Terminal, print_json, print_table
     from staf.errors import ConfigError
-    from staf.experts.reduction import reduce_set
+    from staf.experts.reduce import reduce_set
     from staf.experts.store import load_experts
     from staf.routing.pruning import prune_by_router
     from staf.routing.store import load_router
-    from staf.workflow import Session, loss_of_reduction
+    from staf.stages import Context, reduction_loss
 
     if (router is None) != (keep is None and not measure) or (rank is None and keep is None):
         raise ConfigError(
@@ -120,12 +120,12 @@ def reduce(
         smaller, lost = prune_by_router(experts, found, keep, base)
     rows = reduce_set(smaller, rank, out)
     if found is not None and measure:
-        session = Session(base, data, Path("runs"), Terminal(), profile=splits)
-        losses = loss_of_reduction(session, found, experts, load_experts(out))
+        context = Context(base, data, Path("runs"), Terminal(), profile=splits)
+        losses = reduction_loss(context, found, experts, load_experts(out))
     if as_json:
         print_json({"folder": str(out), "experts": rows, "lost_by_pruning": lost, "loss": losses})
         return
-    print_rows(rows, list(rows[0]))
+    print_table(rows, list(rows[0]))
     if lost is not None:
         print(f"The experts left out were {lost:.1%} of the norm of what the router adds.")
     if found is not None and losses is not None:

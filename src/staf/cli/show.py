@@ -63,7 +63,7 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
-def print_rows(rows: Sequence[dict[str, Any]], columns: Sequence[str], title: str = "") -> None:
+def print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str], title: str = "") -> None:
     """Rows as a table on stdout."""
     from rich.console import Console
     from rich.table import Table
@@ -98,7 +98,7 @@ def print_estimates(estimates: Sequence[Any]) -> None:
         columns.append({**parts, "in all": memory_text(found.memory.total), **amounts})
     names = [found.expert for found in estimates]
     rows = [{"": line, **{n: c[line] for n, c in zip(names, columns, strict=True)}} for line in columns[0]]
-    print_rows(rows, list(rows[0]), "Memory by part, and time")
+    print_table(rows, list(rows[0]), "Memory by part, and time")
     one = estimates[0]
     free = memory_text(one.free_bytes)
     print(f"{one.base}: {count_text(one.parameters)} parameters, {one.dtype} on {one.device}, {free} free.")
@@ -113,7 +113,7 @@ SEARCHES = {"cma": "CMA-ES", "gradient": "gradient"}
 """How the weights of a router were searched for, as it is printed."""
 
 
-def row_title(result: Mapping[str, Any]) -> str:
+def method_label(result: Mapping[str, Any]) -> str:
     """A scored method and what it had: "Router (gradient), few-shot, 32 examples", "In-context learning (6.2 of 32 shown)"."""
     from staf.report.names import method_title
 

@@ -22,7 +22,9 @@ Runs = Annotated[Path, typer.Option("--runs", help="Folder that results are writ
 Dtype = Annotated[
     str | None, typer.Option(help="bfloat16, float16, float32, or nf4: base in four bits. Default: the fastest measured.")
 ]
-Change = Annotated[list[str] | None, typer.Option("--set", help="A setting as name=value; may be given several times.")]
+Change = Annotated[
+    list[str] | None, typer.Option("--override", "-o", help="A setting as name=value; may be given several times.")
+]
 USUAL: dict[str, dict[str, Any]] = {
     "cma": {"shots": 32},
     "best_expert": {"shots": 32},
@@ -31,7 +33,7 @@ USUAL: dict[str, dict[str, Any]] = {
 """Settings of a method of adapting that differ from the general ones."""
 COMPUTED = {"zero_shot": "zero-shot", "best_expert": "best-expert"}
 """Methods that learn nothing, with their names in messages."""
-TaskName = Annotated[str, typer.Option("--task", help="Name of a task; staf evaluate --task list prints them.")]
+TaskName = Annotated[str, typer.Option("--task", help="Name of a task; staf tasks list prints them.")]
 
 
 def changes(pairs: list[str] | None) -> dict[str, Any]:
@@ -44,7 +46,7 @@ def changes(pairs: list[str] | None) -> dict[str, Any]:
     for pair in pairs or []:
         name, equals, value = pair.partition("=")
         if not equals:
-            raise ConfigError(f"--set {pair}: a setting is written name=value, such as --set seed=1.")
+            raise ConfigError(f"--set {pair}: a setting is written name=value, such as -o seed=1.")
         values[name.strip()] = yaml.safe_load(value)
     return values
 
@@ -66,43 +68,43 @@ def train(
     ] = False,
     engine: Annotated[str, typer.Option(help="local, or ray: experts spread over the machines of a Ray cluster.")] = "local",
     dtype: Dtype = None,
-    shard_base: Annotated[bool, typer.Option("--shard-base", help="Under torchrun: spread the base over all devices.")] = False,
+    fsdp: Annotated[bool, typer.Option("--fsdp", help="Under torchrun: spread the base over all devices.")] = False,
     as_json: Json = False,
 ) -> None:
     """Stage I: train an expert for each knowledge type; the same command resumes what was stopped.
 
-    Try:  staf train --experts entity_synonymy --out experts --set steps=80 --set warmup_steps=16 --set final_steps=26
+    Try:  staf train --experts entity_synonymy --out experts -o steps=80 -o warmup_steps=16 -o final_steps=26
     """
-    from staf.cli.show import Terminal, print_estimates, print_json, print_rows
+    from staf.cli.show import Terminal, print_estimates, print_json, print_table
     from staf.config import find_recipe, load_values, parse
-    from staf.engines import Job, Place, find_engine
+    from staf.engines import Job, RunContext, find_engine
     from staf.experts.parallel import joined
     from staf.experts.recipe import ExpertRecipe
     from staf.experts.store import load_expert
     from staf.log import NullProgress, check_reporter
+    from staf.stages import estimate_stage
     from staf.tasks.examples import expert_sources
-    from staf.workflow import estimate_stage
 
     values = {} if recipe is None else load_values(find_recipe(recipe))
     settings = parse(ExpertRecipe, {**values, **changes(change)}, "staf train")
     names = list(dict.fromkeys(name.strip() for name in experts.split(",") if name.strip()))
     for name in names:
         expert_sources(name)  # a misspelt one is told before the others are trained
-    place = Place(base, data, runs, splits, dtype, shard_base)
+    run_context = RunContext(base, data, runs, splits, dtype, fsdp)
     if track is not None:
         check_reporter(track)
     if dry_run:
-        session = replace(place, shard_base=False).session(Terminal())
-        estimates = [estimate_stage(session, name, settings) for name in names]
+        context = replace(run_context, fsdp=False).context(Terminal())
+        estimates = [estimate_stage(context, name, settings) for name in names]
         print_json([found.record() for found in estimates]) if as_json else print_estimates(estimates)
         return
     with joined() as world:
         progress = Terminal() if world.leads else NullProgress()
-        find_engine(engine)([Job(name, settings, out, place, track) for name in names], progress, world)
+        find_engine(engine)([Job(name, settings, out, run_context, track) for name in names], progress, world)
         if not world.leads:
             return
     rows = [trained_row(load_expert(out / name), out) for name in names]
-    print_json(rows) if as_json else print_rows(rows, list(rows[0]))
+    print_json(rows) if as_json else print_table(rows, list(rows[0]))
 
 
 def trained_row(expert: Expert, out: Path) -> dict[str, Any]:
@@ -146,43 +148,43 @@ def adapt(
     from staf.experts.store import load_experts
     from staf.routing.recipe import RouterRecipe
     from staf.routing.summary import record_of
+    from staf.stages import Context, adapt_seeds, adapt_stage, best_expert_stage, zero_shot_stage
     from staf.tasks.rows import find_task
-    from staf.workflow import Session, adapt_seeds, adapt_stage, best_expert_stage, zero_shot_stage
 
     usual = USUAL.get(method, {})
     given = {"shots": shots} if shots is not None else {}
     settings = parse(RouterRecipe, {"method": method, **usual, **given, **changes(change)}, "staf adapt")
-    session = Session(base, data, runs, Terminal(), dtype=dtype, profile=splits)
+    context = Context(base, data, runs, Terminal(), dtype=dtype, profile=splits)
     row, loaded = find_task(task), load_experts(experts)
     if method in COMPUTED and (seeds > 1 or start is not None):
-        raise ConfigError(f"a {COMPUTED[method]} router is computed, not searched for: leave --seeds and --start out.")
+        raise ConfigError(f"a {COMPUTED[method]} router is computed, not searched for: leave --seeds and --init-from out.")
     if method == "zero_shot":
-        routers = {out: zero_shot_stage(session, row, loaded, experts, settings, out)}
+        routers = {out: zero_shot_stage(context, row, loaded, experts, settings, out)}
     elif method == "best_expert":
-        routers = {out: best_expert_stage(session, row, loaded, settings, out)}
+        routers = {out: best_expert_stage(context, row, loaded, settings, out)}
     elif seeds > 1:
-        routers = adapt_seeds(session, row, loaded, settings, out, seeds, start)
+        routers = adapt_seeds(context, row, loaded, settings, out, seeds, start)
     else:
-        routers = {out: adapt_stage(session, row, loaded, settings, out, start)}
+        routers = {out: adapt_stage(context, row, loaded, settings, out, start)}
     if as_json:
         print_json(record_of(routers))
         return
-    tell_routers(routers, task, out)
+    print_routers(routers, task, out)
 
 
-def tell_routers(routers: dict[Path, Router], task: str, out: Path) -> None:
+def print_routers(routers: dict[Path, Router], task: str, out: Path) -> None:
     """Print the weights of a task's routers, draw them, and say how the adaptation went."""
-    from staf.cli.show import draw_weights, print_rows
+    from staf.cli.show import draw_weights, print_table
     from staf.routing.summary import seed_rows, weighing
 
     found = weighing(list(routers.values()))
     settings, weights = next(iter(routers.values())).settings, found.rows()
-    print_rows(weights, list(weights[0]), f"Weights of the experts for {task}")
+    print_table(weights, list(weights[0]), f"Weights of the experts for {task}")
     figure = draw_weights(out / "weights.svg", task, settings, found.weights, found.spread)
     print(f"figure: {figure}")
     if len(routers) > 1:
         rows = seed_rows(routers)
-        print_rows(rows, list(rows[0]), "Routers by seed")
+        print_table(rows, list(rows[0]), "Routers by seed")
         return
     record = routers[out].record
     if record["loss"] is None:
@@ -203,7 +205,8 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(help="At most so many test examples.")] = None,
     shots: Annotated[int | None, typer.Option(help="Of a baseline or classifier: adaptation examples drawn; else all.")] = None,
     learn: Annotated[
-        list[str] | None, typer.Option("--learn", help="A setting of a baseline or classifier as name=value, such as seed=1.")
+        list[str] | None,
+        typer.Option("--method-arg", help="A setting of a baseline or classifier as name=value, such as seed=1."),
     ] = None,
     predictions: Annotated[
         Path | None, typer.Option(help="JSON lines of another system, which --method names; see docs/classifiers.md.")
@@ -220,28 +223,28 @@ def evaluate(
 
     Try:  staf evaluate --task icd10_chapter --experts experts --router routers/icd10_chapter-cma
     """
-    from staf.cli.show import Terminal, print_json, print_rows, row_title
+    from staf.cli.show import Terminal, method_label, print_json, print_table
     from staf.config import parse
     from staf.evaluate.settings import EvaluationSettings
+    from staf.stages import Context, EvaluationRequest, evaluate_request
     from staf.tasks.rows import TASKS, find_task
-    from staf.workflow import Session, Wanted, evaluate_named
 
     if task == "list":
         columns = ("name", "title", "kind", "form", "metric", "unseen", "stands_in_for")
         rows = [{column: getattr(t, column) for column in columns} for t in TASKS.values()]
-        print_json(rows) if as_json else print_rows(rows, list(rows[0]))
+        print_json(rows) if as_json else print_table(rows, list(rows[0]))
         return
     settings = parse(EvaluationSettings, {"limit": limit, **changes(change)}, "staf evaluate")
-    session = Session(base, data, runs, Terminal(), dtype=dtype, profile=splits)
-    wanted = Wanted(method, experts, router, expert, shots, changes(learn), predictions)
-    result, run = evaluate_named(session, find_task(task), settings, wanted)
+    context = Context(base, data, runs, Terminal(), dtype=dtype, profile=splits)
+    wanted = EvaluationRequest(method, experts, router, expert, shots, changes(learn), predictions)
+    result, run = evaluate_request(context, find_task(task), settings, wanted)
     if as_json:
         print_json({**result, "run": str(run.folder)})
         return
     for name, metric in result["metrics"].items():
         if metric is not None:
             between = f" ({metric['low']:.3f} to {metric['high']:.3f})" if "low" in metric else ""
-            print(f"{row_title(result)} on {task}: {name} {metric['value']:.3f}{between}, {metric['examples']} examples")
+            print(f"{method_label(result)} on {task}: {name} {metric['value']:.3f}{between}, {metric['examples']} examples")
     print(f"run: {run.folder}")
 
 
@@ -258,9 +261,9 @@ def fuse(
     """
     from staf.cli.show import Terminal, print_json
     from staf.export import save_fused
-    from staf.workflow import Session, router_and_mixture
+    from staf.stages import Context, router_and_mixture
 
-    found, mixture = router_and_mixture(Session(base, None, Path("runs"), Terminal(), dtype="float32"), router, experts)
+    found, mixture = router_and_mixture(Context(base, None, Path("runs"), Terminal(), dtype="float32"), router, experts)
     card = save_fused(mixture, found, out)
     print_json(card) if as_json else print(f"fused model for '{found.task}' in {out}")
 
@@ -282,7 +285,7 @@ def predict(
 ) -> None:
     """Answer a task for every line of a file, with a probability for each label.
 
-    A task with many labels has a long query: give it more tokens, as in --set max_length=1024.
+    A task with many labels has a long query: give it more tokens, as in -o max_length=1024.
 
     Try:  staf predict titles.jsonl --task icd10_chapter --experts experts --router routers/chapter --out answers.jsonl
     """
@@ -290,10 +293,10 @@ def predict(
     from staf.config import parse
     from staf.evaluate.settings import EvaluationSettings
     from staf.predict import predict_file
+    from staf.stages import Context
     from staf.tasks.rows import find_task
-    from staf.workflow import Session
 
     settings = parse(EvaluationSettings, changes(change), "staf predict")
-    session = Session(base, data, Path("runs"), Terminal(), dtype=dtype, profile=splits)
-    count = predict_file(session, find_task(task), file, out, experts, router, settings)
+    context = Context(base, data, Path("runs"), Terminal(), dtype=dtype, profile=splits)
+    count = predict_file(context, find_task(task), file, out, experts, router, settings)
     print_json({"answers": count, "out": str(out)}) if as_json else print(f"{count} answers in {out}")

@@ -18,7 +18,7 @@ def doctor(as_json: Json = False) -> None:
     Try:  staf doctor
     """
     from staf.cli.show import print_json
-    from staf.doctor import examine
+    from staf.env import examine
 
     found = examine()
     if as_json:
@@ -60,7 +60,7 @@ def bench(
     Try:  staf bench data --scales 0.01
     """
     from staf.bench import run_bench
-    from staf.cli.show import print_rows
+    from staf.cli.show import print_table
 
     found = []
     for row in run_bench(name, context.args):
@@ -68,7 +68,7 @@ def bench(
         if as_json:
             print(json.dumps(row), flush=True)
     if not as_json:
-        print_rows(found, list(found[0]))
+        print_table(found, list(found[0]))
 
 
 def demo(
@@ -105,7 +105,7 @@ def reproduce(
     Try:  staf reproduce table3 --profile cpu --out reproduced
     """
     from staf.cli.show import Terminal, print_json
-    from staf.engines import Place, find_engine
+    from staf.engines import RunContext, find_engine
     from staf.experiments.cells import Grid
     from staf.experiments.plans import PLANS
     from staf.experiments.printing import print_plan
@@ -116,18 +116,18 @@ def reproduce(
 
     sizes = load_profile(profile, changes(change))
     find_engine(engine)
-    place = Place(sizes.base, data, out / "runs", sizes.splits)
-    session = place.session(Terminal())
-    grid = Grid(session, sizes, out)
+    run_context = RunContext(sizes.base, data, out / "runs", sizes.splits)
+    context = run_context.context(Terminal())
+    grid = Grid(context, sizes, out)
     names = list(PLANS) if name == "all" else [name]
     for wanted in names:
         find_plan(wanted, grid)  # a misspelt one is told before anything is run
-    spread = place if engine == "ray" else None
+    spread = run_context if engine == "ray" else None
     for seeds in range(1, sizes.seeds + 1):
         results = [reproduce(wanted, Path(profile).stem, grid, spread, seeds)[0] for wanted in names]
-        page = write_page(session.runs, out / "report.html", task_metrics())
+        page = write_page(context.runs, out / "report.html", task_metrics())
         if seeds < sizes.seeds:
-            session.progress.log(f"{seeds} of {sizes.seeds} seeds are done and on the page: {page}")
+            context.progress.log(f"{seeds} of {sizes.seeds} seeds are done and on the page: {page}")
     if as_json:
         print_json(results if name == "all" else results[0])
         return

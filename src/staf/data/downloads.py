@@ -104,7 +104,7 @@ def _fetch(name: str, file: Download, folder: Path) -> None:
     except requests.RequestException as error:
         raise MissingData(
             f"{file.url} cannot be fetched ({type(error).__name__}). Check the network, or get the file elsewhere and put it "
-            f"into a folder '{name}' as {file.path}; then name the folder above it: --data FOLDER or STAF_DATA."
+            f"into a folder '{name}' as {file.path}; then name the folder above it: --data-dir FOLDER or STAF_DATA."
         ) from error
     except (ValueError, BadData) as error:
         raise DamagedFile(

@@ -11,7 +11,7 @@ from staf.baselines.classifiers.settings import ClassifierSettings
 from staf.baselines.settings import BaselineSettings
 from staf.config import parse
 from staf.data.example import Example
-from staf.engines import Place
+from staf.engines import RunContext
 from staf.errors import MissingData, StafError
 from staf.evaluate import Method, setting_of
 from staf.evaluate.settings import EvaluationSettings
@@ -19,25 +19,25 @@ from staf.experiments.profile import Profile
 from staf.experts.store import Expert, ExpertSet
 from staf.routing.recipe import RouterRecipe
 from staf.routing.store import Router
-from staf.tasks.examples import task_examples
-from staf.tasks.rows import Task, find_task
-from staf.workflow import (
-    Session,
+from staf.stages import (
+    Context,
     adapt_stage,
     baseline_stage,
     best_expert_stage,
-    chosen_single,
     classifier_stage,
     evaluate_stage,
     external_stage,
     lorahub_stage,
     named_method,
     router_method,
+    select_single_expert,
     train_stage,
     training_records,
     zero_shot_stage,
 )  # fmt: skip
-from staf.workflow.evaluation import Scored
+from staf.stages.evaluation import Scored
+from staf.tasks.examples import task_examples
+from staf.tasks.rows import Task, find_task
 
 MEDITRON = "meditron"
 """Table 5's other language model: a row that another system answers, or that staf trains where the profile names it."""
@@ -46,7 +46,7 @@ OUTSIDE = {MEDITRON: "Meditron 7B", "g_bert": "ClinicalBERT + G-BERT", "medm_plm
 WITHOUT_SEEDS = ("original", "single", "average", *OUTSIDE)
 """Methods without chance: one run is all seeds."""
 ROUTERS = ("few_shot", "normal", "beyond")
-NEED_EXPERTS = (*ROUTERS, "single", "average", "lorahub")
+NEEDS_EXPERTS = (*ROUTERS, "single", "average", "lorahub")
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """Where cells are run: a session, a profile, a folder for experts and routers."""
+    """Where cells are run: a context, a profile, a folder for experts and routers."""
 
-    session: Session
+    context: Context
     profile: Profile
     out: Path
     known: dict[str, Expert] = field(default_factory=dict, compare=False)
@@ -88,7 +88,7 @@ class Grid:
     """experts that could not be trained, which no other cell tries again"""
     records: dict[str, list[Example]] = field(default_factory=dict, compare=False)
     """by task, what classifiers are fitted on besides adaptation examples"""
-    others: dict[str, Session] = field(default_factory=dict, compare=False)
+    others: dict[str, Context] = field(default_factory=dict, compare=False)
     """sessions of other bases, each of which is loaded once"""
     done: dict[Cell, Scored | StafError] = field(default_factory=dict, compare=False)
     """cells that were run or read before, or could not be: tables and figures share many"""
@@ -109,7 +109,7 @@ class Grid:
         if name in self.failed:
             raise self.failed[name]
         try:
-            self.known[name] = train_stage(self.session, name, self.profile.of_expert(name), self.out / "experts")
+            self.known[name] = train_stage(self.context, name, self.profile.of_expert(name), self.out / "experts")
         except StafError as error:
             self.failed[name] = error
             raise
@@ -118,13 +118,13 @@ class Grid:
         """What the expert of the task's own data sees of this task."""
         if task.name not in self.records:
             settings = {name: self.profile.of_expert(name) for name in task.datasets}
-            self.records[task.name] = training_records(self.session, task, settings)
+            self.records[task.name] = training_records(self.context, task, settings)
         return self.records[task.name]
 
     def _normal_shots(self, task: Task) -> int | None:
         """Adaptation examples of the normal setting; None for all, also where there are no more than the profile takes."""
         most = self.profile.of_task(task.name).normal_shots
-        return None if most is None or most >= len(task_examples(task, "adaptation", self.session.library)) else most
+        return None if most is None or most >= len(task_examples(task, "adaptation", self.context.library)) else most
 
     def run(self, cell: Cell) -> Scored:
         """The result of a cell, read or made.
@@ -143,17 +143,17 @@ class Grid:
         return found
 
     def _run(self, cell: Cell) -> Scored:
-        session, task, profile = self.session, find_task(cell.task), self.profile.of_task(cell.task)
+        context, task, profile = self.context, find_task(cell.task), self.profile.of_task(cell.task)
         evaluation = profile.evaluation
         few = cell.few or cell.method in ("few_shot", "in_context", "lorahub")
         shots = (cell.shots or profile.few_shot.shots) if few else self._normal_shots(task)
         if cell.method == "original":
-            return evaluate_stage(session, task, None, Method("original", None), evaluation)
+            return evaluate_stage(context, task, None, Method("original", None), evaluation)
         if cell.method in CLASSIFIERS:
             values = {**profile.classifier, "seed": cell.seed, "encoder": profile.encoder}
             own = parse(ClassifierSettings, values, "classifier of the profile")
             records = self._records(task) if cell.records else ()
-            return classifier_stage(session, task, cell.method, shots, own, evaluation, "normal", records)
+            return classifier_stage(context, task, cell.method, shots, own, evaluation, "normal", records)
         if cell.method in OUTSIDE:
             return self._outside(cell, task, evaluation)
         if cell.method == "causal":
@@ -164,14 +164,14 @@ class Grid:
             settings = parse(BaselineSettings, values, "baseline of the profile")
             setting = "few-shot" if few else "normal"
             if cell.method == "lorahub":
-                return lorahub_stage(session, task, self.experts(cell.experts), settings, evaluation, setting)
-            return baseline_stage(session, task, settings, evaluation, setting, search_seed=0)
+                return lorahub_stage(context, task, self.experts(cell.experts), settings, evaluation, setting)
+            return baseline_stage(context, task, settings, evaluation, setting, search_seed=0)
         experts = self.experts(cell.experts)
         if cell.method == "single":
-            return evaluate_stage(session, task, experts, chosen_single(session, task, experts, evaluation), evaluation)
+            return evaluate_stage(context, task, experts, select_single_expert(context, task, experts, evaluation), evaluation)
         if cell.method not in ROUTERS:
             return evaluate_stage(
-                session, task, experts, named_method(session, task, experts, cell.method, evaluation), evaluation
+                context, task, experts, named_method(context, task, experts, cell.method, evaluation), evaluation
             )
         return self._routed(cell, task, profile, experts)
 
@@ -181,20 +181,18 @@ class Grid:
         if folder is None:
             raise MissingData(
                 f"{OUTSIDE[cell.method]} is not run by staf, and its predictions are not here. Have it answer the test items "
-                f"(docs/classifiers.md) and name the folder of its answers: --set 'outside={{{cell.method}: FOLDER}}'."
-                + (" Or have it trained here: --set causal= and a hub id or folder." if cell.method == MEDITRON else "")
+                f"(docs/classifiers.md) and name the folder of its answers: -o 'outside={{{cell.method}: FOLDER}}'."
+                + (" Or have it trained here: -o causal= and a hub id or folder." if cell.method == MEDITRON else "")
             )
-        return external_stage(self.session, task, cell.method, Path(folder) / f"{task.name}.jsonl", evaluation)
+        return external_stage(self.context, task, cell.method, Path(folder) / f"{task.name}.jsonl", evaluation)
 
     def _causal(self, cell: Cell, task: Task, evaluation: EvaluationSettings, shots: int | None) -> Scored:
         """The result of another language model, which learns by LoRA from what new has."""
         name = self.profile.causal
         if name is None:
-            raise MissingData(
-                "the profile names no other language model: --set causal= and a hub id or folder, of Meditron say."
-            )
+            raise MissingData("the profile names no other language model: -o causal= and a hub id or folder, of Meditron say.")
         if name not in self.others:
-            self.others[name] = self.session.of_base(name)
+            self.others[name] = self.context.of_base(name)
         values = {**self.profile.baseline, "method": "lora", "shots": shots, "seed": cell.seed}
         settings = parse(BaselineSettings, values, "baseline of the profile")
         records = self._records(task) if cell.records else ()
@@ -206,7 +204,7 @@ class Grid:
         setting = setting_of(
             cell.shots or _settings(cell, profile).shots
         )  # the normal setting may have a number of shots as well
-        return evaluate_stage(self.session, task, experts, router_method(router, setting), profile.evaluation)
+        return evaluate_stage(self.context, task, experts, router_method(router, setting), profile.evaluation)
 
     def _router(self, cell: Cell, task: Task, profile: Profile, experts: ExpertSet) -> tuple[Router, Path]:
         """The router of a cell and its folder; first, where it has one, the router that it starts from."""
@@ -216,12 +214,12 @@ class Grid:
         name = f"{cell.router or cell.method}-{shots or 'all'}-{experts.fingerprint}"
         where = self.out / "routers" / cell.task / name / f"seed-{cell.seed}"
         if settings.method == "zero_shot":
-            return zero_shot_stage(self.session, task, experts, self.out / "experts", settings, where), where
+            return zero_shot_stage(self.context, task, experts, self.out / "experts", settings, where), where
         if settings.method == "best_expert":
-            return best_expert_stage(self.session, task, experts, settings, where), where
+            return best_expert_stage(self.context, task, experts, settings, where), where
         origin = profile.starts.get(cell.router)
         start = None if origin is None else self._router(replace(cell, router=origin), task, profile, experts)[1]
-        return adapt_stage(self.session, task, experts, settings, where, start), where
+        return adapt_stage(self.context, task, experts, settings, where, start), where
 
 
 def _settings(cell: Cell, profile: Profile) -> RouterRecipe:
@@ -237,13 +235,13 @@ class CellJob:
     cell: Cell
     profile: Profile
     out: Path
-    place: Place
+    run_context: RunContext
 
     @property
     def name(self) -> str:
         """Of the cell."""
         return self.cell.name
 
-    def run(self, session: Session) -> None:
+    def run(self, context: Context) -> None:
         """Its run is there afterwards; raises as `Grid.run`."""
-        Grid(session, self.profile, self.out).run(self.cell)
+        Grid(context, self.profile, self.out).run(self.cell)

@@ -11,9 +11,9 @@ from staf.evaluate import sample
 from staf.experiments.cells import Grid
 from staf.experiments.plans import Plan
 from staf.metrics import over_seeds
+from staf.stages import adaptation_examples
 from staf.tasks.examples import task_examples
 from staf.tasks.rows import find_task
-from staf.workflow import adaptation_examples
 
 
 def token_numbers(plan: Plan, grid: Grid) -> dict[str, Any]:
@@ -56,8 +56,8 @@ def prompts(grid: Grid, name: str, seed: int | None) -> Shown:
     Raises:
         MissingData: the task's data is not here. ConfigError: a query does not fit.
     """
-    session, profile, task = grid.session, grid.profile.of_task(name), find_task(name)
-    examples = sample(task_examples(task, "test", session.library), profile.evaluation.limit)
-    shots = [] if seed is None else adaptation_examples(session, task, profile.few_shot.shots, seed)
-    limit = profile.baseline.get("max_prompt_tokens") or session.base.context_length
-    return with_shots(examples, shots, session.base.tokenizer, limit, reserved_for(task.form, profile.evaluation))
+    context, profile, task = grid.context, grid.profile.of_task(name), find_task(name)
+    examples = sample(task_examples(task, "test", context.library), profile.evaluation.limit)
+    shots = [] if seed is None else adaptation_examples(context, task, profile.few_shot.shots, seed)
+    limit = profile.baseline.get("max_prompt_tokens") or context.base.context_length
+    return with_shots(examples, shots, context.base.tokenizer, limit, reserved_for(task.form, profile.evaluation))

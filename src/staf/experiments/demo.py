@@ -23,18 +23,18 @@ from staf.report.results import load_results
 from staf.routing.recipe import RouterRecipe
 from staf.routing.router import one_hot
 from staf.runs import PeakMemory, Run
-from staf.tasks.examples import held_out_task
-from staf.tasks.rows import Task, find_task, task_metrics
-from staf.workflow import (
-    Session,
+from staf.stages import (
+    Context,
     adapt_stage,
-    chosen_single,
     evaluate_stage,
-    fuse_stage,
+    merge_stage,
     named_method,
     router_method,
+    select_single_expert,
     train_stage,
 )
+from staf.tasks.examples import held_out_task
+from staf.tasks.rows import Task, find_task, task_metrics
 
 CALIBRATION = "Calibration error (lower is better)"
 """Left to the page, as the table is wide enough."""
@@ -65,33 +65,33 @@ def run_demo(out: Path, recipe: Path | None, base: str | None, data: Path | None
     started, memory = time.perf_counter(), PeakMemory()
     settings = load_recipe(DemoSettings, recipe or Path(str(resources.files("staf") / "recipes" / "demo.yaml")))
     task = find_task(settings.task)
-    session = Session(base, data, out / "runs", progress)
-    prepare_all(session, settings, task)
+    context = Context(base, data, out / "runs", progress)
+    prepare_all(context, settings, task)
     experts = ExpertSet(
-        tuple(train_stage(session, name, settings.expert, out / "experts") for name in sorted(settings.experts))
+        tuple(train_stage(context, name, settings.expert, out / "experts") for name in sorted(settings.experts))
     )
-    score_held_out(session, experts, settings)
+    score_held_out(context, experts, settings)
     routers = {
-        name: adapt_stage(session, task, experts, chosen, out / "routers" / task.name / name)
+        name: adapt_stage(context, task, experts, chosen, out / "routers" / task.name / name)
         for name, chosen in (("few_shot", settings.few_shot), ("normal", settings.normal))
     }
     baselines: dict[str, Run] = {}
     for name in ("original", "single", "average"):
         chosen = name == "single"
         method = (
-            chosen_single(session, task, experts, settings.evaluation)
+            select_single_expert(context, task, experts, settings.evaluation)
             if chosen
-            else named_method(session, task, experts, name, settings.evaluation)
+            else named_method(context, task, experts, name, settings.evaluation)
         )
-        baselines[name] = evaluate_stage(session, task, experts, method, settings.evaluation, dict(baselines))[1]
+        baselines[name] = evaluate_stage(context, task, experts, method, settings.evaluation, dict(baselines))[1]
     for router in routers.values():
-        evaluate_stage(session, task, experts, router_method(router), settings.evaluation, baselines)
+        evaluate_stage(context, task, experts, router_method(router), settings.evaluation, baselines)
     fused = out / "fused" / task.name
-    fuse_stage(session, routers["normal"], experts, fused)
-    page = write_page(session.runs, out / "report.html", task_metrics())
+    merge_stage(context, routers["normal"], experts, fused)
+    page = write_page(context.runs, out / "report.html", task_metrics())
     return {
         "task": task.name,
-        "runs": str(session.runs),
+        "runs": str(context.runs),
         "page": str(page),
         "fused": str(fused),
         "seconds": time.perf_counter() - started,
@@ -99,25 +99,25 @@ def run_demo(out: Path, recipe: Path | None, base: str | None, data: Path | None
     }
 
 
-def prepare_all(session: Session, settings: DemoSettings, task: Task) -> None:
+def prepare_all(context: Context, settings: DemoSettings, task: Task) -> None:
     """Fetch and convert every data set first, so that training can leave out what the tasks test."""
     names = {*task.datasets, *(name for kind in settings.experts for name in held_out_task(kind).datasets)}
-    with session.progress.bar("fetch and prepare data", len(names)) as bar:
+    with context.progress.bar("fetch and prepare data", len(names)) as bar:
         for name in sorted(names):
-            if session.library.can_have(name):
-                session.library.prepared(name)
+            if context.library.can_have(name):
+                context.library.prepared(name)
             bar.advance(1, name)
 
 
-def score_held_out(session: Session, experts: ExpertSet, settings: DemoSettings) -> None:
+def score_held_out(context: Context, experts: ExpertSet, settings: DemoSettings) -> None:
     """Each expert on test items of its own knowledge type, beside the original model."""
     for name in experts.names:
         task = held_out_task(name)
         original = Method("original", None)
-        _, run = evaluate_stage(session, task, None, original, settings.held_out)
+        _, run = evaluate_stage(context, task, None, original, settings.held_out)
         alone = ExpertSet((experts.experts[experts.names.index(name)],))
         method = Method("single", one_hot(0, 1))
-        evaluate_stage(session, task, alone, method, settings.held_out, {"original": run})
+        evaluate_stage(context, task, alone, method, settings.held_out, {"original": run})
 
 
 def print_demo(found: dict[str, Any]) -> None:

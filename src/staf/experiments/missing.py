@@ -51,7 +51,7 @@ def _missing_models(plan: Plan, profile: Profile) -> Iterator[str]:
     if "encoder" not in methods:
         return
     if profile.encoder is None:
-        yield "encoder: the profile names none. Add --set encoder= and a hub id or folder, of ClinicalBERT say"
+        yield "encoder: the profile names none. Add -o encoder= and a hub id or folder, of ClinicalBERT say"
         return
     try:
         encoder_folder(profile.encoder)
@@ -61,7 +61,7 @@ def _missing_models(plan: Plan, profile: Profile) -> Iterator[str]:
 
 def _missing_data(plan: Plan, grid: Grid) -> Iterator[str]:
     """Data sets that are not here: all of a task's, all of the papers' own for an expert, else one that feeds it."""
-    library, corpora = grid.session.library, grid.profile.corpora
+    library, corpora = grid.context.library, grid.profile.corpora
     wanted = {f"task {name}": find_task(name).datasets for name in dict.fromkeys(column.task for column in plan.columns)}
     wanted |= {f"expert {name}": tuple(corpora[name]) for name in experts_of(plan, grid.profile) if name in corpora}
     for title, names in wanted.items():

@@ -7,7 +7,7 @@ from importlib import resources
 from statistics import fmean
 from typing import Any
 
-from staf.engines import Place
+from staf.engines import RunContext
 from staf.errors import UnknownName
 from staf.experiments.cells import Grid
 from staf.experiments.comparing import comparisons, over_columns
@@ -17,8 +17,8 @@ from staf.experiments.plans import PLANS, Column, Line, Plan
 from staf.experiments.running import Found, run_cells, spread_cells
 from staf.metrics import measure_over_seeds, over_seeds
 from staf.runs import Run, digest_of
+from staf.stages.evaluation import Scored
 from staf.tasks.rows import find_task
-from staf.workflow.evaluation import Scored
 
 
 def papers_numbers(name: str) -> dict[str, dict[str, list[Any]]]:
@@ -40,12 +40,12 @@ def find_plan(name: str, grid: Grid) -> Plan:
 
 
 def reproduce(
-    name: str, profile_name: str, grid: Grid, place: Place | None = None, seeds: int | None = None
+    name: str, profile_name: str, grid: Grid, run_context: RunContext | None = None, seeds: int | None = None
 ) -> tuple[dict[str, Any], Run]:
     """Run what is not finished of a table or figure, and write its result.
 
     Args:
-        place: of the session, where the cells are run on a Ray cluster first; None runs them here.
+        run_context: of the context, where the cells are run on a Ray cluster first; None runs them here.
         seeds: the first so many of the profile's; None runs all. A result of more seeds is not replaced by one of fewer.
 
     Raises:
@@ -54,17 +54,17 @@ def reproduce(
     plan, count = find_plan(name, grid), seeds or grid.profile.seeds
     if grid.profile.strict:
         refuse_missing(plan, grid)
-    run = Run.at(grid.session.runs, "reproduce", name, profile_name, 0, digest_of(grid.profile.digest()))
+    run = Run.at(grid.context.runs, "reproduce", name, profile_name, 0, digest_of(grid.profile.digest()))
     before = run.result()
     if before is not None and before.get("seeds", 0) > count:
         return before, run
     part = grid.up_to(count)
-    if place is not None and not plan.counted:
-        spread_cells(plan, part, place)
+    if run_context is not None and not plan.counted:
+        spread_cells(plan, part, run_context)
     numbers = token_numbers(plan, part) if plan.counted else _numbers(plan, name, run_cells(plan, part), part)
     result = {
         "stage": "reproduce", "task": name, "method": profile_name, "seed": 0, "metrics": {}, "title": plan.title,
-        "differs": plan.differs, "base": grid.session.identity,
+        "differs": plan.differs, "base": grid.context.identity,
         "columns": [
             {"name": c.name, "task": c.task, "title": find_task(c.task).title, "metric": c.metric} for c in plan.columns
         ],
@@ -116,7 +116,7 @@ def _place(cells: list[Scored | str], metric: str, grid: Grid) -> dict[str, Any]
         "items": first["metrics"][metric]["examples"],
         "interval_of_one_seed": [first["metrics"][metric].get("low"), first["metrics"][metric].get("high")],
         "interval": _interval(scored, metric, grid),
-        "runs": [run.folder.relative_to(grid.session.runs).as_posix() for _, run in scored],
+        "runs": [run.folder.relative_to(grid.context.runs).as_posix() for _, run in scored],
         "tunable_parameters": first["tunable_parameters"],
         "adaptation_examples": first["adaptation_examples"],
         "seconds": fmean(result["seconds"] for result, _ in scored),

@@ -172,7 +172,7 @@ def check_sharding(world: World, sharded: bool) -> None:
     """
     if sharded and world.size == 1:
         raise ConfigError(
-            "--shard-base spreads the base over several processes, but there is one. "
+            "--fsdp spreads the base over several processes, but there is one. "
             "Start the command by torchrun --nproc-per-node 2 --no-python staf train ..., or leave it out."
         )
 

@@ -1,102 +1,113 @@
-"""Experts plugged in and out of a set on disk: nothing else in the set is touched, and no expert is trained again.
-
-A set is a folder of experts (`staf.experts.store.load_experts`). Its fingerprint follows from what is in it, so a router
-that was made for the set as it was is refused afterwards (`staf.routing.store.Router.check`) until it is adapted again.
-An expert comes in by one rename and goes out by one rename: a stop at any moment leaves the old set or the new one.
-"""
+"""Sets of experts: add any LoRA adapter that PEFT wrote, remove, list; no other expert of the set is touched."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from staf.errors import BaseMismatch, DamagedFile, ExpertMismatch, MissingData, StafError, UnknownName
-from staf.experts.store import Expert, ExpertSet, expert_names, load_expert, load_experts, save_expert
-from staf.io import sync_folder
-
-REMOVED = ".removed"
-"""Where experts that were taken out are kept, inside the folder of the set; nothing reads it."""
-
-
-def matrix_shapes(expert: Expert) -> dict[str, tuple[int, int]]:
-    """(d_out, d_in) of each matrix that an expert adapts, by name; ranks do not matter."""
-    return {name: (u.shape[0], v.shape[1]) for name, (u, _, v) in expert.factors.items()}
-
-
-def average_rank(expert: Expert) -> float:
-    """Mean rank over the matrices of an expert."""
-    return sum(expert.ranks.values()) / max(len(expert.ranks), 1)
-
-
-def count_numbers(expert: Expert) -> int:
-    """Numbers in all factors of an expert."""
-    return sum(part.numel() for parts in expert.factors.values() for part in parts)
+from staf.errors import BaseMismatch, ConfigError, DamagedFile, MissingData, StafError, UnknownName
+from staf.experts.adapter import CONFIG, read_adapter
+from staf.experts.store import (
+    RECORD,
+    Expert,
+    ExpertSet,
+    check_shapes,
+    expert_names,
+    load_expert,
+    load_experts,
+    save_expert,
+    set_aside,
+)
+from staf.io import staged_folder
+from staf.log import Log, StderrProgress
 
 
-def check_fits(expert: Expert, peer: Expert) -> None:
-    """See that two experts can stand in one set: the same base, the same matrices, the same shapes; any ranks.
-
-    Raises:
-        BaseMismatch: trained on another base. ExpertMismatch: other matrices or shapes. Both experts are named.
-    """
-    if expert.base["fingerprint"] != peer.base["fingerprint"]:
-        raise BaseMismatch(
-            f"expert '{expert.name}' was trained on {expert.base['name']} ({expert.base['fingerprint']}), expert "
-            f"'{peer.name}' of the set on {peer.base['name']} ({peer.base['fingerprint']}). Experts of one set have one base: "
-            f"train '{expert.name}' again on that of the set, or put it into another set."
-        )
-    mine, theirs = matrix_shapes(expert), matrix_shapes(peer)
-    differing = sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
-    if differing:
-        first = differing[0]
-        raise ExpertMismatch(
-            f"expert '{expert.name}' adapts {len(mine)} matrices, expert '{peer.name}' of the set {len(theirs)}; "
-            f"{len(differing)} differ. The first is {first}: {_shape_text(mine.get(first))} in '{expert.name}', "
-            f"{_shape_text(theirs.get(first))} in '{peer.name}'. "
-            f"Train '{expert.name}' again with the targets of the set, or put it into another set."
-        )
-
-
-def _shape_text(shape: tuple[int, int] | None) -> str:
-    return "not adapted" if shape is None else f"{shape[0]} x {shape[1]}"
-
-
-def add_expert(folder: Path, source: Path) -> ExpertSet:
-    """Copy a trained expert into a set, whole or not at all; a set that is not there yet begins with it.
+def open_adapter(source: str, name: str, base: Mapping[str, Any] | None, log: Log) -> Expert:
+    """A LoRA adapter that PEFT wrote as an expert of a base.
 
     Args:
-        folder: of the set. source: the folder of one expert.
+        source: its folder or hub id. base: name and fingerprint of the base it is used on.
+
+    Raises:
+        ConfigError: no base is known. BaseMismatch: it names another one. Others as `read_adapter`.
+    """
+    folder = Path(source) if Path(source).is_dir() else _from_hub(source)
+    factors, config = read_adapter(folder)
+    named = str(config.get("base_model_name_or_path") or "")
+    if base is None:
+        raise ConfigError(f"{source} is the first expert of the set, so its base must be given: add --base {named or 'BASE'}.")
+    if named.rstrip("/").rpartition("/")[2] != str(base["name"]).rstrip("/").rpartition("/")[2]:
+        log(f"{source} names the base {named or 'nothing'}; it is used on {base['name']}, whose modules it must fit.")
+    return Expert(name, dict(base), factors, frozenset(), {"adapter": {"source": source, "base": named}})
+
+
+def _is_hub_id(source: str) -> bool:
+    return not Path(source).exists() and source.count("/") == 1 and not source.startswith((".", "/", "~"))
+
+
+def _from_hub(source: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(source, allow_patterns=["adapter_*"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise MissingData(
+            f"no adapter at {source}: it is no folder, and not in the hub or its local cache ({type(error).__name__}). "
+            "Download it where there is a network and name its folder."
+        ) from error
+
+
+def add_expert(
+    folder: Path, source: Path | str, name: str | None = None, base: Mapping[str, Any] | None = None,
+    log: Log | None = None,
+) -> ExpertSet:  # fmt: skip
+    """Copy an expert, or any LoRA adapter that PEFT wrote, into a set; a set that is not there yet starts with it.
+
+    Args:
+        source: folder of an expert or adapter, or hub id of an adapter. name: in the set; needed for an adapter.
+        base: name and fingerprint of the base of an adapter; None takes that of the set.
 
     Returns:
         the set with the expert in it.
 
     Raises:
-        MissingData, DamagedFile: as `load_expert`, for the expert or for one of the set; or a name that is no folder name.
-        BaseMismatch, ExpertMismatch: it does not fit an expert of the set. StafError: its name is taken, or the folder
-            cannot be written. The set is as it was.
+        MissingData, DamagedFile: as `load_expert` and `read_adapter`. ConfigError: an adapter without a name or base.
+        BaseMismatch, ExpertMismatch: it does not fit an expert of the set. StafError: its name is taken, or the folder cannot
+            be written. The set is as it was.
     """
-    expert = load_expert(source)
-    _check_name(expert.name, source)
+    log = log or StderrProgress().log
     present = load_experts(folder).experts if expert_names(folder) else ()
-    if expert.name in {peer.name for peer in present} or (folder / expert.name).exists():
+    path = Path(source)
+    if _is_hub_id(str(source)) or ((path / CONFIG).is_file() and not (path / RECORD).is_file()):
+        if name is None:
+            raise ConfigError(f"{source} is a PEFT adapter or a hub id and has no name in the set: add --name NAME.")
+        expert = open_adapter(str(source), name, base or (present[0].base if present else None), log)
+    else:
+        loaded = load_expert(path, log)
+        expert = loaded if name is None else replace(loaded, name=name)
+    _check_name(expert.name, source)
+    if (folder / expert.name).exists() or expert.name in {peer.name for peer in present}:
         raise StafError(
-            f"{folder} has '{expert.name}' already; nothing was changed. Take that one out first: "
+            f"{folder} has '{expert.name}' already; nothing was changed. Remove that one first: "
             f"staf experts remove {folder} {expert.name}"
         )
     for peer in present:
-        check_fits(expert, peer)
-    with _made_whole(folder / expert.name) as staging:
-        save_expert(staging, expert)
+        if expert.base["fingerprint"] != peer.base["fingerprint"]:
+            raise BaseMismatch(
+                f"expert '{expert.name}' was trained on {expert.base['name']} ({expert.base['fingerprint']}), expert "
+                f"'{peer.name}' of the set on {peer.base['name']} ({peer.base['fingerprint']}). Experts of one set have one "
+                f"base: train '{expert.name}' again on that of the set, or put it into another set."
+            )
+        check_shapes(expert, peer.shapes, f"expert '{peer.name}' of the set", partial=True)
+    save_expert(folder / expert.name, expert)
     return load_experts(folder)
 
 
 def remove_expert(folder: Path, name: str) -> Path:
-    """Take an expert out of a set; its files are kept in `REMOVED` of the folder, and nothing else is touched.
+    """Take an expert out of a set; its files are kept in `.removed` of the folder, and nothing else is touched.
 
     Returns:
         where the expert is now; `add_expert` from there puts it back.
@@ -109,18 +120,7 @@ def remove_expert(folder: Path, name: str) -> Path:
         raise MissingData(f"no experts in {folder}: nothing to take '{name}' out of. Check the path.")
     if name not in known:
         raise UnknownName.among("expert", name, known)
-    kept = folder / REMOVED
-    taken = {path.name for path in kept.iterdir()} if kept.is_dir() else set[str]()
-    number = 1
-    while (free := name if number == 1 else f"{name}-{number}") in taken:
-        number += 1
-    try:
-        kept.mkdir(exist_ok=True)
-        os.replace(folder / name, kept / free)
-        sync_folder(folder)
-    except OSError as error:
-        raise StafError(f"cannot take '{name}' out of {folder}: {error.strerror or error}. Nothing was changed.") from error
-    return kept / free
+    return set_aside(folder / name)
 
 
 def write_set(out: Path, experts: Sequence[Expert]) -> None:
@@ -131,7 +131,7 @@ def write_set(out: Path, experts: Sequence[Expert]) -> None:
     """
     if out.exists():
         raise StafError(f"{out} exists already. Delete it or name another folder; nothing was changed.")
-    with _made_whole(out) as staging:
+    with staged_folder(out) as staging:
         for expert in experts:
             _check_name(expert.name, out)
             save_expert(staging / expert.name, expert)
@@ -146,41 +146,14 @@ def describe(folder: Path) -> list[dict[str, Any]]:
     experts = load_experts(folder)
     return [
         {
-            "expert": expert.name,
-            "base": expert.base["name"],
-            "base_fingerprint": expert.base["fingerprint"],
-            "matrices": len(expert.factors),
-            "average_rank": round(average_rank(expert), 2),
-            "numbers": count_numbers(expert),
-            "examples": expert.record.get("examples"),
-            "fingerprint": expert.fingerprint,
-            "set": experts.fingerprint,
+            "expert": expert.name, "base": expert.base["name"], "base_fingerprint": expert.base["fingerprint"],
+            "modules": len(expert.factors), "average_rank": round(expert.average_rank, 2), "num_params": expert.num_params,
+            "examples": expert.record.get("examples"), "fingerprint": expert.fingerprint, "set": experts.fingerprint,
         }
         for expert in experts.experts
-    ]
+    ]  # fmt: skip
 
 
-def _check_name(name: str, source: Path) -> None:
+def _check_name(name: str, source: Path | str) -> None:
     if not name or name.startswith(".") or Path(name).name != name:
-        raise DamagedFile(f"{source}: '{name}' cannot be the name of an expert, as it is no name of a folder. Train it again.")
-
-
-@contextmanager
-def _made_whole(target: Path) -> Iterator[Path]:
-    """A folder to fill that is renamed to `target` at the end; where anything fails nothing is left at `target`.
-
-    It lies one level down in a hidden folder, where `expert_names` does not look.
-    """
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        hidden = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as error:
-        raise StafError(f"cannot write {target}: {error.strerror or error}. Nothing was changed there.") from error
-    try:
-        yield hidden / target.name
-        os.replace(hidden / target.name, target)
-        sync_folder(target.parent)
-    except OSError as error:
-        raise StafError(f"cannot write {target}: {error.strerror or error}. Nothing was changed there.") from error
-    finally:
-        shutil.rmtree(hidden, ignore_errors=True)
+        raise DamagedFile(f"{source}: '{name}' cannot be the name of an expert, as it is no name of a folder. Use --name NAME.")

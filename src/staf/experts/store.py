@@ -1,96 +1,79 @@
-"""Experts on disk, and a set of them in one fixed order.
+"""Experts on disk: each a folder that PEFT loads, and sets of them in a fixed order.
 
-    <experts>/<name>/expert.json                what it is: base, settings, data, versions, checksum of the factors
-    <experts>/<name>/expert-<sha>.safetensors   per matrix U (d_out, k), lambda (k,), V (k, d_in), k may be 0; subjects
+    <experts>/<name>/adapter_config.json, adapter_model.safetensors   the LoRA adapter (`staf.experts.adapter`)
+    <experts>/<name>/dedup_keys.safetensors                           keys of what it was trained on, for the leak check
+    <experts>/<name>/staf.json                                        base, recipe, data, versions, true ranks, checksum
 
-The subjects are fingerprints of what the expert was trained on; a test item among them is a leak.
+An expert enters a set by one rename and leaves it by one rename. Replaced and removed ones are kept in `.removed` of the set.
+The fingerprint of a set follows from its experts, so a router made for another set is refused.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save
 from torch import Tensor
 
-from staf.checkpoint_io import read_checkpoint, write_checkpoint
-from staf.errors import BaseMismatch, DamagedFile, ExpertMismatch, MissingData, UnknownName
-from staf.io import read_json
+from staf.checkpoint_io import read_checkpoint, refuse_pickles
+from staf.errors import BaseMismatch, DamagedFile, ExpertMismatch, MissingData, StafError, UnknownName
+from staf.experts.adapter import CONFIG, TENSORS, Factors, read_adapter, write_adapter
+from staf.io import read_json, sha256_of, staged_folder, sync_folder, write_bytes, write_json
+from staf.log import Log, StderrProgress
 
-_PARTS = ("U", "lambda", "V")
+REMOVED = ".removed"
+RECORD, KEYS, FORMER = "staf.json", "dedup_keys.safetensors", "expert.json"
 
 
 @dataclass(frozen=True)
 class Expert:
-    """One trained expert."""
+    """One trained expert, or any LoRA adapter taken as one."""
 
     name: str
-    base: dict[str, str]
+    base: dict[str, Any]
     """name and fingerprint of the base it was trained on"""
-    scale: float
-    factors: dict[str, tuple[Tensor, Tensor, Tensor]]
-    """U (d_out, k), lambda (k,), V (k, d_in) by matrix name; lambda is without the scale"""
+    factors: dict[str, Factors]
+    """B (d_out, r), scale and singular values in it, and A (r, d_in) by module name; r may be 0"""
     subjects: frozenset[str]
-    """fingerprints of what it was trained on"""
+    """keys of what it was trained on"""
     record: dict[str, Any] = field(default_factory=dict)
-    """settings, data fingerprint, versions, figures of the training"""
+    """recipe, data fingerprint, versions, figures of the training"""
 
     @property
     def ranks(self) -> dict[str, int]:
-        """Ranks kept in each matrix."""
-        return {name: factors[1].shape[0] for name, factors in self.factors.items()}
+        """Rank of each module."""
+        return {name: a.shape[0] for name, (_, a) in self.factors.items()}
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """(d_out, d_in) of each module."""
+        return {name: (b.shape[0], a.shape[1]) for name, (b, a) in self.factors.items()}
+
+    @property
+    def average_rank(self) -> float:
+        """Mean rank over the modules."""
+        return sum(self.ranks.values()) / max(len(self.ranks), 1)
+
+    @property
+    def num_params(self) -> int:
+        """Numbers in all factors."""
+        return sum(part.numel() for pair in self.factors.values() for part in pair)
 
     @property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits of the factors."""
-        digest = hashlib.sha256(str(self.scale).encode())
+        digest = hashlib.sha256()
         for name in sorted(self.factors):
             digest.update(name.encode())
             for part in self.factors[name]:
                 digest.update(part.contiguous().cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
-
-
-def save_expert(folder: Path, expert: Expert) -> None:
-    """Write an expert whole or not at all."""
-    tensors = {f"{name}.{part}": t for name, ts in expert.factors.items() for part, t in zip(_PARTS, ts, strict=True)}
-    numbers = [int(s, 16) - (1 << 63) for s in sorted(expert.subjects)]
-    tensors["subjects"] = torch.tensor(numbers, dtype=torch.int64)
-    record = {
-        "name": expert.name,
-        "base": expert.base,
-        "scale": expert.scale,
-        "ranks": expert.ranks,
-        "fingerprint": expert.fingerprint,
-        "training": expert.record,
-    }
-    write_checkpoint(folder, "expert", tensors, record)
-
-
-def load_expert(folder: Path) -> Expert:
-    """Read an expert and check it.
-
-    Raises:
-        MissingData, DamagedFile: as `read_checkpoint`, or its tensors are not those its record lists.
-    """
-    tensors, record = read_checkpoint(folder, "expert")
-    try:
-        ranks: dict[str, int] = record["ranks"]
-        factors = {name: (tensors[f"{name}.U"], tensors[f"{name}.lambda"], tensors[f"{name}.V"]) for name in ranks}
-        numbers = tensors["subjects"].tolist()
-        subjects = frozenset(f"{n + (1 << 63):016x}" for n in numbers)
-        expert = Expert(record["name"], record["base"], record["scale"], factors, subjects, record["training"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DamagedFile(f"{folder}: its record and tensors do not fit ({error}). Train the expert again.") from error
-    odd = [n for n, (u, s, v) in factors.items() if not u.shape[1] == s.shape[0] == v.shape[0] == ranks[n]]
-    extra = tensors.keys() - {f"{n}.{p}" for n in ranks for p in _PARTS} - {"subjects"}
-    if odd or extra:
-        raise DamagedFile(f"{folder}: {(odd or sorted(extra))[0]} is not as its record says. Train the expert again.")
-    return expert
 
 
 @dataclass(frozen=True)
@@ -111,14 +94,29 @@ class ExpertSet:
 
     @property
     def subjects(self) -> frozenset[str]:
-        """What any of them was trained on."""
+        """Keys of what any of them was trained on."""
         return frozenset().union(*(expert.subjects for expert in self.experts))
 
-    def check(self, base: Mapping[str, str], shapes: Mapping[str, tuple[int, int]]) -> None:
-        """See that every expert was trained on this base and adapts these matrices.
+    @property
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """(d_out, d_in) of every module that any of them adapts."""
+        return {name: shape for expert in self.experts for name, shape in expert.shapes.items()}
+
+    def factors_of(self, module: str, shape: tuple[int, int] | None = None) -> list[Factors]:
+        """B and A of one module for each expert in order, of rank 0 where an expert does not adapt it.
+
+        Args:
+            shape: of the module, needed where no expert adapts it.
+        """
+        d_out, d_in = shape or self.shapes[module]
+        empty = (torch.zeros(d_out, 0), torch.zeros(0, d_in))
+        return [expert.factors.get(module, empty) for expert in self.experts]
+
+    def check(self, base: Mapping[str, Any], shapes: Mapping[str, tuple[int, int]]) -> None:
+        """Check that every expert was trained on this base and adapts only these modules.
 
         Raises:
-            BaseMismatch: another base. ExpertMismatch: other matrices or shapes.
+            BaseMismatch: another base. ExpertMismatch: other modules or shapes.
         """
         for expert in self.experts:
             if expert.base["fingerprint"] != base["fingerprint"]:
@@ -126,20 +124,133 @@ class ExpertSet:
                     f"expert '{expert.name}' was trained on {expert.base['name']} ({expert.base['fingerprint']}), "
                     f"this base is {base['name']} ({base['fingerprint']}). Give that base with --base, or train it again."
                 )
-            found = {name: (u.shape[0], v.shape[1]) for name, (u, _, v) in expert.factors.items()}
-            if found != dict(shapes):
-                differing = sorted(name for name in found.keys() | shapes.keys() if found.get(name) != shapes.get(name))
-                raise ExpertMismatch(
-                    f"expert '{expert.name}' adapts {len(found)} matrices, {len(shapes)} are adapted in this base; "
-                    f"the first that differs is {differing[0]}. Train it again with the same targets, or leave it out."
-                )
+            check_shapes(expert, shapes, "this base")
+
+
+def check_shapes(expert: Expert, shapes: Mapping[str, tuple[int, int]], owner: str, partial: bool = False) -> None:
+    """Raise ExpertMismatch unless an expert's modules have the shapes of `owner`; with `partial` those it lacks are fine."""
+    differing = [
+        (name, shape) for name, shape in expert.shapes.items()
+        if shapes.get(name, shape if partial else None) != shape
+    ]  # fmt: skip
+    if differing:
+        name, (d_out, d_in) = differing[0]
+        found = "not adapted" if name not in shapes else "{} x {}".format(*shapes[name])
+        raise ExpertMismatch(
+            f"expert '{expert.name}' adapts {len(expert.factors)} modules, {len(differing)} of which differ from {owner}. "
+            f"The first is {name}: {d_out} x {d_in} in '{expert.name}', {found} in {owner}. "
+            "Train it on this base again, or leave it out."
+        )
+
+
+def save_expert(folder: Path, expert: Expert) -> None:
+    """Write an expert; one that is there is moved to `.removed` next to it.
+
+    Raises:
+        StafError: the disk is full or the folder read-only; what was there is untouched.
+    """
+    with staged_folder(folder) as staging:
+        write_adapter(staging, expert.factors, expert.base)
+        keys = [int(key, 16) - (1 << 63) for key in sorted(expert.subjects)]
+        write_bytes(staging / KEYS, save({"keys": torch.tensor(keys, dtype=torch.int64)}))
+        record = {
+            "format": "staf-expert", "format_version": 2, "name": expert.name, "base": expert.base, "ranks": expert.ranks,
+            "fingerprint": expert.fingerprint, "training": expert.record, "dedup_keys": KEYS,
+            "sha256": {name: sha256_of(staging / name) for name in (TENSORS, KEYS)},
+        }  # fmt: skip
+        write_json(staging / RECORD, record)
+        if folder.is_dir() and any(folder.iterdir()):
+            set_aside(folder)
+
+
+def set_aside(expert: Path) -> Path:
+    """Move the folder of an expert to a free name in `.removed` next to it."""
+    kept, number = expert.parent / REMOVED, 1
+    taken = {path.name for path in kept.iterdir()} if kept.is_dir() else set[str]()
+    while (free := expert.name if number == 1 else f"{expert.name}-{number}") in taken:
+        number += 1
+    try:
+        kept.mkdir(exist_ok=True)
+        os.replace(expert, kept / free)
+        sync_folder(expert.parent)
+    except OSError as error:
+        raise StafError(f"cannot move {expert} to {kept}: {error.strerror or error}. Nothing was changed.") from error
+    return kept / free
+
+
+def load_expert(folder: Path, log: Log | None = None) -> Expert:
+    """Read an expert and check it; one in the former format is converted in its place, and `log` is told (stderr by default).
+
+    Raises:
+        MissingData: there is none. DamagedFile: incomplete, altered, not finite, or of another kind.
+    """
+    if not (folder / RECORD).is_file():
+        if (folder / FORMER).is_file():
+            return _converted(folder, log or StderrProgress().log)
+        _explain_missing(folder)
+    record = read_json(folder / RECORD)
+    found = record.get("format") if isinstance(record, dict) else None
+    if found != "staf-expert" or record.get("format_version") != 2:
+        raise DamagedFile(f"{folder / RECORD} is not a staf expert of version 2 (its format says {found!r}).")
+    redo = f"Restore {folder} from a copy, or delete it and make it again."
+    try:
+        for name, expected in record["sha256"].items():
+            path = folder / Path(name).name
+            if not path.is_file():
+                raise DamagedFile(f"{folder}: staf.json names '{name}', which is not there. {redo}")
+            if sha256_of(path) != expected:
+                raise DamagedFile(f"{path} is truncated or was altered: its SHA-256 is not that of staf.json. {redo}")
+        padded, _ = read_adapter(folder)
+        ranks: dict[str, int] = record["ranks"]
+        factors = {name: (padded[name][0][:, :rank].contiguous(), padded[name][1][:rank]) for name, rank in ranks.items()}
+        expert = Expert(record["name"], record["base"], factors, _keys(load_file(folder / KEYS)["keys"]), record["training"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DamagedFile(f"{folder}: staf.json and tensors do not fit ({error}). {redo}") from error
+    if expert.ranks != ranks or padded.keys() != ranks.keys() or expert.fingerprint != record["fingerprint"]:
+        raise DamagedFile(f"{folder}: the tensors are not as staf.json says. {redo}")
+    return expert
+
+
+def _keys(numbers: Tensor) -> frozenset[str]:
+    return frozenset(f"{number + (1 << 63):016x}" for number in numbers.tolist())
+
+
+def _converted(folder: Path, log: Log) -> Expert:
+    """An expert in the former format (U, lambda, V and a scale), saved as an adapter where the folder can be written."""
+    tensors, record = read_checkpoint(folder, "expert")
+    try:
+        factors = {
+            name: (tensors[f"{name}.U"] * tensors[f"{name}.lambda"] * record["scale"], tensors[f"{name}.V"])
+            for name in record["ranks"]
+        }
+        expert = Expert(record["name"], record["base"], factors, _keys(tensors["subjects"]), record["training"])
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise DamagedFile(f"{folder}: its record and tensors do not fit ({error}). Train the expert again.") from error
+    try:
+        save_expert(folder, expert)
+        log(f"{folder}: converted to a PEFT adapter; the former files are in {folder.parent / REMOVED}. Adapt routers again.")
+    except StafError as error:
+        log(f"{folder}: read in its former format, not converted: {error}")
+    return expert
+
+
+def _explain_missing(folder: Path) -> None:
+    if not folder.is_dir():
+        raise MissingData(f"no expert at {folder}: there is no such folder. Check the path.")
+    if (folder / CONFIG).is_file():
+        raise MissingData(
+            f"{folder} is a PEFT adapter that is not in a set yet: staf experts add EXPERTS {folder} --name {folder.name}"
+        )
+    refuse_pickles(folder)
+    names = ", ".join(sorted(path.name for path in folder.iterdir())[:4]) or "nothing"
+    raise MissingData(f"no expert at {folder}: {RECORD} is not there. It holds {names}. Give the folder of an expert.")
 
 
 def expert_names(folder: Path) -> tuple[str, ...]:
     """Names of the finished experts in a folder, in order; none where there is no folder."""
     if not folder.is_dir():
         return ()
-    return tuple(sorted(p.parent.name for p in folder.glob("*/expert.json")))
+    return tuple(sorted({path.parent.name for name in (RECORD, FORMER) for path in folder.glob(f"*/{name}")}))
 
 
 def load_experts(folder: Path, names: Sequence[str] | None = None) -> ExpertSet:
@@ -158,10 +269,9 @@ def load_experts(folder: Path, names: Sequence[str] | None = None) -> ExpertSet:
     return ExpertSet(tuple(load_expert(folder / name) for name in chosen))
 
 
-def expert_digest(folder: Path) -> str | None:
-    """The settings digest an existing expert was trained with, without reading its factors; None where there is none."""
-    if not (folder / "expert.json").is_file():
-        return None
-    record = read_json(folder / "expert.json")
+def training_run_of(folder: Path) -> str | None:
+    """The training digest of an existing expert, without reading its factors; None where there is none."""
+    path = next((folder / name for name in (RECORD, FORMER) if (folder / name).is_file()), None)
+    record = read_json(path) if path else {}
     training = record.get("training", {}) if isinstance(record, dict) else {}
     return training.get("run") if isinstance(training, dict) else None

@@ -294,7 +294,7 @@ def train_expert(
         "seconds_of_last_run": time.perf_counter() - started,
         "versions": {"staf": __version__, "torch": torch.__version__},
     }
-    return Expert(name, base.identity, settings.scale, training.factors.final(), subjects, record)
+    return Expert(name, base.identity, training.factors.folded(settings.scale), subjects, record)
 
 
 def _run_steps(training: ExpertTraining, checkpoints: Checkpoints, on_step: OnStep | None) -> None:

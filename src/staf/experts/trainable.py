@@ -151,19 +151,15 @@ class TrainableFactors:
         """Set the singular values that are not kept to 0."""
         self.lambdas(self.flat).masked_fill_(~self.mask, 0.0)  # Eq. A.4
 
-    def final(self) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
-        """U (d_out, k), lambda (k,), V (k, d_in) by matrix, cut to the k kept ranks; k may be 0."""
-        lambdas = self.lambdas(self.flat)
-        result = {}
+    def folded(self, scale: float) -> dict[str, tuple[Tensor, Tensor]]:
+        """B (d_out, k), with scale and lambda in it, and A (k, d_in) by module, of the k kept ranks; k may be 0."""
+        lambdas, result = self.lambdas(self.flat), {}
         for block in self.blocks(self.flat):
             for i, name in enumerate(block.names):
                 row = block.rows.start + i
                 kept = self.mask[row]
-                result[name] = (
-                    block.u[i][:, kept].clone(),
-                    lambdas[row][kept].clone(),
-                    block.v[i][kept].clone(),
-                )
+                gain = lambdas[row][kept] * scale
+                result[name] = ((block.u[i][:, kept] * gain).detach().clone(), block.v[i][kept].detach().clone())
         return result
 
     def state(self) -> dict[str, Tensor]:

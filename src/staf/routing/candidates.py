@@ -110,7 +110,7 @@ class CandidateLoss:
         largest = max(part.ids.numel() for group in self.groups for part in group.parts)
         fitting = 1 if device.type == "cpu" else max(ACCELERATOR_PLACES // largest, 1)
         self.together = fitting if together is None else together
-        sizes = [(s.u.shape[0], s.u.shape[1], s.v.shape[1]) for s in mixture.stacks.values()]
+        sizes = [(s.b.shape[0], s.b.shape[1], s.a.shape[1]) for s in mixture.stacks.values()]
         counted = "carry" if self.together > 1 or quantized(mixture) else cheaper_way(sizes, self.places)
         self.way: Way = counted if way is None else way
         self._room: dict[str, Tensor] = {} if room is None else room
@@ -239,10 +239,10 @@ def added(
         with torch.no_grad():
             for name, gain in gains.items():
                 stack, layer, original = mixture.stacks[name], routed.layers[name], originals[name]
-                if gain is None or layer.lora_A is None or not len(stack.v):
+                if gain is None or layer.lora_A is None or not len(stack.a):
                     continue
                 into = sums.setdefault(name, torch.empty_like(original))
-                scaled = (stack.u * gain).to(original.dtype)  # (d_out, R)
+                scaled = (stack.b * gain).to(original.dtype)  # (d_out, R)
                 layer.weight.data = torch.addmm(original, scaled, layer.lora_A, out=into)  # Eq. 10
         yield
     finally:

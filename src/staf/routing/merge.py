@@ -14,56 +14,45 @@ from torch import Tensor
 
 from staf.errors import ExpertMismatch
 from staf.experts.adalora import delta
+from staf.experts.adapter import Factors
 from staf.experts.store import ExpertSet
 from staf.lm.base import Base
-
-Factors = tuple[Tensor, Tensor, Tensor]
-"""U (d_out, r), singular values times scale (r,), V (r, d_in) of one expert in one matrix; r may be 0."""
 
 
 @dataclass(frozen=True)
 class Stack:
-    """All experts' factors of one matrix, side by side along the rank R."""
+    """All experts' factors of one module, concatenated along the rank R."""
 
-    u: Tensor
-    """(d_out, R)"""
-    singular: Tensor
-    """(R,), the expert's scale included"""
-    v: Tensor
+    b: Tensor
+    """(d_out, R), scale and singular values in it"""
+    a: Tensor
     """(R, d_in)"""
-    owner: Tensor
+    expert_index: Tensor
     """(R,) which expert a rank belongs to, 0 to K - 1"""
 
 
 def stack(factors: Sequence[Factors]) -> Stack:
-    """K experts' factors of one matrix as one stack; R is the sum of their ranks."""
-    owner = torch.cat([torch.full((f[1].shape[0],), i, dtype=torch.long) for i, f in enumerate(factors)])
-    return Stack(
-        u=torch.cat([f[0] for f in factors], dim=1),
-        singular=torch.cat([f[1] for f in factors]),
-        v=torch.cat([f[2] for f in factors], dim=0),
-        owner=owner.to(factors[0][1].device),
-    )
+    """K experts' factors of one module as one stack; R is the sum of their ranks."""
+    index = torch.cat([torch.full((a.shape[0],), i, dtype=torch.long) for i, (_, a) in enumerate(factors)])
+    return Stack(torch.cat([b for b, _ in factors], dim=1), torch.cat([a for _, a in factors]), index.to(factors[0][0].device))
 
 
 def gain(stacked: Stack, weights: Tensor) -> Tensor:
     """Gain of each rank: weights (K,) to (R,), or (B, K) to (B, R)."""
-    return stacked.singular * weights[..., stacked.owner]
+    return weights[..., stacked.expert_index]
 
 
 def fused_delta(stacked: Stack, weights: Tensor) -> Tensor:
     """The sum of the experts' deltas under the weights (K,), as one matrix (d_out, d_in)."""
-    return delta(stacked.u, gain(stacked, weights), stacked.v)  # Eq. 4
+    return delta(stacked.b, gain(stacked, weights), stacked.a)  # Eq. 4
 
 
 def squared_norms(stacked: Stack, experts: int) -> Tensor:
     """Squared Frobenius norm of each expert's delta, (K,), from Gram matrices of the rank."""
-    gram_u = stacked.u.T @ stacked.u  # (R, R)
-    gram_v = stacked.v @ stacked.v.T  # (R, R)
-    cross = gram_u * gram_v * torch.outer(stacked.singular, stacked.singular)  # (R, R)
-    same = stacked.owner[:, None] == stacked.owner[None, :]
+    cross = (stacked.b.T @ stacked.b) * (stacked.a @ stacked.a.T)  # (R, R)
+    same = stacked.expert_index[:, None] == stacked.expert_index[None, :]
     per_rank = (cross * same).sum(1)  # (R,)
-    return torch.zeros(experts, dtype=per_rank.dtype, device=per_rank.device).index_add_(0, stacked.owner, per_rank)
+    return torch.zeros(experts, dtype=per_rank.dtype, device=per_rank.device).index_add_(0, stacked.expert_index, per_rank)
 
 
 GRANULARITIES = ("task", "layer", "matrix")
@@ -80,11 +69,10 @@ class Mixture:
         experts.check(base.identity, base.lora.shapes)
         self.base, self.experts = base, experts
         self.stacks: dict[str, Stack] = {}
-        for name in base.lora.layers:
-            scaled = [(e.factors[name][0], e.factors[name][1] * e.scale, e.factors[name][2]) for e in experts.experts]
-            s = stack([(u.to(base.device), g.to(base.device), v.to(base.device)) for u, g, v in scaled])
-            self.stacks[name] = s
-        base.lora.attach({n: (s.u.to(base.dtype), s.v.to(base.dtype)) for n, s in self.stacks.items()})
+        for name, shape in base.lora.shapes.items():
+            pairs = experts.factors_of(name, shape)
+            self.stacks[name] = stack([(b.to(base.device), a.to(base.device)) for b, a in pairs])
+        base.lora.attach({n: (s.b.to(base.dtype), s.a.to(base.dtype)) for n, s in self.stacks.items()})
 
     def groups(self, granularity: str) -> Tensor:
         """Row of the weights that each matrix takes, (M,): 0 for all, its layer, or itself."""

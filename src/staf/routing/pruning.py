@@ -13,7 +13,7 @@ from torch import Tensor
 
 from staf.errors import ConfigError
 from staf.experts.estimate import outline
-from staf.experts.reduction import scaled_factors, side_by_side, weights_of
+from staf.experts.reduce import concat_factors, weights_of
 from staf.experts.store import ExpertSet
 from staf.routing.store import Router
 
@@ -55,14 +55,17 @@ def lost_share(experts: ExpertSet, weights: Tensor, kept: Sequence[int], groups:
     dropped = torch.ones(weights.shape[1])
     dropped[list(kept)] = 0.0
     lost, whole = 0.0, 0.0
-    for matrix in experts.experts[0].factors:
-        parts, row = scaled_factors(experts, matrix), weights_of(weights, matrix, groups)
-        u, gain, v = (part.double() for part in side_by_side(parts, row))
-        gone = side_by_side(parts, row * dropped)[1].double()
-        gram = (u.T @ u) * (v @ v.T)  # (R, R)
-        lost += max(float(gone @ gram @ gone), 0.0)
-        whole += max(float(gain @ gram @ gain), 0.0)
+    for module in experts.shapes:
+        parts, row = experts.factors_of(module), weights_of(weights, module, groups)
+        lost += _squared_norm(*concat_factors(parts, row * dropped))
+        whole += _squared_norm(*concat_factors(parts, row))
     return (lost / whole) ** 0.5 if whole > 0 else 0.0
+
+
+def _squared_norm(b: Tensor, a: Tensor) -> float:
+    """Squared Frobenius norm of B A, in float64."""
+    b, a = b.double(), a.double()
+    return max(float(((b.T @ b) * (a @ a.T)).sum()), 0.0)
 
 
 def pruned_weights(weights: Tensor, kept: Sequence[int]) -> Tensor:

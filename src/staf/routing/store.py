@@ -87,7 +87,7 @@ class Router:
             here = ", ".join(f"{name}={getattr(settings, name)}" for name in differing)
             raise ConfigError(
                 f"the router for '{self.task}' cannot be the start: it has {there}, these settings have {here}. "
-                "Make them the same (--set), or give another router."
+                "Make them the same (-o), or give another router."
             )
 
 

@@ -4,43 +4,43 @@ The command line and the demo call these and nothing else of the stages. The bas
 has nothing to do costs no model.
 """
 
-from staf.workflow.adaptation import adapt_seeds, adapt_stage, adaptation_examples, best_expert_stage, zero_shot_stage
-from staf.workflow.evaluation import (
-    calibration_of,
-    chosen_single,
+from staf.stages.adaptation import adapt_seeds, adapt_stage, adaptation_examples, best_expert_stage, zero_shot_stage
+from staf.stages.context import Context
+from staf.stages.evaluation import (
+    calibration_set,
     evaluate_stage,
     named_method,
     router_and_mixture,
     router_method,
+    select_single_expert,
 )
-from staf.workflow.fusing import fuse_stage
-from staf.workflow.named import Wanted, evaluate_named
-from staf.workflow.peers import baseline_stage, classifier_stage, external_stage, lorahub_stage, training_records
-from staf.workflow.reducing import loss_of_reduction
-from staf.workflow.session import Session
-from staf.workflow.training import estimate_stage, train_stage, training_examples
+from staf.stages.fusing import merge_stage
+from staf.stages.named import EvaluationRequest, evaluate_request
+from staf.stages.peers import baseline_stage, classifier_stage, external_stage, lorahub_stage, training_records
+from staf.stages.reducing import reduction_loss
+from staf.stages.training import estimate_stage, train_stage, training_examples
 
 __all__ = [
-    "Session",
-    "Wanted",
+    "Context",
+    "EvaluationRequest",
     "adapt_seeds",
     "adapt_stage",
     "adaptation_examples",
     "baseline_stage",
     "best_expert_stage",
-    "calibration_of",
-    "chosen_single",
+    "calibration_set",
     "classifier_stage",
     "estimate_stage",
-    "evaluate_named",
+    "evaluate_request",
     "evaluate_stage",
     "external_stage",
-    "fuse_stage",
     "lorahub_stage",
-    "loss_of_reduction",
+    "merge_stage",
     "named_method",
+    "reduction_loss",
     "router_and_mixture",
     "router_method",
+    "select_single_expert",
     "train_stage",
     "training_examples",
     "training_records",

@@ -16,18 +16,10 @@ from typer.testing import CliRunner
 
 from staf.cli import app
 from staf.errors import ConfigError, ExpertMismatch
-from staf.experts.adalora import delta
-from staf.experts.reduction import (
-    Factors,
-    merge_experts,
-    reduce_expert,
-    reduce_set,
-    refactor,
-    relative_error,
-    side_by_side,
-)
+from staf.experts.adapter import Factors
+from staf.experts.reduce import concat_factors, merge_experts, reduce_expert, reduce_set, relative_error, truncate_rank
 from staf.experts.sets import write_set
-from staf.experts.store import Expert, ExpertSet, expert_digest, load_expert, load_experts
+from staf.experts.store import Expert, ExpertSet, load_expert, load_experts, training_run_of
 from staf.lm.base import Base
 from staf.routing.merge import Mixture
 from staf.routing.pruning import groups_by_matrix, heavier_than, heaviest, lost_share, prune_by_router, pruned_weights
@@ -39,7 +31,7 @@ def drawn(d_out: int, d_in: int, rank: int, seed: int) -> Factors:
     generator = torch.Generator().manual_seed(seed)
     shapes = ((d_out, rank), (rank,), (rank, d_in))
     u, singular, v = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes)
-    return u, singular, v
+    return u * singular, v
 
 
 @settings(max_examples=60)
@@ -50,67 +42,66 @@ def test_the_error_is_that_of_the_dense_matrices_and_the_least_there_is(
     d_out: int, d_in: int, rank: int, wanted: int, seed: int
 ) -> None:
     factors = drawn(d_out, d_in, rank, seed)
-    found = refactor(factors, wanted)
-    u, singular, v = found.factors
-    assert singular.shape[0] <= min(rank, wanted, d_out, d_in)
-    dense = delta(*factors).numpy()
-    error = np.linalg.norm(dense - delta(u, singular, v).numpy())
-    assert found.cut**0.5 == pytest.approx(error, abs=1e-9)
-    assert found.whole**0.5 == pytest.approx(np.linalg.norm(dense), abs=1e-9)
+    found = truncate_rank(factors, wanted)
+    b, a = found.factors
+    assert a.shape[0] <= min(rank, wanted, d_out, d_in)
+    dense = (factors[0] @ factors[1]).numpy()
+    error = np.linalg.norm(dense - (b @ a).numpy())
+    assert found.discarded_energy**0.5 == pytest.approx(error, abs=1e-9)
+    assert found.total_energy**0.5 == pytest.approx(np.linalg.norm(dense), abs=1e-9)
     values = np.linalg.svd(dense, compute_uv=False)
     assert error == pytest.approx(
         np.linalg.norm(values[wanted:]), abs=1e-9
     )  # Eckart and Young: no matrix of the rank is nearer
-    assert u.T @ u == pytest.approx(np.eye(len(singular)), abs=1e-9)
-    assert v @ v.T == pytest.approx(np.eye(len(singular)), abs=1e-9)
-    assert singular.tolist() == sorted(singular.tolist(), reverse=True)
+    norms = b.norm(dim=0)
+    assert b.T @ b == pytest.approx(np.diag(norms.square().numpy()), abs=1e-9)
+    assert a @ a.T == pytest.approx(np.eye(len(norms)), abs=1e-9)
+    assert norms.tolist() == sorted(norms.tolist(), reverse=True)
 
 
 def test_by_hand() -> None:
     """diag(3, 4) in the plane: rank 1 keeps the 4, and 3 of a norm of 5 is lost."""
-    factors = (torch.eye(2), torch.tensor([3.0, -4.0]), torch.eye(2))
-    found = refactor(factors, 1)
-    u, singular, v = found.factors
-    assert (found.cut, found.whole) == pytest.approx((9.0, 25.0))
+    found = truncate_rank((torch.diag(torch.tensor([3.0, -4.0])), torch.eye(2)), 1)
+    b, a = found.factors
+    assert (found.discarded_energy, found.total_energy) == pytest.approx((9.0, 25.0))
     assert relative_error([found]) == pytest.approx(0.6)
-    assert singular.tolist() == pytest.approx([4.0])
-    assert u[:, 0].tolist() == pytest.approx([0.0, 1.0])
-    assert v[0].tolist() == pytest.approx([0.0, -1.0])
+    assert b[:, 0].tolist() == pytest.approx([0.0, 4.0])
+    assert a[0].tolist() == pytest.approx([0.0, -1.0])
 
 
 def test_the_whole_rank_costs_nothing_and_the_same_twice_takes_no_more_rank() -> None:
     factors = drawn(8, 7, 3, 0)
-    doubled = side_by_side([factors, factors], torch.tensor([0.5, 1.5], dtype=torch.float64))
-    found = refactor(doubled, 6)
-    assert found.factors[1].shape == (3,)
+    doubled = concat_factors([factors, factors], torch.tensor([0.5, 1.5], dtype=torch.float64))
+    found = truncate_rank(doubled, 6)
+    assert found.factors[1].shape == (3, 7)
     assert relative_error([found]) < 1e-12
-    assert torch.allclose(delta(*found.factors), 2 * delta(*factors))
+    assert torch.allclose(torch.matmul(*found.factors), 2 * torch.matmul(*factors))
 
 
 def test_nothing_at_all_has_rank_zero() -> None:
-    for factors in (drawn(4, 3, 0, 0), (torch.ones(4, 2), torch.zeros(2), torch.ones(2, 3))):
-        found = refactor(factors, 2)
+    for factors in (drawn(4, 3, 0, 0), (torch.zeros(4, 2), torch.ones(2, 3))):
+        found = truncate_rank(factors, 2)
         assert found.factors[1].numel() == 0
         assert relative_error([found]) == 0.0
 
 
 def test_the_same_factors_give_the_same_bytes_whatever_their_signs() -> None:
-    u, singular, v = (part.float() for part in drawn(9, 6, 4, 1))
-    first = refactor((u, singular, v), 2).factors
-    again = refactor((u, singular, v), 2).factors
+    b, a = (part.float() for part in drawn(9, 6, 4, 1))
+    first = truncate_rank((b, a), 2).factors
+    again = truncate_rank((b, a), 2).factors
     assert all(a.numpy().tobytes() == b.numpy().tobytes() for a, b in zip(first, again, strict=True))
-    turned = refactor((-u, singular, -v), 2).factors
+    turned = truncate_rank((-b, -a), 2).factors
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(first, turned, strict=True))
     assert first[0].dtype == torch.float32
 
 
 def test_a_rank_below_one_is_refused() -> None:
     with pytest.raises(ConfigError, match="rank = 0 cannot be kept"):
-        refactor(drawn(3, 3, 2, 0), 0)
+        truncate_rank(drawn(3, 3, 2, 0), 0)
 
 
 def dense_of(expert: Expert) -> dict[str, torch.Tensor]:
-    return {name: delta(u, s * expert.scale, v).double() for name, (u, s, v) in expert.factors.items()}
+    return {name: (b @ a).double() for name, (b, a) in expert.factors.items()}
 
 
 def distance(mine: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
@@ -126,16 +117,14 @@ def test_the_error_of_an_expert_is_over_all_its_matrices(base: Base, rank: int) 
     assert error == pytest.approx(distance(dense_of(smaller), dense_of(expert)), abs=1e-6)
     assert (error < 1e-6) == (rank == 3)
     assert all(smaller.ranks[name] == min(rank, kept) for name, kept in expert.ranks.items())
-    assert (smaller.name, smaller.base, smaller.scale, smaller.subjects) == (
-        expert.name, expert.base, expert.scale, expert.subjects,
-    )  # fmt: skip
+    assert (smaller.name, smaller.base, smaller.subjects) == (expert.name, expert.base, expert.subjects)
 
 
 def test_a_smaller_expert_is_not_taken_for_a_finished_training(base: Base, tmp_path: Path) -> None:
     expert = random_expert(base, "relation", seed=1)
     reduce_set(ExpertSet((expert,)), 1, tmp_path / "small")
     assert expert.record["run"] == "run-relation"
-    assert expert_digest(tmp_path / "small" / "relation") is None
+    assert training_run_of(tmp_path / "small" / "relation") is None
     record = load_expert(tmp_path / "small" / "relation").record["reduced"]
     assert (record["from"], record["rank"]) == (expert.fingerprint, 1)
 

@@ -9,14 +9,14 @@ from staf.experts.store import ExpertSet
 from staf.export import save_fused
 from staf.io import read_json
 from staf.routing.store import Router
-from staf.workflow.session import Session
+from staf.stages.context import Context
 
 
-def fuse_stage(session: Session, router: Router, experts: ExpertSet, out: Path) -> None:
+def merge_stage(context: Context, router: Router, experts: ExpertSet, out: Path) -> None:
     """Save the fused model of a router in `out`; one that is there is kept if it is of this router, else replaced."""
     card = out / "staf.json"
     if card.is_file():
         if read_json(card).get("router") == router.record["run"]:
             return
         shutil.rmtree(out)
-    save_fused(session.mixture(experts), router, out)
+    save_fused(context.mixture(experts), router, out)

@@ -21,20 +21,20 @@ from staf.routing.merge import Mixture
 from staf.routing.router import one_hot, uniform
 from staf.routing.store import Router, load_router
 from staf.runs import PeakMemory, Run, digest_of
+from staf.stages.context import Context
 from staf.tasks.examples import refuse_leak, task_examples
 from staf.tasks.rows import Task
-from staf.workflow.session import Session
 
 Scored = tuple[dict[str, Any], Run]
 Answered = tuple[Method, Predictions, float]
 """the row, with what it took to learn, the predictions, and the seconds of predicting"""
-WITHOUT_ROUTER = ("original", "single", "average")
+ROUTERLESS = ("original", "single", "average")
 ROUTERS = {"cma": "few_shot", "gradient": "normal", "zero_shot": "zero_shot", "best_expert": "best_expert"}
 """The row of a router by how it was searched for."""
 
 
 def scored_run(
-    session: Session,
+    context: Context,
     task: Task,
     settings: EvaluationSettings,
     name: str,
@@ -55,28 +55,28 @@ def scored_run(
     Raises:
         TestLeak: an expert was trained on something that a test item is about.
     """
-    examples = sample(task_examples(task, "test", session.library), settings.limit)
-    calibration = calibration_of(session, task, settings)
-    read = (contents_of(examples), contents_of(calibration))
-    digest = session.named(session.identity["fingerprint"], *depends_on, settings.digest(), *read)
-    run = Run.at(session.runs, "evaluate", task.name, name, seed, digest)
+    examples = sample(task_examples(task, "test", context.library), settings.limit)
+    calibration = calibration_set(context, task, settings)
+    read = (examples_digest(examples), examples_digest(calibration))
+    digest = context.named(context.identity["fingerprint"], *depends_on, settings.digest(), *read)
+    run = Run.at(context.runs, "evaluate", task.name, name, seed, digest)
     finished = run.result()
     if finished is not None:
         return finished, run
     if experts is not None:
         refuse_leak(task, examples, experts.subjects)
     memory = PeakMemory()
-    with session.progress.bar(f"score {task.name}: {name}", len(examples) + len(calibration)) as bar:
+    with context.progress.bar(f"score {task.name}: {name}", len(examples) + len(calibration)) as bar:
         method, predictions, seconds = predicted(examples, lambda done: bar.advance(done))
     result = finish(
-        run, task, method, predictions, examples, settings, identity=session.identity, experts=experts, baselines=baselines,
+        run, task, method, predictions, examples, settings, identity=context.identity, experts=experts, baselines=baselines,
         seconds=seconds, memory_bytes=memory.bytes,
     )  # fmt: skip
     return result, run
 
 
 def evaluate_stage(
-    session: Session,
+    context: Context,
     task: Task,
     experts: ExpertSet | None,
     method: Method,
@@ -86,30 +86,30 @@ def evaluate_stage(
     """Score weights of experts, or the original model, on the test set of a task."""
 
     def predicted(examples: Sequence[Example], on_done: OnDone) -> Answered:
-        mixture, calibration = None if experts is None else session.mixture(experts), calibration_of(session, task, settings)
-        base, started = session.base, time.perf_counter()
+        mixture, calibration = None if experts is None else context.mixture(experts), calibration_set(context, task, settings)
+        base, started = context.base, time.perf_counter()
         found = predict(base, mixture, method, examples, settings, on_done, form=task.form, calibration=calibration)
         return method, found, time.perf_counter() - started
 
     weights = "" if method.weights is None else hashlib.sha256(method.weights.numpy().tobytes()).hexdigest()
     depends_on = ("" if experts is None else experts.fingerprint, weights)
-    return scored_run(session, task, settings, method.name, method.seed, depends_on, predicted, experts, baselines)
+    return scored_run(context, task, settings, method.name, method.seed, depends_on, predicted, experts, baselines)
 
 
-def calibration_of(session: Session, task: Task, settings: EvaluationSettings) -> list[Example]:
+def calibration_set(context: Context, task: Task, settings: EvaluationSettings) -> list[Example]:
     """Adaptation examples that say what a label's score means, the same for every method; none where one label is right."""
     if task.form != "several":
         return []
-    return sample(task_examples(task, "adaptation", session.library), settings.calibration_examples)
+    return sample(task_examples(task, "adaptation", context.library), settings.calibration_examples)
 
 
-def selection_of(session: Session, task: Task, settings: EvaluationSettings) -> list[Example]:
+def selection_set(context: Context, task: Task, settings: EvaluationSettings) -> list[Example]:
     """Adaptation examples that choose the single best expert."""
-    return sample(task_examples(task, "adaptation", session.library), settings.selection_limit)
+    return sample(task_examples(task, "adaptation", context.library), settings.selection_limit)
 
 
 def named_method(
-    session: Session, task: Task, experts: ExpertSet, name: str, settings: EvaluationSettings, expert: str | None = None
+    context: Context, task: Task, experts: ExpertSet, name: str, settings: EvaluationSettings, expert: str | None = None
 ) -> Method:
     """One of the methods that need no router: original, average, or single (the best on the adaptation set).
 
@@ -122,17 +122,17 @@ def named_method(
     if name == "average":
         return Method("average", uniform(count))
     if name != "single":
-        raise UnknownName.among("method", name, WITHOUT_ROUTER)
+        raise UnknownName.among("method", name, ROUTERLESS)
     if expert is not None:
         if expert not in experts.names:
             raise UnknownName.among("expert", expert, experts.names)
         chosen = one_hot(experts.names.index(expert), count)
         return Method("single", chosen, record={"settings": {"expert": expert}})
-    examples, calibration = selection_of(session, task, settings), calibration_of(session, task, settings)
+    examples, calibration = selection_set(context, task, settings), calibration_set(context, task, settings)
     started, memory = time.perf_counter(), PeakMemory()
-    with session.progress.bar(f"choose the best of {count} experts", (len(examples) + len(calibration)) * count) as bar:
+    with context.progress.bar(f"choose the best of {count} experts", (len(examples) + len(calibration)) * count) as bar:
         best, scores = best_single(
-            session.base, session.mixture(experts), task, examples, settings, lambda done: bar.advance(done),
+            context.base, context.mixture(experts), task, examples, settings, lambda done: bar.advance(done),
             calibration=calibration,
         )  # fmt: skip
     return Method(
@@ -142,19 +142,19 @@ def named_method(
     )  # fmt: skip
 
 
-def chosen_single(session: Session, task: Task, experts: ExpertSet, settings: EvaluationSettings) -> Method:
+def select_single_expert(context: Context, task: Task, experts: ExpertSet, settings: EvaluationSettings) -> Method:
     """Single with the best expert, which is looked for once: the choice is a run of its own."""
-    read = (contents_of(selection_of(session, task, settings)), contents_of(calibration_of(session, task, settings)))
-    digest = session.named(session.identity["fingerprint"], experts.fingerprint, settings.digest(), task.metric, *read)
-    run = Run.at(session.runs, "choose", task.name, "single", 0, digest)
+    read = (examples_digest(selection_set(context, task, settings)), examples_digest(calibration_set(context, task, settings)))
+    digest = context.named(context.identity["fingerprint"], experts.fingerprint, settings.digest(), task.metric, *read)
+    run = Run.at(context.runs, "choose", task.name, "single", 0, digest)
     found = run.result()
     if found is not None:
-        method = named_method(session, task, experts, "single", settings, found["expert"])
+        method = named_method(context, task, experts, "single", settings, found["expert"])
         return replace(
             method, adaptation_examples=found["examples"], adaptation_seconds=found["seconds"],
             adaptation_memory_bytes=found["peak_memory_bytes"], record={"settings": found["settings"]},
         )  # fmt: skip
-    method = named_method(session, task, experts, "single", settings)
+    method = named_method(context, task, experts, "single", settings)
     own = method.record["settings"]
     result = {
         "stage": "choose", "task": task.name, "method": "single", "seed": 0, "metrics": {}, "expert": own["expert"],
@@ -175,7 +175,7 @@ def router_method(router: Router, setting: str | None = None) -> Method:
     return method_of_router(name + ("_scaled" if router.settings.learned_scale else ""), router, setting)
 
 
-def router_and_mixture(session: Session, router: Path, experts: Path) -> tuple[Router, Mixture]:
+def router_and_mixture(context: Context, router: Path, experts: Path) -> tuple[Router, Mixture]:
     """A router, and the experts it was made for attached to the base.
 
     Raises:
@@ -183,10 +183,10 @@ def router_and_mixture(session: Session, router: Path, experts: Path) -> tuple[R
     """
     found = load_router(router)
     loaded = load_experts(experts)
-    found.check(session.identity, loaded)
-    return found, session.mixture(loaded)
+    found.check(context.identity, loaded)
+    return found, context.mixture(loaded)
 
 
-def contents_of(examples: Sequence[Example]) -> str:
+def examples_digest(examples: Sequence[Example]) -> str:
     """Sixteen hexadecimal digits of all of some examples that a score depends on: texts, answers and labels."""
     return digest_of(data_fingerprint(examples), *("\x1e".join(example.labels) for example in examples))

@@ -14,47 +14,48 @@ from staf.data.example import Example
 from staf.data.splits import dice
 from staf.experts.estimate import Estimate, estimate
 from staf.experts.recipe import ExpertRecipe
-from staf.experts.store import Expert, expert_digest, load_expert, save_expert
+from staf.experts.store import Expert, load_expert, save_expert, training_run_of
 from staf.experts.train import StepReport, planned_steps, train_expert, training_digest
 from staf.lm.base import default_device
 from staf.log import JsonLines, Reporter, open_reporter
 from staf.runs import PeakMemory, Run
+from staf.stages.context import Context
 from staf.tasks.examples import expert_examples, expert_sources
-from staf.workflow.session import Session
 
 
-def training_examples(session: Session, name: str, settings: ExpertRecipe) -> list[Example]:
+def training_examples(context: Context, name: str, settings: ExpertRecipe) -> list[Example]:
     """What an expert is trained on: no more than its steps will see, nothing that a task tests; tells what is left out."""
-    passed_over = [dataset for dataset, _ in expert_sources(name) if not session.library.can_have(dataset)]
+    passed_over = [dataset for dataset, _ in expert_sources(name) if not context.library.can_have(dataset)]
     if passed_over:
-        session.progress.log(f"{name}: without {', '.join(dict.fromkeys(passed_over))}, which are not here (staf data fetch)")
-    examples, left_out = expert_examples(name, session.library)
+        context.progress.log(f"{name}: without {', '.join(dict.fromkeys(passed_over))}, which are not here (staf data fetch)")
+    examples, left_out = expert_examples(name, context.library)
     if left_out:
-        session.progress.log(f"{name}: {left_out} examples left out, a task tests what they are about")
+        context.progress.log(f"{name}: {left_out} examples left out, a task tests what they are about")
     return _enough(examples, settings)
 
 
-def train_stage(session: Session, name: str, settings: ExpertRecipe, out: Path, track: str | None = None) -> Expert:
+def train_stage(context: Context, name: str, settings: ExpertRecipe, out: Path, track: str | None = None) -> Expert:
     """Train the expert of a knowledge type into out/<name>, or load it where it is there with these settings.
 
     Args:
         track: a tracker of `staf.log.REPORTERS` that gets the numbers of each step beside metrics.jsonl of the run.
     """
-    with session.world.in_turn():
-        examples = training_examples(session, name, settings)
-        digest = training_digest(session.identity, examples, settings)
-    there = expert_digest(out / name) == digest
-    session.world.check_same(int(there), f"view of {out / name}")
+    with context.world.in_turn():
+        examples = training_examples(context, name, settings)
+        digest = training_digest(context.identity, examples, settings)
+    there = training_run_of(out / name) == digest
+    context.world.check_same(int(there), f"view of {out / name}")
     if there:
-        session.progress.log(f"{name}: trained before, reused")
+        context.progress.log(f"{name}: trained before, reused")
         return load_expert(out / name)
-    session.forget_mixture()
-    run, checkpoint = Run.at(session.runs, "train", name, "adalora", settings.seed, digest), out / name / "checkpoint"
+    context.detach_experts()
+    run = Run.at(context.runs, "train", name, "adalora", settings.seed, digest)
+    checkpoint = out / ".training" / f"{name}-{digest[:10]}"
     with ExitStack() as open_now:
-        wanted = _trackers(run, name, settings, track) if session.world.leads else []
+        wanted = _trackers(run, name, settings, track) if context.world.leads else []
         trackers = [open_now.enter_context(closing(tracker)) for tracker in wanted]
-        base, total = session.base, planned_steps(len(examples), settings)
-        bar = open_now.enter_context(session.progress.bar(f"train {name}", total))
+        base, total = context.base, planned_steps(len(examples), settings)
+        bar = open_now.enter_context(context.progress.bar(f"train {name}", total))
         memory, started, tokens, done = PeakMemory(), time.perf_counter(), 0, 0
 
         def on_step(report: StepReport) -> None:
@@ -66,18 +67,18 @@ def train_stage(session: Session, name: str, settings: ExpertRecipe, out: Path, 
             for tracker in trackers:
                 tracker.log(report.step, report.numbers)
 
-        expert = train_expert(base, name, examples, settings, checkpoint, on_step, session.progress.log, session.world)
-    if session.world.leads:
-        _finish_training(session, expert, settings, run, time.perf_counter() - started, tokens, memory.bytes)
+        expert = train_expert(base, name, examples, settings, checkpoint, on_step, context.progress.log, context.world)
+    if context.world.leads:
+        _finish_training(context, expert, settings, run, time.perf_counter() - started, tokens, memory.bytes)
         save_expert(out / name, expert)  # last: an expert that is there is never trained again
         shutil.rmtree(checkpoint, ignore_errors=True)
-    session.world.barrier()
+    context.world.barrier()
     return expert
 
 
-def estimate_stage(session: Session, name: str, settings: ExpertRecipe) -> Estimate:
+def estimate_stage(context: Context, name: str, settings: ExpertRecipe) -> Estimate:
     """What training an expert would take, without loading the base."""
-    return estimate(session.outline, name, training_examples(session, name, settings), settings, default_device())
+    return estimate(context.outline, name, training_examples(context, name, settings), settings, default_device())
 
 
 def _trackers(run: Run, name: str, settings: ExpertRecipe, track: str | None) -> list[Reporter]:
@@ -94,11 +95,11 @@ def _enough(examples: list[Example], settings: ExpertRecipe) -> list[Example]:
 
 
 def _finish_training(
-    session: Session, expert: Expert, settings: ExpertRecipe, run: Run, seconds: float, tokens: int, memory: int
+    context: Context, expert: Expert, settings: ExpertRecipe, run: Run, seconds: float, tokens: int, memory: int
 ) -> None:
     record, ranks = expert.record, expert.ranks
     curve = record["curve"]
-    first = settings.initial_rank * sum(sum(shape) + 1 for shape in session.base.lora.shapes.values())
+    first = settings.initial_rank * sum(sum(shape) + 1 for shape in context.base.lora.shapes.values())
     result = {
         "stage": "train",
         "task": expert.name,
@@ -117,7 +118,7 @@ def _finish_training(
         "trainable_parameters": first,
         "final_rank_average": sum(ranks.values()) / len(ranks),
         "ranks": ranks,
-        "base": session.identity,
+        "base": context.identity,
         "settings": settings.model_dump(),
         "versions": {"staf": __version__, "torch": torch.__version__},
     }

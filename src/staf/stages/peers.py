@@ -24,18 +24,18 @@ from staf.io import sha256_of
 from staf.lm.scoring import OnDone
 from staf.routing.merge import Mixture
 from staf.routing.router import one_hot
+from staf.stages.adaptation import adaptation_examples
+from staf.stages.context import Context
+from staf.stages.evaluation import ROUTERLESS, ROUTERS, Answered, Scored, calibration_set, examples_digest, scored_run
+from staf.stages.training import training_examples
+from staf.stages.tuning import tune_learning_rate
 from staf.tasks.examples import label_set, task_examples
 from staf.tasks.labels import narrowed
 from staf.tasks.rows import Task
-from staf.workflow.adaptation import adaptation_examples
-from staf.workflow.evaluation import ROUTERS, WITHOUT_ROUTER, Answered, Scored, calibration_of, contents_of, scored_run
-from staf.workflow.session import Session
-from staf.workflow.training import training_examples
-from staf.workflow.tuning import chosen_rate
 
 
 def baseline_stage(
-    session: Session,
+    context: Context,
     task: Task,
     settings: BaselineSettings,
     evaluation: EvaluationSettings,
@@ -49,14 +49,14 @@ def baseline_stage(
         search_seed: the seed whose draw chooses the learning rate for all; None lets every seed search by itself.
         records: further examples of the task to learn from, such as `training_records`, once the rate is chosen without them.
     """
-    adaptation = task_examples(task, "adaptation", session.library)
+    adaptation = task_examples(task, "adaptation", context.library)
     searching = settings if search_seed is None else settings.model_copy(update={"seed": search_seed})
 
     def predicted(examples: Sequence[Example], on_done: OnDone) -> Answered:
-        choice, seconds = chosen_rate(session, task, searching, evaluation)
-        started, calibration = time.perf_counter(), calibration_of(session, task, evaluation)
+        choice, seconds = tune_learning_rate(context, task, searching, evaluation)
+        started, calibration = time.perf_counter(), calibration_set(context, task, evaluation)
         found, record = baseline_predictions(
-            session.base, task, adaptation, examples, settings, evaluation, on_done,
+            context.base, task, adaptation, examples, settings, evaluation, on_done,
             calibration=calibration, choice=choice, records=records,
         )  # fmt: skip
         method = Method(
@@ -68,24 +68,24 @@ def baseline_stage(
         )  # fmt: skip
         return method, found, time.perf_counter() - started - record["adaptation_seconds"]
 
-    further = (contents_of(records),) if records else ()
-    depends_on = ("baseline", settings.digest(), searching.digest(), contents_of(adaptation), *further)
-    return scored_run(session, task, evaluation, settings.method, settings.seed, depends_on, predicted)
+    further = (examples_digest(records),) if records else ()
+    depends_on = ("baseline", settings.digest(), searching.digest(), examples_digest(adaptation), *further)
+    return scored_run(context, task, evaluation, settings.method, settings.seed, depends_on, predicted)
 
 
 def lorahub_stage(
-    session: Session, task: Task, experts: ExpertSet, settings: BaselineSettings, evaluation: EvaluationSettings,
+    context: Context, task: Task, experts: ExpertSet, settings: BaselineSettings, evaluation: EvaluationSettings,
     setting: str | None = None,
 ) -> Scored:  # fmt: skip
     """Score LoraHub's rule over experts, its weights found with `settings.shots` examples."""
-    adaptation = adaptation_examples(session, task, settings.shots, settings.seed)
+    adaptation = adaptation_examples(context, task, settings.shots, settings.seed)
 
     def predicted(examples: Sequence[Example], on_done: OnDone) -> Answered:
-        calibration = calibration_of(session, task, evaluation)
-        session.forget_mixture()
-        with session.progress.bar(f"LoraHub on {task.name}", EVALUATIONS) as bar:
+        calibration = calibration_set(context, task, evaluation)
+        context.detach_experts()
+        with context.progress.bar(f"LoraHub on {task.name}", EVALUATIONS) as bar:
             expert, record = lorahub(
-                session.base, experts, adaptation, seed=settings.seed, max_length=evaluation.max_length,
+                context.base, experts, adaptation, seed=settings.seed, max_length=evaluation.max_length,
                 on_done=lambda done, loss: bar.advance(1, f"loss {loss:.3f}"),
             )  # fmt: skip
         method = Method(
@@ -94,16 +94,16 @@ def lorahub_stage(
             adaptation_seconds=record["seconds"], adaptation_memory_bytes=record["peak_memory_bytes"],
             record={"settings": settings.model_dump(), "details": record},
         )  # fmt: skip
-        started, mixture = time.perf_counter(), Mixture(session.base, ExpertSet((expert,)))
-        found = predict(session.base, mixture, method, examples, evaluation, on_done, form=task.form, calibration=calibration)
+        started, mixture = time.perf_counter(), Mixture(context.base, ExpertSet((expert,)))
+        found = predict(context.base, mixture, method, examples, evaluation, on_done, form=task.form, calibration=calibration)
         return replace(method, weights=None), found, time.perf_counter() - started
 
-    depends_on = ("lorahub", experts.fingerprint, settings.digest(), contents_of(adaptation))
-    return scored_run(session, task, evaluation, "lorahub", settings.seed, depends_on, predicted, experts)
+    depends_on = ("lorahub", experts.fingerprint, settings.digest(), examples_digest(adaptation))
+    return scored_run(context, task, evaluation, "lorahub", settings.seed, depends_on, predicted, experts)
 
 
 def classifier_stage(
-    session: Session, task: Task, name: str, shots: int | None, settings: ClassifierSettings, evaluation: EvaluationSettings,
+    context: Context, task: Task, name: str, shots: int | None, settings: ClassifierSettings, evaluation: EvaluationSettings,
     setting: str | None = None, records: Sequence[Example] = (),
 ) -> Scored:  # fmt: skip
     """Score a classifier of `staf.baselines.classifiers.CLASSIFIERS`, fitted on the adaptation set or a draw of `shots`.
@@ -111,7 +111,7 @@ def classifier_stage(
     Args:
         records: further examples of the task to fit on, such as `training_records`; one that is among the others counts once.
     """
-    drawn = adaptation_examples(session, task, shots, settings.seed)
+    drawn = adaptation_examples(context, task, shots, settings.seed)
     adaptation = list({example.id: example for example in (*drawn, *records)}.values())
 
     def predicted(examples: Sequence[Example], _: OnDone) -> Answered:
@@ -125,24 +125,24 @@ def classifier_stage(
         )  # fmt: skip
         return method, found, 0.0  # fitting and answering are one step; its seconds are those of adaptation
 
-    depends_on = ("classifier", name, settings.digest(), contents_of(adaptation))
-    return scored_run(session, task, evaluation, name, settings.seed, depends_on, predicted)
+    depends_on = ("classifier", name, settings.digest(), examples_digest(adaptation))
+    return scored_run(context, task, evaluation, name, settings.seed, depends_on, predicted)
 
 
-def training_records(session: Session, task: Task, settings: Mapping[str, ExpertRecipe]) -> list[Example]:
+def training_records(context: Context, task: Task, settings: Mapping[str, ExpertRecipe]) -> list[Example]:
     """What the experts of a task's own data sets see of the task in training, asked as the task asks.
 
     Args:
         settings: of these experts, by data set: they see no more than their steps take.
     """
-    library, found = session.library, list[Example]()
+    library, found = context.library, list[Example]()
     for name, own in settings.items():
-        seen = {example.id for example in training_examples(session, name, own)}
+        seen = {example.id for example in training_examples(context, name, own)}
         found += [e for e in library.examples(name, task.kind, library.training_split, task.form) if e.id in seen]
     return found if task.top is None else narrowed(found, label_set(task, library))
 
 
-def external_stage(session: Session, task: Task, name: str, file: Path, evaluation: EvaluationSettings) -> Scored:
+def external_stage(context: Context, task: Task, name: str, file: Path, evaluation: EvaluationSettings) -> Scored:
     """Score another system's predictions on the test set of a task (`staf.baselines.external` has the format).
 
     Raises:
@@ -155,7 +155,7 @@ def external_stage(session: Session, task: Task, name: str, file: Path, evaluati
         found = read_predictions(file, examples)
         return Method(name, None, setting="external", record={"settings": {"file": file.name}}), found, 0.0
 
-    return scored_run(session, task, evaluation, name, 0, ("external", sha256_of(file)), predicted)
+    return scored_run(context, task, evaluation, name, 0, ("external", sha256_of(file)), predicted)
 
 
 def check_external_name(name: str) -> None:
@@ -166,7 +166,7 @@ def check_external_name(name: str) -> None:
     """
     plain = name.lower()
     routers = any(plain == router or plain.startswith(f"{router}_") for router in ROUTERS.values())
-    if routers or plain in {"", *BASELINES, *CLASSIFIERS, "lorahub", *WITHOUT_ROUTER}:
+    if routers or plain in {"", *BASELINES, *CLASSIFIERS, "lorahub", *ROUTERLESS}:
         raise ConfigError(f"predictions of another system need a name of their own, found '{name}': give --method G-BERT, say.")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise ConfigError(

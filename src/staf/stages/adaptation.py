@@ -15,19 +15,19 @@ from staf.routing.recipe import RouterRecipe
 from staf.routing.store import Router, load_router, load_start, save_router
 from staf.routing.zero_shot import expert_centroids, zero_shot_router
 from staf.runs import PeakMemory
+from staf.stages.context import Context
 from staf.tasks.examples import expert_examples, task_examples
 from staf.tasks.rows import Task
-from staf.workflow.session import Session
 
 
-def adaptation_examples(session: Session, task: Task, shots: int | None, seed: int) -> list[Example]:
+def adaptation_examples(context: Context, task: Task, shots: int | None, seed: int) -> list[Example]:
     """The adaptation examples of a task: all of them, or a draw of `shots` by the seed."""
-    examples = task_examples(task, "adaptation", session.library)
+    examples = task_examples(task, "adaptation", context.library)
     return examples if shots is None else few_shot(examples, shots, seed)
 
 
 def adapt_stage(
-    session: Session, task: Task, experts: ExpertSet, settings: RouterRecipe, out: Path, start: Path | None = None
+    context: Context, task: Task, experts: ExpertSet, settings: RouterRecipe, out: Path, start: Path | None = None
 ) -> Router:
     """Learn the router of a task into `out`, or load it where it is there with these settings, experts and examples.
 
@@ -37,15 +37,15 @@ def adapt_stage(
     Raises:
         BaseMismatch, ExpertMismatch, ConfigError: the start does not fit.
     """
-    begun = None if start is None else load_start(start, out, session.identity, experts, settings)
-    examples = adaptation_examples(session, task, settings.shots, settings.seed)
-    digest = _named(session, adaptation_digest(session.identity, experts, task.name, examples, settings, begun))
+    begun = None if start is None else load_start(start, out, context.identity, experts, settings)
+    examples = adaptation_examples(context, task, settings.shots, settings.seed)
+    digest = _named(context, adaptation_digest(context.identity, experts, task.name, examples, settings, begun))
     checkpoint = out / "checkpoint"
-    if (kept := _kept(session, out, digest)) is not None:
+    if (kept := _kept(context, out, digest)) is not None:
         shutil.rmtree(checkpoint, ignore_errors=True)
         return kept
-    mixture, memory = session.mixture(experts), PeakMemory()
-    with session.progress.bar(f"adapt {task.name} ({settings.method})", planned_progress(len(examples), settings)) as bar:
+    mixture, memory = context.mixture(experts), PeakMemory()
+    with context.progress.bar(f"adapt {task.name} ({settings.method})", planned_progress(len(examples), settings)) as bar:
         done = 0
 
         def on_progress(now: int, loss: float) -> None:
@@ -55,7 +55,7 @@ def adapt_stage(
 
         router = adapt_router(
             mixture, task.name, examples, settings, on_progress,
-            start=begun, checkpoint=checkpoint, log=session.progress.log,
+            start=begun, checkpoint=checkpoint, log=context.progress.log,
         )  # fmt: skip
     router = _keep(out, router, digest, memory)  # last: a router that is there is never adapted again
     shutil.rmtree(checkpoint, ignore_errors=True)
@@ -63,59 +63,59 @@ def adapt_stage(
 
 
 def adapt_seeds(
-    session: Session, task: Task, experts: ExpertSet, settings: RouterRecipe, out: Path, seeds: int, start: Path | None = None
+    context: Context, task: Task, experts: ExpertSet, settings: RouterRecipe, out: Path, seeds: int, start: Path | None = None
 ) -> dict[Path, Router]:
     """Routers in out/seed-<seed> for `seeds` seeds from that of the settings on, each with its own draw of the shots."""
     changed = [settings.model_copy(update={"seed": settings.seed + i}) for i in range(seeds)]
-    return {(folder := out / f"seed-{one.seed}"): adapt_stage(session, task, experts, one, folder, start) for one in changed}
+    return {(folder := out / f"seed-{one.seed}"): adapt_stage(context, task, experts, one, folder, start) for one in changed}
 
 
 def zero_shot_stage(
-    session: Session, task: Task, experts: ExpertSet, folder: Path, settings: RouterRecipe, out: Path
+    context: Context, task: Task, experts: ExpertSet, folder: Path, settings: RouterRecipe, out: Path
 ) -> Router:
     """A router of a task from unlabelled inputs into `out`, or the one that is there.
 
     Args:
         folder: where the experts lie; what is kept of each for this, its centroid, is written beside them.
     """
-    inputs = [replace(example, answer="") for example in adaptation_examples(session, task, settings.shots, settings.seed)]
-    digest = _named(session, adaptation_digest(session.identity, experts, task.name, inputs, settings))
-    if (kept := _kept(session, out, digest)) is not None:
+    inputs = [replace(example, answer="") for example in adaptation_examples(context, task, settings.shots, settings.seed)]
+    digest = _named(context, adaptation_digest(context.identity, experts, task.name, inputs, settings))
+    if (kept := _kept(context, out, digest)) is not None:
         return kept
     memory = PeakMemory()
-    with session.progress.bar("describe experts", len(experts.names)) as bar:
+    with context.progress.bar("describe experts", len(experts.names)) as bar:
         centroids = expert_centroids(
-            session.base, experts, folder, lambda name: expert_examples(name, session.library)[0],
+            context.base, experts, folder, lambda name: expert_examples(name, context.library)[0],
             on_done=lambda name: bar.advance(1, name),
         )  # fmt: skip
-    return _keep(out, zero_shot_router(session.base, experts, task.name, inputs, centroids, settings), digest, memory)
+    return _keep(out, zero_shot_router(context.base, experts, task.name, inputs, centroids, settings), digest, memory)
 
 
-def best_expert_stage(session: Session, task: Task, experts: ExpertSet, settings: RouterRecipe, out: Path) -> Router:
+def best_expert_stage(context: Context, task: Task, experts: ExpertSet, settings: RouterRecipe, out: Path) -> Router:
     """A router of a task that leads with its best single expert into `out`, or the one that is there."""
-    examples = adaptation_examples(session, task, settings.shots, settings.seed)
-    digest = _named(session, adaptation_digest(session.identity, experts, task.name, examples, settings))
-    if (kept := _kept(session, out, digest)) is not None:
+    examples = adaptation_examples(context, task, settings.shots, settings.seed)
+    digest = _named(context, adaptation_digest(context.identity, experts, task.name, examples, settings))
+    if (kept := _kept(context, out, digest)) is not None:
         return kept
-    mixture, memory = session.mixture(experts), PeakMemory()
-    with session.progress.bar(f"try experts on {task.name}", len(experts.names)) as bar:
+    mixture, memory = context.mixture(experts), PeakMemory()
+    with context.progress.bar(f"try experts on {task.name}", len(experts.names)) as bar:
         router = best_expert_router(
             mixture, task.name, examples, settings, lambda name, loss: bar.advance(1, f"{name} {loss:.3f}")
         )
     return _keep(out, router, digest, memory)
 
 
-def _named(session: Session, digest: str) -> str:
+def _named(context: Context, digest: str) -> str:
     """A digest that tells number formats apart where one was asked for."""
-    return digest if session.dtype is None else session.named(digest)
+    return digest if context.dtype is None else context.named(digest)
 
 
-def _kept(session: Session, out: Path, digest: str) -> Router | None:
+def _kept(context: Context, out: Path, digest: str) -> Router | None:
     """The router in a folder, if it is the one of the digest."""
     if (out / "router.json").is_file():
         router = load_router(out)
         if router.record.get("run") == digest:
-            session.progress.log(f"router {out.name}: adapted before, reused")
+            context.progress.log(f"router {out.name}: adapted before, reused")
             return router
     return None
 

@@ -10,14 +10,14 @@ from staf.baselines.settings import BaselineSettings
 from staf.baselines.tuning import Choice, Tuning
 from staf.evaluate.settings import EvaluationSettings
 from staf.runs import Run
+from staf.stages.adaptation import adaptation_examples
+from staf.stages.context import Context
+from staf.stages.evaluation import examples_digest
 from staf.tasks.rows import Task
-from staf.workflow.adaptation import adaptation_examples
-from staf.workflow.evaluation import contents_of
-from staf.workflow.session import Session
 
 
-def chosen_rate(
-    session: Session, task: Task, settings: BaselineSettings, evaluation: EvaluationSettings
+def tune_learning_rate(
+    context: Context, task: Task, settings: BaselineSettings, evaluation: EvaluationSettings
 ) -> tuple[Choice | None, float]:
     """What the search of a trained baseline chose, and its seconds; None where nothing is trained.
 
@@ -26,14 +26,14 @@ def chosen_rate(
     """
     if BASELINES[settings.method].wrap is None:
         return None, 0.0
-    examples = adaptation_examples(session, task, settings.shots, settings.seed)
-    digest = session.named(session.identity["fingerprint"], settings.digest(), evaluation.digest(), contents_of(examples))
-    run = Run.at(session.runs, "tune", task.name, settings.method, settings.seed, digest)
+    examples = adaptation_examples(context, task, settings.shots, settings.seed)
+    digest = context.named(context.identity["fingerprint"], settings.digest(), evaluation.digest(), examples_digest(examples))
+    run = Run.at(context.runs, "tune", task.name, settings.method, settings.seed, digest)
     found = run.result()
     if found is None:
-        tuning = Tuning(session.base, examples, settings, evaluation.max_length, evaluation.token_budget)
+        tuning = Tuning(context.base, examples, settings, evaluation.max_length, evaluation.token_budget)
         started = time.perf_counter()
-        session.progress.log(f"{settings.method} on {task.name}: trying learning rates")
+        context.progress.log(f"{settings.method} on {task.name}: trying learning rates")
         choice = tuning.choose()
         found = {
             "stage": "tune", "task": task.name, "method": settings.method, "seed": settings.seed, "metrics": {},

@@ -15,18 +15,18 @@ from staf.errors import ConfigError, UnknownName
 from staf.evaluate import Method
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.store import load_experts
+from staf.stages.context import Context
+from staf.stages.evaluation import ROUTERLESS, Scored, evaluate_stage, named_method, router_and_mixture, router_method
+from staf.stages.peers import baseline_stage, classifier_stage, external_stage, lorahub_stage
 from staf.tasks.rows import Task
-from staf.workflow.evaluation import WITHOUT_ROUTER, Scored, evaluate_stage, named_method, router_and_mixture, router_method
-from staf.workflow.peers import baseline_stage, classifier_stage, external_stage, lorahub_stage
-from staf.workflow.session import Session
 
-METHODS = (*WITHOUT_ROUTER, "lorahub", *BASELINES, *CLASSIFIERS)
+METHODS = (*ROUTERLESS, "lorahub", *BASELINES, *CLASSIFIERS)
 """What `--method` may name."""
-NEED_EXPERTS = ("single", "average", "lorahub")
+NEEDS_EXPERTS = ("single", "average", "lorahub")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class EvaluationRequest:
     """What is to be scored."""
 
     method: str = "original"
@@ -43,7 +43,7 @@ class Wanted:
     """of another system"""
 
 
-def evaluate_named(session: Session, task: Task, settings: EvaluationSettings, wanted: Wanted) -> Scored:
+def evaluate_request(context: Context, task: Task, settings: EvaluationSettings, wanted: EvaluationRequest) -> Scored:
     """Score what is named on the test set of a task.
 
     Raises:
@@ -51,28 +51,28 @@ def evaluate_named(session: Session, task: Task, settings: EvaluationSettings, w
     """
     name = wanted.method
     if wanted.predictions is not None:
-        return external_stage(session, task, name, wanted.predictions, settings)
+        return external_stage(context, task, name, wanted.predictions, settings)
     if wanted.router is None and name not in METHODS:
         raise UnknownName.among("method", name, METHODS)
-    if wanted.experts is None and (wanted.router is not None or name in NEED_EXPERTS):
+    if wanted.experts is None and (wanted.router is not None or name in NEEDS_EXPERTS):
         raise ConfigError(
             "a router, single, average and lorahub need the experts: add --experts and the folder of the experts."
         )
     if wanted.router is not None and wanted.experts is not None:
-        found, mixture = router_and_mixture(session, wanted.router, wanted.experts)
-        return evaluate_stage(session, task, mixture.experts, router_method(found), settings)
+        found, mixture = router_and_mixture(context, wanted.router, wanted.experts)
+        return evaluate_stage(context, task, mixture.experts, router_method(found), settings)
     learning = {**({} if wanted.shots is None else {"shots": wanted.shots}), **wanted.learning}
     if name in CLASSIFIERS:
         own = parse(ClassifierSettings, wanted.learning, f"staf evaluate --method {name}")
-        return classifier_stage(session, task, name, wanted.shots, own, settings)
+        return classifier_stage(context, task, name, wanted.shots, own, settings)
     if name in get_args(BaselineSettings.model_fields["method"].annotation):
-        return baseline_stage(session, task, baseline_settings(name, learning), settings)
+        return baseline_stage(context, task, baseline_settings(name, learning), settings)
     if wanted.experts is None:
-        return evaluate_stage(session, task, None, Method("original", None), settings)
+        return evaluate_stage(context, task, None, Method("original", None), settings)
     experts = load_experts(wanted.experts)
     if name == "lorahub":
-        return lorahub_stage(session, task, experts, baseline_settings("lora", learning), settings)
-    return evaluate_stage(session, task, experts, named_method(session, task, experts, name, settings, wanted.expert), settings)
+        return lorahub_stage(context, task, experts, baseline_settings("lora", learning), settings)
+    return evaluate_stage(context, task, experts, named_method(context, task, experts, name, settings, wanted.expert), settings)
 
 
 def baseline_settings(name: str, values: dict[str, Any]) -> BaselineSettings:

@@ -21,14 +21,14 @@ from staf.routing.merge import Mixture
 from staf.runs import digest_of
 
 
-class Session:
+class Context:
     """One base, one data folder, one folder of runs, one progress.
 
     Args:
         base: hub id, folder or GGUF file; None is the default. data: the user's data folder; None uses packages.
         runs: folder of results. progress: told of long work. dtype: number format; None is chosen by measurement.
         profile: how data sets are split. world: the processes that train one expert together.
-        shard_base: spread the base over them, where it does not fit on one device.
+        fsdp: spread the base over them, where it does not fit on one device.
 
     Raises:
         MissingData: there is no such data folder. UnknownName: there is no such profile. ConfigError: a base sharded over one
@@ -44,13 +44,13 @@ class Session:
         dtype: str | None = None,
         profile: str = PROFILES[0],
         world: World = ALONE,
-        shard_base: bool = False,
+        fsdp: bool = False,
     ) -> None:
         check_profile(profile)
-        check_sharding(world, shard_base)
+        check_sharding(world, fsdp)
         self.base_name, self.runs = base, runs
         self.library = Library(data_folder(data), profile)
-        self.dtype, self.world, self.shard_base = dtype, world, shard_base
+        self.dtype, self.world, self.fsdp = dtype, world, fsdp
         self.progress: Progress = progress or NullProgress()
         self._mixture: tuple[str, Mixture] | None = None
 
@@ -63,7 +63,7 @@ class Session:
     def base(self) -> Base:
         """The loaded base."""
         self.progress.log(f"loading {self.base_name or DEFAULT_BASE}")
-        return open_base(self.base_name, self.dtype, self.world, self.shard_base)
+        return open_base(self.base_name, self.dtype, self.world, self.fsdp)
 
     @cached_property
     def outline(self) -> Base:
@@ -79,7 +79,7 @@ class Session:
             )
         return outline(self.base_name, BASE_DTYPES[self.dtype] if self.dtype else choose_dtype(default_device())[0])
 
-    def of_base(self, base: str) -> Session:
+    def of_base(self, base: str) -> Context:
         """The same data, runs and number format with another base."""
         other = copy(self)
         for name in ("identity", "base", "outline"):
@@ -97,6 +97,6 @@ class Session:
         """Names a result by what it depends on, a number format that was asked for among it: sixteen hexadecimal digits."""
         return digest_of(*parts, *(() if self.dtype is None else (self.dtype,)))
 
-    def forget_mixture(self) -> None:
+    def detach_experts(self) -> None:
         """Detach the experts, as training needs the routed layers for itself."""
         self._mixture = None
