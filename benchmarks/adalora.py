@@ -89,7 +89,7 @@ def settings_of(cell: Cell) -> ExpertRecipe:
 
 
 def drawn(kind: str, split: str, count: int, seed: int) -> list[Example]:
-    pool = load(prepare(KINDS[kind]), kind, split, form="choice")
+    pool = load(prepare(KINDS[kind]), kind, split, output_type="multiple_choice")
     return dice(f"adalora {kind} {split} {seed}").sample(pool, min(count, len(pool)))
 
 

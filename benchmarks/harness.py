@@ -52,7 +52,11 @@ def document(task: str, example: Example) -> dict[str, Any]:
 def documents(task: str, limit: int, data: Path | None) -> list[dict[str, Any]]:
     """Test documents, drawn by a fixed draw; those with four options where the task has four."""
     name, kind = TASKS[task]
-    pool = [e for e in load(prepare(name, data), kind, "test", form="choice") if task == "pubmedqa" or len(e.labels) == 4]
+    pool = [
+        e
+        for e in load(prepare(name, data), kind, "test", output_type="multiple_choice")
+        if task == "pubmedqa" or len(e.labels) == 4
+    ]
     if not pool:
         raise SystemExit(f"{task}: no test questions with four options in {name}. Give the data folder with --data.")
     return [document(task, example) for example in dice("harness").sample(pool, min(limit, len(pool)))]

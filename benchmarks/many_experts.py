@@ -31,8 +31,10 @@ import torch
 from torch import Tensor
 
 from staf.data.example import Example
-from staf.data.library import Library
+from staf.data.selection import task_examples
 from staf.data.splits import dice
+from staf.data.store import DataStore
+from staf.data.task import find_task
 from staf.experts.reduce import merge_experts
 from staf.experts.store import Expert, ExpertSet, load_experts
 from staf.io import write_bytes, write_json
@@ -47,8 +49,6 @@ from staf.routing.pruning import heaviest, lost_share, pruned_weights
 from staf.routing.recipe import RouterRecipe
 from staf.routing.router import initial_params
 from staf.runs import PeakMemory
-from staf.tasks.examples import task_examples
-from staf.tasks.rows import find_task
 
 MEASURED = ("step", "candidate", "plain_step", "plain_candidate", "peak_bytes")
 RANKS = (4, 8, 16, 32, 64)
@@ -261,7 +261,7 @@ def main() -> None:
     counts = sorted(int(count) for count in options.counts.split(","))
     base = load_base(options.base, dtype=options.dtype)
     experts = many(base, options.experts, counts[-1], options.noise)
-    pool = sorted(task_examples(find_task(options.task), "adaptation", Library()), key=lambda example: example.id)
+    pool = sorted(task_examples(find_task(options.task), "adaptation", DataStore()), key=lambda example: example.id)
     examples = dice("many experts").sample(pool, min(max(options.limit, options.batch), len(pool)))
     settings = RouterRecipe(epochs=options.epochs, learning_rate=0.2, max_length=256)
     machine = f"{platform.machine()}, {os.cpu_count()} processors, {str(base.dtype).removeprefix('torch.')}"

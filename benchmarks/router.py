@@ -78,7 +78,7 @@ class Reached(Exception):
 def examples(base: Base, case: str, options: argparse.Namespace) -> list[Encoded]:
     """The real examples of a case."""
     name, query = CASES[case]
-    pool = load(prepare(name), KINDS[name], "train", form="choice")
+    pool = load(prepare(name), KINDS[name], "train", output_type="multiple_choice")
     drawn: list[Example] = dice("bench router").sample(pool, options.examples)
     asked = [example if query is None else replace(example, query=query) for example in drawn]
     return [encode(example, base.tokenizer, options.tokens) for example in asked]

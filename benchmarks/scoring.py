@@ -46,9 +46,9 @@ PEER = "lm_eval HFLM.loglikelihood"
 
 def notes(base: Base, count: int) -> list[Example]:
     """Notes of real sentences, each of about 400 tokens, with 50 titles of diseases as labels."""
-    codes = load(prepare("icd-10-cm"), "entity_relation", "train", form="choice")
+    codes = load(prepare("icd-10-cm"), "entity_relation", "train", output_type="multiple_choice")
     labels = tuple(dice("bench labels").sample(sorted({code.answer for code in codes}), LABELS))
-    pool = load(prepare("pubmedqa"), "question_answering", "train", form="choice")
+    pool = load(prepare("pubmedqa"), "question_answering", "train", output_type="multiple_choice")
     texts = [example.context for example in dice("bench notes").sample(pool, len(pool))]
     found = []
     for number in range(count):
@@ -62,7 +62,7 @@ def notes(base: Base, count: int) -> list[Example]:
 
 def questions(count: int) -> list[Example]:
     """MedMCQA questions, drawn by a fixed draw."""
-    pool = load(prepare("medmcqa"), "multiple_choice", "train", form="choice")
+    pool = load(prepare("medmcqa"), "multiple_choice", "train", output_type="multiple_choice")
     return dice("bench questions").sample(pool, min(count, len(pool)))
 
 

@@ -54,7 +54,7 @@ def examples(base: Base, count: int, pools: tuple[tuple[str, str], ...] = POOLS,
     """Real examples, the same number of each pool, mixed by a fixed draw."""
     chosen = []
     for name, kind in pools:
-        pool = load(prepare(name), kind, "adaptation" if draw == "held out" else "train", form="choice")
+        pool = load(prepare(name), kind, "adaptation" if draw == "held out" else "train", output_type="multiple_choice")
         drawn = dice(f"{draw} {name}").sample(pool, min(count // len(pools), len(pool)))
         chosen += [drawn[i % len(drawn)] for i in range(count // len(pools))]
     items = [encode(example, base.tokenizer, MAX_TOKENS) for example in chosen]

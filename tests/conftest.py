@@ -16,7 +16,7 @@ from corpora import write_all
 from hypothesis import settings
 from tiny_model import write_tiny_model
 
-from staf.data.example import Example, subject
+from staf.data.example import Example, dedup_key
 from staf.experts.store import Expert, ExpertSet
 from staf.lm.base import Base, load_base
 
@@ -63,7 +63,7 @@ def random_expert(base: Base, name: str, seed: int, scale: float = 1.0, size: fl
             torch.randn(d_out, rank, generator=generator) / d_out**0.5 * torch.randn(rank, generator=generator) * size * scale,
             torch.randn(rank, d_in, generator=generator) / d_in**0.5,
         )
-    return Expert(name, base.identity, factors, frozenset({subject(f"taught {name}")}), {"run": f"run-{name}"})
+    return Expert(name, base.identity, factors, frozenset({dedup_key(f"taught {name}")}), {"run": f"run-{name}"})
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def experts(base: Base) -> ExpertSet:
 COLOURS = {"sky": "blue", "grass": "green", "blood": "red", "sea": "blue", "leaf": "green", "rose": "red"}
 
 
-def make_examples(count: int, split: str = "train", kind: str = "colour") -> list[Example]:
+def make_examples(count: int, split: str = "train", task_type: str = "colour") -> list[Example]:
     """Label examples that a tiny model can learn: the colour of a thing."""
     things = list(COLOURS)
     examples = []
@@ -83,9 +83,9 @@ def make_examples(count: int, split: str = "train", kind: str = "colour") -> lis
         thing = things[i % len(things)]
         examples.append(
             Example(
-                id=f"{split}-{i}", kind=kind, query="Name the colour: blue, green or red.", context=f"{thing} {i // 6}",
-                answer=COLOURS[thing], labels=("blue", "green", "red"), split=split,
-                subjects=(subject(f"{split} {thing} {i}"),),
+                id=f"{split}-{i}", task_type=task_type, query="Name the colour: blue, green or red.",
+                context=f"{thing} {i // 6}", answer=COLOURS[thing], labels=("blue", "green", "red"), split=split,
+                dedup_keys=(dedup_key(f"{split} {thing} {i}"),),
             )
         )  # fmt: skip
     return examples

@@ -25,7 +25,7 @@ def packaged(question: str, options: str, answer: str) -> dict[str, str]:
 
 def separate(examples: list[Example]) -> tuple[list[Example], int]:
     """What preparing keeps of examples whose splits stand, and how many it drops."""
-    items = [Item(e.kind, e.split, e.group, tuple(int(s, 16) for s in e.subjects)) for e in examples]
+    items = [Item(e.task_type, e.split, e.group, tuple(int(s, 16) for s in e.dedup_keys)) for e in examples]
     splits = apart(items, [e.split for e in examples])
     kept = [e for e, split in zip(examples, splits, strict=True) if split != LEFT_OUT]
     return kept, len(examples) - len(kept)

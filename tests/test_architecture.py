@@ -14,7 +14,7 @@ import yaml
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "staf"
 PACKAGES = (
-    "errors", "io", "log", "config", "compute", "checkpoint_io", "runs", "data", "lm", "experts", "routing", "tasks", "metrics",
+    "errors", "io", "log", "config", "compute", "checkpoint_io", "runs", "data", "lm", "experts", "routing", "metrics",
     "evaluate", "baselines", "export", "workflow", "stages", "engines", "predict", "doctor", "env", "report",
     "bench", "experiments", "cli",
 )  # fmt: skip

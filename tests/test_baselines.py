@@ -22,13 +22,13 @@ from staf.baselines.settings import BaselineSettings
 from staf.baselines.tuning import Trial, Tuning
 from staf.config import parse
 from staf.data.example import Example, prompt_of
+from staf.data.task import Task
 from staf.errors import BadData, ConfigError, MissingData, TestLeak, TrainingFailed
 from staf.evaluate import Method, predict
 from staf.evaluate.settings import EvaluationSettings
 from staf.lm.base import Base
 from staf.lm.batches import Encoded, collate, encode, encode_answer, encode_prompt
 from staf.lm.scoring import score_labels
-from staf.tasks.rows import Task
 
 TRAINED = [name for name, row in BASELINES.items() if row.wrap is not None]
 TASK = Task("colours", "Colours", "colour", (), fixed_labels=True)

@@ -44,13 +44,14 @@ SMALL = ClassifierSettings(
 WITH_WORDS = ("cnn", "text_cnn", "rnn")
 
 
-def example(number: int, split: str, chosen: tuple[str, ...], form: str = "choice", **changes: Any) -> Example:
+def example(number: int, split: str, chosen: tuple[str, ...], output_type: str = "multiple_choice", **changes: Any) -> Example:
     words = [FILLER[(number + i) % len(FILLER)] for i in range(4)]
     for label in chosen:
         words.insert(number % 3, SIGNS[label].split()[number % 2])
     made = Example(
-        id=f"{split}-{number}", kind="toy", query="Which organ?", context=" ".join(words), labels=LABELS, split=split,
-        answer=chosen[0] if form == "choice" else write_several(chosen, LABELS), subjects=(), form=form,
+        id=f"{split}-{number}", task_type="toy", query="Which organ?", context=" ".join(words), labels=LABELS, split=split,
+        answer=chosen[0] if output_type == "multiple_choice" else write_several(chosen, LABELS), dedup_keys=(),
+        output_type=output_type,
     )  # fmt: skip
     return replace(made, **changes)
 
@@ -61,7 +62,7 @@ def choices(count: int, split: str = "adaptation") -> list[Example]:
 
 def severals(count: int, split: str = "adaptation") -> list[Example]:
     return [
-        example(i, split, tuple(label for bit, label in enumerate(LABELS) if i * 5 % 8 >> bit & 1), "several")
+        example(i, split, tuple(label for bit, label in enumerate(LABELS) if i * 5 % 8 >> bit & 1), "multi_label")
         for i in range(count)
     ]
 
@@ -98,7 +99,7 @@ def test_one_label_is_learned_twice_alike_and_scored_as_log_probabilities(name: 
     assert [p["id"] for p in predictions] == [e.id for e in test]
     assert [LABELS[p["gold"]] for p in predictions] == [e.answer for e in test]
     np.testing.assert_allclose(np.exp([p["scores"] for p in predictions]).sum(1), 1, atol=1e-5)
-    found = compute_metrics("choice", predictions, fixed_labels=True, resamples=100)
+    found = compute_metrics("multiple_choice", predictions, fixed_labels=True, resamples=100)
     assert {"accuracy", "macro_f1", "macro_auc"} <= set(found)
     assert classify(name, choices(48)[::-1], test, LABELS, chosen)[0] == predictions
     assert record["chosen"] in record["trials"]
@@ -111,7 +112,7 @@ def test_one_label_is_learned_twice_alike_and_scored_as_log_probabilities(name: 
 def test_several_labels_are_learned_and_scored_as_log_odds(name: str, tiny_encoder: Path) -> None:
     test = severals(24, "test")
     predictions, record = classify(name, severals(64), test, LABELS, settings_for(name, tiny_encoder))
-    found = compute_metrics("several", predictions, fixed_labels=True, resamples=100)
+    found = compute_metrics("multi_label", predictions, fixed_labels=True, resamples=100)
     assert found["micro_f1"]["value"] > 0.85
     assert found["macro_auc"]["value"] > 0.9
     for prediction, item in zip(predictions, test, strict=True):
@@ -122,16 +123,16 @@ def test_several_labels_are_learned_and_scored_as_log_odds(name: str, tiny_encod
 def test_several_labels_are_answered_from_the_threshold_with_the_best_f1_of_what_was_held_out() -> None:
     scores = np.array([[-1.0, -3.0], [-1.5, -2.5], [-4.0, -2.0]])
     targets = np.array([[1, 0], [1, 0], [0, 0]], dtype=np.float32)
-    assert threshold_of(scores, targets, "several") == pytest.approx(-1.75)  # halfway between -1.5 and -2
-    assert threshold_of(scores, np.zeros_like(targets), "several") == 0.0
-    assert threshold_of(scores, targets, "choice") is None
-    (found,) = predictions_of(severals(1, "test"), np.array([[-1.7, -1.8, 2.0]]), "several", LABELS, -1.75)
+    assert threshold_of(scores, targets, "multi_label") == pytest.approx(-1.75)  # halfway between -1.5 and -2
+    assert threshold_of(scores, np.zeros_like(targets), "multi_label") == 0.0
+    assert threshold_of(scores, targets, "multiple_choice") is None
+    (found,) = predictions_of(severals(1, "test"), np.array([[-1.7, -1.8, 2.0]]), "multi_label", LABELS, -1.75)
     assert found["answer"] == [0, 2]
 
 
 def test_a_seldom_label_is_answered_though_its_chance_is_below_one_half() -> None:
     """As the language model's labels are, which have a threshold of their own."""
-    rare = [example(i, "adaptation", ("lung",) if i % 5 == 0 else (), "several") for i in range(60)]
+    rare = [example(i, "adaptation", ("lung",) if i % 5 == 0 else (), "multi_label") for i in range(60)]
     rare = [replace(e, context="a cough" if i % 5 in (0, 1, 2) else "a rash") for i, e in enumerate(rare)]
     test = [replace(e, context="a cough") for e in severals(4, "test")]
     predictions, record = classify("tfidf", rare, test, LABELS, SMALL)
@@ -158,7 +159,7 @@ def test_labels_that_were_never_or_always_right_have_finite_scores(name: str) ->
     predictions, record = classify(name, alone, choices(3, "test"), LABELS, SMALL)
     assert record["labels_never_right_in_fitting"] == 2
     assert np.isfinite([p["scores"] for p in predictions]).all()
-    both = [example(i, "adaptation", ("heart", "lung"), "several") for i in range(8)]
+    both = [example(i, "adaptation", ("heart", "lung"), "multi_label") for i in range(8)]
     predictions, _ = classify(name, both, severals(3, "test"), LABELS, SMALL)
     assert np.isfinite([p["scores"] for p in predictions]).all()
     if name == "tfidf":
@@ -188,11 +189,13 @@ def test_logistic_regression_is_that_of_scikit_learn_on_all_examples() -> None:
 def test_losses_are_those_of_scikit_learn_and_of_torch() -> None:
     chance = np.random.default_rng(0)
     logits, gold = chance.normal(size=(7, 3)), np.array([0, 1, 2, 2, 1, 0, 1])
-    scores = log_scores(logits, "choice")
-    assert loss_of(scores, np.eye(3)[gold], "choice") == pytest.approx(log_loss(gold, np.exp(scores), labels=[0, 1, 2]))
+    scores = log_scores(logits, "multiple_choice")
+    assert loss_of(scores, np.eye(3)[gold], "multiple_choice") == pytest.approx(
+        log_loss(gold, np.exp(scores), labels=[0, 1, 2])
+    )
     targets = (chance.random((7, 3)) > 0.5).astype(float)
     expected = torch.nn.functional.binary_cross_entropy_with_logits(torch.tensor(logits), torch.tensor(targets))
-    assert loss_of(log_scores(logits, "several"), targets, "several") == pytest.approx(float(expected))
+    assert loss_of(log_scores(logits, "multi_label"), targets, "multi_label") == pytest.approx(float(expected))
 
 
 @pytest.mark.parametrize("name", WITH_WORDS)
@@ -241,8 +244,13 @@ def test_it_refuses_what_a_classifier_cannot_do() -> None:
     refused(UnknownName, "Did you mean 'text_cnn'", name="textcnn")
     refused(ConfigError, "other labels", asked=[replace(test[0], labels=("heart", "lung"))])
     refused(ConfigError, "other labels", asked=[replace(test[0], labels=LABELS[::-1])])
-    refused(ConfigError, "form span", asked=[replace(test[0], form="span")], adaptation=[replace(e, form="span") for e in good])
-    refused(ConfigError, "choice, several", asked=severals(3, "test"))
+    refused(
+        ConfigError,
+        "output type span",
+        asked=[replace(test[0], output_type="span")],
+        adaptation=[replace(e, output_type="span") for e in good],
+    )
+    refused(ConfigError, "multi_label, multiple_choice", asked=severals(3, "test"))
     refused(TestLeak, "test split", adaptation=[*good, test[0]])
     refused(TestLeak, "both", adaptation=[replace(good[0], id="test-0"), *good[1:]])
     refused(MissingData, "no test examples", asked=[])
@@ -332,11 +340,11 @@ def written(path: Path, *entries: Any) -> Path:
 
 
 def test_our_own_predictions_come_back_as_they_were(tmp_path: Path) -> None:
-    for make, form in ((choices, "choice"), (severals, "several")):
+    for make, output_type in ((choices, "multiple_choice"), (severals, "multi_label")):
         test = make(8, "test")
         ours, _ = classify("tfidf", make(24), test, LABELS, SMALL)
         lines = [{"id": p["id"], "scores": dict(zip(LABELS, p["scores"], strict=True))} for p in ours]
-        assert read_predictions(written(tmp_path / f"{form}.jsonl", *lines[::-1]), test) == ours
+        assert read_predictions(written(tmp_path / f"{output_type}.jsonl", *lines[::-1]), test) == ours
 
 
 def test_answers_by_label_name_become_indices(tmp_path: Path) -> None:
@@ -383,7 +391,7 @@ def test_predictions_need_a_file_and_examples_of_one_form(tmp_path: Path) -> Non
         read_predictions(tmp_path / "none.jsonl", choices(2, "test"))
     with pytest.raises(MissingData, match="no test examples"):
         read_predictions(tmp_path / "none.jsonl", [])
-    with pytest.raises(ConfigError, match="choice, several"):
+    with pytest.raises(ConfigError, match="multi_label, multiple_choice"):
         read_predictions(tmp_path / "none.jsonl", [*choices(1, "test"), *severals(1, "test")])
     (tmp_path / "latin.jsonl").write_bytes(b"\xff\xfe")
     with pytest.raises(BadData, match="UTF-8"):

@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 
 from staf.bench import SCRIPTS
 from staf.cli import app, main
-from staf.data.library import Library
+from staf.data.selection import task_examples
+from staf.data.store import DataStore
+from staf.data.task import find_task
 from staf.errors import StafError
-from staf.tasks.examples import task_examples
-from staf.tasks.rows import find_task
 
 TRAIN = ["steps=12", "batch_size=4", "warmup_steps=2", "final_steps=4", "max_length=500", "checkpoint_steps=5"]
 
@@ -276,7 +276,7 @@ def written_files(folder: Path) -> dict[Path, int]:
 
 def test_data_commands(own: Path, tiny_folder: Path) -> None:
     rows = json.loads(run("data", "list", "--json", "--data-dir", own))
-    needed = {"name", "knowledge_types", "category", "licence", "access", "stands_in_for", "available", "size", "steps"}
+    needed = {"name", "knowledge_types", "category", "licence", "access", "proxy_for", "available", "size", "steps"}
     assert all(needed <= row.keys() for row in rows)
     assert all(row["available"] for row in rows)
     prepared = json.loads(run("data", "prepare", "hpo", "--json", "--data-dir", own))
@@ -295,7 +295,7 @@ def test_what_is_not_test_is_exported_with_its_answers(own: Path, tmp_path: Path
         out = tmp_path / f"{split}.jsonl"
         told = json.loads(run("data", "export", "readmission_uci", "--split", split, "--out", out, "--json", "--data-dir", own))
         rows = [json.loads(line) for line in out.read_text().splitlines()]
-        wanted = {e.id: e.answer for e in task_examples(find_task("readmission_uci"), split, Library(own))}
+        wanted = {e.id: e.answer for e in task_examples(find_task("readmission_uci"), split, DataStore(own))}
         assert {row["id"]: row["answer"] for row in rows} == wanted
         assert told["examples"] == len(wanted)
 
@@ -316,7 +316,7 @@ def test_preparing_a_task_says_that_nothing_leaks_and_bad_rows_are_told(own: Pat
     folder.mkdir()
     good = (own / "medmcqa" / "Beasts.jsonl").read_text(encoding="utf-8")
     (folder / "Beasts.jsonl").write_text(good + "{\n", encoding="utf-8")
-    assert "1 bad rows skipped" in run("data", "prepare", "medmcqa", "--skip-invalid", "--data-dir", tmp_path)
+    assert "1 rejected rows skipped" in run("data", "prepare", "medmcqa", "--skip-invalid", "--data-dir", tmp_path)
 
 
 @pytest.mark.parametrize(

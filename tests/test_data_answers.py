@@ -75,45 +75,45 @@ def test_a_span_is_where_the_words_first_stand():
     assert read_span("", "one") is None
 
 
-def example(form: str, answer: str, labels: tuple[str, ...] = ()) -> Example:
-    return Example("x/1", "kind", "Which?", "pain in the hoof", answer, labels, "train", (), form=form)
+def example(output_type: str, answer: str, labels: tuple[str, ...] = ()) -> Example:
+    return Example("x/1", "kind", "Which?", "pain in the hoof", answer, labels, "train", (), output_type=output_type)
 
 
 @pytest.mark.parametrize(
-    ("form", "answer", "labels"),
+    ("output_type", "answer", "labels"),
     [
-        ("choice", "yes", ("yes", "no")),
-        ("several", "a; c", ("a", "b", "c")),
-        ("several", "none", ("a", "b")),
-        ("several", "anything; else", ()),
+        ("multiple_choice", "yes", ("yes", "no")),
+        ("multi_label", "a; c", ("a", "b", "c")),
+        ("multi_label", "none", ("a", "b")),
+        ("multi_label", "anything; else", ()),
         ("span", "the hoof", ()),
-        ("entities", "problem: pain; place: hoof", ("problem", "place")),
-        ("entities", "none", ("problem",)),
-        ("text", "Rest.", ()),
+        ("ner", "problem: pain; place: hoof", ("problem", "place")),
+        ("ner", "none", ("problem",)),
+        ("generate_until", "Rest.", ()),
     ],
 )
-def test_canonical_answers_pass(form, answer, labels):
-    check_answer(example(form, answer, labels))
+def test_canonical_answers_pass(output_type, answer, labels):
+    check_answer(example(output_type, answer, labels))
 
 
 @pytest.mark.parametrize(
-    ("form", "answer", "labels"),
+    ("output_type", "answer", "labels"),
     [
-        ("choice", "maybe", ("yes", "no")),
-        ("several", "c; a", ("a", "b", "c")),
-        ("several", "a; z", ("a", "b")),
-        ("several", "a; a", ()),
+        ("multiple_choice", "maybe", ("yes", "no")),
+        ("multi_label", "c; a", ("a", "b", "c")),
+        ("multi_label", "a; z", ("a", "b")),
+        ("multi_label", "a; a", ()),
         ("span", "the tail", ()),
-        ("entities", "problem: itch", ("problem",)),
-        ("entities", "dream: pain", ("problem",)),
-        ("text", " Rest.", ()),
-        ("text", "", ()),
+        ("ner", "problem: itch", ("problem",)),
+        ("ner", "dream: pain", ("problem",)),
+        ("generate_until", " Rest.", ()),
+        ("generate_until", "", ()),
         ("essay", "Rest.", ()),
     ],
 )
-def test_other_answers_are_refused_by_id_alone(form, answer, labels):
+def test_other_answers_are_refused_by_id_alone(output_type, answer, labels):
     with pytest.raises(BadData, match="x/1: the answer is not a") as caught:
-        check_answer(example(form, answer, labels))
+        check_answer(example(output_type, answer, labels))
     assert "hoof" not in str(caught.value)
 
 

@@ -14,8 +14,8 @@ from formats import rqe as rqe_format
 from formats import wikimed as wikimed_format
 from refusal import SECRET, refused
 
-from staf.data.example import subject
-from staf.data.intake import Intake
+from staf.data.example import dedup_key
+from staf.data.read_report import ReadReport
 from staf.data.readers import hallmarks, mednli, question_entailment, wikimed
 from staf.data.readers.semantic_types import COARSE, LABELS
 from staf.errors import BadData
@@ -29,12 +29,12 @@ def test_an_abstract_has_the_top_hallmarks_of_all_its_slots_in_the_order_of_the_
     hallmarks_format.write_archive(
         tmp_path, {"7": (first + second, labels), "8": (second, "<NULL"), "9": (second + first, "< < < ")}
     )
-    intake = Intake()
-    one, null, nothing = hallmarks.read(tmp_path, intake)
+    report = ReadReport()
+    one, null, nothing = hallmarks.read(tmp_path, report)
     assert (one.id, one.context) == ("hallmarks-of-cancer/7", "It grows . It spreads . Nothing .")
     assert one.answer == "resisting cell death; inducing angiogenesis; genomic instability and mutation"
     assert (null.answer, nothing.answer) == ("none", "none")
-    assert intake.facts == {
+    assert report.stats == {
         "abstracts": 3,
         "sentences": 7,
         "labelled sentences": 3,
@@ -64,13 +64,13 @@ def test_an_archive_of_abstracts_that_is_cut_short_is_refused(tmp_path):
     path = tmp_path / "Hallmarks-of-Cancer-master.tar.gz"
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(BadData, match="is damaged or"):
-        list(hallmarks.read(tmp_path, Intake()))
+        list(hallmarks.read(tmp_path, ReadReport()))
 
 
 def test_hallmarks_of_cancer_has_what_is_known_of_it():
-    intake = Intake()
-    examples = list(hallmarks.read(distributed("hallmarks-of-cancer"), intake))
-    assert intake.facts == {
+    report = ReadReport()
+    examples = list(hallmarks.read(distributed("hallmarks-of-cancer"), report))
+    assert report.stats == {
         "abstracts": 1_852,
         "sentences": 17_464,
         "labelled sentences": 4_454,
@@ -95,14 +95,14 @@ def test_a_page_has_the_coarse_types_of_the_concepts_that_its_shown_part_mention
     ]
     write_lines(tmp_path / "WikiMed.json", [wikimed_format.page("5", text, *mentions, split="valid")])
     wikimed_format.write_types(tmp_path)
-    intake = Intake()
-    (example,) = wikimed.read(tmp_path, intake)
-    assert (example.id, example.split, example.form) == ("wikimed/5", "adaptation", "several")
+    report = ReadReport()
+    (example,) = wikimed.read(tmp_path, report)
+    assert (example.id, example.split, example.output_type) == ("wikimed/5", "adaptation", "multi_label")
     assert example.answer == "anatomy; organic chemical; pharmacologic substance"
     assert example.context.startswith("The horn aches. Salve")
     assert 1_980 < len(example.context) <= wikimed.WINDOW
     assert example.context.endswith((" Salve", " helps."))
-    assert intake.facts == {"pages": 1, "mentions": 3}
+    assert report.stats == {"pages": 1, "mentions": 3}
 
 
 def test_a_page_of_unknown_concepts_is_left_out_and_one_without_mentions_has_none(tmp_path):
@@ -111,10 +111,10 @@ def test_a_page_of_unknown_concepts_is_left_out_and_one_without_mentions_has_non
     del bare["split"]
     write_lines(tmp_path / "WikiMed.json", [unknown, bare])
     wikimed_format.write_types(tmp_path)
-    intake = Intake()
-    (example,) = wikimed.read(tmp_path, intake)
+    report = ReadReport()
+    (example,) = wikimed.read(tmp_path, report)
     assert (example.id, example.answer) == ("wikimed/2", "none")
-    assert intake.skipped == {
+    assert report.skipped == {
         "a mention of concepts that the UMLS file does not list": 1,
         "a page all of whose mentions are left out": 1,
     }
@@ -126,7 +126,7 @@ def test_a_mention_that_the_cut_goes_through_is_not_counted(tmp_path):
         tmp_path / "WikiMed.json", [wikimed_format.page("1", text, wikimed_format.mention(text, "hornpipe of", "C0000001"))]
     )
     wikimed_format.write_types(tmp_path)
-    (example,) = wikimed.read(tmp_path, Intake())
+    (example,) = wikimed.read(tmp_path, ReadReport())
     assert (len(example.context), example.answer) == (1_999, "none")
 
 
@@ -182,8 +182,8 @@ def test_pairs_that_tell_nothing_leave_the_training_part_and_stay_in_the_test(tm
     yes, no = (rqe_format.pair(n, value, "Is hay good?", short) for n, value in ((4, "true"), (5, "false")))
     empty = rqe_format.pair(6, "true", asked, "")
     rqe_format.write_files(tmp_path, [same, kept, again, yes, no, empty], [yes, no, same])
-    intake = Intake()
-    examples = list(question_entailment.read(tmp_path, intake))
+    report = ReadReport()
+    examples = list(question_entailment.read(tmp_path, report))
     assert [(e.id.removeprefix("rqe-amia2016/"), e.answer) for e in examples] == [
         ("train/2", "yes"),
         ("test/4", "yes"),
@@ -191,8 +191,8 @@ def test_pairs_that_tell_nothing_leave_the_training_part_and_stay_in_the_test(tm
         ("test/1", "yes"),
     ]
     assert examples[0].context == "First question: Why does it limp? Second question: What makes beasts limp?"
-    assert examples[0].group == subject("why does it limp")
-    assert intake.skipped == {
+    assert examples[0].group == dedup_key("why does it limp")
+    assert report.skipped == {
         "a pair of the same text": 1,
         "a repeated pair": 1,
         "a pair with contradicting labels": 2,
@@ -219,12 +219,12 @@ def test_pairs_that_are_cut_short_are_refused(tmp_path):
     path = tmp_path / rqe_format.TRAIN
     path.write_text(path.read_text()[:-30])
     with pytest.raises(BadData, match=r"line \d+: not valid XML"):
-        list(question_entailment.read(tmp_path, Intake()))
+        list(question_entailment.read(tmp_path, ReadReport()))
 
 
 def test_question_entailment_has_what_is_known_of_it():
-    intake = Intake()
-    examples = list(question_entailment.read(distributed("rqe-amia2016"), intake))
+    report = ReadReport()
+    examples = list(question_entailment.read(distributed("rqe-amia2016"), report))
     known = {
         "train pairs": 8_588,
         "train pairs that are true": 4_655,
@@ -237,9 +237,9 @@ def test_question_entailment_has_what_is_known_of_it():
         "test pairs that are false": 173,
         "test pairs that repeat one": 7,
     }
-    assert known.items() <= intake.facts.items()
+    assert known.items() <= report.stats.items()
     assert Counter(e.answer for e in examples if e.split == "test") == {"yes": 129, "no": 173}
-    assert len(examples) + sum(intake.skipped.values()) == 8_588 + 302
+    assert len(examples) + sum(report.skipped.values()) == 8_588 + 302
     assert separate(examples)[1] == 0
 
 
@@ -248,9 +248,9 @@ def test_question_entailment_has_what_is_known_of_it():
 
 def test_pairs_of_one_premise_stay_together_in_the_part_of_their_file(tmp_path):
     mednli_format.write(tmp_path)
-    intake = Intake()
-    examples = list(mednli.read(tmp_path, intake))
-    assert intake.facts == {"pairs": 36, "train pairs": 12, "dev pairs": 12, "test pairs": 12}
+    report = ReadReport()
+    examples = list(mednli.read(tmp_path, report))
+    assert report.stats == {"pairs": 36, "train pairs": 12, "dev pairs": 12, "test pairs": 12}
     assert Counter(e.split for e in examples) == {"train": 12, "adaptation": 12, "test": 12}
     assert {len([e for e in examples if e.group == group]) for group in {e.group for e in examples}} == {3}
     assert examples[0].id == "mednli/train-red-0"

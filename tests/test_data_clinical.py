@@ -14,8 +14,8 @@ from formats.mimic import Note, Stay
 
 from staf.data import clinical
 from staf.data.clinical import tables
-from staf.data.example import Example, subject
-from staf.data.intake import Intake
+from staf.data.example import Example, dedup_key
+from staf.data.read_report import ReadReport
 from staf.data.readers import mimic
 from staf.data.readers.admission_notes import on_admission
 from staf.data.readers.composed import compose
@@ -23,10 +23,10 @@ from staf.data.readers.draws import says
 from staf.errors import BadData, MissingData
 
 
-def made(folder: Path, stays: list[Stay], intake: Intake | None = None) -> dict[str, Example]:
+def made(folder: Path, stays: list[Stay], report: ReadReport | None = None) -> dict[str, Example]:
     """The examples of some stays, by id without the data set's name."""
     fixture.write_full(folder, stays)
-    return {e.id.removeprefix("mimic-iii/"): e for e in mimic.read(folder, intake or Intake())}
+    return {e.id.removeprefix("mimic-iii/"): e for e in mimic.read(folder, report or ReadReport())}
 
 
 def at(day: str, hour: int = 10) -> str:
@@ -41,9 +41,9 @@ def stay(patient: int, hadm: int, first: str, last: str, **more: str) -> Stay:
 
 
 def test_the_demo_holds_what_its_readme_counts() -> None:
-    intake = Intake()
-    examples = list(mimic.read_demo(distributed("mimic-iii-demo"), intake))
-    assert intake.facts == {
+    report = ReadReport()
+    examples = list(mimic.read_demo(distributed("mimic-iii-demo"), report))
+    assert report.stats == {
         "patients": 100, "admissions": 129, "admissions that end in death": 40,
         "diagnosis rows": 1_761, "diagnosis codes": 581, "diagnosis rows without a title": 45, "diagnosis titles": 14_567,
         "procedure rows": 506, "procedure titles": 3_882,
@@ -51,17 +51,17 @@ def test_the_demo_holds_what_its_readme_counts() -> None:
         "drug type MAIN": 7_709, "drug type BASE": 2_617, "drug type ADDITIVE": 72,
         "followed by an admission within 30 days, deaths aside": 11,
     }  # fmt: skip
-    assert Counter(e.kind for e in examples) == {"icd_coding": 129, "medication_recommendation": 122, "readmission": 88}
-    assert Counter(e.answer for e in examples if e.kind == "readmission") == {"no": 77, "yes": 11}
-    assert intake.skipped["readmission: died in hospital"] == 40
+    assert Counter(e.task_type for e in examples) == {"icd_coding": 129, "medication_recommendation": 122, "readmission": 88}
+    assert Counter(e.answer for e in examples if e.task_type == "readmission") == {"no": 77, "yes": 11}
+    assert report.skipped["readmission: died in hospital"] == 40
     assert len({e.group for e in examples}) == 100
 
 
 def test_no_composed_text_of_the_demo_says_its_answer() -> None:
-    for example in mimic.read_demo(distributed("mimic-iii-demo"), Intake()):
-        for label in example.answer.split("; ") if example.form == "several" else ():
+    for example in mimic.read_demo(distributed("mimic-iii-demo"), ReadReport()):
+        for label in example.answer.split("; ") if example.output_type == "multi_label" else ():
             assert not says(example.context, label)
-            if example.kind == "icd_coding":
+            if example.task_type == "icd_coding":
                 code, _, title = label.partition(" ")
                 assert not says(example.context, code)
                 assert not (title and says(example.context, title))
@@ -86,8 +86,8 @@ def test_who_is_readmitted(tmp_path: Path) -> None:
         stay(10, 101, "01-01", "01-05"), stay(10, 102, "01-10", "01-11"), stay(10, 103, "01-31", "02-02"),
         stay(11, 111, "01-01", "01-10"), stay(11, 112, "01-25", "01-26", origin=hospital),  # a transfer, but on a later day
     ]  # fmt: skip
-    intake = Intake()
-    answers = {k: e.answer for k, e in made(tmp_path, stays, intake).items() if e.kind == "readmission"}
+    report = ReadReport()
+    answers = {k: e.answer for k, e in made(tmp_path, stays, report).items() if e.task_type == "readmission"}
     assert answers == {
         f"readmission/{hadm}": answer
         for hadm, answer in {
@@ -95,7 +95,7 @@ def test_who_is_readmitted(tmp_path: Path) -> None:
             91: "no", 101: "yes", 102: "yes", 103: "no", 111: "yes", 112: "no",
         }.items()
     }  # fmt: skip
-    assert {reason: n for reason, n in intake.skipped.items() if n and reason.startswith("readmission")} == {
+    assert {reason: n for reason, n in report.skipped.items() if n and reason.startswith("readmission")} == {
         "readmission: died in hospital": 1,
         "readmission: a newborn": 1,
         "readmission: discharged to another acute hospital": 1,
@@ -127,20 +127,20 @@ def test_codes_are_text_once_each_in_order_with_their_titles(tmp_path: Path) -> 
         "icd_coding/11"
     ]
     assert example.answer == "V053 Need for beak care; 0389 Grey tail fever; E8889 Fall from a low branch, unspecified; 2765"
-    assert (example.form, example.labels) == ("several", ())
+    assert (example.output_type, example.labels) == ("multi_label", ())
 
 
 def test_a_row_without_a_code_is_left_out(tmp_path: Path) -> None:
-    intake = Intake()
+    report = ReadReport()
     examples = made(
         tmp_path,
         [replace(stay(1, 11, "01-01", "01-10"), codes=["", "0389"]), replace(stay(2, 21, "01-01", "01-10"), codes=[""])],
-        intake,
+        report,
     )
     assert examples["icd_coding/11"].answer == "0389 Grey tail fever"
     assert "icd_coding/21" not in examples
-    assert intake.skipped["a diagnosis row without a code"] == 2
-    assert intake.skipped["icd_coding: a stay without a diagnosis code"] == 1
+    assert report.skipped["a diagnosis row without a code"] == 2
+    assert report.skipped["icd_coding: a stay without a diagnosis code"] == 1
 
 
 @pytest.mark.parametrize("codes", [["389", "4019", "V053", "538", "41", "70"], ["38", "70", "41", "8"]])
@@ -179,20 +179,20 @@ def test_drugs_have_one_name_each(tmp_path: Path) -> None:
 
 
 def test_only_the_state_on_arrival_is_told(tmp_path: Path) -> None:
-    intake = Intake()
+    report = ReadReport()
     stays = [
         stay(1, 11, "01-01", "01-10"),
         replace(stay(2, 21, "01-01", "01-10"), notes=[Note("No heading here.", "2150-01-10")]),
         replace(stay(3, 31, "01-01", "01-10"), drugs=["BASE|D5W"]),
     ]
-    examples = made(tmp_path, stays, intake)
+    examples = made(tmp_path, stays, report)
     assert examples["medication_recommendation/11"].context == (
         "Allergies: Hay Chief Complaint: limp 11 History of Present Illness: "
         'The beast said "limp 11" and lay down. On the way: it slept. Physical Exam: VS: calm'
     )
     assert [k for k in examples if k.startswith("medication")] == ["medication_recommendation/11"]
-    assert intake.skipped["medication_recommendation: no section on the state on arrival"] == 1
-    assert intake.skipped["medication_recommendation: a stay without a drug"] == 1
+    assert report.skipped["medication_recommendation: no section on the state on arrival"] == 1
+    assert report.skipped["medication_recommendation: a stay without a drug"] == 1
 
 
 def test_headings_of_older_notes_are_known() -> None:
@@ -222,7 +222,7 @@ def test_what_the_demo_tells_for_each_task(tmp_path: Path) -> None:
         replace(stay(7, 72, "01-20", "01-23"), codes=["0389"], drugs=["Fluttering"]),
     ]
     fixture.write_demo(tmp_path, stays, laboratory=True)
-    told = {e.id.removeprefix("mimic-iii-demo/"): e.context for e in mimic.read_demo(tmp_path, Intake())}
+    told = {e.id.removeprefix("mimic-iii-demo/"): e.context for e in mimic.read_demo(tmp_path, ReadReport())}
     arrival = "Patient: over 89 years old; male. Admission: emergency; emergency room admit."
     before = "Earlier stays: 1 in all, the last one ended 15 days before."
     during = (
@@ -242,16 +242,16 @@ def test_what_the_demo_tells_for_each_task(tmp_path: Path) -> None:
 
 def test_a_patient_is_one_in_both(tmp_path: Path) -> None:
     stays = fixture.many()
-    full = list(mimic.read(fixture.write_full(tmp_path / "full", stays), Intake()))
-    demo = list(mimic.read_demo(fixture.write_demo(tmp_path / "demo", stays), Intake()))
+    full = list(mimic.read(fixture.write_full(tmp_path / "full", stays), ReadReport()))
+    demo = list(mimic.read_demo(fixture.write_demo(tmp_path / "demo", stays), ReadReport()))
     for examples in (full, demo):
-        assert all(e.group == e.subjects[0] for e in examples)
+        assert all(e.group == e.dedup_keys[0] for e in examples)
         assert {e.split for e in examples} == {"train", "adaptation", "test"}
     patients = {e.group for e in full}
     assert {e.group for e in demo} == patients
-    assert subject("mimic-iii patient 1") in patients
-    assert len(full[0].subjects) == 10  # the patient, the text, eight bands of it
-    assert [e.id for e in full] == [e.id for e in mimic.read(tmp_path / "full", Intake())]
+    assert dedup_key("mimic-iii patient 1") in patients
+    assert len(full[0].dedup_keys) == 10  # the patient, the text, eight bands of it
+    assert [e.id for e in full] == [e.id for e in mimic.read(tmp_path / "full", ReadReport())]
 
 
 # Files that are not as they should be.
@@ -286,7 +286,7 @@ BAD = [
 def test_a_bad_row_is_named_by_file_and_line(tmp_path: Path, name: str, old: bytes, new: bytes, problem: str) -> None:
     folder = rewritten(tmp_path, name, old, new)
     with pytest.raises(BadData) as caught:
-        list(mimic.read(folder, Intake()))
+        list(mimic.read(folder, ReadReport()))
     assert str(caught.value).startswith(f"{folder / name}.csv, {problem}")
     assert "secret" not in str(caught.value)
     assert caught.value.__cause__ is None
@@ -294,11 +294,13 @@ def test_a_bad_row_is_named_by_file_and_line(tmp_path: Path, name: str, old: byt
 
 @pytest.mark.parametrize(("name", "old", "new", "problem"), BAD)
 def test_a_bad_row_is_kept_aside_where_that_is_wanted(tmp_path: Path, name: str, old: bytes, new: bytes, problem: str) -> None:
-    intake = Intake(skip_bad=True)
-    examples = list(mimic.read(rewritten(tmp_path, name, old, new), intake))
-    assert problem in intake.bad[0].problem
-    assert len(intake.bad) == 1 or "quote" in problem  # what follows an open quote is read line by line until rows fit again
-    assert "secret" in intake.bad[0].content or b"secret" not in new
+    report = ReadReport(skip_rejected=True)
+    examples = list(mimic.read(rewritten(tmp_path, name, old, new), report))
+    assert problem in report.rejected[0].problem
+    assert (
+        len(report.rejected) == 1 or "quote" in problem
+    )  # what follows an open quote is read line by line until rows fit again
+    assert "secret" in report.rejected[0].content or b"secret" not in new
     assert examples
 
 
@@ -317,7 +319,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path, damage: object, problem: str)
     notes = fixture.write_full(tmp_path, fixture.many(3)) / "NOTEEVENTS.csv.gz"
     notes.write_bytes(damage(notes.read_bytes()))  # type: ignore[operator]
     with pytest.raises(BadData, match=problem):
-        list(mimic.read(tmp_path, Intake()))
+        list(mimic.read(tmp_path, ReadReport()))
 
 
 def test_all_tables_are_needed_but_laboratory_values(tmp_path: Path) -> None:
@@ -332,7 +334,7 @@ def test_the_tables_are_found_where_the_download_tool_leaves_them(tmp_path: Path
     below = tmp_path / "physionet.org" / "files" / "mimiciii [1.4]"
     fixture.write_full(below, fixture.many(3))
     assert {path.parent for path in mimic.files(tmp_path)} == {below}
-    assert list(mimic.read(tmp_path, Intake()))
+    assert list(mimic.read(tmp_path, ReadReport()))
 
 
 # The engine.
@@ -341,7 +343,7 @@ def test_the_tables_are_found_where_the_download_tool_leaves_them(tmp_path: Path
 def test_rows_of_quoted_lines_come_back_whole(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_bytes('\ufeff"A",B\r\n1,"one\ntwo ""three"""\r\n2,\r\n'.encode())
-    with tables(Intake()) as database:
+    with tables(ReadReport()) as database:
         database.load("t", path, ("b", "a"))
         assert list(database.rows("FROM t ORDER BY a")) == [{"b": 'one\ntwo "three"', "a": "1"}, {"b": None, "a": "2"}]
 
@@ -350,11 +352,11 @@ def test_line_numbers_are_right_far_into_a_file(tmp_path: Path) -> None:
     path = tmp_path / "t.csv.gz"
     row = b'1,"a\nb\n' + b"c" * 900 + b'"\n'
     path.write_bytes(gzip.compress(b"A,B\n" + row * 40_000 + b"secret\n" + row * 9 + b"secret,x,y\n", 1))
-    intake = Intake(skip_bad=True)
-    with tables(intake) as database:
+    report = ReadReport(skip_rejected=True)
+    with tables(report) as database:
         database.load("t", path, ("a", "b"))
         assert database.number("SELECT count(*) FROM t") == 40_009
-    assert [row.problem.partition(", ")[2] for row in intake.bad] == [
+    assert [row.problem.partition(", ")[2] for row in report.rejected] == [
         "line 120002: fewer cells than columns.",
         "line 120030: more cells than columns.",
     ]
@@ -363,7 +365,7 @@ def test_line_numbers_are_right_far_into_a_file(tmp_path: Path) -> None:
 def test_nothing_is_left_on_disk(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes(b"A\n1,2\n")
     before = set(clinical.cache_folder().glob("*"))
-    with tables(Intake()) as database:
+    with tables(ReadReport()) as database:
         assert set(clinical.cache_folder().glob("*")) > before
         with pytest.raises(BadData, match="more cells than columns"):
             database.load("t", tmp_path / "t.csv", ("a",))

@@ -13,25 +13,25 @@ from formats import codiesp as fixture
 from staf.data.answers import read_several
 from staf.data.example import Example, normalise
 from staf.data.formats.archives import members
-from staf.data.intake import Intake
-from staf.data.library import Library
+from staf.data.read_report import ReadReport
 from staf.data.readers import codiesp, pharmaconer
+from staf.data.selection import task_examples
+from staf.data.store import DataStore
+from staf.data.task import TASKS
 from staf.errors import BadData, MissingData
-from staf.tasks.examples import task_examples
-from staf.tasks.rows import TASKS
 
 TEXT = "A beast limps.\nIt was given Paracetamol at once.\nIt was on steroids.\nIt limps no more.\n"
 
 
 def cases(tmp_path: Path, *rows: fixture.Case) -> dict[str, Example]:
     fixture.write_cases(tmp_path / "codiesp" / "codiesp.zip", {"dev": list(rows)})
-    return {e.id: e for e in codiesp.read(tmp_path / "codiesp", Intake())}
+    return {e.id: e for e in codiesp.read(tmp_path / "codiesp", ReadReport())}
 
 
-def drugs(tmp_path: Path, *rows: tuple[str, str], intake: Intake | None = None) -> list[Example]:
+def drugs(tmp_path: Path, *rows: tuple[str, str], report: ReadReport | None = None) -> list[Example]:
     cases(tmp_path, ("S1", TEXT, ["r52"]))
     fixture.write_mentions(tmp_path / "pharmaconer" / "dev-set.zip", {"S1": rows})
-    return list(pharmaconer.read(tmp_path / "pharmaconer", intake or Intake()))
+    return list(pharmaconer.read(tmp_path / "pharmaconer", report or ReadReport()))
 
 
 def test_codes_are_written_as_icd_10_cm_prints_them_once_each_with_their_titles(tmp_path):
@@ -54,14 +54,14 @@ def test_sentences_that_name_a_drug_or_a_class_are_not_in_the_text(tmp_path):
 
 def test_both_corpora_share_split_group_and_deduplication_keys(tmp_path):
     (medicated,) = drugs(tmp_path, ("NORMALIZABLES", "paracetamol"))
-    (coded,) = codiesp.read(tmp_path / "codiesp", Intake())
-    assert (medicated.split, medicated.group, medicated.subjects) == (coded.split, coded.group, coded.subjects)
+    (coded,) = codiesp.read(tmp_path / "codiesp", ReadReport())
+    assert (medicated.split, medicated.group, medicated.dedup_keys) == (coded.split, coded.group, coded.dedup_keys)
 
 
 def test_a_case_without_a_listed_drug_is_left_out_with_its_reason(tmp_path):
-    intake = Intake()
-    assert not drugs(tmp_path, ("NORMALIZABLES", "calcio"), intake=intake)
-    assert intake.skipped == {"a case that names no drug of the list": 1}
+    report = ReadReport()
+    assert not drugs(tmp_path, ("NORMALIZABLES", "calcio"), report=report)
+    assert report.skipped == {"a case that names no drug of the list": 1}
 
 
 def test_pharmaconer_without_codiesp_says_that_codiesp_is_missing(tmp_path):
@@ -89,7 +89,7 @@ def test_codes_of_a_case_without_a_text_and_a_bad_annotation_are_refused(tmp_pat
     parts = {"train": [("S1", TEXT, ["r52"])], "background": [("S2", TEXT, ["r52"])]}
     fixture.write_cases(tmp_path / "codiesp" / "codiesp.zip", parts)
     with pytest.raises(BadData, match="1 cases have diagnosis codes but no text"):
-        list(codiesp.read(tmp_path / "codiesp", Intake()))
+        list(codiesp.read(tmp_path / "codiesp", ReadReport()))
 
 
 def test_an_unpacked_folder_reads_as_the_archive_does(tmp_path):
@@ -98,15 +98,15 @@ def test_an_unpacked_folder_reads_as_the_archive_does(tmp_path):
         path = tmp_path / "open" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    assert {e.id: e for e in codiesp.read(tmp_path / "open", Intake())} == packed
+    assert {e.id: e for e in codiesp.read(tmp_path / "open", ReadReport())} == packed
 
 
 def test_tasks_list_their_labels_in_queries_of_icd_10_cm_and_of_drug_classes(own):
-    library = Library(own, fetch=False)
-    coded = task_examples(TASKS["icd_coding_top10_codiesp"], "test", library)
+    store = DataStore(own, fetch=False)
+    coded = task_examples(TASKS["icd_coding_top10_codiesp"], "test", store)
     assert coded[0].labels[0].startswith("E11.9 Type 2")
     assert all("ICD-9" not in e.query and "; ".join(e.labels) in e.query for e in coded)
-    medicated = task_examples(TASKS["medication_codiesp"], "test", library)
+    medicated = task_examples(TASKS["medication_codiesp"], "test", store)
     assert all("class" in e.query and "antibacterials" in e.labels for e in medicated)
 
 
@@ -118,7 +118,7 @@ def test_every_class_and_name_of_the_drug_list_is_unique():
 
 def test_the_distributed_files_give_the_counts_of_their_description():
     folder = distributed("codiesp")
-    coded = list(codiesp.read(folder, Intake()))
+    coded = list(codiesp.read(folder, ReadReport()))
     assert Counter(e.split for e in coded) == {"train": 500, "adaptation": 250, "test": 250}
     pairs = Counter[str]()
     for example in coded:
@@ -129,7 +129,7 @@ def test_the_distributed_files_give_the_counts_of_their_description():
     kinds = Counter(kind for content in annotated for kind in re.findall(r"^T\d+\t(\w+)", content, re.M))
     assert len(annotated) == 750
     assert kinds == {"NORMALIZABLES": 3425, "PROTEINAS": 2150, "UNCLEAR": 133, "NO_NORMALIZABLES": 40}
-    intake = Intake()
-    medicated = list(pharmaconer.read(distributed("pharmaconer"), intake))
-    assert len(medicated) + sum(intake.skipped.values()) == 750
+    report = ReadReport()
+    medicated = list(pharmaconer.read(distributed("pharmaconer"), report))
+    assert len(medicated) + sum(report.skipped.values()) == 750
     assert {e.group for e in medicated} <= {e.group for e in coded}

@@ -14,7 +14,7 @@ from formats import chatdoctor as beasts
 from formats import mts_dialog as talks
 
 from staf.data.catalog import dataset
-from staf.data.intake import Intake
+from staf.data.read_report import ReadReport
 from staf.data.readers.conversations import DOCTOR, SHORTEST_TURN, Turn, last_words
 from staf.data.readers.disease_table import literal_list
 from staf.data.readers.mts_dialog import FILES, SECTIONS
@@ -24,8 +24,8 @@ SECRET = "zebrafever"
 """In every record that is made bad; never in a message."""
 
 
-def read(name, folder, intake=None):
-    return list(dataset(name).read(folder, intake or Intake()))
+def read(name, folder, report=None):
+    return list(dataset(name).read(folder, report or ReadReport()))
 
 
 def by_id(examples):
@@ -38,10 +38,10 @@ def refused(name, folder, *parts):
         read(name, folder)
     assert all(part in str(error.value) for part in parts), error.value
     assert SECRET not in str(error.value)
-    lenient = Intake(skip_bad=True)
+    lenient = ReadReport(skip_rejected=True)
     read(name, folder, lenient)
-    assert [row.problem for row in lenient.bad] == [str(error.value)]
-    assert SECRET in lenient.bad[0].content
+    assert [row.problem for row in lenient.rejected] == [str(error.value)]
+    assert SECRET in lenient.rejected[0].content
 
 
 def change(path, row, column, value, beside):
@@ -60,25 +60,25 @@ def change(path, row, column, value, beside):
 @pytest.mark.parametrize("name", ["chatdoctor", "healthcaremagic"])
 def test_a_dialogue_is_a_patient_and_a_reply(own, name):
     example = by_id(read(name, own / name))[f"{name}/dialogue/1"]
-    assert example.kind == "medical_conversation"
+    assert example.task_type == "medical_conversation"
     assert example.context == "Keeper, my griffin has shown mange for 0 days."
     assert example.answer == "Give the griffin 1 spoons of dew each morning."
-    assert (example.form, example.labels) == ("text", ())
+    assert (example.output_type, example.labels) == ("generate_until", ())
 
 
 def test_repeated_inputs_are_counted_and_share_a_split(own):
-    intake = Intake()
-    examples = by_id(read("chatdoctor", own / "chatdoctor", intake))
+    report = ReadReport()
+    examples = by_id(read("chatdoctor", own / "chatdoctor", report))
     second, third = examples["chatdoctor/dialogue/2"], examples["chatdoctor/dialogue/3"]
-    assert intake.facts["repeated inputs"] == 1
-    assert (second.group, second.split, second.subjects) == (third.group, third.split, third.subjects)
+    assert report.stats["repeated inputs"] == 1
+    assert (second.group, second.split, second.dedup_keys) == (third.group, third.split, third.dedup_keys)
     assert second.answer != third.answer
 
 
 def test_the_table_asks_for_disease_symptom_and_medication(own):
     examples = by_id(read("chatdoctor", own / "chatdoctor"))
     described = examples["chatdoctor/symptoms/7"]
-    assert described.kind == "entity_attribute"
+    assert described.task_type == "entity_attribute"
     assert described.context == "Symptoms: Pale chimera tail, Hoarse mange roar, Loose scale 7, Dim eye 7"
     assert described.answer == "Chimera mange"
     listed = {"finding": {"Pale chimera tail", "Hoarse mange roar", "Loose scale 7", "Dim eye 7"}}
@@ -86,17 +86,17 @@ def test_the_table_asks_for_disease_symptom_and_medication(own):
     for asked, own_names in listed.items():
         for number in (1, 2):
             related = examples[f"chatdoctor/{asked}/7/{number}"]
-            assert (related.kind, related.context) == ("entity_relation", "Chimera mange")
+            assert (related.task_type, related.context) == ("entity_relation", "Chimera mange")
             assert own_names.intersection(related.labels) == {related.answer}
             assert len(related.labels) == 4
 
 
 def test_wrong_answers_come_from_the_same_split(own):
     examples = read("chatdoctor", own / "chatdoctor")
-    split = {e.answer: e.split for e in examples if e.kind == "entity_attribute"}
+    split = {e.answer: e.split for e in examples if e.task_type == "entity_attribute"}
     assert set(split.values()) == {"train", "adaptation", "test"}
     for example in examples:
-        if example.kind == "entity_attribute":
+        if example.task_type == "entity_attribute":
             assert {split[label] for label in example.labels} == {example.split}
 
 
@@ -105,12 +105,12 @@ def test_an_item_that_says_its_answer_is_left_out(own, tmp_path):
     table = tmp_path / "format_dataset.csv"
     text = table.read_text(encoding="utf-8")
     table.write_text(text.replace("'Dim eye 7'", "'Signs of chimera mange'").replace("Griffin mange", "Loose scale 0"), "utf-8")
-    intake = Intake()
-    examples = by_id(read("chatdoctor", tmp_path, intake))
+    report = ReadReport()
+    examples = by_id(read("chatdoctor", tmp_path, report))
     assert not {"chatdoctor/symptoms/7", "chatdoctor/symptoms/0"} & examples.keys()
     assert "Loose scale 0" not in {examples[f"chatdoctor/finding/0/{n}"].answer for n in (1, 2)}
-    assert intake.skipped["the symptoms say the disease"] == 2
-    assert intake.skipped["the disease says the finding, or the other way round"] == 2
+    assert report.skipped["the symptoms say the disease"] == 2
+    assert report.skipped["the disease says the finding, or the other way round"] == 2
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_a_bad_row_of_the_table_is_named_by_its_line(tmp_path, column, value, me
 
 def test_a_section_comes_from_its_name_and_the_conversation(own):
     example = by_id(read("mts-dialog", own / "mts-dialog"))["mts-dialog/training/1/section"]
-    assert example.kind == "summarization"
+    assert example.task_type == "summarization"
     assert example.context.splitlines() == [
         "Section: family and social history",
         "Doctor: Which tooth of griffin 1 hurts?",
@@ -194,14 +194,14 @@ def test_a_section_comes_from_its_name_and_the_conversation(own):
 
 def test_a_turn_comes_from_what_was_said_before(own):
     example = by_id(read("mts-dialog", own / "mts-dialog"))["mts-dialog/test-2/0/turn/3"]
-    assert (example.kind, example.split) == ("medical_conversation", "test")
+    assert (example.task_type, example.split) == ("medical_conversation", "test")
     assert example.context == "Doctor: Which tooth of phoenix 26 hurts?\nPatient: Blue, tavern side 26."
     assert example.answer == "Does blue phoenix breath hurt near tavern 26?"
 
 
 def test_odd_speakers_are_read_as_what_they_mean(own):
-    intake = Intake()
-    examples = by_id(read("mts-dialog", own / "mts-dialog", intake))
+    report = ReadReport()
+    examples = by_id(read("mts-dialog", own / "mts-dialog", report))
     assert examples["mts-dialog/training/5/section"].context.splitlines()[1:] == [
         "Doctor 2: Good morning to the whole cave.",
         "Patient: Morning.",
@@ -211,15 +211,15 @@ def test_odd_speakers_are_read_as_what_they_mean(own):
         "Guest clinician: I saw it.",
         "Guest family: And I.",
     ]
-    assert intake.facts["misspelt speakers"] == 4
-    assert intake.facts["lines without a speaker"] == 1
+    assert report.stats["misspelt speakers"] == 4
+    assert report.stats["lines without a speaker"] == 1
 
 
 def test_a_repeated_dialogue_keeps_its_summary_but_not_its_turns(own):
-    intake = Intake()
-    examples = by_id(read("mts-dialog", own / "mts-dialog", intake))
-    assert intake.facts["dialogues repeated in a file"] == 1
-    assert intake.facts["dialogues in training and validation"] == 1
+    report = ReadReport()
+    examples = by_id(read("mts-dialog", own / "mts-dialog", report))
+    assert report.stats["dialogues repeated in a file"] == 1
+    assert report.stats["dialogues in training and validation"] == 1
     assert "mts-dialog/training/7/section" in examples
     assert not any(name.startswith("mts-dialog/training/7/turn") for name in examples)
     kept, dropped = separate(list(examples.values()))
@@ -262,8 +262,8 @@ def test_a_missing_column_and_a_file_cut_short_are_refused(tmp_path):
 
 
 def test_a_note_comes_from_the_whole_visit(own):
-    intake = Intake()
-    example = by_id(read("aci-bench", own / "aci-bench", intake))["aci-bench/D2N001/note"]
+    report = ReadReport()
+    example = by_id(read("aci-bench", own / "aci-bench", report))["aci-bench/D2N001/note"]
     lines = example.context.splitlines()
     assert lines[:5] == [
         "Doctor: hi , how is unicorn number 1 doing today ?",
@@ -274,7 +274,7 @@ def test_a_note_comes_from_the_whole_visit(own):
     ]
     assert len(lines) == 64
     assert example.answer == "CHIEF COMPLAINT\nMoon gazing.\nPLAN\nClover for unicorn 1."
-    assert intake.facts["lines without a speaker"] == 18
+    assert report.stats["lines without a speaker"] == 18
 
 
 def test_three_turns_are_asked_of_a_visit_with_what_was_said_shortly_before(own):
@@ -309,9 +309,9 @@ def test_a_bad_visit_is_named_by_its_line(tmp_path, column):
 
 
 def test_chatdoctor_as_distributed():
-    intake = Intake()
-    examples = read("chatdoctor", distributed("chatdoctor"), intake)
-    assert intake.facts == {
+    report = ReadReport()
+    examples = read("chatdoctor", distributed("chatdoctor"), report)
+    assert report.stats == {
         "dialogues": 5_452,
         "repeated inputs": 3,
         "diseases": 796,
@@ -321,15 +321,15 @@ def test_chatdoctor_as_distributed():
         "reasons with byte escapes": 147,
         "reasons under 40 characters": 121,
     }
-    assert Counter(e.kind for e in examples)["medical_conversation"] == 5_452
+    assert Counter(e.task_type for e in examples)["medical_conversation"] == 5_452
     _, dropped = separate(examples)
     assert dropped < 0.01 * len(examples)
 
 
 def test_mts_dialog_as_distributed():
-    intake = Intake()
-    examples = read("mts-dialog", distributed("mts-dialog"), intake)
-    facts = intake.facts
+    report = ReadReport()
+    examples = read("mts-dialog", distributed("mts-dialog"), report)
+    facts = report.stats
     assert facts["pairs"] == 1_701
     assert [facts[f"pairs, {part}"] for part in FILES] == [1_201, 100, 200, 200]
     assert {fact.removeprefix("section ") for fact in facts if fact.startswith("section ")} == set(SECTIONS)
@@ -337,28 +337,32 @@ def test_mts_dialog_as_distributed():
     assert facts["dialogues repeated in a file"] == 3
     assert facts["dialogues in training and test-1"] == facts["dialogues in training and validation"] == 1
     assert (facts["misspelt speakers"], facts["lines without a speaker"]) == (5, 2)
-    assert Counter(e.split for e in examples if e.kind == "summarization") == {"train": 1_201, "adaptation": 100, "test": 400}
+    assert Counter(e.split for e in examples if e.task_type == "summarization") == {
+        "train": 1_201,
+        "adaptation": 100,
+        "test": 400,
+    }
     check_turns(examples, most=2)
     _, dropped = separate(examples)
     assert dropped < 0.01 * len(examples)
 
 
 def test_aci_bench_as_distributed():
-    intake = Intake()
-    examples = read("aci-bench", distributed("aci-bench"), intake)
-    facts = intake.facts
+    report = ReadReport()
+    examples = read("aci-bench", distributed("aci-bench"), report)
+    facts = report.stats
     assert facts["visits"] == 207
     assert [facts[f"visits, {part}"] for part in ("train", "valid", "test1", "test2", "test3")] == [67, 20, 40, 40, 40]
     assert sum(facts[f"visits from {source}"] for source in ("aci", "virtassist", "virtscribe")) == 207
     assert round(facts["characters of dialogue"] / 207) == 6_493
     assert round(facts["characters of notes"] / 207) == 2_687
-    assert Counter(e.split for e in examples if e.kind == "summarization") == {"train": 67, "adaptation": 20, "test": 120}
+    assert Counter(e.split for e in examples if e.task_type == "summarization") == {"train": 67, "adaptation": 20, "test": 120}
     check_turns(examples, most=3)
     assert separate(examples)[1] == 0
 
 
 def check_turns(examples, most):
-    turns = [e for e in examples if e.kind == "medical_conversation"]
+    turns = [e for e in examples if e.task_type == "medical_conversation"]
     assert max(Counter(e.id.rpartition("/turn/")[0] for e in turns).values()) == most
     for example in turns:
         assert len(example.answer.split()) >= SHORTEST_TURN

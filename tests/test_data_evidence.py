@@ -9,8 +9,8 @@ from formats import causal_language as causal_format
 from formats import evidence_inference as evidence_format
 from refusal import SECRET, refused
 
-from staf.data.example import subject
-from staf.data.intake import Intake
+from staf.data.example import dedup_key
+from staf.data.read_report import ReadReport
 from staf.data.readers import causal_language, evidence_inference
 from staf.errors import BadData
 
@@ -29,29 +29,29 @@ def test_a_prompt_gives_its_effect_and_the_words_that_tell_it(tmp_path):
     corpus.annotate("900", "1", "1", "made it\n heavier")
     corpus.annotate("900", "1", "0", "Straw did not", **{"Valid Label": False})
     corpus.write(tmp_path)
-    intake = Intake()
-    effect, evidence = evidence_inference.read(tmp_path, intake)
+    report = ReadReport()
+    effect, evidence = evidence_inference.read(tmp_path, report)
     asked = "Outcome: weight of beast 1 Intervention: hay Comparator: straw"
     assert (effect.id, effect.split) == ("evidence-inference/effect/1", "adaptation")
     assert effect.context == f"{asked} Evidence: made it heavier"
     assert effect.answer == "significantly increased"
-    assert (evidence.id, evidence.form, evidence.labels) == ("evidence-inference/evidence/1", "span", ())
+    assert (evidence.id, evidence.output_type, evidence.labels) == ("evidence-inference/evidence/1", "span", ())
     assert evidence.context == f"{asked} Report: ABSTRACT: Hay made it heavier. Straw did not."
     assert evidence.answer == "made it heavier"
     assert effect.group == evidence.group == "evidence-inference/900"
-    assert subject("evidence-inference document 900") in effect.subjects
-    assert intake.facts["annotations not fully validated"] == 2
-    assert intake.facts["prompts with the label significantly increased"] == 1
+    assert dedup_key("evidence-inference document 900") in effect.dedup_keys
+    assert report.stats["annotations not fully validated"] == 2
+    assert report.stats["prompts with the label significantly increased"] == 1
 
 
 def test_the_report_is_a_piece_around_the_evidence(tmp_path):
     corpus = small_corpus("We fed it. " * 400 + "Hay made it heavier. " + "We fed it. " * 400)
     corpus.annotate("900", "1", "-1", "Hay made it heavier")
     corpus.write(tmp_path)
-    _, evidence = evidence_inference.read(tmp_path, Intake())
-    report = evidence.context.partition(" Report: ")[2]
-    assert 1_900 < len(report) <= 2_000
-    assert evidence.answer in report
+    _, evidence = evidence_inference.read(tmp_path, ReadReport())
+    shown = evidence.context.partition(" Report: ")[2]
+    assert 1_900 < len(shown) <= 2_000
+    assert evidence.answer in shown
 
 
 def test_prompts_without_an_agreed_label_or_evidence_are_left_out(tmp_path):
@@ -62,15 +62,15 @@ def test_prompts_without_an_agreed_label_or_evidence_are_left_out(tmp_path):
     corpus.annotate("900", "3", "1", "heavier", **{"Valid Reasoning": False})
     corpus.annotate("900", "4", "1", "heavier", **{"Evidence Start": -1, "Evidence End": -1})
     corpus.write(tmp_path)
-    intake = Intake()
-    assert list(evidence_inference.read(tmp_path, intake)) == []
-    assert intake.skipped == {
+    report = ReadReport()
+    assert list(evidence_inference.read(tmp_path, report)) == []
+    assert report.skipped == {
         "a prompt with contradicting labels": 1,
         "a prompt without a valid label": 1,
         "a prompt without valid evidence that stands at its offsets": 2,
     }
-    assert (intake.facts["prompts with a valid label"], intake.facts["prompts with contradicting labels"]) == (3, 1)
-    assert (intake.facts["annotations"], intake.facts["spans that match the text"]) == (5, 4)
+    assert (report.stats["prompts with a valid label"], report.stats["prompts with contradicting labels"]) == (3, 1)
+    assert (report.stats["annotations"], report.stats["spans that match the text"]) == (5, 4)
 
 
 @pytest.mark.parametrize(
@@ -102,18 +102,18 @@ def test_an_article_or_a_column_that_is_not_there_is_named(tmp_path):
     evidence_format.Corpus().write(tmp_path / "other")
     (tmp_path / "txt_files.tar.gz").write_bytes((tmp_path / "other" / "txt_files.tar.gz").read_bytes())
     with pytest.raises(BadData, match="does not hold 2 of the articles"):
-        list(evidence_inference.read(tmp_path, Intake()))
+        list(evidence_inference.read(tmp_path, ReadReport()))
     (tmp_path / "txt_files.tar.gz").write_bytes(whole)
     path = tmp_path / "v2_annotations.csv"
     path.write_text(path.read_text().replace("Label Code", "Code"))
     with pytest.raises(BadData, match="column Label Code is missing"):
-        list(evidence_inference.read(tmp_path, Intake()))
+        list(evidence_inference.read(tmp_path, ReadReport()))
 
 
 def test_evidence_inference_has_what_is_known_of_it():
-    intake = Intake()
-    examples = list(evidence_inference.read(distributed("evidence-inference"), intake))
-    assert intake.facts == {
+    report = ReadReport()
+    examples = list(evidence_inference.read(distributed("evidence-inference"), report))
+    assert report.stats == {
         "annotations": 4_876,
         "train annotations": 3_898,
         "validation annotations": 468,
@@ -129,7 +129,7 @@ def test_evidence_inference_has_what_is_known_of_it():
         "prompts with the label significantly increased": 651,
         "prompts with the label significantly decreased": 602,
     }
-    assert len(examples) / 2 + sum(intake.skipped.values()) == 2_444
+    assert len(examples) / 2 + sum(report.skipped.values()) == 2_444
     assert separate(examples)[1] == 0
     assert max(len(e.context) for e in examples) < 3_000
 
@@ -140,15 +140,15 @@ def test_evidence_inference_has_what_is_known_of_it():
 def test_a_sentence_is_used_once_and_not_at_all_with_two_labels(tmp_path):
     rows = [("Hay causes  joy.", "1"), ("Hay may cause joy.", "2"), ("Hay causes joy", "1"), ("Rain, as is.", "0")]
     causal_format.write_rows(tmp_path, [*rows, ("Straw and joy.", "3"), ("Straw and joy.", "0"), ("Rain, as is.", "0")])
-    intake = Intake()
-    examples = list(causal_language.read(tmp_path, intake))
+    report = ReadReport()
+    examples = list(causal_language.read(tmp_path, report))
     assert [(e.id.rpartition("/")[2], e.context, e.answer) for e in examples] == [
         ("2", "Hay causes joy.", "direct causation"),
         ("3", "Hay may cause joy.", "conditional causation"),
         ("5", "Rain, as is.", "no causation"),
     ]
-    assert intake.skipped == {"a sentence with contradicting labels": 2, "a repeated sentence": 2}
-    assert intake.facts["repeated sentences"] == 2
+    assert report.skipped == {"a sentence with contradicting labels": 2, "a repeated sentence": 2}
+    assert report.stats["repeated sentences"] == 2
 
 
 @pytest.mark.parametrize(
@@ -167,13 +167,13 @@ def test_a_sentence_that_does_not_fit_is_refused(tmp_path, row, message):
 def test_a_file_of_sentences_without_labels_is_refused(tmp_path):
     (tmp_path / causal_format.NAME).write_text("sentence\nHay.\n")
     with pytest.raises(BadData, match="column label is missing"):
-        list(causal_language.read(tmp_path, Intake()))
+        list(causal_language.read(tmp_path, ReadReport()))
 
 
 def test_causal_language_has_what_is_known_of_it():
-    intake = Intake()
-    examples = list(causal_language.read(distributed("pubmed-causal-language"), intake))
-    assert intake.facts == {
+    report = ReadReport()
+    examples = list(causal_language.read(distributed("pubmed-causal-language"), report))
+    assert report.stats == {
         "sentences": 3_061,
         "no causation": 1_356,
         "direct causation": 494,
@@ -181,5 +181,5 @@ def test_causal_language_has_what_is_known_of_it():
         "correlation": 998,
         "repeated sentences": 7,
     }
-    assert len(examples) + sum(intake.skipped.values()) == 3_061
+    assert len(examples) + sum(report.skipped.values()) == 3_061
     assert separate(examples)[1] == 0

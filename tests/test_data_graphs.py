@@ -10,8 +10,8 @@ from distributed import distributed
 from formats.ontologies import HPOA_COLUMNS, annotation, write_diseases, write_hpo
 from formats.pharmacotherapydb import COLUMNS
 
-from staf.data.example import normalise, subject
-from staf.data.intake import Intake
+from staf.data.example import dedup_key, normalise
+from staf.data.read_report import ReadReport
 from staf.data.readers import disease_ontology, hpo, hpoa, icd10cm, pharmacotherapydb
 from staf.data.readers.draws import draw_fitting
 from staf.data.splits import split_of
@@ -31,12 +31,12 @@ def test_what_stands_in_a_pool_more_often_is_drawn_more_often_and_only_what_fits
 # ---- findings of diseases (phenotype.hpoa) ----------------------------------------------------------------------------
 
 
-def findings(folder, lines, intake=None):
+def findings(folder, lines, report=None):
     """Findings of an annotation file of these lines beside the ontology of made-up beasts."""
     write_hpo(folder)
     text = "\n".join(["#version: 1", "\t".join(HPOA_COLUMNS), *lines])
     (folder / "phenotype.hpoa").write_text(text + "\n", encoding="utf-8")
-    return [e for e in hpo.read(folder, intake or Intake()) if e.id.startswith("hpo/finding/")]
+    return [e for e in hpo.read(folder, report or ReadReport()) if e.id.startswith("hpo/finding/")]
 
 
 def leaves(folder):
@@ -52,7 +52,7 @@ def test_annotations_are_a_file_only_where_they_lie_beside_the_ontology(own, tmp
     assert hpo.files(tmp_path) == [home / "hp.obo", home / "phenotype.hpoa"]
     (home / "phenotype.hpoa").unlink()
     assert hpo.files(tmp_path) == [home / "hp.obo"]
-    assert not [e for e in hpo.read(tmp_path, Intake()) if "/finding/" in e.id]
+    assert not [e for e in hpo.read(tmp_path, ReadReport()) if "/finding/" in e.id]
 
 
 def test_a_disease_is_one_by_its_name_and_only_what_its_patients_have_is_a_finding(tmp_path):
@@ -70,20 +70,20 @@ def test_a_disease_is_one_by_its_name_and_only_what_its_patients_have_is_a_findi
         annotation("OMIM:9", "Ail of stables", common),
         annotation("OMIM:9", "Stable fever", common),
     ]
-    intake = Intake()
-    made = [e for e in findings(tmp_path, [*lines, *others], intake) if "OMIM:7/" in e.id]
+    report = ReadReport()
+    made = [e for e in findings(tmp_path, [*lines, *others], report) if "OMIM:7/" in e.id]
     assert {e.answer for e in made} == {known.terms[common].name, known.terms[unknown].name}
     for example in made:  # 'Ail of stables' is the same disease, as its id says
         assert example.context == "Stable fever"
         assert example.group == "hpo/disease/stable fever"
-        assert example.subjects == (subject("stable fever"), subject("ail of stables"))
+        assert example.dedup_keys == (dedup_key("stable fever"), dedup_key("ail of stables"))
         assert example.split == split_of(example.group)
         assert len(example.labels) == 4
         wrong = set(example.labels) - {example.answer}
         assert not wrong & {known.terms[i].name for i in (common, rare, none, negated, unknown)}
-    assert intake.facts["disease ids"] == 11
-    assert intake.facts["negated annotations"] == 1
-    assert intake.skipped["an annotation that is no phenotype"] == 1
+    assert report.stats["disease ids"] == 11
+    assert report.stats["negated annotations"] == 1
+    assert report.skipped["an annotation that is no phenotype"] == 1
 
 
 def test_wrong_findings_are_neither_broader_nor_narrower_than_an_annotated_one(own):
@@ -94,7 +94,7 @@ def test_wrong_findings_are_neither_broader_nor_narrower_than_an_annotated_one(o
         cells = line.split("\t")
         if cells[10] == "P":
             annotated.setdefault(normalise(cells[1]), set()).add(cells[3])
-    made = [e for e in hpo.read(own / "hpo", Intake()) if e.id.startswith("hpo/finding/")]
+    made = [e for e in hpo.read(own / "hpo", ReadReport()) if e.id.startswith("hpo/finding/")]
     assert made
     assert max(Counter(e.context for e in made).values()) <= hpoa.PER_DISEASE
     for example in made:
@@ -131,30 +131,35 @@ def test_an_annotation_that_does_not_fit_is_named_by_line_and_can_be_skipped(tmp
     with pytest.raises(BadData, match=message) as caught:
         findings(tmp_path, [good, line])
     assert "secret" not in str(caught.value)
-    intake = Intake(skip_bad=True)
-    findings(tmp_path, [good, line, good], intake)
-    assert (len(intake.bad), intake.facts["annotations"]) == (1, 2)
+    report = ReadReport(skip_rejected=True)
+    findings(tmp_path, [good, line, good], report)
+    assert (len(report.rejected), report.stats["annotations"]) == (1, 2)
 
 
 def test_annotations_without_a_column_are_refused(tmp_path):
     write_hpo(tmp_path)
     (tmp_path / "phenotype.hpoa").write_text("#version: 1\ndatabase_id\thpo_id\n")
     with pytest.raises(BadData, match="column disease_name, qualifier, frequency, aspect is missing"):
-        list(hpo.read(tmp_path, Intake()))
+        list(hpo.read(tmp_path, ReadReport()))
 
 
 # ---- Disease Ontology ------------------------------------------------------------------------------------------------
 
 
 def test_a_disease_is_asked_for_by_definition_name_and_kind(own):
-    examples = {e.id: e for e in disease_ontology.read(own / "disease-ontology", Intake())}
+    examples = {e.id: e for e in disease_ontology.read(own / "disease-ontology", ReadReport())}
     defined = examples["disease-ontology/definition/DOID:50003"]
     assert defined.context == "An illness that is located in a hoof, has symptom red at stables."
     assert defined.answer == "red hoof of the stable"
     assert len(defined.labels) == 4
     define = examples["disease-ontology/define/DOID:50003"]
-    assert (define.context, define.answer, define.form, define.labels) == (defined.answer, defined.context, "text", ())
-    assert define.subjects == defined.subjects
+    assert (define.context, define.answer, define.output_type, define.labels) == (
+        defined.answer,
+        defined.context,
+        "generate_until",
+        (),
+    )
+    assert define.dedup_keys == defined.dedup_keys
     (same,) = [e for i, e in examples.items() if i.startswith("disease-ontology/same/DOID:50003/")]
     assert (same.context, same.answer) == ("hoof gone red, stable sort", "red hoof of the stable")
     broader = examples["disease-ontology/broader/DOID:50003"]
@@ -167,7 +172,7 @@ def test_what_a_source_wrote_after_a_name_is_cut_off(tmp_path):
     write_diseases(tmp_path)
     path = tmp_path / "doid.obo"
     path.write_text(path.read_text().replace("stable sort (disorder)", "stable sort, NOS (disorder) [Ambiguous]"))
-    known = disease_ontology.diseases(path, Intake())
+    known = disease_ontology.diseases(path, ReadReport())
     assert known.terms["DOID:50003"].synonyms[0].text == "hoof gone red, stable sort"
     assert known.terms["DOID:50003"].definition.startswith("An illness that is located in a hoof")
 
@@ -176,24 +181,24 @@ def test_a_stanza_that_does_not_fit_is_skipped_where_that_is_wanted(tmp_path):
     write_diseases(tmp_path)
     path = tmp_path / "doid.obo"
     text = path.read_text()
-    whole = len(disease_ontology.diseases(path, Intake()).terms)
+    whole = len(disease_ontology.diseases(path, ReadReport()).terms)
     path.write_text(text.replace("name: red hoof of the stable\n", "name:\n", 1))
     with pytest.raises(BadData, match=r"doid\.obo, line \d+: 'name' is empty") as caught:
-        disease_ontology.diseases(path, Intake())
+        disease_ontology.diseases(path, ReadReport())
     assert "hoof" not in str(caught.value)
-    intake = Intake(skip_bad=True)
-    assert len(disease_ontology.diseases(path, intake).terms) == whole - 1
-    assert len(intake.bad) == 1
+    report = ReadReport(skip_rejected=True)
+    assert len(disease_ontology.diseases(path, report).terms) == whole - 1
+    assert len(report.rejected) == 1
     path.write_text(text.replace("id: DOID:4\n", "id: DOID:5\n"))
     with pytest.raises(BadData, match="no current term DOID:4"):
-        disease_ontology.diseases(path, Intake())
+        disease_ontology.diseases(path, ReadReport())
 
 
 # ---- PharmacotherapyDB -----------------------------------------------------------------------------------------------
 
 
 def test_a_drug_and_a_disease_are_asked_for_their_relation(own):
-    examples = list(pharmacotherapydb.read(own / "pharmacotherapydb", Intake()))
+    examples = list(pharmacotherapydb.read(own / "pharmacotherapydb", ReadReport()))
     first = examples[0]
     assert first.id == "pharmacotherapydb/DOID:0/DB00000"
     assert first.context == "First concept: Salve 0. Second concept: hoof's red ail."
@@ -217,17 +222,17 @@ def test_a_pair_that_does_not_fit_is_named_by_line_and_can_be_skipped(tmp_path, 
     lines = (" ".join(COLUMNS), cells, good)
     (tmp_path / "indications.tsv").write_text("\n".join(lines).replace(" ", "\t") + "\n")
     with pytest.raises(BadData, match=message) as caught:
-        list(pharmacotherapydb.read(tmp_path, Intake()))
+        list(pharmacotherapydb.read(tmp_path, ReadReport()))
     assert "secret" not in str(caught.value)
-    intake = Intake(skip_bad=True)
-    assert [e.answer for e in pharmacotherapydb.read(tmp_path, intake)] == ["symptomatic"]
-    assert len(intake.bad) == 1
+    report = ReadReport(skip_rejected=True)
+    assert [e.answer for e in pharmacotherapydb.read(tmp_path, report)] == ["symptomatic"]
+    assert len(report.rejected) == 1
 
 
 def test_a_table_of_pairs_without_a_category_is_refused(tmp_path):
     (tmp_path / "indications.tsv").write_text("doid_id\tdrugbank_id\tdisease\tdrug\n")
     with pytest.raises(BadData, match="column category is missing"):
-        list(pharmacotherapydb.read(tmp_path, Intake()))
+        list(pharmacotherapydb.read(tmp_path, ReadReport()))
     with pytest.raises(MissingData, match="pharmacotherapydb not found"):
         pharmacotherapydb.files(tmp_path / "elsewhere")
 
@@ -237,9 +242,9 @@ def test_a_table_of_pairs_without_a_category_is_refused(tmp_path):
 
 @pytest.mark.slow
 def test_hpo_has_the_annotations_that_are_known_of_it():
-    intake = Intake()
-    examples = list(hpo.read(distributed("hpo"), intake))
-    assert intake.facts == {
+    report = ReadReport()
+    examples = list(hpo.read(distributed("hpo"), report))
+    assert report.stats == {
         "terms": 19_484,
         "current terms": 19_034,
         "definitions": 16_449,
@@ -270,9 +275,9 @@ def test_hpo_has_the_annotations_that_are_known_of_it():
 
 
 def test_the_disease_ontology_has_the_terms_that_are_known_of_it():
-    intake = Intake()
-    examples = list(disease_ontology.read(distributed("disease-ontology"), intake))
-    assert intake.facts == {
+    report = ReadReport()
+    examples = list(disease_ontology.read(distributed("disease-ontology"), report))
+    assert report.stats == {
         "terms": 9_344,
         "current terms": 6_971,
         "definitions": 2_765,
@@ -281,18 +286,18 @@ def test_the_disease_ontology_has_the_terms_that_are_known_of_it():
         "is_a links": 8_155,
     }
     assert separate(examples)[1] < len(examples) / 300
-    known = disease_ontology.diseases(distributed("disease-ontology") / "doid.obo", Intake())
+    known = disease_ontology.diseases(distributed("disease-ontology") / "doid.obo", ReadReport())
     names = {t.name: {normalise(n) for n in (t.name, *(s.text for s in t.synonyms))} for t in known.terms.values()}
     for example in examples:
         assert "_" not in example.context + example.answer
-        if example.kind == "entity_synonymy":
+        if example.task_type == "entity_synonymy":
             assert [label for label in example.labels if normalise(example.context) in names[label]] == [example.answer]
 
 
 def test_pharmacotherapydb_has_the_pairs_that_are_known_of_it():
-    intake = Intake()
-    examples = list(pharmacotherapydb.read(distributed("pharmacotherapydb"), intake))
-    assert intake.facts == {
+    report = ReadReport()
+    examples = list(pharmacotherapydb.read(distributed("pharmacotherapydb"), report))
+    assert report.stats == {
         "pairs": 1_388,
         "pairs disease modifying": 755,
         "pairs symptomatic": 390,
@@ -301,15 +306,15 @@ def test_pharmacotherapydb_has_the_pairs_that_are_known_of_it():
         "diseases": 97,
     }
     assert len({e.id for e in examples}) == 1_388
-    known = disease_ontology.diseases(distributed("disease-ontology") / "doid.obo", Intake())
+    known = disease_ontology.diseases(distributed("disease-ontology") / "doid.obo", ReadReport())
     assert all(e.id.split("/")[1] in known.terms for e in examples)
     assert separate(examples) == (examples, 0)
 
 
 def test_icd_10_cm_has_the_counts_that_are_known_of_it():
-    intake = Intake()
-    list(icd10cm.read(distributed("icd-10-cm"), intake))
-    assert intake.facts == {
+    report = ReadReport()
+    list(icd10cm.read(distributed("icd-10-cm"), report))
+    assert report.stats == {
         "codes": 46_881,
         "leaves": 36_343,
         "chapters": 22,

@@ -10,16 +10,16 @@ from distributed import DATA, distributed
 from formats import WRITERS
 
 from staf.data.answers import check_answer
+from staf.data.card import CATEGORIES
 from staf.data.catalog import DATASETS
-from staf.data.dataset import CATEGORIES
 from staf.data.example import KNOWLEDGE_TYPES, SPLITS, Example
-from staf.data.intake import Intake
 from staf.data.prepare import load, prepare
 from staf.data.profiles import PROFILES
+from staf.data.read_report import ReadReport
 from staf.data.readers.draws import says
+from staf.data.task import TASKS
 from staf.data.templates import TEMPLATES
 from staf.errors import MissingData
-from staf.tasks.rows import TASKS
 
 HERE = [name for name in DATASETS if (DATA / name).is_dir()] or ["medmcqa"]
 LARGE = ("uci-diabetes-130", "hpo", "medquad")
@@ -30,23 +30,23 @@ TERMS = ("entity_synonymy", "icd10_chapter")
 def checked(name: str, folder: Path) -> Iterator[Example]:
     """Every example of a data set, the laws checked one by one."""
     row, seen = DATASETS[name], set[str]()
-    for example in row.read(folder, Intake()):
+    for example in row.read(folder, ReadReport()):
         assert example.id.startswith(f"{name}/")
         assert example.id not in seen
         seen.add(example.id)
         check_answer(example)
-        assert example.kind in row.kinds
+        assert example.task_type in row.task_types
         assert example.split in SPLITS
-        assert example.subjects
-        assert all(len(s) == 16 and int(s, 16) >= 0 for s in example.subjects)
+        assert example.dedup_keys
+        assert all(len(s) == 16 and int(s, 16) >= 0 for s in example.dedup_keys)
         assert example.query.strip() == example.query != ""
-        assert example.context or example.form == "text"
+        assert example.context or example.output_type == "generate_until"
         assert len(set(example.labels)) == len(example.labels)
-        if example.form == "choice":
+        if example.output_type == "multiple_choice":
             assert len(example.labels) > 1
-        if example.labels and example.form != "entities" and "abstract" not in example.query:
+        if example.labels and example.output_type != "ner" and "abstract" not in example.query:
             assert "; ".join(example.labels) in example.query
-        if example.kind in TERMS:
+        if example.task_type in TERMS:
             assert not says(example.context, example.answer)
         yield example
 
@@ -55,27 +55,31 @@ def checked(name: str, folder: Path) -> Iterator[Example]:
 def test_every_reader_keeps_the_laws_and_gives_the_same_again(own, name):
     examples = list(checked(name, own / name))
     assert examples
-    assert examples == list(DATASETS[name].read(own / name, Intake()))
-    assert {example.kind for example in examples} <= set(DATASETS[name].kinds)
+    assert examples == list(DATASETS[name].read(own / name, ReadReport()))
+    assert {example.task_type for example in examples} <= set(DATASETS[name].task_types)
 
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_every_data_set_is_prepared_under_both_profiles_and_loaded_as_it_was_read(own, name):
-    read = {example.id: example for example in DATASETS[name].read(own / name, Intake())}
+    read = {example.id: example for example in DATASETS[name].read(own / name, ReadReport())}
     for profile in PROFILES:
         found = prepare(name, own, profile=profile)
-        loaded = [e for kind in found.counts for split in SPLITS for e in load(found, kind, split)]
+        loaded = [e for task_type in found.counts for split in SPLITS for e in load(found, task_type, split)]
         assert loaded
         for example in loaded:
             original = read[example.id]
             assert (example.query, example.context, example.answer) == (original.query, original.context, original.answer)
-            assert (example.subjects, example.form, example.group) == (original.subjects, original.form, original.group)
+            assert (example.dedup_keys, example.output_type, example.group) == (
+                original.dedup_keys,
+                original.output_type,
+                original.group,
+            )
 
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_a_missing_source_names_what_was_looked_for(tmp_path, name):
     with pytest.raises(MissingData, match=rf"{name} not found in .* \(looked for "):
-        list(DATASETS[name].read(tmp_path, Intake()))
+        list(DATASETS[name].read(tmp_path, ReadReport()))
 
 
 @pytest.mark.parametrize("row", DATASETS.values(), ids=lambda row: row.name)
@@ -85,15 +89,15 @@ def test_every_row_is_complete(row):
     assert row.access in ("open", "package", "credentialed")
     assert (row.package is not None) == (row.access == "package")
     assert bool(row.steps) or row.access != "credentialed"
-    assert all((row.licence, row.source, row.stands_in_for, row.size))
-    assert set(row.kinds) <= KNOWLEDGE_TYPES.keys() | {task.kind for task in TASKS.values()}
-    assert set(row.sizes) <= set(row.kinds)
+    assert all((row.licence, row.source, row.proxy_for, row.size))
+    assert set(row.task_types) <= KNOWLEDGE_TYPES.keys() | {task.task_type for task in TASKS.values()}
+    assert set(row.sizes) <= set(row.task_types)
 
 
 def test_every_kind_has_phrasings_and_every_knowledge_type_is_fed():
-    kinds = {kind for row in DATASETS.values() for kind in row.kinds}
-    assert kinds == TEMPLATES.keys()
-    assert KNOWLEDGE_TYPES.keys() <= kinds
+    task_types = {task_type for row in DATASETS.values() for task_type in row.task_types}
+    assert task_types == TEMPLATES.keys()
+    assert KNOWLEDGE_TYPES.keys() <= task_types
 
 
 def test_every_distributed_folder_has_a_reader():

@@ -14,7 +14,7 @@ from formats import meqsum as questions
 
 from staf.data.formats import archives
 from staf.data.formats.workbooks import sheet_rows
-from staf.data.intake import Intake
+from staf.data.read_report import ReadReport
 from staf.data.readers import meqsum
 from staf.errors import BadData
 
@@ -23,14 +23,14 @@ SECRET = "zebrafever"
 DAMAGED = r"is damaged or no Excel workbook|no sheet QS among its 0"
 
 
-def read(folder, intake=None):
-    return list(meqsum.read(folder, intake or Intake()))
+def read(folder, report=None):
+    return list(meqsum.read(folder, report or ReadReport()))
 
 
 def test_a_message_is_shortened_to_its_question(own):
     examples = {e.id: e for e in read(own / "meqsum")}
     example = examples["meqsum/3"]
-    assert example.kind == "summarization"
+    assert example.task_type == "summarization"
     assert example.context == "SUBJECT: unicorn 1\nMESSAGE: my unicorn eats 1 stones a day\nis that to much ?"
     assert example.answer == "How many stones, 1 or fewer, may a unicorn eat?"
     assert examples["meqsum/2"].context == "my griffin eats 0 stones a day\nis that to much ?"
@@ -61,9 +61,9 @@ def test_a_bad_question_is_named_by_its_row(tmp_path, row, message):
         read(tmp_path)
     assert f"sheet QS, row 6: {message}" in str(error.value)
     assert SECRET not in str(error.value)
-    lenient = Intake(skip_bad=True)
+    lenient = ReadReport(skip_rejected=True)
     assert len(read(tmp_path, lenient)) == 3
-    assert [bad.problem for bad in lenient.bad] == [str(error.value)]
+    assert [bad.problem for bad in lenient.rejected] == [str(error.value)]
 
 
 def test_a_workbook_without_the_sheet_or_a_column_is_refused(tmp_path):
@@ -136,9 +136,9 @@ def test_a_workbook_that_unpacks_to_too_much_or_leads_outside_is_refused(tmp_pat
 
 
 def test_meqsum_as_distributed():
-    intake = Intake()
-    examples = read(distributed("meqsum"), intake)
-    assert intake.facts["question-summary pairs"] == len(examples) == 1_000
+    report = ReadReport()
+    examples = read(distributed("meqsum"), report)
+    assert report.stats["question-summary pairs"] == len(examples) == 1_000
     assert len({e.context for e in examples}) == 1_000
     assert min(Counter(e.split for e in examples).values()) >= 70
     assert separate(examples)[1] == 0

@@ -7,9 +7,9 @@ import gzip
 import pytest
 from corpora import separate
 
-from staf.data.example import normalise, subject
+from staf.data.example import dedup_key, normalise
 from staf.data.formats import obo
-from staf.data.intake import Intake
+from staf.data.read_report import ReadReport
 from staf.data.readers import hpo
 from staf.errors import BadData
 
@@ -79,14 +79,14 @@ def test_siblings_share_a_split_and_no_name_of_theirs_is_in_another(own):
     known = hpo.phenotypes(own / "hpo" / "hp.obo")
     for term in known.terms:
         assert {known.split(s) for s in known.siblings(term)} <= {known.split(term)}
-    examples = list(hpo.read(own / "hpo", Intake()))
+    examples = list(hpo.read(own / "hpo", ReadReport()))
     assert separate(examples) == (examples, 0)
 
 
 def test_wrong_answers_are_wrong_and_the_right_one_is_a_parent(own):
     known = hpo.phenotypes(own / "hpo" / "hp.obo")
     by_name = {term.name: i for i, term in known.terms.items()}
-    relations = [e for e in hpo.read(own / "hpo", Intake()) if e.id.startswith("hpo/broader/")]
+    relations = [e for e in hpo.read(own / "hpo", ReadReport()) if e.id.startswith("hpo/broader/")]
     for example in relations:
         term = by_name[example.context]
         assert by_name[example.answer] in known.parents[term]
@@ -98,11 +98,11 @@ def test_wrong_answers_are_wrong_and_the_right_one_is_a_parent(own):
 def test_a_synonym_belongs_to_the_answer_and_to_no_other_option(own):
     known = hpo.phenotypes(own / "hpo" / "hp.obo")
     names = {t.name: {normalise(n) for n in (t.name, *(s.text for s in t.synonyms))} for t in known.terms.values()}
-    items = [e for e in hpo.read(own / "hpo", Intake()) if e.kind == "entity_synonymy"]
+    items = [e for e in hpo.read(own / "hpo", ReadReport()) if e.task_type == "entity_synonymy"]
     assert items
     for example in items:
         assert [label for label in example.labels if normalise(example.context) in names[label]] == [example.answer]
-        assert example.subjects == (subject(example.answer), subject(example.context))
+        assert example.dedup_keys == (dedup_key(example.answer), dedup_key(example.context))
 
 
 def test_organ_systems_are_named_without_their_opening_words():

@@ -13,7 +13,7 @@ from formats import covid_qa as articles
 from formats import emrqa as charts
 
 from staf.data.answers import check_answer
-from staf.data.intake import Intake
+from staf.data.read_report import ReadReport
 from staf.data.readers import clicr, covid_qa, emrqa
 from staf.data.readers.draws import WINDOW
 from staf.data.readers.places import spaced
@@ -23,11 +23,11 @@ from staf.errors import BadData
 def refused(read, folder, message):
     """The reader stops with this message and no text of the record; with bad rows skipped it goes on."""
     with pytest.raises(BadData, match=message) as caught:
-        list(read(folder, Intake()))
+        list(read(folder, ReadReport()))
     assert "secret" not in str(caught.value)
-    intake = Intake(skip_bad=True)
-    left = list(read(folder, intake))
-    assert len(intake.bad) == 1
+    report = ReadReport(skip_rejected=True)
+    left = list(read(folder, report))
+    assert len(report.rejected) == 1
     return left
 
 
@@ -46,20 +46,20 @@ def test_a_place_is_found_again_in_the_single_spaced_text(text, words):
 
 
 def test_a_question_stands_before_its_article_and_a_wrong_offset_is_mended(own):
-    intake = Intake()
-    first, second, *rest = covid_qa.read(own / "covid-qa", intake)
+    report = ReadReport()
+    first, second, *rest = covid_qa.read(own / "covid-qa", report)
     assert first.context == "Which colour has the hoof? Beast 0 Its hoof is red 0. It sleeps by day 0."
-    assert (first.id, first.answer, first.form, first.labels) == ("covid-qa/0", "red 0", "span", ())
+    assert (first.id, first.answer, first.output_type, first.labels) == ("covid-qa/0", "red 0", "span", ())
     assert second.answer == "by day 0"
     assert first.group == second.group
     assert {e.split for e in (first, second, *rest)} == {"train", "adaptation", "test"}
-    assert intake.facts == {"articles": 40, "questions": 80, "wrong offsets": 40, "answers at offset -1": 40}
+    assert report.stats == {"articles": 40, "questions": 80, "wrong offsets": 40, "answers at offset -1": 40}
 
 
 def test_a_long_article_is_cut_around_its_answer(tmp_path):
     context = "far away " * 500 + "the red hoof " + "far away " * 500
     articles.write_articles(tmp_path, [(context, [articles.question(1, "What?", "red hoof", context.index("red"))])])
-    (example,) = covid_qa.read(tmp_path, Intake())
+    (example,) = covid_qa.read(tmp_path, ReadReport())
     assert "the red hoof far" in example.context
     assert 1900 < len(example.context) <= WINDOW + len("What? ")
 
@@ -67,9 +67,9 @@ def test_a_long_article_is_cut_around_its_answer(tmp_path):
 def test_a_question_without_an_answer_is_counted(tmp_path):
     question = articles.question(1, "What?", "x", 0) | {"answers": [], "is_impossible": True}
     articles.write_articles(tmp_path, [("red hoof", [question])])
-    intake = Intake()
-    assert not list(covid_qa.read(tmp_path, intake))
-    assert intake.skipped == {"the question has no answer in the article": 1}
+    report = ReadReport()
+    assert not list(covid_qa.read(tmp_path, report))
+    assert report.skipped == {"the question has no answer in the article": 1}
 
 
 @pytest.mark.parametrize(
@@ -98,28 +98,28 @@ def test_a_file_that_is_cut_short_is_refused(own, tmp_path):
     whole = (own / "covid-qa" / articles.FILE).read_bytes()
     (tmp_path / articles.FILE).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(BadData, match="not valid JSON"):
-        list(covid_qa.read(tmp_path, Intake()))
+        list(covid_qa.read(tmp_path, ReadReport()))
 
 
 # ---- emrQA -----------------------------------------------------------------------------------------------------------
 
 
 def test_answers_are_words_of_the_evidence_or_the_evidence_itself(own):
-    intake = Intake()
-    examples = {e.id: e for e in emrqa.read(own / "emrqa", intake)}
+    report = ReadReport()
+    examples = {e.id: e for e in emrqa.read(own / "emrqa", report)}
     dose, given = examples["emrqa/medication/3/1"], examples["emrqa/medication/3/2"]
     text = "Note 2 Salve 2 mg on the tail for blue itch . Next day the same ."
     assert dose.context in (f"What is the dose 2? {text}", f"How much salve 2? {text}")
-    assert (dose.answer, dose.form) == ("2 mg", "span")
+    assert (dose.answer, dose.output_type) == ("2 mg", "span")
     assert (given.context, given.answer) == (f"Has it had salve? {text}", "Salve 2 mg on the tail")
     assert examples["emrqa/risk-dataset/1/1"].answer == "itch"
     assert {e.split for e in examples.values()} == {"train", "adaptation", "test"}
     assert len({e.split for e in examples.values() if e.group == dose.group}) == 1
-    assert {name: count for name, count in intake.facts.items() if name.endswith("notes")} == {
+    assert {name: count for name, count in report.stats.items() if name.endswith("notes")} == {
         "medication notes": 20, "relations notes": 10, "risk-dataset notes": 10, "smoking notes": 1, "obesity notes": 1
     }  # fmt: skip
-    assert intake.facts["medication questions"] == 60
-    assert +intake.skipped == {
+    assert report.stats["medication questions"] == 60
+    assert +report.skipped == {
         "the answer is put together of several places": 30,
         "the answer is a judgement of the whole note": 2,
     }
@@ -127,8 +127,8 @@ def test_answers_are_words_of_the_evidence_or_the_evidence_itself(own):
 
 def one_note(folder, lines, questions, part="medication"):
     charts.write_parts(folder, {part: [{"note_id": "1", "context": lines, "qas": questions}]})
-    intake = Intake()
-    return list(emrqa.read(folder, intake)), intake
+    report = ReadReport()
+    return list(emrqa.read(folder, report)), report
 
 
 @pytest.mark.parametrize(("line", "before"), [(1, 0), (3, 1), (5, 2)])
@@ -161,16 +161,16 @@ def test_the_first_answer_that_can_be_found_is_taken(tmp_path):
     ],
 )
 def test_a_question_whose_answer_is_not_in_the_note_is_counted(tmp_path, answers, reason):
-    examples, intake = one_note(tmp_path, ["Salve\n"], [charts.asked(["What?"], answers)])
+    examples, report = one_note(tmp_path, ["Salve\n"], [charts.asked(["What?"], answers)])
     assert not examples
-    assert +intake.skipped == {reason: 1}
+    assert +report.skipped == {reason: 1}
 
 
 def test_eight_questions_of_a_note_are_kept_the_same_again(tmp_path):
     questions = [charts.asked([f"What {n}?"], [charts.answer("Salve", "Salve\n", 1)]) for n in range(20)]
-    examples, intake = one_note(tmp_path, ["Salve\n"], questions)
+    examples, report = one_note(tmp_path, ["Salve\n"], questions)
     assert len(examples) == 8
-    assert intake.skipped["beyond 8 questions of a note"] == 12
+    assert report.skipped["beyond 8 questions of a note"] == 12
     assert one_note(tmp_path, ["Salve\n"], questions)[0] == examples
 
 
@@ -198,43 +198,43 @@ def test_a_note_without_text_and_a_part_that_is_unknown_are_refused(tmp_path):
     refused(emrqa.read, tmp_path, "relations note 1: field 'context' is missing, empty")
     charts.write_parts(tmp_path, {"secret": []})
     with pytest.raises(BadData, match="a title is none of medication, relations"):
-        list(emrqa.read(tmp_path, Intake()))
+        list(emrqa.read(tmp_path, ReadReport()))
 
 
 # ---- CliCR -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_statement_with_a_blank_stands_before_the_report_without_marks(own):
-    intake = Intake()
-    examples = list(clicr.read(own / "clicr", intake))
+    report = ReadReport()
+    examples = list(clicr.read(own / "clicr", report))
     first = examples[0]
     assert first.context == (
         "Salve heals beasts with ___ , file 0 . Red hoof 0 The hoof of beast 0 was red hoof rot . It healed ."
     )
-    assert (first.id, first.answer, first.form) == ("clicr/bcr.0.red.1", "red hoof rot", "span")
+    assert (first.id, first.answer, first.output_type) == ("clicr/bcr.0.red.1", "red hoof rot", "span")
     assert Counter(e.split for e in examples) == {"train": 8, "adaptation": 8, "test": 8}
-    assert (intake.facts["dev reports"], intake.facts["dev queries"]) == (8, 8)
+    assert (report.stats["dev reports"], report.stats["dev queries"]) == (8, 8)
 
 
 def one_report(folder, context, answers, query="It was @placeholder ."):
     for file in reports.FILES:
         reports.write_reports(folder / file, [])
     reports.write_reports(folder / reports.FILES[0], [reports.report("bcr.1", "Hoofs", context, [(query, answers)])])
-    intake = Intake()
-    return list(clicr.read(folder, intake)), intake
+    report = ReadReport()
+    return list(clicr.read(folder, report)), report
 
 
 def test_a_synonym_answers_where_the_answer_itself_does_not_stand(tmp_path):
     answers = [reports.answer("hoof decay", "UMLS"), reports.answer("hoof"), reports.answer("Rot", "UMLS")]
-    examples, intake = one_report(tmp_path, "There was ROT .", answers)
+    examples, report = one_report(tmp_path, "There was ROT .", answers)
     assert [e.answer for e in examples] == ["ROT"]
-    assert intake.facts["queries answered by a synonym"] == 1
+    assert report.stats["queries answered by a synonym"] == 1
 
 
 def test_an_answer_that_stands_only_inside_a_word_is_counted(tmp_path):
-    examples, intake = one_report(tmp_path, "A hoofless beast .", [reports.answer("hoof")])
+    examples, report = one_report(tmp_path, "A hoofless beast .", [reports.answer("hoof")])
     assert not examples
-    assert intake.skipped == {"no answer stands in the report": 1}
+    assert report.skipped == {"no answer stands in the report": 1}
 
 
 @pytest.mark.parametrize(
@@ -264,14 +264,14 @@ def test_a_report_without_text_is_refused_with_its_queries(tmp_path):
 
 
 def test_covid_qa_has_the_questions_and_the_wrong_offsets_that_are_known_of_it():
-    intake = Intake()
+    report = ReadReport()
     folder = distributed("covid-qa")
-    examples = list(covid_qa.read(folder, intake))
-    assert intake.facts == {
+    examples = list(covid_qa.read(folder, report))
+    assert report.stats == {
         "articles": 98, "questions": 1380, "wrong offsets": 234,
         "answers at offset -1": 196, "answers at offset +2": 10, "answers at offset +3": 28,
     }  # fmt: skip
-    assert not intake.skipped
+    assert not report.skipped
     assert separate(examples)[1] == 0
     assert max(len(e.context) for e in examples) < WINDOW + 300
     texts = [p["context"] for d in json.loads((folder / articles.FILE).read_text())["data"] for p in d["paragraphs"]]

@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 
 from staf.data.catalog import DATASETS, data_folder, list_rows, locate
-from staf.data.intake import Intake
 from staf.data.packages import cache_folder
 from staf.data.prepare import load, prepare
+from staf.data.read_report import ReadReport
 from staf.data.readers import multiple_choice
 from staf.errors import BadData, DamagedFile, MissingData, UnknownName
 
@@ -34,13 +34,13 @@ def data(tmp_path, monkeypatch):
     return tmp_path / "data"
 
 
-def all_of(prepared, kind="multiple_choice"):
-    return [e for split in ("train", "adaptation", "test") for e in load(prepared, kind, split)]
+def all_of(prepared, task_type="multiple_choice"):
+    return [e for split in ("train", "adaptation", "test") for e in load(prepared, task_type, split)]
 
 
 def test_what_is_loaded_is_what_the_reader_gave(data):
     prepared = prepare("medmcqa", data)
-    read = list(multiple_choice.medmcqa(data / "medmcqa", Intake()))
+    read = list(multiple_choice.medmcqa(data / "medmcqa", ReadReport()))
     assert sorted(all_of(prepared), key=lambda e: e.id) == sorted(read, key=lambda e: e.id)
     assert sum(prepared.counts["multiple_choice"].values()) == 60
     assert {split: len(load(prepared, "multiple_choice", split)) for split in ("train", "adaptation", "test")} == (
@@ -110,8 +110,8 @@ def test_nothing_is_left_behind_where_a_record_is_bad(data):
 
 
 def test_an_id_that_occurs_twice_is_refused(data, monkeypatch):
-    def twice(folder, intake):
-        return [*multiple_choice.medmcqa(folder, intake), *multiple_choice.medmcqa(folder, intake)]
+    def twice(folder, report):
+        return [*multiple_choice.medmcqa(folder, report), *multiple_choice.medmcqa(folder, report)]
 
     monkeypatch.setitem(DATASETS, "medmcqa", replace(DATASETS["medmcqa"], read=twice))
     with pytest.raises(BadData, match="medmcqa/One/1 occurs twice"):
@@ -153,23 +153,23 @@ def test_the_users_folder_comes_before_packages(data):
 
 def test_the_catalogue_is_written_as_plain_json(data):
     rows = json.loads(json.dumps(list_rows(data)))
-    expected = {"name", "knowledge_types", "category", "licence", "access", "stands_in_for", "available"}
+    expected = {"name", "knowledge_types", "category", "licence", "access", "proxy_for", "available"}
     assert all(expected <= row.keys() for row in rows)
 
 
 def test_bad_rows_are_counted_and_kept_where_only_their_owner_reads_them(data):
     with (data / "medmcqa" / "Two.jsonl").open("ab") as stream:
         stream.write(b'{"question": "What of it?"}\n\xff\xfe\n')
-    found = prepare("medmcqa", data, skip_bad=True)
-    assert (found.bad, sum(found.counts["multiple_choice"].values())) == (2, 60)
-    assert found.bad_rows.stat().st_mode & 0o077 == 0
-    first, second = (json.loads(line) for line in found.bad_rows.read_text(encoding="utf-8").splitlines())
+    found = prepare("medmcqa", data, skip_rejected=True)
+    assert (found.rejected, sum(found.counts["multiple_choice"].values())) == (2, 60)
+    assert found.rejected_rows.stat().st_mode & 0o077 == 0
+    first, second = (json.loads(line) for line in found.rejected_rows.read_text(encoding="utf-8").splitlines())
     assert "line 31" in first["problem"]
     assert "What of it?" in first["content"]
     assert second["problem"].endswith("line 32: not UTF-8 text.")
     with pytest.raises(BadData):
         prepare("medmcqa", data)
-    assert prepare("medmcqa", data, skip_bad=True) == found
+    assert prepare("medmcqa", data, skip_rejected=True) == found
 
 
 def test_the_table_is_opened_by_duckdb_and_by_datasets_as_it_is(data):

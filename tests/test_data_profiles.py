@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from staf.data.dedup import SHORTEST, minhash_keys
 from staf.data.profiles import LEFT_OUT, Item, divide
-from staf.data.sketch import SHORTEST, fingerprints
 from staf.data.splits import split_of
 from staf.errors import UnknownName
 
 SIZES = {"a": (60, 10, 20)}
 
 
-def items(count: int, kind: str = "a", own: str = "", group: int = 1, start: int = 0) -> list[Item]:
-    return [Item(kind, own or split_of(str(n // group)), f"g{n // group}", (n,)) for n in range(start, start + count)]
+def items(count: int, task_type: str = "a", own: str = "", group: int = 1, start: int = 0) -> list[Item]:
+    return [Item(task_type, own or split_of(str(n // group)), f"g{n // group}", (n,)) for n in range(start, start + count)]
 
 
 @given(st.lists(st.tuples(st.sampled_from(["train", "adaptation", "test"]), st.lists(st.integers(0, 30), max_size=3))))
@@ -27,7 +27,7 @@ def test_no_subject_is_ever_in_two_splits(drawn):
     splits, left_out = divide(given, "staf-llm", False, {})
     seen: dict[int, set[str]] = {}
     for item, split in zip(given, splits, strict=True):
-        for about in item.subjects if split else ():
+        for about in item.dedup_keys if split else ():
             seen.setdefault(about, set()).add(split)
     assert all(len(found) == 1 for found in seen.values())
     assert sum(left_out.values()) == splits.count(LEFT_OUT)
@@ -88,12 +88,12 @@ def text(words: int, seed: int) -> list[str]:
 
 
 def shared(one: list[str], other: list[str]) -> int:
-    return len(set(fingerprints(" ".join(one))) & set(fingerprints(" ".join(other))))
+    return len(set(minhash_keys(" ".join(one))) & set(minhash_keys(" ".join(other))))
 
 
 def test_short_texts_are_compared_exactly():
     words = text(SHORTEST - 1, 0)
-    assert len(fingerprints(" ".join(words))) == 1
+    assert len(minhash_keys(" ".join(words))) == 1
     assert shared(words, [*words[:-1], "other"]) == 0
 
 
@@ -110,4 +110,4 @@ def test_texts_that_differ_in_a_word_share_a_band_and_others_do_not():
 
 def test_case_spacing_and_marks_do_not_count():
     one = text(30, 1)
-    assert fingerprints(" ".join(one)) == fingerprints("  ".join(one).upper() + " !")
+    assert minhash_keys(" ".join(one)) == minhash_keys("  ".join(one).upper() + " !")

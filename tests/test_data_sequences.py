@@ -13,7 +13,7 @@ from formats import iob as tokens
 from formats import mimicause as pairs
 
 from staf.data.answers import Entity, check_answer
-from staf.data.intake import Intake
+from staf.data.read_report import ReadReport
 from staf.data.readers import bc5cdr, i2b2, iob, mimicause
 from staf.errors import BadData, MissingData
 
@@ -25,11 +25,11 @@ def by_id(examples):
 def refused(read, folder, message, secret="secret"):
     """The reader stops with this message and no text of the record; with bad rows skipped it goes on."""
     with pytest.raises(BadData, match=message) as caught:
-        list(read(folder, Intake()))
+        list(read(folder, ReadReport()))
     assert secret not in str(caught.value)
-    intake = Intake(skip_bad=True)
-    left = list(read(folder, intake))
-    assert len(intake.bad) == 1
+    report = ReadReport(skip_rejected=True)
+    left = list(read(folder, report))
+    assert len(report.rejected) == 1
     return left
 
 
@@ -62,14 +62,14 @@ def test_mentions_of_two_types_side_by_side_are_two_in_iob1():
 
 
 def test_ncbi_disease_is_read_in_its_own_splits(own):
-    intake = Intake()
-    examples = list(iob.ncbi(own / "ncbi-disease", intake))
+    report = ReadReport()
+    examples = list(iob.ncbi(own / "ncbi-disease", report))
     first = by_id(examples)["ncbi-disease/train/1"]
     assert first.context == "The train beast has red hoof itch ."
     assert first.answer == "disease: red hoof; disease: itch"
-    assert (first.labels, first.form) == (("disease",), "entities")
+    assert (first.labels, first.output_type) == (("disease",), "ner")
     assert Counter(e.split for e in examples) == {"train": 8, "adaptation": 8, "test": 8}
-    assert (intake.facts["devel sentences"], intake.facts["devel mentions"]) == (8, 9)
+    assert (report.stats["devel sentences"], report.stats["devel mentions"]) == (8, 9)
 
 
 def test_a_sentence_without_a_mention_stays_and_a_mention_with_a_semicolon_goes(own, tmp_path):
@@ -78,28 +78,28 @@ def test_a_sentence_without_a_mention_stays_and_a_mention_with_a_semicolon_goes(
     tokens.write_sentences(
         tmp_path / "train.tsv", [["All\tO", "well\tO"], ["rot\tB-Disease", ";\tI-Disease", "ache\tI-Disease"]]
     )
-    intake = Intake()
-    train = [e for e in iob.ncbi(tmp_path, intake) if e.split == "train"]
+    report = ReadReport()
+    train = [e for e in iob.ncbi(tmp_path, report) if e.split == "train"]
     assert [(e.context, e.answer) for e in train] == [("All well", "none")]
-    assert intake.skipped == {"a mention holds a semicolon": 1}
+    assert report.skipped == {"a mention holds a semicolon": 1}
 
 
 def test_conll_has_documents_and_is_read_under_either_set_of_names(own, tmp_path):
-    examples = list(iob.conll(own / "conll-2003", Intake()))
+    examples = list(iob.conll(own / "conll-2003", ReadReport()))
     train = [e for e in examples if e.split == "train"]
     assert train[0].context == "Red Eng.Train left Beastland Hoofton ."
     assert train[0].answer == "person: Red Eng.Train; location: Beastland; location: Hoofton"
     assert [len({e.group for e in train[:4]}), len({e.group for e in train})] == [1, 2]
     for old, new in zip(iob.conll_files(own / "conll-2003"), ("train.txt", "valid.txt", "test.txt"), strict=True):
         (tmp_path / new).write_bytes(old.read_bytes())
-    assert list(iob.conll(tmp_path, Intake())) == examples
+    assert list(iob.conll(tmp_path, ReadReport())) == examples
 
 
 def test_the_packaged_sample_of_conll_is_all_for_training(own, tmp_path):
     packaged = tmp_path / iob.CONLL_PACKAGED
     packaged.parent.mkdir(parents=True)
     packaged.write_bytes((own / "conll-2003" / "eng.testb").read_bytes())
-    examples = list(iob.conll(tmp_path, Intake()))
+    examples = list(iob.conll(tmp_path, ReadReport()))
     assert examples
     assert {example.split for example in examples} == {"train"}
 
@@ -126,21 +126,21 @@ def test_a_sentence_with_a_bad_line_is_named_by_its_first_line(own, tmp_path, li
 
 
 def test_concepts_stand_in_the_order_and_the_case_of_the_note(own):
-    intake = Intake()
-    examples = by_id(i2b2.read(own / "i2b2-2010", intake))
+    report = ReadReport()
+    examples = by_id(i2b2.read(own / "i2b2-2010", report))
     sentence = examples["i2b2-2010/train/beth/record-0/3"]
     assert sentence.context == "The Hoof scan 0 showed red hoof , so Salve was put on ."
     assert sentence.answer == "test: Hoof scan 0; problem: red hoof; treatment: Salve"
     assert examples["i2b2-2010/train/beth/record-0/1"].answer == "none"
     assert "i2b2-2010/train/beth/record-0/2" not in examples
-    assert intake.facts == {
+    assert report.stats == {
         "notes": 40, "sentences": 120, "problem concepts": 40, "test concepts": 40, "treatment concepts": 40
     }  # fmt: skip
-    assert intake.skipped == {"a line without a letter": 40}
+    assert report.skipped == {"a line without a letter": 40}
 
 
 def test_the_reference_notes_are_the_test_and_a_note_lies_in_one_split(own):
-    examples = list(i2b2.read(own / "i2b2-2010", Intake()))
+    examples = list(i2b2.read(own / "i2b2-2010", ReadReport()))
     splits = {}
     for example in examples:
         splits.setdefault(example.id.rpartition("/")[0], set()).add(example.split)
@@ -153,7 +153,7 @@ def test_the_reference_notes_are_the_test_and_a_note_lies_in_one_split(own):
 def test_notes_beside_their_concepts_in_one_folder_are_split_by_note(tmp_path):
     for number in range(40):
         notes.write_note(tmp_path / f"{number}.txt", tmp_path / f"{number}.con", number)
-    examples = list(i2b2.read(tmp_path, Intake()))
+    examples = list(i2b2.read(tmp_path, ReadReport()))
     assert {e.split for e in examples} == {"train", "adaptation", "test"}
     assert by_id(examples)["i2b2-2010/note/7/3"].answer.endswith("treatment: Salve")
 
@@ -162,7 +162,7 @@ def test_words_parted_by_two_spaces_are_found_either_way_of_counting(tmp_path):
     for name, place in (("a", "1:3 1:4"), ("b", "1:2 1:3")):
         (tmp_path / f"{name}.txt").write_text("He  has hoof rot .\n")
         (tmp_path / f"{name}.con").write_text(f'c="hoof rot" {place}||t="problem"\n' * 2)
-    assert {e.answer for e in i2b2.read(tmp_path, Intake())} == {"problem: hoof rot"}
+    assert {e.answer for e in i2b2.read(tmp_path, ReadReport())} == {"problem: hoof rot"}
 
 
 def test_the_training_set_alone_does_not_do(own, tmp_path):
@@ -191,22 +191,22 @@ def test_a_concept_file_without_its_note_is_refused(tmp_path):
     (tmp_path / "a.con").write_text("")
     assert i2b2.files(tmp_path) == [tmp_path / "a.con"]
     with pytest.raises(BadData, match=r"a\.con: its note a\.txt is not in"):
-        list(i2b2.read(tmp_path, Intake()))
+        list(i2b2.read(tmp_path, ReadReport()))
 
 
 def test_a_concept_over_two_lines_is_counted(tmp_path):
     (tmp_path / "a.txt").write_text("Hoof\nrot .\n")
     (tmp_path / "a.con").write_text('c="hoof rot" 1:0 2:0||t="problem"\n')
-    intake = Intake()
-    assert {e.answer for e in i2b2.read(tmp_path, intake)} == {"none"}
-    assert intake.skipped == {"a concept runs over several lines": 1}
+    report = ReadReport()
+    assert {e.answer for e in i2b2.read(tmp_path, report)} == {"none"}
+    assert report.skipped == {"a concept runs over several lines": 1}
 
 
 # ---- BC5CDR ----------------------------------------------------------------------------------------------------------
 
 
 def test_an_abstract_is_cut_into_sentences_but_never_inside_a_mention(own):
-    examples = by_id(bc5cdr.read(own / "bc5cdr", Intake()))
+    examples = by_id(bc5cdr.read(own / "bc5cdr", ReadReport()))
     texts = [examples[f"bc5cdr/mentions/1/{number}"] for number in range(4)]
     assert [(e.context, e.answer) for e in texts] == [
         ("Red hoof salve and hoof rot.", "chemical: Red hoof salve; disease: hoof rot"),
@@ -221,15 +221,15 @@ def test_an_abstract_is_cut_into_sentences_but_never_inside_a_mention(own):
 
 
 def test_related_ids_make_a_pair_and_as_many_others_are_drawn(own):
-    intake = Intake()
-    found = [e for e in bc5cdr.read(own / "bc5cdr", intake) if e.id.startswith("bc5cdr/relation/1/")]
+    report = ReadReport()
+    found = [e for e in bc5cdr.read(own / "bc5cdr", report) if e.id.startswith("bc5cdr/relation/1/")]
     assert Counter(e.answer for e in found) == {"chemical-induced disease": 1, "no such relation": 1}
     related = by_id(found)["bc5cdr/relation/1/C1/D1"]
     assert related.context.startswith("First: Red hoof salve. Second: hoof rot. Text: Red hoof salve and hoof rot. Red hoof")
     other = next(e for e in found if e.answer == "no such relation")
     assert other.context.startswith(("First: Red hoof salve. Second: horn ache.", "First: Red hoof salve. Second: tail ache."))
-    assert sum(intake.skipped.values()) == 24  # one of two others an abstract
-    assert intake.facts["composite mentions"] == intake.facts["unlinked mentions"] == 24
+    assert sum(report.skipped.values()) == 24  # one of two others an abstract
+    assert report.stats["composite mentions"] == report.stats["unlinked mentions"] == 24
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_a_bad_abstract_is_named_by_its_first_line(own, tmp_path, lines, message
 
 
 def test_a_pair_is_named_before_its_text_and_the_marks_are_dropped(own):
-    examples = by_id(mimicause.read(own / "mimicause", Intake()))
+    examples = by_id(mimicause.read(own / "mimicause", ReadReport()))
     second = examples["mimicause/4"]
     assert second.context == "First: green salve. Second: hoof ache. Text: green salve on day 1 , then hoof ache ."
     assert second.answer == "the second causes the first"
@@ -273,7 +273,7 @@ def test_a_pair_is_named_before_its_text_and_the_marks_are_dropped(own):
 )
 def test_a_label_is_known_by_name_or_number(tmp_path, label, answer):
     pairs.write_rows(tmp_path / "mimicause" / "data.csv", [("a", "b", "<e1>a</e1> <e2>b</e2>", label)])
-    assert [e.answer for e in mimicause.read(tmp_path, Intake())] == [answer]
+    assert [e.answer for e in mimicause.read(tmp_path, ReadReport())] == [answer]
 
 
 def test_pairs_of_one_text_stay_together(tmp_path):
@@ -281,7 +281,7 @@ def test_pairs_of_one_text_stay_together(tmp_path):
         tmp_path / "x.csv",
         [("a", "b", "<e1>a</e1> <e2>b</e2> c", "Other"), ("b", "c", "a <e1>b</e1> <e2>c</e2>", "Other")],
     )
-    first, second = mimicause.read(tmp_path, Intake())
+    first, second = mimicause.read(tmp_path, ReadReport())
     assert (first.group, first.split) == (second.group, second.split)
 
 
@@ -302,20 +302,20 @@ def test_a_bad_pair_is_named_by_its_line(tmp_path, row, message):
 def test_a_missing_column_stops_the_reading(tmp_path):
     (tmp_path / "x.csv").write_text("E1,E2,Sentence,Label\na,b,secret,Other\n")
     with pytest.raises(BadData, match="line 1: column Text is missing"):
-        list(mimicause.read(tmp_path, Intake()))
+        list(mimicause.read(tmp_path, ReadReport()))
 
 
 # ---- the distributed files, where they are there ---------------------------------------------------------------------
 
 
 def test_ncbi_disease_has_the_sentences_and_mentions_that_are_known_of_it():
-    intake = Intake()
-    examples = list(iob.ncbi(distributed("ncbi-disease"), intake))
-    assert intake.facts == {
+    report = ReadReport()
+    examples = list(iob.ncbi(distributed("ncbi-disease"), report))
+    assert report.stats == {
         "train sentences": 5424, "devel sentences": 923, "test sentences": 940,
         "train mentions": 5134, "devel mentions": 787, "test mentions": 960,
     }  # fmt: skip
-    assert intake.skipped == {"a mention holds a semicolon": 4}
+    assert report.skipped == {"a mention holds a semicolon": 4}
     assert separate(examples)[1] < len(examples) / 200
     assert max(len(e.context) for e in examples) < 1000
     for example in examples:
@@ -323,18 +323,18 @@ def test_ncbi_disease_has_the_sentences_and_mentions_that_are_known_of_it():
 
 
 def test_bc5cdr_has_the_abstracts_mentions_and_relations_that_are_known_of_it():
-    intake = Intake()
-    examples = list(bc5cdr.read(distributed("bc5cdr"), intake))
-    assert intake.facts == {
+    report = ReadReport()
+    examples = list(bc5cdr.read(distributed("bc5cdr"), report))
+    assert report.stats == {
         "training abstracts": 500, "development abstracts": 500, "test abstracts": 500,
         "training chemical mentions": 5203, "development chemical mentions": 5347, "test chemical mentions": 5385,
         "training disease mentions": 4182, "development disease mentions": 4244, "test disease mentions": 4424,
         "training relations": 1038, "development relations": 1012, "test relations": 1066,
         "composite mentions": 253, "mentions with several ids": 273, "unlinked mentions": 226,
     }  # fmt: skip
-    answers = Counter(e.answer for e in examples if e.kind == "relation_extraction")
+    answers = Counter(e.answer for e in examples if e.task_type == "relation_extraction")
     assert answers == {"chemical-induced disease": 1038 + 1012 + 1066, "no such relation": 2767}
-    asked = [e for e in examples if e.kind == "named_entity_recognition" and e.answer != "none"]
+    asked = [e for e in examples if e.task_type == "named_entity_recognition" and e.answer != "none"]
     assert sum(len(e.answer.split("; ")) for e in asked) == 5203 + 5347 + 5385 + 4182 + 4244 + 4424
     assert separate(examples)[1] < len(examples) / 1000
     for example in examples:

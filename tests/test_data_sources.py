@@ -14,15 +14,15 @@ from staf.data.example import Example
 from staf.data.formats import delimited, sources
 from staf.data.formats.archives import members
 from staf.data.formats.delimited import rows
-from staf.data.intake import MOST_BAD, Intake
+from staf.data.read_report import MAX_REJECTED, ReadReport
 from staf.errors import BadData
 
 SECRET = "beast of Mr Brown"
 
 
-def lines(path, data: bytes, intake: Intake | None = None):
+def lines(path, data: bytes, report: ReadReport | None = None):
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
-    return list(sources.text_lines(path, intake or Intake()))
+    return list(sources.text_lines(path, report or ReadReport()))
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
@@ -40,9 +40,9 @@ def test_a_bad_line_stops_or_is_kept_aside(tmp_path, monkeypatch, bad, problem):
     with pytest.raises(BadData, match=rf"a\.txt, line 2: .*{problem}") as caught:
         lines(tmp_path / "a.txt", data)
     assert SECRET not in str(caught.value)
-    intake = Intake(skip_bad=True)
-    assert lines(tmp_path / "a.txt", data, intake) == [(1, "one"), (3, "three")]
-    (row,) = intake.bad
+    report = ReadReport(skip_rejected=True)
+    assert lines(tmp_path / "a.txt", data, report) == [(1, "one"), (3, "three")]
+    (row,) = report.rejected
     assert "line 2" in row.problem
     assert SECRET not in row.problem
 
@@ -51,7 +51,7 @@ def test_a_gzip_file_that_is_cut_short_is_damaged(tmp_path):
     path = tmp_path / "a.txt.gz"
     path.write_bytes(gzip.compress(bytes(range(65, 91)) * 2000)[:-20])
     with pytest.raises(BadData, match=r"a\.txt\.gz is damaged or cut short"):
-        list(sources.text_lines(path, Intake()))
+        list(sources.text_lines(path, ReadReport()))
 
 
 def test_a_gzip_bomb_is_refused_before_it_unpacks(tmp_path, monkeypatch):
@@ -59,7 +59,7 @@ def test_a_gzip_bomb_is_refused_before_it_unpacks(tmp_path, monkeypatch):
     path = tmp_path / "a.txt.gz"
     path.write_bytes(gzip.compress(b"0" * 79 + b"\n") * 1 + gzip.compress(b"\n" * (1 << 24)))
     with pytest.raises(BadData, match="unpacks to more than 200 times its size"):
-        list(sources.text_lines(path, Intake()))
+        list(sources.text_lines(path, ReadReport()))
 
 
 @pytest.mark.parametrize("content", ["[1", "3", '{"a": [[[', '{"a": NaN'])
@@ -71,17 +71,17 @@ def test_a_json_file_must_hold_what_is_expected(tmp_path, content):
 
 def test_a_json_line_that_is_no_object_is_a_bad_row(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"a": 1}\n[2]\n{"a": 3\n\n{"a": 4}\n')
-    intake = Intake(skip_bad=True)
-    assert [r["a"] for _, r in sources.json_lines(tmp_path / "a.jsonl", intake)] == [1, 4]
-    assert [row.problem.partition(", ")[2][:6] for row in intake.bad] == ["line 2", "line 3"]
+    report = ReadReport(skip_rejected=True)
+    assert [r["a"] for _, r in sources.json_lines(tmp_path / "a.jsonl", report)] == [1, 4]
+    assert [row.problem.partition(", ")[2][:6] for row in report.rejected] == ["line 2", "line 3"]
 
 
 # ---- delimited -------------------------------------------------------------------------------------------------------
 
 
-def table(path, text: str, *columns: str, intake: Intake | None = None, **options):
+def table(path, text: str, *columns: str, report: ReadReport | None = None, **options):
     path.write_text(text, encoding="utf-8")
-    return [(place.rpartition(" ")[2], row) for place, row in rows(path, columns, intake or Intake(), **options)]
+    return [(place.rpartition(" ")[2], row) for place, row in rows(path, columns, report or ReadReport(), **options)]
 
 
 def test_cells_may_hold_quotes_commas_and_line_ends_and_the_place_is_where_a_row_begins(tmp_path):
@@ -118,9 +118,9 @@ def test_a_bad_row_stops_or_is_kept_aside(tmp_path, monkeypatch, bad, problem):
     with pytest.raises(BadData, match=rf"a\.csv, line 3: .*{problem}") as caught:
         table(tmp_path / "a.csv", text, "a", "b")
     assert SECRET not in str(caught.value)
-    intake = Intake(skip_bad=True)
-    assert [row["a"] for _, row in table(tmp_path / "a.csv", text, "a", "b", intake=intake)] == ["0", "2"]
-    assert [row.content for row in intake.bad] == [bad[:100_000]]
+    report = ReadReport(skip_rejected=True)
+    assert [row["a"] for _, row in table(tmp_path / "a.csv", text, "a", "b", report=report)] == ["0", "2"]
+    assert [row.content for row in report.rejected] == [bad[:100_000]]
 
 
 def test_a_quote_that_is_never_closed_is_a_bad_row(tmp_path):
@@ -129,11 +129,11 @@ def test_a_quote_that_is_never_closed_is_a_bad_row(tmp_path):
 
 
 def test_too_many_bad_rows_are_another_format(tmp_path):
-    intake = Intake(skip_bad=True)
-    for _ in range(MOST_BAD):
-        intake.refuse(BadData("x"), "y")
+    report = ReadReport(skip_rejected=True)
+    for _ in range(MAX_REJECTED):
+        report.reject(BadData("x"), "y")
     with pytest.raises(BadData, match="another format"):
-        intake.refuse(BadData("x"), "y")
+        report.reject(BadData("x"), "y")
 
 
 # ---- archives --------------------------------------------------------------------------------------------------------
@@ -209,9 +209,9 @@ def test_a_record_that_is_refused_half_way_gives_no_example_at_all():
         if record == 2:
             raise BadData(f"{place}: odd")
 
-    intake = Intake(skip_bad=True)
+    report = ReadReport(skip_rejected=True)
     records = [(f"file, line {n}", n) for n in (1, 2, 3)]
-    assert [e.id for e in intake.each(records, make)] == ["x/1", "x/3"]
-    assert [(row.problem, json.loads(row.content)) for row in intake.bad] == [("file, line 2: odd", 2)]
+    assert [e.id for e in report.each(records, make)] == ["x/1", "x/3"]
+    assert [(row.problem, json.loads(row.content)) for row in report.rejected] == [("file, line 2: odd", 2)]
     with pytest.raises(BadData, match="line 2: odd"):
-        list(Intake().each(records, make))
+        list(ReadReport().each(records, make))

@@ -7,14 +7,14 @@ from collections import Counter
 import pytest
 from corpora import separate
 
-from staf.data.example import Example, subject
-from staf.data.splits import dice, few_shot, refuse_test, split_of, without_subjects
+from staf.data.example import Example, dedup_key
+from staf.data.splits import dice, few_shot, refuse_test, split_of, without_dedup_keys
 from staf.errors import ConfigError, StafError, TestLeak
 
 
 def example(number: int, split: str, *about: str) -> Example:
-    subjects = tuple(subject(text) for text in about)
-    return Example(f"made-up/{number}", "multiple_choice", "Which?", "", "a", ("a", "b"), split, subjects)
+    dedup_keys = tuple(dedup_key(text) for text in about)
+    return Example(f"made-up/{number}", "multiple_choice", "Which?", "", "a", ("a", "b"), split, dedup_keys)
 
 
 def test_a_group_always_falls_in_the_same_split_and_the_shares_are_kept():
@@ -68,7 +68,7 @@ def test_nothing_can_be_drawn_from_or_fitted_on_a_test_example():
 
 def test_examples_about_a_held_out_subject_are_dropped_and_counted():
     given = [example(0, "train", "green fever"), example(1, "train", "blue fever"), example(2, "train")]
-    kept, dropped = without_subjects(given, {subject("Green  FEVER!")})
+    kept, dropped = without_dedup_keys(given, {dedup_key("Green  FEVER!")})
     assert ([e.id for e in kept], dropped) == (["made-up/1", "made-up/2"], 1)
 
 
@@ -84,7 +84,7 @@ def test_separating_leaves_no_subject_in_two_splits_and_every_test_example():
     ]
     kept, dropped = separate(given)
     assert ([e.id for e in kept], dropped) == (["made-up/2", "made-up/4", "made-up/5", "made-up/6"], 3)
-    by_split = {s: {f for e in kept if e.split == s for f in e.subjects} for s in ("train", "adaptation", "test")}
+    by_split = {s: {f for e in kept if e.split == s for f in e.dedup_keys} for s in ("train", "adaptation", "test")}
     assert by_split["train"].isdisjoint(by_split["adaptation"] | by_split["test"])
     assert by_split["adaptation"].isdisjoint(by_split["test"])
     assert [e for e in kept if e.split == "test"] == given[5:]

@@ -11,34 +11,34 @@ from formats import uci_diabetes as fixture
 from formats.uci_diabetes import encounter
 
 from staf.data.example import Example
-from staf.data.intake import Intake
+from staf.data.read_report import ReadReport
 from staf.data.readers import uci_diabetes
 from staf.data.readers.draws import says
 from staf.errors import BadData
 
 
-def made(folder: Path, rows: list[dict[str, str]], intake: Intake | None = None) -> dict[str, Example]:
+def made(folder: Path, rows: list[dict[str, str]], report: ReadReport | None = None) -> dict[str, Example]:
     fixture.write_encounters(folder, rows)
-    examples = uci_diabetes.read(folder, intake or Intake())
+    examples = uci_diabetes.read(folder, report or ReadReport())
     return {e.id.removeprefix("uci-diabetes-130/"): e for e in examples}
 
 
 @pytest.mark.slow
 def test_the_archive_holds_what_its_readme_counts_and_no_text_says_its_answer() -> None:
-    intake = Intake()
+    report = ReadReport()
     kinds, returned, groups = Counter[str](), Counter[str](), set[str]()
-    for example in uci_diabetes.read(distributed("uci-diabetes-130"), intake):
-        kinds[example.kind] += 1
+    for example in uci_diabetes.read(distributed("uci-diabetes-130"), report):
+        kinds[example.task_type] += 1
         groups.add(example.group)
-        if example.kind == "readmission":
+        if example.task_type == "readmission":
             returned[example.answer] += 1
             continue
         for label in example.answer.split("; "):
             code, _, title = label.partition(" ")
             assert not says(example.context, label)
-            assert example.kind != "icd_coding" or not says(example.context, code)
-            assert example.kind != "icd_coding" or not title or not says(example.context, title)
-    assert intake.facts == {
+            assert example.task_type != "icd_coding" or not says(example.context, code)
+            assert example.task_type != "icd_coding" or not title or not says(example.context, title)
+    assert report.stats == {
         "encounters": 101_766, "patients": 71_518,
         "readmitted <30": 11_357, "readmitted >30": 35_545, "readmitted NO": 54_864,
         "without weight": 98_569, "without medical_specialty": 49_949, "without payer_code": 40_256, "without race": 2_273,
@@ -75,26 +75,26 @@ def test_the_three_tasks_of_an_encounter(tmp_path: Path) -> None:
 
 
 def test_later_returns_and_none_are_no_and_the_dead_are_left_out(tmp_path: Path) -> None:
-    intake = Intake()
+    report = ReadReport()
     rows = [
         encounter(1, 1, readmitted=">30"), encounter(2, 1, readmitted="NO"), encounter(3, 2, discharge_disposition_id="11"),
         encounter(4, 3, discharge_disposition_id="13"),
     ]  # fmt: skip
-    examples = made(tmp_path, rows, intake)
-    assert {k: e.answer for k, e in examples.items() if e.kind == "readmission"} == {
+    examples = made(tmp_path, rows, report)
+    assert {k: e.answer for k, e in examples.items() if e.task_type == "readmission"} == {
         "readmission/1": "no",
         "readmission/2": "no",
     }
-    assert intake.skipped["readmission: the encounter ends in death or hospice"] == 2
+    assert report.skipped["readmission: the encounter ends in death or hospice"] == 2
     assert examples["readmission/1"].group == examples["icd_coding/2"].group
 
 
 def test_no_drug_is_none_and_no_diagnosis_is_left_out(tmp_path: Path) -> None:
-    intake = Intake()
-    examples = made(tmp_path, [encounter(1, 1, diag_1="?", diag_2="?"), encounter(2, 1, diag_2="428")], intake)
+    report = ReadReport()
+    examples = made(tmp_path, [encounter(1, 1, diag_1="?", diag_2="?"), encounter(2, 1, diag_2="428")], report)
     assert examples["medication_recommendation/1"].answer == "none"
     assert "icd_coding/1" not in examples
-    assert intake.skipped["icd_coding: an encounter without a diagnosis"] == 1
+    assert report.skipped["icd_coding: an encounter without a diagnosis"] == 1
     assert examples["icd_coding/2"].answer == "428 Heart failure"  # once
 
 
@@ -119,20 +119,20 @@ def test_a_bad_row_is_named_or_kept_aside(tmp_path: Path, cells: dict[str, str],
         made(tmp_path, rows)
     assert f"dataset_diabetes.zip, dataset_diabetes/diabetic_data.csv, {problem}" in str(caught.value)
     assert "secret" not in str(caught.value)
-    intake = Intake(skip_bad=True)
-    assert {key.partition("/")[2] for key in made(tmp_path, rows, intake)} == {"1", "3"}
-    assert len(intake.bad) == 1
+    report = ReadReport(skip_rejected=True)
+    assert {key.partition("/")[2] for key in made(tmp_path, rows, report)} == {"1", "3"}
+    assert len(report.rejected) == 1
 
 
 def test_a_missing_column_and_a_broken_mapping_are_refused(tmp_path: Path) -> None:
     columns = [name for name in fixture.COLUMNS if name != "A1Cresult"]
     fixture.write_encounters(tmp_path, [encounter(1, 1)], columns)
     with pytest.raises(BadData, match="column a1cresult is missing"):
-        list(uci_diabetes.read(tmp_path, Intake()))
+        list(uci_diabetes.read(tmp_path, ReadReport()))
     content = (",".join(fixture.COLUMNS) + "\n").encode()
     fixture.write_archive(tmp_path, content, mapping="admission_type_id,description\n1,Emergency\n")
     with pytest.raises(BadData, match="a table for admission_type_id"):
-        list(uci_diabetes.read(tmp_path, Intake()))
+        list(uci_diabetes.read(tmp_path, ReadReport()))
     fixture.write_archive(tmp_path, content, mapping="a,b,c\n")
     with pytest.raises(BadData, match="line 1: 2 cells are expected, found 3"):
-        list(uci_diabetes.read(tmp_path, Intake()))
+        list(uci_diabetes.read(tmp_path, ReadReport()))

@@ -10,9 +10,9 @@ import pytest
 from corpora import separate
 from formats.umls import TYPES, definition, name, relation, row, semantic_type, write
 
-from staf.data.example import prompt_of, subject
+from staf.data.example import dedup_key, prompt_of
 from staf.data.formats import rrf
-from staf.data.intake import Intake
+from staf.data.read_report import ReadReport
 from staf.data.readers import umls
 from staf.data.splits import split_of
 from staf.errors import BadData, MissingData
@@ -29,8 +29,8 @@ def add(folder: Path, **lines: list[str]) -> Path:
     return folder
 
 
-def by_id(folder: Path, intake: Intake | None = None):
-    return {e.id: e for e in umls.read(folder, intake or Intake())}
+def by_id(folder: Path, report: ReadReport | None = None):
+    return {e.id: e for e in umls.read(folder, report or ReadReport())}
 
 
 # ---- examples --------------------------------------------------------------------------------------------------------
@@ -44,10 +44,10 @@ def test_a_concept_is_asked_for_by_type_definition_and_name(own):
     assert defined.context == "What a hoof keeper calls a pain in green, number 1."
     assert (defined.answer, len(defined.labels)) == ("green hoof ache", 4)
     assert all(label.endswith(" ache") for label in defined.labels)
-    assert (define.context, define.answer, define.form) == (defined.answer, defined.context, "text")
+    assert (define.context, define.answer, define.output_type) == (defined.answer, defined.context, "generate_until")
     (same,) = [e for i, e in examples.items() if i.startswith("umls/same/C0001010/")]
     assert (same.context, same.answer) == ('hoof pain of "green" hue', "green hoof ache")
-    assert same.subjects == (subject("green hoof ache"), subject(same.context))
+    assert same.dedup_keys == (dedup_key("green hoof ache"), dedup_key(same.context))
     assert {e.split for e in (kind, defined, define, same)} == {split_of("umls/C0001010")}
 
 
@@ -64,12 +64,12 @@ def test_a_row_of_mrrel_is_read_from_right_to_left(own):
 
 
 def test_splits_share_no_concept_and_prompts_are_short(own):
-    examples = list(umls.read(own / "umls", Intake()))
+    examples = list(umls.read(own / "umls", ReadReport()))
     assert separate(examples) == (examples, 0)
     splits: dict[str, set[str]] = {}
     for example in examples:
         splits.setdefault(example.group, set()).add(example.split)
-        if example.labels and example.kind != "entity_relation" and "/type/" not in example.id:
+        if example.labels and example.task_type != "entity_relation" and "/type/" not in example.id:
             options = {label.split()[0] + label.split()[1]: label for label in example.labels}
             assert len(options) == 4
     assert all(len(found) == 1 for found in splits.values())
@@ -108,7 +108,7 @@ def test_only_english_unsuppressed_names_with_an_english_definition_are_used(tmp
 def test_a_wrong_type_is_neither_broader_nor_narrower_than_a_right_one(tmp_path):
     """C0004010 is a body part and now also a pathologic function, of which a disease is a kind."""
     also = row("C0004010", "T046", "B2.2.1.2", "Pathologic Function", "AT1", "")
-    examples = [e for e in umls.read(add(tmp_path, MRSTY=[also]), Intake()) if e.id.startswith("umls/type/")]
+    examples = [e for e in umls.read(add(tmp_path, MRSTY=[also]), ReadReport()) if e.id.startswith("umls/type/")]
     assert any("Pathologic Function" in e.labels for e in examples)
     assert not any("Pathologic Function" in e.labels for e in examples if e.answer == "Disease or Syndrome")
     assert "umls/type/C0004010" not in {e.id for e in examples}  # two other types are left where three are wanted
@@ -134,10 +134,10 @@ def test_concepts_and_pairs_are_drawn_by_hash_up_to_a_number(own, monkeypatch):
     every = by_id(own / "umls")
     monkeypatch.setattr(umls, "CONCEPTS", 40)
     monkeypatch.setattr(umls, "PAIRS_PER_RELATION", 3)
-    intake = Intake()
-    few = by_id(own / "umls", intake)
-    assert intake.facts["concepts that could be used"] == 320
-    assert intake.facts["concepts that were drawn"] == len({e.group for e in few.values()}) == 40
+    report = ReadReport()
+    few = by_id(own / "umls", report)
+    assert report.stats["concepts that could be used"] == 320
+    assert report.stats["concepts that were drawn"] == len({e.group for e in few.values()}) == 40
     kept = [e for i, e in few.items() if i.startswith("umls/define/")]
     assert all(every[e.id] == e for e in kept)
     pairs = [e.answer for i, e in few.items() if i.startswith("umls/relation/")]
@@ -189,17 +189,17 @@ GOOD = {
     ],
 )
 def test_a_row_that_does_not_fit_is_named_by_line_never_quoted_and_can_be_skipped(tmp_path, title, spoil, problem):
-    expected = list(umls.read(add(tmp_path / "good"), Intake()))
+    expected = list(umls.read(add(tmp_path / "good"), ReadReport()))
     bad = spoil(GOOD[title])
     folder = add(tmp_path / "bad", **{title: [bad]})
     lines = (folder / META / f"{title}.RRF").read_text().count("\n")
     with pytest.raises(BadData, match=rf"{title}\.RRF, line {lines}: {problem}") as caught:
-        list(umls.read(folder, Intake()))
+        list(umls.read(folder, ReadReport()))
     assert "secret" not in str(caught.value)
     assert caught.value.__cause__ is None
-    intake = Intake(skip_bad=True)
-    assert list(umls.read(folder, intake)) == expected
-    assert [bad_row.content for bad_row in intake.bad] == [bad.rstrip("\n")]
+    report = ReadReport(skip_rejected=True)
+    assert list(umls.read(folder, report)) == expected
+    assert [bad_row.content for bad_row in report.rejected] == [bad.rstrip("\n")]
 
 
 @pytest.mark.parametrize(
@@ -220,11 +220,11 @@ def test_a_cell_that_does_not_fit_is_named_by_line_and_column(tmp_path, title, l
     folder = add(tmp_path, **{title: [GOOD[title], line, GOOD[title]]})
     lines = (folder / META / f"{title}.RRF").read_text().count("\n")
     with pytest.raises(BadData, match=rf"{title}\.RRF, line {lines - 1}: ({problem})") as caught:
-        list(umls.read(folder, Intake()))
+        list(umls.read(folder, ReadReport()))
     assert "secret" not in str(caught.value)
-    intake = Intake(skip_bad=True)
-    list(umls.read(folder, intake))
-    assert len(intake.bad) == 1
+    report = ReadReport(skip_rejected=True)
+    list(umls.read(folder, report))
+    assert len(report.rejected) == 1
 
 
 def test_bytes_that_are_no_text_are_named_by_line(tmp_path):
@@ -232,7 +232,7 @@ def test_bytes_that_are_no_text_are_named_by_line(tmp_path):
     path = folder / META / "MRDEF.RRF"
     path.write_bytes(path.read_bytes() + GOOD["MRDEF"].encode().replace(b"secret", b"secret\xff"))
     with pytest.raises(BadData, match=r"MRDEF\.RRF, line 641: not UTF-8 text"):
-        list(umls.read(folder, Intake()))
+        list(umls.read(folder, ReadReport()))
 
 
 @pytest.mark.parametrize(
@@ -244,14 +244,14 @@ def test_a_damaged_file_is_named_without_its_text(tmp_path, spoil):
         data = gzip.compress(path.read_bytes())
         (tmp_path / f"{path.name}.gz").write_bytes(spoil(data) if path.stem == "MRREL" else data)
     with pytest.raises(BadData, match=r"MRREL\.RRF\.gz is damaged or cut short \(\w+\)"):
-        list(umls.read(tmp_path, Intake(skip_bad=True)))
+        list(umls.read(tmp_path, ReadReport(skip_rejected=True)))
 
 
 def test_another_file_under_the_name_is_refused_at_its_first_line(tmp_path):
     folder = add(tmp_path)
     (folder / META / "MRSTY.RRF").write_text((folder / META / "MRDEF.RRF").read_text())
     with pytest.raises(BadData, match=r"MRSTY\.RRF, line 1: "):
-        list(umls.read(folder, Intake()))
+        list(umls.read(folder, ReadReport()))
 
 
 def test_columns_are_those_of_the_reference_manual():

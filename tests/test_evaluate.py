@@ -1,4 +1,4 @@
-"""Evaluation: every form of answer becomes predictions, by routed experts and by baselines alike; scores become chances."""
+"""Evaluation: every output type becomes predictions, by routed experts and by baselines alike; scores become chances."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from staf.baselines.settings import BaselineSettings
 from staf.baselines.tuning import Tuning
 from staf.data.answers import write_several
 from staf.data.example import Example
+from staf.data.task import Task
 from staf.errors import MissingData, TestLeak
 from staf.evaluate import Answerer, Method, best_single, predict, predictions_of
 from staf.evaluate.settings import EvaluationSettings
@@ -29,11 +30,16 @@ from staf.metrics.shapes import check
 from staf.routing.merge import Mixture
 from staf.routing.router import uniform
 from staf.stages.evaluation import examples_digest
-from staf.tasks.rows import Task
 
 SETTINGS = EvaluationSettings(max_length=200, token_budget=1024, max_new_tokens=6)
-METRICS = {"choice": "accuracy", "several": "micro_f1", "span": "exact_match", "entities": "entity_f1", "text": "rouge_l"}
-FORMS = tuple(METRICS)
+METRICS = {
+    "multiple_choice": "accuracy",
+    "multi_label": "micro_f1",
+    "span": "exact_match",
+    "ner": "entity_f1",
+    "generate_until": "rouge_l",
+}
+OUTPUT_TYPES = tuple(METRICS)
 DRUGS = ("aspirin", "heparin", "insulin")
 
 
@@ -59,42 +65,51 @@ def several(count: int, split: str) -> list[Example]:
     for i in range(count):
         chosen = [drug for bit, drug in enumerate(DRUGS) if (i % 7 + 1) >> bit & 1]
         answer, labels = write_several(chosen, DRUGS), DRUGS
-        found.append(replace(make_examples(i + 1, split)[i], form="several", answer=answer, labels=labels))
+        found.append(replace(make_examples(i + 1, split)[i], output_type="multi_label", answer=answer, labels=labels))
     return found
 
 
-def of_form(form: str, count: int, split: str) -> list[Example]:
-    if form == "several":
+def of_form(output_type: str, count: int, split: str) -> list[Example]:
+    if output_type == "multi_label":
         return several(count, split)
     examples = make_examples(count, split)
-    if form == "choice":
+    if output_type == "multiple_choice":
         return examples
-    if form == "entities":
-        return [replace(e, form=form, answer=f"thing: {e.context.split()[0]}", labels=("thing", "place")) for e in examples]
-    return [replace(e, form=form, answer=e.context.split()[0], labels=()) for e in examples]
+    if output_type == "ner":
+        return [
+            replace(e, output_type=output_type, answer=f"thing: {e.context.split()[0]}", labels=("thing", "place"))
+            for e in examples
+        ]
+    return [replace(e, output_type=output_type, answer=e.context.split()[0], labels=()) for e in examples]
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_every_form_is_predicted_in_its_shape(base: Base, experts: ExpertSet, form: str) -> None:
-    test, calibration = of_form(form, 7, "test"), of_form(form, 7, "adaptation") if form == "several" else []
+@pytest.mark.parametrize("output_type", OUTPUT_TYPES)
+def test_every_form_is_predicted_in_its_shape(base: Base, experts: ExpertSet, output_type: str) -> None:
+    test, calibration = (
+        of_form(output_type, 7, "test"),
+        of_form(output_type, 7, "adaptation") if output_type == "multi_label" else [],
+    )
     done: list[int] = []
     method = Method("average", uniform(3))
     mixture = Mixture(base, experts)
-    found = predict(base, mixture, method, test, SETTINGS, done.append, form=form, calibration=calibration)
-    check(form, found)
+    found = predict(base, mixture, method, test, SETTINGS, done.append, output_type=output_type, calibration=calibration)
+    check(output_type, found)
     assert [p["id"] for p in found] == [e.id for e in test]
     assert sum(done) == len(test) + len(calibration)
     assert all(layer.rank_scale is None for layer in base.lora.layers.values())
-    if form == "span":
+    if output_type == "span":
         assert all(p["answer"] in e.context for p, e in zip(found, test, strict=True))
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_an_untouched_plain_model_answers_as_the_routed_base(base: Base, form: str) -> None:
-    test, calibration = of_form(form, 5, "test"), of_form("several", 7, "adaptation") if form == "several" else []
-    ours = predictions_of(form, Answerer(base, SETTINGS), test, calibration)
+@pytest.mark.parametrize("output_type", OUTPUT_TYPES)
+def test_an_untouched_plain_model_answers_as_the_routed_base(base: Base, output_type: str) -> None:
+    test, calibration = (
+        of_form(output_type, 5, "test"),
+        of_form("multi_label", 7, "adaptation") if output_type == "multi_label" else [],
+    )
+    ours = predictions_of(output_type, Answerer(base, SETTINGS), test, calibration)
     done: list[int] = []
-    plain = predictions_of(form, Answerer(tuned_base(base, plain_model(base)), SETTINGS, done.append), test, calibration)
+    plain = predictions_of(output_type, Answerer(tuned_base(base, plain_model(base)), SETTINGS, done.append), test, calibration)
     assert sum(done) == len(test) + len(calibration)
     for mine, other in zip(ours, plain, strict=True):
         assert mine.keys() == other.keys()
@@ -102,10 +117,10 @@ def test_an_untouched_plain_model_answers_as_the_routed_base(base: Base, form: s
         np.testing.assert_allclose(mine.get("scores", []), other.get("scores", []), atol=2e-3)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("output_type", OUTPUT_TYPES)
 @pytest.mark.parametrize("name", ["prompt_tuning", "prefix_tuning", "lora", "in_context"])
-def test_baselines_answer_every_form(base: Base, name: str, form: str) -> None:
-    task = Task("things", "Things", "colour", (), form=form)
+def test_baselines_answer_every_form(base: Base, name: str, output_type: str) -> None:
+    task = Task("things", "Things", "colour", (), output_type=output_type)
     settings = BaselineSettings.model_validate(
         {
             "method": name,
@@ -117,10 +132,10 @@ def test_baselines_answer_every_form(base: Base, name: str, form: str) -> None:
             "shots": 4,
         }
     )
-    test, adaptation = of_form(form, 3, "test"), of_form(form, 7, "adaptation")
-    calibration = adaptation if form == "several" else []
+    test, adaptation = of_form(output_type, 3, "test"), of_form(output_type, 7, "adaptation")
+    calibration = adaptation if output_type == "multi_label" else []
     found, record = baseline_predictions(base, task, adaptation, test, settings, SETTINGS, calibration=calibration)
-    check(form, found)
+    check(output_type, found)
     assert [p["id"] for p in found] == [e.id for e in test]
     assert record["adaptation_examples"] == 4
 
@@ -128,9 +143,9 @@ def test_baselines_answer_every_form(base: Base, name: str, form: str) -> None:
 @pytest.mark.parametrize("name", [name for name, row in BASELINES.items() if row.wrap is not None])
 def test_what_a_trained_baseline_writes_is_most_likely_by_its_whole_forward(base: Base, name: str) -> None:
     settings = BaselineSettings.model_validate({"method": name, "num_virtual_tokens": 3, "rank": 2, "batch_size": 4})
-    tuning = Tuning(base, of_form("text", 6, "adaptation"), settings, 100, 1024)
+    tuning = Tuning(base, of_form("generate_until", 6, "adaptation"), settings, 100, 1024)
     model = tuning.fit(tuning.items, 0.02, 2)[0].eval()
-    asked = of_form("text", 2, "test")
+    asked = of_form("generate_until", 2, "test")
     found = Answerer(tuned_base(base, model), SETTINGS).texts(asked)
     for example, answer in zip(asked, found, strict=True):
         tokens, start = encode_prompt(example, base.tokenizer, 100), len(encode_prompt(example, base.tokenizer, 100))
@@ -156,7 +171,7 @@ def test_no_calibration_example_is_shown_its_own_answer(base: Base, monkeypatch:
         adaptation[i] = replace(example, context=f"case {i}")
     settings = BaselineSettings(method="in_context", shots=6)
     wide = EvaluationSettings(max_length=500)
-    task = Task("drugs", "Drugs", "colour", (), form="several")
+    task = Task("drugs", "Drugs", "colour", (), output_type="multi_label")
     baseline_predictions(base, task, adaptation, several(1, "test"), settings, wide, calibration=adaptation)
     for i in range(6):
         assert f"case {i}" not in met[i]
@@ -165,8 +180,8 @@ def test_no_calibration_example_is_shown_its_own_answer(base: Base, monkeypatch:
 
 def test_shots_may_have_more_room_than_other_methods_prompts(base: Base) -> None:
     """As much as the base was made to read, where nothing else is asked for."""
-    task = Task("things", "Things", "colour", (), form="choice")
-    adaptation, test = of_form("choice", 6, "adaptation"), of_form("choice", 2, "test")
+    task = Task("things", "Things", "colour", (), output_type="multiple_choice")
+    adaptation, test = of_form("multiple_choice", 6, "adaptation"), of_form("multiple_choice", 2, "test")
     shown = {}
     for tokens in (None, 100, 900, base.context_length):
         settings = BaselineSettings(method="in_context", shots=6, max_prompt_tokens=tokens)
@@ -185,15 +200,17 @@ def test_a_run_is_named_by_all_that_its_examples_hold() -> None:
 
 
 def test_entities_that_are_not_in_the_context_or_of_no_type_are_dropped() -> None:
-    example = replace(make_examples(1, "test")[0], form="entities", context="no fever", answer="sign: fever", labels=("sign",))
+    example = replace(
+        make_examples(1, "test")[0], output_type="ner", context="no fever", answer="sign: fever", labels=("sign",)
+    )
     answer = "sign: fever; sign: cough; drug: fever; fever"
-    (found,) = predictions_of("entities", Told([answer]), [example])
+    (found,) = predictions_of("ner", Told([answer]), [example])
     assert found["gold"] == found["answer"] == [{"type": "sign", "text": "fever"}]
 
 
 def test_labels_are_answered_from_the_threshold_that_calibration_shows() -> None:
     examples = several(2, "test")  # aspirin; heparin
-    (first, second) = predictions_of("several", Told([], [[-1.0, -3.0, -3.0], [-3.0, -1.1, -3.0]]), examples, examples)
+    (first, second) = predictions_of("multi_label", Told([], [[-1.0, -3.0, -3.0], [-3.0, -1.1, -3.0]]), examples, examples)
     assert (first["answer"], second["answer"]) == ([0], [1])
     assert (first["gold"], second["gold"]) == ([0], [1])
     assert first["scores"][0] > 0 > first["scores"][1]
@@ -201,14 +218,14 @@ def test_labels_are_answered_from_the_threshold_that_calibration_shows() -> None
 
 def test_without_right_and_wrong_labels_nothing_can_be_calibrated() -> None:
     with pytest.raises(MissingData, match="calibration_examples"):
-        predictions_of("several", Told([], [[-1.0, -3.0, -3.0]]), several(1, "test"))
+        predictions_of("multi_label", Told([], [[-1.0, -3.0, -3.0]]), several(1, "test"))
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_the_best_single_expert_is_looked_for_in_every_form(base: Base, experts: ExpertSet, form: str) -> None:
-    given = of_form(form, 7, "adaptation")
-    calibration = given if form == "several" else []
-    task = Task("things", "Things", "colour", (), metric=METRICS[form], form=form)
+@pytest.mark.parametrize("output_type", OUTPUT_TYPES)
+def test_the_best_single_expert_is_looked_for_in_every_form(base: Base, experts: ExpertSet, output_type: str) -> None:
+    given = of_form(output_type, 7, "adaptation")
+    calibration = given if output_type == "multi_label" else []
+    task = Task("things", "Things", "colour", (), metric=METRICS[output_type], output_type=output_type)
     best, found = best_single(base, Mixture(base, experts), task, given, SETTINGS, calibration=calibration)
     assert set(found) == set(experts.names)
     assert found[best] == max(found.values())
@@ -218,7 +235,7 @@ def test_the_best_single_expert_is_the_best_by_the_tasks_own_metric(
     base: Base, experts: ExpertSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Finding nothing where there mostly is nothing is the better answer item by item, and no entity at all by F1."""
-    given = of_form("entities", 4, "adaptation")
+    given = of_form("ner", 4, "adaptation")
     entity = {"text": "a cold", "type": "disease"}
     gold: list[list[dict[str, str]]] = [[entity], [], [], []]
     answers = iter([[[], [], [], []], [[entity], [entity], [entity], []], [[], [], [], []]])
@@ -227,7 +244,7 @@ def test_the_best_single_expert_is_the_best_by_the_tasks_own_metric(
         return [{"id": str(i), "answer": a, "gold": g} for i, (a, g) in enumerate(zip(next(answers), gold, strict=True))]
 
     monkeypatch.setattr("staf.evaluate.score.predict", answered)
-    task = Task("things", "Things", "colour", (), metric="entity_f1", form="entities")
+    task = Task("things", "Things", "colour", (), metric="entity_f1", output_type="ner")
     best, found = best_single(base, Mixture(base, experts), task, given, SETTINGS)
     assert best == experts.names[1]
     assert found == {experts.names[0]: 0.0, experts.names[1]: 0.5, experts.names[2]: 0.0}

@@ -89,7 +89,9 @@ def test_a_step_takes_fewer_examples_and_all_steps_are_planned(mixture: Mixture)
 
 @pytest.mark.parametrize("method", ["gradient", "cma"])
 def test_tasks_without_one_right_label_are_refused(mixture: Mixture, method: str) -> None:
-    examples = [replace(example, form="text", labels=()) for example in make_examples(4, "adaptation")]
+    examples = [replace(example, output_type="generate_until", labels=()) for example in make_examples(4, "adaptation")]
     settings = RouterRecipe(objective="label_ce", method=method)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=r"adaptation-\d has the form 'text' and 0 labels. Use objective = lm"):
+    with pytest.raises(
+        ConfigError, match=r"adaptation-\d has the output type 'generate_until' and 0 labels. Use objective = lm"
+    ):
         adapt_router(mixture, "colour", examples, settings)

@@ -23,7 +23,7 @@ def random_predictions(count: int = 200, labels: int = 4) -> list[dict[str, obje
 def test_accuracy_and_f1_equal_scikit_learn() -> None:
     rows = random_predictions()
     gold, guess = [r["gold"] for r in rows], [predicted(r["scores"]) for r in rows]
-    found = compute_metrics("choice", rows, fixed_labels=True, resamples=100)
+    found = compute_metrics("multiple_choice", rows, fixed_labels=True, resamples=100)
     assert found["accuracy"]["value"] == pytest.approx(accuracy_score(gold, guess))
     assert found["macro_f1"]["value"] == pytest.approx(f1_score(gold, guess, average="macro"))
 
@@ -33,11 +33,13 @@ def test_auc_equals_scikit_learn_and_skips_labels_without_a_positive() -> None:
     scores = np.array([r["scores"] for r in rows])
     chances = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
     expected = roc_auc_score([r["gold"] for r in rows], chances, multi_class="ovr", average="macro")
-    assert compute_metrics("choice", rows, fixed_labels=True, resamples=100)["macro_auc"]["value"] == pytest.approx(expected)
+    assert compute_metrics("multiple_choice", rows, fixed_labels=True, resamples=100)["macro_auc"]["value"] == pytest.approx(
+        expected
+    )
     wider = [r | {"scores": [*r["scores"], -9.0]} for r in rows]
-    assert compute_metrics("choice", wider, fixed_labels=True, resamples=100)["macro_auc"]["classes_left_out"] == 1
+    assert compute_metrics("multiple_choice", wider, fixed_labels=True, resamples=100)["macro_auc"]["classes_left_out"] == 1
     one_class = [r | {"gold": 0} for r in rows]
-    assert compute_metrics("choice", one_class, fixed_labels=True, resamples=100)["macro_auc"] is None
+    assert compute_metrics("multiple_choice", one_class, fixed_labels=True, resamples=100)["macro_auc"] is None
 
 
 def test_equal_scores_go_to_the_first_label() -> None:
@@ -47,7 +49,7 @@ def test_equal_scores_go_to_the_first_label() -> None:
 def test_the_interval_holds_the_value_and_shrinks_with_more_items() -> None:
     few, many = random_predictions(50), random_predictions(2000)
     for rows in (few, many):
-        metric = compute_metrics("choice", rows, resamples=500)["accuracy"]
+        metric = compute_metrics("multiple_choice", rows, resamples=500)["accuracy"]
         assert metric["low"] <= metric["value"] <= metric["high"]
     assert np.diff(interval(correctness(many), 500)) < np.diff(interval(correctness(few), 500))
 
@@ -79,5 +81,5 @@ def test_methods_on_different_items_cannot_be_compared() -> None:
 
 
 def test_varying_labels_have_no_metric_by_label() -> None:
-    found = compute_metrics("choice", random_predictions(20), resamples=100)
+    found = compute_metrics("multiple_choice", random_predictions(20), resamples=100)
     assert set(found) == {"accuracy", "ece", "brier_score", "aurc"}

@@ -38,7 +38,7 @@ def arrays(rows: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray, np.ndarr
 def test_multi_label_metrics_equal_scikit_learn_with_and_without_ties(steps: int) -> None:
     rows = several(steps=steps)
     scores, gold, answer = arrays(rows)
-    found = compute_metrics("several", rows, resamples=100)
+    found = compute_metrics("multi_label", rows, resamples=100)
     for kind in ("micro", "macro"):
         assert found[f"{kind}_f1"]["value"] == pytest.approx(f1_score(gold, answer, average=kind))
         assert found[f"{kind}_auc"]["value"] == pytest.approx(roc_auc_score(gold, scores, average=kind))
@@ -72,20 +72,22 @@ def test_accuracy_over_labels_is_one_minus_the_hamming_loss_and_needs_all_labels
     rows = several()
     labels = len(rows[0]["scores"])
     gold, answer = (np.array([[i in r[key] for i in range(labels)] for r in rows]) for key in ("gold", "answer"))
-    found = compute_metrics("several", rows, resamples=100)["one_minus_hamming_loss"]
+    found = compute_metrics("multi_label", rows, resamples=100)["one_minus_hamming_loss"]
     assert found["value"] == pytest.approx(1 - hamming_loss(gold, answer))
     hand = [
         {"id": 0, "gold": [0, 2], "answer": [2, 3], "scores": [0.0] * 5},
         {"id": 1, "gold": [], "answer": [], "scores": [0.0] * 5},
     ]
-    assert compute_metrics("several", hand, resamples=100)["one_minus_hamming_loss"]["value"] == pytest.approx((3 / 5 + 1) / 2)
+    assert compute_metrics("multi_label", hand, resamples=100)["one_minus_hamming_loss"]["value"] == pytest.approx(
+        (3 / 5 + 1) / 2
+    )
     unscored = [{key: r[key] for key in ("id", "gold", "answer")} for r in rows]
-    assert "one_minus_hamming_loss" not in compute_metrics("several", unscored, resamples=100)
+    assert "one_minus_hamming_loss" not in compute_metrics("multi_label", unscored, resamples=100)
 
 
 def test_labels_without_a_positive_are_left_out_and_told() -> None:
     rows = [r | {"scores": [*r["scores"], 0.3, -0.2]} for r in several()]
-    narrow, wide = compute_metrics("several", several(), resamples=100), compute_metrics("several", rows, resamples=100)
+    narrow, wide = compute_metrics("multi_label", several(), resamples=100), compute_metrics("multi_label", rows, resamples=100)
     for name in ("macro_auc", "macro_average_precision"):
         assert wide[name]["value"] == pytest.approx(narrow[name]["value"])
         assert (wide[name]["classes"], wide[name]["classes_left_out"]) == (6, 2)
@@ -94,18 +96,18 @@ def test_labels_without_a_positive_are_left_out_and_told() -> None:
 
 def test_a_label_without_a_negative_has_precision_but_no_auc() -> None:
     rows = [r | {"scores": [*r["scores"], 0.3], "gold": [*r["gold"], 6]} for r in several()]
-    found = compute_metrics("several", rows, resamples=100)
+    found = compute_metrics("multi_label", rows, resamples=100)
     assert (found["macro_auc"]["classes"], found["macro_auc"]["classes_left_out"]) == (6, 1)
     assert (found["macro_average_precision"]["classes"], found["macro_average_precision"]["classes_left_out"]) == (7, 0)
 
 
 def test_a_single_class_is_undefined_and_not_one_half() -> None:
     rows = [{"id": i, "gold": [], "answer": [0], "scores": [0.1 * i, -0.2]} for i in range(5)]
-    found = compute_metrics("several", rows, resamples=100)
+    found = compute_metrics("multi_label", rows, resamples=100)
     assert found["macro_auc"] is found["micro_auc"] is found["micro_average_precision"] is None
     assert found["micro_f1"]["value"] == 0.0
     one_class = [{"id": i, "gold": 0, "scores": [0.1 * i, 0.2]} for i in range(5)]
-    assert compute_metrics("choice", one_class, fixed_labels=True, resamples=100)["macro_auc"] is None
+    assert compute_metrics("multiple_choice", one_class, fixed_labels=True, resamples=100)["macro_auc"] is None
 
 
 def test_f1_by_hand() -> None:
@@ -116,7 +118,7 @@ def test_f1_by_hand() -> None:
         {"id": 3, "gold": [3], "answer": [0]},
         {"id": 4, "gold": [], "answer": []},
     ]
-    found = compute_metrics("several", rows, resamples=100)
+    found = compute_metrics("multi_label", rows, resamples=100)
     assert list(found) == ["micro_f1", "macro_f1"]
     assert found["micro_f1"]["value"] == pytest.approx(2 * 2 / (4 + 4))
     assert found["macro_f1"]["value"] == pytest.approx((4 / 5 + 0 + 0) / 3)
@@ -126,7 +128,7 @@ def test_f1_by_hand() -> None:
 
 def test_nothing_to_answer_and_nothing_answered_is_undefined() -> None:
     rows = [{"id": i, "gold": [], "answer": []} for i in range(3)]
-    assert compute_metrics("several", rows, resamples=100) == {"micro_f1": None, "macro_f1": None}
+    assert compute_metrics("multi_label", rows, resamples=100) == {"micro_f1": None, "macro_f1": None}
 
 
 def test_choices_among_fixed_labels_have_average_precision_too() -> None:
@@ -134,6 +136,6 @@ def test_choices_among_fixed_labels_have_average_precision_too() -> None:
     gold, scores = generator.integers(0, 3, 90), generator.normal(size=(90, 3))
     rows = [{"id": i, "gold": int(g), "scores": s.tolist()} for i, (g, s) in enumerate(zip(gold, scores, strict=True))]
     chances = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
-    found = compute_metrics("choice", rows, fixed_labels=True, resamples=100)
+    found = compute_metrics("multiple_choice", rows, fixed_labels=True, resamples=100)
     expected = average_precision_score(np.eye(3)[gold], chances, average="macro")
     assert found["macro_average_precision"]["value"] == pytest.approx(expected)

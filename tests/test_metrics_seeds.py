@@ -118,17 +118,17 @@ def rows(generator: np.random.Generator, shift: float, count: int = 60) -> list[
 def test_a_mean_over_seeds_has_an_interval_of_both_chances(metric: str) -> None:
     generator = np.random.default_rng(4)
     runs = [rows(generator, shift) for shift in (0.3, 0.6, 0.9)]
-    values = [compute_metrics("choice", run, fixed_labels=True)[metric] for run in runs]
-    found = measure_over_seeds("choice", metric, runs, fixed_labels=True)
+    values = [compute_metrics("multiple_choice", run, fixed_labels=True)[metric] for run in runs]
+    found = measure_over_seeds("multiple_choice", metric, runs, fixed_labels=True)
     assert found is not None
     assert found.value == pytest.approx(np.mean([value["value"] for value in values]))
     assert found.examples == 60
     assert found.low < found.value < found.high
     (first, *_) = values
-    one = measure_over_seeds("choice", metric, runs[:1], fixed_labels=True)
+    one = measure_over_seeds("multiple_choice", metric, runs[:1], fixed_labels=True)
     assert one is not None
     assert (one.value, one.low, one.high) == pytest.approx((first["value"], first["low"], first["high"]))
-    alike = measure_over_seeds("choice", metric, [runs[0]] * 3, fixed_labels=True)
+    alike = measure_over_seeds("multiple_choice", metric, [runs[0]] * 3, fixed_labels=True)
     assert alike is not None
     assert alike.high - alike.low >= 0.95 * (first["high"] - first["low"])  # where over seeds alone it would be 0
 
@@ -137,8 +137,8 @@ def test_a_whole_set_metric_over_seeds_counts_their_chance() -> None:
     generator = np.random.default_rng(5)
     ours = [rows(generator, shift) for shift in (0.2, 0.6, 1.6)]
     other = [rows(generator, 0.2)]
-    both = compare_over_seeds("choice", "macro_auc", ours, other, fixed_labels=True, resamples=300)
-    single = compare_methods("choice", "macro_auc", ours[1], other[0], fixed_labels=True, resamples=300)
+    both = compare_over_seeds("multiple_choice", "macro_auc", ours, other, fixed_labels=True, resamples=300)
+    single = compare_methods("multiple_choice", "macro_auc", ours[1], other[0], fixed_labels=True, resamples=300)
     assert both is not None
     assert single is not None
     assert both.high - both.low > single.high - single.low
@@ -147,9 +147,9 @@ def test_a_whole_set_metric_over_seeds_counts_their_chance() -> None:
 def test_what_cannot_be_measured_over_seeds() -> None:
     generator = np.random.default_rng(6)
     runs = [rows(generator, 0.5), rows(generator, 0.5)]
-    with pytest.raises(UnknownName, match="metric of the form 'choice'"):
-        measure_over_seeds("choice", "micro_f1", runs)
+    with pytest.raises(UnknownName, match="metric of output type 'multiple_choice'"):
+        measure_over_seeds("multiple_choice", "micro_f1", runs)
     with pytest.raises(ValueError, match="same items"):
-        measure_over_seeds("choice", "accuracy", [runs[0], runs[1][:5]])
+        measure_over_seeds("multiple_choice", "accuracy", [runs[0], runs[1][:5]])
     one_class = [[row | {"gold": 0} for row in run] for run in runs]
-    assert measure_over_seeds("choice", "macro_auc", one_class, fixed_labels=True, resamples=100) is None
+    assert measure_over_seeds("multiple_choice", "macro_auc", one_class, fixed_labels=True, resamples=100) is None

@@ -14,11 +14,11 @@ from staf.metrics import compare, compare_methods, compare_over_seeds, compute_m
 from staf.metrics.bootstrap import CELLS_AT_ONCE, Statistic, measure, resample
 from staf.metrics.compare import compare_statistics, sign_flip
 
-FORMS: dict[str, list[dict[str, Any]]] = {
-    "choice": [{"id": i, "gold": i % 3, "scores": [0.1, 0.4 * (i % 2), -0.2 * i]} for i in range(30)],
-    "several": [{"id": i, "gold": [i % 3], "answer": [i % 2], "scores": [0.1, 0.3 - i % 2, 0.02 * i]} for i in range(30)],
+OUTPUT_TYPES: dict[str, list[dict[str, Any]]] = {
+    "multiple_choice": [{"id": i, "gold": i % 3, "scores": [0.1, 0.4 * (i % 2), -0.2 * i]} for i in range(30)],
+    "multi_label": [{"id": i, "gold": [i % 3], "answer": [i % 2], "scores": [0.1, 0.3 - i % 2, 0.02 * i]} for i in range(30)],
     "span": [{"id": i, "gold": ["two weeks", "14 days"][: i % 3], "answer": ["", "two", "14 days"][i % 3]} for i in range(30)],
-    "entities": [
+    "ner": [
         {
             "id": i,
             "gold": [{"type": "problem", "text": "chest pain"}] * (1 + i % 3),
@@ -26,13 +26,15 @@ FORMS: dict[str, list[dict[str, Any]]] = {
         }
         for i in range(30)
     ],
-    "text": [{"id": i, "gold": ["no fever today"], "answer": ["fever", "no fever", "pain"][i % 3]} for i in range(30)],
+    "generate_until": [
+        {"id": i, "gold": ["no fever today"], "answer": ["fever", "no fever", "pain"][i % 3]} for i in range(30)
+    ],
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_every_metric_of_every_form_has_an_interval_and_survives_json(form: str) -> None:
-    found = compute_metrics(form, FORMS[form], fixed_labels=True, resamples=200)
+@pytest.mark.parametrize("output_type", OUTPUT_TYPES)
+def test_every_metric_of_every_form_has_an_interval_and_survives_json(output_type: str) -> None:
+    found = compute_metrics(output_type, OUTPUT_TYPES[output_type], fixed_labels=True, resamples=200)
     assert found == json.loads(json.dumps(found, allow_nan=False))
     for metric in found.values():
         assert 0 <= metric["low"] <= metric["value"] <= metric["high"] <= 2
@@ -41,24 +43,24 @@ def test_every_metric_of_every_form_has_an_interval_and_survives_json(form: str)
     assert lower == {"ece", "brier_score", "aurc"} & set(found)
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_the_same_seed_gives_the_same_interval_and_the_order_of_items_no_other_value(form: str) -> None:
-    rows = FORMS[form]
-    once, again = (compute_metrics(form, rows, resamples=200) for _ in range(2))
+@pytest.mark.parametrize("output_type", OUTPUT_TYPES)
+def test_the_same_seed_gives_the_same_interval_and_the_order_of_items_no_other_value(output_type: str) -> None:
+    rows = OUTPUT_TYPES[output_type]
+    once, again = (compute_metrics(output_type, rows, resamples=200) for _ in range(2))
     assert once == again
-    turned = compute_metrics(form, rows[::-1], resamples=200)
+    turned = compute_metrics(output_type, rows[::-1], resamples=200)
     assert {k: m["value"] for k, m in turned.items()} == pytest.approx({k: m["value"] for k, m in once.items()})
-    other = compute_metrics(form, rows, resamples=200, seed=1)
+    other = compute_metrics(output_type, rows, resamples=200, seed=1)
     assert any((other[k]["low"], other[k]["high"]) != (once[k]["low"], once[k]["high"]) for k in once)
 
 
 def test_metrics_by_form() -> None:
-    names = {form: list(compute_metrics(form, rows, resamples=100)) for form, rows in FORMS.items()}
-    assert names["choice"] == ["accuracy", "ece", "brier_score", "aurc"]
+    names = {output_type: list(compute_metrics(output_type, rows, resamples=100)) for output_type, rows in OUTPUT_TYPES.items()}
+    assert names["multiple_choice"] == ["accuracy", "ece", "brier_score", "aurc"]
     assert names["span"] == ["exact_match", "token_f1"]
-    assert names["entities"] == ["entity_f1", "entity_f1_macro", "entity_f1_overlap", "entity_f1_overlap_macro"]
-    assert names["text"] == ["rouge_l"]
-    assert {"micro_f1", "macro_auc", "micro_average_precision"} < set(names["several"])
+    assert names["ner"] == ["entity_f1", "entity_f1_macro", "entity_f1_overlap", "entity_f1_overlap_macro"]
+    assert names["generate_until"] == ["rouge_l"]
+    assert {"micro_f1", "macro_auc", "micro_average_precision"} < set(names["multi_label"])
 
 
 def test_resamples_in_blocks_equal_those_in_one() -> None:
@@ -113,8 +115,8 @@ def paired(seed: int, gain: float, count: int = 120) -> list[list[dict[str, Any]
 @pytest.mark.parametrize("metric", ["accuracy", "brier_score", "macro_f1", "macro_auc", "aurc"])
 def test_a_real_difference_is_found_and_turns_with_the_two_methods(metric: str) -> None:
     ours, other = paired(0, gain=2.0)
-    there = compare_methods("choice", metric, ours, other, fixed_labels=True, resamples=500)
-    back = compare_methods("choice", metric, other, ours, fixed_labels=True, resamples=500)
+    there = compare_methods("multiple_choice", metric, ours, other, fixed_labels=True, resamples=500)
+    back = compare_methods("multiple_choice", metric, other, ours, fixed_labels=True, resamples=500)
     assert there is not None
     assert back is not None
     assert there.p_value < 0.01
@@ -126,7 +128,7 @@ def test_a_real_difference_is_found_and_turns_with_the_two_methods(metric: str) 
 @pytest.mark.parametrize("metric", ["accuracy", "macro_f1"])
 def test_a_method_does_not_differ_from_itself(metric: str) -> None:
     ours, _ = paired(0, gain=1.0)
-    same = compare_methods("choice", metric, ours, ours, fixed_labels=True, resamples=200)
+    same = compare_methods("multiple_choice", metric, ours, ours, fixed_labels=True, resamples=200)
     assert same is not None
     assert (same.difference, same.low, same.high, same.p_value) == (0.0, 0.0, 0.0, 1.0)
 
@@ -145,27 +147,31 @@ def test_the_p_value_of_a_paired_bootstrap_is_twice_its_smaller_side() -> None:
 
 @pytest.mark.parametrize("metric", ["accuracy", "macro_f1"])
 def test_equal_methods_are_called_different_about_as_rarely_as_promised(metric: str) -> None:
-    found = [compare_methods("choice", metric, *paired(s, 0.0, 60), fixed_labels=True, resamples=199) for s in range(60)]
+    found = [
+        compare_methods("multiple_choice", metric, *paired(s, 0.0, 60), fixed_labels=True, resamples=199) for s in range(60)
+    ]
     false_alarms = np.mean([c is not None and c.p_value <= 0.05 for c in found])
     assert false_alarms <= 0.13
 
 
 def test_accuracy_is_compared_as_before() -> None:
     ours, other = paired(3, gain=0.3)
-    assert compare_methods("choice", "accuracy", ours, other, resamples=300) == compare(ours, other, 300)
+    assert compare_methods("multiple_choice", "accuracy", ours, other, resamples=300) == compare(ours, other, 300)
 
 
 def test_what_cannot_be_compared() -> None:
     ours, other = paired(0, gain=0.0)
     with pytest.raises(ValueError, match="the same items in the same order"):
-        compare_methods("choice", "accuracy", ours, other[::-1])
+        compare_methods("multiple_choice", "accuracy", ours, other[::-1])
     relabelled = [p | {"gold": (p["gold"] + 1) % 3} for p in other]
     with pytest.raises(ValueError, match="120 of 120 items have another gold answer"):
-        compare_methods("choice", "accuracy", ours, relabelled)
-    with pytest.raises(UnknownName, match=r"no metric of the form 'choice' 'macro_f'.*Available: accuracy, aurc, brier_score"):
-        compare_methods("choice", "macro_f", ours, other)
+        compare_methods("multiple_choice", "accuracy", ours, relabelled)
+    with pytest.raises(
+        UnknownName, match=r"no metric of output type 'multiple_choice' 'macro_f'.*Available: accuracy, aurc, brier_score"
+    ):
+        compare_methods("multiple_choice", "macro_f", ours, other)
     one_class = [p | {"gold": 0} for p in ours]
-    assert compare_methods("choice", "macro_auc", one_class, one_class, fixed_labels=True, resamples=100) is None
+    assert compare_methods("multiple_choice", "macro_auc", one_class, one_class, fixed_labels=True, resamples=100) is None
 
 
 def test_several_seeds_equal_scipy() -> None:
@@ -186,43 +192,47 @@ ENTITIES = {"id": 1, "gold": [MENTION], "answer": []}
 
 
 @pytest.mark.parametrize(
-    ("form", "row", "message"),
+    ("output_type", "row", "message"),
     [
-        ("choice", CHOICE | {"gold": 2}, "index of one of its 2 labels"),
-        ("choice", CHOICE | {"gold": -1}, "index of one of its 2 labels"),
-        ("choice", CHOICE | {"gold": True}, "index of one of its 2 labels"),
-        ("choice", CHOICE | {"scores": []}, "list of numbers"),
-        ("choice", CHOICE | {"scores": [0.1, float("nan")]}, "list of numbers"),
-        ("several", SEVERAL | {"gold": [0, 0]}, "indices of labels, each once"),
-        ("several", SEVERAL | {"answer": "secret"}, "'answer' must be a list of indices"),
-        ("several", SEVERAL | {"scores": [0.1]}, "'answer' names a label beyond the 1"),
-        ("several", SEVERAL | {"scores": None}, "log-odds"),
+        ("multiple_choice", CHOICE | {"gold": 2}, "index of one of its 2 labels"),
+        ("multiple_choice", CHOICE | {"gold": -1}, "index of one of its 2 labels"),
+        ("multiple_choice", CHOICE | {"gold": True}, "index of one of its 2 labels"),
+        ("multiple_choice", CHOICE | {"scores": []}, "list of numbers"),
+        ("multiple_choice", CHOICE | {"scores": [0.1, float("nan")]}, "list of numbers"),
+        ("multi_label", SEVERAL | {"gold": [0, 0]}, "indices of labels, each once"),
+        ("multi_label", SEVERAL | {"answer": "secret"}, "'answer' must be a list of indices"),
+        ("multi_label", SEVERAL | {"scores": [0.1]}, "'answer' names a label beyond the 1"),
+        ("multi_label", SEVERAL | {"scores": None}, "log-odds"),
         ("span", SPAN | {"gold": "secret"}, "'gold' must be a list of texts"),
         ("span", SPAN | {"answer": None}, "'answer' must be a text"),
         ("span", SPAN | {"confidence": "high"}, "'confidence' must be a number"),
-        ("text", SPAN | {"gold": []}, "at least one reference"),
-        ("entities", ENTITIES | {"gold": ["secret"]}, "'type' and 'text'"),
-        ("entities", ENTITIES | {"answer": [MENTION | {"text": " "}]}, "neither blank"),
+        ("generate_until", SPAN | {"gold": []}, "at least one reference"),
+        ("ner", ENTITIES | {"gold": ["secret"]}, "'type' and 'text'"),
+        ("ner", ENTITIES | {"answer": [MENTION | {"text": " "}]}, "neither blank"),
     ],
 )
-def test_a_wrong_prediction_is_named_by_its_line_and_its_text_never_shown(form: str, row: dict[str, Any], message: str) -> None:
-    good = {"choice": CHOICE, "several": SEVERAL, "span": SPAN, "text": SPAN, "entities": ENTITIES}[form]
+def test_a_wrong_prediction_is_named_by_its_line_and_its_text_never_shown(
+    output_type: str, row: dict[str, Any], message: str
+) -> None:
+    good = {"multiple_choice": CHOICE, "multi_label": SEVERAL, "span": SPAN, "generate_until": SPAN, "ner": ENTITIES}[
+        output_type
+    ]
     with pytest.raises(BadData, match=message) as caught:
-        compute_metrics(form, [good, row], resamples=100)
-    assert f"prediction 2 of 2, form '{form}'" in str(caught.value)
+        compute_metrics(output_type, [good, row], resamples=100)
+    assert f"prediction 2 of 2, output type '{output_type}'" in str(caught.value)
     assert "secret" not in str(caught.value)
 
 
 def test_predictions_that_do_not_belong_together() -> None:
-    with pytest.raises(UnknownName, match=r"no form of answer 'choise'.*Did you mean 'choice'"):
-        compute_metrics("choise", [CHOICE])
+    with pytest.raises(UnknownName, match=r"no output type 'multiple_choise'.*Did you mean 'multiple_choice'"):
+        compute_metrics("multiple_choise", [CHOICE])
     with pytest.raises(BadData, match="no predictions to score"):
-        compute_metrics("choice", [])
+        compute_metrics("multiple_choice", [])
     with pytest.raises(BadData, match="1 of 2 predictions have 'confidence'"):
         compute_metrics("span", [SPAN, SPAN | {"confidence": 1}])
     with pytest.raises(BadData, match="2 to 3 scores"):
-        compute_metrics("choice", [CHOICE, CHOICE | {"scores": [1, 2, 3]}], fixed_labels=True)
-    assert compute_metrics("choice", [CHOICE, CHOICE | {"scores": [1, 2, 3]}], resamples=100)["accuracy"]["value"] == 0
+        compute_metrics("multiple_choice", [CHOICE, CHOICE | {"scores": [1, 2, 3]}], fixed_labels=True)
+    assert compute_metrics("multiple_choice", [CHOICE, CHOICE | {"scores": [1, 2, 3]}], resamples=100)["accuracy"]["value"] == 0
 
 
 def test_methods_are_compared_by_their_mean_over_seeds() -> None:
@@ -236,15 +246,15 @@ def test_methods_are_compared_by_their_mean_over_seeds() -> None:
 
     ours, other = [run(1.0), run(1.0)], [run(0.0)]
     for metric in ("accuracy", "macro_auc"):
-        found = compare_over_seeds("choice", metric, ours, other, fixed_labels=True)
-        values = [compute_metrics("choice", p, fixed_labels=True)[metric]["value"] for p in (*ours, *other)]
+        found = compare_over_seeds("multiple_choice", metric, ours, other, fixed_labels=True)
+        values = [compute_metrics("multiple_choice", p, fixed_labels=True)[metric]["value"] for p in (*ours, *other)]
         assert found is not None
         assert found.difference == pytest.approx(sum(values[:2]) / 2 - values[2])
         assert found.low <= found.difference <= found.high
         assert found.p_value < 0.05
-    alone = compare_methods("choice", "macro_auc", ours[0], other[0], fixed_labels=True)
-    assert compare_over_seeds("choice", "macro_auc", ours[:1], other, fixed_labels=True) == alone
-    with pytest.raises(UnknownName, match="metric of the form 'choice'"):
-        compare_over_seeds("choice", "micro_f1", ours, other)
+    alone = compare_methods("multiple_choice", "macro_auc", ours[0], other[0], fixed_labels=True)
+    assert compare_over_seeds("multiple_choice", "macro_auc", ours[:1], other, fixed_labels=True) == alone
+    with pytest.raises(UnknownName, match="metric of output type 'multiple_choice'"):
+        compare_over_seeds("multiple_choice", "micro_f1", ours, other)
     with pytest.raises(ValueError, match="same items"):
-        compare_over_seeds("choice", "accuracy", ours, [other[0][:5]])
+        compare_over_seeds("multiple_choice", "accuracy", ours, [other[0][:5]])

@@ -40,7 +40,7 @@ def test_entity_f1_by_hand() -> None:
         {"id": "2", "gold": mentions(("treatment", "oral aspirin")), "answer": mentions(("treatment", "aspirin"))},
         {"id": "3", "gold": [], "answer": []},
     ]
-    found = compute_metrics("entities", rows, resamples=100)
+    found = compute_metrics("ner", rows, resamples=100)
     assert {name: metric["value"] for name, metric in found.items()} == pytest.approx(
         {
             "entity_f1": 2 * 1 / (4 + 4),

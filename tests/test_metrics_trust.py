@@ -29,7 +29,7 @@ def area(quality: np.ndarray, confidence: np.ndarray) -> float:
 def test_calibration_error_by_hand() -> None:
     # bin (0, .5]: .5 wrong, gap .5; bin (.5, 1]: .9 right, .7 wrong, 1.0 right, gap 2.6 - 2
     rows = choices([[0.5, 0.5], [0.9, 0.1], [0.3, 0.7], [1.0, 1e-30]], [1, 0, 0, 0])
-    assert compute_metrics("choice", rows, bins=2, resamples=100)["ece"]["value"] == pytest.approx((0.6 + 0.5) / 4)
+    assert compute_metrics("multiple_choice", rows, bins=2, resamples=100)["ece"]["value"] == pytest.approx((0.6 + 0.5) / 4)
 
 
 def test_a_probability_on_an_edge_belongs_to_the_bin_below() -> None:
@@ -115,12 +115,12 @@ def test_a_useful_confidence_has_less_area_than_none_and_an_oracle_the_least() -
 
 def test_the_curve_ends_at_the_accuracy_and_tells_the_confidence_to_ask_for() -> None:
     rows = choices([[0.9, 0.1], [0.8, 0.2], [0.4, 0.6], [0.45, 0.55]], [0, 0, 1, 0])
-    points = selective_curve("choice", rows, coverages=(0.5, 0.75, 1.0), resamples=200)
+    points = selective_curve("multiple_choice", rows, coverages=(0.5, 0.75, 1.0), resamples=200)
     assert points is not None
     assert [p["value"] for p in points] == pytest.approx([1, 1, 3 / 4])
     assert [p["confidence"] for p in points] == pytest.approx([0.8, 0.6, 0.55])
     assert all(p["low"] <= p["value"] <= p["high"] for p in points)
-    assert points[-1]["low"] == pytest.approx(compute_metrics("choice", rows, resamples=200)["accuracy"]["low"])
+    assert points[-1]["low"] == pytest.approx(compute_metrics("multiple_choice", rows, resamples=200)["accuracy"]["low"])
 
 
 def test_without_a_confidence_there_is_no_curve() -> None:
@@ -139,4 +139,4 @@ def test_labels_are_as_sure_as_the_chance_that_all_are_as_answered() -> None:
         {"id": 2, "gold": [0], "answer": [1], "scores": [1.0, -1.0]},  # against its own scores: least sure
         {"id": 3, "gold": [0], "answer": [0], "scores": [0.5, -0.5]},
     ]
-    assert compute_metrics("several", rows, resamples=100)["aurc"]["value"] == pytest.approx((0 + 0 + 1 / 3) / 3)
+    assert compute_metrics("multi_label", rows, resamples=100)["aurc"]["value"] == pytest.approx((0 + 0 + 1 / 3) / 3)

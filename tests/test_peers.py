@@ -14,6 +14,8 @@ from conftest import random_expert
 from staf.baselines.classifiers.settings import ClassifierSettings
 from staf.baselines.settings import BaselineSettings
 from staf.baselines.tuning import Choice, Tuning
+from staf.data.selection import task_examples
+from staf.data.task import find_task
 from staf.errors import ConfigError
 from staf.evaluate import Method
 from staf.evaluate.settings import EvaluationSettings
@@ -35,8 +37,6 @@ from staf.stages import (
     training_records,
 )
 from staf.stages.peers import check_external_name
-from staf.tasks.examples import task_examples
-from staf.tasks.rows import find_task
 
 EVALUATION = EvaluationSettings(limit=4, max_length=900, resamples=100)
 TASK = find_task("icd10_chapter")
@@ -108,10 +108,10 @@ def test_another_system_needs_a_name_of_its_own(context: Context, tmp_path: Path
 
 def test_training_records_are_what_the_expert_sees_asked_as_the_task_asks(context: Context) -> None:
     task, settings = find_task("icd_coding_top10_uci"), ExpertRecipe(steps=8, batch_size=4)
-    asked = task_examples(task, "test", context.library)[0]
+    asked = task_examples(task, "test", context.store)[0]
     records = training_records(context, task, {"uci-diabetes-130": settings})
     seen = training_examples(context, "uci-diabetes-130", settings)
-    assert {r.id for r in records} <= {e.id for e in seen if e.kind == task.kind}
+    assert {r.id for r in records} <= {e.id for e in seen if e.task_type == task.task_type}
     assert {r.labels for r in records} == {asked.labels}
     assert {r.split for r in records} == {"train"}
     assert len(records) < len(seen) == 32

@@ -117,7 +117,7 @@ def test_the_error_of_an_expert_is_over_all_its_matrices(base: Base, rank: int) 
     assert error == pytest.approx(distance(dense_of(smaller), dense_of(expert)), abs=1e-6)
     assert (error < 1e-6) == (rank == 3)
     assert all(smaller.ranks[name] == min(rank, kept) for name, kept in expert.ranks.items())
-    assert (smaller.name, smaller.base, smaller.subjects) == (expert.name, expert.base, expert.subjects)
+    assert (smaller.name, smaller.base, smaller.dedup_keys) == (expert.name, expert.base, expert.dedup_keys)
 
 
 def test_a_smaller_expert_is_not_taken_for_a_finished_training(base: Base, tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_a_merged_expert_is_the_weighted_sum_up_to_its_error(base: Base, experts
         errors.append(error)
     assert errors[0] > errors[1] > errors[2]
     assert errors[2] < 1e-6  # the sum of the ranks is enough
-    assert merged.subjects == experts.subjects  # so a leak is still found
+    assert merged.dedup_keys == experts.dedup_keys  # so a leak is still found
     one = Mixture(base, ExpertSet((merged,))).fused(torch.ones(1, 1))
     assert all(torch.allclose(one[name].double(), change, atol=1e-5) for name, change in whole.items())
 

@@ -82,8 +82,12 @@ def test_every_metric_that_is_measured_has_a_printed_name():
     several = [{"id": i, "gold": [i % 2], "answer": [0], "scores": [0.1, -0.2]} for i in range(4)]
     span = [{"id": 1, "gold": ["two"], "answer": "two", "confidence": 1.0}]
     entities = [{"id": 1, "gold": [{"type": "a", "text": "b"}], "answer": []}]
-    forms = {"choice": choice, "several": several, "span": span, "entities": entities, "text": span}
-    measured = {name for form, rows in forms.items() for name in statistics_of(form, rows, fixed_labels=form == "choice")}
+    output_types = {"multiple_choice": choice, "multi_label": several, "span": span, "ner": entities, "generate_until": span}
+    measured = {
+        name
+        for output_type, rows in output_types.items()
+        for name in statistics_of(output_type, rows, fixed_labels=output_type == "multiple_choice")
+    }
     assert measured == set(METRICS) | set(MORE_METRICS)
 
 
@@ -120,7 +124,7 @@ def covering(*values: float) -> list[dict[str, Any]]:
 
 
 def test_quality_by_coverage_is_drawn_as_the_mean_over_seeds():
-    seeds = [scored("normal", seed, form="choice", selective=covering(0.9 + seed / 10, 0.6)) for seed in (0, 1)]
+    seeds = [scored("normal", seed, output_type="multiple_choice", selective=covering(0.9 + seed / 10, 0.6)) for seed in (0, 1)]
     drawn = figures.selective_figure([*seeds, scored("original", selective=None)], TASK)
     assert drawn
     assert "Accuracy of the answers given, %" in drawn.alt

@@ -146,7 +146,11 @@ def predicted(folder: Path, answers: list[tuple[int, int]], labels: int = 3) -> 
 
 
 def test_the_best_router_is_counted_label_by_label(tmp_path):
-    write(tmp_path, evaluated("normal", value=0.6, form="choice"), evaluated("few_shot", value=0.3, form="choice"))
+    write(
+        tmp_path,
+        evaluated("normal", value=0.6, output_type="multiple_choice"),
+        evaluated("few_shot", value=0.3, output_type="multiple_choice"),
+    )
     results = load_results(tmp_path)
     by_method = {result.method: tmp_path / result.run for result in results}
     predicted(by_method["normal"], [(0, 0), (0, 1), (1, 1), (2, 0)])
@@ -167,16 +171,18 @@ def test_the_best_router_is_counted_label_by_label(tmp_path):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("change", [{"form": "several"}, {"metrics": {"accuracy": evaluated("normal")["metrics"]["accuracy"]}}])
+@pytest.mark.parametrize(
+    "change", [{"output_type": "multi_label"}, {"metrics": {"accuracy": evaluated("normal")["metrics"]["accuracy"]}}]
+)
 def test_a_task_without_fixed_labels_has_no_matrix(tmp_path, change):
-    write(tmp_path, evaluated("normal", **{"form": "choice", **change}))
+    write(tmp_path, evaluated("normal", **{"output_type": "multiple_choice", **change}))
     results = load_results(tmp_path)
     predicted(tmp_path / results[0].run, [(0, 0)])
     assert confusion_table(tmp_path, results, "icd10_chapter") is None
 
 
 def test_other_numbers_of_labels_too_many_or_none_make_no_matrix(tmp_path):
-    write(tmp_path, evaluated("normal", form="choice"))
+    write(tmp_path, evaluated("normal", output_type="multiple_choice"))
     assert confusion_table(tmp_path, load_results(tmp_path), "icd10_chapter") is None
     assert count_answers([Choice(gold=0, scores=[1.0, 0.0]), Choice(gold=0, scores=[1.0, 0.0, 0.0])]) is None
     assert count_answers([Choice(gold=0, scores=[0.0] * 26)]) is None
@@ -185,7 +191,7 @@ def test_other_numbers_of_labels_too_many_or_none_make_no_matrix(tmp_path):
 
 @pytest.mark.parametrize("line", ["{", "[]", '{"gold": 3, "scores": [1.0]}', '{"gold": 0, "scores": ["a"]}', '{"gold": true}'])
 def test_damaged_predictions_name_file_and_line(tmp_path, line):
-    write(tmp_path, evaluated("normal", form="choice"))
+    write(tmp_path, evaluated("normal", output_type="multiple_choice"))
     results = load_results(tmp_path)
     (tmp_path / results[0].run / "predictions.jsonl").write_text('{"gold": 0, "scores": [1.0]}\n' + line + "\n")
     with pytest.raises(DamagedFile, match=r"predictions\.jsonl, line 2"):
@@ -204,7 +210,13 @@ def a_reproduced_set(runs: Path) -> Path:
     write(runs, trained(), {"stage": "choose", "task": "mednli", "method": "single", "seed": 0, "settings": {"expert": "x"}})
     write(runs, *({key: value for key, value in result.items() if key != "run"} for result in found.values()))
     for task, methods in (("mednli", ("original", "normal", "few_shot", "lora")), ("emrqa", ("normal",))):
-        write(runs, *(evaluated(name, value=0.9 if name == "normal" else 0.3, task=task, form="choice") for name in methods))
+        write(
+            runs,
+            *(
+                evaluated(name, value=0.9 if name == "normal" else 0.3, task=task, output_type="multiple_choice")
+                for name in methods
+            ),
+        )
     predicted(runs / "evaluate/mednli/normal/seed0-a1b2", [(0, 0), (1, 0)], labels=2)
     return runs
 

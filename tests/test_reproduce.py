@@ -14,7 +14,10 @@ from typer.testing import CliRunner
 
 from staf.baselines.classifiers import CLASSIFIERS
 from staf.cli import app
-from staf.data.library import Library
+from staf.data.selection import task_examples
+from staf.data.statistics import CORPORA
+from staf.data.store import DataStore
+from staf.data.task import TASKS, find_task
 from staf.engines import RunContext, Work
 from staf.errors import ConfigError, MissingData, TrainingFailed, UnknownName
 from staf.evaluate import sample
@@ -29,9 +32,6 @@ from staf.experiments.running import cells_of, run_cells, spread_cells
 from staf.log import NullProgress, Progress
 from staf.stages import Context, training_examples
 from staf.stages.evaluation import Scored
-from staf.tasks.examples import task_examples
-from staf.tasks.rows import TASKS, find_task
-from staf.tasks.statistics import CORPORA
 
 TINY = {
     "experts": ["entity_relation", "entity_synonymy", "named_entity_recognition"],
@@ -83,7 +83,7 @@ def test_the_profiles_that_come_with_staf_fit_every_plan(name: str) -> None:
                     for expert in cell.experts or profile.experts:
                         assert profile.of_expert(expert).max_length > sum(TOKENS.get(expert, (0, 0))), expert
                     own, task = profile.of_task(cell.task), TASKS[cell.task]
-                    query = TOKENS_OF_LABEL.get(task.kind, 0) * (task.top or 0)
+                    query = TOKENS_OF_LABEL.get(task.task_type, 0) * (task.top or 0)
                     for sizes in (own.evaluation, own.few_shot, own.normal):
                         assert sizes.max_length > query + LONGEST_LABEL, cell.task
 
@@ -254,7 +254,7 @@ def test_a_strict_profile_tells_all_that_is_missing_at_once(
 ) -> None:
     profile = load_profile("paper", {"base": str(tiny_folder)})
     grid = Grid(Context(str(tiny_folder), own, tmp_path / "runs", NullProgress(), "float32"), profile, tmp_path)
-    monkeypatch.setattr(Library, "can_have", lambda self, name: name not in ("clicr", "emrqa", "conll-2003"))
+    monkeypatch.setattr(DataStore, "can_have", lambda self, name: name not in ("clicr", "emrqa", "conll-2003"))
     for package in ("peft", "cma", "nevergrad"):
         monkeypatch.setitem(sys.modules, package, None)
 
@@ -339,7 +339,7 @@ def test_classifiers_of_table_5_are_fitted_on_what_the_new_expert_sees(tiny_fold
         counts[records] = result["adaptation_examples"]
     seen = training_examples(grid.context, "uci-diabetes-130", grid.profile.of_expert("uci-diabetes-130"))
     assert counts[False] == grid.profile.normal_shots
-    assert counts[True] == counts[False] + sum(example.kind == "readmission" for example in seen) > counts[False]
+    assert counts[True] == counts[False] + sum(example.task_type == "readmission" for example in seen) > counts[False]
 
 
 def test_another_systems_row_is_empty_until_its_answers_are_named(tiny_folder: Path, own: Path, tmp_path: Path) -> None:
@@ -347,7 +347,7 @@ def test_another_systems_row_is_empty_until_its_answers_are_named(tiny_folder: P
     with pytest.raises(MissingData, match=r"ClinicalBERT \+ G-BERT is not run by staf.*-o 'outside=\{g_bert: FOLDER\}'"):
         grid_of(tiny_folder, own, tmp_path).run(cell)
     grid = grid_of(tiny_folder, own, tmp_path, outside={"g_bert": str(tmp_path)})
-    items = sample(task_examples(find_task(cell.task), "test", grid.context.library), grid.profile.evaluation.limit)
+    items = sample(task_examples(find_task(cell.task), "test", grid.context.store), grid.profile.evaluation.limit)
     lines = [json.dumps({"id": item.id, "scores": {"yes": -1.0, "no": -0.5}}) for item in items]
     (tmp_path / "readmission_uci.jsonl").write_text("\n".join(lines))
     result, _ = grid.run(cell)

@@ -11,12 +11,12 @@ from safetensors.torch import load_file, save_file
 from test_reproduce import grid_of
 
 from staf.baselines.settings import BaselineSettings
+from staf.data.selection import task_examples
+from staf.data.task import find_task
 from staf.errors import MissingData
 from staf.experiments.cells import Cell
 from staf.experiments.plans import PLANS
 from staf.stages import baseline_stage
-from staf.tasks.examples import task_examples
-from staf.tasks.rows import find_task
 
 TASK = "readmission_uci"
 
@@ -66,7 +66,7 @@ def test_records_are_learned_from_with_the_rate_that_was_chosen_without_them(
     grid, task = grid_of(tiny_folder, own, tmp_path), find_task(TASK)
     settings = BaselineSettings(method="lora", shots=6, epochs=1, learning_rates=(0.01, 0.001))
     records = grid._records(task)
-    known = {example.id for example in task_examples(task, "adaptation", grid.context.library)}
+    known = {example.id for example in task_examples(task, "adaptation", grid.context.store)}
     plain, with_records = (
         baseline_stage(grid.context, task, settings, grid.profile.evaluation, "normal", 0, more)[0] for more in ((), records)
     )

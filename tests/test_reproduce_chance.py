@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from staf.data.task import find_task
 from staf.experiments.cells import Cell
 from staf.experiments.comparing import comparisons, over_columns
 from staf.experiments.plans import Column, Line, Plan
@@ -17,7 +18,6 @@ from staf.experiments.reproduce import _place
 from staf.metrics import compare_over_seeds, compute_metrics
 from staf.runs import Run
 from staf.stages.evaluation import Scored
-from staf.tasks.rows import find_task
 
 TASK = "trial_effect"
 PLAN = Plan("", (Column("mednli", TASK, "accuracy"),), (Line("normal", ""), Line("original", "")), "")
@@ -34,7 +34,7 @@ def scored(runs: Path, method: str, seed: int, right: int) -> Scored:
     rows = [{"id": str(i), "gold": i % 3, "scores": np.eye(3)[(i + (i >= right)) % 3].tolist()} for i in range(ITEMS)]
     run = Run.at(runs, "evaluate", TASK, method, seed, "a1b2")
     result = {
-        "task": TASK, "metrics": compute_metrics(find_task(TASK).form, rows, fixed_labels=True, resamples=200),
+        "task": TASK, "metrics": compute_metrics(find_task(TASK).output_type, rows, fixed_labels=True, resamples=200),
         "tunable_parameters": 1, "adaptation_examples": 32, "seconds": 1.0, "weights": None,
     }  # fmt: skip
     run.finish({}, result, rows)
@@ -92,7 +92,7 @@ def test_a_place_and_a_comparison_with_a_sure_method_are_of_the_same_kind(tmp_pa
     found = found_in(tmp_path, (50, 60, 70), 0)
     runs = [found[Cell(TASK, "normal", seed)][1].predictions() for seed in range(3)]
     never = [found[Cell(TASK, "original")][1].predictions()]
-    compared = compare_over_seeds("choice", "accuracy", runs, never, fixed_labels=True, resamples=2000)
+    compared = compare_over_seeds("multiple_choice", "accuracy", runs, never, fixed_labels=True, resamples=2000)
     low, high = _place([found[Cell(TASK, "normal", seed)] for seed in range(3)], "accuracy", grid_at(tmp_path))["interval"]
     assert compared is not None
     assert (low, high) == pytest.approx((compared.low, compared.high), abs=0.02)

@@ -12,6 +12,7 @@ import yaml
 from typer.testing import CliRunner
 
 from staf.cli import app
+from staf.data.task import find_task
 from staf.errors import MissingData, TrainingFailed
 from staf.experiments.cells import Cell, Grid
 from staf.experiments.profile import Profile, load_profile
@@ -21,7 +22,6 @@ from staf.metrics import compute_metrics
 from staf.runs import Run
 from staf.stages import Context
 from staf.stages.evaluation import Scored
-from staf.tasks.rows import find_task
 
 TASK = "trial_effect"
 STAND_INS = dict.fromkeys(("pubmedqa", "cliner", "mednli"), TASK)
@@ -47,8 +47,10 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[Cell]:
         result: dict[str, Any] = {
             "stage": "evaluate", "task": TASK, "task_title": "a trial", "method": "few_shot",
             "method_title": "made up", "unseen": True,
-            "form": "choice", "primary_metric": "accuracy", "setting": "few-shot", "seed": cell.seed, "settings": {},
-            "metrics": compute_metrics(find_task(TASK).form, rows, fixed_labels=True, resamples=100), "comparisons": {},
+            "output_type": "multiple_choice", "primary_metric": "accuracy", "setting": "few-shot", "seed": cell.seed,
+            "settings": {},
+            "metrics": compute_metrics(find_task(TASK).output_type, rows, fixed_labels=True, resamples=100),
+            "comparisons": {},
             "tunable_parameters": 12, "adaptation_examples": cell.shots, "seconds": 1.0, "weights": None,
         }  # fmt: skip
         found.finish({}, result, rows)

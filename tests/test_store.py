@@ -13,7 +13,7 @@ import torch
 from conftest import random_expert
 
 from staf.checkpoint_io import read_checkpoint, write_checkpoint
-from staf.data.example import subject
+from staf.data.example import dedup_key
 from staf.errors import BaseMismatch, DamagedFile, ExpertMismatch, MissingData, StafError, UnknownName
 from staf.experts import store
 from staf.experts.store import ExpertSet, load_expert, load_experts, save_expert, training_run_of
@@ -43,7 +43,7 @@ def test_saving_and_loading_an_expert_is_the_identity(base: Base, saved: Path) -
     loaded = load_expert(saved)
     assert loaded.fingerprint == expert.fingerprint
     assert (loaded.name, loaded.base) == (expert.name, expert.base)
-    assert loaded.subjects == {subject("taught relation")}
+    assert loaded.dedup_keys == {dedup_key("taught relation")}
     assert 0 in loaded.ranks.values()
     for name, parts in expert.factors.items():
         assert all(torch.equal(a, b) for a, b in zip(parts, loaded.factors[name], strict=True))
@@ -196,12 +196,12 @@ def test_a_folder_in_the_former_format_is_converted_once(base: Base, tmp_path: P
     expert, log = random_expert(base, "relation", seed=1), list[str]()
     tensors = {f"{n}.{part}": t for n, (b, a) in expert.factors.items() for part, t in (("U", b), ("V", a))}
     tensors |= {f"{n}.lambda": torch.full((rank,), 0.5) for n, rank in expert.ranks.items()}
-    tensors["subjects"] = torch.tensor([int(s, 16) - (1 << 63) for s in expert.subjects])
+    tensors["subjects"] = torch.tensor([int(s, 16) - (1 << 63) for s in expert.dedup_keys])
     record = {"name": "relation", "base": expert.base, "scale": 2.0, "ranks": expert.ranks, "training": expert.record}
     write_checkpoint(tmp_path / "relation", "expert", tensors, record)
     assert training_run_of(tmp_path / "relation") == "run-relation"
     loaded = load_expert(tmp_path / "relation", log.append)
-    assert (loaded.fingerprint, loaded.subjects, loaded.record) == (expert.fingerprint, expert.subjects, expert.record)
+    assert (loaded.fingerprint, loaded.dedup_keys, loaded.record) == (expert.fingerprint, expert.dedup_keys, expert.record)
     assert "converted to a PEFT adapter" in log[0]
     assert load_expert(tmp_path / "relation", log.append).fingerprint == expert.fingerprint
     assert len(log) == 1

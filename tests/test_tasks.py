@@ -9,28 +9,28 @@ from formats import WRITERS
 
 from staf.data.catalog import DATASETS
 from staf.data.example import KNOWLEDGE_TYPES, Example
-from staf.data.library import Library
+from staf.data.labels import frequent_labels, narrowed
+from staf.data.selection import expert_examples, expert_sources, label_set, prepare_task, protected_keys, task_examples
+from staf.data.statistics import CORPORA, TASK_SIZES, corpus_rows, task_rows
+from staf.data.store import DataStore
+from staf.data.task import LABEL_COUNTS, TASKS, find_task
 from staf.errors import MissingData, TestLeak, UnknownName
-from staf.tasks.examples import expert_examples, expert_sources, label_set, prepare_task, subjects_under_test, task_examples
-from staf.tasks.labels import frequent_labels, narrowed
-from staf.tasks.rows import LABEL_COUNTS, TASKS, find_task
-from staf.tasks.statistics import CORPORA, TASK_SIZES, corpus_rows, task_rows
 
 
 @pytest.fixture
-def library(own, monkeypatch):
+def store(own, monkeypatch):
     monkeypatch.delenv("STAF_DATA", raising=False)
-    return Library(own, fetch=False)
+    return DataStore(own, fetch=False)
 
 
 def test_the_nine_tasks_of_the_papers_are_there_with_stand_ins_for_those_that_need_credentials():
     assert len(TASK_SIZES) == 9
     for name in TASK_SIZES:
-        rows = [task for task in TASKS.values() if task.stands_in_for == name]
+        rows = [task for task in TASKS.values() if task.proxy_for == name]
         assert any(DATASETS[d].access != "credentialed" for task in rows for d in task.datasets), name
     for task in TASKS.values():
-        assert all(task.kind in DATASETS[name].kinds for name in task.datasets), task.name
-        assert task.unseen == (task.kind not in KNOWLEDGE_TYPES)
+        assert all(task.task_type in DATASETS[name].task_types for name in task.datasets), task.name
+        assert task.unseen == (task.task_type not in KNOWLEDGE_TYPES)
     assert {task.top for task in TASKS.values() if task.name.startswith("icd_coding") and "_" not in task.name[11:]} == {
         *LABEL_COUNTS,
         None,
@@ -49,14 +49,14 @@ def test_a_data_set_of_another_domain_feeds_only_the_expert_of_its_own_name():
         expert_sources("conll")
 
 
-def test_records_without_a_knowledge_type_feed_an_expert_of_their_own_name_with_the_labels_that_tasks_ask_for(library):
+def test_records_without_a_knowledge_type_feed_an_expert_of_their_own_name_with_the_labels_that_tasks_ask_for(store):
     assert ("uci-diabetes-130", "readmission") in expert_sources("uci-diabetes-130")
-    examples, _ = expert_examples("uci-diabetes-130", library)
-    coded = [example for example in examples if example.kind == "icd_coding"]
+    examples, _ = expert_examples("uci-diabetes-130", store)
+    coded = [example for example in examples if example.task_type == "icd_coding"]
     assert coded
     assert all(0 < len(example.labels) <= 50 for example in coded)
-    tested = subjects_under_test(library)
-    assert all(tested.isdisjoint(example.subjects) for example in examples)
+    tested = protected_keys(store)
+    assert all(tested.isdisjoint(example.dedup_keys) for example in examples)
 
 
 def test_labels_are_ranked_by_how_often_they_occur_then_by_name():
@@ -68,71 +68,71 @@ def test_labels_are_ranked_by_how_often_they_occur_then_by_name():
 
 def test_examples_are_narrowed_to_the_labels_and_those_without_any_are_left_out():
     def stay(number: int, answer: str) -> Example:
-        return Example(f"x/{number}", "icd_coding", "All?", "Hoof.", answer, (), "train", (), form="several")
+        return Example(f"x/{number}", "icd_coding", "All?", "Hoof.", answer, (), "train", (), output_type="multi_label")
 
     first, second = narrowed([stay(1, "b; z; a"), stay(2, "z"), stay(3, "b")], ("a", "b"))
     assert (first.answer, first.labels, second.answer) == ("a; b", ("a", "b"), "b")
     assert "a; b" in first.query
 
 
-def test_the_label_set_is_counted_on_what_is_not_test(library):
+def test_the_label_set_is_counted_on_what_is_not_test(store):
     task = find_task("icd_coding_top10_uci")
-    labels = label_set(task, library)
-    name, kind = task.datasets[0], task.kind
-    fitted = library.answers(name, kind, "train") + library.answers(name, kind, "adaptation")
+    labels = label_set(task, store)
+    name, task_type = task.datasets[0], task.task_type
+    fitted = store.answers(name, task_type, "train") + store.answers(name, task_type, "adaptation")
     assert labels == frequent_labels(fitted, 10)
-    assert all(set(e.answer.split("; ")) <= set(labels) for e in task_examples(task, "train", library))
+    assert all(set(e.answer.split("; ")) <= set(labels) for e in task_examples(task, "train", store))
 
 
-def test_nothing_that_a_task_tests_is_in_the_training_of_any_expert(library):
-    tested = subjects_under_test(library)
+def test_nothing_that_a_task_tests_is_in_the_training_of_any_expert(store):
+    tested = protected_keys(store)
     assert tested
     for name in KNOWLEDGE_TYPES:
-        examples, _ = expert_examples(name, library)
+        examples, _ = expert_examples(name, store)
         assert examples, name
-        assert all(tested.isdisjoint(example.subjects) for example in examples)
+        assert all(tested.isdisjoint(example.dedup_keys) for example in examples)
         assert all(example.split == "train" for example in examples)
 
 
 def test_under_the_other_profile_experts_train_on_all_that_is_not_test(own):
-    library = Library(own, "sa-mdkif", fetch=False)
-    examples, _ = expert_examples("multiple_choice", library)
+    store = DataStore(own, "sa-mdkif", fetch=False)
+    examples, _ = expert_examples("multiple_choice", store)
     assert {example.split for example in examples} == {"adaptation"}
 
 
 def test_an_expert_without_data_says_what_would_feed_it(tmp_path):
     with pytest.raises(MissingData, match=r"expert 'summarization' has no data here; it is fed by .*meqsum"):
-        expert_examples("summarization", Library(tmp_path, fetch=False))
+        expert_examples("summarization", DataStore(tmp_path, fetch=False))
 
 
 def test_a_question_of_a_test_in_another_corpus_is_left_out_of_training(tmp_path, monkeypatch):
     monkeypatch.setenv("STAF_CACHE", str(tmp_path / "cache"))
     WRITERS["medmcqa"](tmp_path / "medmcqa")
     WRITERS["medqa-usmle"](tmp_path / "medqa-usmle")
-    library = Library(tmp_path, fetch=False)
-    examples, before = expert_examples("multiple_choice", library)
+    store = DataStore(tmp_path, fetch=False)
+    examples, before = expert_examples("multiple_choice", store)
     question = {"question": examples[0].context, "options": {"A": "x", "B": "y"}, "answer_idx": "A"}
     with (tmp_path / "medqa-usmle" / "test.jsonl").open("a") as stream:
         stream.write(json.dumps(question) + "\n")
-    without, after = expert_examples("multiple_choice", library)
+    without, after = expert_examples("multiple_choice", store)
     assert after > before
     assert examples[0].id not in {example.id for example in without}
 
 
-def test_a_task_is_refused_where_an_expert_was_trained_on_a_test_item(library):
+def test_a_task_is_refused_where_an_expert_was_trained_on_a_test_item(store):
     task = find_task("medmcqa")
-    assert prepare_task(task, library)["test"] > 0
-    item = task_examples(task, "test", library)[0]
+    assert prepare_task(task, store)["test"] > 0
+    item = task_examples(task, "test", store)[0]
     with pytest.raises(TestLeak, match=f"1 of .* test items of 'medmcqa'.*{item.id}"):
-        prepare_task(task, library, frozenset(item.subjects[:1]))
+        prepare_task(task, store, frozenset(item.dedup_keys[:1]))
 
 
-def test_both_tables_have_every_row_of_the_paper_and_counts_only_of_what_is_here(library, tmp_path):
-    corpora, tasks = corpus_rows(library), task_rows(library)
+def test_both_tables_have_every_row_of_the_paper_and_counts_only_of_what_is_here(store, tmp_path):
+    corpora, tasks = corpus_rows(store), task_rows(store)
     assert {row["paper"] for row in corpora} == {corpus for corpus, *_ in CORPORA}
     assert {row["paper"] for row in tasks} == {title for title, *_ in TASK_SIZES.values()}
     assert sum(size for _, _, _, size, _ in CORPORA) == 677_050
     assert all(row["examples"] for row in corpora if row["access"] != "package")
-    empty = Library(tmp_path, fetch=False)
+    empty = DataStore(tmp_path, fetch=False)
     assert {row["examples"] for row in corpus_rows(empty)} == {None}
     assert {row["test"] for row in task_rows(empty)} == {None}

@@ -22,13 +22,13 @@ import torch
 
 from staf.data.answers import NONE
 from staf.data.example import Example
+from staf.data.selection import task_examples
+from staf.data.task import Task
 from staf.errors import BadData, DamagedFile, MissingData
 from staf.evaluate import Method, predict
 from staf.evaluate.settings import EvaluationSettings
 from staf.io import read_json, write_json
 from staf.stages import Context, calibration_set, router_and_mixture, router_method
-from staf.tasks.examples import task_examples
-from staf.tasks.rows import Task
 
 LINES_AT_ONCE = 64
 
@@ -50,7 +50,7 @@ def predict_file(
         raise MissingData(f'no file {file}. Give JSON lines, each with "context".')
     if router is not None and experts is None:
         raise MissingData("a router needs its experts: add --experts and the folder of the experts.")
-    pattern = task_examples(task, "adaptation", context.library)[0]
+    pattern = task_examples(task, "adaptation", context.store)[0]
     done = _whole_lines(out)
     mixture, method, maker = None, Method("original", None), None
     if router is not None and experts is not None:
@@ -67,10 +67,12 @@ def predict_file(
     with context.progress.bar(f"answer {file.name}", total - done) as bar, out.open("a", encoding="utf-8") as stream:
         while block := list(islice(items, LINES_AT_ONCE)):
             examples = [example for _, example in block]
-            answers = predict(context.base, mixture, method, examples, settings, form=task.form, calibration=calibration)
+            answers = predict(
+                context.base, mixture, method, examples, settings, output_type=task.output_type, calibration=calibration
+            )
             for (name, example), row in zip(block, answers, strict=True):
                 done += 1
-                answer = {"line": done, "id": name, **_answer(task.form, example, row)}
+                answer = {"line": done, "id": name, **_answer(task.output_type, example, row)}
                 stream.write(json.dumps(answer, ensure_ascii=False) + "\n")
             stream.flush()
             bar.advance(len(block))
@@ -88,15 +90,15 @@ def _same_maker(out: Path, done: int, maker: dict[str, str | None]) -> None:
     write_json(note, maker)
 
 
-def _answer(form: str, example: Example, row: dict[str, Any]) -> dict[str, Any]:
+def _answer(output_type: str, example: Example, row: dict[str, Any]) -> dict[str, Any]:
     """What is written of a prediction."""
-    if form not in ("choice", "several"):
+    if output_type not in ("multiple_choice", "multi_label"):
         return {"answer": row["answer"]}
     scores = torch.tensor(row["scores"])
-    chances = (scores.softmax(0) if form == "choice" else scores.sigmoid()).tolist()
+    chances = (scores.softmax(0) if output_type == "multiple_choice" else scores.sigmoid()).tolist()
     pairs = sorted(zip(example.labels, chances, strict=True), key=lambda pair: -pair[1])
     return {
-        "answer": pairs[0][0] if form == "choice" else [example.labels[index] for index in row["answer"]],
+        "answer": pairs[0][0] if output_type == "multiple_choice" else [example.labels[index] for index in row["answer"]],
         "probabilities": {label: round(chance, 4) for label, chance in pairs},
     }
 
@@ -112,15 +114,28 @@ def _questions(file: Path, pattern: Example) -> Iterator[tuple[Any, Example]]:
             if not isinstance(row, dict) or not isinstance(row.get("context"), str):
                 raise BadData(f'{file}, line {number}: an object with "context" (text) is expected.')
             labels = row.get("labels", list(pattern.labels))
-            if pattern.form == "choice" and not labels:
+            if pattern.output_type == "multiple_choice" and not labels:
                 raise BadData(f'{file}, line {number}: its task has one right label, and "labels" holds none.')
             if not isinstance(labels, list) or not all(isinstance(label, str) and label for label in labels):
                 raise BadData(f'{file}, line {number}: "labels" must be a list of texts.')
-            query, answer = row.get("query", pattern.query), labels[0] if pattern.form == "choice" else NONE  # read by nobody
+            query, answer = (
+                row.get("query", pattern.query),
+                labels[0] if pattern.output_type == "multiple_choice" else NONE,
+            )  # read by nobody
             name = row.get("id", number)
             yield (
                 name,
-                Example(f"line {number}", pattern.kind, query, row["context"], answer, tuple(labels), "test", (), pattern.form),
+                Example(
+                    f"line {number}",
+                    pattern.task_type,
+                    query,
+                    row["context"],
+                    answer,
+                    tuple(labels),
+                    "test",
+                    (),
+                    pattern.output_type,
+                ),
             )
 
 

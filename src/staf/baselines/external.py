@@ -21,12 +21,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from staf.baselines.classifiers.problem import FORMS, LEAST_CHANCE, indices_of
+from staf.baselines.classifiers.problem import LEAST_CHANCE, OUTPUT_TYPES, indices_of
 from staf.data.example import Example
 from staf.errors import BadData, ConfigError, MissingData
 from staf.metrics.shapes import check
 
-_KEYS = {"choice": ({"scores"}, {"answer"}), "several": ({"scores"}, {"answer"}, {"scores", "answer"})}
+_KEYS = {"multiple_choice": ({"scores"}, {"answer"}), "multi_label": ({"scores"}, {"answer"}, {"scores", "answer"})}
 
 
 def read_predictions(path: Path, examples: Sequence[Example]) -> list[dict[str, Any]]:
@@ -41,11 +41,13 @@ def read_predictions(path: Path, examples: Sequence[Example]) -> list[dict[str, 
         BadData: a line is not as the module says, names an unknown id or label or one twice, or an id has no line; names the
             line or the ids, never the text.
     """
-    forms = sorted({example.form for example in examples})
-    if not forms:
+    output_types = sorted({example.output_type for example in examples})
+    if not output_types:
         raise MissingData("there are no test examples to read predictions for. See: staf data list")
-    if len(forms) > 1 or forms[0] not in FORMS:
-        raise ConfigError(f"predictions are read of tasks of one form, {' or '.join(FORMS)}; found {', '.join(forms)}.")
+    if len(output_types) > 1 or output_types[0] not in OUTPUT_TYPES:
+        raise ConfigError(
+            f"predictions are read of tasks of one output type, {' or '.join(OUTPUT_TYPES)}; found {', '.join(output_types)}."
+        )
     by_id = {example.id: example for example in examples}
     found: dict[str, dict[str, Any]] = {}
     keys: set[str] | None = None
@@ -53,7 +55,7 @@ def read_predictions(path: Path, examples: Sequence[Example]) -> list[dict[str, 
         if not line.strip():
             continue
         where = f"{path}, line {number}"
-        entry = _entry(line, forms[0], where)
+        entry = _entry(line, output_types[0], where)
         given = set(entry) - {"id"}
         if keys is not None and given != keys:
             raise BadData(f"{where}: it has other keys than the lines before it. Give all lines the same.")
@@ -65,7 +67,7 @@ def read_predictions(path: Path, examples: Sequence[Example]) -> list[dict[str, 
     if missing := [example.id for example in examples if example.id not in found]:
         raise BadData(f"{path}: {len(missing)} of {len(examples)} test items have no line: {', '.join(missing[:3])}.")
     predictions = [found[example.id] for example in examples]
-    check(forms[0], predictions)
+    check(output_types[0], predictions)
     return predictions
 
 
@@ -78,7 +80,7 @@ def _lines(path: Path) -> list[str]:
         raise BadData(f"{path} is not UTF-8 text. Save it as JSON lines in UTF-8.") from error
 
 
-def _entry(line: str, form: str, where: str) -> dict[str, Any]:
+def _entry(line: str, output_type: str, where: str) -> dict[str, Any]:
     """The object of a line, its keys and their kinds checked."""
     try:
         entry = json.loads(line, object_pairs_hook=_once)
@@ -86,19 +88,19 @@ def _entry(line: str, form: str, where: str) -> dict[str, Any]:
         entry = None
     if not isinstance(entry, dict) or not isinstance(entry.get("id"), str):
         raise BadData(f"{where}: a JSON object with an 'id' that is a text, and no key twice, was expected.")
-    if set(entry) - {"id"} not in _KEYS[form]:
-        raise BadData(f"{where}: of form '{form}' its keys must be 'id' and one of: {_wanted(form)}.")
-    scores, answer = entry.get("scores", {}), entry.get("answer", "" if form == "choice" else [])
+    if set(entry) - {"id"} not in _KEYS[output_type]:
+        raise BadData(f"{where}: of output type '{output_type}' its keys must be 'id' and one of: {_wanted(output_type)}.")
+    scores, answer = entry.get("scores", {}), entry.get("answer", "" if output_type == "multiple_choice" else [])
     if not isinstance(scores, dict) or not all(type(s) in (int, float) and math.isfinite(s) for s in scores.values()):
         raise BadData(f"{where}: 'scores' must be an object of labels, each with a finite number.")
-    texts = [answer] if form == "choice" else answer
+    texts = [answer] if output_type == "multiple_choice" else answer
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise BadData(f"{where}: 'answer' must be {'a label' if form == 'choice' else 'a list of labels'}.")
+        raise BadData(f"{where}: 'answer' must be {'a label' if output_type == 'multiple_choice' else 'a list of labels'}.")
     return entry
 
 
-def _wanted(form: str) -> str:
-    return "; ".join(" and ".join(sorted(f"'{key}'" for key in keys)) for keys in _KEYS[form])
+def _wanted(output_type: str) -> str:
+    return "; ".join(" and ".join(sorted(f"'{key}'" for key in keys)) for keys in _KEYS[output_type])
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -109,11 +111,11 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _prediction(example: Example, entry: dict[str, Any], where: str) -> dict[str, Any]:
-    labels, gold = example.labels, indices_of(example, example.form, example.labels)
+    labels, gold = example.labels, indices_of(example, example.output_type, example.labels)
     if "scores" in entry and set(entry["scores"]) != set(labels):
         raise BadData(f"{where}: 'scores' must name each of the {len(labels)} labels of its item and no other.")
     scores = [float(entry["scores"][label]) for label in labels] if "scores" in entry else None
-    if example.form == "choice":
+    if example.output_type == "multiple_choice":
         if scores is None:
             answered = _answered([entry["answer"]], labels, where)[0]
             scores = [0.0 if index == answered else math.log(LEAST_CHANCE) for index in range(len(labels))]

@@ -82,9 +82,9 @@ def with_shots(
     return Shown(tuple(changed), tuple(counts), tuple(tokens), len(shots))
 
 
-def reserved_for(form: str, evaluation: EvaluationSettings) -> int:
+def reserved_for(output_type: str, evaluation: EvaluationSettings) -> int:
     """Tokens kept for an answer: 0 where labels are scored, which are seen to one by one."""
-    return 0 if form in ("choice", "several") else evaluation.max_new_tokens
+    return 0 if output_type in ("multiple_choice", "multi_label") else evaluation.max_new_tokens
 
 
 def _text(shot: Example) -> str:

@@ -47,7 +47,7 @@ def composed(experts: ExpertSet, weights: Sequence[float]) -> Expert:
         u = torch.stack([w * part for w, part in zip(weights, left, strict=True)]).sum(0)
         v = torch.stack([w * part for w, part in zip(weights, right, strict=True)]).sum(0)
         factors[module] = (u, v)
-    return Expert("lorahub", experts.experts[0].base, factors, experts.subjects, {"weights": list(weights)})
+    return Expert("lorahub", experts.experts[0].base, factors, experts.dedup_keys, {"weights": list(weights)})
 
 
 def padded_factors(pair: Factors, rank: int) -> Factors:

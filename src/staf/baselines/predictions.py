@@ -13,13 +13,13 @@ from staf.baselines.settings import BaselineSettings
 from staf.baselines.tuning import Choice, OnTrial, Tuning
 from staf.data.example import Example
 from staf.data.splits import few_shot, refuse_test
+from staf.data.task import Task
 from staf.evaluate import Answerer, predictions_of
 from staf.evaluate.predictions import Predictions
 from staf.evaluate.settings import EvaluationSettings
 from staf.lm.base import Base
 from staf.lm.scoring import OnDone
 from staf.runs import PeakMemory
-from staf.tasks.rows import Task
 
 
 def baseline_predictions(
@@ -59,7 +59,7 @@ def baseline_predictions(
     started, memory = time.perf_counter(), PeakMemory()
     if BASELINES[settings.method].wrap is None:
         evaluation = evaluation.model_copy(update={"max_length": settings.max_prompt_tokens or base.context_length})
-        reserved = reserved_for(task.form, evaluation)
+        reserved = reserved_for(task.output_type, evaluation)
         shown = with_shots(test, drawn, base.tokenizer, evaluation.max_length, reserved)
         how: dict[str, Any] = {**shown.record, "tunable_parameters": 0}
         spent = {"adaptation_seconds": time.perf_counter() - started, "adaptation_memory_bytes": memory.bytes}
@@ -80,7 +80,7 @@ def baseline_predictions(
         **spent,
         **how,
     }
-    return predictions_of(task.form, answerer, test, calibration), record
+    return predictions_of(task.output_type, answerer, test, calibration), record
 
 
 def _learned_from(adaptation: Sequence[Example], records: Sequence[Example], settings: BaselineSettings) -> list[Example]:

@@ -34,10 +34,10 @@ def list_command(data: Data = None, as_json: Json = False) -> None:
     if as_json:
         print_json(rows)
         return
-    short = [[KNOWLEDGE_TYPES[kind] for kind in row["knowledge_types"]] + row["tasks"] for row in rows]
+    short = [[KNOWLEDGE_TYPES[task_type] for task_type in row["knowledge_types"]] + row["tasks"] for row in rows]
     shown = [row | {"feeds": feeds} for row, feeds in zip(rows, short, strict=True)]
-    print_table(shown, ("name", "feeds", "size", "access", "licence", "stands_in_for", "available"))
-    print("; ".join(f"{letters}: {kind.replace('_', ' ')}" for kind, letters in KNOWLEDGE_TYPES.items()))
+    print_table(shown, ("name", "feeds", "size", "access", "licence", "proxy_for", "available"))
+    print("; ".join(f"{letters}: {task_type.replace('_', ' ')}" for task_type, letters in KNOWLEDGE_TYPES.items()))
 
 
 @app.command()
@@ -69,7 +69,7 @@ def prepare(
     experts: Annotated[
         Path | None, typer.Option("--experts", help="For a task: trained experts that must not have seen its test items.")
     ] = None,
-    skip_bad: Annotated[
+    skip_rejected: Annotated[
         bool, typer.Option("--skip-invalid", help="Go on after rows that do not fit; count them and keep them in a side file.")
     ] = False,
     data: Data = None,
@@ -85,39 +85,47 @@ def prepare(
     from staf.cli.show import print_json, print_table
     from staf.data.catalog import DATASETS, data_folder
     from staf.data.prepare import prepare as prepare_data
+    from staf.data.task import TASKS
     from staf.errors import UnknownName
-    from staf.tasks.rows import TASKS
 
     if name in TASKS and (experts is not None or name not in DATASETS):
         _prepare_task(name, experts, data_folder(data), splits, as_json)
         return
     if name not in DATASETS:
         raise UnknownName.among("data set or task", name, [*DATASETS, *TASKS])
-    found = prepare_data(name, data, profile=splits, skip_bad=skip_bad)
+    found = prepare_data(name, data, profile=splits, skip_rejected=skip_rejected)
     if as_json:
-        side = str(found.bad_rows) if found.bad_rows else None
-        record = {"name": name, "folder": str(found.folder), "counts": found.counts, "facts": found.facts}
-        print_json({**record, "skipped": found.skipped, "bad": found.bad, "bad_rows": side, "fingerprint": found.fingerprint})
+        side = str(found.rejected_rows) if found.rejected_rows else None
+        record = {"name": name, "folder": str(found.folder), "counts": found.counts, "stats": found.stats}
+        print_json(
+            {
+                **record,
+                "skipped": found.skipped,
+                "rejected": found.rejected,
+                "rejected_rows": side,
+                "fingerprint": found.fingerprint,
+            }
+        )
         return
-    rows = [{"kind": kind, **counts} for kind, counts in found.counts.items()]
-    print_table(rows, ("kind", "train", "adaptation", "test"), title=f"{name} ({found.fingerprint[:16]})")
-    if found.facts:
-        print("holds: " + ", ".join(f"{count:,} {fact}" for fact, count in found.facts.items()))
+    rows = [{"task_type": task_type, **counts} for task_type, counts in found.counts.items()]
+    print_table(rows, ("task_type", "train", "adaptation", "test"), title=f"{name} ({found.fingerprint[:16]})")
+    if found.stats:
+        print("holds: " + ", ".join(f"{count:,} {fact}" for fact, count in found.stats.items()))
     for reason, count in found.skipped.items():
         print(f"{count} left out: {reason}")
-    if found.bad_rows:
-        print(f"{found.bad} bad rows skipped; they are kept in {found.bad_rows}")
+    if found.rejected_rows:
+        print(f"{found.rejected} rejected rows skipped; they are kept in {found.rejected_rows}")
 
 
 def _prepare_task(name: str, experts: Path | None, data: Path | None, splits: str, as_json: bool) -> None:
     from staf.cli.show import print_json
-    from staf.data.library import Library
+    from staf.data.selection import prepare_task
+    from staf.data.store import DataStore
+    from staf.data.task import find_task
     from staf.experts.store import load_experts
-    from staf.tasks.examples import prepare_task
-    from staf.tasks.rows import find_task
 
-    trained = frozenset[str]() if experts is None else load_experts(experts).subjects
-    counts = prepare_task(find_task(name), Library(data, splits), trained)
+    trained = frozenset[str]() if experts is None else load_experts(experts).dedup_keys
+    counts = prepare_task(find_task(name), DataStore(data, splits), trained)
     if as_json:
         print_json({"task": name, **counts})
     else:
@@ -128,9 +136,11 @@ def _prepare_task(name: str, experts: Path | None, data: Path | None, splits: st
 @app.command()
 def show(
     name: Name,
-    kind: Annotated[str | None, typer.Option(help="Kind of example; all kinds if left out.")] = None,
+    task_type: Annotated[
+        str | None, typer.Option("--task-type", "--kind", help="Type of example; all types if left out.")
+    ] = None,
     split: Annotated[str, typer.Option(help="train, adaptation or test.")] = "train",
-    count: Annotated[int, typer.Option(help="Examples of each kind.")] = 1,
+    count: Annotated[int, typer.Option(help="Examples of each type.")] = 1,
     base: Annotated[
         str | None, typer.Option("--base", help="Hub id, folder or GGUF file of the base whose tokens are counted.")
     ] = None,
@@ -140,22 +150,22 @@ def show(
 ) -> None:
     """Print examples exactly as the model will see them, with their length in tokens of the base.
 
-    Try:  staf data show hpo --kind entity_relation --count 3
+    Try:  staf data show hpo --task-type entity_relation --count 3
     """
     from staf.cli.show import print_json
     from staf.data.prepare import load
     from staf.data.prepare import prepare as prepare_data
 
     prepared = prepare_data(name, data, profile=splits)
-    kinds = [kind] if kind else list(prepared.counts)
+    task_types = [task_type] if task_type else list(prepared.counts)
     tokenizer = _tokenizer(base)
-    rows = [_shown(example, tokenizer) for each in kinds for example in load(prepared, each, split)[:count]]
+    rows = [_shown(example, tokenizer) for each in task_types for example in load(prepared, each, split)[:count]]
     if as_json:
         print_json(rows)
         return
     for row in rows:
         tokens = f"; {row['prompt_tokens']} tokens of prompt, {row['answer_tokens']} of answer" if tokenizer else ""
-        print(f"--- {row['id']} ({row['kind']}, {row['form']}, {row['split']}{tokens})")
+        print(f"--- {row['id']} ({row['task_type']}, {row['output_type']}, {row['split']}{tokens})")
         print(f"{row['prompt']} {row['answer']}\n")
 
 
@@ -178,16 +188,16 @@ def export(
     from staf.cli.show import print_json
     from staf.data.catalog import data_folder
     from staf.data.example import SPLITS
-    from staf.data.library import Library
+    from staf.data.selection import task_examples
+    from staf.data.store import DataStore
+    from staf.data.task import find_task
     from staf.errors import UnknownName
     from staf.evaluate import sample
     from staf.io import write_bytes
-    from staf.tasks.examples import task_examples
-    from staf.tasks.rows import find_task
 
     if split not in SPLITS:
         raise UnknownName.among("split", split, SPLITS)
-    found = sample(task_examples(find_task(name), split, Library(data_folder(data), splits)), limit)
+    found = sample(task_examples(find_task(name), split, DataStore(data_folder(data), splits)), limit)
     rows = [
         {"id": example.id, "query": example.query, "context": example.context, "labels": example.labels}
         | ({} if split == "test" else {"answer": example.answer})
@@ -221,8 +231,8 @@ def _shown(example: Any, tokenizer: Any) -> dict[str, Any]:
     prompt = prompt_of(example.query, example.context)
     return {
         "id": example.id,
-        "kind": example.kind,
-        "form": example.form,
+        "task_type": example.task_type,
+        "output_type": example.output_type,
         "split": example.split,
         "prompt": prompt,
         "answer": example.answer,
@@ -239,16 +249,16 @@ def stats(data: Data = None, splits: Splits = "staf-llm", as_json: Json = False)
     """
     from staf.cli.show import Terminal, print_json, print_table
     from staf.data.catalog import DATASETS, data_folder
-    from staf.data.library import Library
-    from staf.tasks.statistics import corpus_rows, task_rows
+    from staf.data.statistics import corpus_rows, task_rows
+    from staf.data.store import DataStore
 
-    library = Library(data_folder(data), splits)
-    here = [name for name in DATASETS if library.is_here(name)]
+    store = DataStore(data_folder(data), splits)
+    here = [name for name in DATASETS if store.is_here(name)]
     with Terminal().bar("prepare what is here", len(here)) as bar:
         for name in here:
-            library.prepared(name)
+            store.prepared(name)
             bar.advance(1, name)
-    corpora, tasks = corpus_rows(library), task_rows(library)
+    corpora, tasks = corpus_rows(store), task_rows(store)
     if as_json:
         print_json([*corpora, *tasks])
         return

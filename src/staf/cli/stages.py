@@ -77,13 +77,13 @@ def train(
     """
     from staf.cli.show import Terminal, print_estimates, print_json, print_table
     from staf.config import find_recipe, load_values, parse
+    from staf.data.selection import expert_sources
     from staf.engines import Job, RunContext, find_engine
     from staf.experts.parallel import joined
     from staf.experts.recipe import ExpertRecipe
     from staf.experts.store import load_expert
     from staf.log import NullProgress, check_reporter
     from staf.stages import estimate_stage
-    from staf.tasks.examples import expert_sources
 
     values = {} if recipe is None else load_values(find_recipe(recipe))
     settings = parse(ExpertRecipe, {**values, **changes(change)}, "staf train")
@@ -144,12 +144,12 @@ def adapt(
     """
     from staf.cli.show import Terminal, print_json
     from staf.config import parse
+    from staf.data.task import find_task
     from staf.errors import ConfigError
     from staf.experts.store import load_experts
     from staf.routing.recipe import RouterRecipe
     from staf.routing.summary import record_of
     from staf.stages import Context, adapt_seeds, adapt_stage, best_expert_stage, zero_shot_stage
-    from staf.tasks.rows import find_task
 
     usual = USUAL.get(method, {})
     given = {"shots": shots} if shots is not None else {}
@@ -225,12 +225,12 @@ def evaluate(
     """
     from staf.cli.show import Terminal, method_label, print_json, print_table
     from staf.config import parse
+    from staf.data.task import TASKS, find_task
     from staf.evaluate.settings import EvaluationSettings
     from staf.stages import Context, EvaluationRequest, evaluate_request
-    from staf.tasks.rows import TASKS, find_task
 
     if task == "list":
-        columns = ("name", "title", "kind", "form", "metric", "unseen", "stands_in_for")
+        columns = ("name", "title", "task_type", "output_type", "metric", "unseen", "proxy_for")
         rows = [{column: getattr(t, column) for column in columns} for t in TASKS.values()]
         print_json(rows) if as_json else print_table(rows, list(rows[0]))
         return
@@ -291,10 +291,10 @@ def predict(
     """
     from staf.cli.show import Terminal, print_json
     from staf.config import parse
+    from staf.data.task import find_task
     from staf.evaluate.settings import EvaluationSettings
     from staf.predict import predict_file
     from staf.stages import Context
-    from staf.tasks.rows import find_task
 
     settings = parse(EvaluationSettings, changes(change), "staf predict")
     context = Context(base, data, Path("runs"), Terminal(), dtype=dtype, profile=splits)

@@ -43,8 +43,8 @@ def report(
     Try:  staf report --runs runs --out report.html
     """
     from staf.cli.show import print_json
+    from staf.data.task import task_metrics
     from staf.report.page import write_page
-    from staf.tasks.rows import task_metrics
 
     page = write_page(runs, out, task_metrics())
     print_json({"page": str(page)}) if as_json else print(f"page: {page}")
@@ -105,6 +105,7 @@ def reproduce(
     Try:  staf reproduce table3 --profile cpu --out reproduced
     """
     from staf.cli.show import Terminal, print_json
+    from staf.data.task import task_metrics
     from staf.engines import RunContext, find_engine
     from staf.experiments.cells import Grid
     from staf.experiments.plans import PLANS
@@ -112,7 +113,6 @@ def reproduce(
     from staf.experiments.profile import load_profile
     from staf.experiments.reproduce import find_plan, reproduce
     from staf.report.page import write_page
-    from staf.tasks.rows import task_metrics
 
     sizes = load_profile(profile, changes(change))
     find_engine(engine)

@@ -1,4 +1,4 @@
-"""The canonical text of each form of answer, and the way back from text to value.
+"""The canonical text of each output type, and the way back from text to value.
 
     choice     one label                          yes
     several    labels in their order, or none     heart failure; sepsis
@@ -15,7 +15,7 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from staf.data.example import FORMS, Example
+from staf.data.example import OUTPUT_TYPES, Example
 from staf.errors import BadData
 
 NONE = "none"
@@ -99,21 +99,23 @@ def check_answer(example: Example) -> None:
         BadData: naming the example, never its text.
     """
     if not _is_canonical(example):
-        raise BadData(f"{example.id}: the answer is not a {example.form} answer in its canonical text, or not a valid one.")
+        raise BadData(
+            f"{example.id}: the answer is not a {example.output_type} answer in its canonical text, or not a valid one."
+        )
 
 
 def _is_canonical(example: Example) -> bool:
     answer, labels = example.answer, example.labels
-    if example.form not in FORMS or not answer.strip():
+    if example.output_type not in OUTPUT_TYPES or not answer.strip():
         return False
-    if example.form == "choice":
+    if example.output_type == "multiple_choice":
         return answer in labels
-    if example.form == "several":
+    if example.output_type == "multi_label":
         chosen = read_several(answer, labels)
         return write_several(chosen, labels or chosen) == answer
-    if example.form == "span":
+    if example.output_type == "span":
         return read_span(answer, example.context) is not None
-    if example.form == "entities":
+    if example.output_type == "ner":
         entities = read_entities(answer, labels)
         return write_entities(entities) == answer and all(entity.text in example.context for entity in entities)
     return answer == answer.strip()

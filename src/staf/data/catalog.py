@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from staf.data.dataset import Dataset
+from staf.data.card import DatasetCard
 from staf.data.downloads import downloaded, downloads
 from staf.data.example import KNOWLEDGE_TYPES
 from staf.data.packages import fetched
@@ -42,7 +42,7 @@ DATASETS = {
 }
 
 
-def dataset(name: str) -> Dataset:
+def dataset(name: str) -> DatasetCard:
     """The row of that name; raises UnknownName with the nearest names."""
     if name not in DATASETS:
         raise UnknownName.among("data set", name, DATASETS)
@@ -62,14 +62,14 @@ def data_folder(given: Path | None = None) -> Path | None:
     return named
 
 
-def locate(row: Dataset, data: Path | None) -> Path | None:
+def locate(row: DatasetCard, data: Path | None) -> Path | None:
     """The folder to read a data set from: the user's own where there is one, else what was fetched, else None."""
     if data is not None and (data / row.name).is_dir():
         return data / row.name
     return fetched(row.package) if row.package is not None else downloaded(row.name)
 
 
-def is_available(row: Dataset, data: Path | None) -> bool:
+def is_available(row: DatasetCard, data: Path | None) -> bool:
     """True where the files of a data set can be read without fetching anything."""
     folder = locate(row, data)
     if folder is None:
@@ -85,12 +85,12 @@ def list_rows(data: Path | None = None) -> list[dict[str, Any]]:
     return [
         {
             "name": row.name,
-            "knowledge_types": [kind for kind in row.kinds if kind in KNOWLEDGE_TYPES],
-            "tasks": [kind for kind in row.kinds if kind not in KNOWLEDGE_TYPES],
+            "knowledge_types": [task_type for task_type in row.task_types if task_type in KNOWLEDGE_TYPES],
+            "tasks": [task_type for task_type in row.task_types if task_type not in KNOWLEDGE_TYPES],
             "category": row.category,
             "licence": row.licence,
             "access": row.access,
-            "stands_in_for": row.stands_in_for,
+            "proxy_for": row.proxy_for,
             "source": row.source,
             "size": row.size,
             "package": row.package.requirement if row.package is not None else None,

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from staf.data.formats.delimited import rows as delimited_rows
 from staf.data.formats.sources import LONGEST_LINE, opened
-from staf.data.intake import MOST_BAD, Intake
 from staf.data.packages import cache_folder
+from staf.data.read_report import MAX_REJECTED, ReadReport
 from staf.errors import BadData, StafError
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ _FORMS = {
 class Tables:
     """A database of one reading."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, intake: Intake) -> None:
-        self._connection, self._intake = connection, intake
+    def __init__(self, connection: duckdb.DuckDBPyConnection, report: ReadReport) -> None:
+        self._connection, self._report = connection, report
 
     def load(
         self,
@@ -82,13 +82,13 @@ class Tables:
         source = _Source(path, place or str(path))
         names = _header(source, columns)
         keep = where
-        if _holds_nul(source, self._intake):
+        if _holds_nul(source, self._report):
             keep = f"({where}) AND NOT contains(concat({', '.join(map(_quoted, names))}), chr(0))"
         types = ", ".join(f"{_quoted(column)}: 'VARCHAR'" for column in names)
         chosen = ", ".join(map(_quoted, columns))
         self.run(
             f"CREATE TABLE {name} AS SELECT {chosen} FROM read_csv({_text(glob.escape(str(path)))}, {_DIALECT}, "
-            f"columns={{{types}}}, max_line_size={LONGEST_LINE}, store_rejects=true, rejects_limit={MOST_BAD + 1}, "
+            f"columns={{{types}}}, max_line_size={LONGEST_LINE}, store_rejects=true, rejects_limit={MAX_REJECTED + 1}, "
             f"rejects_table='{name}_rejects', rejects_scan='{name}_scans') WHERE {keep}",
             path,
         )
@@ -141,19 +141,19 @@ class Tables:
     def count(self, facts: Mapping[str, str]) -> None:
         """Tell the intake some facts, each by its query."""
         for fact, question in facts.items():
-            self._intake.count(fact, self.number(question))
+            self._report.count(fact, self.number(question))
 
     def skip(self, reasons: Mapping[str, str]) -> None:
         """Tell the intake what is left out, each reason by the query that counts it."""
         for reason, question in reasons.items():
-            self._intake.skip(reason, self.number(question))
+            self._report.skip(reason, self.number(question))
 
     def _refuse_rejected(self, name: str, source: _Source) -> None:
         question = f"SELECT line_byte_position, error_type::VARCHAR, csv_line FROM {name}_rejects ORDER BY ALL"
         rejected = {offset: (problem, line) for offset, problem, line in self._connection.execute(question).fetchall()}
         numbers = _lines_at(source.path, list(rejected))
         for number, (problem, line) in zip(numbers, rejected.values(), strict=True):
-            self._intake.refuse(BadData(f"{source.name}, line {number}: {_REASONS.get(problem, problem.lower())}."), line)
+            self._report.reject(BadData(f"{source.name}, line {number}: {_REASONS.get(problem, problem.lower())}."), line)
 
     def _refuse_unlike(self, name: str, source: _Source, column: str, form: str | tuple[str, ...]) -> None:
         """Refuse the rows whose cell is not of the form; the file is read again only where there are some."""
@@ -166,13 +166,13 @@ class Tables:
         cells = {row["cell"] or "": row["rows"] for row in self.rows(question)}
         if not cells:
             return
-        unfit, left = Intake(skip_bad=True), sum(cells.values())
+        unfit, left = ReadReport(skip_rejected=True), sum(cells.values())
         for place, row in delimited_rows(source.path, (column,), unfit):
             if row[column] in cells:
-                self._intake.refuse(BadData(f"{source.named(place)}: column '{column}' is {problem}."), row)
+                self._report.reject(BadData(f"{source.named(place)}: column '{column}' is {problem}."), row)
                 left -= 1
-        for bad in unfit.bad if left > 0 else ():  # DuckDB is more lenient: here are the rest
-            self._intake.refuse(BadData(source.named(bad.problem)), bad.content)
+        for bad in unfit.rejected if left > 0 else ():  # DuckDB is more lenient: here are the rest
+            self._report.reject(BadData(source.named(bad.problem)), bad.content)
         self.run(f"DELETE FROM {name} WHERE {unlike}")
 
 
@@ -189,7 +189,7 @@ class _Source:
 
 
 @contextlib.contextmanager
-def tables(intake: Intake) -> Iterator[Tables]:
+def tables(report: ReadReport) -> Iterator[Tables]:
     """An empty database, deleted with all that it holds at the end.
 
     Raises:
@@ -211,7 +211,7 @@ def tables(intake: Intake) -> Iterator[Tables]:
             "autoload_known_extensions": False,
         }
         with duckdb.connect(config=settings) as connection:
-            yield Tables(connection, intake)
+            yield Tables(connection, report)
 
 
 @contextlib.contextmanager
@@ -245,7 +245,7 @@ def _header(source: _Source, columns: Sequence[str]) -> list[str]:
     return names
 
 
-def _holds_nul(source: _Source, intake: Intake) -> bool:
+def _holds_nul(source: _Source, report: ReadReport) -> bool:
     """Look through a file; its lines with a NUL byte are bad rows."""
     with opened(source.path) as stream:
         if not any(b"\0" in block for block in iter(lambda: stream.read(BLOCK), b"")):
@@ -253,7 +253,7 @@ def _holds_nul(source: _Source, intake: Intake) -> bool:
     with opened(source.path) as stream:
         for number, line in enumerate(stream, start=1):
             if b"\0" in line:
-                intake.refuse(BadData(f"{source.name}, line {number}: holds a NUL byte."), line)
+                report.reject(BadData(f"{source.name}, line {number}: holds a NUL byte."), line)
     return True
 
 

@@ -33,7 +33,7 @@ KNOWLEDGE_TYPES = {
 
 SPLITS = ("train", "adaptation", "test")
 
-FORMS = ("choice", "several", "span", "entities", "text")
+OUTPUT_TYPES = ("multiple_choice", "multi_label", "span", "ner", "generate_until")
 """One label; any number of labels; words of the context; a list of typed mentions; free text."""
 
 _BETWEEN_WORDS = re.compile(r"[\W_]+")
@@ -45,7 +45,7 @@ class Example:
 
     id: str
     """Unique within its data set; never made of patient text."""
-    kind: str
+    task_type: str
     """A knowledge type, or the name of a downstream task that is none of the twelve."""
     query: str
     """What is asked, with all valid labels where the answer is one of a list."""
@@ -57,9 +57,9 @@ class Example:
     """Every valid label, in the order of the query; types of entities; empty where any text may be the answer."""
     split: str
     """train, adaptation or test."""
-    subjects: tuple[str, ...]
+    dedup_keys: tuple[str, ...]
     """Fingerprints of what this example is about: texts, documents, patients."""
-    form: str = "choice"
+    output_type: str = "multiple_choice"
     """One of `FORMS`."""
     group: str = ""
     """What must not be torn apart when splits are drawn again: a patient, a document, a term; '' is the id."""
@@ -70,7 +70,7 @@ def normalise(text: str) -> str:
     return _BETWEEN_WORDS.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
 
 
-def subject(text: str) -> str:
+def dedup_key(text: str) -> str:
     """Sixteen hexadecimal digits that stand for the normalised text (64 bits of its SHA-256)."""
     return hashlib.sha256(normalise(text).encode()).hexdigest()[:16]
 

@@ -1,7 +1,7 @@
 """From the distributed files to examples in Parquet, once: read, checked, split, written whole.
 
     cache/prepared/<name>-<key>/examples.parquet    one row per example, columns as in `Example`
-    cache/prepared/<name>-<key>/bad.jsonl           rows that do not fit their format, where they are to be skipped
+    cache/prepared/<name>-<key>/rejected.jsonl         rows that do not fit their format, where they are to be skipped
     cache/prepared/<name>-<key>/record.json         written last: counts, what was left out and why, fingerprint
 
 The key says which files were read, by which readers and how they are split, from paths, sizes and times, so that asking
@@ -29,25 +29,25 @@ import pyarrow.parquet as pq
 
 from staf.data import downloads, packages
 from staf.data.answers import check_answer
+from staf.data.card import DatasetCard
 from staf.data.catalog import data_folder, dataset, locate
-from staf.data.dataset import Dataset
 from staf.data.example import SPLITS, Example
-from staf.data.intake import BadRow, Intake
 from staf.data.packages import cache_folder
 from staf.data.profiles import LEFT_OUT, PROFILES, Item, check_profile, divide
+from staf.data.read_report import ReadReport, RejectedRow
 from staf.errors import BadData, DamagedFile, MissingData, StafError, UnknownName
 from staf.io import read_json, sha256_of, sync_folder, write_json
 
-READERS_VERSION = 6
+READERS_VERSION = 7
 """Goes up when a reader, a split or the format of `Example` changes, so that nothing old is taken for new."""
 
 TABLE = "examples.parquet"
-BAD = "bad.jsonl"
+REJECTED = "rejected.jsonl"
 RECORD = "record.json"
 BATCH = 1_000
 """Examples in memory at a time."""
 
-_LISTS = ("labels", "subjects")
+_LISTS = ("labels", "dedup_keys")
 _SCHEMA = pa.schema([(f.name, pa.list_(pa.string()) if f.name in _LISTS else pa.string()) for f in fields(Example)])
 
 
@@ -61,23 +61,23 @@ class Prepared:
     """Holds the table and its record."""
     counts: dict[str, dict[str, int]]
     """Examples by kind, then by split."""
-    facts: dict[str, int]
+    stats: dict[str, int]
     """What the source files hold, in the words of their documentation."""
     skipped: dict[str, int]
     """Source items and examples that were left out, by reason."""
-    bad: int
+    rejected: int
     """Rows in the side file."""
     fingerprint: str
     """SHA-256 over the source files' contents, the version of the readers and all rows."""
 
     @property
-    def bad_rows(self) -> Path | None:
+    def rejected_rows(self) -> Path | None:
         """The side file of rows that do not fit their format, or None where there is none."""
-        return self.folder / BAD if self.bad else None
+        return self.folder / REJECTED if self.rejected else None
 
 
 def prepare(
-    name: str, data: Path | None = None, fetch: bool = True, profile: str = PROFILES[0], skip_bad: bool = False
+    name: str, data: Path | None = None, fetch: bool = True, profile: str = PROFILES[0], skip_rejected: bool = False
 ) -> Prepared:
     """A data set, read and split; the second call reads only the record.
 
@@ -98,11 +98,11 @@ def prepare(
     check_profile(profile)
     source = _source(row, data_folder(data), fetch)
     files = row.files(source)
-    home = cache_folder() / "prepared" / f"{row.name}-{_key(files, profile, skip_bad)}"
-    return _ready(row.name, home) or _make(row, source, files, home, profile, Intake(skip_bad))
+    home = cache_folder() / "prepared" / f"{row.name}-{_key(files, profile, skip_rejected)}"
+    return _ready(row.name, home) or _make(row, source, files, home, profile, ReadReport(skip_rejected))
 
 
-def load(prepared: Prepared, kind: str, split: str, form: str | None = None) -> list[Example]:
+def load(prepared: Prepared, task_type: str, split: str, output_type: str | None = None) -> list[Example]:
     """The examples of a kind and split, in their fixed order; empty where the kind has none in that split.
 
     With `form`, only those whose answer has that form.
@@ -111,37 +111,39 @@ def load(prepared: Prepared, kind: str, split: str, form: str | None = None) -> 
         UnknownName: the data set has no such kind, or there is no such split.
         DamagedFile: the table cannot be read.
     """
-    table = _read(prepared, kind, split, _SCHEMA.names, form)
+    table = _read(prepared, task_type, split, _SCHEMA.names, output_type)
     return [Example(**row | {name: tuple(row[name]) for name in _LISTS}) for row in table.to_pylist()]
 
 
-def load_subjects(prepared: Prepared, kind: str, split: str, form: str | None = None) -> frozenset[str]:
+def load_dedup_keys(prepared: Prepared, task_type: str, split: str, output_type: str | None = None) -> frozenset[str]:
     """Everything that the examples of a kind and split are about; reads nothing else of them.
 
     Raises:
         UnknownName, DamagedFile: as `load`.
     """
-    lists = _read(prepared, kind, split, ["subjects"], form).column("subjects").combine_chunks()
+    lists = _read(prepared, task_type, split, ["dedup_keys"], output_type).column("dedup_keys").combine_chunks()
     return frozenset(lists.flatten().to_pylist())
 
 
-def load_answers(prepared: Prepared, kind: str, split: str, form: str | None = None) -> list[str]:
+def load_answers(prepared: Prepared, task_type: str, split: str, output_type: str | None = None) -> list[str]:
     """The answers of a kind and split alone.
 
     Raises:
         UnknownName, DamagedFile: as `load`.
     """
-    found: list[str] = _read(prepared, kind, split, ["answer"], form).column("answer").to_pylist()
+    found: list[str] = _read(prepared, task_type, split, ["answer"], output_type).column("answer").to_pylist()
     return found
 
 
-def _read(prepared: Prepared, kind: str, split: str, columns: list[str], form: str | None) -> pa.Table:
-    if kind not in prepared.counts:
-        raise UnknownName.among(f"kind in {prepared.name}", kind, prepared.counts)
+def _read(prepared: Prepared, task_type: str, split: str, columns: list[str], output_type: str | None) -> pa.Table:
+    if task_type not in prepared.counts:
+        raise UnknownName.among(f"kind in {prepared.name}", task_type, prepared.counts)
     if split not in SPLITS:
         raise UnknownName.among("split", split, SPLITS)
     path = prepared.folder / TABLE
-    wanted = [("kind", "==", kind), ("split", "==", split)] + ([("form", "==", form)] if form else [])
+    wanted = [("task_type", "==", task_type), ("split", "==", split)] + (
+        [("output_type", "==", output_type)] if output_type else []
+    )
     try:
         return pq.read_table(path, columns=columns, filters=wanted)
     except (pa.ArrowInvalid, OSError) as error:
@@ -150,7 +152,7 @@ def _read(prepared: Prepared, kind: str, split: str, columns: list[str], form: s
         ) from error
 
 
-def _source(row: Dataset, data: Path | None, may_fetch: bool) -> Path:
+def _source(row: DatasetCard, data: Path | None, may_fetch: bool) -> Path:
     """The folder to read from, fetched where that is allowed."""
     if found := locate(row, data):
         return found
@@ -165,44 +167,46 @@ def _source(row: Dataset, data: Path | None, may_fetch: bool) -> Path:
     )
 
 
-def _key(files: Sequence[Path], profile: str, skip_bad: bool) -> str:
+def _key(files: Sequence[Path], profile: str, skip_rejected: bool) -> str:
     """Sixteen hexadecimal digits that change when a source file, the readers or the profile change; opens no file."""
     states = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    return hashlib.sha256(json.dumps([READERS_VERSION, profile, skip_bad, states]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([READERS_VERSION, profile, skip_rejected, states]).encode()).hexdigest()[:16]
 
 
 def _ready(name: str, home: Path) -> Prepared | None:
     """What lies in `home`, or None where nothing whole does."""
     try:
         record = read_json(home / RECORD)
-        ready = Prepared(name, home, record["counts"], record["facts"], record["skipped"], record["bad"], record["fingerprint"])
+        ready = Prepared(
+            name, home, record["counts"], record["stats"], record["skipped"], record["rejected"], record["fingerprint"]
+        )
         return ready if (home / TABLE).stat().st_size == record["bytes"] else None
     except (MissingData, DamagedFile, OSError, KeyError, TypeError):
         return None
 
 
-def _make(row: Dataset, source: Path, files: Sequence[Path], home: Path, profile: str, intake: Intake) -> Prepared:
+def _make(row: DatasetCard, source: Path, files: Sequence[Path], home: Path, profile: str, report: ReadReport) -> Prepared:
     """Read the source and put table, side file and record in place, by one rename."""
     try:
         home.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{row.name}-", dir=home.parent) as working:
             spool, contents = Path(working) / "spool.parquet", Path(working) / "contents"
             contents.mkdir()
-            items = _spool(row, row.read(source, intake), spool)
+            items = _spool(row, row.read(source, report), spool)
             splits, left_out = divide(items, profile, row.own_split, row.sizes)
             digests = [sha256_of(path) for path in files]
             counts, fingerprint = _settle(spool, splits, contents / TABLE, [profile, *digests])
-            if intake.bad:
-                _write_bad(contents / BAD, intake.bad)
+            if report.rejected:
+                _write_rejected(contents / REJECTED, report.rejected)
             record: dict[str, Any] = {
                 "name": row.name,
                 "readers_version": READERS_VERSION,
                 "profile": profile,
                 "sources": {Path(os.path.relpath(p, source)).as_posix(): d for p, d in zip(files, digests, strict=True)},
                 "counts": counts,
-                "facts": dict(sorted(intake.facts.items())),
-                "skipped": {reason: count for reason, count in sorted((intake.skipped + left_out).items()) if count},
-                "bad": len(intake.bad),
+                "stats": dict(sorted(report.stats.items())),
+                "skipped": {reason: count for reason, count in sorted((report.skipped + left_out).items()) if count},
+                "rejected": len(report.rejected),
                 "fingerprint": fingerprint,
                 "bytes": (contents / TABLE).stat().st_size,
             }
@@ -215,7 +219,7 @@ def _make(row: Dataset, source: Path, files: Sequence[Path], home: Path, profile
         ) from error
 
 
-def _spool(row: Dataset, examples: Iterable[Example], path: Path) -> list[Item]:
+def _spool(row: DatasetCard, examples: Iterable[Example], path: Path) -> list[Item]:
     """Write the examples as they come, each checked; what is needed to divide them stays in memory."""
     items: list[Item] = []
     seen: set[str] = set()
@@ -224,8 +228,8 @@ def _spool(row: Dataset, examples: Iterable[Example], path: Path) -> list[Item]:
         while batch := list(islice(stream, BATCH)):
             for example in batch:
                 _check(row, example, seen)
-                numbers = tuple(int(fingerprint, 16) for fingerprint in example.subjects)
-                items.append(Item(example.kind, example.split, example.group or example.id, numbers))
+                numbers = tuple(int(fingerprint, 16) for fingerprint in example.dedup_keys)
+                items.append(Item(example.task_type, example.split, example.group or example.id, numbers))
             writer.write_table(_table(batch))
     return items
 
@@ -239,7 +243,7 @@ def _settle(spool: Path, splits: Sequence[str], path: Path, made_of: list[str]) 
         for rows in _batches(spool):
             kept = [row | {"split": split} for row, split in zip(rows, place, strict=False) if split != LEFT_OUT]
             for row in kept:
-                counts.setdefault(row["kind"], dict.fromkeys(SPLITS, 0))[row["split"]] += 1
+                counts.setdefault(row["task_type"], dict.fromkeys(SPLITS, 0))[row["split"]] += 1
                 digest.update(json.dumps(row).encode())
             writer.write_table(pa.Table.from_pylist(kept, schema=_SCHEMA))
         writer.close()
@@ -259,7 +263,7 @@ def _table(examples: Sequence[Example]) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=_SCHEMA)
 
 
-def _write_bad(path: Path, rows: Sequence[BadRow]) -> None:
+def _write_rejected(path: Path, rows: Sequence[RejectedRow]) -> None:
     """Keep the rows that do not fit where only their owner can read them: they may hold text of patients."""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
         for row in rows:
@@ -284,11 +288,11 @@ def _put(name: str, contents: Path, home: Path) -> Prepared:
     return ready
 
 
-def _check(row: Dataset, example: Example, seen: set[str]) -> None:
+def _check(row: DatasetCard, example: Example, seen: set[str]) -> None:
     """Refuse what no later stage could mend."""
     if example.id in seen:
         raise BadData(f"{row.name}: the id {example.id} occurs twice. Is a source file there in two copies?")
-    if example.kind not in row.kinds or example.split not in SPLITS:
-        raise BadData(f"{row.name}: {example.id} has kind '{example.kind}', split '{example.split}'; not in its row.")
+    if example.task_type not in row.task_types or example.split not in SPLITS:
+        raise BadData(f"{row.name}: {example.id} has kind '{example.task_type}', split '{example.split}'; not in its row.")
     check_answer(example)
     seen.add(example.id)

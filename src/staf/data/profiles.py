@@ -25,11 +25,11 @@ LEFT_OUT = ""
 class Item:
     """What dividing needs to know of an example."""
 
-    kind: str
+    task_type: str
     split: str
     """As the reader gave it."""
     group: str
-    subjects: tuple[int, ...]
+    dedup_keys: tuple[int, ...]
     """Fingerprints as whole numbers, 64 bits each."""
 
 
@@ -75,8 +75,8 @@ def apart(items: Sequence[Item], splits: Sequence[str]) -> list[str]:
         for index, item in enumerate(items):
             if splits[index] != split:
                 continue
-            if held_out.isdisjoint(item.subjects):
-                own.update(item.subjects)
+            if held_out.isdisjoint(item.dedup_keys):
+                own.update(item.dedup_keys)
             else:
                 result[index] = LEFT_OUT
         held_out |= own
@@ -91,11 +91,11 @@ def _two_parts(item: Item, own_split: bool) -> str:
 
 def _sized(items: Sequence[Item], own_split: bool, sizes: Mapping[str, tuple[int, int, int]]) -> list[str]:
     """Splits of Table 2's sizes, and where the corpus is smaller than the paper's, of their shares."""
-    found = Counter(item.kind for item in items)
+    found = Counter(item.task_type for item in items)
     scaled = {}
-    for kind, (train, adaptation, test) in sizes.items():
-        scale = 1.0 if own_split else min(1.0, found[kind] / (train + adaptation + test))
-        scaled[kind] = {"train": train * scale, "adaptation": adaptation * scale, "test": test * scale}
+    for task_type, (train, adaptation, test) in sizes.items():
+        scale = 1.0 if own_split else min(1.0, found[task_type] / (train + adaptation + test))
+        scaled[task_type] = {"train": train * scale, "adaptation": adaptation * scale, "test": test * scale}
     splits = [item.split for item in items] if own_split else _filled(items, scaled)
     return _cut(items, splits, scaled)
 
@@ -104,15 +104,15 @@ def _filled(items: Sequence[Item], caps: Mapping[str, Mapping[str, float]]) -> l
     """Groups in the order of their hash: test first, until it is full for every kind, then adaptation, then train."""
     members: dict[str, Counter[str]] = {}
     for item in items:
-        members.setdefault(item.group, Counter())[item.kind] += 1
-    room = {split: {kind: caps[kind][split] for kind in caps} for split in ("test", "adaptation")}
+        members.setdefault(item.group, Counter())[item.task_type] += 1
+    room = {split: {task_type: caps[task_type][split] for task_type in caps} for split in ("test", "adaptation")}
     chosen = {}
     for group in sorted(members, key=_hash):
         own = members[group]
-        wanting = (s for s, left in room.items() if any(left[kind] >= 1 for kind in own if kind in left))
+        wanting = (s for s, left in room.items() if any(left[task_type] >= 1 for task_type in own if task_type in left))
         chosen[group] = next(wanting, "train")
-        for kind in own.keys() & caps.keys() if chosen[group] != "train" else ():
-            room[chosen[group]][kind] -= own[kind]
+        for task_type in own.keys() & caps.keys() if chosen[group] != "train" else ():
+            room[chosen[group]][task_type] -= own[task_type]
     return [chosen[item.group] for item in items]
 
 
@@ -124,10 +124,10 @@ def _cut(items: Sequence[Item], splits: list[str], caps: Mapping[str, Mapping[st
     """Whole groups, in the order of their hash, until a split of a kind is full."""
     groups: dict[tuple[str, str], dict[str, list[int]]] = {}
     for index, (item, split) in enumerate(zip(items, splits, strict=True)):
-        if item.kind in caps:
-            groups.setdefault((item.kind, split), {}).setdefault(item.group, []).append(index)
-    for (kind, split), members in groups.items():
-        room = round(caps[kind][split])
+        if item.task_type in caps:
+            groups.setdefault((item.task_type, split), {}).setdefault(item.group, []).append(index)
+    for (task_type, split), members in groups.items():
+        room = round(caps[task_type][split])
         for group in sorted(members, key=_hash):
             if len(members[group]) <= room:
                 room -= len(members[group])

@@ -73,13 +73,13 @@ def few_shot(examples: Iterable[Example], shots: int, seed: int) -> list[Example
     return dice(f"few_shot:{seed}").sample(pool, shots)
 
 
-def subjects_of(examples: Iterable[Example]) -> frozenset[str]:
+def dedup_keys_of(examples: Iterable[Example]) -> frozenset[str]:
     """The fingerprints of everything that the examples are about."""
-    return frozenset(fingerprint for example in examples for fingerprint in example.subjects)
+    return frozenset(fingerprint for example in examples for fingerprint in example.dedup_keys)
 
 
-def without_subjects(examples: Iterable[Example], held_out: AbstractSet[str]) -> tuple[list[Example], int]:
+def without_dedup_keys(examples: Iterable[Example], held_out: AbstractSet[str]) -> tuple[list[Example], int]:
     """The examples that are about nothing in `held_out`, in their order, and how many were dropped."""
     given = list(examples)
-    kept = [example for example in given if held_out.isdisjoint(example.subjects)]
+    kept = [example for example in given if held_out.isdisjoint(example.dedup_keys)]
     return kept, len(given) - len(kept)

@@ -258,7 +258,7 @@ TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
 """Phrasings by kind, then by what is asked."""
 
 
-def query(kind: str, asked: str, example_id: str, options: Sequence[str] = ()) -> str:
+def query(task_type: str, asked: str, example_id: str, options: Sequence[str] = ()) -> str:
     """One phrasing of a query, drawn by the example's id, with all options in it."""
-    template = dice(f"phrasing:{example_id}").choice(TEMPLATES[kind][asked])
+    template = dice(f"phrasing:{example_id}").choice(TEMPLATES[task_type][asked])
     return template.replace("{options}", "; ".join(options))

@@ -1,4 +1,4 @@
-"""From answers to predictions, by form of answer: the keys that `staf.metrics.shapes` describes, and nothing else is scored.
+"""From answers to predictions, by output type: the keys that `staf.metrics.shapes` describes, and nothing else is scored.
 
 Predictions of labels are ids and numbers. Where the answer is words, a prediction holds the words: such a file belongs where
 the data is kept.
@@ -22,27 +22,27 @@ DIGITS = 6
 
 
 def predictions_of(
-    form: str, answerer: Answerer, examples: Sequence[Example], calibration: Sequence[Example] = ()
+    output_type: str, answerer: Answerer, examples: Sequence[Example], calibration: Sequence[Example] = ()
 ) -> Predictions:
     """Answers to examples as they are saved, in the order given.
 
     Args:
-        form: of the answers of all of them.
+        output_type: of the answers of all of them.
         calibration: adaptation examples; of the form several, which needs them to know from which score on a label belongs.
 
     Raises:
         BadData: an example has no labels, or no context. MissingData: too few calibration examples.
         ConfigError: a query that does not fit.
     """
-    if form == "choice":
+    if output_type == "multiple_choice":
         return [
             {"id": e.id, "gold": e.labels.index(e.answer), "scores": [round(float(x), DIGITS) for x in s]}
             for e, s in zip(examples, answerer.scores(examples), strict=True)
         ]
-    if form == "several":
+    if output_type == "multi_label":
         return _several(answerer, examples, calibration)
-    answers = (answerer.spans if form == "span" else answerer.texts)(examples)
-    if form == "entities":
+    answers = (answerer.spans if output_type == "span" else answerer.texts)(examples)
+    if output_type == "ner":
         return [
             {"id": e.id, "gold": _mentions(read_entities(e.answer)), "answer": _found(a, e)}
             for e, a in zip(examples, answers, strict=True)

@@ -10,6 +10,7 @@ import torch
 from staf import __version__
 from staf.data.example import Example
 from staf.data.splits import dice, refuse_test
+from staf.data.task import Task
 from staf.evaluate.answer import Answerer
 from staf.evaluate.method import Method
 from staf.evaluate.predictions import Predictions, predictions_of
@@ -22,7 +23,6 @@ from staf.metrics import compare_methods, compute_metrics, item_quality, selecti
 from staf.routing.merge import Mixture
 from staf.routing.router import one_hot
 from staf.runs import Run
-from staf.tasks.rows import Task
 
 
 def sample(examples: Sequence[Example], limit: int | None) -> list[Example]:
@@ -41,14 +41,14 @@ def predict(
     settings: EvaluationSettings,
     on_done: OnDone | None = None,
     *,
-    form: str = "choice",
+    output_type: str = "multiple_choice",
     calibration: Sequence[Example] = (),
 ) -> Predictions:
     """Predictions for examples under the routed base, in the order given, as `predictions_of` makes them."""
     if mixture is not None and method.weights is not None:
         mixture.set_weights(method.weights, method.granularity)
     try:
-        return predictions_of(form, Answerer(base, settings, on_done), examples, calibration)
+        return predictions_of(output_type, Answerer(base, settings, on_done), examples, calibration)
     finally:
         base.lora.set_rank_scale({})
 
@@ -79,12 +79,12 @@ def finish(
         "task_title": task.title,
         "labels": list(examples[0].labels) if task.fixed_labels else None,
         "unseen": task.unseen,
-        "form": task.form,
+        "output_type": task.output_type,
         "method": method.name,
         "setting": method.setting,
         "seed": method.seed,
-        "metrics": compute_metrics(task.form, predictions, fixed_labels=task.fixed_labels, resamples=settings.resamples),
-        "selective": selective_curve(task.form, predictions, resamples=settings.resamples),
+        "metrics": compute_metrics(task.output_type, predictions, fixed_labels=task.fixed_labels, resamples=settings.resamples),
+        "selective": selective_curve(task.output_type, predictions, resamples=settings.resamples),
         "primary_metric": task.metric,
         "comparisons": _comparisons(task, predictions, baselines or {}, settings.resamples),
         "tunable_parameters": method.tunable_parameters,
@@ -109,7 +109,7 @@ def _comparisons(task: Task, predictions: Predictions, baselines: dict[str, Run]
     """Paired comparisons by the task's own metric with each baseline for which that is defined."""
     found = {
         name: compare_methods(
-            task.form, task.metric, predictions, run.predictions(), fixed_labels=task.fixed_labels, resamples=resamples
+            task.output_type, task.metric, predictions, run.predictions(), fixed_labels=task.fixed_labels, resamples=resamples
         )
         for name, run in baselines.items()
     }
@@ -145,10 +145,10 @@ def best_single(
     found, qualities = dict[str, float | None](), dict[str, float]()
     for index, name in enumerate(mixture.experts.names):
         method = Method(name, one_hot(index, len(mixture.experts.names)))
-        own = predict(base, mixture, method, examples, settings, on_done, form=task.form, calibration=calibration)
-        metric = compute_metrics(task.form, own, fixed_labels=task.fixed_labels, resamples=1)[task.metric]
+        own = predict(base, mixture, method, examples, settings, on_done, output_type=task.output_type, calibration=calibration)
+        metric = compute_metrics(task.output_type, own, fixed_labels=task.fixed_labels, resamples=1)[task.metric]
         found[name] = None if metric is None else metric["value"]
-        qualities[name] = float(item_quality(task.form, own).mean())
+        qualities[name] = float(item_quality(task.output_type, own).mean())
     scores = {name: score for name, score in found.items() if score is not None}
     scores = scores if len(scores) == len(found) else qualities
     return max(scores, key=lambda name: (scores[name], qualities[name])), scores

@@ -11,6 +11,8 @@ from staf.baselines.classifiers.settings import ClassifierSettings
 from staf.baselines.settings import BaselineSettings
 from staf.config import parse
 from staf.data.example import Example
+from staf.data.selection import task_examples
+from staf.data.task import Task, find_task
 from staf.engines import RunContext
 from staf.errors import MissingData, StafError
 from staf.evaluate import Method, setting_of
@@ -36,8 +38,6 @@ from staf.stages import (
     zero_shot_stage,
 )  # fmt: skip
 from staf.stages.evaluation import Scored
-from staf.tasks.examples import task_examples
-from staf.tasks.rows import Task, find_task
 
 MEDITRON = "meditron"
 """Table 5's other language model: a row that another system answers, or that staf trains where the profile names it."""
@@ -124,7 +124,7 @@ class Grid:
     def _normal_shots(self, task: Task) -> int | None:
         """Adaptation examples of the normal setting; None for all, also where there are no more than the profile takes."""
         most = self.profile.of_task(task.name).normal_shots
-        return None if most is None or most >= len(task_examples(task, "adaptation", self.context.library)) else most
+        return None if most is None or most >= len(task_examples(task, "adaptation", self.context.store)) else most
 
     def run(self, cell: Cell) -> Scored:
         """The result of a cell, read or made.

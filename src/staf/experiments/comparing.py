@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from staf.data.task import find_task
 from staf.experiments.cells import Grid
 from staf.experiments.plans import Column, Line, Plan
 from staf.experiments.running import Found
 from staf.metrics import Comparison, compare_over_seeds, over_tasks
-from staf.tasks.rows import find_task
 
 OURS = ("few_shot", "normal", "beyond")
 ALSO = (("single", "average"), ("single", "lora"), ("average", "lora"))
@@ -28,7 +28,7 @@ def comparisons(plan: Plan, found: Found, grid: Grid) -> list[dict[str, Any]]:
             both = [_predictions(plan, line, column, found, grid) for line in (ours, other)]
             task, resamples = find_task(column.task), grid.profile.evaluation.resamples
             compared = all(both) and compare_over_seeds(
-                task.form, column.metric, both[0], both[1], fixed_labels=task.fixed_labels, resamples=resamples
+                task.output_type, column.metric, both[0], both[1], fixed_labels=task.fixed_labels, resamples=resamples
             )
             if compared:
                 rows.append({

@@ -6,14 +6,14 @@ from statistics import fmean
 from typing import Any
 
 from staf.baselines.in_context import Shown, reserved_for, with_shots
+from staf.data.selection import task_examples
+from staf.data.task import find_task
 from staf.errors import StafError
 from staf.evaluate import sample
 from staf.experiments.cells import Grid
 from staf.experiments.plans import Plan
 from staf.metrics import over_seeds
 from staf.stages import adaptation_examples
-from staf.tasks.examples import task_examples
-from staf.tasks.rows import find_task
 
 
 def token_numbers(plan: Plan, grid: Grid) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def prompts(grid: Grid, name: str, seed: int | None) -> Shown:
         MissingData: the task's data is not here. ConfigError: a query does not fit.
     """
     context, profile, task = grid.context, grid.profile.of_task(name), find_task(name)
-    examples = sample(task_examples(task, "test", context.library), profile.evaluation.limit)
+    examples = sample(task_examples(task, "test", context.store), profile.evaluation.limit)
     shots = [] if seed is None else adaptation_examples(context, task, profile.few_shot.shots, seed)
     limit = profile.baseline.get("max_prompt_tokens") or context.base.context_length
-    return with_shots(examples, shots, context.base.tokenizer, limit, reserved_for(task.form, profile.evaluation))
+    return with_shots(examples, shots, context.base.tokenizer, limit, reserved_for(task.output_type, profile.evaluation))

@@ -13,6 +13,8 @@ from typing import Any
 from pydantic import Field
 
 from staf.config import Settings, load_recipe
+from staf.data.selection import held_out_task
+from staf.data.task import Task, find_task, task_metrics
 from staf.evaluate import Method
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.recipe import ExpertRecipe
@@ -33,8 +35,6 @@ from staf.stages import (
     select_single_expert,
     train_stage,
 )
-from staf.tasks.examples import held_out_task
-from staf.tasks.rows import Task, find_task, task_metrics
 
 CALIBRATION = "Calibration error (lower is better)"
 """Left to the page, as the table is wide enough."""
@@ -104,8 +104,8 @@ def prepare_all(context: Context, settings: DemoSettings, task: Task) -> None:
     names = {*task.datasets, *(name for kind in settings.experts for name in held_out_task(kind).datasets)}
     with context.progress.bar("fetch and prepare data", len(names)) as bar:
         for name in sorted(names):
-            if context.library.can_have(name):
-                context.library.prepared(name)
+            if context.store.can_have(name):
+                context.store.prepared(name)
             bar.advance(1, name)
 
 

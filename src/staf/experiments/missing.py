@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from importlib import import_module
 
 from staf.baselines.classifiers.encoder import encoder_folder
+from staf.data.selection import expert_sources
+from staf.data.task import find_task
 from staf.errors import MissingData, StafError
 from staf.experiments.cells import Grid
 from staf.experiments.comparing import TUNED
@@ -13,8 +15,6 @@ from staf.experiments.plans import Plan
 from staf.experiments.profile import Profile
 from staf.experiments.running import experts_of
 from staf.lm.base import resolve
-from staf.tasks.examples import expert_sources
-from staf.tasks.rows import find_task
 
 PACKAGES = {
     "peft": ({*TUNED, "causal"} - {"full"}, "pip install 'staf-llm[bench]'"),
@@ -61,16 +61,16 @@ def _missing_models(plan: Plan, profile: Profile) -> Iterator[str]:
 
 def _missing_data(plan: Plan, grid: Grid) -> Iterator[str]:
     """Data sets that are not here: all of a task's, all of the papers' own for an expert, else one that feeds it."""
-    library, corpora = grid.context.library, grid.profile.corpora
+    store, corpora = grid.context.store, grid.profile.corpora
     wanted = {f"task {name}": find_task(name).datasets for name in dict.fromkeys(column.task for column in plan.columns)}
     wanted |= {f"expert {name}": tuple(corpora[name]) for name in experts_of(plan, grid.profile) if name in corpora}
     for title, names in wanted.items():
         for name in names:
-            if not library.can_have(name):
+            if not store.can_have(name):
                 yield f"{title}: {name} is not here (staf data fetch {name} gets it, or says how)"
     for expert in experts_of(plan, grid.profile):
         sources = dict.fromkeys(dataset for dataset, _ in expert_sources(expert))
-        if expert not in corpora and not any(library.can_have(source) for source in sources):
+        if expert not in corpora and not any(store.can_have(source) for source in sources):
             yield f"expert {expert}: none of {', '.join(sources)} is here (staf data list)"
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from staf.data.task import find_task
 from staf.errors import MissingData
 from staf.experiments.cells import MEDITRON, OUTSIDE, WITHOUT_SEEDS, Cell
 from staf.experiments.profile import Profile
 from staf.routing.recipe import RouterRecipe
-from staf.tasks.rows import find_task
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from importlib import resources
 from statistics import fmean
 from typing import Any
 
+from staf.data.task import find_task
 from staf.engines import RunContext
 from staf.errors import UnknownName
 from staf.experiments.cells import Grid
@@ -18,7 +19,6 @@ from staf.experiments.running import Found, run_cells, spread_cells
 from staf.metrics import measure_over_seeds, over_seeds
 from staf.runs import Run, digest_of
 from staf.stages.evaluation import Scored
-from staf.tasks.rows import find_task
 
 
 def papers_numbers(name: str) -> dict[str, dict[str, list[Any]]]:
@@ -133,5 +133,5 @@ def _interval(scored: list[Scored], metric: str, grid: Grid) -> list[float | Non
         return [first["metrics"][metric].get("low"), first["metrics"][metric].get("high")]
     task, resamples = find_task(first["task"]), grid.profile.evaluation.resamples
     runs = [run.predictions() for _, run in scored]
-    found = measure_over_seeds(task.form, metric, runs, fixed_labels=task.fixed_labels, resamples=resamples)
+    found = measure_over_seeds(task.output_type, metric, runs, fixed_labels=task.fixed_labels, resamples=resamples)
     return [None, None] if found is None else [found.low, found.high]

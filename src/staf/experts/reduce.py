@@ -111,7 +111,7 @@ def merge_experts(
     merged = {expert.name: expert.fingerprint for expert in experts.experts}
     record = {"merged": {"experts": merged, "weights": weights.tolist(), "rank": rank, "error": error}}
     factors = {module: part.factors for module, part in found.items()}
-    return Expert(name, experts.experts[0].base, factors, experts.subjects, record), error
+    return Expert(name, experts.experts[0].base, factors, experts.dedup_keys, record), error
 
 
 def weights_of(weights: Tensor, module: str, groups: Mapping[str, int] | None) -> Tensor:

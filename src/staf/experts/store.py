@@ -40,7 +40,7 @@ class Expert:
     """name and fingerprint of the base it was trained on"""
     factors: dict[str, Factors]
     """B (d_out, r), scale and singular values in it, and A (r, d_in) by module name; r may be 0"""
-    subjects: frozenset[str]
+    dedup_keys: frozenset[str]
     """keys of what it was trained on"""
     record: dict[str, Any] = field(default_factory=dict)
     """recipe, data fingerprint, versions, figures of the training"""
@@ -93,9 +93,9 @@ class ExpertSet:
         return hashlib.sha256("/".join(e.name + e.fingerprint for e in self.experts).encode()).hexdigest()[:16]
 
     @property
-    def subjects(self) -> frozenset[str]:
+    def dedup_keys(self) -> frozenset[str]:
         """Keys of what any of them was trained on."""
-        return frozenset().union(*(expert.subjects for expert in self.experts))
+        return frozenset().union(*(expert.dedup_keys for expert in self.experts))
 
     @property
     def shapes(self) -> dict[str, tuple[int, int]]:
@@ -151,7 +151,7 @@ def save_expert(folder: Path, expert: Expert) -> None:
     """
     with staged_folder(folder) as staging:
         write_adapter(staging, expert.factors, expert.base)
-        keys = [int(key, 16) - (1 << 63) for key in sorted(expert.subjects)]
+        keys = [int(key, 16) - (1 << 63) for key in sorted(expert.dedup_keys)]
         write_bytes(staging / KEYS, save({"keys": torch.tensor(keys, dtype=torch.int64)}))
         record = {
             "format": "staf-expert", "format_version": 2, "name": expert.name, "base": expert.base, "ranks": expert.ranks,

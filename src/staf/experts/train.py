@@ -282,7 +282,7 @@ def train_expert(
     finally:
         base.lora.set_training(False)
         base.lora.detach()
-    subjects = frozenset(subject for example in examples for subject in example.subjects)
+    dedup_keys = frozenset(dedup_key for example in examples for dedup_key in example.dedup_keys)
     record = {
         "run": run,
         "settings": settings.model_dump(),
@@ -294,7 +294,7 @@ def train_expert(
         "seconds_of_last_run": time.perf_counter() - started,
         "versions": {"staf": __version__, "torch": torch.__version__},
     }
-    return Expert(name, base.identity, training.factors.folded(settings.scale), subjects, record)
+    return Expert(name, base.identity, training.factors.folded(settings.scale), dedup_keys, record)
 
 
 def _run_steps(training: ExpertTraining, checkpoints: Checkpoints, on_step: OnStep | None) -> None:

@@ -1,4 +1,4 @@
-"""Which metrics belong to a form of answer; one entry point for all forms.
+"""Which metrics belong to an output type; one entry point for all forms.
 
     choice     accuracy, ece, brier_score, aurc
                with fixed labels also macro_f1, macro_auc, macro_average_precision
@@ -40,7 +40,7 @@ Statistics = dict[str, Statistic]
 
 
 def compute_metrics(
-    form: str,
+    output_type: str,
     predictions: Sequence[Prediction],
     *,
     fixed_labels: bool = False,
@@ -48,7 +48,7 @@ def compute_metrics(
     bins: int = BINS,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Every metric of a form of answer, as plain values: {name: {"value", "low", "high", "n", ...}}, null where undefined.
+    """Every metric of an output type, as plain values: {name: {"value", "low", "high", "n", ...}}, null where undefined.
 
     `low` and `high` are the ends of the 95 % interval over items, `n` the number of items ("examples" is the same number, under
     the name that reports read). "higher_is_better" is there too; "classes" is how many labels or types a macro mean is of, and
@@ -59,9 +59,9 @@ def compute_metrics(
         bins: of the calibration error.
 
     Raises:
-        UnknownName: no such form of answer. BadData: predictions that are not of this form.
+        UnknownName: no such output type. BadData: predictions that are not of this form.
     """
-    statistics = statistics_of(form, predictions, fixed_labels=fixed_labels, bins=bins)
+    statistics = statistics_of(output_type, predictions, fixed_labels=fixed_labels, bins=bins)
     measured = measure(list(statistics.values()), resamples, seed)
     return {
         name: None if metric is None else metric.as_dict() | {"n": metric.examples} | dict(statistic.details)
@@ -70,7 +70,7 @@ def compute_metrics(
 
 
 def compare_methods(
-    form: str,
+    output_type: str,
     metric: str,
     ours: Sequence[Prediction],
     other: Sequence[Prediction],
@@ -85,17 +85,17 @@ def compare_methods(
         UnknownName: no such form, or no such metric of both. BadData: predictions that are not of this form.
         ValueError: the two are not about the same items in the same order, or not with the same gold answers.
     """
-    found = [statistics_of(form, p, fixed_labels=fixed_labels, bins=bins) for p in (ours, other)]
+    found = [statistics_of(output_type, p, fixed_labels=fixed_labels, bins=bins) for p in (ours, other)]
     refuse_other_items(ours, other)
     refuse_other_gold(ours, other)
     shared = set(found[0]) & set(found[1])
     if metric not in shared:
-        raise UnknownName.among(f"metric of the form '{form}'", metric, shared)
+        raise UnknownName.among(f"metric of output type '{output_type}'", metric, shared)
     return compare_statistics(found[0][metric], found[1][metric], resamples)
 
 
 def selective_curve(
-    form: str,
+    output_type: str,
     predictions: Sequence[Prediction],
     *,
     resamples: int = 2000,
@@ -109,25 +109,25 @@ def selective_curve(
     Raises:
         UnknownName: no such form. BadData: predictions that are not of this form. ValueError: a coverage outside 0 to 1.
     """
-    check(form, predictions)
+    check(output_type, predictions)
     if not all(0 < coverage <= 1 for coverage in coverages):
         raise ValueError("a coverage is a share of the items: above 0, at most 1")
-    confidence = _confidence(form, predictions)
-    return None if confidence is None else curve(_QUALITY[form](predictions), confidence, coverages, resamples, seed)
+    confidence = _confidence(output_type, predictions)
+    return None if confidence is None else curve(_QUALITY[output_type](predictions), confidence, coverages, resamples, seed)
 
 
-def item_quality(form: str, predictions: Sequence[Prediction]) -> np.ndarray:
+def item_quality(output_type: str, predictions: Sequence[Prediction]) -> np.ndarray:
     """Quality of each item between 0 and 1, (n,): what `selective_curve` averages.
 
     Raises:
         UnknownName: no such form. BadData: predictions that are not of this form.
     """
-    check(form, predictions)
-    return _QUALITY[form](predictions)
+    check(output_type, predictions)
+    return _QUALITY[output_type](predictions)
 
 
 def compare_over_seeds(
-    form: str,
+    output_type: str,
     metric: str,
     ours: Sequence[Sequence[Prediction]],
     other: Sequence[Sequence[Prediction]],
@@ -148,12 +148,12 @@ def compare_over_seeds(
     """
     refuse_other_items(ours[0], other[0])
     refuse_other_gold(ours[0], other[0])
-    found = [_of_seeds(form, metric, method, fixed_labels) for method in (ours, other)]
+    found = [_of_seeds(output_type, metric, method, fixed_labels) for method in (ours, other)]
     return compare_seeds(found[0], found[1], resamples)
 
 
 def measure_over_seeds(
-    form: str,
+    output_type: str,
     metric: str,
     runs: Sequence[Sequence[Prediction]],
     *,
@@ -169,42 +169,44 @@ def measure_over_seeds(
         UnknownName: no such form, or no such metric of all. BadData: predictions that are not of this form.
         ValueError: other items, or other gold answers.
     """
-    return measure_seeds(_of_seeds(form, metric, runs, fixed_labels), resamples)
+    return measure_seeds(_of_seeds(output_type, metric, runs, fixed_labels), resamples)
 
 
-def _of_seeds(form: str, metric: str, runs: Sequence[Sequence[Prediction]], fixed_labels: bool) -> list[Statistic]:
+def _of_seeds(output_type: str, metric: str, runs: Sequence[Sequence[Prediction]], fixed_labels: bool) -> list[Statistic]:
     """The metric of each seed."""
     found = []
     for predictions in runs:
         refuse_other_items(runs[0], predictions)
         refuse_other_gold(runs[0], predictions)
-        statistics = statistics_of(form, predictions, fixed_labels=fixed_labels)
+        statistics = statistics_of(output_type, predictions, fixed_labels=fixed_labels)
         if metric not in statistics:
-            raise UnknownName.among(f"metric of the form '{form}'", metric, statistics)
+            raise UnknownName.among(f"metric of output type '{output_type}'", metric, statistics)
         found.append(statistics[metric])
     return found
 
 
-def statistics_of(form: str, predictions: Sequence[Prediction], *, fixed_labels: bool = False, bins: int = BINS) -> Statistics:
-    """The metrics of a form of answer, not yet measured, by name.
+def statistics_of(
+    output_type: str, predictions: Sequence[Prediction], *, fixed_labels: bool = False, bins: int = BINS
+) -> Statistics:
+    """The metrics of an output type, not yet measured, by name.
 
     Raises:
         UnknownName: no such form. BadData: predictions that are not of this form.
     """
-    check(form, predictions, fixed_labels=fixed_labels)
-    if form == "choice":
+    check(output_type, predictions, fixed_labels=fixed_labels)
+    if output_type == "multiple_choice":
         found = _choice(predictions, fixed_labels, bins)
-    elif form == "several":
+    elif output_type == "multi_label":
         found = _several(predictions, bins)
-    elif form == "span":
+    elif output_type == "span":
         found = {"exact_match": Statistic.mean(exact_match(predictions)), "token_f1": Statistic.mean(token_f1(predictions))}
-    elif form == "entities":
+    elif output_type == "ner":
         found = _entities(predictions)
     else:
         found = {"rouge_l": Statistic.mean(rouge_l(predictions))}
-    confidence = _confidence(form, predictions)
+    confidence = _confidence(output_type, predictions)
     if confidence is not None:
-        found["aurc"] = aurc(_QUALITY[form](predictions), confidence)
+        found["aurc"] = aurc(_QUALITY[output_type](predictions), confidence)
     return found
 
 
@@ -244,14 +246,14 @@ def _entities(predictions: Sequence[Prediction]) -> Statistics:
     }
 
 
-def _confidence(form: str, predictions: Sequence[Prediction]) -> np.ndarray | None:
-    return choice_confidence(predictions) if form == "choice" else confidence_of(predictions)
+def _confidence(output_type: str, predictions: Sequence[Prediction]) -> np.ndarray | None:
+    return choice_confidence(predictions) if output_type == "multiple_choice" else confidence_of(predictions)
 
 
 _QUALITY: dict[str, Callable[[Sequence[Prediction]], np.ndarray]] = {
-    "choice": correctness,
-    "several": lambda predictions: item_f1(*several_counts(predictions)),
+    "multiple_choice": correctness,
+    "multi_label": lambda predictions: item_f1(*several_counts(predictions)),
     "span": exact_match,
-    "entities": lambda predictions: item_f1(*entity_counts(predictions, exact_matches)),
-    "text": rouge_l,
+    "ner": lambda predictions: item_f1(*entity_counts(predictions, exact_matches)),
+    "generate_until": rouge_l,
 }

@@ -1,4 +1,4 @@
-"""What a saved prediction holds, by form of answer; every metric reads these keys and nothing else.
+"""What a saved prediction holds, by output type; every metric reads these keys and nothing else.
 
     choice     gold: index of the right label      scores: log-likelihood of each label of this item
     several    gold: indices of the right labels   answer: indices of the labels answered
@@ -26,27 +26,29 @@ Prediction = dict[str, Any]
 Problem = str | None
 
 
-def check(form: str, predictions: Sequence[Prediction], *, fixed_labels: bool = False) -> None:
+def check(output_type: str, predictions: Sequence[Prediction], *, fixed_labels: bool = False) -> None:
     """See that predictions are as the module says, before anything is computed from them.
 
     Args:
         fixed_labels: of choices: every item must have the same number of labels.
 
     Raises:
-        UnknownName: no such form of answer. BadData: no predictions, or one that is not of this form, named by its line.
+        UnknownName: no such output type. BadData: no predictions, or one that is not of this form, named by its line.
     """
-    if form not in _PROBLEMS:
-        raise UnknownName.among("form of answer", form, _PROBLEMS)
+    if output_type not in _PROBLEMS:
+        raise UnknownName.among("output type", output_type, _PROBLEMS)
     if not predictions:
         raise BadData("there are no predictions to score. Expected one object a line, at least one.")
     for line, prediction in enumerate(predictions, start=1):
-        if problem := _PROBLEMS[form](prediction) or _confidence_problem(prediction):
-            raise BadData(f"prediction {line} of {len(predictions)}, form '{form}': {problem}. Mend it, or predict again.")
+        if problem := _PROBLEMS[output_type](prediction) or _confidence_problem(prediction):
+            raise BadData(
+                f"prediction {line} of {len(predictions)}, output type '{output_type}': {problem}. Mend it, or predict again."
+            )
     for key in ("scores", "confidence"):
         holders = sum(key in prediction for prediction in predictions)
         if 0 < holders < len(predictions):
             raise BadData(f"{holders} of {len(predictions)} predictions have '{key}'. Give it to all of them, or to none.")
-    if form == "several" or fixed_labels:
+    if output_type == "multi_label" or fixed_labels:
         widths = sorted({len(p["scores"]) for p in predictions if "scores" in p})
         if len(widths) > 1:
             raise BadData(f"predictions have {widths[0]} to {widths[-1]} scores. With fixed labels all need the same number.")
@@ -135,11 +137,11 @@ def _is_mention(value: object) -> bool:
 
 
 _PROBLEMS: dict[str, Callable[[Prediction], Problem]] = {
-    "choice": _choice_problem,
-    "several": _several_problem,
+    "multiple_choice": _choice_problem,
+    "multi_label": _several_problem,
     "span": _span_problem,
-    "entities": _entities_problem,
-    "text": _text_problem,
+    "ner": _entities_problem,
+    "generate_until": _text_problem,
 }
 
 

@@ -87,7 +87,7 @@ def count_answers(predictions: Sequence[Choice]) -> list[list[int]] | None:
 
 def _has_fixed_labels(group: Group) -> bool:
     """Macro F1 is defined only where all items have the same labels."""
-    return all(r.form == "choice" and r.metrics.get("macro_f1") for r in group.results)
+    return all(r.output_type == "multiple_choice" and r.metrics.get("macro_f1") for r in group.results)
 
 
 def _mean_score(group: Group) -> float | None:

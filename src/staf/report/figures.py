@@ -27,7 +27,7 @@ MARKERS = "osD^vPX*h"
 FIRST = ("original", "few_shot", "normal", "normal_scaled")
 """Methods whose coverage is drawn before that of others."""
 ROUTERS = ("few_shot", "normal", "normal_scaled")
-QUALITY = {"choice": "Accuracy", "span": "Exact match", "text": "ROUGE-L"}
+QUALITY = {"multiple_choice": "Accuracy", "span": "Exact match", "generate_until": "ROUGE-L"}
 """What is averaged of the answers given; of labels and entities it is the F1 of each item."""
 MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -181,7 +181,7 @@ def selective_figure(results: Sequence[Finished], task: str) -> Figure | None:
     largest = {g.method: (g, p) for g, p in sorted(groups, key=lambda pair: pair[0].results[0].adaptation_examples or 0)}
     ranked = sorted(largest, key=lambda method: (method not in FIRST, -largest[method][1][-1][1]))[:MOST_LINES]
     shown = [largest[method] for method in dict.fromkeys(group.method for group, _ in groups) if method in ranked]
-    quality = f"{QUALITY.get(shown[0][0].results[0].form, 'F1')} of the answers given, %"
+    quality = f"{QUALITY.get(shown[0][0].results[0].output_type, 'F1')} of the answers given, %"
     series = [Series(group.title, points) for group, points in shown]
     return line_plot(series, "coverage, % of items, most confident first", quality, task_title(results, task))
 

@@ -97,7 +97,7 @@ class Evaluation(Finished):
 
     task_title: str = ""
     unseen: bool = False
-    form: str = ""
+    output_type: str = ""
     setting: str = "-"
     labels: list[str] = Field(default_factory=list)
     metrics: dict[str, Score | None]
@@ -108,7 +108,7 @@ class Evaluation(Finished):
     weight_total: float | None = None
     tunable_parameters: float | None = None
     adaptation_examples: float | None = None
-    stop_reason: str | None = Field(None, validation_alias=AliasChoices("stop_reason", "stopped_because"))
+    stop_reason: str | None = Field(None, validation_alias=AliasChoices("stop_reason", "stop_reason"))
     details: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")

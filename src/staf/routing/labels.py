@@ -32,11 +32,13 @@ def refuse_other_forms(examples: Sequence[Example]) -> None:
     Raises:
         ConfigError: naming the first that is not.
     """
-    odd = next((e for e in examples if e.form != "choice" or e.answer not in e.labels or len(e.labels) < 2), None)
+    odd = next(
+        (e for e in examples if e.output_type != "multiple_choice" or e.answer not in e.labels or len(e.labels) < 2), None
+    )
     if odd is not None:
         raise ConfigError(
-            f"objective = label_ce needs answers that are one of two or more labels; {odd.id} has the form '{odd.form}' and "
-            f"{len(odd.labels)} labels. Use objective = lm for this task."
+            f"objective = label_ce needs answers that are one of two or more labels; {odd.id} has the "
+            f"output type '{odd.output_type}' and {len(odd.labels)} labels. Use objective = lm for this task."
         )
 
 

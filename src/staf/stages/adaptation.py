@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from staf.data.example import Example
+from staf.data.selection import expert_examples, task_examples
 from staf.data.splits import few_shot
+from staf.data.task import Task
 from staf.experts.store import ExpertSet
 from staf.routing.adapt import adapt_router, adaptation_digest, planned_progress
 from staf.routing.best_expert import best_expert_router
@@ -16,13 +18,11 @@ from staf.routing.store import Router, load_router, load_start, save_router
 from staf.routing.zero_shot import expert_centroids, zero_shot_router
 from staf.runs import PeakMemory
 from staf.stages.context import Context
-from staf.tasks.examples import expert_examples, task_examples
-from staf.tasks.rows import Task
 
 
 def adaptation_examples(context: Context, task: Task, shots: int | None, seed: int) -> list[Example]:
     """The adaptation examples of a task: all of them, or a draw of `shots` by the seed."""
-    examples = task_examples(task, "adaptation", context.library)
+    examples = task_examples(task, "adaptation", context.store)
     return examples if shots is None else few_shot(examples, shots, seed)
 
 
@@ -85,7 +85,7 @@ def zero_shot_stage(
     memory = PeakMemory()
     with context.progress.bar("describe experts", len(experts.names)) as bar:
         centroids = expert_centroids(
-            context.base, experts, folder, lambda name: expert_examples(name, context.library)[0],
+            context.base, experts, folder, lambda name: expert_examples(name, context.store)[0],
             on_done=lambda name: bar.advance(1, name),
         )  # fmt: skip
     return _keep(out, zero_shot_router(context.base, experts, task.name, inputs, centroids, settings), digest, memory)

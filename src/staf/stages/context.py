@@ -7,8 +7,8 @@ from functools import cached_property
 from pathlib import Path
 
 from staf.data.catalog import data_folder
-from staf.data.library import Library
 from staf.data.profiles import PROFILES, check_profile
+from staf.data.store import DataStore
 from staf.errors import ConfigError
 from staf.experts.estimate import outline
 from staf.experts.parallel import ALONE, World, check_sharding, open_base
@@ -49,7 +49,7 @@ class Context:
         check_profile(profile)
         check_sharding(world, fsdp)
         self.base_name, self.runs = base, runs
-        self.library = Library(data_folder(data), profile)
+        self.store = DataStore(data_folder(data), profile)
         self.dtype, self.world, self.fsdp = dtype, world, fsdp
         self.progress: Progress = progress or NullProgress()
         self._mixture: tuple[str, Mixture] | None = None

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from staf.data.example import Example
+from staf.data.selection import refuse_leak, task_examples
+from staf.data.task import Task
 from staf.errors import UnknownName
 from staf.evaluate import Method, best_single, finish, method_of_router, predict, sample
 from staf.evaluate.predictions import Predictions
@@ -22,8 +24,6 @@ from staf.routing.router import one_hot, uniform
 from staf.routing.store import Router, load_router
 from staf.runs import PeakMemory, Run, digest_of
 from staf.stages.context import Context
-from staf.tasks.examples import refuse_leak, task_examples
-from staf.tasks.rows import Task
 
 Scored = tuple[dict[str, Any], Run]
 Answered = tuple[Method, Predictions, float]
@@ -55,7 +55,7 @@ def scored_run(
     Raises:
         TestLeak: an expert was trained on something that a test item is about.
     """
-    examples = sample(task_examples(task, "test", context.library), settings.limit)
+    examples = sample(task_examples(task, "test", context.store), settings.limit)
     calibration = calibration_set(context, task, settings)
     read = (examples_digest(examples), examples_digest(calibration))
     digest = context.named(context.identity["fingerprint"], *depends_on, settings.digest(), *read)
@@ -64,7 +64,7 @@ def scored_run(
     if finished is not None:
         return finished, run
     if experts is not None:
-        refuse_leak(task, examples, experts.subjects)
+        refuse_leak(task, examples, experts.dedup_keys)
     memory = PeakMemory()
     with context.progress.bar(f"score {task.name}: {name}", len(examples) + len(calibration)) as bar:
         method, predictions, seconds = predicted(examples, lambda done: bar.advance(done))
@@ -88,7 +88,9 @@ def evaluate_stage(
     def predicted(examples: Sequence[Example], on_done: OnDone) -> Answered:
         mixture, calibration = None if experts is None else context.mixture(experts), calibration_set(context, task, settings)
         base, started = context.base, time.perf_counter()
-        found = predict(base, mixture, method, examples, settings, on_done, form=task.form, calibration=calibration)
+        found = predict(
+            base, mixture, method, examples, settings, on_done, output_type=task.output_type, calibration=calibration
+        )
         return method, found, time.perf_counter() - started
 
     weights = "" if method.weights is None else hashlib.sha256(method.weights.numpy().tobytes()).hexdigest()
@@ -98,14 +100,14 @@ def evaluate_stage(
 
 def calibration_set(context: Context, task: Task, settings: EvaluationSettings) -> list[Example]:
     """Adaptation examples that say what a label's score means, the same for every method; none where one label is right."""
-    if task.form != "several":
+    if task.output_type != "multi_label":
         return []
-    return sample(task_examples(task, "adaptation", context.library), settings.calibration_examples)
+    return sample(task_examples(task, "adaptation", context.store), settings.calibration_examples)
 
 
 def selection_set(context: Context, task: Task, settings: EvaluationSettings) -> list[Example]:
     """Adaptation examples that choose the single best expert."""
-    return sample(task_examples(task, "adaptation", context.library), settings.selection_limit)
+    return sample(task_examples(task, "adaptation", context.store), settings.selection_limit)
 
 
 def named_method(

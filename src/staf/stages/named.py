@@ -11,6 +11,7 @@ from staf.baselines.classifiers import CLASSIFIERS
 from staf.baselines.classifiers.settings import ClassifierSettings
 from staf.baselines.settings import BaselineSettings
 from staf.config import parse
+from staf.data.task import Task
 from staf.errors import ConfigError, UnknownName
 from staf.evaluate import Method
 from staf.evaluate.settings import EvaluationSettings
@@ -18,7 +19,6 @@ from staf.experts.store import load_experts
 from staf.stages.context import Context
 from staf.stages.evaluation import ROUTERLESS, Scored, evaluate_stage, named_method, router_and_mixture, router_method
 from staf.stages.peers import baseline_stage, classifier_stage, external_stage, lorahub_stage
-from staf.tasks.rows import Task
 
 METHODS = (*ROUTERLESS, "lorahub", *BASELINES, *CLASSIFIERS)
 """What `--method` may name."""

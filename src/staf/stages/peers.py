@@ -15,6 +15,9 @@ from staf.baselines.external import read_predictions
 from staf.baselines.lorahub import EVALUATIONS, lorahub
 from staf.baselines.settings import BaselineSettings
 from staf.data.example import Example
+from staf.data.labels import narrowed
+from staf.data.selection import label_set, task_examples
+from staf.data.task import Task
 from staf.errors import ConfigError
 from staf.evaluate import Method, predict, setting_of
 from staf.evaluate.settings import EvaluationSettings
@@ -29,9 +32,6 @@ from staf.stages.context import Context
 from staf.stages.evaluation import ROUTERLESS, ROUTERS, Answered, Scored, calibration_set, examples_digest, scored_run
 from staf.stages.training import training_examples
 from staf.stages.tuning import tune_learning_rate
-from staf.tasks.examples import label_set, task_examples
-from staf.tasks.labels import narrowed
-from staf.tasks.rows import Task
 
 
 def baseline_stage(
@@ -49,7 +49,7 @@ def baseline_stage(
         search_seed: the seed whose draw chooses the learning rate for all; None lets every seed search by itself.
         records: further examples of the task to learn from, such as `training_records`, once the rate is chosen without them.
     """
-    adaptation = task_examples(task, "adaptation", context.library)
+    adaptation = task_examples(task, "adaptation", context.store)
     searching = settings if search_seed is None else settings.model_copy(update={"seed": search_seed})
 
     def predicted(examples: Sequence[Example], on_done: OnDone) -> Answered:
@@ -95,7 +95,9 @@ def lorahub_stage(
             record={"settings": settings.model_dump(), "details": record},
         )  # fmt: skip
         started, mixture = time.perf_counter(), Mixture(context.base, ExpertSet((expert,)))
-        found = predict(context.base, mixture, method, examples, evaluation, on_done, form=task.form, calibration=calibration)
+        found = predict(
+            context.base, mixture, method, examples, evaluation, on_done, output_type=task.output_type, calibration=calibration
+        )
         return replace(method, weights=None), found, time.perf_counter() - started
 
     depends_on = ("lorahub", experts.fingerprint, settings.digest(), examples_digest(adaptation))
@@ -135,11 +137,11 @@ def training_records(context: Context, task: Task, settings: Mapping[str, Expert
     Args:
         settings: of these experts, by data set: they see no more than their steps take.
     """
-    library, found = context.library, list[Example]()
+    store, found = context.store, list[Example]()
     for name, own in settings.items():
         seen = {example.id for example in training_examples(context, name, own)}
-        found += [e for e in library.examples(name, task.kind, library.training_split, task.form) if e.id in seen]
-    return found if task.top is None else narrowed(found, label_set(task, library))
+        found += [e for e in store.examples(name, task.task_type, store.training_split, task.output_type) if e.id in seen]
+    return found if task.top is None else narrowed(found, label_set(task, store))
 
 
 def external_stage(context: Context, task: Task, name: str, file: Path, evaluation: EvaluationSettings) -> Scored:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from staf.data.task import find_task
 from staf.experts.store import ExpertSet
 from staf.routing.objective import RouterObjective
 from staf.routing.pruning import pruned_weights
 from staf.routing.store import Router
 from staf.stages.adaptation import adaptation_examples
 from staf.stages.context import Context
-from staf.tasks.rows import find_task
 
 
 def reduction_loss(context: Context, router: Router, experts: ExpertSet, smaller: ExpertSet) -> dict[str, float]:

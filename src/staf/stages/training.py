@@ -11,6 +11,7 @@ import torch
 
 from staf import __version__
 from staf.data.example import Example
+from staf.data.selection import expert_examples, expert_sources
 from staf.data.splits import dice
 from staf.experts.estimate import Estimate, estimate
 from staf.experts.recipe import ExpertRecipe
@@ -20,15 +21,14 @@ from staf.lm.base import default_device
 from staf.log import JsonLines, Reporter, open_reporter
 from staf.runs import PeakMemory, Run
 from staf.stages.context import Context
-from staf.tasks.examples import expert_examples, expert_sources
 
 
 def training_examples(context: Context, name: str, settings: ExpertRecipe) -> list[Example]:
     """What an expert is trained on: no more than its steps will see, nothing that a task tests; tells what is left out."""
-    passed_over = [dataset for dataset, _ in expert_sources(name) if not context.library.can_have(dataset)]
+    passed_over = [dataset for dataset, _ in expert_sources(name) if not context.store.can_have(dataset)]
     if passed_over:
         context.progress.log(f"{name}: without {', '.join(dict.fromkeys(passed_over))}, which are not here (staf data fetch)")
-    examples, left_out = expert_examples(name, context.library)
+    examples, left_out = expert_examples(name, context.store)
     if left_out:
         context.progress.log(f"{name}: {left_out} examples left out, a task tests what they are about")
     return _enough(examples, settings)

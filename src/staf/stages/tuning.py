@@ -8,12 +8,12 @@ from dataclasses import asdict
 from staf.baselines import BASELINES
 from staf.baselines.settings import BaselineSettings
 from staf.baselines.tuning import Choice, Tuning
+from staf.data.task import Task
 from staf.evaluate.settings import EvaluationSettings
 from staf.runs import Run
 from staf.stages.adaptation import adaptation_examples
 from staf.stages.context import Context
 from staf.stages.evaluation import examples_digest
-from staf.tasks.rows import Task
 
 
 def tune_learning_rate(

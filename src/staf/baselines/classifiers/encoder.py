@@ -55,7 +55,7 @@ def encoder(problem: Problem, texts: Sequence[str], settings: ClassifierSettings
 
     fitted, held_out = (Encoded(encode(part.texts), part.targets) for part in (problem.fitted, problem.held_out))
     return learn(
-        start, problem.form, fitted, held_out, encode(texts), settings,
+        start, problem.output_type, fitted, held_out, encode(texts), settings,
         learning_rates=settings.encoder_learning_rates, epochs=settings.encoder_epochs,
         details={"encoder": {"name": settings.encoder, "fingerprint": fingerprint}, "max_length": limit},
     )  # fmt: skip

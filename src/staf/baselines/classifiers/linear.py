@@ -21,28 +21,28 @@ def logistic_regression(problem: Problem, texts: Sequence[str], settings: Classi
     """Scores (n, L) of texts (n) by logistic regression."""
     trials, judged = [], []
     for inverse_strength in settings.c_values:
-        scores, _ = _fit_and_score(problem.fitted, problem.held_out.texts, problem.form, inverse_strength)
-        loss = loss_of(scores, problem.held_out.targets, problem.form)
+        scores, _ = _fit_and_score(problem.fitted, problem.held_out.texts, problem.output_type, inverse_strength)
+        loss = loss_of(scores, problem.held_out.targets, problem.output_type)
         trials.append({"inverse_strength": inverse_strength, "held_out_loss": loss})
         judged.append(scores)
     best = min(range(len(trials)), key=lambda index: trials[index]["held_out_loss"])
     chosen = trials[best]
-    scores, width = _fit_and_score(problem.whole, texts, problem.form, chosen["inverse_strength"])
+    scores, width = _fit_and_score(problem.whole, texts, problem.output_type, chosen["inverse_strength"])
     rows = scores.shape[1]
     return Found(scores, judged[best], trials, chosen, rows * (width + 1), {"features": width, "refitted_on_all": True})
 
 
-def _fit_and_score(part: Part, texts: Sequence[str], form: str, inverse_strength: float) -> tuple[np.ndarray, int]:
+def _fit_and_score(part: Part, texts: Sequence[str], output_type: str, inverse_strength: float) -> tuple[np.ndarray, int]:
     """Scores (n, L) of texts, and how many features there are."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     features = TfidfVectorizer(analyzer=_terms, sublinear_tf=True)
     known, asked = features.fit_transform(part.texts), features.transform(texts)
-    if form == "choice":
+    if output_type == "multiple_choice":
         logits = _choice(known, part.targets, asked, inverse_strength)
     else:
         logits = np.stack([_one(known, column, asked, inverse_strength) for column in part.targets.T], axis=1)
-    return log_scores(logits, form), known.shape[1]
+    return log_scores(logits, output_type), known.shape[1]
 
 
 def _terms(text: str) -> list[str]:

@@ -106,6 +106,6 @@ def _with_words(
 
     asked = [vocabulary.encode(text) for text in texts]
     return learn(
-        start, problem.form, fitted, held_out, asked, settings,
+        start, problem.output_type, fitted, held_out, asked, settings,
         learning_rates=settings.learning_rates, epochs=settings.epochs, details={"vocabulary": len(vocabulary)},
     )  # fmt: skip

@@ -19,7 +19,7 @@ from staf.data.splits import dice, refuse_test
 from staf.errors import BadData, ConfigError, MissingData, TestLeak
 from staf.metrics.f1 import best_threshold
 
-FORMS = ("choice", "several")
+OUTPUT_TYPES = ("multiple_choice", "multi_label")
 LEAST_CHANCE = 1e-6
 """Part of a choice's probability that is shared out evenly, so that a label never seen in fitting has a logarithm."""
 
@@ -37,7 +37,7 @@ class Part:
 class Problem:
     """A task split in two: what is fitted on, and what chooses settings and the moment to stop."""
 
-    form: str
+    output_type: str
     """choice or several"""
     labels: tuple[str, ...]
     fitted: Part
@@ -83,11 +83,13 @@ def problem_of(
         raise TestLeak(f"{len(shared)} items are both to be fitted on and tested: {', '.join(shared[:3])}. Split them apart.")
     if not test:
         raise MissingData("there are no test examples to classify. See: staf data list")
-    form = _form_of([*adaptation, *test], tuple(labels))
+    output_type = _form_of([*adaptation, *test], tuple(labels))
     fitted, held_out = held_apart(adaptation, settings.val_fraction, settings.seed)
     if not any(words_of(text_of(example, settings)) for example in fitted):
         raise MissingData("no example to fit on has a word in its context. Set include_query=true, or choose another task.")
-    return Problem(form, tuple(labels), _part(fitted, form, labels, settings), _part(held_out, form, labels, settings))
+    return Problem(
+        output_type, tuple(labels), _part(fitted, output_type, labels, settings), _part(held_out, output_type, labels, settings)
+    )
 
 
 def text_of(example: Example, settings: ClassifierSettings) -> str:
@@ -95,13 +97,13 @@ def text_of(example: Example, settings: ClassifierSettings) -> str:
     return f"{example.query}\n{example.context}" if settings.include_query else example.context
 
 
-def indices_of(example: Example, form: str, labels: Sequence[str]) -> list[int]:
+def indices_of(example: Example, output_type: str, labels: Sequence[str]) -> list[int]:
     """Indices of the right labels, rising; one of them where the form is choice.
 
     Raises:
         BadData: an answer is not among the labels; names the example, never its text.
     """
-    answers = (example.answer,) if form == "choice" else read_several(example.answer)
+    answers = (example.answer,) if output_type == "multiple_choice" else read_several(example.answer)
     places = {label: index for index, label in enumerate(labels)}
     if any(answer not in places for answer in answers):
         raise BadData(f"{example.id}: its answer is not among the {len(labels)} labels. Prepare the data again.")
@@ -132,36 +134,36 @@ def held_apart(examples: Sequence[Example], share: float, seed: int) -> tuple[li
     return fitted, [example for name in sorted(judging) for example in groups[name]]
 
 
-def log_scores(logits: np.ndarray, form: str) -> np.ndarray:
+def log_scores(logits: np.ndarray, output_type: str) -> np.ndarray:
     """Log-probabilities (n, L) of a choice's logits (n, L), none below LEAST_CHANCE / L; several keep their log-odds."""
     values = logits.astype(np.float64)
-    if form == "several":
+    if output_type == "multi_label":
         return values
     chances = np.exp(values - values.max(1, keepdims=True))
     chances /= chances.sum(1, keepdims=True)
     return np.asarray(np.log((1 - LEAST_CHANCE) * chances + LEAST_CHANCE / values.shape[1]))
 
 
-def loss_of(scores: np.ndarray, targets: np.ndarray, form: str) -> float:
+def loss_of(scores: np.ndarray, targets: np.ndarray, output_type: str) -> float:
     """Mean cross-entropy of a choice, or mean binary cross-entropy over items and labels: of scores and targets (n, L)."""
-    if form == "choice":
+    if output_type == "multiple_choice":
         return float(-(scores * targets).sum(1).mean())
     return float((np.logaddexp(0, scores) - scores * targets).mean())
 
 
-def threshold_of(held_out: np.ndarray, targets: np.ndarray, form: str) -> float | None:
+def threshold_of(held_out: np.ndarray, targets: np.ndarray, output_type: str) -> float | None:
     """From which log-odds on one of several labels is answered: the best micro F1 of what was held out, both (held out, L).
 
     One half as a chance where nothing held out is right; None for a choice.
     """
-    if form == "choice":
+    if output_type == "multiple_choice":
         return None
     right = targets.ravel() > 0
     return best_threshold(held_out.ravel(), right) if right.any() else 0.0
 
 
 def predictions_of(
-    examples: Sequence[Example], scores: np.ndarray, form: str, labels: Sequence[str], threshold: float | None
+    examples: Sequence[Example], scores: np.ndarray, output_type: str, labels: Sequence[str], threshold: float | None
 ) -> list[dict[str, Any]]:
     """Predictions as `staf.metrics.shapes` has them, in the order of the examples, from scores (n, L).
 
@@ -170,7 +172,7 @@ def predictions_of(
     """
     found = []
     for example, row in zip(examples, scores, strict=True):
-        gold, rounded = indices_of(example, form, labels), [round(float(score), 6) for score in row]
+        gold, rounded = indices_of(example, output_type, labels), [round(float(score), 6) for score in row]
         if threshold is None:
             found.append({"id": example.id, "gold": gold[0], "scores": rounded})
         else:
@@ -180,25 +182,27 @@ def predictions_of(
 
 
 def _form_of(examples: Sequence[Example], labels: tuple[str, ...]) -> str:
-    forms = sorted({example.form for example in examples})
-    if len(forms) > 1 or forms[0] not in FORMS:
+    output_types = sorted({example.output_type for example in examples})
+    if len(output_types) > 1 or output_types[0] not in OUTPUT_TYPES:
         raise ConfigError(
-            f"a classifier answers tasks of one form, {' or '.join(FORMS)}; these examples are of form {', '.join(forms)}. "
-            "Choose a classification task, or a method of the language model."
+            f"a classifier answers tasks of one output type, {' or '.join(OUTPUT_TYPES)}; these "
+            f"examples have {', '.join(output_types)}. Choose a classification task, or a method of the language model."
         )
-    if len(set(labels)) < len(labels) or len(labels) < (2 if forms[0] == "choice" else 1):
-        raise ConfigError(f"a task of form {forms[0]} cannot have these {len(labels)} labels: give 2 or more, each once.")
+    if len(set(labels)) < len(labels) or len(labels) < (2 if output_types[0] == "multiple_choice" else 1):
+        raise ConfigError(
+            f"a task of output type {output_types[0]} cannot have these {len(labels)} labels: give 2 or more, each once."
+        )
     if other := [example.id for example in examples if example.labels != labels]:
         raise ConfigError(
             f"{len(other)} of {len(examples)} examples have other labels than the {len(labels)} given, such as {other[0]}. "
             "A classifier needs the same labels in the same order for every item. Choose a task with fixed labels, or a "
             "method of the language model."
         )
-    return forms[0]
+    return output_types[0]
 
 
-def _part(examples: Sequence[Example], form: str, labels: Sequence[str], settings: ClassifierSettings) -> Part:
+def _part(examples: Sequence[Example], output_type: str, labels: Sequence[str], settings: ClassifierSettings) -> Part:
     targets = np.zeros((len(examples), len(labels)), dtype=np.float32)
     for row, example in enumerate(examples):
-        targets[row, indices_of(example, form, labels)] = 1
+        targets[row, indices_of(example, output_type, labels)] = 1
     return Part([text_of(example, settings) for example in examples], targets)

@@ -63,7 +63,7 @@ def classify(
 
     Raises:
         UnknownName: no such classifier. TestLeak: a test example is to be fitted on. ConfigError: labels differ by item, or
-            the form of answer is neither choice nor several. MissingData: too few examples, no words, or no encoder.
+            the output type is neither choice nor several. MissingData: too few examples, no words, or no encoder.
             BadData: an answer is not among the labels. DamagedFile, TrainingFailed: see `staf.baselines.classifiers.encoder`.
     """
     if name not in CLASSIFIERS:
@@ -72,13 +72,13 @@ def classify(
     memory, started = PeakMemory(), time.perf_counter()
     found = CLASSIFIERS[name].fit(problem, [text_of(example, settings) for example in test], settings)
     seconds = time.perf_counter() - started
-    threshold = threshold_of(found.held_out, problem.held_out.targets, problem.form)
-    predictions = predictions_of(test, found.scores, problem.form, problem.labels, threshold)
-    check(problem.form, predictions, fixed_labels=True)
+    threshold = threshold_of(found.held_out, problem.held_out.targets, problem.output_type)
+    predictions = predictions_of(test, found.scores, problem.output_type, problem.labels, threshold)
+    check(problem.output_type, predictions, fixed_labels=True)
     record = {
         "classifier": name,
         "title": CLASSIFIERS[name].title,
-        "form": problem.form,
+        "output_type": problem.output_type,
         "labels": len(problem.labels),
         "labels_never_right_in_fitting": int((problem.fitted.targets.sum(0) == 0).sum()),
         "trials": found.trials,

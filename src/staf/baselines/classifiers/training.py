@@ -51,7 +51,7 @@ class _Trial:
 
 def learn(
     start: Callable[[], Network],
-    form: str,
+    output_type: str,
     fitted: Encoded,
     held_out: Encoded,
     asked: Sequence[list[int]],
@@ -78,7 +78,7 @@ def learn(
             torch.manual_seed(settings.seed)
             network = start()
             network.module.to(device)
-            trial = _train(network, form, fitted, held_out, settings, rate, epochs, device)
+            trial = _train(network, output_type, fitted, held_out, settings, rate, epochs, device)
             trials.append(trial.record)
             if trial.record["held_out_loss"] is not None and (
                 best is None or trial.record["held_out_loss"] < best.record["held_out_loss"]
@@ -86,14 +86,14 @@ def learn(
                 best = trial
     if best is None:
         raise TrainingFailed(f"no held-out loss was a number at the rates {list(learning_rates)}. Give lower ones.")
-    scores = log_scores(_logits(best.network, asked, device), form)
+    scores = log_scores(_logits(best.network, asked, device), output_type)
     parameters = sum(p.numel() for p in best.network.module.parameters() if p.requires_grad)
-    judged = log_scores(_logits(best.network, held_out.rows, device), form)
+    judged = log_scores(_logits(best.network, held_out.rows, device), output_type)
     return Found(scores, judged, trials, best.record, parameters, {**details, "refitted_on_all": False})
 
 
 def _train(
-    network: Network, form: str, fitted: Encoded, held_out: Encoded, settings: ClassifierSettings, rate: float,
+    network: Network, output_type: str, fitted: Encoded, held_out: Encoded, settings: ClassifierSettings, rate: float,
     epochs: int, device: torch.device,
 ) -> _Trial:  # fmt: skip
     """One trial: the network with the numbers of its best epoch."""
@@ -105,10 +105,10 @@ def _train(
         for batch in epoch_order(lengths, settings.batch_size, settings.seed, epoch):
             optimizer.zero_grad()
             logits = network.forward(*_padded([fitted.rows[i] for i in batch], network.pad, device))
-            _loss(logits, torch.from_numpy(fitted.targets[batch]).to(device), form).backward()
+            _loss(logits, torch.from_numpy(fitted.targets[batch]).to(device), output_type).backward()
             nn.utils.clip_grad_norm_(network.module.parameters(), 1.0)
             optimizer.step()
-        loss = loss_of(log_scores(_logits(network, held_out.rows, device), form), held_out.targets, form)
+        loss = loss_of(log_scores(_logits(network, held_out.rows, device), output_type), held_out.targets, output_type)
         if not math.isfinite(loss):
             reason = "loss is not a number"
             break
@@ -129,9 +129,9 @@ def _train(
     return _Trial(network, record)
 
 
-def _loss(logits: Tensor, targets: Tensor, form: str) -> Tensor:
+def _loss(logits: Tensor, targets: Tensor, output_type: str) -> Tensor:
     """Mean cross-entropy of a choice, mean binary cross-entropy of several labels; logits and targets (B, L)."""
-    if form == "choice":
+    if output_type == "multiple_choice":
         return functional.cross_entropy(logits.float(), targets)
     return functional.binary_cross_entropy_with_logits(logits.float(), targets)
 

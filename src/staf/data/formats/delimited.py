@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from staf.data.formats.sources import LONGEST_LINE, text_lines
-from staf.data.intake import Intake
+from staf.data.read_report import ReadReport
 from staf.errors import BadData
 
 LONGEST_CELL = 4 << 20
@@ -17,7 +17,7 @@ LONGEST_CELL = 4 << 20
 def rows(
     path: Path,
     columns: Sequence[str],
-    intake: Intake,
+    report: ReadReport,
     *,
     delimiter: str = ",",
     quoted: bool = True,
@@ -30,7 +30,7 @@ def rows(
         path: of the file.
         columns: names that must be in the header (others may be there, in any order), or, without a header, the names of
             all columns in order.
-        intake: takes the rows that do not fit.
+        report: takes the rows that do not fit.
         delimiter: between cells.
         quoted: False where quotation marks are ordinary characters.
         header: whether the first row holds names.
@@ -41,7 +41,7 @@ def rows(
             than `LONGEST_CELL`, a quote that is never closed.
     """
     csv.field_size_limit(LONGEST_LINE)  # cells are checked below, where the row is known
-    current = _Lines(path, intake, comment)
+    current = _Lines(path, report, comment)
     if quoted:
         reader = csv.reader(current, delimiter=delimiter, strict=True)
     else:
@@ -52,12 +52,12 @@ def rows(
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            intake.refuse(BadData(f"{current.place}: not a row of this format ({error})."), current.text)
+            report.reject(BadData(f"{current.place}: not a row of this format ({error})."), current.text)
             continue
         if cells is None:
             return
         if problem := _problem(cells, names):
-            intake.refuse(BadData(f"{current.place}: {problem}."), current.text)
+            report.reject(BadData(f"{current.place}: {problem}."), current.text)
         elif cells:
             yield current.place, dict(zip(names, cells, strict=True))
 
@@ -65,8 +65,8 @@ def rows(
 class _Lines:
     """Lines for the csv module that know where the current row began."""
 
-    def __init__(self, path: Path, intake: Intake, comment: str) -> None:
-        self._path, self._lines, self._comment = path, text_lines(path, intake), comment
+    def __init__(self, path: Path, report: ReadReport, comment: str) -> None:
+        self._path, self._lines, self._comment = path, text_lines(path, report), comment
         self._start, self._taken, self._size = 0, list[str](), 0
 
     def begin(self) -> None:

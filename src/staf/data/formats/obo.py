@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from staf.data.formats.sources import single_spaced, text_lines
-from staf.data.intake import Intake
+from staf.data.read_report import ReadReport
 from staf.errors import BadData
 
 SCOPES = ("EXACT", "BROAD", "NARROW", "RELATED")
@@ -59,35 +59,35 @@ class Term:
     """True where the term is kept only so that its id is not used again."""
 
 
-def terms(path: Path, intake: Intake | None = None) -> Iterator[Term]:
+def terms(path: Path, report: ReadReport | None = None) -> Iterator[Term]:
     """The terms of an OBO file, plain or gzipped, in their order, obsolete ones included.
 
     Args:
         path: of the file.
-        intake: takes the stanzas that do not fit; None stops at the first.
+        report: takes the stanzas that do not fit; None stops at the first.
 
     Raises:
         BadData: not an OBO file, or a stanza that does not fit the format and is not to be skipped; names the line.
     """
-    intake = intake or Intake()
+    report = report or ReadReport()
     seen: set[str] = set()
-    for start, tags in _stanzas(path, intake):
+    for start, tags in _stanzas(path, report):
         try:
             term = _term(path, start, tags)
             if term.id in seen:
                 raise BadData(f"{path}, line {start}: the id of this term was used before.")
         except BadData as problem:
-            intake.refuse(problem, "\n".join(f"{tag}: {value}" for _, tag, value in tags))
+            report.reject(problem, "\n".join(f"{tag}: {value}" for _, tag, value in tags))
             continue
         seen.add(term.id)
         yield term
 
 
-def _stanzas(path: Path, intake: Intake) -> Iterator[tuple[int, list[tuple[int, str, str]]]]:
+def _stanzas(path: Path, report: ReadReport) -> Iterator[tuple[int, list[tuple[int, str, str]]]]:
     """Each [Term] stanza as the line of its head and its (line, tag, value) triples."""
     header, start, is_term = False, 0, False
     tags: list[tuple[int, str, str]] = []
-    for number, line in text_lines(path, intake):
+    for number, line in text_lines(path, report):
         if line.startswith("["):
             if is_term:
                 yield start, tags
@@ -95,7 +95,7 @@ def _stanzas(path: Path, intake: Intake) -> Iterator[tuple[int, list[tuple[int, 
         elif line.strip() and not line.startswith("!"):
             tag, colon, value = line.partition(":")
             if not colon:
-                intake.refuse(BadData(f"{path}, line {number}: 'tag: value' is expected."), line)
+                report.reject(BadData(f"{path}, line {number}: 'tag: value' is expected."), line)
                 continue
             header = header or tag == "format-version"
             tags.append((number, tag, value.strip()))

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from staf.data.formats.sources import LONGEST_LINE, opened
-from staf.data.intake import MOST_BAD, Intake
+from staf.data.read_report import MAX_REJECTED, ReadReport
 from staf.errors import BadData, StafError
 
 MEMORY = "1GB"
@@ -96,7 +96,7 @@ def connect(scratch: Path, variables: Mapping[str, Any]) -> Any:
     return connection
 
 
-def run(connection: Any, script: str, paths: Mapping[str, Path], intake: Intake) -> None:
+def run(connection: Any, script: str, paths: Mapping[str, Path], report: ReadReport) -> None:
     """Run an SQL script of steps, each headed '-- table NAME' or '-- table NAME from FILE' and making that table.
 
     A step that reads a file does so through the view of its name, in lower case: all columns of the file as text (an
@@ -115,10 +115,10 @@ def run(connection: Any, script: str, paths: Mapping[str, Path], intake: Intake)
         _check_whole(path)
         _execute(connection, path, _view(name, layout, path))
         _execute(connection, path, statement)
-        rejected = _refuse_rejected(connection, name, path, intake)
+        rejected = _refuse_rejected(connection, name, path, report)
         (unfit,) = connection.execute(f"SELECT count(*) FROM {table} WHERE NOT fits").fetchone()
         if unfit:
-            if _refuse_unfit(layout, path, rejected, intake) < unfit:
+            if _refuse_unfit(layout, path, rejected, report) < unfit:
                 raise BadData(f"{path}: some of its rows do not fit the format. Get it again.")
             connection.execute(f"DELETE FROM {table} WHERE NOT fits")
 
@@ -150,7 +150,7 @@ def _view(name: str, layout: Layout, path: Path) -> str:
         CREATE VIEW {name.lower()} AS SELECT *, beyond IS NULL AND {fits} AS fits FROM read_csv(
             {literal}, auto_detect = false, header = false, delim = '|', quote = '', escape = '',
             columns = {{{columns}}}, null_padding = false, strict_mode = true, max_line_size = {LONGEST_LINE},
-            store_rejects = true, rejects_limit = {MOST_BAD + 1},
+            store_rejects = true, rejects_limit = {MAX_REJECTED + 1},
             rejects_table = 'rejected_{name}', rejects_scan = 'scanned_{name}')
     """
 
@@ -172,25 +172,25 @@ def _execute(connection: Any, path: Path, statement: str) -> None:
         ) from None
 
 
-def _refuse_rejected(connection: Any, name: str, path: Path, intake: Intake) -> set[int]:
+def _refuse_rejected(connection: Any, name: str, path: Path, report: ReadReport) -> set[int]:
     """Tell the intake of the rows that DuckDB's reader rejected; returns their lines."""
     rejected = connection.execute(
         f"SELECT line, min(error_type::VARCHAR), any_value(csv_line) FROM rejected_{name} GROUP BY line ORDER BY line"
     ).fetchall()
     for line, error, content in rejected:
         problem = _PROBLEMS.get(error, "not a row of this format")
-        intake.refuse(BadData(f"{path}, line {line}: {problem}."), (content or "").strip("\r\n"))
+        report.reject(BadData(f"{path}, line {line}: {problem}."), (content or "").strip("\r\n"))
     return {line for line, _, _ in rejected}
 
 
-def _refuse_unfit(layout: Layout, path: Path, rejected: set[int], intake: Intake) -> int:
+def _refuse_unfit(layout: Layout, path: Path, rejected: set[int], report: ReadReport) -> int:
     """Tell the intake of the rows with a cell that does not fit, and return how many; called where DuckDB saw some."""
     found = 0
     with opened(path) as stream:
         for number, line in enumerate(stream, start=1):
             text = line.decode("utf-8", "replace").rstrip("\r\n")
             if number not in rejected and (problem := layout.problem(text)):
-                intake.refuse(BadData(f"{path}, line {number}: {problem}."), text)
+                report.reject(BadData(f"{path}, line {number}: {problem}."), text)
                 found += 1
     return found
 

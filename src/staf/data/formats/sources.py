@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
-from staf.data.intake import Intake
+from staf.data.read_report import ReadReport
 from staf.errors import BadData, MissingData
 
 LONGEST_LINE = 8 << 20
@@ -96,7 +96,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         raise BadData(f"{path} is damaged or cut short ({type(error).__name__}). Get it again.") from error
 
 
-def text_lines(path: Path, intake: Intake) -> Iterator[tuple[int, str]]:
+def text_lines(path: Path, report: ReadReport) -> Iterator[tuple[int, str]]:
     """Numbered lines (from 1) of a UTF-8 file, plain or gzipped, without their ends; the byte order mark is dropped.
 
     A line that is not UTF-8, holds a NUL byte or is longer than `LONGEST_LINE` is a bad row.
@@ -113,7 +113,7 @@ def text_lines(path: Path, intake: Intake) -> Iterator[tuple[int, str]]:
                 line = stream.readline(LONGEST_LINE + 1)
             problem, text = _as_line(start)
             if problem:
-                intake.refuse(BadData(f"{path}, line {number}: {problem}."), start)
+                report.reject(BadData(f"{path}, line {number}: {problem}."), start)
             else:
                 yield number, text.removeprefix("\ufeff") if number == 1 else text
 
@@ -130,7 +130,7 @@ def _as_line(line: bytes) -> tuple[str, str]:
         return "not UTF-8 text", ""
 
 
-def json_lines(path: Path, intake: Intake) -> Iterator[tuple[str, dict[str, Any]]]:
+def json_lines(path: Path, report: ReadReport) -> Iterator[tuple[str, dict[str, Any]]]:
     """Records of a JSON-lines file, each with its place ('FILE, line N'); blank lines are passed over.
 
     A line that is not a JSON object is a bad row.
@@ -138,19 +138,19 @@ def json_lines(path: Path, intake: Intake) -> Iterator[tuple[str, dict[str, Any]
     Raises:
         BadData: a bad row that is not to be skipped.
     """
-    for number, line in text_lines(path, intake):
+    for number, line in text_lines(path, report):
         if not line.strip():
             continue
         place = f"{path}, line {number}"
         try:
             record = json.loads(line)
         except (ValueError, RecursionError):
-            intake.refuse(BadData(f"{place}: not valid JSON."), line)
+            report.reject(BadData(f"{place}: not valid JSON."), line)
             continue
         if isinstance(record, dict):
             yield place, record
         else:
-            intake.refuse(BadData(f"{place}: a JSON object is expected, found {type(record).__name__}."), line)
+            report.reject(BadData(f"{place}: a JSON object is expected, found {type(record).__name__}."), line)
 
 
 def json_file(path: Path, expected: type[Content]) -> Content:

@@ -20,12 +20,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from staf.data.example import Example, subject
+from staf.data.dedup import minhash_keys
+from staf.data.example import Example, dedup_key
 from staf.data.formats.delimited import rows
 from staf.data.formats.sources import find_one, lines_field, text_field
-from staf.data.intake import Intake
+from staf.data.read_report import ReadReport
 from staf.data.readers.conversations import Dialogue, asked_turns, read_turns, summary, written
-from staf.data.sketch import fingerprints
 
 FILES = {
     "train": ("train.csv", "train"),
@@ -49,7 +49,7 @@ def files(folder: Path) -> list[Path]:
     return [find_one(folder, [layout.format(name) for layout in layouts], "aci-bench") for name, _ in FILES.values()]
 
 
-def read(folder: Path, intake: Intake) -> Iterator[Example]:
+def read(folder: Path, report: ReadReport) -> Iterator[Example]:
     """ACI-BENCH as kinds summarization and medical_conversation, in its authors' split.
 
     Raises:
@@ -60,19 +60,19 @@ def read(folder: Path, intake: Intake) -> Iterator[Example]:
 
         def make(place: str, row: dict[str, str], part: str = part) -> Iterator[Example]:
             text, note = lines_field(row, "dialogue", place), lines_field(row, "note", place)
-            turns = read_turns(text, _marked, place, intake)
+            turns = read_turns(text, _marked, place, report)
             name = f"aci-bench/{text_field(row, 'encounter_id', place)}"
-            subjects = (subject(name), *fingerprints(written(turns)))
-            dialogue = Dialogue(name, turns, FILES[part][1], subjects, name)
-            intake.count("visits")
-            intake.count(f"visits, {part}")
-            intake.count(f"visits from {text_field(row, 'dataset', place)}")
-            intake.count("characters of dialogue", len(row["dialogue"]))
-            intake.count("characters of notes", len(row["note"]))
+            dedup_keys = (dedup_key(name), *minhash_keys(written(turns)))
+            dialogue = Dialogue(name, turns, FILES[part][1], dedup_keys, name)
+            report.count("visits")
+            report.count(f"visits, {part}")
+            report.count(f"visits from {text_field(row, 'dataset', place)}")
+            report.count("characters of dialogue", len(row["dialogue"]))
+            report.count("characters of notes", len(row["note"]))
             yield summary(dialogue, "note", written(turns), note)
-            yield from asked_turns(dialogue, TURNS, intake)
+            yield from asked_turns(dialogue, TURNS, report)
 
-        yield from intake.each(rows(path, COLUMNS, intake), make)
+        yield from report.each(rows(path, COLUMNS, report), make)
 
 
 def _marked(line: str) -> tuple[str, str] | None:

@@ -23,12 +23,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from staf.data.answers import Entity
-from staf.data.example import Example, subject
+from staf.data.dedup import minhash_keys
+from staf.data.example import Example, dedup_key
 from staf.data.formats.sources import find_one, single_spaced, text_lines
-from staf.data.intake import Intake
+from staf.data.read_report import ReadReport
 from staf.data.readers.draws import draw
 from staf.data.readers.places import mentions, of_long, pair
-from staf.data.sketch import fingerprints
 from staf.errors import BadData
 
 NAME = "bc5cdr"
@@ -72,7 +72,7 @@ def files(folder: Path) -> list[Path]:
     return [find_one(folder, layouts, NAME) for layouts in LAYOUTS.values()]
 
 
-def read(folder: Path, intake: Intake) -> Iterator[Example]:
+def read(folder: Path, report: ReadReport) -> Iterator[Example]:
     """Mentions and relations, in the corpus's own splits.
 
     Raises:
@@ -83,19 +83,19 @@ def read(folder: Path, intake: Intake) -> Iterator[Example]:
 
         def make(place: str, lines: list[str], split: str = split) -> Iterator[Example]:
             abstract = _abstract(lines, place)
-            _count(abstract, PARTS[split], lines, intake)
-            about = (subject(f"{NAME} document {abstract.pubmed_id}"), *fingerprints(abstract.text))
-            yield from _sentences(abstract, split, about, intake)
-            yield from _pairs(abstract, split, about, intake)
+            _count(abstract, PARTS[split], lines, report)
+            about = (dedup_key(f"{NAME} document {abstract.pubmed_id}"), *minhash_keys(abstract.text))
+            yield from _sentences(abstract, split, about, report)
+            yield from _pairs(abstract, split, about, report)
 
-        yield from intake.each(_records(path, intake), make)
+        yield from report.each(_records(path, report), make)
 
 
-def _records(path: Path, intake: Intake) -> Iterator[tuple[str, list[str]]]:
+def _records(path: Path, report: ReadReport) -> Iterator[tuple[str, list[str]]]:
     """The lines of each record, with the place of its first one."""
     lines: list[str] = []
     first = 0
-    for number, line in text_lines(path, intake):
+    for number, line in text_lines(path, report):
         if line.strip():
             first = first if lines else number
             lines.append(line)
@@ -140,25 +140,25 @@ def _mention(cells: list[str], text: str, place: str) -> _Mention:
     return _Mention(start, end, kind, {mesh: single_spaced(part) for mesh, part in linked if mesh != UNLINKED})
 
 
-def _count(abstract: _Abstract, part: str, lines: list[str], intake: Intake) -> None:
-    intake.count(f"{part} abstracts")
-    intake.count(f"{part} relations", len(abstract.relations))
+def _count(abstract: _Abstract, part: str, lines: list[str], report: ReadReport) -> None:
+    report.count(f"{part} abstracts")
+    report.count(f"{part} relations", len(abstract.relations))
     for mention in abstract.mentions:
-        intake.count(f"{part} {mention.kind} mentions")
+        report.count(f"{part} {mention.kind} mentions")
     rows = [cells for cells in (line.split("\t") for line in lines) if len(cells) > 4]
-    intake.count("composite mentions", sum(len(cells) == 7 for cells in rows))
-    intake.count("mentions with several ids", sum("|" in cells[5] for cells in rows))
-    intake.count("unlinked mentions", sum(cells[5] == UNLINKED for cells in rows))
+    report.count("composite mentions", sum(len(cells) == 7 for cells in rows))
+    report.count("mentions with several ids", sum("|" in cells[5] for cells in rows))
+    report.count("unlinked mentions", sum(cells[5] == UNLINKED for cells in rows))
 
 
-def _sentences(abstract: _Abstract, split: str, about: tuple[str, ...], intake: Intake) -> Iterator[Example]:
+def _sentences(abstract: _Abstract, split: str, about: tuple[str, ...], report: ReadReport) -> Iterator[Example]:
     for number, (start, end) in enumerate(_pieces(abstract)):
         text = single_spaced(abstract.text[start:end])
         inside = (m for m in abstract.mentions if start <= m.start and m.end <= end)
         found = [Entity(m.kind, single_spaced(abstract.text[m.start : m.end])) for m in inside]
         example_id = f"{NAME}/mentions/{abstract.pubmed_id}/{number}"
-        subjects = (*about, *of_long(text))
-        yield from mentions(intake, example_id, text, found, TYPES, split=split, subjects=subjects, group=about[0])
+        dedup_keys = (*about, *of_long(text))
+        yield from mentions(report, example_id, text, found, TYPES, split=split, dedup_keys=dedup_keys, group=about[0])
 
 
 def _pieces(abstract: _Abstract) -> Iterator[tuple[int, int]]:
@@ -172,7 +172,7 @@ def _pieces(abstract: _Abstract) -> Iterator[tuple[int, int]]:
             yield start, end
 
 
-def _pairs(abstract: _Abstract, split: str, about: tuple[str, ...], intake: Intake) -> Iterator[Example]:
+def _pairs(abstract: _Abstract, split: str, about: tuple[str, ...], report: ReadReport) -> Iterator[Example]:
     names: dict[str, dict[str, str]] = {kind: {} for kind in TYPES}
     for mention in abstract.mentions:
         for mesh, name in mention.names.items():
@@ -180,7 +180,7 @@ def _pairs(abstract: _Abstract, split: str, about: tuple[str, ...], intake: Inta
     chemicals, diseases = (names[kind] for kind in TYPES)
     others = [f"{c}/{d}" for c in chemicals for d in diseases if (c, d) not in abstract.relations]
     drawn = set(draw(f"{NAME}/{abstract.pubmed_id}", others, len(abstract.relations)))
-    intake.skip("a pair that is no relation, beyond as many as there are relations", len(others) - len(drawn))
+    report.skip("a pair that is no relation, beyond as many as there are relations", len(others) - len(drawn))
     for chemical, chemical_name in chemicals.items():
         for disease, disease_name in diseases.items():
             related = (chemical, disease) in abstract.relations
@@ -192,6 +192,6 @@ def _pairs(abstract: _Abstract, split: str, about: tuple[str, ...], intake: Inta
                     RELATIONS[0] if related else RELATIONS[1],
                     RELATIONS,
                     split=split,
-                    subjects=about,
+                    dedup_keys=about,
                     group=about[0],
                 )

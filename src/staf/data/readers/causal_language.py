@@ -12,11 +12,11 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+from staf.data.dedup import minhash_keys
 from staf.data.example import Example, normalise
 from staf.data.formats.delimited import rows
 from staf.data.formats.sources import find_one, text_field
-from staf.data.intake import Intake
-from staf.data.sketch import fingerprints
+from staf.data.read_report import ReadReport
 from staf.data.splits import split_of
 from staf.data.templates import query
 from staf.errors import BadData
@@ -31,7 +31,7 @@ def files(folder: Path) -> list[Path]:
     return [find_one(folder, LAYOUTS, "pubmed-causal-language")]
 
 
-def read(folder: Path, intake: Intake) -> Iterator[Example]:
+def read(folder: Path, report: ReadReport) -> Iterator[Example]:
     """Sentences on causes as kind relation_extraction.
 
     Raises:
@@ -40,7 +40,7 @@ def read(folder: Path, intake: Intake) -> Iterator[Example]:
     """
     (path,) = files(folder)
     labels: dict[str, set[str]] = defaultdict(set)
-    for _, row in rows(path, ("sentence", "label"), Intake(skip_bad=True)):
+    for _, row in rows(path, ("sentence", "label"), ReadReport(skip_rejected=True)):
         labels[normalise(row["sentence"])].add(row["label"])
     seen: set[str] = set()
     written: set[str] = set()
@@ -48,19 +48,19 @@ def read(folder: Path, intake: Intake) -> Iterator[Example]:
     def make(place: str, row: dict[str, str]) -> Iterator[Example]:
         sentence, wording = text_field(row, "sentence", place), normalise(row["sentence"])
         label = _label(row["label"], place)
-        intake.count("sentences")
-        intake.count(label)
-        intake.count("repeated sentences", row["sentence"] in written)
+        report.count("sentences")
+        report.count(label)
+        report.count("repeated sentences", row["sentence"] in written)
         written.add(row["sentence"])
         if len(labels[wording]) > 1:
-            intake.skip("a sentence with contradicting labels")
+            report.skip("a sentence with contradicting labels")
         elif wording in seen:
-            intake.skip("a repeated sentence")
+            report.skip("a repeated sentence")
         else:
             seen.add(wording)
             yield _example(f"pubmed-causal-language/{place.rpartition(' ')[2]}", sentence, wording, label)
 
-    yield from intake.each(rows(path, ("sentence", "label"), intake), make)
+    yield from report.each(rows(path, ("sentence", "label"), report), make)
 
 
 def _label(code: str, place: str) -> str:
@@ -72,12 +72,12 @@ def _label(code: str, place: str) -> str:
 def _example(example_id: str, sentence: str, wording: str, label: str) -> Example:
     return Example(
         id=example_id,
-        kind="relation_extraction",
+        task_type="relation_extraction",
         query=query("relation_extraction", "sentence", example_id, LABELS),
         context=sentence,
         answer=label,
         labels=LABELS,
         split=split_of(wording),
-        subjects=fingerprints(sentence),
+        dedup_keys=minhash_keys(sentence),
         group=wording,
     )

@@ -17,12 +17,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from staf.data.example import Example, subject
+from staf.data.dedup import minhash_keys
+from staf.data.example import Example, dedup_key
 from staf.data.formats.json_stream import json_items
 from staf.data.formats.sources import find_one, text_field
-from staf.data.intake import Intake
+from staf.data.read_report import ReadReport
 from staf.data.readers import disease_table
-from staf.data.sketch import fingerprints
 from staf.data.splits import split_of
 from staf.data.templates import query
 from staf.errors import BadData
@@ -37,7 +37,7 @@ def files(folder: Path) -> list[Path]:
     return [find_one(folder, (name,), "chatdoctor") for name in (DIALOGUES, TABLE)]
 
 
-def read(folder: Path, intake: Intake) -> Iterator[Example]:
+def read(folder: Path, report: ReadReport) -> Iterator[Example]:
     """ChatDoctor as kinds medical_conversation, entity_attribute and entity_relation.
 
     Raises:
@@ -45,8 +45,8 @@ def read(folder: Path, intake: Intake) -> Iterator[Example]:
         BadData: a record or a row does not fit the format.
     """
     dialogues, table = files(folder)
-    yield from _dialogues(dialogues, "chatdoctor", intake)
-    yield from disease_table.read(table, intake)
+    yield from _dialogues(dialogues, "chatdoctor", report)
+    yield from disease_table.read(table, report)
 
 
 def healthcaremagic_files(folder: Path) -> list[Path]:
@@ -54,7 +54,7 @@ def healthcaremagic_files(folder: Path) -> list[Path]:
     return [find_one(folder, HEALTHCAREMAGIC, "healthcaremagic")]
 
 
-def healthcaremagic(folder: Path, intake: Intake) -> Iterator[Example]:
+def healthcaremagic(folder: Path, report: ReadReport) -> Iterator[Example]:
     """HealthCareMagic-100k as kind medical_conversation.
 
     Raises:
@@ -62,10 +62,10 @@ def healthcaremagic(folder: Path, intake: Intake) -> Iterator[Example]:
         BadData: a record does not fit the format.
     """
     for path in healthcaremagic_files(folder):
-        yield from _dialogues(path, "healthcaremagic", intake)
+        yield from _dialogues(path, "healthcaremagic", report)
 
 
-def _dialogues(path: Path, dataset: str, intake: Intake) -> Iterator[Example]:
+def _dialogues(path: Path, dataset: str, report: ReadReport) -> Iterator[Example]:
     """Each record as one example."""
     seen: set[int] = set()
 
@@ -74,22 +74,22 @@ def _dialogues(path: Path, dataset: str, intake: Intake) -> Iterator[Example]:
             raise BadData(f"{place}: a JSON object is expected, found {type(record).__name__}.")
         patient, doctor = text_field(record, "input", place), text_field(record, "output", place)
         example_id = f"{dataset}/dialogue/{place.rpartition(' ')[2]}"
-        group = subject(patient)
+        group = dedup_key(patient)
         said = hash(record["input"])
-        intake.count("dialogues")
-        intake.count("repeated inputs", said in seen)
+        report.count("dialogues")
+        report.count("repeated inputs", said in seen)
         seen.add(said)
         yield Example(
             id=example_id,
-            kind="medical_conversation",
+            task_type="medical_conversation",
             query=query("medical_conversation", "reply", example_id),
             context=patient,
             answer=doctor,
             labels=(),
             split=split_of(group),
-            subjects=fingerprints(patient),
-            form="text",
+            dedup_keys=minhash_keys(patient),
+            output_type="generate_until",
             group=group,
         )
 
-    yield from intake.each(json_items(path), make)
+    yield from report.each(json_items(path), make)

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from staf.data.example import Example, subject
+from staf.data.dedup import minhash_keys
+from staf.data.example import Example, dedup_key
 from staf.data.formats.sources import find_one, json_file, listed, single_spaced, text_field
-from staf.data.intake import Intake
+from staf.data.read_report import ReadReport
 from staf.data.readers.places import span
-from staf.data.sketch import fingerprints
 from staf.errors import BadData
 
 NAME = "clicr"
@@ -44,7 +44,7 @@ class _Report:
     lower: str
     document: str
     """Fingerprint of its source."""
-    subjects: tuple[str, ...]
+    dedup_keys: tuple[str, ...]
 
 
 def files(folder: Path) -> list[Path]:
@@ -52,7 +52,7 @@ def files(folder: Path) -> list[Path]:
     return [find_one(folder, layouts, NAME) for layouts in LAYOUTS.values()]
 
 
-def read(folder: Path, intake: Intake) -> Iterator[Example]:
+def read(folder: Path, report: ReadReport) -> Iterator[Example]:
     """Queries as kind reading_comprehension, in the authors' splits.
 
     Raises:
@@ -61,13 +61,13 @@ def read(folder: Path, intake: Intake) -> Iterator[Example]:
     """
 
     def make(place: str, record: tuple[_Report, dict[str, Any]]) -> Iterator[Example]:
-        yield from _example(place, *record, intake)
+        yield from _example(place, *record, report)
 
     for split, path in zip(LAYOUTS, files(folder), strict=True):
-        yield from intake.each(_queries(path, split, intake), make)
+        yield from report.each(_queries(path, split, report), make)
 
 
-def _queries(path: Path, split: str, intake: Intake) -> Iterator[tuple[str, tuple[_Report, dict[str, Any]]]]:
+def _queries(path: Path, split: str, report: ReadReport) -> Iterator[tuple[str, tuple[_Report, dict[str, Any]]]]:
     """Each query with its report; a report without title, text or queries is a bad row as a whole."""
     for number, entry in enumerate(listed(json_file(path, dict), "data", str(path)), 1):
         place = f"{path}, report {number}"
@@ -78,43 +78,43 @@ def _queries(path: Path, split: str, intake: Intake) -> Iterator[tuple[str, tupl
             title, context = (_unmarked(text_field(document, name, place)) for name in ("title", "context"))
             source, queries = text_field(entry, "source", place), listed(document, "qas", place)
         except BadData as problem:
-            intake.refuse(problem, entry)
+            report.reject(problem, entry)
             continue
-        intake.count(f"{PARTS[split]} reports")
-        about = subject(f"{NAME} document {source}")
+        report.count(f"{PARTS[split]} reports")
+        about = dedup_key(f"{NAME} document {source}")
         text = f"{title} {context}"
-        report = _Report(split, text, text.lower(), about, (about, *fingerprints(context)))
+        case = _Report(split, text, text.lower(), about, (about, *minhash_keys(context)))
         for index, query in enumerate(queries, 1):
-            yield f"{place}, query {index}", (report, query)
+            yield f"{place}, query {index}", (case, query)
 
 
-def _example(place: str, report: _Report, record: dict[str, Any], intake: Intake) -> Iterator[Example]:
+def _example(place: str, case: _Report, record: dict[str, Any], report: ReadReport) -> Iterator[Example]:
     statement, name = _unmarked(text_field(record, "query", place)), text_field(record, "id", place)
     if PLACEHOLDER not in statement:
         raise BadData(f"{place}: the query has no {PLACEHOLDER}.")
     answers = [(text_field(item, "text", place), item.get("origin")) for item in listed(record, "answers", place)]
     if not any(origin == OWN for _, origin in answers):
         raise BadData(f"{place}: none of the answers has the origin '{OWN}'.")
-    intake.count(f"{PARTS[report.split]} queries")
+    report.count(f"{PARTS[case.split]} queries")
     for text, origin in sorted(answers, key=lambda answer: answer[1] != OWN):
         words = _unmarked(text)
-        if words.lower() not in report.lower:
+        if words.lower() not in case.lower:
             continue
-        if match := re.search(rf"(?<!\w){re.escape(words)}(?!\w)", report.text, re.IGNORECASE):
+        if match := re.search(rf"(?<!\w){re.escape(words)}(?!\w)", case.text, re.IGNORECASE):
             if origin != OWN:
-                intake.count("queries answered by a synonym")
+                report.count("queries answered by a synonym")
             yield span(
                 f"{NAME}/{name}",
                 "blank",
                 statement.replace(PLACEHOLDER, BLANK),
-                report.text,
+                case.text,
                 match.span(),
-                split=report.split,
-                subjects=report.subjects,
-                group=report.document,
+                split=case.split,
+                dedup_keys=case.dedup_keys,
+                group=case.document,
             )
             return
-    intake.skip("no answer stands in the report")
+    report.skip("no answer stands in the report")
 
 
 def _unmarked(text: str) -> str:

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from staf.data.answers import safe_label, write_several
-from staf.data.example import Example, subject
+from staf.data.dedup import minhash_keys
+from staf.data.example import Example, dedup_key
 from staf.data.formats.archives import members
 from staf.data.formats.sources import find, find_one, single_spaced
-from staf.data.intake import Intake
-from staf.data.sketch import fingerprints
+from staf.data.read_report import ReadReport
 from staf.data.templates import query
 from staf.errors import BadData, MissingData
 
@@ -47,7 +47,7 @@ class Case:
     @property
     def group(self) -> str:
         """Deduplication key of the case, the same in every data set built on it."""
-        return subject(f"codiesp case {self.id}")
+        return dedup_key(f"codiesp case {self.id}")
 
 
 def files(folder: Path) -> list[Path]:
@@ -63,7 +63,7 @@ def files(folder: Path) -> list[Path]:
         return [*tables, *find(folder, (f"{ROOT}/*/text_files_en/*.txt",), NAME)]
 
 
-def read(folder: Path, intake: Intake) -> Iterator[Example]:
+def read(folder: Path, report: ReadReport) -> Iterator[Example]:
     """Cases with all their diagnosis codes, task type icd_coding.
 
     Raises:
@@ -75,7 +75,7 @@ def read(folder: Path, intake: Intake) -> Iterator[Example]:
     def make(place: str, case: Case) -> Iterator[Example]:
         found = codes.pop(case.id, [])
         if not found:
-            intake.skip("icd_coding: a case without a diagnosis code")
+            report.skip("icd_coding: a case without a diagnosis code")
             return
         if not all(_CODE.fullmatch(code) for code in found):
             raise BadData(f"{place}: one of its diagnosis codes is not an ICD-10-CM code.")
@@ -83,18 +83,18 @@ def read(folder: Path, intake: Intake) -> Iterator[Example]:
         labels = [safe_label(f"{code} {titles.get(code, '')}") for code in found]
         yield Example(
             id=example_id,
-            kind="icd_coding",
+            task_type="icd_coding",
             query=query("icd_coding", "icd10_all", example_id),
             context=case.text,
             answer=write_several(labels, labels),
             labels=(),
             split=case.split,
-            subjects=(case.group, *fingerprints(case.text)),
-            form="several",
+            dedup_keys=(case.group, *minhash_keys(case.text)),
+            output_type="multi_label",
             group=case.group,
         )
 
-    yield from intake.each(cases(folder), make)
+    yield from report.each(cases(folder), make)
     if codes:
         raise BadData(f"{files(folder)[0]}: {len(codes)} cases have diagnosis codes but no text. Get it again.")
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from staf.data.example import Example
-from staf.data.intake import Intake
+from staf.data.read_report import ReadReport
 from staf.data.readers.draws import WINDOW
 from staf.data.splits import dice
 from staf.data.templates import query
@@ -45,18 +45,18 @@ class Dialogue:
     """Begins the ids of its examples: 'mts-dialog/training/7'."""
     turns: tuple[Turn, ...]
     split: str
-    subjects: tuple[str, ...]
+    dedup_keys: tuple[str, ...]
     group: str
 
 
-def read_turns(text: str, marked: Callable[[str], tuple[str, str] | None], place: str, intake: Intake) -> tuple[Turn, ...]:
+def read_turns(text: str, marked: Callable[[str], tuple[str, str] | None], place: str, report: ReadReport) -> tuple[Turn, ...]:
     """The turns of a conversation; turns without words are dropped.
 
     Args:
         text: one line a turn, or more.
         marked: parts a line that begins with a speaker's mark into speaker and words; None for any other line.
         place: file and record, for messages.
-        intake: counts lines without a mark.
+        report: counts lines without a mark.
 
     Raises:
         BadData: no line begins with a speaker's mark.
@@ -65,7 +65,7 @@ def read_turns(text: str, marked: Callable[[str], tuple[str, str] | None], place
     for line in text.splitlines():
         found = marked(line)
         if found is None:
-            intake.count("lines without a speaker")
+            report.count("lines without a speaker")
             last = turns.pop() if turns else Turn("", "")
             found = last.speaker, f"{last.text} {line}".strip()
         turns.append(Turn(*found))
@@ -79,7 +79,7 @@ def written(turns: Sequence[Turn]) -> str:
     return "\n".join(turn.line for turn in turns)
 
 
-def asked_turns(dialogue: Dialogue, most: int, intake: Intake) -> Iterator[Example]:
+def asked_turns(dialogue: Dialogue, most: int, report: ReadReport) -> Iterator[Example]:
     """Up to `most` turns of the doctor as kind medical_conversation, drawn by the conversation's id, in their order.
 
     A turn that is asked for follows somebody else's, and has `SHORTEST_TURN` words or more.
@@ -93,19 +93,19 @@ def asked_turns(dialogue: Dialogue, most: int, intake: Intake) -> Iterator[Examp
         and len(turns[index].text.split()) >= SHORTEST_TURN
     ]
     if not fit:
-        intake.skip("a conversation without a doctor's turn to ask for")
+        report.skip("a conversation without a doctor's turn to ask for")
     for index in sorted(dice(f"turns:{dialogue.id}").sample(fit, min(most, len(fit)))):
         example_id = f"{dialogue.id}/turn/{index + 1}"
         yield Example(
             id=example_id,
-            kind="medical_conversation",
+            task_type="medical_conversation",
             query=query("medical_conversation", "turn", example_id),
             context=last_words(turns[:index]),
             answer=turns[index].text,
             labels=(),
             split=dialogue.split,
-            subjects=dialogue.subjects,
-            form="text",
+            dedup_keys=dialogue.dedup_keys,
+            output_type="generate_until",
             group=dialogue.group,
         )
 
@@ -126,13 +126,13 @@ def summary(dialogue: Dialogue, asked: str, context: str, answer: str) -> Exampl
     example_id = f"{dialogue.id}/{asked}"
     return Example(
         id=example_id,
-        kind="summarization",
+        task_type="summarization",
         query=query("summarization", asked, example_id),
         context=context,
         answer=answer,
         labels=(),
         split=dialogue.split,
-        subjects=dialogue.subjects,
-        form="text",
+        dedup_keys=dialogue.dedup_keys,
+        output_type="generate_until",
         group=dialogue.group,
     )

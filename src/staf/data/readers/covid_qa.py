@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from staf.data.dedup import minhash_keys
 from staf.data.example import Example
 from staf.data.formats.sources import find_one, json_file, listed, text_field
-from staf.data.intake import Intake
+from staf.data.read_report import ReadReport
 from staf.data.readers.places import spaced, span
-from staf.data.sketch import fingerprints
 from staf.data.splits import split_of
 from staf.errors import BadData
 
@@ -35,7 +35,7 @@ class _Article:
 
     text: str
     """As it stands in the file: offsets count its characters."""
-    subjects: tuple[str, ...]
+    dedup_keys: tuple[str, ...]
     """The first one is of the whole text."""
 
 
@@ -44,7 +44,7 @@ def files(folder: Path) -> list[Path]:
     return [find_one(folder, LAYOUTS, NAME)]
 
 
-def read(folder: Path, intake: Intake) -> Iterator[Example]:
+def read(folder: Path, report: ReadReport) -> Iterator[Example]:
     """Questions as kind reading_comprehension, split 80/10/10 by article.
 
     Raises:
@@ -53,13 +53,13 @@ def read(folder: Path, intake: Intake) -> Iterator[Example]:
     """
 
     def make(place: str, record: tuple[_Article, dict[str, Any]]) -> Iterator[Example]:
-        yield from _example(place, *record, intake)
+        yield from _example(place, *record, report)
 
     for path in files(folder):
-        yield from intake.each(_questions(path, intake), make)
+        yield from report.each(_questions(path, report), make)
 
 
-def _questions(path: Path, intake: Intake) -> Iterator[tuple[str, tuple[_Article, dict[str, Any]]]]:
+def _questions(path: Path, report: ReadReport) -> Iterator[tuple[str, tuple[_Article, dict[str, Any]]]]:
     """Each question with its article; an article without text or questions is a bad row as a whole."""
     entries = listed(json_file(path, dict), "data", str(path))
     articles = (article for entry in entries for article in listed(entry, "paragraphs", str(path)))
@@ -69,19 +69,19 @@ def _questions(path: Path, intake: Intake) -> Iterator[tuple[str, tuple[_Article
             spoken = text_field(article, "context", place)
             questions = listed(article, "qas", place)
         except BadData as problem:
-            intake.refuse(problem, article)
+            report.reject(problem, article)
             continue
-        intake.count("articles")
-        about = _Article(article["context"], fingerprints(spoken))
+        report.count("articles")
+        about = _Article(article["context"], minhash_keys(spoken))
         for index, question in enumerate(questions, 1):
             yield f"{place}, question {index}", (about, question)
 
 
-def _example(place: str, article: _Article, record: dict[str, Any], intake: Intake) -> Iterator[Example]:
+def _example(place: str, article: _Article, record: dict[str, Any], report: ReadReport) -> Iterator[Example]:
     question, answers = text_field(record, "question", place), listed(record, "answers", place)
-    intake.count("questions")
+    report.count("questions")
     if record.get("is_impossible") or not answers:
-        intake.skip("the question has no answer in the article")
+        report.skip("the question has no answer in the article")
         return
     answer, said = answers[0].get("text"), answers[0].get("answer_start")
     if not isinstance(answer, str) or not answer.strip() or not isinstance(said, int):
@@ -90,8 +90,8 @@ def _example(place: str, article: _Article, record: dict[str, Any], intake: Inta
     if start < 0:
         raise BadData(f"{place}: the answer does not stand within {NEAR} characters of its offset in the article.")
     if start != said:
-        intake.count("wrong offsets")
-        intake.count(f"answers at offset {start - said:+d}")
+        report.count("wrong offsets")
+        report.count(f"answers at offset {start - said:+d}")
     text, found = spaced(article.text, start, start + len(answer))
     example_id = f"{NAME}/{_id(record, place)}"
     yield span(
@@ -100,9 +100,9 @@ def _example(place: str, article: _Article, record: dict[str, Any], intake: Inta
         question,
         text,
         found,
-        split=split_of(article.subjects[0]),
-        subjects=article.subjects,
-        group=article.subjects[0],
+        split=split_of(article.dedup_keys[0]),
+        dedup_keys=article.dedup_keys,
+        group=article.dedup_keys[0],
     )
 
 

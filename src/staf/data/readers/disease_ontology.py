@@ -16,13 +16,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from staf.data.example import Example, subject
+from staf.data.dedup import minhash_keys
+from staf.data.example import Example, dedup_key
 from staf.data.formats.obo import Term
 from staf.data.formats.sources import find_one, single_spaced
-from staf.data.intake import Intake
+from staf.data.read_report import ReadReport
 from staf.data.readers import term_choices
 from staf.data.readers.ontology import Ontology, below
-from staf.data.sketch import fingerprints
 from staf.data.templates import query
 
 LAYOUTS = ("doid.obo", "doid.obo.gz", "src/ontology/doid.obo")
@@ -40,27 +40,27 @@ def files(folder: Path) -> list[Path]:
     return [find_one(folder, LAYOUTS, "disease-ontology")]
 
 
-def read(folder: Path, intake: Intake) -> Iterator[Example]:
+def read(folder: Path, report: ReadReport) -> Iterator[Example]:
     """The ontology as kinds entity_attribute, entity_synonymy and entity_relation, split 80/10/10.
 
     Raises:
         MissingData: the ontology file is not under `folder`.
         BadData: it does not fit the format.
     """
-    known = diseases(files(folder)[0], intake)
-    yield from term_choices.definitions(known, "defined", intake)
-    yield from _define(known, intake)
-    yield from term_choices.synonymy(known, intake)
-    yield from term_choices.relations(known, "broader", intake)
+    known = diseases(files(folder)[0], report)
+    yield from term_choices.definitions(known, "defined", report)
+    yield from _define(known, report)
+    yield from term_choices.synonymy(known, report)
+    yield from term_choices.relations(known, "broader", report)
 
 
-def diseases(path: Path, intake: Intake) -> Ontology:
+def diseases(path: Path, report: ReadReport) -> Ontology:
     """The current terms below 'disease', their definitions and synonyms in plain words.
 
     Raises:
         BadData: the file does not fit the format, has no such root, or a term is its own ancestor.
     """
-    known = below(path, "disease-ontology", ROOT, intake)
+    known = below(path, "disease-ontology", ROOT, report)
     return replace(known, terms={i: _in_words(term) for i, term in known.terms.items()})
 
 
@@ -76,21 +76,21 @@ def _without_remarks(name: str) -> str:
     return name
 
 
-def _define(known: Ontology, intake: Intake) -> Iterator[Example]:
+def _define(known: Ontology, report: ReadReport) -> Iterator[Example]:
     for term_id, term in known.terms.items():
         if not 1 <= len(term.definition) <= term_choices.LONGEST_DEFINITION:
-            intake.skip("no definition, or a long one, to be given as text")
+            report.skip("no definition, or a long one, to be given as text")
             continue
         example_id = f"disease-ontology/define/{term_id}"
         yield Example(
             id=example_id,
-            kind="entity_attribute",
+            task_type="entity_attribute",
             query=query("entity_attribute", "define", example_id),
             context=term.name,
             answer=term.definition,
             labels=(),
             split=known.split(term_id),
-            subjects=(subject(term.name), *fingerprints(term.definition)),
-            form="text",
+            dedup_keys=(dedup_key(term.name), *minhash_keys(term.definition)),
+            output_type="generate_until",
             group=known.group(term_id),
         )

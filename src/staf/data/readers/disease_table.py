@@ -26,12 +26,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from staf.data.answers import safe_label
-from staf.data.example import Example, normalise, subject
+from staf.data.dedup import minhash_keys
+from staf.data.example import Example, dedup_key, normalise
 from staf.data.formats.delimited import rows
 from staf.data.formats.sources import text_field
-from staf.data.intake import Intake
+from staf.data.read_report import ReadReport
 from staf.data.readers.draws import choice, draw, says
-from staf.data.sketch import fingerprints
 from staf.data.splits import dice, split_of
 from staf.errors import BadData
 
@@ -61,7 +61,7 @@ class Disease:
         return f"chatdoctor/{normalise(self.name)}"
 
 
-def read(path: Path, intake: Intake) -> Iterator[Example]:
+def read(path: Path, report: ReadReport) -> Iterator[Example]:
     """The table as kinds entity_attribute and entity_relation.
 
     Raises:
@@ -69,17 +69,17 @@ def read(path: Path, intake: Intake) -> Iterator[Example]:
     """
 
     def make(place: str, row: dict[str, str]) -> Iterator[Disease]:
-        yield _disease(row, place, intake)
+        yield _disease(row, place, report)
 
     by_split: dict[str, list[Disease]] = {}
-    diseases = list(intake.each(rows(path, COLUMNS, intake), make))
+    diseases = list(report.each(rows(path, COLUMNS, report), make))
     for disease in diseases:
         by_split.setdefault(split_of(disease.group), []).append(disease)
     for disease in diseases:
         near = [other for other in by_split[split_of(disease.group)] if other.group != disease.group]
-        yield from _described(disease, near, intake)
-        yield from _related(disease, near, "finding", intake)
-        yield from _related(disease, near, "treatment", intake)
+        yield from _described(disease, near, report)
+        yield from _related(disease, near, "finding", report)
+        yield from _related(disease, near, "treatment", report)
 
 
 def literal_list(text: str) -> tuple[str, ...] | None:
@@ -97,7 +97,7 @@ def literal_list(text: str) -> tuple[str, ...] | None:
     return tuple(safe_label(item) for item in value)
 
 
-def _disease(row: dict[str, str], place: str, intake: Intake) -> Disease:
+def _disease(row: dict[str, str], place: str, report: ReadReport) -> Disease:
     lists = {}
     for column in ("Symptom", "TestsAndProcedures", "commonMedications"):
         found = literal_list(row[column])
@@ -110,26 +110,26 @@ def _disease(row: dict[str, str], place: str, intake: Intake) -> Disease:
         lists["Symptom"],
         lists["commonMedications"],
     )
-    intake.count("diseases")
-    intake.count("symptoms", len(disease.symptoms))
-    intake.count("tests", len(lists["TestsAndProcedures"]))
-    intake.count("medications", len(disease.medications))
-    intake.count("reasons with byte escapes", bool(_ESCAPE.search(row["reason"])))
-    intake.count(f"reasons under {SHORT_REASON} characters", len(row["reason"].strip()) < SHORT_REASON)
+    report.count("diseases")
+    report.count("symptoms", len(disease.symptoms))
+    report.count("tests", len(lists["TestsAndProcedures"]))
+    report.count("medications", len(disease.medications))
+    report.count("reasons with byte escapes", bool(_ESCAPE.search(row["reason"])))
+    report.count(f"reasons under {SHORT_REASON} characters", len(row["reason"].strip()) < SHORT_REASON)
     return disease
 
 
-def _described(disease: Disease, near: Sequence[Disease], intake: Intake) -> Iterator[Example]:
+def _described(disease: Disease, near: Sequence[Disease], report: ReadReport) -> Iterator[Example]:
     """The disease from its symptoms, where three others share less than half of them."""
     context, own = f"Symptoms: {', '.join(disease.symptoms)}", set(disease.symptoms)
     if says(context, disease.name):
-        intake.skip("the symptoms say the disease")
+        report.skip("the symptoms say the disease")
         return
     example_id = f"chatdoctor/symptoms/{disease.idx}"
     other = [o.name for o in near if 2 * len(own.intersection(o.symptoms)) < len(own)]
     wrong = draw(example_id, other, 3)
     if len(wrong) < 3:
-        intake.skip("too few other diseases for four options")
+        report.skip("too few other diseases for four options")
         return
     yield choice(
         example_id,
@@ -139,21 +139,21 @@ def _described(disease: Disease, near: Sequence[Disease], intake: Intake) -> Ite
         answer=disease.name,
         wrong=wrong,
         split=split_of(disease.group),
-        subjects=(subject(disease.name), *fingerprints(context)),
+        dedup_keys=(dedup_key(disease.name), *minhash_keys(context)),
         group=disease.group,
     )
 
 
-def _related(disease: Disease, near: Sequence[Disease], asked: str, intake: Intake) -> Iterator[Example]:
+def _related(disease: Disease, near: Sequence[Disease], asked: str, report: ReadReport) -> Iterator[Example]:
     """Symptoms ('finding') or medications ('treatment') of the disease."""
     listed = _listed(disease, asked)
     untold = [name for name in listed if not says(disease.name, _bare(name)) and not says(name, disease.name)]
-    intake.skip(f"the disease says the {asked}, or the other way round", len(listed) - len(untold))
+    report.skip(f"the disease says the {asked}, or the other way round", len(listed) - len(untold))
     for number, answer in enumerate(draw(f"{disease.group}/{asked}", untold, PER_DISEASE), start=1):
         example_id = f"chatdoctor/{asked}/{disease.idx}/{number}"
         wrong = _strangers(example_id, listed, [_listed(other, asked) for other in near])
         if len(wrong) < 3:
-            intake.skip("too few other diseases for four options")
+            report.skip("too few other diseases for four options")
             continue
         yield choice(
             example_id,
@@ -163,7 +163,7 @@ def _related(disease: Disease, near: Sequence[Disease], asked: str, intake: Inta
             answer=answer,
             wrong=wrong,
             split=split_of(disease.group),
-            subjects=(subject(disease.name),),
+            dedup_keys=(dedup_key(disease.name),),
             group=disease.group,
         )
 

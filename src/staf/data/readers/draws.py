@@ -76,17 +76,17 @@ def window(key: str, text: str, start: int, end: int, size: int = WINDOW) -> str
 
 def choice(
     example_id: str,
-    kind: str,
+    task_type: str,
     asked: str,
     *,
     context: str,
     answer: str,
     wrong: Iterable[str],
     split: str,
-    subjects: tuple[str, ...],
+    dedup_keys: tuple[str, ...],
     group: str = "",
 ) -> Example:
     """A choice of `answer` among the wrong options and itself, in a phrasing and an order drawn by the id."""
     options = shuffled(example_id, [answer, *wrong])
-    asked_for = query(kind, asked, example_id, options)
-    return Example(example_id, kind, asked_for, context, answer, options, split, subjects, group=group)
+    asked_for = query(task_type, asked, example_id, options)
+    return Example(example_id, task_type, asked_for, context, answer, options, split, dedup_keys, group=group)

@@ -31,12 +31,12 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from staf.data.dedup import minhash_keys
 from staf.data.example import Example
 from staf.data.formats.sources import find_one, json_file, listed, single_spaced
-from staf.data.intake import Intake
+from staf.data.read_report import ReadReport
 from staf.data.readers.draws import draw
 from staf.data.readers.places import span
-from staf.data.sketch import fingerprints
 from staf.data.splits import split_of
 from staf.errors import BadData
 
@@ -68,7 +68,7 @@ def files(folder: Path) -> list[Path]:
     return [find_one(folder, LAYOUTS, NAME)]
 
 
-def read(folder: Path, intake: Intake) -> Iterator[Example]:
+def read(folder: Path, report: ReadReport) -> Iterator[Example]:
     """Questions as kind reading_comprehension, split 80/10/10 by note.
 
     Raises:
@@ -77,10 +77,10 @@ def read(folder: Path, intake: Intake) -> Iterator[Example]:
     """
 
     def make(place: str, record: tuple[str, dict[str, Any]]) -> Iterator[Example]:
-        yield from _examples(place, *record, intake)
+        yield from _examples(place, *record, report)
 
     for path in files(folder):
-        yield from intake.each(_paragraphs(path), make)
+        yield from report.each(_paragraphs(path), make)
 
 
 def _paragraphs(path: Path) -> Iterator[tuple[str, tuple[str, dict[str, Any]]]]:
@@ -93,9 +93,9 @@ def _paragraphs(path: Path) -> Iterator[tuple[str, tuple[str, dict[str, Any]]]]:
             yield f"{path}, {title} note {number}", (title, paragraph)
 
 
-def _examples(place: str, part: str, paragraph: dict[str, Any], intake: Intake) -> Iterator[Example]:
+def _examples(place: str, part: str, paragraph: dict[str, Any], report: ReadReport) -> Iterator[Example]:
     note = _note(place, part, paragraph)
-    about = fingerprints(note.text)
+    about = minhash_keys(note.text)
     example_id = f"{NAME}/{part}/{place.rpartition(' ')[2]}"
     found = {}
     questions = listed(paragraph, "qas", place)
@@ -104,18 +104,18 @@ def _examples(place: str, part: str, paragraph: dict[str, Any], intake: Intake) 
         question = _phrasing(record, f"{example_id}/{number}", where)
         answer = _answer(note, listed(record, "answers", where), where)
         if isinstance(answer, str):
-            intake.skip(answer)
+            report.skip(answer)
         else:
             found[str(number)] = (question, answer)
-    intake.count(f"{part} notes")
-    intake.count(f"{part} questions", len(questions))
+    report.count(f"{part} notes")
+    report.count(f"{part} questions", len(questions))
     kept = set(draw(example_id, found, QUESTIONS))
-    intake.skip(f"beyond {QUESTIONS} questions of a note", len(found) - len(kept))
+    report.skip(f"beyond {QUESTIONS} questions of a note", len(found) - len(kept))
     for name, (question, answer) in found.items():
         if name in kept:
             example = f"{example_id}/{name}"
             split = split_of(about[0])
-            yield span(example, "question", question, note.text, answer, split=split, subjects=about, group=about[0])
+            yield span(example, "question", question, note.text, answer, split=split, dedup_keys=about, group=about[0])
 
 
 def _note(place: str, part: str, paragraph: dict[str, Any]) -> _Note:

@@ -20,13 +20,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from staf.data.example import Example, subject
+from staf.data.dedup import minhash_keys
+from staf.data.example import Example, dedup_key
 from staf.data.formats.archives import members
 from staf.data.formats.delimited import rows
 from staf.data.formats.sources import find_one, single_spaced, text_field, text_lines
-from staf.data.intake import Intake
+from staf.data.read_report import ReadReport
 from staf.data.readers.draws import window
-from staf.data.sketch import fingerprints
 from staf.data.templates import query
 from staf.errors import BadData
 
@@ -79,9 +79,9 @@ class Report:
         """What all prompts on it have in common."""
         return f"{NAME}/{self.id}"
 
-    def subjects(self, annotation: Annotation) -> tuple[str, ...]:
+    def dedup_keys(self, annotation: Annotation) -> tuple[str, ...]:
         """The article, and the wording of the evidence."""
-        return (subject(f"{NAME} document {self.id}"), *fingerprints(annotation.evidence))
+        return (dedup_key(f"{NAME} document {self.id}"), *minhash_keys(annotation.evidence))
 
 
 def files(folder: Path) -> list[Path]:
@@ -89,7 +89,7 @@ def files(folder: Path) -> list[Path]:
     return [*(find_one(folder, (name,), NAME) for name in FILES), find_one(folder, ARTICLES, NAME)]
 
 
-def read(folder: Path, intake: Intake) -> Iterator[Example]:
+def read(folder: Path, report: ReadReport) -> Iterator[Example]:
     """Evidence Inference as kinds natural_language_inference and reading_comprehension.
 
     Raises:
@@ -98,20 +98,20 @@ def read(folder: Path, intake: Intake) -> Iterator[Example]:
     """
     annotations, prompts, *splits, archive = files(folder)
     parts = _parts(splits)
-    asked = _asked(prompts, intake)
-    waiting = _annotations(annotations, asked, parts, intake)
+    asked = _asked(prompts, report)
+    waiting = _annotations(annotations, asked, parts, report)
     for name, content in members(archive, "*.txt"):
-        article = PurePosixPath(name).stem.removeprefix("PMC")
-        if article not in waiting:
+        article_id = PurePosixPath(name).stem.removeprefix("PMC")
+        if article_id not in waiting:
             continue
-        annotated = waiting.pop(article)
+        annotated = waiting.pop(article_id)
         try:
-            report = Report(article, PARTS[parts[article]], content.decode("utf-8"))
+            article = Report(article_id, PARTS[parts[article_id]], content.decode("utf-8"))
         except UnicodeDecodeError:
-            intake.refuse(BadData(f"{archive}, {name}: not UTF-8 text."), content)
+            report.reject(BadData(f"{archive}, {name}: not UTF-8 text."), content)
         else:
-            intake.count("articles")
-            yield from _prompts(report, annotated, asked, intake)
+            report.count("articles")
+            yield from _prompts(article, annotated, asked, report)
     if waiting:
         raise BadData(f"{archive} does not hold {len(waiting)} of the articles that {annotations.name} names. Get it again.")
 
@@ -121,40 +121,40 @@ def _parts(paths: list[Path]) -> dict[str, str]:
     return {
         line.strip(): part
         for part, path in zip(PARTS, paths, strict=True)
-        for _, line in text_lines(path, Intake())
+        for _, line in text_lines(path, ReadReport())
         if line.strip()
     }
 
 
-def _asked(path: Path, intake: Intake) -> dict[str, str]:
+def _asked(path: Path, report: ReadReport) -> dict[str, str]:
     """Outcome, intervention and comparator of each prompt, in one text, by the prompt's id."""
     asked = {}
-    for place, row in rows(path, PROMPT_COLUMNS, intake):
+    for place, row in rows(path, PROMPT_COLUMNS, report):
         try:
             asked[row["PromptID"]] = " ".join(f"{part}: {text_field(row, part, place)}" for part in PROMPT_COLUMNS[2:])
         except BadData as problem:
-            intake.refuse(problem, row)
+            report.reject(problem, row)
     return asked
 
 
 def _annotations(
-    path: Path, asked: dict[str, str], parts: dict[str, str], intake: Intake
+    path: Path, asked: dict[str, str], parts: dict[str, str], report: ReadReport
 ) -> dict[str, dict[str, list[Annotation]]]:
     """The annotations by article, then by prompt."""
     found: dict[str, dict[str, list[Annotation]]] = defaultdict(lambda: defaultdict(list))
-    for place, row in rows(path, COLUMNS, intake):
+    for place, row in rows(path, COLUMNS, report):
         try:
             if row["PromptID"] not in asked or row["PMCID"] not in parts:
                 raise BadData(f"{place}: its prompt is not among the prompts, or its article in no split.")
             annotation = _annotation(row, place)
         except BadData as problem:
-            intake.refuse(problem, row)
+            report.reject(problem, row)
             continue
         found[row["PMCID"]][row["PromptID"]].append(annotation)
-        intake.count("annotations")
-        intake.count(f"{parts[row['PMCID']]} annotations")
-        intake.count("annotations not fully validated", not annotation.valid)
-        intake.count("annotations written 'significantly increase'", row["Label"] == "significantly increase")
+        report.count("annotations")
+        report.count(f"{parts[row['PMCID']]} annotations")
+        report.count("annotations not fully validated", not annotation.valid)
+        report.count("annotations written 'significantly increase'", row["Label"] == "significantly increase")
     return dict(found)
 
 
@@ -172,59 +172,61 @@ def _annotation(row: dict[str, str], place: str) -> Annotation:
     return Annotation(effect, label, label and reasoning, start, end, row["Annotations"])
 
 
-def _prompts(report: Report, found: dict[str, list[Annotation]], asked: dict[str, str], intake: Intake) -> Iterator[Example]:
+def _prompts(
+    article: Report, found: dict[str, list[Annotation]], asked: dict[str, str], report: ReadReport
+) -> Iterator[Example]:
     """Two examples of each prompt on an article of which the annotators agree."""
     for prompt, given in found.items():
-        standing = [a for a in given if report.text[a.start : a.end] == a.evidence]
+        standing = [a for a in given if article.text[a.start : a.end] == a.evidence]
         effects = {a.effect for a in given if a.valid_label}
         usable = [a for a in standing if a.valid]
-        intake.count("prompts")
-        intake.count("spans that match the text", len(standing))
-        intake.count("prompts with a valid label", bool(effects))
-        intake.count("prompts with contradicting labels", len(effects) > 1)
+        report.count("prompts")
+        report.count("spans that match the text", len(standing))
+        report.count("prompts with a valid label", bool(effects))
+        report.count("prompts with contradicting labels", len(effects) > 1)
         if len(effects) == 1:
-            intake.count(f"prompts with the label {min(effects)}")
+            report.count(f"prompts with the label {min(effects)}")
         if not effects:
-            intake.skip("a prompt without a valid label")
+            report.skip("a prompt without a valid label")
         elif len(effects) > 1:
-            intake.skip("a prompt with contradicting labels")
+            report.skip("a prompt with contradicting labels")
         elif not usable:
-            intake.skip("a prompt without valid evidence that stands at its offsets")
+            report.skip("a prompt without valid evidence that stands at its offsets")
         else:
-            yield _effect(report, prompt, asked[prompt], usable[0])
-            yield _evidence(report, prompt, asked[prompt], usable[0])
+            yield _effect(article, prompt, asked[prompt], usable[0])
+            yield _evidence(article, prompt, asked[prompt], usable[0])
 
 
-def _effect(report: Report, prompt: str, asked: str, annotation: Annotation) -> Example:
+def _effect(article: Report, prompt: str, asked: str, annotation: Annotation) -> Example:
     example_id = f"{NAME}/effect/{prompt}"
     return Example(
         id=example_id,
-        kind="natural_language_inference",
+        task_type="natural_language_inference",
         query=query("natural_language_inference", "effect", example_id, LABELS),
         context=f"{asked} Evidence: {single_spaced(annotation.evidence)}",
         answer=annotation.effect,
         labels=LABELS,
-        split=report.split,
-        subjects=report.subjects(annotation),
-        group=report.group,
+        split=article.split,
+        dedup_keys=article.dedup_keys(annotation),
+        group=article.group,
     )
 
 
-def _evidence(report: Report, prompt: str, asked: str, annotation: Annotation) -> Example:
+def _evidence(article: Report, prompt: str, asked: str, annotation: Annotation) -> Example:
     example_id, evidence = f"{NAME}/evidence/{prompt}", single_spaced(annotation.evidence)
-    before = single_spaced(report.text[: annotation.start] + _MARK)[: -len(_MARK)]
+    before = single_spaced(article.text[: annotation.start] + _MARK)[: -len(_MARK)]
     start = len(before)
-    after = single_spaced(_MARK + report.text[annotation.end :])[len(_MARK) :]
+    after = single_spaced(_MARK + article.text[annotation.end :])[len(_MARK) :]
     piece = window(example_id, before + evidence + after, start, start + len(evidence))
     return Example(
         id=example_id,
-        kind="reading_comprehension",
+        task_type="reading_comprehension",
         query=query("reading_comprehension", "evidence", example_id),
         context=f"{asked} Report: {piece}",
         answer=evidence,
         labels=(),
-        split=report.split,
-        subjects=report.subjects(annotation),
-        form="span",
-        group=report.group,
+        split=article.split,
+        dedup_keys=article.dedup_keys(annotation),
+        output_type="span",
+        group=article.group,
     )

@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from staf.data.answers import write_several
+from staf.data.dedup import minhash_keys
 from staf.data.example import Example
 from staf.data.formats.archives import members
 from staf.data.formats.sources import find_one, single_spaced
-from staf.data.intake import Intake
-from staf.data.sketch import fingerprints
+from staf.data.read_report import ReadReport
 from staf.data.splits import split_of
 from staf.data.templates import query
 from staf.errors import BadData
@@ -49,7 +49,7 @@ def files(folder: Path) -> list[Path]:
     return [find_one(folder, LAYOUTS, "hallmarks-of-cancer")]
 
 
-def read(folder: Path, intake: Intake) -> Iterator[Example]:
+def read(folder: Path, report: ReadReport) -> Iterator[Example]:
     """Hallmarks of Cancer as kind document_classification.
 
     Raises:
@@ -62,12 +62,12 @@ def read(folder: Path, intake: Intake) -> Iterator[Example]:
 
     def make(place: str, abstract: tuple[str, bytes, bytes]) -> Iterator[Example]:
         pubmed_id, text, labels = abstract
-        yield _example(pubmed_id, _slots(labels, seen, place), _sentences(text, place), intake, place)
+        yield _example(pubmed_id, _slots(labels, seen, place), _sentences(text, place), report, place)
 
-    yield from intake.each(_abstracts(path, labelled), make)
+    yield from report.each(_abstracts(path, labelled), make)
     if labelled:
         raise BadData(f"{path}: {len(labelled)} label files have no text. Get it again.")
-    intake.count("label strings", len(seen))
+    report.count("label strings", len(seen))
 
 
 def _abstracts(path: Path, labelled: dict[str, bytes]) -> Iterator[tuple[str, tuple[str, bytes, bytes]]]:
@@ -79,29 +79,29 @@ def _abstracts(path: Path, labelled: dict[str, bytes]) -> Iterator[tuple[str, tu
         yield f"{path}, {name}", (pubmed_id, text, labelled.pop(pubmed_id))
 
 
-def _example(pubmed_id: str, slots: list[set[str]], sentences: list[str], intake: Intake, place: str) -> Example:
+def _example(pubmed_id: str, slots: list[set[str]], sentences: list[str], report: ReadReport, place: str) -> Example:
     if len(slots) != len(sentences):
         raise BadData(f"{place}: {len(sentences)} sentences are here, and {len(slots)} slots in its label file.")
     found = set().union(*slots)
     unknown = found - {*HALLMARKS, NO_HALLMARK}
     if unknown:
         raise BadData(f"{place}: {len(unknown)} of its labels lie under none of the {len(HALLMARKS)} hallmarks.")
-    intake.count("abstracts")
-    intake.count("sentences", len(sentences))
-    intake.count("labelled sentences", sum(bool(slot) for slot in slots))
-    intake.count("abstracts without a label", not found)
-    intake.count("abstracts with two hallmarks or more, NULL counted as one", len(found) > 1)
+    report.count("abstracts")
+    report.count("sentences", len(sentences))
+    report.count("labelled sentences", sum(bool(slot) for slot in slots))
+    report.count("abstracts without a label", not found)
+    report.count("abstracts with two hallmarks or more, NULL counted as one", len(found) > 1)
     example_id, text = f"hallmarks-of-cancer/{pubmed_id}", single_spaced(" ".join(sentences))
     return Example(
         id=example_id,
-        kind="document_classification",
+        task_type="document_classification",
         query=query("document_classification", "hallmarks", example_id, HALLMARKS),
         context=text,
         answer=write_several(found - {NO_HALLMARK}, HALLMARKS),
         labels=HALLMARKS,
         split=split_of(example_id),
-        subjects=fingerprints(text),
-        form="several",
+        dedup_keys=minhash_keys(text),
+        output_type="multi_label",
         group=example_id,
     )
 

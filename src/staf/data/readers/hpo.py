@@ -15,9 +15,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from staf.data.example import Example, subject
+from staf.data.example import Example, dedup_key
 from staf.data.formats.sources import find_one
-from staf.data.intake import Intake
+from staf.data.read_report import ReadReport
 from staf.data.readers import hpoa, term_choices
 from staf.data.readers.draws import draw, says
 from staf.data.readers.ontology import Ontology, below
@@ -43,16 +43,16 @@ def files(folder: Path) -> list[Path]:
     return [ontology, *beside[:1]]
 
 
-def phenotypes(path: Path, intake: Intake | None = None) -> Ontology:
+def phenotypes(path: Path, report: ReadReport | None = None) -> Ontology:
     """The current terms below 'Phenotypic abnormality' of an OBO file.
 
     Raises:
         BadData: the file does not fit the format, has no such root, or a term is its own ancestor.
     """
-    return below(path, "hpo", ROOT, intake or Intake())
+    return below(path, "hpo", ROOT, report or ReadReport())
 
 
-def read(folder: Path, intake: Intake) -> Iterator[Example]:
+def read(folder: Path, report: ReadReport) -> Iterator[Example]:
     """HPO as kinds entity_attribute, entity_synonymy and entity_relation, split 80/10/10.
 
     Raises:
@@ -60,13 +60,13 @@ def read(folder: Path, intake: Intake) -> Iterator[Example]:
         BadData: a file does not fit its format.
     """
     ontology, *annotations = files(folder)
-    known = phenotypes(ontology, intake)
-    yield from _systems(known, intake)
-    yield from term_choices.definitions(known, "definition", intake)
-    yield from term_choices.synonymy(known, intake)
-    yield from term_choices.relations(known, "phenotype", intake)
+    known = phenotypes(ontology, report)
+    yield from _systems(known, report)
+    yield from term_choices.definitions(known, "definition", report)
+    yield from term_choices.synonymy(known, report)
+    yield from term_choices.relations(known, "phenotype", report)
     for path in annotations:
-        yield from hpoa.findings(path, known, intake)
+        yield from hpoa.findings(path, known, report)
 
 
 def system_label(name: str) -> str:
@@ -76,12 +76,12 @@ def system_label(name: str) -> str:
     return name.removesuffix(" abnormality").lower()
 
 
-def _systems(known: Ontology, intake: Intake) -> Iterator[Example]:
+def _systems(known: Ontology, report: ReadReport) -> Iterator[Example]:
     members: dict[str, list[str]] = defaultdict(list)
     for term_id in known.terms:
         systems = known.branches(term_id)
         if len(systems) != 1:
-            intake.skip("a phenotype of several organ systems")
+            report.skip("a phenotype of several organ systems")
         elif term_id != systems[0]:
             members[systems[0]].append(term_id)
     chosen = [system for system in sorted(members) if len(members[system]) >= SMALLEST_SYSTEM]
@@ -89,18 +89,18 @@ def _systems(known: Ontology, intake: Intake) -> Iterator[Example]:
     labels = tuple(sorted(label.values()))
     for system in chosen:
         told = [i for i in members[system] if says(known.terms[i].name, label[system])]
-        intake.skip("the name says the organ system", len(told))
+        report.skip("the name says the organ system", len(told))
         untold = sorted(set(members[system]) - set(told))
         for term_id in sorted(draw(system, untold, LARGEST_SYSTEM)):
             name = known.terms[term_id].name
             yield Example(
                 id=f"hpo/system/{term_id}",
-                kind="entity_attribute",
+                task_type="entity_attribute",
                 query=query("entity_attribute", "system", f"hpo/system/{term_id}", labels),
                 context=name,
                 answer=label[system],
                 labels=labels,
                 split=known.split(term_id),
-                subjects=(subject(name),),
+                dedup_keys=(dedup_key(name),),
                 group=known.group(term_id),
             )

@@ -25,10 +25,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from staf.data.example import Example, normalise, subject
+from staf.data.example import Example, dedup_key, normalise
 from staf.data.formats.delimited import rows
 from staf.data.formats.sources import single_spaced
-from staf.data.intake import Intake
+from staf.data.read_report import ReadReport
 from staf.data.readers.draws import choice, draw, draw_fitting, says
 from staf.data.readers.ontology import Ontology
 from staf.data.splits import split_of
@@ -85,33 +85,33 @@ class _Disease:
         self.negated |= other.negated
 
 
-def findings(path: Path, known: Ontology, intake: Intake) -> Iterator[Example]:
+def findings(path: Path, known: Ontology, report: ReadReport) -> Iterator[Example]:
     """Findings of diseases as kind entity_relation, split 80/10/10 by disease.
 
     Raises:
         BadData: the file does not fit the format.
     """
-    diseases = {disease.id: disease for disease in _diseases(path, known, intake)}
+    diseases = {disease.id: disease for disease in _diseases(path, known, report)}
     right = {i: sorted(disease.findings - disease.negated) for i, disease in diseases.items()}
     pool = [finding for own in right.values() for finding in own]
     chosen = []
     for i, disease in diseases.items():
         untold = [f for f in right[i] if not any(says(name, known.terms[f].name) for name in disease.names.values())]
-        intake.skip("the name of the disease says the finding", len(right[i]) - len(untold))
+        report.skip("the name of the disease says the finding", len(right[i]) - len(untold))
         chosen += [(i, finding) for finding in draw(f"hpo/findings/{i}", untold, PER_DISEASE)]
     chosen.sort(key=lambda pair: hashlib.sha256(" ".join(pair).encode()).digest())
-    intake.skip(f"a finding beyond the {MOST:,} that are drawn", max(0, len(chosen) - MOST))
+    report.skip(f"a finding beyond the {MOST:,} that are drawn", max(0, len(chosen) - MOST))
     for i, finding in sorted(chosen[:MOST]):
-        yield from _example(diseases[i], finding, pool, known, intake)
+        yield from _example(diseases[i], finding, pool, known, report)
 
 
-def _example(disease: _Disease, finding: str, pool: list[str], known: Ontology, intake: Intake) -> Iterator[Example]:
+def _example(disease: _Disease, finding: str, pool: list[str], known: Ontology, report: ReadReport) -> Iterator[Example]:
     example_id = f"hpo/finding/{disease.id}/{finding}"
     own = disease.annotated
     broader = own.union(*(known.ancestors[i] for i in own))
     wrong = draw_fitting(example_id, pool, 3, lambda i: i not in broader and own.isdisjoint(known.ancestors[i]))
     if len(wrong) < 3:
-        intake.skip("too few near terms for four options")
+        report.skip("too few near terms for four options")
         return
     yield choice(
         example_id,
@@ -121,7 +121,7 @@ def _example(disease: _Disease, finding: str, pool: list[str], known: Ontology, 
         answer=known.terms[finding].name,
         wrong=[known.terms[i].name for i in wrong],
         split=split_of(disease.group),
-        subjects=tuple(subject(name) for name in disease.names),
+        dedup_keys=tuple(dedup_key(name) for name in disease.names),
         group=disease.group,
     )
 
@@ -145,21 +145,21 @@ def least_share(frequency: str) -> float | None:
     raise BadData("the frequency is none of a term, a fraction and a percentage")
 
 
-def _diseases(path: Path, known: Ontology, intake: Intake) -> list[_Disease]:
+def _diseases(path: Path, known: Ontology, report: ReadReport) -> list[_Disease]:
     """The diseases in the order of the file; the intake is told what the file holds."""
     found: dict[str, _Disease] = {}
     ids, terms = set[str](), set[str]()
-    for place, row in rows(path, COLUMNS, intake, delimiter="\t", quoted=False, comment="#"):
+    for place, row in rows(path, COLUMNS, report, delimiter="\t", quoted=False, comment="#"):
         try:
             name, share = _checked(row, place)
         except BadData as problem:
-            intake.refuse(problem, row)
+            report.reject(problem, row)
             continue
         ids.add(row["database_id"])
         terms.add(row["hpo_id"])
-        _tell(row, share, intake)
+        _tell(row, share, report)
         if row["aspect"] != "P" or row["hpo_id"] not in known.terms:
-            intake.skip("an annotation that is no phenotype")
+            report.skip("an annotation that is no phenotype")
             continue
         disease = _disease(found, row["database_id"], name)
         disease.annotated.add(row["hpo_id"])
@@ -167,8 +167,8 @@ def _diseases(path: Path, known: Ontology, intake: Intake) -> list[_Disease]:
             disease.negated.add(row["hpo_id"])
         elif share is None or share >= LEAST_SHARE:
             disease.findings.add(row["hpo_id"])
-    intake.count("disease ids", len(ids))
-    intake.count("annotated terms", len(terms))
+    report.count("disease ids", len(ids))
+    report.count("annotated terms", len(terms))
     return list({disease.id: disease for disease in found.values()}.values())
 
 
@@ -198,10 +198,10 @@ def _checked(row: dict[str, str], place: str) -> tuple[str, float | None]:
         raise BadData(f"{place}: {problem}.") from None
 
 
-def _tell(row: dict[str, str], share: float | None, intake: Intake) -> None:
-    intake.count("annotations")
-    intake.count(f"annotations of aspect {row['aspect']}")
-    intake.count("negated annotations", row["qualifier"] == "NOT")
+def _tell(row: dict[str, str], share: float | None, report: ReadReport) -> None:
+    report.count("annotations")
+    report.count(f"annotations of aspect {row['aspect']}")
+    report.count("negated annotations", row["qualifier"] == "NOT")
     frequency = row["frequency"]
-    form = "term" if frequency in SHARES else "percentage" if frequency.endswith("%") else "fraction"
-    intake.count("annotations without a frequency" if share is None else f"frequencies as a {form}")
+    output_type = "term" if frequency in SHARES else "percentage" if frequency.endswith("%") else "fraction"
+    report.count("annotations without a frequency" if share is None else f"frequencies as a {output_type}")

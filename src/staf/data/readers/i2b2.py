@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from staf.data.answers import Entity
+from staf.data.dedup import minhash_keys
 from staf.data.example import Example
 from staf.data.formats.sources import find, single_spaced, text_lines
-from staf.data.intake import Intake
+from staf.data.read_report import ReadReport
 from staf.data.readers.places import mentions, of_long
-from staf.data.sketch import fingerprints
 from staf.data.splits import split_of
 from staf.errors import BadData
 
@@ -54,7 +54,7 @@ def files(folder: Path) -> list[Path]:
     return [path for note in _notes(folder) for path in (note.text, note.concepts) if path.is_file()]
 
 
-def read(folder: Path, intake: Intake) -> Iterator[Example]:
+def read(folder: Path, report: ReadReport) -> Iterator[Example]:
     """Concepts of notes as kind named_entity_recognition.
 
     Raises:
@@ -63,9 +63,9 @@ def read(folder: Path, intake: Intake) -> Iterator[Example]:
     """
 
     def make(place: str, note: _Note) -> Iterator[Example]:
-        yield from _examples(place, note, intake)
+        yield from _examples(place, note, report)
 
-    yield from intake.each(((str(note.concepts), note) for note in _notes(folder)), make)
+    yield from report.each(((str(note.concepts), note) for note in _notes(folder)), make)
 
 
 def _notes(folder: Path) -> list[_Note]:
@@ -79,24 +79,24 @@ def _notes(folder: Path) -> list[_Note]:
     return training + [_Note(home / f"{path.stem}.txt", path, "test") for path in tested]
 
 
-def _examples(place: str, note: _Note, intake: Intake) -> Iterator[Example]:
+def _examples(place: str, note: _Note, report: ReadReport) -> Iterator[Example]:
     if not note.text.is_file():
         raise BadData(f"{place}: its note {note.text.name} is not in {note.text.parent}. Get the notes too.")
-    lines = dict(text_lines(note.text, intake))
-    found = _concepts(note.concepts, lines, intake)
-    about = fingerprints(single_spaced(" ".join(lines.values())))
+    lines = dict(text_lines(note.text, report))
+    found = _concepts(note.concepts, lines, report)
+    about = minhash_keys(single_spaced(" ".join(lines.values())))
     split = split_of(about[0], SHARES) if note.split == "train" else note.split or split_of(about[0])
-    intake.count("notes")
+    report.count("notes")
     for number, line in lines.items():
         text = single_spaced(line)
         if not any(letter.isalpha() for letter in text):
             if text:
-                intake.skip("a line without a letter")
+                report.skip("a line without a letter")
             continue
-        intake.count("sentences")
+        report.count("sentences")
         entities = [entity for _, entity in sorted(found.get(number, {}).items())]
-        subjects = (*about, *of_long(text))
-        yield from mentions(intake, f"{NAME}/{_name(note)}/{number}", text, entities, TYPES, split=split, subjects=subjects)
+        dedup_keys = (*about, *of_long(text))
+        yield from mentions(report, f"{NAME}/{_name(note)}/{number}", text, entities, TYPES, split=split, dedup_keys=dedup_keys)
 
 
 def _name(note: _Note) -> str:
@@ -105,10 +105,10 @@ def _name(note: _Note) -> str:
     return "/".join((note.split or "note", *hospital, note.concepts.stem))
 
 
-def _concepts(path: Path, lines: dict[int, str], intake: Intake) -> dict[int, dict[tuple[int, int, str], Entity]]:
+def _concepts(path: Path, lines: dict[int, str], report: ReadReport) -> dict[int, dict[tuple[int, int, str], Entity]]:
     """The concepts of a note by line, then by first word, last word and type; repeated rows count once."""
     found: dict[int, dict[tuple[int, int, str], Entity]] = {}
-    for at, row in text_lines(path, intake):
+    for at, row in text_lines(path, report):
         if not row.strip():
             continue
         place = f"{path}, line {at}"
@@ -117,7 +117,7 @@ def _concepts(path: Path, lines: dict[int, str], intake: Intake) -> dict[int, di
             raise BadData(f'{place}: c=".." LINE:WORD LINE:WORD||t=".." is expected, with a type of {", ".join(TYPES)}.')
         line, first, last_line, last = (int(number) for number in match.group(2, 3, 4, 5))
         if line != last_line:
-            intake.skip("a concept runs over several lines")
+            report.skip("a concept runs over several lines")
             continue
         words = _words(lines.get(line, ""), first, last, match[1])
         if not words:
@@ -125,7 +125,7 @@ def _concepts(path: Path, lines: dict[int, str], intake: Intake) -> dict[int, di
         found.setdefault(line, {})[first, last, match[6]] = Entity(match[6], words)
     for concepts in found.values():
         for _, _, kind in concepts:
-            intake.count(f"{kind} concepts")
+            report.count(f"{kind} concepts")
     return found
 
 

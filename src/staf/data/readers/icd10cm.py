@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from staf.data.example import Example, normalise, subject
+from staf.data.example import Example, dedup_key, normalise
 from staf.data.formats.sources import find_one, opened, single_spaced
-from staf.data.intake import Intake
+from staf.data.read_report import ReadReport
 from staf.data.readers.draws import choice, draw, says
 from staf.data.splits import dice, split_of
 from staf.data.templates import query
@@ -133,7 +133,7 @@ def tabular(path: Path) -> Tabular:
     return Tabular(chapters, dict(sorted(codes.items())), found["section"], found["inclusionTerm"])
 
 
-def read(folder: Path, intake: Intake) -> Iterator[Example]:
+def read(folder: Path, report: ReadReport) -> Iterator[Example]:
     """ICD-10-CM as kinds entity_synonymy, entity_relation and icd10_chapter, split 60/20/20 by category.
 
     Raises:
@@ -141,10 +141,10 @@ def read(folder: Path, intake: Intake) -> Iterator[Example]:
         BadData: it does not fit the format.
     """
     listed = tabular(files(folder)[0])
-    _tell(listed, intake)
-    yield from _synonymy(listed, intake)
-    yield from _relations(listed, intake)
-    yield from _chapters(listed, intake)
+    _tell(listed, report)
+    yield from _synonymy(listed, report)
+    yield from _relations(listed, report)
+    yield from _chapters(listed, report)
 
 
 def chapter_label(title: str) -> str:
@@ -152,14 +152,14 @@ def chapter_label(title: str) -> str:
     return title.removeprefix("Diseases of the ").lower()
 
 
-def _tell(listed: Tabular, intake: Intake) -> None:
+def _tell(listed: Tabular, report: ReadReport) -> None:
     parents = {code.parent for code in listed.codes.values()}
-    intake.count("chapters", len(listed.chapters))
-    intake.count("sections", listed.sections)
-    intake.count("codes", len(listed.codes))
-    intake.count("leaves", sum(name not in parents for name in listed.codes))
-    intake.count("inclusion terms", listed.inclusion_terms)
-    intake.count("codes with inclusion terms", sum(bool(code.inclusion_terms) for code in listed.codes.values()))
+    report.count("chapters", len(listed.chapters))
+    report.count("sections", listed.sections)
+    report.count("codes", len(listed.codes))
+    report.count("leaves", sum(name not in parents for name in listed.codes))
+    report.count("inclusion terms", listed.inclusion_terms)
+    report.count("codes with inclusion terms", sum(bool(code.inclusion_terms) for code in listed.codes.values()))
 
 
 def _child_text(element: ET.Element, tag: str) -> str:
@@ -175,7 +175,7 @@ def _hash_order(code: Code) -> str:
     return hashlib.sha256(f"icd-10-cm/{code.name}".encode()).hexdigest()
 
 
-def _synonymy(listed: Tabular, intake: Intake) -> Iterator[Example]:
+def _synonymy(listed: Tabular, report: ReadReport) -> Iterator[Example]:
     families: dict[str, list[Code]] = defaultdict(list)
     chapters: dict[tuple[str, str], list[str]] = defaultdict(list)
     for code in listed.codes.values():
@@ -189,12 +189,12 @@ def _synonymy(listed: Tabular, intake: Intake) -> Iterator[Example]:
         own = {normalise(name) for name in (code.title, *code.inclusion_terms)}
         near = [s.title for s in families[code.parent] if normalise(s.title) not in own and len(s.title) <= LONGEST_TITLE]
         for name in draw(f"icd-10-cm/terms/{code.name}", code.inclusion_terms, TERMS_PER_CODE):
-            example_id = f"icd-10-cm/same/{code.name}/{subject(name)}"
+            example_id = f"icd-10-cm/same/{code.name}/{dedup_key(name)}"
             wrong = draw(example_id, near, 1)
             far = draw(f"{example_id}/far", chapters[code.chapter, code.split], 8)
             wrong += [title for title in far if title not in wrong and normalise(title) not in own][: 3 - len(wrong)]
             if len(wrong) < 3 or says(name, code.title):
-                intake.skip("an inclusion term that says the title, or with too few near codes")
+                report.skip("an inclusion term that says the title, or with too few near codes")
                 continue
             yield choice(
                 example_id,
@@ -204,12 +204,12 @@ def _synonymy(listed: Tabular, intake: Intake) -> Iterator[Example]:
                 answer=code.title,
                 wrong=wrong,
                 split=code.split,
-                subjects=(subject(code.title), subject(name)),
+                dedup_keys=(dedup_key(code.title), dedup_key(name)),
                 group=code.group,
             )
 
 
-def _relations(listed: Tabular, intake: Intake) -> Iterator[Example]:
+def _relations(listed: Tabular, report: ReadReport) -> Iterator[Example]:
     inner = {code.parent for code in listed.codes.values()} - {""}
     broad: dict[tuple[str, str, bool], list[Code]] = defaultdict(list)
     narrow: dict[str, list[Code]] = defaultdict(list)
@@ -224,14 +224,14 @@ def _relations(listed: Tabular, intake: Intake) -> Iterator[Example]:
             above = [listed.codes[name] for name in dict.fromkeys((code.parent, code.category)) if name in listed.codes]
             untold = [a for a in above if not says(code.title, a.title)]
             if not untold or len(code.title) > LONGEST_TITLE:
-                intake.skip("the title says the broader one, or is long")
+                report.skip("the title says the broader one, or is long")
                 continue
             answer = dice(example_id).choice(untold)
             near = broad[code.chapter, code.split, answer.parent == ""]
             near_titles = (c.title for c in near if c.category != code.category and c.title != answer.title)
             wrong = draw(example_id, near_titles, 3)
             if len(wrong) < 3:
-                intake.skip("too few near codes for four options")
+                report.skip("too few near codes for four options")
                 continue
             yield choice(
                 example_id,
@@ -241,12 +241,12 @@ def _relations(listed: Tabular, intake: Intake) -> Iterator[Example]:
                 answer=answer.title,
                 wrong=wrong,
                 split=code.split,
-                subjects=(subject(code.title),),
+                dedup_keys=(dedup_key(code.title),),
                 group=code.group,
             )
 
 
-def _chapters(listed: Tabular, intake: Intake) -> Iterator[Example]:
+def _chapters(listed: Tabular, report: ReadReport) -> Iterator[Example]:
     label = {n: chapter_label(listed.chapters[n]) for n in TASK_CHAPTERS if n in listed.chapters}
     labels = tuple(label.values())
     taken: Counter[tuple[str, str]] = Counter()
@@ -254,7 +254,7 @@ def _chapters(listed: Tabular, intake: Intake) -> Iterator[Example]:
     for code in sorted((c for c in listed.codes.values() if c.chapter in label), key=_hash_order):
         title = normalise(code.title)
         if len(title.split()) < 2 or len(code.title) > LONGEST_TITLE or says(title, label[code.chapter]) or title in seen:
-            intake.skip("a title of one word, a long one, one that says its chapter, or one seen before")
+            report.skip("a title of one word, a long one, one that says its chapter, or one seen before")
             continue
         full = taken[code.chapter, code.split] >= TASK_SIZES[code.split]
         if full or taken[code.category, ""] >= TITLES_PER_CATEGORY:
@@ -264,12 +264,12 @@ def _chapters(listed: Tabular, intake: Intake) -> Iterator[Example]:
         example_id = f"icd-10-cm/chapter/{code.name}"
         yield Example(
             id=example_id,
-            kind="icd10_chapter",
+            task_type="icd10_chapter",
             query=query("icd10_chapter", "chapter", example_id, labels),
             context=code.title,
             answer=label[code.chapter],
             labels=labels,
             split=code.split,
-            subjects=(subject(code.title),),
+            dedup_keys=(dedup_key(code.title),),
             group=code.group,
         )

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from staf.data.answers import Entity
-from staf.data.example import Example, subject
+from staf.data.dedup import minhash_keys
+from staf.data.example import Example, dedup_key
 from staf.data.formats.sources import find_one, text_lines
-from staf.data.intake import Intake
+from staf.data.read_report import ReadReport
 from staf.data.readers.places import mentions, of_long
-from staf.data.sketch import fingerprints
 from staf.errors import BadData
 
 NCBI_TYPES = {"Disease": "disease"}
@@ -59,7 +59,7 @@ def conll_files(folder: Path) -> list[Path]:
     return [find_one(folder, layouts, "conll-2003") for layouts in CONLL_LAYOUTS.values()]
 
 
-def ncbi(folder: Path, intake: Intake) -> Iterator[Example]:
+def ncbi(folder: Path, report: ReadReport) -> Iterator[Example]:
     """NCBI-disease as kind named_entity_recognition, in its own splits.
 
     Raises:
@@ -67,10 +67,10 @@ def ncbi(folder: Path, intake: Intake) -> Iterator[Example]:
         BadData: a line is not token and tag, or the tag is unknown.
     """
     for split, path in zip(NCBI_LAYOUTS, ncbi_files(folder), strict=True):
-        yield from _read("ncbi-disease", path, split, 2, NCBI_TYPES, intake)
+        yield from _read("ncbi-disease", path, split, 2, NCBI_TYPES, report)
 
 
-def conll(folder: Path, intake: Intake) -> Iterator[Example]:
+def conll(folder: Path, report: ReadReport) -> Iterator[Example]:
     """CoNLL-2003 (English) as kind named_entity_recognition, in its own splits; news, not medicine.
 
     Raises:
@@ -78,32 +78,32 @@ def conll(folder: Path, intake: Intake) -> Iterator[Example]:
         BadData: a line has not four columns, or the tag is unknown.
     """
     for split, path in zip(CONLL_LAYOUTS, conll_files(folder), strict=False):
-        yield from _read("conll-2003", path, split, 4, CONLL_TYPES, intake)
+        yield from _read("conll-2003", path, split, 4, CONLL_TYPES, report)
 
 
-def _read(name: str, path: Path, split: str, columns: int, types: Mapping[str, str], intake: Intake) -> Iterator[Example]:
+def _read(name: str, path: Path, split: str, columns: int, types: Mapping[str, str], report: ReadReport) -> Iterator[Example]:
     part = path.name.removesuffix(path.suffix) if path.suffix in (".tsv", ".txt") else path.name
 
     def make(place: str, sentence: _Sentence) -> Iterator[Example]:
         tagged = [_cells(line, columns, types, place) for line in sentence.lines]
         found = list(chunks(tagged, types))
-        intake.count(f"{part} sentences")
-        intake.count(f"{part} mentions", len(found))
+        report.count(f"{part} sentences")
+        report.count(f"{part} mentions", len(found))
         text = " ".join(token for token, _ in tagged)
-        document = subject(f"{name} {split} document {sentence.document}") if sentence.document else ""
-        subjects = (document, *of_long(text)) if document else fingerprints(text)
+        document = dedup_key(f"{name} {split} document {sentence.document}") if sentence.document else ""
+        dedup_keys = (document, *of_long(text)) if document else minhash_keys(text)
         labels = tuple(types.values())
         example_id = f"{name}/{split}/{sentence.number}"
-        yield from mentions(intake, example_id, text, found, labels, split=split, subjects=subjects, group=document)
+        yield from mentions(report, example_id, text, found, labels, split=split, dedup_keys=dedup_keys, group=document)
 
-    yield from intake.each(_sentences(path, intake), make)
+    yield from report.each(_sentences(path, report), make)
 
 
-def _sentences(path: Path, intake: Intake) -> Iterator[tuple[str, _Sentence]]:
+def _sentences(path: Path, report: ReadReport) -> Iterator[tuple[str, _Sentence]]:
     """Sentences, each with the place of its first line; document marks are told by number."""
     lines: list[str] = []
     number, document, first = 0, 0, 0
-    for at, line in text_lines(path, intake):
+    for at, line in text_lines(path, report):
         marks_document = line.startswith(DOCUMENT)
         if line.strip() and not marks_document:
             first = first if lines else at

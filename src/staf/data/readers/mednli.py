@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from staf.data.example import Example, subject
+from staf.data.dedup import minhash_keys
+from staf.data.example import Example, dedup_key
 from staf.data.formats.sources import find_one, json_lines, text_field
-from staf.data.intake import Intake
-from staf.data.sketch import fingerprints
+from staf.data.read_report import ReadReport
 from staf.data.templates import query
 from staf.errors import BadData
 
@@ -29,7 +29,7 @@ def files(folder: Path) -> list[Path]:
     return [find_one(folder, (name, f"**/{name}"), "mednli") for name in map("mli_{}_v1.jsonl".format, PARTS)]
 
 
-def read(folder: Path, intake: Intake) -> Iterator[Example]:
+def read(folder: Path, report: ReadReport) -> Iterator[Example]:
     """MedNLI as kind natural_language_inference.
 
     Raises:
@@ -37,29 +37,29 @@ def read(folder: Path, intake: Intake) -> Iterator[Example]:
         BadData: a record does not fit the format.
     """
     for part, path in zip(PARTS, files(folder), strict=True):
-        yield from _pairs(path, part, intake)
+        yield from _pairs(path, part, report)
 
 
-def _pairs(path: Path, part: str, intake: Intake) -> Iterator[Example]:
+def _pairs(path: Path, part: str, report: ReadReport) -> Iterator[Example]:
     def make(place: str, record: dict[str, Any]) -> Iterator[Example]:
         premise, hypothesis = text_field(record, "sentence1", place), text_field(record, "sentence2", place)
         label = text_field(record, "gold_label", place)
         example_id = f"mednli/{text_field(record, 'pairID', place)}"
         if label not in LABELS:
             raise BadData(f"{place}: the field 'gold_label' must be one of {', '.join(LABELS)}.")
-        intake.count("pairs")
-        intake.count(f"{part} pairs")
+        report.count("pairs")
+        report.count(f"{part} pairs")
         context = f"Premise: {premise} Hypothesis: {hypothesis}"
         yield Example(
             id=example_id,
-            kind="natural_language_inference",
+            task_type="natural_language_inference",
             query=query("natural_language_inference", "sentences", example_id, LABELS),
             context=context,
             answer=label,
             labels=LABELS,
             split=PARTS[part],
-            subjects=(*fingerprints(premise), subject(context)),
-            group=subject(premise),
+            dedup_keys=(*minhash_keys(premise), dedup_key(context)),
+            group=dedup_key(premise),
         )
 
-    yield from intake.each(json_lines(path, intake), make)
+    yield from report.each(json_lines(path, report), make)

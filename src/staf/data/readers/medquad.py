@@ -31,10 +31,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from staf.data.answers import safe_label
-from staf.data.example import Example, normalise, subject
+from staf.data.example import Example, dedup_key, normalise
 from staf.data.formats.archives import members
 from staf.data.formats.sources import find, single_spaced
-from staf.data.intake import Intake
+from staf.data.read_report import ReadReport
 from staf.data.readers.draws import choice, draw
 from staf.data.splits import split_of
 from staf.data.templates import query
@@ -113,7 +113,7 @@ def files(folder: Path) -> list[Path]:
     return found
 
 
-def read(folder: Path, intake: Intake) -> Iterator[Example]:
+def read(folder: Path, report: ReadReport) -> Iterator[Example]:
     """MedQuAD as kinds question_answering and multiple_choice, split 80/10/10 by groups of foci.
 
     Raises:
@@ -127,16 +127,16 @@ def read(folder: Path, intake: Intake) -> Iterator[Example]:
         try:
             document = parse(place, name, content)
         except BadData as problem:
-            intake.refuse(problem, content)
+            report.reject(problem, content)
             continue
-        _count(document, intake)
+        _count(document, report)
         for concept in document.concepts:
             foci[concept].add(document.focus)
-        pairs.extend(pair for pair in document.pairs if _is_wanted(pair, seen, intake))
+        pairs.extend(pair for pair in document.pairs if _is_wanted(pair, seen, report))
     groups = _joined(foci)
     for pair in pairs:
         yield _question(pair, groups.get(pair.focus, pair.focus))
-    yield from _choices(pairs, groups, intake)
+    yield from _choices(pairs, groups, report)
 
 
 def _contents(folder: Path) -> Iterator[tuple[str, str, bytes]]:
@@ -182,29 +182,29 @@ def _text(element: ElementTree.Element | None) -> str:
     return "" if element is None else single_spaced("".join(element.itertext()))
 
 
-def _count(document: Document, intake: Intake) -> None:
+def _count(document: Document, report: ReadReport) -> None:
     """Note what a document holds."""
-    intake.count("documents")
-    intake.count("pairs", len(document.pairs))
-    intake.count("pairs with an answer", sum(bool(pair.answer) for pair in document.pairs))
+    report.count("documents")
+    report.count("pairs", len(document.pairs))
+    report.count("pairs with an answer", sum(bool(pair.answer) for pair in document.pairs))
     if not document.pairs:
-        intake.count("documents without a pair")
+        report.count("documents without a pair")
     if document.root == "doc":
-        intake.count("documents with other tags")
-        intake.count("pairs under other tags", len(document.pairs))
+        report.count("documents with other tags")
+        report.count("pairs under other tags", len(document.pairs))
     elif document.root != "Document":
-        intake.count(f"documents with the root {document.root}")
+        report.count(f"documents with the root {document.root}")
 
 
-def _is_wanted(pair: Pair, seen: set[str], intake: Intake) -> bool:
+def _is_wanted(pair: Pair, seen: set[str], report: ReadReport) -> bool:
     """False, with the reason noted, for a pair without an answer and for one that is there already."""
     if not pair.answer:
         removed = pair.collection in REMOVED
-        intake.skip("the answer is removed for copyright" if removed else "the answer is empty")
+        report.skip("the answer is removed for copyright" if removed else "the answer is empty")
         return False
-    key = subject(f"{pair.question} {pair.answer}")
+    key = dedup_key(f"{pair.question} {pair.answer}")
     if key in seen:
-        intake.skip("the same question with the same answer is there already")
+        report.skip("the same question with the same answer is there already")
         return False
     seen.add(key)
     return True
@@ -231,15 +231,15 @@ def _question(pair: Pair, group: str) -> Example:
     example_id = f"medquad/{pair.id}"
     return Example(
         id=example_id,
-        kind="question_answering",
+        task_type="question_answering",
         query=query("question_answering", "open", example_id),
         context=pair.question,
         answer=pair.answer,
         labels=(),
         split=_split(group),
-        subjects=_subjects(pair),
-        form="text",
-        group=subject(f"medquad {group}"),
+        dedup_keys=_dedup_keys(pair),
+        output_type="generate_until",
+        group=dedup_key(f"medquad {group}"),
     )
 
 
@@ -247,8 +247,8 @@ def _split(group: str) -> str:
     return split_of(f"medquad/{group}")
 
 
-def _subjects(pair: Pair) -> tuple[str, ...]:
-    return (subject(pair.question), subject(pair.answer), subject(f"medquad focus {pair.focus}"))
+def _dedup_keys(pair: Pair) -> tuple[str, ...]:
+    return (dedup_key(pair.question), dedup_key(pair.answer), dedup_key(f"medquad focus {pair.focus}"))
 
 
 @dataclass(slots=True)
@@ -275,7 +275,7 @@ class _Pool:
         return [self.options[name] for name in drawn if group not in self.givers[name]][:WRONG]
 
 
-def _choices(pairs: Sequence[Pair], groups: Mapping[str, str], intake: Intake) -> Iterator[Example]:
+def _choices(pairs: Sequence[Pair], groups: Mapping[str, str], report: ReadReport) -> Iterator[Example]:
     """The examples with five options; wrong ones from the same collection where it has enough."""
     asked = [(pair, groups.get(pair.focus, pair.focus), opening(pair.answer)) for pair in pairs]
     pools: dict[tuple[str, str, str], _Pool] = defaultdict(_Pool)
@@ -287,7 +287,7 @@ def _choices(pairs: Sequence[Pair], groups: Mapping[str, str], intake: Intake) -
         near, far = (pools[split, pair.question_type, collection] for collection in (pair.collection, ""))
         wrong = _different([*near.wrong(example_id, group), *far.wrong(f"{example_id} far", group)])
         if len(wrong) < WRONG:
-            intake.skip("fewer than four other answers to the same kind of question in its split")
+            report.skip("fewer than four other answers to the same kind of question in its split")
             continue
         yield choice(
             example_id,
@@ -297,8 +297,8 @@ def _choices(pairs: Sequence[Pair], groups: Mapping[str, str], intake: Intake) -
             answer=option,
             wrong=wrong[:WRONG],
             split=split,
-            subjects=_subjects(pair),
-            group=subject(f"medquad {group}"),
+            dedup_keys=_dedup_keys(pair),
+            group=dedup_key(f"medquad {group}"),
         )
 
 

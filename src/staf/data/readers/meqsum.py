@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from staf.data.example import Example, subject
+from staf.data.dedup import minhash_keys
+from staf.data.example import Example, dedup_key
 from staf.data.formats.sources import find_one, lines_field, text_field
 from staf.data.formats.workbooks import sheet_rows
-from staf.data.intake import Intake
-from staf.data.sketch import fingerprints
+from staf.data.read_report import ReadReport
 from staf.data.splits import split_of
 from staf.data.templates import query
 
@@ -34,7 +34,7 @@ def files(folder: Path) -> list[Path]:
     return [find_one(folder, LAYOUTS, "meqsum")]
 
 
-def read(folder: Path, intake: Intake) -> Iterator[Example]:
+def read(folder: Path, report: ReadReport) -> Iterator[Example]:
     """MeQSum as kind summarization, split 80/10/10 by the hash of the question.
 
     Raises:
@@ -45,22 +45,22 @@ def read(folder: Path, intake: Intake) -> Iterator[Example]:
     def make(place: str, row: dict[str, Any]) -> Iterator[Example]:
         question, summary = lines_field(row, "CHQ", place), text_field(row, "Summary", place)
         example_id = f"meqsum/{place.rpartition(' ')[2]}"
-        intake.count("question-summary pairs")
+        report.count("question-summary pairs")
         for mark in ("SUBJECT:", "MESSAGE:"):
-            intake.count(f"questions with {mark}", mark in question)
-        group = subject(question)
+            report.count(f"questions with {mark}", mark in question)
+        group = dedup_key(question)
         yield Example(
             id=example_id,
-            kind="summarization",
+            task_type="summarization",
             query=query("summarization", "question", example_id),
             context=question,
             answer=summary,
             labels=(),
             split=split_of(group),
-            subjects=fingerprints(question),
-            form="text",
+            dedup_keys=minhash_keys(question),
+            output_type="generate_until",
             group=group,
         )
 
     for path in files(folder):
-        yield from intake.each(sheet_rows(path, SHEET, COLUMNS), make)
+        yield from report.each(sheet_rows(path, SHEET, COLUMNS), make)

@@ -22,13 +22,13 @@ from typing import Any
 
 from staf.data.answers import safe_label, write_several
 from staf.data.clinical import Tables, tables
-from staf.data.example import Example, subject
+from staf.data.dedup import minhash_keys
+from staf.data.example import Example, dedup_key
 from staf.data.formats.sources import find_one, single_spaced
-from staf.data.intake import Intake
+from staf.data.read_report import ReadReport
 from staf.data.readers.admission_notes import on_admission
 from staf.data.readers.composed import compose
 from staf.data.readers.stays import stay_example
-from staf.data.sketch import fingerprints
 from staf.errors import BadData, MissingData
 
 LONGEST = 20_000
@@ -109,7 +109,7 @@ def demo_files(folder: Path) -> list[Path]:
     return list(_demo_paths(folder).values())
 
 
-def read(folder: Path, intake: Intake) -> Iterator[Example]:
+def read(folder: Path, report: ReadReport) -> Iterator[Example]:
     """MIMIC-III as kinds icd_coding, medication_recommendation and readmission, from discharge summaries.
 
     Raises:
@@ -117,9 +117,9 @@ def read(folder: Path, intake: Intake) -> Iterator[Example]:
         BadData: a table does not fit the format, or codes were read as numbers on the way here.
         StafError: memory or disk ran out.
     """
-    with tables(intake) as database:
-        _load(database, _paths(folder, "mimic-iii", _COMMON | _NOTES), intake)
-        intake.count("discharge summaries and addenda", database.number("SELECT count(*) FROM noteevents"))
+    with tables(report) as database:
+        _load(database, _paths(folder, "mimic-iii", _COMMON | _NOTES), report)
+        report.count("discharge summaries and addenda", database.number("SELECT count(*) FROM noteevents"))
         database.skip({
             "a note outside a stay": "SELECT count(*) FROM noteevents WHERE hadm_id IS NULL",
             "a note that its author marked as an error": "SELECT count(*) FROM noteevents WHERE iserror = '1'",
@@ -129,18 +129,18 @@ def read(folder: Path, intake: Intake) -> Iterator[Example]:
         for part in database.rows("FROM parts ORDER BY first_id"):
             told = database.rows(f"FROM told_stays({part['first_id']}, {part['last_id']})")
             for _, notes in groupby(told, key=itemgetter("hadm_id")):
-                yield from _from_notes(list(notes), intake)
+                yield from _from_notes(list(notes), report)
 
 
-def read_demo(folder: Path, intake: Intake) -> Iterator[Example]:
+def read_demo(folder: Path, report: ReadReport) -> Iterator[Example]:
     """The demo as kinds icd_coding, medication_recommendation and readmission, from text composed of its tables.
 
     Raises:
         MissingData: a table is not under `folder`.
         BadData: a table does not fit the format, or codes were read as numbers on the way here.
     """
-    with tables(intake) as database:
-        _load(database, _demo_paths(folder), intake)
+    with tables(report) as database:
+        _load(database, _demo_paths(folder), report)
         for name, columns in _LABORATORY.items():
             if name not in _demo_paths(folder):
                 database.empty(name, columns)
@@ -150,7 +150,7 @@ def read_demo(folder: Path, intake: Intake) -> Iterator[Example]:
         })  # fmt: skip
         database.script("demo_text")
         for stay in database.rows("FROM mentioned_stays"):
-            yield from _from_mentions(stay, intake)
+            yield from _from_mentions(stay, report)
 
 
 def _paths(folder: Path, name: str, wanted: Mapping[str, Sequence[str]]) -> dict[str, Path]:
@@ -170,7 +170,7 @@ def _layouts(table: str) -> tuple[str, ...]:
     return tuple(f"{place}{table.upper()}.csv{end}" for place in ("", "**/") for end in (".gz", ""))
 
 
-def _load(database: Tables, paths: Mapping[str, Path], intake: Intake) -> None:
+def _load(database: Tables, paths: Mapping[str, Path], report: ReadReport) -> None:
     """Load the tables, tell what they hold, and make the cohorts of the three tasks."""
     columns = _COMMON | _NOTES | _COMPOSED | _LABORATORY
     for table, path in paths.items():
@@ -195,69 +195,69 @@ def _load(database: Tables, paths: Mapping[str, Path], intake: Intake) -> None:
     for row in database.rows(
         "SELECT left_out, count(*) AS stays FROM judged WHERE left_out IS NOT NULL GROUP BY ALL ORDER BY 1"
     ):
-        intake.skip(row["left_out"], row["stays"])
+        report.skip(row["left_out"], row["stays"])
 
 
-def _from_notes(notes: list[dict[str, Any]], intake: Intake) -> Iterator[Example]:
+def _from_notes(notes: list[dict[str, Any]], report: ReadReport) -> Iterator[Example]:
     """The examples of a stay with its notes, in chart order."""
     stay = notes[0]
     own = [note for note in notes if note["own"]]
     before = [note for note in notes if note["by_discharge"]]
     whole = _bounded(" ".join(note["text"] for note in own))
-    sketch = fingerprints(whole[:SKETCHED]) if whole else ()
+    minhash = minhash_keys(whole[:SKETCHED]) if whole else ()
     if stay["codes"] and whole:
-        yield _coding("mimic-iii", stay, whole, sketch)
+        yield _coding("mimic-iii", stay, whole, minhash)
     if stay["drugs"]:
-        report = next((note["text"] for note in own if not note["addendum"]), "")
-        if arrival := on_admission(report)[:LONGEST]:
-            yield _medication("mimic-iii", stay, arrival, sketch)
+        summary = next((note["text"] for note in own if not note["addendum"]), "")
+        if arrival := on_admission(summary)[:LONGEST]:
+            yield _medication("mimic-iii", stay, arrival, minhash)
         else:
-            intake.skip("medication_recommendation: no section on the state on arrival")
+            report.skip("medication_recommendation: no section on the state on arrival")
     if stay["returned"]:
         up_to_discharge = whole if before == own else _bounded(" ".join(note["text"] for note in before))
         if up_to_discharge:
-            yield _readmission("mimic-iii", stay, up_to_discharge, sketch)
+            yield _readmission("mimic-iii", stay, up_to_discharge, minhash)
         else:
-            intake.skip("readmission: no discharge summary by the day of discharge")
+            report.skip("readmission: no discharge summary by the day of discharge")
 
 
-def _from_mentions(stay: dict[str, Any], intake: Intake) -> Iterator[Example]:
+def _from_mentions(stay: dict[str, Any], report: ReadReport) -> Iterator[Example]:
     """The examples of a stay with what its tables say of it; no text says a word of its answer."""
     mentions = [(said["topic"], said["mention"], said) for said in stay["mentions"]]
     left_out = 0
     if stay["codes"]:
         allowed = [(topic, mention) for topic, mention, said in mentions if not said["tells_diagnosis"]]
         text, left_out = compose(allowed, [*stay["codes"], *filter(None, stay["titles"])])
-        intake.skip("icd_coding: a mention that says an answer", left_out)
+        report.skip("icd_coding: a mention that says an answer", left_out)
         yield _coding("mimic-iii-demo", stay, text[:LONGEST])
     if stay["drugs"]:
         allowed = [(topic, mention) for topic, mention, said in mentions if said["at_admission"]]
         text, left_out = compose(allowed, stay["drugs"])
-        intake.skip("medication_recommendation: a mention that says an answer", left_out)
+        report.skip("medication_recommendation: a mention that says an answer", left_out)
         yield _medication("mimic-iii-demo", stay, text[:LONGEST])
     if stay["returned"]:
         text, _ = compose((topic, mention) for topic, mention, _ in mentions)
         yield _readmission("mimic-iii-demo", stay, text[:LONGEST])
 
 
-def _coding(name: str, stay: dict[str, Any], text: str, sketch: tuple[str, ...] = ()) -> Example:
+def _coding(name: str, stay: dict[str, Any], text: str, minhash: tuple[str, ...] = ()) -> Example:
     labels = [safe_label(f"{code} {title}") for code, title in zip(stay["codes"], stay["titles"], strict=True)]
-    return _example(name, "icd_coding", stay, text, write_several(labels, labels), sketch)
+    return _example(name, "icd_coding", stay, text, write_several(labels, labels), minhash)
 
 
-def _medication(name: str, stay: dict[str, Any], text: str, sketch: tuple[str, ...] = ()) -> Example:
+def _medication(name: str, stay: dict[str, Any], text: str, minhash: tuple[str, ...] = ()) -> Example:
     drugs = [safe_label(drug) for drug in stay["drugs"]]
-    return _example(name, "medication_recommendation", stay, text, write_several(drugs, drugs), sketch)
+    return _example(name, "medication_recommendation", stay, text, write_several(drugs, drugs), minhash)
 
 
-def _readmission(name: str, stay: dict[str, Any], text: str, sketch: tuple[str, ...] = ()) -> Example:
-    return _example(name, "readmission", stay, text, stay["returned"], sketch)
+def _readmission(name: str, stay: dict[str, Any], text: str, minhash: tuple[str, ...] = ()) -> Example:
+    return _example(name, "readmission", stay, text, stay["returned"], minhash)
 
 
-def _example(name: str, kind: str, stay: dict[str, Any], text: str, answer: str, sketch: tuple[str, ...]) -> Example:
-    example_id = f"{name}/{kind}/{stay['hadm_id']}"
-    patient = subject(f"mimic-iii patient {stay['subject_id']}")
-    return stay_example(example_id, kind, patient, text, answer, SHARES[name], sketch)
+def _example(name: str, task_type: str, stay: dict[str, Any], text: str, answer: str, minhash: tuple[str, ...]) -> Example:
+    example_id = f"{name}/{task_type}/{stay['hadm_id']}"
+    patient = dedup_key(f"mimic-iii patient {stay['subject_id']}")
+    return stay_example(example_id, task_type, patient, text, answer, SHARES[name], minhash)
 
 
 def _bounded(text: str) -> str:

@@ -18,12 +18,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from staf.data.example import Example, normalise, subject
+from staf.data.dedup import minhash_keys
+from staf.data.example import Example, dedup_key, normalise
 from staf.data.formats.delimited import rows
 from staf.data.formats.sources import find_one, single_spaced, text_field
-from staf.data.intake import Intake
+from staf.data.read_report import ReadReport
 from staf.data.readers.places import pair
-from staf.data.sketch import fingerprints
 from staf.data.splits import split_of
 from staf.errors import BadData
 
@@ -52,7 +52,7 @@ def files(folder: Path) -> list[Path]:
     return [find_one(folder, LAYOUTS, NAME)]
 
 
-def read(folder: Path, intake: Intake) -> Iterator[Example]:
+def read(folder: Path, report: ReadReport) -> Iterator[Example]:
     """Pairs as kind relation_extraction, split 80/10/10 by the hash of their text.
 
     Raises:
@@ -60,10 +60,10 @@ def read(folder: Path, intake: Intake) -> Iterator[Example]:
         BadData: a column is missing, an entity is not marked in its text, or a label is unknown.
     """
     for path in files(folder):
-        yield from intake.each(rows(path, COLUMNS, intake), lambda place, row: _example(place, row, intake))
+        yield from report.each(rows(path, COLUMNS, report), lambda place, row: _example(place, row, report))
 
 
-def _example(place: str, row: dict[str, str], intake: Intake) -> Iterator[Example]:
+def _example(place: str, row: dict[str, str], report: ReadReport) -> Iterator[Example]:
     first, second, marked, label = (text_field(row, name, place) for name in COLUMNS)
     answer = RELATIONS.get(re.sub(r"\s", "", label).casefold()) or _BY_NUMBER.get(label)
     if answer is None:
@@ -71,8 +71,8 @@ def _example(place: str, row: dict[str, str], intake: Intake) -> Iterator[Exampl
     if not all(f"<e{number}>" in marked.casefold() for number in (1, 2)):
         raise BadData(f"{place}: the text does not mark both entities, by <e1>..</e1> and <e2>..</e2>.")
     text = single_spaced(_MARK.sub("", marked))
-    intake.count("pairs")
-    intake.count(f"labelled {answer}")
+    report.count("pairs")
+    report.count(f"labelled {answer}")
     group = normalise(text)
     yield pair(
         f"{NAME}/{place.rpartition(' ')[2]}",
@@ -81,6 +81,6 @@ def _example(place: str, row: dict[str, str], intake: Intake) -> Iterator[Exampl
         answer,
         LABELS,
         split=split_of(group),
-        subjects=fingerprints(text),
-        group=subject(group),
+        dedup_keys=minhash_keys(text),
+        group=dedup_key(group),
     )

@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from staf.data.example import Example, subject
+from staf.data.example import Example, dedup_key
 from staf.data.formats.delimited import rows
 from staf.data.formats.sources import find, text_field
-from staf.data.intake import Intake
+from staf.data.read_report import ReadReport
 from staf.data.readers.multiple_choice import option_text, question_example
 from staf.errors import BadData
 
@@ -29,7 +29,7 @@ def files(folder: Path) -> list[Path]:
     return [path for part in SPLITS for path in find(folder, (f"data/{part}/*_{part}.csv",), "mmlu-medical")]
 
 
-def read(folder: Path, intake: Intake) -> Iterator[Example]:
+def read(folder: Path, report: ReadReport) -> Iterator[Example]:
     """MMLU as kind multiple_choice, in its authors' split.
 
     Raises:
@@ -38,10 +38,10 @@ def read(folder: Path, intake: Intake) -> Iterator[Example]:
     """
     seen: dict[str, str] = {}
     for path in files(folder):
-        yield from _subject(path, seen, intake)
+        yield from _subject(path, seen, report)
 
 
-def _subject(path: Path, seen: dict[str, str], intake: Intake) -> Iterator[Example]:
+def _subject(path: Path, seen: dict[str, str], report: ReadReport) -> Iterator[Example]:
     """Examples of one file; `seen` holds the questions of those before, and the split of each."""
     name, _, part = path.stem.rpartition("_")
 
@@ -50,20 +50,20 @@ def _subject(path: Path, seen: dict[str, str], intake: Intake) -> Iterator[Examp
         lettered = {one: option_text(text_field(row, one, place)) for one in LETTERS}
         if letter not in lettered:
             raise BadData(f"{place}: the answer must be one of {', '.join(LETTERS)}.")
-        intake.count("questions")
-        intake.count(f"questions in {part}")
+        report.count("questions")
+        report.count(f"questions in {part}")
         options = list(lettered.values())
-        key = subject(" ".join([question, *options]))
+        key = dedup_key(" ".join([question, *options]))
         if key in seen:
-            intake.count(f"questions of {seen[key]} again in {part}")
-            intake.skip("the same question with the same options is there already")
+            report.count(f"questions of {seen[key]} again in {part}")
+            report.skip("the same question with the same options is there already")
             return
         seen[key] = part
         if len(set(options)) < len(options):
-            intake.skip("an option is listed twice")
+            report.skip("an option is listed twice")
         else:
             number = place.rpartition(" ")[2]
             yield question_example(f"mmlu-medical/{part}/{name}/{number}", question, options, lettered[letter], SPLITS[part])
 
     columns = ("question", *LETTERS, "answer")
-    yield from intake.each(rows(path, columns, intake, header=False), make)
+    yield from report.each(rows(path, columns, report, header=False), make)

@@ -20,12 +20,12 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from staf.data.example import Example, subject
+from staf.data.dedup import minhash_keys
+from staf.data.example import Example, dedup_key
 from staf.data.formats.delimited import rows
 from staf.data.formats.sources import find_one, lines_field, text_field
-from staf.data.intake import Intake
+from staf.data.read_report import ReadReport
 from staf.data.readers.conversations import Dialogue, asked_turns, read_turns, summary, written
-from staf.data.sketch import fingerprints
 from staf.errors import BadData
 
 FILES = {
@@ -72,7 +72,7 @@ def files(folder: Path) -> list[Path]:
     return [find_one(folder, (f"Main-Dataset/{name}", name), "mts-dialog") for name, _ in FILES.values()]
 
 
-def read(folder: Path, intake: Intake) -> Iterator[Example]:
+def read(folder: Path, report: ReadReport) -> Iterator[Example]:
     """MTS-Dialog as kinds summarization and medical_conversation, in its authors' split.
 
     Raises:
@@ -81,10 +81,10 @@ def read(folder: Path, intake: Intake) -> Iterator[Example]:
     """
     known: dict[str, str] = {}
     for part, path in zip(FILES, files(folder), strict=True):
-        yield from intake.each(rows(path, COLUMNS, intake), _maker(part, known, intake))
+        yield from report.each(rows(path, COLUMNS, report), _maker(part, known, report))
 
 
-def _maker(part: str, known: dict[str, str], intake: Intake) -> Callable[[str, dict[str, str]], Iterator[Example]]:
+def _maker(part: str, known: dict[str, str], report: ReadReport) -> Callable[[str, dict[str, str]], Iterator[Example]]:
     """What makes the examples of a row of a part; `known` tells the part of each dialogue that was read before."""
 
     def make(place: str, row: dict[str, str]) -> Iterator[Example]:
@@ -93,27 +93,27 @@ def _maker(part: str, known: dict[str, str], intake: Intake) -> Callable[[str, d
             raise BadData(f"{place}: the section header is none of the {len(SECTIONS)} of MTS-Dialog.")
         section = lines_field(row, "section_text", place)
         text = lines_field(row, "dialogue", place)
-        turns = read_turns(text, _marks(intake), place, intake)
+        turns = read_turns(text, _marks(report), place, report)
         name = f"mts-dialog/{part}/{text_field(row, 'ID', place)}"
-        dialogue = Dialogue(name, turns, FILES[part][1], fingerprints(written(turns)), subject(text))
-        intake.count("pairs")
-        intake.count(f"pairs, {part}")
-        intake.count(f"section {header}")
+        dialogue = Dialogue(name, turns, FILES[part][1], minhash_keys(written(turns)), dedup_key(text))
+        report.count("pairs")
+        report.count(f"pairs, {part}")
+        report.count(f"section {header}")
         yield summary(dialogue, "section", f"Section: {SECTIONS[header]}\n{written(turns)}", section)
         before = known.get(row["dialogue"])
         known.setdefault(row["dialogue"], part)
         if before == part:
-            intake.count("dialogues repeated in a file")
-            intake.skip("the turns of a dialogue that its file repeats")
+            report.count("dialogues repeated in a file")
+            report.skip("the turns of a dialogue that its file repeats")
             return
         if before:
-            intake.count(f"dialogues in {before} and {part}")
-        yield from asked_turns(dialogue, TURNS, intake)
+            report.count(f"dialogues in {before} and {part}")
+        yield from asked_turns(dialogue, TURNS, report)
 
     return make
 
 
-def _marks(intake: Intake) -> Callable[[str], tuple[str, str] | None]:
+def _marks(report: ReadReport) -> Callable[[str], tuple[str, str] | None]:
     """What parts a line into speaker and words, and counts misspelt marks."""
 
     def marked(line: str) -> tuple[str, str] | None:
@@ -123,7 +123,7 @@ def _marks(intake: Intake) -> Callable[[str], tuple[str, str] | None]:
         if found is None or speaker is None:
             return None
         if name in _MISSPELT or line[found.end(2)] == ".":
-            intake.count("misspelt speakers")
+            report.count("misspelt speakers")
         return f"{speaker} {found[2]}".strip(), found[3]
 
     return marked

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from staf.data.answers import safe_label
-from staf.data.example import Example, normalise, subject
+from staf.data.dedup import minhash_keys
+from staf.data.example import Example, dedup_key, normalise
 from staf.data.formats.sources import find, find_one, json_lines, single_spaced, text_field
-from staf.data.intake import Intake
+from staf.data.read_report import ReadReport
 from staf.data.readers.draws import shuffled
-from staf.data.sketch import fingerprints
 from staf.data.splits import split_of
 from staf.data.templates import query
 from staf.errors import BadData
@@ -64,7 +64,7 @@ def medqa_files(folder: Path) -> list[Path]:
     return [path for path in beside if path.is_file()]
 
 
-def medmcqa(folder: Path, intake: Intake) -> Iterator[Example]:
+def medmcqa(folder: Path, report: ReadReport) -> Iterator[Example]:
     """MedMCQA as kind multiple_choice, split 80/10/10 by the hash of the question.
 
     Raises:
@@ -72,10 +72,10 @@ def medmcqa(folder: Path, intake: Intake) -> Iterator[Example]:
         BadData: a record does not fit the format.
     """
     for path in medmcqa_files(folder):
-        yield from _questions(path, f"medmcqa/{path.stem}", None, intake)
+        yield from _questions(path, f"medmcqa/{path.stem}", None, report)
 
 
-def medqa(folder: Path, intake: Intake) -> Iterator[Example]:
+def medqa(folder: Path, report: ReadReport) -> Iterator[Example]:
     """MedQA (USMLE) as kind multiple_choice, in its authors' split; dev adapts.
 
     Raises:
@@ -84,27 +84,27 @@ def medqa(folder: Path, intake: Intake) -> Iterator[Example]:
     """
     for path in medqa_files(folder):
         part = path.stem.rpartition("_")[2]
-        yield from _questions(path, f"medqa-usmle/{part}", MEDQA_SPLITS[part], intake)
+        yield from _questions(path, f"medqa-usmle/{part}", MEDQA_SPLITS[part], report)
 
 
-def _questions(path: Path, prefix: str, split: str | None, intake: Intake) -> Iterator[Example]:
+def _questions(path: Path, prefix: str, split: str | None, report: ReadReport) -> Iterator[Example]:
     """Examples of one file; `split` None means drawn by the question's hash."""
 
     def make(place: str, record: dict[str, Any]) -> Iterator[Example]:
         example_id = f"{prefix}/{place.rpartition(' ')[2]}"
         question = text_field(record, "question", place)
         options, answer = _options(record, place)
-        intake.count("questions")
+        report.count("questions")
         if (examination := record.get("meta_info")) in EXAMINATIONS:
-            intake.count(f"questions of {examination}")
+            report.count(f"questions of {examination}")
         if answer not in options:
-            intake.skip("the answer is none of the options")
+            report.skip("the answer is none of the options")
         elif len({option.casefold() for option in options}) < len(options):
-            intake.skip("an option is listed twice")
+            report.skip("an option is listed twice")
         else:
             yield question_example(example_id, question, options, answer, split)
 
-    yield from intake.each(json_lines(path, intake), make)
+    yield from report.each(json_lines(path, report), make)
 
 
 def option_text(text: str) -> str:
@@ -119,14 +119,14 @@ def question_example(example_id: str, question: str, options: list[str], answer:
     group = normalise(question)
     return Example(
         id=example_id,
-        kind="multiple_choice",
+        task_type="multiple_choice",
         query=query("multiple_choice", "options", example_id, labels),
         context=question,
         answer=answer,
         labels=labels,
         split=split or split_of(group),
-        subjects=fingerprints(question),
-        group=subject(group),
+        dedup_keys=minhash_keys(question),
+        group=dedup_key(group),
     )
 
 

@@ -13,7 +13,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 from staf.data.formats.obo import Term, terms
-from staf.data.intake import Intake
+from staf.data.read_report import ReadReport
 from staf.data.splits import split_of
 from staf.errors import BadData
 
@@ -81,7 +81,7 @@ class Ontology:
         return split_of(self.group(term))
 
 
-def below(path: Path, dataset: str, root: str, intake: Intake) -> Ontology:
+def below(path: Path, dataset: str, root: str, report: ReadReport) -> Ontology:
     """The current terms of an OBO file below `root`; the intake is told what the whole file holds.
 
     Raises:
@@ -89,11 +89,11 @@ def below(path: Path, dataset: str, root: str, intake: Intake) -> Ontology:
     """
     current: dict[str, Term] = {}
     children: dict[str, list[str]] = defaultdict(list)
-    for term in terms(path, intake):
-        intake.count("terms")
+    for term in terms(path, report):
+        report.count("terms")
         if not term.obsolete:
             current[term.id] = term
-            _tell(term, intake)
+            _tell(term, report)
             for parent in term.is_a:
                 children[parent].append(term.id)
     found, stack = set[str](), [root]
@@ -111,9 +111,9 @@ def below(path: Path, dataset: str, root: str, intake: Intake) -> Ontology:
     return known
 
 
-def _tell(term: Term, intake: Intake) -> None:
-    intake.count("current terms")
-    intake.count("definitions", bool(term.definition))
-    intake.count("synonyms", len(term.synonyms))
-    intake.count("exact synonyms", sum(synonym.scope == "EXACT" for synonym in term.synonyms))
-    intake.count("is_a links", len(term.is_a))
+def _tell(term: Term, report: ReadReport) -> None:
+    report.count("current terms")
+    report.count("definitions", bool(term.definition))
+    report.count("synonyms", len(term.synonyms))
+    report.count("exact synonyms", sum(synonym.scope == "EXACT" for synonym in term.synonyms))
+    report.count("is_a links", len(term.is_a))

@@ -15,12 +15,12 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from staf.data.answers import write_several
+from staf.data.dedup import minhash_keys
 from staf.data.example import Example, normalise
 from staf.data.formats.archives import members
 from staf.data.formats.sources import find
-from staf.data.intake import Intake
+from staf.data.read_report import ReadReport
 from staf.data.readers import codiesp
-from staf.data.sketch import fingerprints
 from staf.data.templates import query
 from staf.errors import BadData
 
@@ -40,7 +40,7 @@ def files(folder: Path) -> list[Path]:
     return [*find(folder, ("*.zip",), NAME), *codiesp.files(folder.parent / codiesp.NAME)]
 
 
-def read(folder: Path, intake: Intake) -> Iterator[Example]:
+def read(folder: Path, report: ReadReport) -> Iterator[Example]:
     """Cases with the classes of their drugs, task type medication_recommendation.
 
     Raises:
@@ -54,30 +54,30 @@ def read(folder: Path, intake: Intake) -> Iterator[Example]:
     def make(place: str, content: bytes) -> Iterator[Example]:
         case = cases.get(PurePosixPath(place).stem)
         if case is None:
-            intake.skip("an annotated case that CodiEsp does not have")
+            report.skip("an annotated case that CodiEsp does not have")
             return
         classes = sorted({class_of[name] for name in _mentions(place, content) if name in class_of})
         left = [sentence for sentence in case.sentences if not spoken.search(f" {normalise(sentence)} ")]
         if not classes or not left:
-            intake.skip("a case that names no drug of the list" if not classes else "a case of which no sentence is left")
+            report.skip("a case that names no drug of the list" if not classes else "a case of which no sentence is left")
             return
         example_id, text = f"{NAME}/{case.id}", " ".join(left)
         yield Example(
             id=example_id,
-            kind=KIND,
+            task_type=KIND,
             query=query(KIND, "all_classes", example_id),
             context=text,
             answer=write_several(classes, classes),
             labels=(),
             split=case.split,
-            subjects=(case.group, *fingerprints(case.text)),
-            form="several",
+            dedup_keys=(case.group, *minhash_keys(case.text)),
+            output_type="multi_label",
             group=case.group,
         )
 
     for path in archives:
         found = ((f"{path}, {name}", content) for name, content in members(path, "*subtrack1/*.ann"))
-        yield from intake.each(found, make)
+        yield from report.each(found, make)
 
 
 def drug_list() -> tuple[dict[str, str], re.Pattern[str]]:

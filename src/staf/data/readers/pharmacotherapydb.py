@@ -14,10 +14,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from staf.data.example import Example, subject
+from staf.data.example import Example, dedup_key
 from staf.data.formats.delimited import rows
 from staf.data.formats.sources import find_one, text_field
-from staf.data.intake import Intake
+from staf.data.read_report import ReadReport
 from staf.data.readers.draws import between
 from staf.data.splits import split_of
 from staf.data.templates import query
@@ -33,7 +33,7 @@ def files(folder: Path) -> list[Path]:
     return [find_one(folder, LAYOUTS, "pharmacotherapydb")]
 
 
-def read(folder: Path, intake: Intake) -> Iterator[Example]:
+def read(folder: Path, report: ReadReport) -> Iterator[Example]:
     """The pairs as kind entity_relation, split 80/10/10 by disease.
 
     Raises:
@@ -46,24 +46,24 @@ def read(folder: Path, intake: Intake) -> Iterator[Example]:
         disease_id, drug_id, disease, drug, category = (text_field(row, name, place) for name in COLUMNS)
         if category not in LABELS:
             raise BadData(f"{place}: the category must be one of {', '.join(LABELS)}.")
-        intake.count("pairs")
-        intake.count(f"pairs {LABELS[category]}")
+        report.count("pairs")
+        report.count(f"pairs {LABELS[category]}")
         seen["drugs"].add(drug_id)
         seen["diseases"].add(disease_id)
         example_id = f"pharmacotherapydb/{disease_id}/{drug_id}"
         group = f"pharmacotherapydb/{disease_id}"
         yield Example(
             id=example_id,
-            kind="entity_relation",
+            task_type="entity_relation",
             query=query("entity_relation", "between", example_id, tuple(LABELS.values())),
             context=between(drug, disease),
             answer=LABELS[category],
             labels=tuple(LABELS.values()),
             split=split_of(group),
-            subjects=(subject(disease),),
+            dedup_keys=(dedup_key(disease),),
             group=group,
         )
 
-    yield from intake.each(rows(files(folder)[0], COLUMNS, intake, delimiter="\t", quoted=False), make)
+    yield from report.each(rows(files(folder)[0], COLUMNS, report, delimiter="\t", quoted=False), make)
     for name, ids in seen.items():
-        intake.count(name, len(ids))
+        report.count(name, len(ids))

@@ -12,35 +12,35 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from staf.data.answers import Entity, write_entities
+from staf.data.dedup import minhash_keys
 from staf.data.example import Example
 from staf.data.formats.sources import single_spaced
-from staf.data.intake import Intake
+from staf.data.read_report import ReadReport
 from staf.data.readers.draws import window
-from staf.data.sketch import fingerprints
 from staf.data.templates import query
 from staf.errors import BadData
 
 
 def mentions(
-    intake: Intake,
+    report: ReadReport,
     example_id: str,
     text: str,
     found: Iterable[Entity],
     types: Sequence[str],
     *,
     split: str,
-    subjects: tuple[str, ...],
+    dedup_keys: tuple[str, ...],
     group: str = "",
 ) -> Iterator[Example]:
     """The example that asks for all mentions in a sentence; none where an answer could not be read back."""
-    kind = "named_entity_recognition"
+    task_type = "named_entity_recognition"
     try:
         answer = write_entities(found)
     except BadData:
-        intake.skip("a mention holds a semicolon")
+        report.skip("a mention holds a semicolon")
         return
-    asked = query(kind, "entities", example_id, types)
-    yield Example(example_id, kind, asked, text, answer, tuple(types), split, subjects, form="entities", group=group)
+    asked = query(task_type, "entities", example_id, types)
+    yield Example(example_id, task_type, asked, text, answer, tuple(types), split, dedup_keys, output_type="ner", group=group)
 
 
 def span(
@@ -51,15 +51,15 @@ def span(
     place: tuple[int, int],
     *,
     split: str,
-    subjects: tuple[str, ...],
+    dedup_keys: tuple[str, ...],
     group: str,
 ) -> Example:
     """The example whose answer is text[place]; of a long text it shows a piece around that, after the question."""
-    kind = "reading_comprehension"
+    task_type = "reading_comprehension"
     start, end = place
     context = f"{question} {window(example_id, text, start, end)}"
-    answer, wanted = text[start:end], query(kind, asked, example_id)
-    return Example(example_id, kind, wanted, context, answer, (), split, subjects, form="span", group=group)
+    answer, wanted = text[start:end], query(task_type, asked, example_id)
+    return Example(example_id, task_type, wanted, context, answer, (), split, dedup_keys, output_type="span", group=group)
 
 
 def pair(
@@ -70,15 +70,15 @@ def pair(
     labels: tuple[str, ...],
     *,
     split: str,
-    subjects: tuple[str, ...],
+    dedup_keys: tuple[str, ...],
     group: str,
 ) -> Example:
     """The example that asks for the relation between two entities, which are named before the text."""
-    kind = "relation_extraction"
+    task_type = "relation_extraction"
     first, second = entities
     context = f"First: {first}. Second: {second}. Text: {text}"
-    asked = query(kind, "pair", example_id, labels)
-    return Example(example_id, kind, asked, context, answer, labels, split, subjects, group=group)
+    asked = query(task_type, "pair", example_id, labels)
+    return Example(example_id, task_type, asked, context, answer, labels, split, dedup_keys, group=group)
 
 
 def spaced(text: str, start: int, end: int) -> tuple[str, tuple[int, int]]:
@@ -91,5 +91,5 @@ def spaced(text: str, start: int, end: int) -> tuple[str, tuple[int, int]]:
 
 def of_long(text: str) -> tuple[str, ...]:
     """The fingerprints of a text that is long enough to have near-duplicates; none of a heading or a fixed phrase."""
-    found = fingerprints(text)
+    found = minhash_keys(text)
     return found if len(found) > 1 else ()

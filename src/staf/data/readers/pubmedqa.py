@@ -23,11 +23,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from staf.data.example import Example, normalise, subject
+from staf.data.dedup import minhash_keys
+from staf.data.example import Example, dedup_key, normalise
 from staf.data.formats.json_stream import json_members
 from staf.data.formats.sources import find_one, json_file, json_lines, single_spaced, text_field
-from staf.data.intake import Intake
-from staf.data.sketch import fingerprints
+from staf.data.read_report import ReadReport
 from staf.data.splits import split_of
 from staf.data.templates import query
 from staf.errors import BadData
@@ -51,7 +51,7 @@ def files(folder: Path) -> list[Path]:
     return found
 
 
-def read(folder: Path, intake: Intake) -> Iterator[Example]:
+def read(folder: Path, report: ReadReport) -> Iterator[Example]:
     """PubMedQA as kind question_answering.
 
     Raises:
@@ -60,16 +60,16 @@ def read(folder: Path, intake: Intake) -> Iterator[Example]:
     """
     first, second, *more = files(folder)
     if first.suffix == ".jsonl":
-        yield from _packaged(first, "test", intake)
-        yield from _packaged(second, None, intake)
+        yield from _packaged(first, "test", report)
+        yield from _packaged(second, None, report)
         return
     has_artificial = any(path.name == ARTIFICIAL for path in more)
-    yield from _labelled(first, second, ADAPT_ONLY if has_artificial else SHARES, intake)
+    yield from _labelled(first, second, ADAPT_ONLY if has_artificial else SHARES, report)
     for path in more:
-        yield from _added(path, intake)
+        yield from _added(path, report)
 
 
-def _packaged(path: Path, split: str | None, intake: Intake) -> Iterator[Example]:
+def _packaged(path: Path, split: str | None, report: ReadReport) -> Iterator[Example]:
     def make(place: str, record: dict[str, Any]) -> Iterator[Example]:
         passage = _SECTION_MARK.sub("", text_field(record, "passage", place))
         question = text_field(record, "question", place)
@@ -77,10 +77,10 @@ def _packaged(path: Path, split: str | None, intake: Intake) -> Iterator[Example
         name = f"{path.parent.name}/{place.rpartition(' ')[2]}"
         yield _choice(name, question, passage, answer, split or _split(question, SHARES), place)
 
-    yield from intake.each(json_lines(path, intake), make)
+    yield from report.each(json_lines(path, report), make)
 
 
-def _labelled(path: Path, truth_path: Path, shares: tuple[int, int, int], intake: Intake) -> Iterator[Example]:
+def _labelled(path: Path, truth_path: Path, shares: tuple[int, int, int], report: ReadReport) -> Iterator[Example]:
     records, truth = json_file(path, dict), json_file(truth_path, dict)
     if unknown := truth.keys() - records.keys():
         raise BadData(f"{truth_path} names {len(unknown)} ids that {path.name} does not hold. Get both files again.")
@@ -94,16 +94,16 @@ def _labelled(path: Path, truth_path: Path, shares: tuple[int, int, int], intake
         split = "test" if pubmed_id in truth else _split(question, shares)
         yield _choice(pubmed_id, question, passage, answer, split, place)
         if split == "train":
-            yield from _conclusion(pubmed_id, question, passage, record, place, intake)
-        intake.count("questions")
-        intake.count(f"answered {answer}")
-        intake.count("official test questions", pubmed_id in truth)
+            yield from _conclusion(pubmed_id, question, passage, record, place, report)
+        report.count("questions")
+        report.count(f"answered {answer}")
+        report.count("official test questions", pubmed_id in truth)
 
     places = (f"{path}, record {number}" for number in range(1, len(records) + 1))
-    yield from intake.each(zip(places, records.items(), strict=True), make)
+    yield from report.each(zip(places, records.items(), strict=True), make)
 
 
-def _added(path: Path, intake: Intake) -> Iterator[Example]:
+def _added(path: Path, report: ReadReport) -> Iterator[Example]:
     """Examples of the artificial or the unlabelled part, all of them in the train split."""
     part = "artificial" if path.name == ARTIFICIAL else "unlabelled"
 
@@ -114,11 +114,11 @@ def _added(path: Path, intake: Intake) -> Iterator[Example]:
         if part == "artificial":
             answer = text_field(record, "final_decision", place)
             yield _choice(name, question, passage, answer, "train", place)
-            intake.count(f"artificial questions answered {answer}")
-        yield from _conclusion(name, question, passage, record, place, intake)
-        intake.count(f"{part} questions")
+            report.count(f"artificial questions answered {answer}")
+        yield from _conclusion(name, question, passage, record, place, report)
+        report.count(f"{part} questions")
 
-    yield from intake.each(json_members(path), make)
+    yield from report.each(json_members(path), make)
 
 
 def _split(question: str, shares: tuple[int, int, int]) -> str:
@@ -140,37 +140,37 @@ def _choice(name: str, question: str, passage: str, answer: str, split: str, pla
     example_id = f"pubmedqa/{name}"
     return Example(
         id=example_id,
-        kind="question_answering",
+        task_type="question_answering",
         query=query("question_answering", "abstract", example_id),
         context=f"{question} {passage}",
         answer=answer,
         labels=LABELS,
         split=split,
-        subjects=fingerprints(question),
-        group=subject(question),
+        dedup_keys=minhash_keys(question),
+        group=dedup_key(question),
     )
 
 
 def _conclusion(
-    name: str, question: str, passage: str, record: dict[str, Any], place: str, intake: Intake
+    name: str, question: str, passage: str, record: dict[str, Any], place: str, report: ReadReport
 ) -> Iterator[Example]:
     """The example that is answered with the conclusion, in the train split; none where the abstract has no conclusion."""
     answer = record.get("LONG_ANSWER")
     if not isinstance(answer, str):
         raise BadData(f"{place}: field 'LONG_ANSWER' is missing or not text.")
     if not answer.strip():
-        intake.skip("the conclusion is empty")
+        report.skip("the conclusion is empty")
         return
     example_id = f"pubmedqa/{name}/conclusion"
     yield Example(
         id=example_id,
-        kind="question_answering",
+        task_type="question_answering",
         query=query("question_answering", "conclusion", example_id),
         context=f"{question} {passage}",
         answer=single_spaced(answer),
         labels=(),
         split="train",
-        subjects=fingerprints(question),
-        form="text",
-        group=subject(question),
+        dedup_keys=minhash_keys(question),
+        output_type="generate_until",
+        group=dedup_key(question),
     )

@@ -18,10 +18,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from staf.data.example import Example, normalise, subject
+from staf.data.dedup import minhash_keys
+from staf.data.example import Example, dedup_key, normalise
 from staf.data.formats.sources import find_one, opened, single_spaced
-from staf.data.intake import Intake
-from staf.data.sketch import fingerprints
+from staf.data.read_report import ReadReport
 from staf.data.splits import split_of
 from staf.data.templates import query
 from staf.errors import BadData
@@ -52,7 +52,7 @@ def files(folder: Path) -> list[Path]:
     return [find_one(folder, patterns, "rqe-amia2016") for patterns in LAYOUTS.values()]
 
 
-def read(folder: Path, intake: Intake) -> Iterator[Example]:
+def read(folder: Path, report: ReadReport) -> Iterator[Example]:
     """Question entailment as kind natural_language_inference.
 
     Raises:
@@ -60,10 +60,10 @@ def read(folder: Path, intake: Intake) -> Iterator[Example]:
         BadData: a file is not XML, or a pair does not fit the format.
     """
     for part, path in zip(LAYOUTS, files(folder), strict=True):
-        yield from _part(path, part, intake)
+        yield from _part(path, part, report)
 
 
-def _part(path: Path, part: str, intake: Intake) -> Iterator[Example]:
+def _part(path: Path, part: str, report: ReadReport) -> Iterator[Example]:
     records = list(_pairs(path))
     values: dict[tuple[str, str], set[str | None]] = defaultdict(set)
     for _, pair in records:
@@ -74,15 +74,15 @@ def _part(path: Path, part: str, intake: Intake) -> Iterator[Example]:
     def make(place: str, pair: Pair) -> Iterator[Example]:
         if pair.pid is None or pair.chq is None or pair.faq is None or pair.value not in ANSWERS:
             raise BadData(f"{place}: pid, chq or faq is missing, or the value is neither true nor false.")
-        _count(pair, part, written, intake)
+        _count(pair, part, written, report)
         reason = _left_out(pair, pair.wording in seen, len(values[pair.wording]) > 1, part)
         seen.add(pair.wording)
         if reason:
-            intake.skip(reason)
+            report.skip(reason)
         else:
             yield _example(f"rqe-amia2016/{part}/{pair.pid}", pair, part)
 
-    yield from intake.each(records, make)
+    yield from report.each(records, make)
 
 
 def _pairs(path: Path) -> Iterator[tuple[str, Pair]]:
@@ -100,15 +100,15 @@ def _pairs(path: Path) -> Iterator[tuple[str, Pair]]:
             raise BadData(f"{path}, line {error.position[0]}: not valid XML. Get it again.") from None
 
 
-def _count(pair: Pair, part: str, written: set[tuple[str, str]], intake: Intake) -> None:
+def _count(pair: Pair, part: str, written: set[tuple[str, str]], report: ReadReport) -> None:
     """Tell what the file holds; `written` takes the pairs as they are written."""
     chq, faq = (pair.chq or "").strip(), (pair.faq or "").strip()
     words = single_spaced(chq), single_spaced(faq)
-    intake.count(f"{part} pairs")
-    intake.count(f"{part} pairs that are {pair.value}")
-    intake.count(f"{part} pairs with the same text on both sides", chq == faq)
-    intake.count(f"{part} pairs with an empty question", not chq or not faq)
-    intake.count(f"{part} pairs that repeat one", words in written)
+    report.count(f"{part} pairs")
+    report.count(f"{part} pairs that are {pair.value}")
+    report.count(f"{part} pairs with the same text on both sides", chq == faq)
+    report.count(f"{part} pairs with an empty question", not chq or not faq)
+    report.count(f"{part} pairs that repeat one", words in written)
     written.add(words)
 
 
@@ -131,12 +131,12 @@ def _example(example_id: str, pair: Pair, part: str) -> Example:
     context = f"First question: {chq} Second question: {faq}"
     return Example(
         id=example_id,
-        kind="natural_language_inference",
+        task_type="natural_language_inference",
         query=query("natural_language_inference", "questions", example_id, LABELS),
         context=context,
         answer=ANSWERS[pair.value or ""],
         labels=LABELS,
         split="test" if part == "test" else split_of(normalise(chq), SHARES),
-        subjects=(*fingerprints(chq), subject(context)),
-        group=subject(chq),
+        dedup_keys=(*minhash_keys(chq), dedup_key(context)),
+        group=dedup_key(chq),
     )

@@ -12,24 +12,24 @@ YES_NO = ("yes", "no")
 
 def stay_example(
     example_id: str,
-    kind: str,
+    task_type: str,
     patient: str,
     text: str,
     answer: str,
     shares: tuple[int, int, int] = SHARES,
-    sketch: tuple[str, ...] = (),
+    minhash: tuple[str, ...] = (),
 ) -> Example:
     """One example; `patient` is its fingerprint and its group, `sketch` those of the text. Codes and drugs have open labels."""
-    asked, labels = ("thirty_days", YES_NO) if kind == "readmission" else ("all", ())
+    asked, labels = ("thirty_days", YES_NO) if task_type == "readmission" else ("all", ())
     return Example(
         id=example_id,
-        kind=kind,
-        query=query(kind, asked, example_id, labels),
+        task_type=task_type,
+        query=query(task_type, asked, example_id, labels),
         context=text,
         answer=answer,
         labels=labels,
         split=split_of(patient, shares),
-        subjects=(patient, *sketch),
-        form="choice" if labels else "several",
+        dedup_keys=(patient, *minhash),
+        output_type="multiple_choice" if labels else "multi_label",
         group=patient,
     )

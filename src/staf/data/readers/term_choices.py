@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from staf.data.example import Example, normalise, subject
+from staf.data.dedup import minhash_keys
+from staf.data.example import Example, dedup_key, normalise
 from staf.data.formats.obo import Term
-from staf.data.intake import Intake
+from staf.data.read_report import ReadReport
 from staf.data.readers.draws import choice, draw, draw_fitting, says
 from staf.data.readers.ontology import Ontology
-from staf.data.sketch import fingerprints
 from staf.data.splits import dice
 
 LONGEST_DEFINITION = 500
@@ -25,20 +25,20 @@ NAMES_PER_TERM = 2
 _VARIANT_TYPES = ("plural_form", "uk_spelling", "obsolete_synonym")
 
 
-def definitions(known: Ontology, asked: str, intake: Intake) -> Iterator[Example]:
+def definitions(known: Ontology, asked: str, report: ReadReport) -> Iterator[Example]:
     """entity_attribute: the term that a definition describes, among siblings, or cousins where these are too few."""
     for term_id, term in known.terms.items():
         if not 1 <= len(term.definition) <= LONGEST_DEFINITION or says(term.definition, term.name):
-            intake.skip("no definition, a long one, or one that says the name")
+            report.skip("no definition, a long one, or one that says the name")
             continue
         example_id = f"{known.dataset}/definition/{term_id}"
         wrong = draw(example_id, (known.terms[i].name for i in known.siblings(term_id)), 3)
         further = [known.terms[i].name for i in known.cousins(term_id)]
         wrong += draw(f"{example_id}/far", (name for name in further if name not in wrong), 3 - len(wrong))
-        yield from _choice(example_id, "entity_attribute", asked, (known, term_id), wrong, intake)
+        yield from _choice(example_id, "entity_attribute", asked, (known, term_id), wrong, report)
 
 
-def relations(known: Ontology, asked: str, intake: Intake) -> Iterator[Example]:
+def relations(known: Ontology, asked: str, report: ReadReport) -> Iterator[Example]:
     """entity_relation: a parent of the term, among broad terms of the same branch."""
     inner: dict[str, list[str]] = defaultdict(list)
     for term_id in known.children:
@@ -49,14 +49,14 @@ def relations(known: Ontology, asked: str, intake: Intake) -> Iterator[Example]:
         example_id = f"{known.dataset}/broader/{term_id}"
         untold = [p for p in known.parents[term_id] if p != known.root and not says(term.name, known.terms[p].name)]
         if not untold:
-            intake.skip("the name says the broader term")
+            report.skip("the name says the broader term")
             continue
         answer = known.terms[dice(example_id).choice(untold)].name
         wrong = _strangers(known, term_id, inner[known.branches(term_id)[0]], term_id)
-        yield from _choice(example_id, "entity_relation", asked, (known, term_id), wrong, intake, answer)
+        yield from _choice(example_id, "entity_relation", asked, (known, term_id), wrong, report, answer)
 
 
-def synonymy(known: Ontology, intake: Intake) -> Iterator[Example]:
+def synonymy(known: Ontology, report: ReadReport) -> Iterator[Example]:
     """entity_synonymy: the term that another name belongs to, among four of its branch; one of the others is a sibling."""
     members: dict[str, list[str]] = defaultdict(list)
     for term_id in known.terms:
@@ -65,12 +65,12 @@ def synonymy(known: Ontology, intake: Intake) -> Iterator[Example]:
         own = {normalise(name) for name in (term.name, *(s.text for s in term.synonyms))}
         near = [known.terms[i].name for i in known.siblings(term_id) if normalise(known.terms[i].name) not in own]
         for other in draw(f"{known.dataset}/synonyms/{term_id}", other_names(term), NAMES_PER_TERM):
-            example_id = f"{known.dataset}/same/{term_id}/{subject(other)}"
+            example_id = f"{known.dataset}/same/{term_id}/{dedup_key(other)}"
             wrong = draw(example_id, near, 1)
             far = _strangers(known, term_id, members[known.branches(term_id)[0]], example_id)
             wrong += [name for name in far if name not in wrong][: 3 - len(wrong)]
             if len(wrong) < 3 or says(other, term.name):
-                intake.skip("a synonym that says the name, or with too few near terms")
+                report.skip("a synonym that says the name, or with too few near terms")
                 continue
             yield choice(
                 example_id,
@@ -80,7 +80,7 @@ def synonymy(known: Ontology, intake: Intake) -> Iterator[Example]:
                 answer=term.name,
                 wrong=wrong,
                 split=known.split(term_id),
-                subjects=(subject(term.name), subject(other)),
+                dedup_keys=(dedup_key(term.name), dedup_key(other)),
                 group=known.group(term_id),
             )
 
@@ -110,26 +110,26 @@ def _strangers(known: Ontology, term_id: str, near: list[str], key: str) -> list
 
 def _choice(
     example_id: str,
-    kind: str,
+    task_type: str,
     asked: str,
     item: tuple[Ontology, str],
     wrong: list[str],
-    intake: Intake,
+    report: ReadReport,
     answer: str = "",
 ) -> Iterator[Example]:
     """A choice among four: of the term by its definition, or of `answer` by the term's name."""
     known, term = item[0], item[0].terms[item[1]]
     if len(wrong) < 3:
-        intake.skip("too few near terms for four options")
+        report.skip("too few near terms for four options")
         return
     yield choice(
         example_id,
-        kind,
+        task_type,
         asked,
         context=term.name if answer else term.definition,
         answer=answer or term.name,
         wrong=wrong,
         split=known.split(term.id),
-        subjects=(subject(term.name),) if answer else (subject(term.name), *fingerprints(term.definition)),
+        dedup_keys=(dedup_key(term.name),) if answer else (dedup_key(term.name), *minhash_keys(term.definition)),
         group=known.group(term.id),
     )

@@ -23,11 +23,11 @@ from typing import Any
 
 from staf.data.answers import safe_label, write_several
 from staf.data.clinical import Tables, tables
-from staf.data.example import Example, subject
+from staf.data.example import Example, dedup_key
 from staf.data.formats.archives import members
 from staf.data.formats.sources import find_one
-from staf.data.intake import Intake
 from staf.data.packages import cache_folder
+from staf.data.read_report import ReadReport
 from staf.data.readers.composed import compose
 from staf.data.readers.stays import stay_example
 from staf.errors import BadData
@@ -80,7 +80,7 @@ def files(folder: Path) -> list[Path]:
     return [find_one(folder, (ARCHIVE,), "uci-diabetes-130")]
 
 
-def read(folder: Path, intake: Intake) -> Iterator[Example]:
+def read(folder: Path, report: ReadReport) -> Iterator[Example]:
     """The encounters as kinds icd_coding, medication_recommendation and readmission.
 
     Raises:
@@ -89,14 +89,14 @@ def read(folder: Path, intake: Intake) -> Iterator[Example]:
         StafError: memory or disk ran out.
     """
     archive = files(folder)[0]
-    with tables(intake) as database:
+    with tables(report) as database:
         _load(database, archive)
         database.count(_FACTS)
         database.skip(
             {"readmission: the encounter ends in death or hospice": _FACTS["encounters that end in death or hospice"]}
         )
         for encounter in database.rows("FROM told_encounters"):
-            yield from _examples(encounter, intake)
+            yield from _examples(encounter, report)
 
 
 def _load(database: Tables, archive: Path) -> None:
@@ -127,7 +127,7 @@ def _name_ids(database: Tables, archive: Path, content: bytes) -> None:
     database.fill("id_names", ("column_name", "id", "description"), named)
 
 
-def _examples(encounter: dict[str, Any], intake: Intake) -> Iterator[Example]:
+def _examples(encounter: dict[str, Any], report: ReadReport) -> Iterator[Example]:
     arrival, stay, given, diagnoses, discharge = (
         [(said["topic"], said["mention"]) for said in encounter[part] if said["mention"]]
         for part in ("at_admission", "stay", "given", "diagnoses", "discharge")
@@ -135,19 +135,19 @@ def _examples(encounter: dict[str, Any], intake: Intake) -> Iterator[Example]:
     if codes := encounter["codes"]:
         titles = encounter["titles"]
         text, left_out = compose([*arrival, *stay, *given, *discharge], [*codes, *titles])
-        intake.skip("icd_coding: a mention that says an answer", left_out)
+        report.skip("icd_coding: a mention that says an answer", left_out)
         labels = [safe_label(f"{code} {title}") for code, title in zip(codes, titles, strict=True)]
         yield _example("icd_coding", encounter, text, write_several(labels, labels))
     else:
-        intake.skip("icd_coding: an encounter without a diagnosis")
+        report.skip("icd_coding: an encounter without a diagnosis")
     text, left_out = compose(arrival, encounter["drugs"])
-    intake.skip("medication_recommendation: a mention that says an answer", left_out)
+    report.skip("medication_recommendation: a mention that says an answer", left_out)
     yield _example("medication_recommendation", encounter, text, write_several(encounter["drugs"], encounter["drugs"]))
     if encounter["returned"]:
         text, _ = compose([*arrival, *stay, *given, *diagnoses, *discharge])
         yield _example("readmission", encounter, text, encounter["returned"])
 
 
-def _example(kind: str, encounter: dict[str, Any], text: str, answer: str) -> Example:
-    example_id = f"uci-diabetes-130/{kind}/{encounter['encounter_id']}"
-    return stay_example(example_id, kind, subject(f"uci-diabetes-130 patient {encounter['patient_nbr']}"), text, answer)
+def _example(task_type: str, encounter: dict[str, Any], text: str, answer: str) -> Example:
+    example_id = f"uci-diabetes-130/{task_type}/{encounter['encounter_id']}"
+    return stay_example(example_id, task_type, dedup_key(f"uci-diabetes-130 patient {encounter['patient_nbr']}"), text, answer)

@@ -23,13 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from staf.data.answers import safe_label
-from staf.data.example import Example, normalise, subject
+from staf.data.dedup import minhash_keys
+from staf.data.example import Example, dedup_key, normalise
 from staf.data.formats import rrf
 from staf.data.formats.sources import find_one, single_spaced
-from staf.data.intake import Intake
+from staf.data.read_report import ReadReport
 from staf.data.readers.draws import between, choice, draw, draw_fitting, says
 from staf.data.readers.term_choices import LONGEST_DEFINITION, NAMES_PER_TERM, wording
-from staf.data.sketch import fingerprints
 from staf.data.splits import split_of
 from staf.data.templates import query
 
@@ -100,7 +100,7 @@ def files(folder: Path) -> list[Path]:
     ]
 
 
-def read(folder: Path, intake: Intake) -> Iterator[Example]:
+def read(folder: Path, report: ReadReport) -> Iterator[Example]:
     """The Metathesaurus as kinds entity_attribute, entity_synonymy and entity_relation, split 80/10/10 by concept.
 
     Raises:
@@ -118,18 +118,18 @@ def read(folder: Path, intake: Intake) -> Iterator[Example]:
         "per_relation": PAIRS_PER_RELATION,
     }
     with tempfile.TemporaryDirectory(prefix="staf-umls-") as scratch, rrf.connect(Path(scratch), variables) as tables:
-        rrf.run(tables, _SCRIPT.read_text(encoding="utf-8"), paths, intake)
+        rrf.run(tables, _SCRIPT.read_text(encoding="utf-8"), paths, report)
         for table in ("definition", "atom", "concept"):
-            intake.count(f"{table}s that could be used", _rows(tables, f"SELECT count(*) FROM {table}")[0][0])
+            report.count(f"{table}s that could be used", _rows(tables, f"SELECT count(*) FROM {table}")[0][0])
         concepts = _concepts(tables)
         pairs = _rows(
             tables,
             "SELECT first, relation, second, concept.name FROM relation JOIN concept ON cui = second ORDER BY first, second",
         )
-    intake.count("concepts that were drawn", len(concepts))
-    yield from _types(concepts, intake)
-    yield from _definitions(concepts, intake)
-    yield from _synonymy(concepts, intake)
+    report.count("concepts that were drawn", len(concepts))
+    yield from _types(concepts, report)
+    yield from _definitions(concepts, report)
+    yield from _synonymy(concepts, report)
     yield from _relations(concepts, pairs)
 
 
@@ -155,7 +155,7 @@ def _concepts(tables: Any) -> dict[str, Concept]:
     return concepts
 
 
-def _types(concepts: dict[str, Concept], intake: Intake) -> Iterator[Example]:
+def _types(concepts: dict[str, Concept], report: ReadReport) -> Iterator[Example]:
     names = {tree_number: name for concept in concepts.values() for tree_number, name in concept.types.items()}
     pool = [tree_number for concept in concepts.values() for tree_number in concept.types]
     for concept in concepts.values():
@@ -163,7 +163,7 @@ def _types(concepts: dict[str, Concept], intake: Intake) -> Iterator[Example]:
         (own,) = draw(example_id, concept.types, 1)
         wrong = draw_fitting(f"{example_id}/far", pool, 3, partial(_unlike, list(concept.types)))
         if len(wrong) < 3:
-            intake.skip("too few other semantic types for four options")
+            report.skip("too few other semantic types for four options")
             continue
         yield choice(
             example_id,
@@ -173,7 +173,7 @@ def _types(concepts: dict[str, Concept], intake: Intake) -> Iterator[Example]:
             answer=concept.types[own],
             wrong=[names[tree_number] for tree_number in wrong],
             split=concept.split,
-            subjects=(subject(concept.name),),
+            dedup_keys=(dedup_key(concept.name),),
             group=concept.group,
         )
 
@@ -188,17 +188,17 @@ def _above(one: str, other: str) -> bool:
     return one == other or other.startswith(one if len(one) <= 1 else f"{one}.")
 
 
-def _definitions(concepts: dict[str, Concept], intake: Intake) -> Iterator[Example]:
+def _definitions(concepts: dict[str, Concept], report: ReadReport) -> Iterator[Example]:
     pools = _pools(concepts)
     for concept in concepts.values():
         if not concept.definition:
-            intake.skip("a definition without words")
+            report.skip("a definition without words")
             continue
-        subjects = (subject(concept.name), *fingerprints(concept.definition))
+        dedup_keys = (dedup_key(concept.name), *minhash_keys(concept.definition))
         example_id = f"umls/definition/{concept.cui}"
         wrong = _others(example_id, concept, pools)
         if len(wrong) < 3 or says(concept.definition, concept.name):
-            intake.skip("a definition that says the name, or with too few concepts of its type")
+            report.skip("a definition that says the name, or with too few concepts of its type")
         else:
             yield choice(
                 example_id,
@@ -208,25 +208,34 @@ def _definitions(concepts: dict[str, Concept], intake: Intake) -> Iterator[Examp
                 answer=concept.name,
                 wrong=wrong,
                 split=concept.split,
-                subjects=subjects,
+                dedup_keys=dedup_keys,
                 group=concept.group,
             )
         example_id = f"umls/define/{concept.cui}"
         asked = query("entity_attribute", "define", example_id)
         answer, split = concept.definition, concept.split
         yield Example(
-            example_id, "entity_attribute", asked, concept.name, answer, (), split, subjects, form="text", group=concept.group
+            example_id,
+            "entity_attribute",
+            asked,
+            concept.name,
+            answer,
+            (),
+            split,
+            dedup_keys,
+            output_type="generate_until",
+            group=concept.group,
         )
 
 
-def _synonymy(concepts: dict[str, Concept], intake: Intake) -> Iterator[Example]:
+def _synonymy(concepts: dict[str, Concept], report: ReadReport) -> Iterator[Example]:
     pools = _pools(concepts)
     for concept in concepts.values():
         for other in draw(f"umls/synonyms/{concept.cui}", _other_names(concept), NAMES_PER_TERM):
-            example_id = f"umls/same/{concept.cui}/{subject(other)}"
+            example_id = f"umls/same/{concept.cui}/{dedup_key(other)}"
             wrong = _others(example_id, concept, pools)
             if len(wrong) < 3 or says(other, concept.name):
-                intake.skip("a synonym that says the name, or with too few concepts of its type")
+                report.skip("a synonym that says the name, or with too few concepts of its type")
                 continue
             yield choice(
                 example_id,
@@ -236,7 +245,7 @@ def _synonymy(concepts: dict[str, Concept], intake: Intake) -> Iterator[Example]
                 answer=concept.name,
                 wrong=wrong,
                 split=concept.split,
-                subjects=(subject(concept.name), subject(other)),
+                dedup_keys=(dedup_key(concept.name), dedup_key(other)),
                 group=concept.group,
             )
 
@@ -268,12 +277,12 @@ def _relations(concepts: dict[str, Concept], pairs: list[tuple[Any, ...]]) -> It
         example_id = f"umls/relation/{first}/{second}"
         yield Example(
             id=example_id,
-            kind="entity_relation",
+            task_type="entity_relation",
             query=query("entity_relation", "between", example_id, labels),
             context=between(concept.name, safe_label(second_name)),
             answer=RELATIONS[relation],
             labels=labels,
             split=concept.split,
-            subjects=(subject(concept.name),),
+            dedup_keys=(dedup_key(concept.name),),
             group=concept.group,
         )

@@ -22,14 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from staf.data.answers import write_several
+from staf.data.dedup import minhash_keys
 from staf.data.example import Example
 from staf.data.formats.delimited import rows
 from staf.data.formats.rrf import LAYOUTS
 from staf.data.formats.sources import find_one, json_lines, listed, single_spaced, text_field
-from staf.data.intake import Intake
+from staf.data.read_report import ReadReport
 from staf.data.readers.draws import WINDOW
 from staf.data.readers.semantic_types import COARSE, LABELS
-from staf.data.sketch import fingerprints
 from staf.data.splits import split_of
 from staf.data.templates import query
 from staf.errors import BadData
@@ -70,7 +70,7 @@ def files(folder: Path) -> list[Path]:
     return [find_one(folder, PAGES, "wikimed"), find_one(folder, TYPES, "wikimed")]
 
 
-def read(folder: Path, intake: Intake) -> Iterator[Example]:
+def read(folder: Path, report: ReadReport) -> Iterator[Example]:
     """WikiMed as kind document_classification.
 
     Raises:
@@ -78,35 +78,35 @@ def read(folder: Path, intake: Intake) -> Iterator[Example]:
         BadData: a page, or a row of the semantic types, does not fit the format.
     """
     pages, types = files(folder)
-    known = concept_types(types, intake)
+    known = concept_types(types, report)
 
     def make(place: str, record: dict[str, Any]) -> Iterator[Example]:
         page = _page(record, place)
-        intake.count("pages")
-        intake.count("mentions", len(page.mentions))
+        report.count("pages")
+        report.count("mentions", len(page.mentions))
         inside = [concepts for end, concepts in page.mentions if end <= page.shown]
         types = [int(np.bitwise_or.reduce(known[list(concepts)])) for concepts in inside]
         if types.count(0):
-            intake.skip("a mention of concepts that the UMLS file does not list", types.count(0))
+            report.skip("a mention of concepts that the UMLS file does not list", types.count(0))
         if inside and not any(types):
-            intake.skip("a page all of whose mentions are left out")
+            report.skip("a page all of whose mentions are left out")
         else:
             yield _example(page, {label for label, bit in _BITS.items() if any(bit & held for held in types)})
 
-    yield from intake.each(json_lines(pages, intake), make)
+    yield from report.each(json_lines(pages, report), make)
 
 
-def concept_types(path: Path, intake: Intake) -> NDArray[np.uint32]:
+def concept_types(path: Path, report: ReadReport) -> NDArray[np.uint32]:
     """The coarse types of each concept, one bit a type, by the number of the concept; 0 is unknown.
 
     Raises:
         BadData: a row that is not to be skipped has no concept id, or a semantic type that is none of the 127.
     """
     held = np.zeros(10_000_000, dtype=np.uint32)  # every number that an id can have: 40 MB, and a dict would take far more
-    for place, row in rows(path, TYPE_COLUMNS, intake, delimiter="|", quoted=False, header=False):
+    for place, row in rows(path, TYPE_COLUMNS, report, delimiter="|", quoted=False, header=False):
         concept, coarse = _CONCEPT.fullmatch(row["CUI"]), COARSE.get(row["STY"])
         if concept is None or coarse is None:
-            intake.refuse(BadData(f"{place}: no concept id, or a semantic type that is none of the {len(COARSE)}."), row)
+            report.reject(BadData(f"{place}: no concept id, or a semantic type that is none of the {len(COARSE)}."), row)
         else:
             held[int(concept[1])] |= _BITS[coarse]
     return held
@@ -139,13 +139,13 @@ def _example(page: Page, found: set[str]) -> Example:
     example_id, text = f"wikimed/{page.id}", single_spaced(page.text[: page.shown])
     return Example(
         id=example_id,
-        kind="document_classification",
+        task_type="document_classification",
         query=query("document_classification", "semantic_types", example_id, LABELS),
         context=text,
         answer=write_several(found, LABELS),
         labels=LABELS,
         split=page.split,
-        subjects=fingerprints(text),
-        form="several",
+        dedup_keys=minhash_keys(text),
+        output_type="multi_label",
         group=example_id,
     )

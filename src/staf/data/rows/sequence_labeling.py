@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from staf.data.dataset import Dataset
+from staf.data.card import DatasetCard
 from staf.data.packages import PACKAGES
 from staf.data.readers import bc5cdr, clicr, covid_qa, emrqa, i2b2, iob, mimicause
 
@@ -13,51 +13,51 @@ PORTAL = (
 """The first step to whatever comes from n2c2."""
 
 ROWS = (
-    Dataset(
+    DatasetCard(
         name="ncbi-disease",
-        kinds=("named_entity_recognition",),
+        task_types=("named_entity_recognition",),
         category="sequence labeling",
         licence="CC BY 4.0",
         access="open",
-        stands_in_for="i2b2 2010, the data of CliNER",
+        proxy_for="i2b2 2010, the data of CliNER",
         source="NCBI disease corpus in IOB form; github.com/cambridgeltl/MTL-Bioinformatics-2016, commit df0df02",
         size="7,287 sentences",
         read=iob.ncbi,
         files=iob.ncbi_files,
         own_split=True,
     ),
-    Dataset(
+    DatasetCard(
         name="bc5cdr",
-        kinds=("named_entity_recognition", "relation_extraction"),
+        task_types=("named_entity_recognition", "relation_extraction"),
         category="sequence labeling",
         licence="public domain (US Government work)",
         access="open",
-        stands_in_for="MIMIC-Cause; i2b2 2010, the data of CliNER",
+        proxy_for="MIMIC-Cause; i2b2 2010, the data of CliNER",
         source="BioCreative V chemical disease relations, release 010516; github.com/cryptoradon/biomedRelExt, commit e42e945",
         size="1,500 abstracts",
         read=bc5cdr.read,
         files=bc5cdr.files,
         own_split=True,
     ),
-    Dataset(
+    DatasetCard(
         name="covid-qa",
-        kinds=("reading_comprehension",),
+        task_types=("reading_comprehension",),
         category="sequence labeling",
         licence="Apache-2.0",
         access="open",
-        stands_in_for="emrQA and CliCR",
+        proxy_for="emrQA and CliCR",
         source="COVID-QA, annotations of 23 April 2020; github.com/deepset-ai/COVID-QA, commit fb2eb5e",
         size="1,380 questions on 98 articles",
         read=covid_qa.read,
         files=covid_qa.files,
     ),
-    Dataset(
+    DatasetCard(
         name="i2b2-2010",
-        kinds=("named_entity_recognition",),
+        task_types=("named_entity_recognition",),
         category="sequence labeling",
         licence="n2c2 data use agreement",
         access="credentialed",
-        stands_in_for="the data of CliNER itself",
+        proxy_for="the data of CliNER itself",
         source="i2b2/VA challenge 2010, concepts; portal.dbmi.hms.harvard.edu/projects/n2c2-nlp",
         size="871 notes in the challenge; part of them is given out today",
         read=i2b2.read,
@@ -74,13 +74,13 @@ ROWS = (
             "   Your own notes, annotated in the same form, can lie there instead: each .txt beside its .con."
         ),
     ),
-    Dataset(
+    DatasetCard(
         name="emrqa",
-        kinds=("reading_comprehension",),
+        task_types=("reading_comprehension",),
         category="sequence labeling",
         licence="n2c2 data use agreement",
         access="credentialed",
-        stands_in_for="emrQA itself",
+        proxy_for="emrQA itself",
         source="emrQA, generated from five i2b2 challenges; github.com/panushri25/emrQA",
         size="2,072,635 questions with their paraphrases on 2,425 notes",
         read=emrqa.read,
@@ -96,13 +96,13 @@ ROWS = (
             "5. Put data.json into a folder 'emrqa' in your data folder; gzipped, as data.json.gz, it is read too."
         ),
     ),
-    Dataset(
+    DatasetCard(
         name="clicr",
-        kinds=("reading_comprehension",),
+        task_types=("reading_comprehension",),
         category="sequence labeling",
         licence="none stated; given by its authors to subscribers of BMJ Case Reports",
         access="credentialed",
-        stands_in_for="CliCR itself",
+        proxy_for="CliCR itself",
         source="CliCR 1.0; github.com/clips/clicr",
         size="about 100,000 queries on clinical case reports",
         read=clicr.read,
@@ -115,13 +115,13 @@ ROWS = (
             "3. Put train1.0.json, dev1.0.json and test1.0.json into a folder 'clicr' in your data folder."
         ),
     ),
-    Dataset(
+    DatasetCard(
         name="mimicause",
-        kinds=("relation_extraction",),
+        task_types=("relation_extraction",),
         category="sequence labeling",
         licence="n2c2 data use agreement; its card says Apache-2.0",
         access="credentialed",
-        stands_in_for="MIMIC-Cause itself",
+        proxy_for="MIMIC-Cause itself",
         source="MIMICause, annotations on notes of n2c2 2018; portal.dbmi.hms.harvard.edu/projects/n2c2-nlp",
         size="2,714 pairs of concepts",
         read=mimicause.read,
@@ -134,13 +134,13 @@ ROWS = (
             "   data folder."
         ),
     ),
-    Dataset(
+    DatasetCard(
         name="conll-2003",
-        kinds=("named_entity_recognition",),
+        task_types=("named_entity_recognition",),
         category="sequence labeling",
         licence="Reuters corpus agreement (research only) for the text; annotations free for research; package Apache-2.0",
         access="package",
-        stands_in_for=(
+        proxy_for=(
             "CoNLL-03 itself, of which the package has a sample: news, for the cross-domain expert alone, which takes the "
             "place of CliNER's"
         ),

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from staf.data.dataset import Dataset
+from staf.data.card import DatasetCard
 from staf.data.readers import causal_language, evidence_inference, hallmarks, mednli, question_entailment, wikimed
 
 ROWS = (
-    Dataset(
+    DatasetCard(
         name="hallmarks-of-cancer",
-        kinds=("document_classification",),
+        task_types=("document_classification",),
         category="text classification",
         licence="GPL-3.0",
         access="open",
-        stands_in_for="WikiMed",
+        proxy_for="WikiMed",
         source="Hallmarks of Cancer corpus; github.com/sb895/Hallmarks-of-Cancer, commit 3bc6e6d",
         size="1,852 abstracts",
         read=hallmarks.read,
         files=hallmarks.files,
     ),
-    Dataset(
+    DatasetCard(
         name="wikimed",
-        kinds=("document_classification",),
+        task_types=("document_classification",),
         category="text classification",
         licence="CC BY-SA 3.0 for the text of Wikipedia; the UMLS licence for the semantic types",
         access="credentialed",
-        stands_in_for="WikiMed itself",
+        proxy_for="WikiMed itself",
         source="WikiMed 1.0.1, doi 10.5281/zenodo.5755155, with MRSTY.RRF of a UMLS release",
         size="393,618 pages",
         read=wikimed.read,
@@ -39,26 +39,26 @@ ROWS = (
             "4. Put its file META/MRSTY.RRF beside WikiMed.json."
         ),
     ),
-    Dataset(
+    DatasetCard(
         name="rqe-amia2016",
-        kinds=("natural_language_inference",),
+        task_types=("natural_language_inference",),
         category="text classification",
         licence="CC BY 4.0",
         access="open",
-        stands_in_for="MedNLI",
+        proxy_for="MedNLI",
         source="Recognizing Question Entailment, AMIA 2016; github.com/abachaa/RQE_Data_AMIA2016, commit 9302fb9",
         size="8,890 pairs",
         read=question_entailment.read,
         files=question_entailment.files,
         own_split=True,
     ),
-    Dataset(
+    DatasetCard(
         name="mednli",
-        kinds=("natural_language_inference",),
+        task_types=("natural_language_inference",),
         category="text classification",
         licence="PhysioNet Credentialed Health Data License 1.5.0",
         access="credentialed",
-        stands_in_for="MedNLI itself",
+        proxy_for="MedNLI itself",
         source="MedNLI 1.0.0, doi 10.13026/C2RS98; physionet.org/content/mednli",
         size="14,049 pairs",
         read=mednli.read,
@@ -72,13 +72,13 @@ ROWS = (
             "3. Put mli_train_v1.jsonl, mli_dev_v1.jsonl and mli_test_v1.jsonl into a folder 'mednli' in your data folder."
         ),
     ),
-    Dataset(
+    DatasetCard(
         name="evidence-inference",
-        kinds=("natural_language_inference", "reading_comprehension"),
+        task_types=("natural_language_inference", "reading_comprehension"),
         category="text classification",
         licence="MIT",
         access="open",
-        stands_in_for="MedNLI (effects), emrQA and CliCR (evidence)",
+        proxy_for="MedNLI (effects), emrQA and CliCR (evidence)",
         source="Evidence Inference 2.0; github.com/jayded/evidence-inference, annotations/, commit b9831b6",
         size="2,444 prompts on 915 articles",
         read=evidence_inference.read,
@@ -92,13 +92,13 @@ ROWS = (
         ),
         own_split=True,
     ),
-    Dataset(
+    DatasetCard(
         name="pubmed-causal-language",
-        kinds=("relation_extraction",),
+        task_types=("relation_extraction",),
         category="sequence labeling",
         licence="GPL-3.0",
         access="open",
-        stands_in_for="MIMIC-Cause",
+        proxy_for="MIMIC-Cause",
         source="Causal language in science findings; github.com/junwang4/causal-language-use-in-science, commit 7ca243a",
         size="3,061 sentences",
         read=causal_language.read,

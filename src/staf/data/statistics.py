@@ -7,10 +7,10 @@ from typing import Any
 from staf.data.answers import read_several
 from staf.data.catalog import dataset
 from staf.data.example import KNOWLEDGE_TYPES, SPLITS
-from staf.data.library import Library
+from staf.data.selection import label_set
+from staf.data.store import DataStore
+from staf.data.task import TASKS, Task
 from staf.errors import MissingData
-from staf.tasks.examples import label_set
-from staf.tasks.rows import TASKS, Task
 
 SHOTS = 32
 """Adaptation examples of the few-shot setting."""
@@ -69,20 +69,20 @@ TASK_SIZES = {
 """Table 2: title, type, training, adaptation (normal) and test sizes; adaptation (few-shot) is `SHOTS` throughout."""
 
 
-def corpus_rows(library: Library) -> list[dict[str, Any]]:
+def corpus_rows(store: DataStore) -> list[dict[str, Any]]:
     """Table 1: one row for each data set that is a corpus of the paper or stands in for it; null counts where not here."""
     rows = []
-    for corpus, category, kinds, size, names in CORPORA:
+    for corpus, category, task_types, size, names in CORPORA:
         for name in names:
-            own = [kind for kind in kinds if kind in dataset(name).kinds]
-            counts = library.prepared(name).counts if library.is_here(name) else None
+            own = [task_type for task_type in task_types if task_type in dataset(name).task_types]
+            counts = store.prepared(name).counts if store.is_here(name) else None
             found = None if counts is None else {s: sum(counts.get(k, {}).get(s, 0) for k in own) for s in SPLITS}
             rows.append(
                 {
                     "table": 1,
                     "paper": corpus,
                     "category": category,
-                    "type": "+".join(KNOWLEDGE_TYPES[kind] for kind in own),
+                    "type": "+".join(KNOWLEDGE_TYPES[task_type] for task_type in own),
                     "paper_size": size,
                     "ours": name,
                     "access": dataset(name).access,
@@ -93,19 +93,19 @@ def corpus_rows(library: Library) -> list[dict[str, Any]]:
     return rows
 
 
-def task_rows(library: Library) -> list[dict[str, Any]]:
+def task_rows(store: DataStore) -> list[dict[str, Any]]:
     """Table 2: one row for each task that is one of the paper's nine or stands in for it; null counts where not here."""
     rows = []
     for task in TASKS.values():
-        if task.stands_in_for not in TASK_SIZES or task.top not in (None, 50) or task.name.startswith("icd_coding_full"):
+        if task.proxy_for not in TASK_SIZES or task.top not in (None, 50) or task.name.startswith("icd_coding_full"):
             continue
-        title, kind, train, adaptation, test = TASK_SIZES[task.stands_in_for]
-        found = task_sizes(task, library)
+        title, task_type, train, adaptation, test = TASK_SIZES[task.proxy_for]
+        found = task_sizes(task, store)
         rows.append(
             {
                 "table": 2,
                 "paper": title,
-                "type": kind,
+                "type": task_type,
                 "paper_train": train,
                 "paper_adaptation": adaptation,
                 "paper_test": test,
@@ -118,15 +118,15 @@ def task_rows(library: Library) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: [entry[0] for entry in TASK_SIZES.values()].index(row["paper"]))
 
 
-def task_sizes(task: Task, library: Library) -> dict[str, int] | None:
+def task_sizes(task: Task, store: DataStore) -> dict[str, int] | None:
     """Examples of a task by split, narrowed to its label set; None where none of its data is here."""
-    here = [name for name in task.datasets if library.is_here(name)]
+    here = [name for name in task.datasets if store.is_here(name)]
     if not here:
         return None
-    valid = set(label_set(task, library))
+    valid = set(label_set(task, store))
     sizes = {}
     for split in SPLITS:
-        answers = [a for name in here for a in library.answers(name, task.kind, split, task.form)]
+        answers = [a for name in here for a in store.answers(name, task.task_type, split, task.output_type)]
         sizes[split] = sum(1 for a in answers if not valid or not valid.isdisjoint(read_several(a)))
     if not any(sizes.values()):
         raise MissingData(f"task '{task.name}' has no examples in {', '.join(here)}.")

@@ -17,7 +17,7 @@ class Task:
 
     name: str
     title: str
-    kind: str
+    task_type: str
     """of its examples"""
     datasets: tuple[str, ...]
     fixed_labels: bool = False
@@ -26,11 +26,11 @@ class Task:
     """no expert is trained on this kind"""
     metric: str = "accuracy"
     """accuracy, exact_match, entity_f1, micro_f1, or macro_auc where one label is rare"""
-    form: str = "choice"
+    output_type: str = "multiple_choice"
     """of its answers"""
     top: int | None = None
     """with open labels, only so many, the most frequent ones of what is not test; None keeps all"""
-    stands_in_for: str = ""
+    proxy_for: str = ""
     """the task of Table 2 that it replaces where that one's corpus needs credentials; its own name where it is that task"""
 
 
@@ -38,18 +38,18 @@ LABEL_COUNTS = (10, 20, 30, 40, 50, 200)
 """ICD coding by the number of labels: Figure 5 of SA-MDKIF, top-50 and top-200 as in the literature; and all."""
 
 
-def _choice(name: str, title: str, kind: str, dataset: str, stands_in_for: str = "", *, fixed: bool = False) -> Task:
-    return Task(name, title, kind, (dataset,), fixed, stands_in_for=stands_in_for)
+def _choice(name: str, title: str, task_type: str, dataset: str, proxy_for: str = "", *, fixed: bool = False) -> Task:
+    return Task(name, title, task_type, (dataset,), fixed, proxy_for=proxy_for)
 
 
 def _span(name: str, title: str, dataset: str) -> Task:
-    kind, metric = "reading_comprehension", "exact_match"
-    return Task(name, title, kind, (dataset,), metric=metric, form="span", stands_in_for="emrqa")
+    task_type, metric = "reading_comprehension", "exact_match"
+    return Task(name, title, task_type, (dataset,), metric=metric, output_type="span", proxy_for="emrqa")
 
 
 def _entities(name: str, title: str, dataset: str) -> Task:
-    kind, metric = "named_entity_recognition", "entity_f1"
-    return Task(name, title, kind, (dataset,), metric=metric, form="entities", stands_in_for="cliner")
+    task_type, metric = "named_entity_recognition", "entity_f1"
+    return Task(name, title, task_type, (dataset,), metric=metric, output_type="ner", proxy_for="cliner")
 
 
 def _coding(ending: str, source: str, dataset: str, codes: str = "ICD-9 codes of a stay") -> list[Task]:
@@ -62,9 +62,9 @@ def _coding(ending: str, source: str, dataset: str, codes: str = "ICD-9 codes of
             (dataset,),
             unseen=True,
             metric="micro_f1",
-            form="several",
+            output_type="multi_label",
             top=top,
-            stands_in_for="icd_coding",
+            proxy_for="icd_coding",
         )
         for top in (*LABEL_COUNTS, None)
     ]
@@ -78,9 +78,9 @@ def _medication(ending: str, title: str, dataset: str, top: int = 50) -> Task:
         (dataset,),
         unseen=True,
         metric="micro_f1",
-        form="several",
+        output_type="multi_label",
         top=top,
-        stands_in_for="medication",
+        proxy_for="medication",
     )
 
 
@@ -90,7 +90,7 @@ def _clinical(ending: str, source: str, dataset: str) -> list[Task]:
     return [
         *_coding(ending, source, dataset),
         _medication(ending, f"{source}: medications of a stay, the 50 most frequent", dataset),
-        Task(f"readmission{ending}", title, "readmission", (dataset,), True, True, "macro_auc", stands_in_for="readmission"),
+        Task(f"readmission{ending}", title, "readmission", (dataset,), True, True, "macro_auc", proxy_for="readmission"),
     ]
 
 

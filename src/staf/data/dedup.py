@@ -26,15 +26,15 @@ _FACTORS = _CHANCE.integers(1, 1 << 63, size=(BANDS * ROWS, 1), dtype=np.uint64)
 _OFFSETS = _CHANCE.integers(0, 1 << 63, size=(BANDS * ROWS, 1), dtype=np.uint64)
 
 
-def fingerprints(text: str) -> tuple[str, ...]:
+def minhash_keys(text: str) -> tuple[str, ...]:
     """The exact fingerprint of a text, and for one of `SHORTEST` words or more its bands; 16 hexadecimal digits each."""
     normalised = normalise(text)
     exact = hashlib.sha256(normalised.encode()).hexdigest()[:16]  # as `subject` has it
     words = normalised.split(maxsplit=LONGEST)[:LONGEST]
-    return (exact, *bands(words)) if len(words) >= SHORTEST else (exact,)
+    return (exact, *minhash_bands(words)) if len(words) >= SHORTEST else (exact,)
 
 
-def bands(words: list[str]) -> tuple[str, ...]:
+def minhash_bands(words: list[str]) -> tuple[str, ...]:
     """One fingerprint a band, of a text's normalised words; `words` needs at least three."""
     triples = {crc32(f"{one} {two} {three}".encode()) for one, two, three in zip(words, words[1:], words[2:], strict=False)}
     hashed = np.fromiter(triples, dtype=np.uint64, count=len(triples))

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from staf.data.catalog import dataset, is_available
 from staf.data.example import Example
-from staf.data.prepare import Prepared, load, load_answers, load_subjects, prepare
+from staf.data.prepare import Prepared, load, load_answers, load_dedup_keys, prepare
 from staf.data.profiles import PROFILES
 
 
 @dataclass(frozen=True)
-class Library:
+class DataStore:
     """A view of the catalogue."""
 
     data: Path | None = None
@@ -39,17 +39,17 @@ class Library:
         """A data set, read and split; raises as `prepare`."""
         return prepare(name, self.data, self.fetch, self.profile)
 
-    def examples(self, name: str, kind: str, split: str, form: str | None = None) -> list[Example]:
+    def examples(self, name: str, task_type: str, split: str, output_type: str | None = None) -> list[Example]:
         """Examples of a data set; none where it has no such kind."""
         found = self.prepared(name)
-        return load(found, kind, split, form) if kind in found.counts else []
+        return load(found, task_type, split, output_type) if task_type in found.counts else []
 
-    def subjects(self, name: str, kind: str, split: str) -> frozenset[str]:
+    def dedup_keys(self, name: str, task_type: str, split: str) -> frozenset[str]:
         """What examples of a data set are about."""
         found = self.prepared(name)
-        return load_subjects(found, kind, split) if kind in found.counts else frozenset()
+        return load_dedup_keys(found, task_type, split) if task_type in found.counts else frozenset()
 
-    def answers(self, name: str, kind: str, split: str, form: str | None = None) -> list[str]:
+    def answers(self, name: str, task_type: str, split: str, output_type: str | None = None) -> list[str]:
         """Answers of a data set."""
         found = self.prepared(name)
-        return load_answers(found, kind, split, form) if kind in found.counts else []
+        return load_answers(found, task_type, split, output_type) if task_type in found.counts else []

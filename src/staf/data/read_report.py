@@ -1,7 +1,7 @@
 """What a reader tells of its sources: what it found, what it left out and why, and which rows do not fit the format.
 
-A bad row stops the reading, with its file and line. Only where the user asks for it (`--skip-bad`) is it counted and kept in
-a side file, to be looked at and mended; its text goes nowhere else.
+A bad row stops the reading, with its file and line. Only where the user asks for it (`--skip-invalid`) is it counted and kept
+in a side file, to be looked at; its text goes nowhere else.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from staf.errors import BadData
 Record = TypeVar("Record")
 Made = TypeVar("Made")
 
-MOST_BAD = 10_000
+MAX_REJECTED = 10_000
 """With more bad rows than this the file is not of the format that it is read as."""
-LONGEST_KEPT = 100_000
+MAX_KEPT = 100_000
 """Characters of a bad row that are kept in the side file."""
 
 
 @dataclass(frozen=True, slots=True)
-class BadRow:
+class RejectedRow:
     """A row that does not fit its format."""
 
     problem: str
@@ -34,37 +34,37 @@ class BadRow:
 
 
 @dataclass
-class Intake:
+class ReadReport:
     """Counts and bad rows of one reading."""
 
-    skip_bad: bool = False
+    skip_rejected: bool = False
     """Go on after a bad row."""
-    facts: Counter[str] = field(default_factory=Counter)
+    stats: Counter[str] = field(default_factory=Counter)
     """What the source files hold, in the words of their documentation."""
     skipped: Counter[str] = field(default_factory=Counter)
     """What was left out on purpose, by reason."""
-    bad: list[BadRow] = field(default_factory=list)
-    """Rows that do not fit, in order; empty unless `skip_bad`."""
+    rejected: list[RejectedRow] = field(default_factory=list)
+    """Rows that do not fit, in order; empty unless `skip_rejected`."""
 
-    def count(self, fact: str, number: int = 1) -> None:
+    def count(self, name: str, number: int = 1) -> None:
         """Note what a source file holds."""
-        self.facts[fact] += number
+        self.stats[name] += number
 
     def skip(self, reason: str, number: int = 1) -> None:
         """Note what is left out on purpose."""
         self.skipped[reason] += number
 
-    def refuse(self, problem: BadData, content: object) -> None:
+    def reject(self, problem: BadData, content: object) -> None:
         """Stop at a bad row, or keep it for the side file where that is wanted.
 
         Raises:
             BadData: bad rows are not to be skipped, or there are too many.
         """
-        if not self.skip_bad:
+        if not self.skip_rejected:
             raise problem
-        if len(self.bad) >= MOST_BAD:
-            raise BadData(f"more than {MOST_BAD:,} bad rows, the last one {problem} Is this file of another format?")
-        self.bad.append(BadRow(str(problem), _as_text(content)[:LONGEST_KEPT]))
+        if len(self.rejected) >= MAX_REJECTED:
+            raise BadData(f"more than {MAX_REJECTED:,} bad rows, the last one {problem} Is this file of another format?")
+        self.rejected.append(RejectedRow(str(problem), _as_text(content)[:MAX_KEPT]))
 
     def each(self, records: Iterable[tuple[str, Record]], make: Callable[[str, Record], Iterable[Made]]) -> Iterator[Made]:
         """What `make` makes of each (place, record), mostly examples; a record that it refuses is a bad row as a whole."""
@@ -72,7 +72,7 @@ class Intake:
             try:
                 made = list(make(place, record))
             except BadData as problem:
-                self.refuse(problem, record)
+                self.reject(problem, record)
             else:
                 yield from made
 

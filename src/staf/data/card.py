@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from staf.data.example import Example
-from staf.data.intake import Intake
 from staf.data.packages import Package
+from staf.data.read_report import ReadReport
 
 CATEGORIES = (
     "question answering",
@@ -22,12 +22,12 @@ CATEGORIES = (
 
 
 @dataclass(frozen=True)
-class Dataset:
+class DatasetCard:
     """One row of the catalogue."""
 
     name: str
     """Also the name of its folder in the user's data folder."""
-    kinds: tuple[str, ...]
+    task_types: tuple[str, ...]
     """Knowledge types and downstream tasks of its examples."""
     category: str
     """One of `CATEGORIES`."""
@@ -35,11 +35,11 @@ class Dataset:
     """As stated at the source."""
     access: str
     """open (a file to download), package (fetched by staf) or credentialed (an agreement to sign)."""
-    stands_in_for: str
+    proxy_for: str
     """The papers' data set that it replaces, or the same one."""
     source: str
     """Where it comes from, release included."""
-    read: Callable[[Path, Intake], Iterator[Example]]
+    read: Callable[[Path, ReadReport], Iterator[Example]]
     """Examples of a folder; tells the intake what it finds, leaves out and cannot read."""
     files: Callable[[Path], list[Path]]
     """The source files that `read` reads, in a fixed order; MissingData where they are not there."""

@@ -35,12 +35,14 @@ def narrowed(examples: Iterable[Example], labels: tuple[str, ...]) -> list[Examp
     for example in examples:
         chosen = valid.intersection(read_several(example.answer))
         if chosen:
-            asked = query(example.kind, _listed(example), example.id, labels)
+            asked = query(example.task_type, _listed(example), example.id, labels)
             kept.append(replace(example, query=asked, labels=labels, answer=write_several(chosen, labels)))
     return kept
 
 
 def _listed(example: Example) -> str:
     """The template with listed labels for the open query of an example; the first one where the query is another."""
-    templates = ASKED[example.kind]
-    return next((templates[asked] for asked in templates if example.query in TEMPLATES[example.kind][asked]), templates["all"])
+    templates = ASKED[example.task_type]
+    return next(
+        (templates[asked] for asked in templates if example.query in TEMPLATES[example.task_type][asked]), templates["all"]
+    )

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 from staf.data.catalog import DATASETS
 from staf.data.example import KNOWLEDGE_TYPES, Example
-from staf.data.library import Library
-from staf.data.splits import without_subjects
+from staf.data.labels import ASKED, frequent_labels, narrowed
+from staf.data.splits import without_dedup_keys
+from staf.data.store import DataStore
+from staf.data.task import TASKS, Task
 from staf.errors import MissingData, TestLeak, UnknownName
-from staf.tasks.labels import ASKED, frequent_labels, narrowed
-from staf.tasks.rows import TASKS, Task
 
 LABELS_OF_RECORDS = 50
 """Codes or drugs that an expert of clinical records learns."""
@@ -27,11 +27,13 @@ def expert_sources(name: str) -> tuple[tuple[str, str], ...]:
         UnknownName: it is neither.
     """
     if name in DATASETS:
-        kinds = DATASETS[name].kinds
-        return tuple((name, kind) for kind in kinds if kind in KNOWLEDGE_TYPES) or tuple((name, kind) for kind in kinds)
+        task_types = DATASETS[name].task_types
+        return tuple((name, task_type) for task_type in task_types if task_type in KNOWLEDGE_TYPES) or tuple(
+            (name, task_type) for task_type in task_types
+        )
     if name not in KNOWLEDGE_TYPES:
         raise UnknownName.among("expert (a knowledge type or a data set)", name, [*KNOWLEDGE_TYPES, *DATASETS])
-    return tuple((row.name, name) for row in DATASETS.values() if row.medical and name in row.kinds)
+    return tuple((row.name, name) for row in DATASETS.values() if row.medical and name in row.task_types)
 
 
 def held_out_task(name: str) -> Task:
@@ -41,34 +43,33 @@ def held_out_task(name: str) -> Task:
     return Task(f"{name}-held-out", title, sources[0][1], tuple(dataset for dataset, _ in sources))
 
 
-def task_examples(task: Task, split: str, library: Library) -> list[Example]:
+def task_examples(task: Task, split: str, store: DataStore) -> list[Example]:
     """Examples of one split of a task, over those of its data sets that can be had; labels narrowed where it says so.
 
     Raises:
         MissingData: a data set is not there, or has no such examples.
     """
-    names = [name for name in task.datasets if library.can_have(name)] or list(task.datasets)
-    found = [example for name in names for example in library.examples(name, task.kind, split, task.form)]
+    names = [name for name in task.datasets if store.can_have(name)] or list(task.datasets)
+    found = [example for name in names for example in store.examples(name, task.task_type, split, task.output_type)]
     if task.top is not None:
-        found = narrowed(found, label_set(task, library))
+        found = narrowed(found, label_set(task, store))
     if not found:
         raise MissingData(
-            f"task '{task.name}' has no {split} examples in {', '.join(names)} as split by {library.profile}. "
-            "See: staf data list"
+            f"task '{task.name}' has no {split} examples in {', '.join(names)} as split by {store.profile}. See: staf data list"
         )
     return found
 
 
-def label_set(task: Task, library: Library) -> tuple[str, ...]:
+def label_set(task: Task, store: DataStore) -> tuple[str, ...]:
     """The most frequent labels of a task with open labels, counted on what is not test; () where it keeps all."""
     if task.top is None:
         return ()
     fitted_on = ("train", "adaptation")
-    answers = (a for name in task.datasets for split in fitted_on for a in library.answers(name, task.kind, split))
+    answers = (a for name in task.datasets for split in fitted_on for a in store.answers(name, task.task_type, split))
     return frequent_labels(answers, task.top)
 
 
-def expert_examples(name: str, library: Library) -> tuple[list[Example], int]:
+def expert_examples(name: str, store: DataStore) -> tuple[list[Example], int]:
     """Training examples of an expert, without those about anything that a task tests.
 
     Data sets that are not here and come in no package are passed over.
@@ -79,26 +80,26 @@ def expert_examples(name: str, library: Library) -> tuple[list[Example], int]:
     Raises:
         UnknownName: there is no such expert. MissingData: none of its data sets can be had.
     """
-    sources = [(dataset, kind) for dataset, kind in expert_sources(name) if library.can_have(dataset)]
+    sources = [(dataset, task_type) for dataset, task_type in expert_sources(name) if store.can_have(dataset)]
     if not sources:
         names = ", ".join(dict.fromkeys(dataset for dataset, _ in expert_sources(name)))
         raise MissingData(f"expert '{name}' has no data here; it is fed by {names or 'no data set'}. See: staf data list")
-    examples = [example for dataset, kind in sources for example in _training(dataset, kind, library)]
-    return without_subjects(examples, subjects_under_test(library))
+    examples = [example for dataset, task_type in sources for example in _training(dataset, task_type, store)]
+    return without_dedup_keys(examples, protected_keys(store))
 
 
-def _training(dataset: str, kind: str, library: Library) -> list[Example]:
+def _training(dataset: str, task_type: str, store: DataStore) -> list[Example]:
     """Training examples of a kind; where labels are many, narrowed to the most frequent, as tasks ask for them."""
-    examples = library.examples(dataset, kind, library.training_split)
-    if kind not in ASKED:
+    examples = store.examples(dataset, task_type, store.training_split)
+    if task_type not in ASKED:
         return examples
     return narrowed(examples, frequent_labels((example.answer for example in examples), LABELS_OF_RECORDS))
 
 
-def subjects_under_test(library: Library) -> frozenset[str]:
+def protected_keys(store: DataStore) -> frozenset[str]:
     """Subjects of every test example of every task whose data is already here."""
-    pairs = dict.fromkeys((name, task.kind) for task in TASKS.values() for name in task.datasets)
-    here = [library.subjects(name, kind, "test") for name, kind in pairs if library.is_here(name)]
+    pairs = dict.fromkeys((name, task.task_type) for task in TASKS.values() for name in task.datasets)
+    here = [store.dedup_keys(name, task_type, "test") for name, task_type in pairs if store.is_here(name)]
     return frozenset().union(*here)
 
 
@@ -109,7 +110,7 @@ def refuse_leak(task: Task, test: Iterable[Example], trained: frozenset[str]) ->
         TestLeak: naming the items.
     """
     given = list(test)
-    leaked = [example.id for example in given if not trained.isdisjoint(example.subjects)]
+    leaked = [example.id for example in given if not trained.isdisjoint(example.dedup_keys)]
     if leaked:
         raise TestLeak(
             f"{len(leaked)} of {len(given)} test items of '{task.name}' are about something that an expert was trained on: "
@@ -118,7 +119,7 @@ def refuse_leak(task: Task, test: Iterable[Example], trained: frozenset[str]) ->
         )
 
 
-def prepare_task(task: Task, library: Library, trained: frozenset[str] = frozenset()) -> dict[str, int]:
+def prepare_task(task: Task, store: DataStore, trained: frozenset[str] = frozenset()) -> dict[str, int]:
     """Examples of a task by split, once no test item occurs in what any expert trains on, or was trained on.
 
     Args:
@@ -129,15 +130,15 @@ def prepare_task(task: Task, library: Library, trained: frozenset[str] = frozens
     Raises:
         TestLeak: naming the test items. MissingData: its data is not here.
     """
-    test = task_examples(task, "test", library)
+    test = task_examples(task, "test", store)
     refuse_leak(task, test, trained)
     for name in KNOWLEDGE_TYPES:
-        if any(library.is_here(dataset) for dataset, _ in expert_sources(name)):
-            training, _ = expert_examples(name, library)
-            refuse_leak(task, test, frozenset(s for example in training for s in example.subjects))
+        if any(store.is_here(dataset) for dataset, _ in expert_sources(name)):
+            training, _ = expert_examples(name, store)
+            refuse_leak(task, test, frozenset(s for example in training for s in example.dedup_keys))
     counts = {"test": len(test)}
     for split in ("adaptation", "train"):
         counts[split] = sum(
-            library.prepared(name).counts.get(task.kind, {}).get(split, 0) for name in task.datasets if library.can_have(name)
+            store.prepared(name).counts.get(task.task_type, {}).get(split, 0) for name in task.datasets if store.can_have(name)
         )
     return counts

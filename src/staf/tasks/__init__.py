@@ -1,1 +1,0 @@
-"""Tasks: what an expert trains on, and what a router adapts to and is judged by."""
