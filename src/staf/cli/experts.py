@@ -7,25 +7,20 @@ from typing import Annotated
 
 import typer
 
-from staf.cli.data import Data, Json, Splits
-from staf.cli.stages import Base
+from staf.cli.options import App, Base, DataDir, Json, Splits
 
-app = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="Plug experts into a set and out of it, and make a set smaller.\n\nTry:  staf experts list experts",
-)
+app = App("List, add, remove and reduce the experts of a set.\n\nTry:  staf experts list experts")
 
-Folder = Annotated[Path, typer.Argument(help="Folder of the set of experts.")]
+Folder = Annotated[Path, typer.Argument(help="Folder of experts.")]
 
 
 @app.command("list")
 def list_command(folder: Folder, as_json: Json = False) -> None:
-    """The experts of a set: what they were trained on, their sizes and fingerprints.
+    """List experts with their training data, sizes and fingerprints.
 
     Try:  staf experts list experts
     """
-    from staf.cli.show import print_json, print_table
+    from staf.cli.printing import print_json, print_table
     from staf.experts.sets import describe
 
     rows = describe(folder)
@@ -39,16 +34,16 @@ def list_command(folder: Folder, as_json: Json = False) -> None:
 @app.command()
 def add(
     folder: Folder,
-    expert: Annotated[Path, typer.Argument(help="Folder of one trained expert, which is copied.")],
+    expert: Annotated[Path, typer.Argument(help="Folder of one trained expert; it is copied.")],
     as_json: Json = False,
 ) -> None:
-    """Copy an expert into a set, once it is seen to have the same base and the same matrices; ranks may differ.
+    """Copy an expert into a set, after checking base model and target modules; ranks may differ.
 
-    No other expert is trained again; routers made for the set as it was are to be adapted again.
+    The other experts stay as they are. Routers of the former set must be adapted again.
 
     Try:  staf experts add experts other/conll-2003
     """
-    from staf.cli.show import print_json
+    from staf.cli.printing import print_json
     from staf.experts.sets import add_expert
 
     found = add_expert(folder, expert)
@@ -56,7 +51,7 @@ def add(
         print_json({"folder": str(folder), "experts": found.names, "set": found.fingerprint})
         return
     print(f"{folder} now holds {', '.join(found.names)} ({found.fingerprint}).")
-    print("Routers made for it as it was are refused. Adapt again: staf adapt")
+    print("Routers of the former set no longer fit. Adapt again: staf adapt")
 
 
 @app.command()
@@ -65,11 +60,11 @@ def remove(
     name: Annotated[str, typer.Argument(help="Name of the expert, as in staf experts list.")],
     as_json: Json = False,
 ) -> None:
-    """Take an expert out of a set; its files are kept, and nothing else is touched.
+    """Remove an expert from a set; its files are kept in a side folder.
 
     Try:  staf experts remove experts entity_relation
     """
-    from staf.cli.show import print_json
+    from staf.cli.printing import print_json
     from staf.experts.sets import remove_expert
     from staf.experts.store import expert_names
 
@@ -78,31 +73,31 @@ def remove(
     if as_json:
         print_json({"folder": str(folder), "experts": left, "removed": name, "kept_in": str(kept)})
         return
-    print(f"{folder} now holds {', '.join(left) or 'no expert'}. '{name}' is kept in {kept}; to put it back:")
+    print(f"{folder} now holds {', '.join(left) or 'no expert'}. '{name}' was moved to {kept}; to add it again:")
     print(f"staf experts add {folder} {kept}")
-    print("Routers made for the set as it was are refused. Adapt again: staf adapt")
+    print("Routers of the former set no longer fit. Adapt again: staf adapt")
 
 
 @app.command()
 def reduce(
     folder: Folder,
     out: Annotated[Path, typer.Argument(help="Folder for the smaller set; it must not exist.")],
-    rank: Annotated[int | None, typer.Option("--rank", help="At most so many ranks in each matrix of an expert.")] = None,
+    rank: Annotated[int | None, typer.Option("--rank", help="Maximum rank of each module of an expert.")] = None,
     router: Annotated[Path | None, typer.Option(help="Folder of a router made for this set.")] = None,
-    keep: Annotated[int | None, typer.Option(help="With --router: only so many experts, those of the largest weight.")] = None,
+    keep: Annotated[int | None, typer.Option(help="With --router: number of experts to keep, by weight.")] = None,
     measure: Annotated[
-        bool, typer.Option("--measure", help="With --router: the loss of its task before and with the smaller set.")
+        bool, typer.Option("--measure", help="With --router: its task's loss with the former and the smaller set.")
     ] = False,
     base: Base = None,
-    data: Data = None,
+    data_dir: DataDir = None,
     splits: Splits = "staf-llm",
     as_json: Json = False,
 ) -> None:
-    """Save a smaller set, with the error made: the best factors of a lower rank, the experts a router weighs most, or both.
+    """Save a smaller set and report the error: truncated ranks, the experts of largest router weight, or both.
 
     Try:  staf experts reduce experts experts-rank2 --rank 2
     """
-    from staf.cli.show import Terminal, print_json, print_table
+    from staf.cli.printing import Terminal, print_json, print_table
     from staf.errors import ConfigError
     from staf.experts.reduce import reduce_set
     from staf.experts.store import load_experts
@@ -120,7 +115,7 @@ def reduce(
         smaller, lost = prune_by_router(experts, found, keep, base)
     rows = reduce_set(smaller, rank, out)
     if found is not None and measure:
-        context = Context(base, data, Path("runs"), Terminal(), profile=splits)
+        context = Context(base, data_dir, Path("runs"), Terminal(), profile=splits)
         losses = reduction_loss(context, found, experts, load_experts(out))
     if as_json:
         print_json({"folder": str(out), "experts": rows, "lost_by_pruning": lost, "loss": losses})

@@ -20,6 +20,8 @@ def reference() -> str:
 def _commands(group: Any, path: tuple[str, ...]) -> list[tuple[tuple[str, ...], Any]]:
     found: list[tuple[tuple[str, ...], Any]] = []
     for name, command in group.commands.items():
+        if command.hidden:
+            continue
         here = (*path, name)
         found += _commands(command, here) if hasattr(command, "commands") else [(here, command)]
     return found

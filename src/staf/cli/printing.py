@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -141,3 +142,50 @@ def draw_weights(
     drawn = weight_bars([Bars(title, weights, spread or {})], f"Weights of the experts for {task}")
     write_bytes(out, drawn.svg.encode() if drawn else b"")
     return out
+
+
+def load_tokenizer(base: str | None) -> Any:
+    """The base's tokenizer; None, with a line on stderr, if no base is named and the default one is unavailable.
+
+    Raises:
+        MissingData: the named base has no tokenizer here.
+    """
+    from staf.errors import MissingData
+    from staf.lm.base import load_tokenizer
+
+    try:
+        return load_tokenizer(base)
+    except MissingData as error:
+        if base is not None:
+            raise
+        print(f"lengths in tokens are omitted: {error}", file=sys.stderr)
+        return None
+
+
+def print_examples(examples: Sequence[Any], tokenizer: Any, as_json: bool) -> None:
+    """Print examples as the model reads them, with lengths in tokens where there is a tokenizer."""
+    rows = [_example_row(example, tokenizer) for example in examples]
+    if as_json:
+        print_json(rows)
+        return
+    for row in rows:
+        tokens = f"; {row['prompt_tokens']} prompt tokens, {row['answer_tokens']} answer tokens" if tokenizer else ""
+        print(f"--- {row['id']} ({row['task_type']}, {row['output_type']}, {row['split']}{tokens})")
+        print(f"{row['prompt']} {row['answer']}\n")
+
+
+def _example_row(example: Any, tokenizer: Any) -> dict[str, Any]:
+    from staf.data.example import prompt_of
+    from staf.lm.batches import encode_answer
+
+    prompt = prompt_of(example.query, example.context)
+    return {
+        "id": example.id,
+        "task_type": example.task_type,
+        "output_type": example.output_type,
+        "split": example.split,
+        "prompt": prompt,
+        "answer": example.answer,
+        "prompt_tokens": len(tokenizer(prompt)["input_ids"]) if tokenizer else None,
+        "answer_tokens": len(encode_answer(example.answer, tokenizer)) if tokenizer else None,
+    }

@@ -1,0 +1,105 @@
+"""staf adapt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from staf.cli.options import Base, DataDir, Dtype, Experts, Json, Override, Runs, Splits, TaskName, overrides
+
+if TYPE_CHECKING:
+    from staf.routing.store import Router
+
+METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
+    "cma": {"shots": 32},
+    "best_expert": {"shots": 32},
+    "zero_shot": {"shots": 32, "temperature": 0.3},
+}
+"""Settings whose default depends on the method."""
+SEARCHLESS = {"zero_shot": "zero-shot", "best_expert": "best-expert"}
+"""Methods without a search, with their names in messages."""
+
+
+def adapt(
+    task: TaskName,
+    experts: Experts,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the router.")],
+    method: Annotated[
+        str, typer.Option(help="gradient (normal setting), cma (few-shot setting), zero_shot, or best_expert.")
+    ] = "gradient",
+    shots: Annotated[
+        int | None, typer.Option(help="Number of adaptation examples; default: all for gradient, else 32.")
+    ] = None,
+    base: Base = None,
+    data_dir: DataDir = None,
+    splits: Splits = "staf-llm",
+    runs: Runs = Path("runs"),
+    override: Override = None,
+    init_from: Annotated[
+        Path | None, typer.Option("--init-from", help="Folder of another router over the same experts to start from.")
+    ] = None,
+    seeds: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Number of routers with different seeds, in OUT/seed-0, OUT/seed-1, ...: mean and standard deviation."
+        ),
+    ] = 1,
+    dtype: Dtype = None,
+    as_json: Json = False,
+) -> None:
+    """Stage II: learn a task's router over trained experts; print and plot its weights. Re-run to resume.
+
+    Try:  staf adapt --task icd10_chapter --experts experts --method cma --shots 32 --out routers/icd10_chapter-cma
+    """
+    from staf.cli.printing import Terminal, print_json
+    from staf.config import parse
+    from staf.data.task import find_task
+    from staf.errors import ConfigError
+    from staf.experts.store import load_experts
+    from staf.routing.recipe import RouterRecipe
+    from staf.routing.summary import record_of
+    from staf.stages import Context, adapt_seeds, adapt_stage, best_expert_stage, zero_shot_stage
+
+    defaults = METHOD_DEFAULTS.get(method, {})
+    given = {"shots": shots} if shots is not None else {}
+    settings = parse(RouterRecipe, {"method": method, **defaults, **given, **overrides(override)}, "staf adapt")
+    context = Context(base, data_dir, runs, Terminal(), dtype=dtype, profile=splits)
+    row, loaded = find_task(task), load_experts(experts)
+    if method in SEARCHLESS and (seeds > 1 or init_from is not None):
+        raise ConfigError(f"a {SEARCHLESS[method]} router is computed, not searched for: leave --seeds and --init-from out.")
+    if method == "zero_shot":
+        routers = {out: zero_shot_stage(context, row, loaded, experts, settings, out)}
+    elif method == "best_expert":
+        routers = {out: best_expert_stage(context, row, loaded, settings, out)}
+    elif seeds > 1:
+        routers = adapt_seeds(context, row, loaded, settings, out, seeds, init_from)
+    else:
+        routers = {out: adapt_stage(context, row, loaded, settings, out, init_from)}
+    if as_json:
+        print_json(record_of(routers))
+        return
+    print_routers(routers, task, out)
+
+
+def print_routers(routers: dict[Path, Router], task: str, out: Path) -> None:
+    """Print and plot the weights of a task's routers, with the cost of the adaptation."""
+    from staf.cli.printing import draw_weights, print_table
+    from staf.routing.summary import seed_rows, weighing
+
+    found = weighing(list(routers.values()))
+    settings, weights = next(iter(routers.values())).settings, found.rows()
+    print_table(weights, list(weights[0]), f"Weights of the experts for {task}")
+    figure = draw_weights(out / "weights.svg", task, settings, found.weights, found.spread)
+    print(f"figure: {figure}")
+    if len(routers) > 1:
+        rows = seed_rows(routers)
+        print_table(rows, list(rows[0]), "Routers by seed")
+        return
+    record = routers[out].record
+    if record["loss"] is None:
+        print(f"{record['unlabelled']} unlabelled inputs in {record['seconds']:.0f} s; no label was used")
+        return
+    print(f"{record['tunable_parameters']} parameters from {record['examples']} examples in {record['seconds']:.0f} s; "
+          f"loss {record['loss']:.3f}; stop reason: {record['stop_reason']}")  # fmt: skip

@@ -1,0 +1,113 @@
+"""staf evaluate, predict, merge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from staf.cli.options import Base, DataDir, Dtype, Experts, Json, Override, Runs, Splits, TaskName, overrides
+
+
+def evaluate(
+    task: TaskName,
+    experts: Annotated[Path | None, typer.Option("--experts", help="Folder of trained experts.")] = None,
+    router: Annotated[Path | None, typer.Option(help="Folder of a router.")] = None,
+    method: Annotated[
+        str, typer.Option(help="Without a router: original, single, average, lorahub, a baseline or a classifier.")
+    ] = "original",
+    expert: Annotated[
+        str | None, typer.Option(help="Expert for --method single; default: the best on adaptation data.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Maximum number of test examples.")] = None,
+    shots: Annotated[int | None, typer.Option(help="Adaptation examples for a baseline or classifier; default: all.")] = None,
+    method_arg: Annotated[
+        list[str] | None,
+        typer.Option("--method-arg", help="A setting of a baseline or classifier as name=value, such as seed=1; repeatable."),
+    ] = None,
+    predictions: Annotated[
+        Path | None, typer.Option(help="JSON lines of an external system, named by --method; see docs/classifiers.md.")
+    ] = None,
+    base: Base = None,
+    data_dir: DataDir = None,
+    splits: Splits = "staf-llm",
+    runs: Runs = Path("runs"),
+    override: Override = None,
+    dtype: Dtype = None,
+    as_json: Json = False,
+) -> None:
+    """Score a router, a baseline or another method on a task's test set, with confidence intervals.
+
+    Try:  staf evaluate --task icd10_chapter --experts experts --router routers/icd10_chapter-cma
+    """
+    from staf.cli.printing import Terminal, method_label, print_json
+    from staf.config import parse
+    from staf.data.task import find_task
+    from staf.evaluate.settings import EvaluationSettings
+    from staf.stages import Context, EvaluationRequest, evaluate_request
+
+    settings = parse(EvaluationSettings, {"limit": limit, **overrides(override)}, "staf evaluate")
+    context = Context(base, data_dir, runs, Terminal(), dtype=dtype, profile=splits)
+    wanted = EvaluationRequest(method, experts, router, expert, shots, overrides(method_arg, "--method-arg"), predictions)
+    result, run = evaluate_request(context, find_task(task), settings, wanted)
+    if as_json:
+        print_json({**result, "run": str(run.folder)})
+        return
+    for name, metric in result["metrics"].items():
+        if metric is not None:
+            between = f" ({metric['low']:.3f} to {metric['high']:.3f})" if "low" in metric else ""
+            print(f"{method_label(result)} on {task}: {name} {metric['value']:.3f}{between}, {metric['examples']} examples")
+    print(f"run: {run.folder}")
+
+
+def predict(
+    file: Annotated[Path, typer.Argument(help='JSON lines, each with "context" and optionally "id".')],
+    task: TaskName,
+    out: Annotated[Path, typer.Option("--out", help="JSON lines with answer and probabilities; an interrupted run resumes.")],
+    experts: Annotated[Path | None, typer.Option("--experts", help="Folder of trained experts.")] = None,
+    router: Annotated[Path | None, typer.Option(help="Folder of the router; default: the base model without experts.")] = None,
+    base: Base = None,
+    data_dir: DataDir = None,
+    splits: Splits = "staf-llm",
+    override: Override = None,
+    dtype: Dtype = None,
+    as_json: Json = False,
+) -> None:
+    """Answer a task for every line of a file, with a probability per label.
+
+    A task with many labels has a long prompt: raise its limit, as in -o max_length=1024.
+
+    Try:  staf predict titles.jsonl --task icd10_chapter --experts experts --router routers/chapter --out answers.jsonl
+    """
+    from staf.cli.printing import Terminal, print_json
+    from staf.config import parse
+    from staf.data.task import find_task
+    from staf.evaluate.settings import EvaluationSettings
+    from staf.predict import predict_file
+    from staf.stages import Context
+
+    settings = parse(EvaluationSettings, overrides(override), "staf predict")
+    context = Context(base, data_dir, Path("runs"), Terminal(), dtype=dtype, profile=splits)
+    count = predict_file(context, find_task(task), file, out, experts, router, settings)
+    print_json({"answers": count, "out": str(out)}) if as_json else print(f"{count} answers in {out}")
+
+
+def merge(
+    router: Annotated[Path, typer.Option("--router", help="Folder of the router.")],
+    experts: Experts,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the merged model; it must not exist.")],
+    base: Base = None,
+    as_json: Json = False,
+) -> None:
+    """Merge the routed experts into the base weights and save an ordinary transformers model.
+
+    Try:  staf merge --router routers/icd10_chapter-cma --experts experts --out merged/icd10_chapter
+    """
+    from staf.cli.printing import Terminal, print_json
+    from staf.export import save_fused
+    from staf.stages import Context, router_and_mixture
+
+    found, mixture = router_and_mixture(Context(base, None, Path("runs"), Terminal(), dtype="float32"), router, experts)
+    card = save_fused(mixture, found, out)
+    print_json(card) if as_json else print(f"merged model for '{found.task}' in {out}")

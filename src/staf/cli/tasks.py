@@ -1,0 +1,86 @@
+"""staf tasks: list, validate, show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from staf.cli.options import App, Base, DataDir, Json, Splits
+
+app = App("List, check and inspect tasks.\n\nTry:  staf tasks list")
+
+Name = Annotated[str, typer.Argument(help="Name of a task, as in staf tasks list.")]
+
+
+@app.command("list")
+def list_command(as_json: Json = False) -> None:
+    """List the tasks with type, answer type and primary metric.
+
+    Try:  staf tasks list
+    """
+    from staf.cli.printing import print_json, print_table
+    from staf.data.task import TASKS
+
+    columns = ("name", "title", "task_type", "output_type", "metric", "unseen", "proxy_for")
+    rows = [{column: getattr(task, column) for column in columns} for task in TASKS.values()]
+    print_json(rows) if as_json else print_table(rows, list(rows[0]))
+
+
+@app.command()
+def validate(
+    name: Name,
+    experts: Annotated[
+        Path | None, typer.Option("--experts", help="Trained experts whose training data must not contain test items.")
+    ] = None,
+    data_dir: DataDir = None,
+    splits: Splits = "staf-llm",
+    as_json: Json = False,
+) -> None:
+    """Prepare a task, count its splits, and check that no test item occurs in the training set of any expert.
+
+    Try:  staf tasks validate icd10_chapter
+    """
+    from staf.cli.printing import print_json
+    from staf.data.catalog import data_folder
+    from staf.data.selection import prepare_task
+    from staf.data.store import DataStore
+    from staf.data.task import find_task
+    from staf.experts.store import load_experts
+
+    trained = frozenset[str]() if experts is None else load_experts(experts).dedup_keys
+    counts = prepare_task(find_task(name), DataStore(data_folder(data_dir), splits), trained)
+    if as_json:
+        print_json({"task": name, **counts})
+        return
+    print(f"{name}: {counts['test']} test, {counts['adaptation']} adaptation and {counts['train']} training examples; "
+          "no test item occurs in the training set of an expert")  # fmt: skip
+
+
+@app.command()
+def show(
+    name: Name,
+    split: Annotated[str, typer.Option(help="train, adaptation or test.")] = "adaptation",
+    count: Annotated[int, typer.Option(help="Number of examples.")] = 1,
+    base: Base = None,
+    data_dir: DataDir = None,
+    splits: Splits = "staf-llm",
+    as_json: Json = False,
+) -> None:
+    """Print examples of a task exactly as the model reads them, with their length in tokens.
+
+    Try:  staf tasks show icd10_chapter --count 3
+    """
+    from staf.cli.printing import load_tokenizer, print_examples
+    from staf.data.catalog import data_folder
+    from staf.data.example import SPLITS
+    from staf.data.selection import task_examples
+    from staf.data.store import DataStore
+    from staf.data.task import find_task
+    from staf.errors import UnknownName
+
+    if split not in SPLITS:
+        raise UnknownName.among("split", split, SPLITS)
+    examples = task_examples(find_task(name), split, DataStore(data_folder(data_dir), splits))
+    print_examples(examples[:count], load_tokenizer(base), as_json)

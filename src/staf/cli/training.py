@@ -1,0 +1,99 @@
+"""staf train."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from staf.cli.options import Base, DataDir, Dtype, Json, Override, Runs, Splits, overrides
+
+if TYPE_CHECKING:
+    from staf.experts.store import Expert
+
+
+def train(
+    data: Annotated[
+        str,
+        typer.Option("--data", "--experts", help="Knowledge types, data sets or YAML files, comma-separated: one expert each."),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the experts.")],
+    recipe: Annotated[str | None, typer.Option(help="YAML file of expert settings, or paper (section 4.2.2).")] = None,
+    base: Base = None,
+    data_dir: DataDir = None,
+    splits: Splits = "staf-llm",
+    runs: Runs = Path("runs"),
+    override: Override = None,
+    report_to: Annotated[
+        str | None,
+        typer.Option("--report-to", help="Also send each step's metrics and the settings to tensorboard, mlflow or wandb."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the memory by component and the time; loads no weights and trains nothing.")
+    ] = False,
+    launcher: Annotated[str, typer.Option(help="local, or ray: one expert per worker of a Ray cluster.")] = "local",
+    dtype: Dtype = None,
+    fsdp: Annotated[bool, typer.Option("--fsdp", help="Under torchrun: shard the base over all devices (FSDP2).")] = False,
+    as_json: Json = False,
+) -> None:
+    """Stage I: train one expert per knowledge type or data set. Re-run the command to resume.
+
+    Try:  staf train --data entity_synonymy --out experts -o steps=80 -o warmup_steps=16 -o final_steps=26
+    """
+    from staf.cli.printing import Terminal, print_estimates, print_json, print_table
+    from staf.config import find_recipe, load_values, parse
+    from staf.engines import Job, RunContext, find_engine
+    from staf.experts.parallel import joined
+    from staf.experts.recipe import ExpertRecipe
+    from staf.experts.store import load_expert
+    from staf.log import NullProgress, check_reporter
+    from staf.stages import estimate_stage
+
+    values = {} if recipe is None else load_values(find_recipe(recipe))
+    settings = parse(ExpertRecipe, {**values, **overrides(override)}, "staf train")
+    names = expert_names(data)
+    run_context = RunContext(base, data_dir, runs, splits, dtype, fsdp)
+    if report_to is not None:
+        check_reporter(report_to)
+    if dry_run:
+        context = replace(run_context, fsdp=False).context(Terminal())
+        estimates = [estimate_stage(context, name, settings) for name in names]
+        print_json([found.record() for found in estimates]) if as_json else print_estimates(estimates)
+        return
+    with joined() as world:
+        progress = Terminal() if world.leads else NullProgress()
+        find_engine(launcher)([Job(name, settings, out, run_context, report_to) for name in names], progress, world)
+        if not world.leads:
+            return
+    rows = [expert_row(load_expert(out / name), out) for name in names]
+    print_json(rows) if as_json else print_table(rows, list(rows[0]))
+
+
+def expert_names(data: str) -> list[str]:
+    """The names in a comma-separated list, each once.
+
+    Raises:
+        ConfigError: it is a folder. UnknownName: there is no such knowledge type or data set.
+    """
+    from staf.data.selection import expert_sources
+    from staf.errors import ConfigError
+
+    if Path(data).is_dir():
+        raise ConfigError(
+            f"--data {data} is a folder; names were expected. Give the folder of your data sets as --data-dir {data}."
+        )
+    names = list(dict.fromkeys(name.strip() for name in data.split(",") if name.strip()))
+    for name in names:
+        expert_sources(name)  # reject a misspelt name before any training
+    return names
+
+
+def expert_row(expert: Expert, out: Path) -> dict[str, Any]:
+    """The row printed for a trained expert."""
+    return {
+        "expert": expert.name, "steps": expert.record["steps"], "examples": expert.record["examples"],
+        "fingerprint": expert.fingerprint, "average_rank": round(sum(expert.ranks.values()) / len(expert.ranks), 2),
+        "folder": str(out / expert.name),
+    }  # fmt: skip
