@@ -26,7 +26,8 @@ from staf.evaluate.settings import EvaluationSettings
 from staf.experts.store import ExpertSet
 from staf.lm.base import Base
 from staf.lm.batches import encode_prompt
-from staf.metrics.shapes import check
+from staf.metrics import compute_metrics
+from staf.metrics.schema import check
 from staf.routing.merge import Mixture
 from staf.routing.router import uniform
 from staf.stages.evaluation import examples_digest
@@ -199,13 +200,18 @@ def test_a_run_is_named_by_all_that_its_examples_hold() -> None:
     assert examples_digest(examples) == examples_digest(make_examples(3, "test"))
 
 
-def test_entities_that_are_not_in_the_context_or_of_no_type_are_dropped() -> None:
+def test_mentions_that_are_not_in_the_context_or_of_no_type_are_false_positives() -> None:
     example = replace(
         make_examples(1, "test")[0], output_type="ner", context="no fever", answer="sign: fever", labels=("sign",)
     )
     answer = "sign: fever; sign: cough; drug: fever; fever"
     (found,) = predictions_of("ner", Told([answer]), [example])
-    assert found["gold"] == found["answer"] == [{"type": "sign", "text": "fever"}]
+    assert found["gold"] == [{"type": "sign", "text": "fever"}]
+    assert len(found["answer"]) == 4
+    assert found["invented"] == 3
+    metrics = compute_metrics("ner", [found], resamples=100)
+    assert metrics["entity_f1"]["value"] == pytest.approx(0.4)
+    assert metrics["invented_rate"]["value"] == pytest.approx(0.75)
 
 
 def test_labels_are_answered_from_the_threshold_that_calibration_shows() -> None:

@@ -12,7 +12,7 @@ from sklearn.metrics import f1_score
 
 from staf.errors import MissingData
 from staf.evaluate.calibrate import RATE_EXAMPLES, fit_calibrator
-from staf.metrics.f1 import best_threshold
+from staf.metrics.classification import best_threshold
 
 LABELS = ("a", "b", "c")
 SEEDS = st.integers(0, 2**32 - 1)

@@ -11,8 +11,16 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, f1_score, hamming_loss, roc_auc_score
 
 from staf.metrics import compute_metrics
-from staf.metrics.f1 import item_f1, macro_f1_of, micro_f1_of, several_counts
-from staf.metrics.ranking import average_precision, macro, micro, roc_area
+from staf.metrics.classification import (
+    average_precision,
+    item_f1,
+    macro,
+    macro_f1_of,
+    micro,
+    micro_f1_of,
+    multi_label_counts,
+    roc_area,
+)
 
 
 def several(count: int = 150, labels: int = 6, steps: int = 0) -> list[dict[str, Any]]:
@@ -121,9 +129,16 @@ def test_f1_by_hand() -> None:
     found = compute_metrics("multi_label", rows, resamples=100)
     assert list(found) == ["micro_f1", "macro_f1"]
     assert found["micro_f1"]["value"] == pytest.approx(2 * 2 / (4 + 4))
-    assert found["macro_f1"]["value"] == pytest.approx((4 / 5 + 0 + 0) / 3)
-    assert found["macro_f1"]["classes"] == 3
-    assert item_f1(*several_counts(rows)).tolist() == pytest.approx([2 / 3, 2 / 3, 0, 1])
+    assert found["macro_f1"]["value"] == pytest.approx((4 / 5 + 0 + 0 + 0) / 4)
+    assert found["macro_f1"]["classes"] == 4
+    assert item_f1(*multi_label_counts(rows)).tolist() == pytest.approx([2 / 3, 2 / 3, 0, 1])
+
+
+def test_macro_f1_counts_labels_that_never_occur_as_scikit_learn_does() -> None:
+    rows = [{"id": i, "gold": [0], "answer": [0, 1][: 1 + i % 2], "scores": [0.0] * 5} for i in range(6)]
+    gold, answer = (np.array([[i in r[key] for i in range(5)] for r in rows]) for key in ("gold", "answer"))
+    expected = f1_score(gold, answer, average="macro", zero_division=0)
+    assert compute_metrics("multi_label", rows, resamples=100)["macro_f1"]["value"] == pytest.approx(expected)
 
 
 def test_nothing_to_answer_and_nothing_answered_is_undefined() -> None:

@@ -10,9 +10,7 @@ from scipy import stats
 
 from staf.errors import UnknownName
 from staf.metrics import compare_methods, compare_over_seeds, compute_metrics, measure_over_seeds
-from staf.metrics.bootstrap import Statistic
-from staf.metrics.compare import compare_seeds, compare_statistics
-from staf.metrics.seeds import StandardError, measure_seeds
+from staf.metrics.stats import StandardError, Statistic, compare_seeds, compare_statistics, measure_seeds
 
 ITEMS, DEVIATION = 100, 0.06
 
@@ -131,6 +129,30 @@ def test_a_mean_over_seeds_has_an_interval_of_both_chances(metric: str) -> None:
     alike = measure_over_seeds("multiple_choice", metric, [runs[0]] * 3, fixed_labels=True)
     assert alike is not None
     assert alike.high - alike.low >= 0.95 * (first["high"] - first["low"])  # where over seeds alone it would be 0
+
+
+def test_seeds_that_share_their_draw_are_paired_by_it() -> None:
+    generator = np.random.default_rng(8)
+    probs, draws = items(generator, 400), generator.normal(0, 0.2, 4)
+
+    def method(gain: float) -> list[Statistic]:
+        return [Statistic.mean((generator.random(400) < np.clip(probs + draw + gain, 0, 1)).astype(float)) for draw in draws]
+
+    ours, other = method(0.1), method(0.0)
+    paired, unpaired = (compare_seeds(ours, other, 300, paired=how) for how in (True, False))
+    assert paired is not None
+    assert unpaired is not None
+    assert paired.difference == unpaired.difference
+    assert paired.high - paired.low < unpaired.high - unpaired.low
+    assert compare_seeds(ours, other[:3], 300, paired=True) == compare_seeds(ours, other[:3], 300)
+
+
+def test_without_items_paired_seeds_are_the_paired_test_of_student() -> None:
+    ours, other = [0.61, 0.58, 0.66], [0.51, 0.55, 0.50]
+    error = StandardError.of(0.0, 100, [[one - two for one, two in zip(ours, other, strict=True)]])
+    expected = stats.ttest_rel(ours, other)
+    assert error.p_value(float(np.mean(ours) - np.mean(other))) == pytest.approx(expected.pvalue)
+    assert error.freedom == pytest.approx(expected.df)
 
 
 def test_a_whole_set_metric_over_seeds_counts_their_chance() -> None:

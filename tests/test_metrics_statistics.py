@@ -10,9 +10,8 @@ import pytest
 from scipy import stats
 
 from staf.errors import BadData, UnknownName
-from staf.metrics import compare, compare_methods, compare_over_seeds, compute_metrics, over_seeds
-from staf.metrics.bootstrap import CELLS_AT_ONCE, Statistic, measure, resample
-from staf.metrics.compare import compare_statistics, sign_flip
+from staf.metrics import compare, compare_methods, compare_over_seeds, compute_metrics, holm, over_seeds
+from staf.metrics.stats import MAX_BLOCK, Statistic, compare_statistics, measure, resample, sign_flip
 
 OUTPUT_TYPES: dict[str, list[dict[str, Any]]] = {
     "multiple_choice": [{"id": i, "gold": i % 3, "scores": [0.1, 0.4 * (i % 2), -0.2 * i]} for i in range(30)],
@@ -59,14 +58,14 @@ def test_metrics_by_form() -> None:
     assert names["multiple_choice"] == ["accuracy", "ece", "brier_score", "aurc"]
     assert names["span"] == ["exact_match", "token_f1"]
     assert names["ner"] == ["entity_f1", "entity_f1_macro", "entity_f1_overlap", "entity_f1_overlap_macro"]
-    assert names["generate_until"] == ["rouge_l"]
+    assert names["generate_until"] == ["rouge_l", "rouge_1", "rouge_2"]
     assert {"micro_f1", "macro_auc", "micro_average_precision"} < set(names["multi_label"])
 
 
 def test_resamples_in_blocks_equal_those_in_one() -> None:
     per_item = np.random.default_rng(0).random(40)
     alone = resample([Statistic.mean(per_item)], 300)[0]
-    wide = Statistic(40, Statistic.mean(per_item).of, width=CELLS_AT_ONCE // 7)
+    wide = Statistic(40, Statistic.mean(per_item).of, width=MAX_BLOCK // 7)
     assert alone == pytest.approx(resample([wide], 300)[0])
 
 
@@ -195,20 +194,20 @@ ENTITIES = {"id": 1, "gold": [MENTION], "answer": []}
     ("output_type", "row", "message"),
     [
         ("multiple_choice", CHOICE | {"gold": 2}, "index of one of its 2 labels"),
-        ("multiple_choice", CHOICE | {"gold": -1}, "index of one of its 2 labels"),
-        ("multiple_choice", CHOICE | {"gold": True}, "index of one of its 2 labels"),
-        ("multiple_choice", CHOICE | {"scores": []}, "list of numbers"),
-        ("multiple_choice", CHOICE | {"scores": [0.1, float("nan")]}, "list of numbers"),
-        ("multi_label", SEVERAL | {"gold": [0, 0]}, "indices of labels, each once"),
-        ("multi_label", SEVERAL | {"answer": "secret"}, "'answer' must be a list of indices"),
+        ("multiple_choice", CHOICE | {"gold": -1}, "'gold'.*greater than or equal to 0"),
+        ("multiple_choice", CHOICE | {"gold": True}, "'gold'.*valid integer"),
+        ("multiple_choice", CHOICE | {"scores": []}, "'scores'.*at least 1 item"),
+        ("multiple_choice", CHOICE | {"scores": [0.1, float("nan")]}, "'scores.1'.*finite number"),
+        ("multi_label", SEVERAL | {"gold": [0, 0]}, "'gold' must hold each label once"),
+        ("multi_label", SEVERAL | {"answer": "secret"}, "'answer'.*valid list"),
         ("multi_label", SEVERAL | {"scores": [0.1]}, "'answer' names a label beyond the 1"),
-        ("multi_label", SEVERAL | {"scores": None}, "log-odds"),
-        ("span", SPAN | {"gold": "secret"}, "'gold' must be a list of texts"),
-        ("span", SPAN | {"answer": None}, "'answer' must be a text"),
-        ("span", SPAN | {"confidence": "high"}, "'confidence' must be a number"),
-        ("generate_until", SPAN | {"gold": []}, "at least one reference"),
-        ("ner", ENTITIES | {"gold": ["secret"]}, "'type' and 'text'"),
-        ("ner", ENTITIES | {"answer": [MENTION | {"text": " "}]}, "neither blank"),
+        ("multi_label", SEVERAL | {"scores": None}, "'scores'.*valid list"),
+        ("span", SPAN | {"gold": "secret"}, "'gold'.*valid list"),
+        ("span", SPAN | {"answer": None}, "'answer'.*valid string"),
+        ("span", SPAN | {"confidence": "high"}, "'confidence'.*valid number"),
+        ("generate_until", SPAN | {"gold": []}, "'gold'.*at least 1 item"),
+        ("ner", ENTITIES | {"gold": ["secret"]}, "'gold.0'.*valid dictionary"),
+        ("ner", ENTITIES | {"answer": [MENTION | {"text": " "}]}, "'answer.0.text'.*match pattern"),
     ],
 )
 def test_a_wrong_prediction_is_named_by_its_line_and_its_text_never_shown(
@@ -224,8 +223,8 @@ def test_a_wrong_prediction_is_named_by_its_line_and_its_text_never_shown(
 
 
 def test_predictions_that_do_not_belong_together() -> None:
-    with pytest.raises(UnknownName, match=r"no output type 'multiple_choise'.*Did you mean 'multiple_choice'"):
-        compute_metrics("multiple_choise", [CHOICE])
+    with pytest.raises(UnknownName, match=r"no output type 'multi_choice'.*Did you mean 'multiple_choice'"):
+        compute_metrics("multi_choice", [CHOICE])
     with pytest.raises(BadData, match="no predictions to score"):
         compute_metrics("multiple_choice", [])
     with pytest.raises(BadData, match="1 of 2 predictions have 'confidence'"):
@@ -258,3 +257,9 @@ def test_methods_are_compared_by_their_mean_over_seeds() -> None:
         compare_over_seeds("multiple_choice", "micro_f1", ours, other)
     with pytest.raises(ValueError, match="same items"):
         compare_over_seeds("multiple_choice", "accuracy", ours, [other[0][:5]])
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.2]) == pytest.approx([0.04, 0.09, 0.09, 0.2])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([]) == []

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from staf.metrics import Comparison, over_tasks
-from staf.metrics.compare import compare_items
+from staf.metrics.stats import compare_items
 
 DIFFERENCES = st.floats(-1, 1)
 HALVES = st.floats(0.001, 0.5)
@@ -40,6 +40,24 @@ def test_of_one_task_it_is_no_surer_than_its_interval(one: Comparison) -> None:
     mean = over_tasks([one])
     assert mean.low <= one.low + 1e-12
     assert mean.high >= one.high - 1e-12
+
+
+def test_a_tasks_few_degrees_of_freedom_are_counted_by_satterthwaite() -> None:
+    one = Comparison(0.1, -0.1, 0.3, 0.2, freedom=2.0)
+    alone, both = over_tasks([one]), over_tasks([one, one])
+    assert (alone.low, alone.high, alone.freedom) == pytest.approx((-0.1, 0.3, 2.0))
+    error = 0.2 / stats.t.ppf(0.975, 2) / 2**0.5
+    assert both.freedom == pytest.approx(4.0)
+    assert both.high - both.difference == pytest.approx(stats.t.ppf(0.975, 4) * error)
+    assert both.p_value == pytest.approx(2 * stats.t.sf(0.1 / error, 4))
+
+
+def test_only_metrics_of_one_family_are_averaged() -> None:
+    one = Comparison(0.1, 0.0, 0.2, 0.05)
+    assert over_tasks([one, one], ["micro_f1", "entity_f1"]).difference == pytest.approx(0.1)
+    assert over_tasks([one, one], ["accuracy", "exact_match"]).difference == pytest.approx(0.1)
+    with pytest.raises(ValueError, match="one family; found AUC, F1"):
+        over_tasks([one, one], ["macro_auc", "micro_f1"])
 
 
 def test_equal_answers_on_all_tasks_are_no_difference_and_a_sure_one_is() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import SequenceMatcher
 from functools import cache
 from typing import Any
 
@@ -11,9 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from staf.metrics import compute_metrics
-from staf.metrics.entities import exact_matches, overlap, overlap_matches
-from staf.metrics.reading import exact_match, normalised_words, token_f1
-from staf.metrics.rouge import common_subsequence, rouge_l
+from staf.metrics.text import exact_match, exact_matches, normalised_words, overlap, overlap_matches, rouge, token_f1
 
 FEW_WORDS = st.lists(st.sampled_from("abcd"), max_size=9)
 MENTIONS = st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=3).map(tuple), max_size=4)
@@ -50,6 +47,14 @@ def test_entity_f1_by_hand() -> None:
         }
     )
     assert found["entity_f1_macro"]["classes"] == 3
+
+
+def test_invented_mentions_are_false_positives_and_their_rate_is_reported() -> None:
+    one, invented = mentions(("sign", "fever")), mentions(("sign", "cough"), ("drug", "fever"), ("?", "fever"))
+    found = compute_metrics("ner", [{"id": "1", "gold": one, "answer": one + invented, "invented": 3}], resamples=100)
+    assert found["entity_f1"]["value"] == pytest.approx(0.4)
+    assert found["invented_rate"]["value"] == pytest.approx(0.75)
+    assert not found["invented_rate"]["higher_is_better"]
 
 
 def test_a_mention_that_stands_twice_must_be_found_twice() -> None:
@@ -142,22 +147,27 @@ def test_laws_of_reading(one: list[str], two: list[str], answer: list[str]) -> N
     ],
 )
 def test_rouge_l_by_hand(reference: str, answer: str, expected: float) -> None:
-    assert rouge_l([{"gold": [reference], "answer": answer}])[0] == pytest.approx(expected)
+    assert rouge([{"gold": [reference], "answer": answer}])[0] == pytest.approx(expected)
 
 
 def test_the_best_reference_counts() -> None:
     references = ["no fever", "patient has chest pain"]
-    assert rouge_l([{"gold": references, "answer": "chest pain"}])[0] == pytest.approx(2 / 3)
+    assert rouge([{"gold": references, "answer": "chest pain"}])[0] == pytest.approx(2 / 3)
+
+
+def test_rouge_1_and_2_by_hand() -> None:
+    rows = [{"gold": ["no acute chest pain"], "answer": "acute chest pain"}]
+    assert rouge(rows, "rouge1")[0] == pytest.approx(6 / 7)  # 3 of 3 and of 4 words
+    assert rouge(rows, "rouge2")[0] == pytest.approx(4 / 5)  # 2 of 2 and of 3 pairs
 
 
 @given(FEW_WORDS, FEW_WORDS)
-def test_the_common_subsequence_equals_the_textbook(one: list[str], other: list[str]) -> None:
+def test_rouge_l_is_the_longest_common_subsequence(one: list[str], other: list[str]) -> None:
     @cache
     def longest(i: int, j: int) -> int:
         if i == len(one) or j == len(other):
             return 0
         return longest(i + 1, j + 1) + 1 if one[i] == other[j] else max(longest(i + 1, j), longest(i, j + 1))
 
-    found = common_subsequence(one, other)
-    assert found == longest(0, 0) == common_subsequence(other, one)
-    assert found >= sum(block.size for block in SequenceMatcher(None, one, other, autojunk=False).get_matching_blocks())
+    found = rouge([{"gold": [" ".join(one)], "answer": " ".join(other)}])[0]
+    assert found == pytest.approx(2 * longest(0, 0) / max(len(one) + len(other), 1))

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss
 
 from staf.metrics import compute_metrics, selective_curve
-from staf.metrics.calibration import choice_brier, ece, several_brier
-from staf.metrics.selective import aurc, selective_quality
+from staf.metrics.calibration import aurc, choice_brier, ece, multi_label_brier, selective_quality
 
 
 def choices(chances: list[list[float]], gold: list[int]) -> list[dict[str, Any]]:
@@ -58,12 +57,12 @@ def test_the_brier_score_equals_scikit_learn() -> None:
     assert choice_brier(rows).mean() == pytest.approx(((chances - np.eye(3)[gold]) ** 2).sum(1).mean())
     several = [r | {"gold": [r["gold"]], "answer": []} for r in rows]
     expected = brier_score_loss(np.eye(3)[gold].ravel(), (1 / (1 + np.exp(-scores))).ravel())
-    assert several_brier(several).mean() == pytest.approx(expected)
+    assert multi_label_brier(several).mean() == pytest.approx(expected)
 
 
 def test_large_scores_give_probabilities_without_overflow() -> None:
     rows = [{"id": 1, "gold": [0], "answer": [0], "scores": [5000.0, -5000.0]}]
-    assert several_brier(rows).tolist() == [0.0]
+    assert multi_label_brier(rows).tolist() == [0.0]
     assert choice_brier([{"gold": 0, "scores": [-4000.0, -9000.0]}]).tolist() == [0.0]
 
 

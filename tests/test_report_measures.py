@@ -12,7 +12,7 @@ from reproduced_results import cell, read, read_cell, reproduced, world
 from test_report import TASK, Page, evaluated, metric, scored, write
 
 from staf.errors import DamagedFile
-from staf.metrics.forms import statistics_of
+from staf.metrics.by_output_type import statistics_of
 from staf.report import figures, page, tables
 from staf.report.names import METRICS, MORE_METRICS
 from staf.report.reproduced import examples_text, score_rows, sizes_text
@@ -81,7 +81,7 @@ def test_every_metric_that_is_measured_has_a_printed_name():
     choice = [{"id": i, "gold": i % 2, "scores": [0.1, 0.2]} for i in range(4)]
     several = [{"id": i, "gold": [i % 2], "answer": [0], "scores": [0.1, -0.2]} for i in range(4)]
     span = [{"id": 1, "gold": ["two"], "answer": "two", "confidence": 1.0}]
-    entities = [{"id": 1, "gold": [{"type": "a", "text": "b"}], "answer": []}]
+    entities = [{"id": 1, "gold": [{"type": "a", "text": "b"}], "answer": [], "invented": 0}]
     output_types = {"multiple_choice": choice, "multi_label": several, "span": span, "ner": entities, "generate_until": span}
     measured = {
         name

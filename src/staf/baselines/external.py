@@ -24,13 +24,13 @@ from typing import Any
 from staf.baselines.classifiers.problem import LEAST_CHANCE, OUTPUT_TYPES, indices_of
 from staf.data.example import Example
 from staf.errors import BadData, ConfigError, MissingData
-from staf.metrics.shapes import check
+from staf.metrics.schema import check
 
 _KEYS = {"multiple_choice": ({"scores"}, {"answer"}), "multi_label": ({"scores"}, {"answer"}, {"scores", "answer"})}
 
 
 def read_predictions(path: Path, examples: Sequence[Example]) -> list[dict[str, Any]]:
-    """Another system's predictions as `staf.metrics.shapes` has them, in the order of the examples.
+    """Another system's predictions as `staf.metrics.schema` has them, in the order of the examples.
 
     Args:
         path: JSON lines in UTF-8, as the module says.

@@ -55,7 +55,7 @@ def write_several(chosen: Collection[str], order: Sequence[str]) -> str:
 
 def read_several(text: str, labels: Sequence[str] = ()) -> tuple[str, ...]:
     """The labels in a text, each once, in the text's order; with `labels` given, only those, in whatever case."""
-    parts = _parts(text)
+    parts = answer_parts(text)
     if labels:
         known = {label.casefold(): label for label in labels}
         parts = [known[part.casefold()] for part in parts if part.casefold() in known]
@@ -79,7 +79,7 @@ def write_entities(entities: Iterable[Entity]) -> str:
 def read_entities(text: str, types: Sequence[str] = ()) -> tuple[Entity, ...]:
     """The mentions in a text, in its order; with `types` given, only those of these types."""
     found = []
-    for part in _parts(text):
+    for part in answer_parts(text):
         kind, colon, mention = part.partition(": ")
         if colon and mention.strip() and (not types or kind in types):
             found.append(Entity(kind, mention.strip()))
@@ -121,6 +121,7 @@ def _is_canonical(example: Example) -> bool:
     return answer == answer.strip()
 
 
-def _parts(text: str) -> list[str]:
+def answer_parts(text: str) -> list[str]:
+    """The parts of a list of labels or mentions; [] for 'none'."""
     text = text.strip()
     return [] if text.casefold() == NONE else [part for part in _SEPARATORS.split(text) if part.strip()]

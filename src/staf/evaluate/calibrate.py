@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from staf.errors import MissingData
-from staf.metrics.f1 import best_threshold
+from staf.metrics.classification import best_threshold
 
 RATE_EXAMPLES = 4.0
 """Examples with the rate of all labels that every label's own rate is mixed with; chosen by loss on adaptation examples."""

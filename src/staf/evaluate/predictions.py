@@ -1,4 +1,4 @@
-"""From answers to predictions, by output type: the keys that `staf.metrics.shapes` describes, and nothing else is scored.
+"""From answers to predictions, by output type: the keys that `staf.metrics.schema` describes, and nothing else is scored.
 
 Predictions of labels are ids and numbers. Where the answer is words, a prediction holds the words: such a file belongs where
 the data is kept.
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from staf.data.answers import Entity, read_entities, read_several
+from staf.data.answers import Entity, answer_parts, read_entities, read_several
 from staf.data.example import Example
 from staf.evaluate.answer import Answerer
 from staf.evaluate.calibrate import LabelCalibrator, fit_calibrator
@@ -19,6 +19,8 @@ from staf.evaluate.calibrate import LabelCalibrator, fit_calibrator
 Predictions = list[dict[str, Any]]
 DIGITS = 6
 """of a saved score"""
+UNTYPED = "untyped"
+"""type of an answered mention that names none"""
 
 
 def predictions_of(
@@ -44,7 +46,7 @@ def predictions_of(
     answers = (answerer.spans if output_type == "span" else answerer.texts)(examples)
     if output_type == "ner":
         return [
-            {"id": e.id, "gold": _mentions(read_entities(e.answer)), "answer": _found(a, e)}
+            {"id": e.id, "gold": _mentions(read_entities(e.answer)), **_mentioned(a, e)}
             for e, a in zip(examples, answers, strict=True)
         ]
     return [{"id": e.id, "gold": [e.answer], "answer": a} for e, a in zip(examples, answers, strict=True)]
@@ -74,9 +76,11 @@ def _belongs(example: Example) -> np.ndarray:
     return np.array([label in right for label in example.labels])
 
 
-def _found(answer: str, example: Example) -> list[dict[str, str]]:
-    """The mentions in an answer that stand in the context; what was made up is dropped."""
-    return _mentions(entity for entity in read_entities(answer, example.labels) if entity.text in example.context)
+def _mentioned(answer: str, example: Example) -> dict[str, Any]:
+    """Every mention in an answer, and how many of them are not in the context or of no type of the task."""
+    entities = [*read_entities(answer), *(Entity(UNTYPED, part) for part in answer_parts(answer) if ":" not in part)]
+    real = sum(entity.type in example.labels and entity.text in example.context for entity in entities)
+    return {"answer": _mentions(entities), "invented": len(entities) - real}
 
 
 def _mentions(entities: Iterable[Entity]) -> list[dict[str, str]]:

@@ -1,13 +1,12 @@
 """Metrics from saved predictions, with intervals and paired tests; never from a model.
 
-`compute_metrics` picks what belongs to an output type, `compare_methods` compares two methods by one metric, `selective_curve`
+`compute_metrics` gives all metrics of an output type, `compare_methods` compares two methods by one of them, `selective_curve`
 gives quality against coverage; `over_seeds`, `measure_over_seeds` and `compare_over_seeds` summarise several runs,
-`over_tasks` several tasks. What a prediction holds is in `staf.metrics.shapes`.
+`over_tasks` several tasks. What a prediction holds is in `staf.metrics.schema`.
 """
 
-from staf.metrics.bootstrap import Metric, interval
-from staf.metrics.compare import Comparison, compare, over_tasks
-from staf.metrics.forms import (
+from staf.metrics.by_output_type import (
+    compare,
     compare_methods,
     compare_over_seeds,
     compute_metrics,
@@ -15,8 +14,8 @@ from staf.metrics.forms import (
     measure_over_seeds,
     selective_curve,
 )
-from staf.metrics.seeds import Spread, over_seeds
-from staf.metrics.shapes import correctness, predicted
+from staf.metrics.schema import correctness, predicted
+from staf.metrics.stats import Comparison, Metric, Spread, holm, interval, over_seeds, over_tasks
 
 __all__ = [
     "Comparison",
@@ -27,6 +26,7 @@ __all__ = [
     "compare_over_seeds",
     "compute_metrics",
     "correctness",
+    "holm",
     "interval",
     "item_quality",
     "measure_over_seeds",

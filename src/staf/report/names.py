@@ -34,17 +34,18 @@ METHODS = {
 
 METRICS = {
     "accuracy": "Accuracy", "macro_f1": "Macro F1", "micro_f1": "Micro F1", "macro_auc": "Macro AUC",
-    "ece": "Calibration error",
+    "ece": "ECE",
 }  # fmt: skip
 """Metrics of a task's table, in the order of its columns."""
 
 MORE_METRICS = {
-    "one_minus_hamming_loss": "Accuracy over labels", "micro_auc": "Micro AUC",
+    "one_minus_hamming_loss": "1 - Hamming loss", "micro_auc": "Micro AUC",
     "exact_match": "Exact match", "token_f1": "Token F1", "entity_f1": "Entity F1",
     "entity_f1_macro": "Entity F1, mean of types", "entity_f1_overlap": "Overlap F1",
-    "entity_f1_overlap_macro": "Overlap F1, mean of types", "rouge_l": "ROUGE-L",
+    "entity_f1_overlap_macro": "Overlap F1, mean of types", "rouge_l": "ROUGE-L", "rouge_1": "ROUGE-1", "rouge_2": "ROUGE-2",
+    "invented_rate": "Invented mentions",
     "micro_average_precision": "Micro average precision", "macro_average_precision": "Macro average precision",
-    "brier_score": "Brier score", "aurc": "Area under risk and coverage",
+    "brier_score": "Brier score", "aurc": "AURC",
 }  # fmt: skip
 """Further metrics, shown in a task's details; in its table only where they are the task's own."""
 

@@ -17,7 +17,7 @@ from staf.data.answers import read_several
 from staf.data.example import Example
 from staf.data.splits import dice, refuse_test
 from staf.errors import BadData, ConfigError, MissingData, TestLeak
-from staf.metrics.f1 import best_threshold
+from staf.metrics.classification import best_threshold
 
 OUTPUT_TYPES = ("multiple_choice", "multi_label")
 LEAST_CHANCE = 1e-6
@@ -165,7 +165,7 @@ def threshold_of(held_out: np.ndarray, targets: np.ndarray, output_type: str) ->
 def predictions_of(
     examples: Sequence[Example], scores: np.ndarray, output_type: str, labels: Sequence[str], threshold: float | None
 ) -> list[dict[str, Any]]:
-    """Predictions as `staf.metrics.shapes` has them, in the order of the examples, from scores (n, L).
+    """Predictions as `staf.metrics.schema` has them, in the order of the examples, from scores (n, L).
 
     Args:
         threshold: log-odds from which on one of several labels is answered; None for a choice.

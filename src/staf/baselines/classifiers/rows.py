@@ -16,7 +16,7 @@ from staf.baselines.classifiers.settings import ClassifierSettings
 from staf.data.example import Example
 from staf.errors import UnknownName
 from staf.experts.train import data_fingerprint
-from staf.metrics.shapes import check
+from staf.metrics.schema import check
 from staf.runs import PeakMemory
 
 
@@ -58,7 +58,7 @@ def classify(
         labels: of every example, in their order.
 
     Returns:
-        predictions in the order of `test`, as `staf.metrics.shapes` has them (a choice's scores are log-probabilities, those
+        predictions in the order of `test`, as `staf.metrics.schema` has them (a choice's scores are log-probabilities, those
         of several labels log-odds), and the record: every trial, the one chosen, parameters, seconds, memory in bytes.
 
     Raises:

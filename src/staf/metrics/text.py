@@ -1,0 +1,121 @@
+"""Metrics of written answers: SQuAD's exact match and token F1, ROUGE, and entity F1.
+
+Exact match and token F1 normalise as SQuAD does (Rajpurkar et al. 2016, 2018): lower case, no ASCII punctuation, no articles.
+Several texts may be right: the best one counts. Where the context holds no answer only an empty answer is right.
+
+Entities match exactly (same type, same words, whatever their case) or by overlap: same type, and words that could lie over
+each other in a text ("chest pain" in "acute chest pain"). Each mention is matched once at most, and as many as can be. Answers
+hold no positions, so this is as much as can be known. What was answered counts as answered, invented or not.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from staf.metrics.classification import Counts, ratio
+from staf.metrics.schema import Prediction
+from staf.metrics.stats import Statistic
+
+Words = tuple[str, ...]
+Matches = Callable[[list[Words], list[Words]], int]
+ROUGE = ("rouge1", "rouge2", "rougeL")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_ARTICLES = re.compile(r"\b(?:a|an|the)\b")
+
+
+def exact_match(predictions: Sequence[Prediction]) -> np.ndarray:
+    """(n,) 1 where the normalised answer is one of the gold texts, else 0."""
+    return _best_of(predictions, lambda gold, answer: float(gold == answer))
+
+
+def token_f1(predictions: Sequence[Prediction]) -> np.ndarray:
+    """(n,) best F1 of the words that the normalised answer shares with a gold text, repeats counted."""
+    return _best_of(predictions, _word_f1)
+
+
+def normalised_words(text: str) -> list[str]:
+    """The words that exact match and token F1 compare."""
+    return _ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split()
+
+
+def rouge(predictions: Sequence[Prediction], kind: str = "rougeL") -> np.ndarray:
+    """(n,) best ROUGE F measure (Lin 2004) of an answer against its references, unstemmed, by Google's rouge-score.
+
+    Args:
+        kind: rouge1, rouge2 or rougeL.
+    """
+    scorer = _scorer()
+    return np.array([max(scorer.score(gold, p["answer"])[kind].fmeasure for gold in p["gold"]) for p in predictions])
+
+
+@cache
+def _scorer() -> Any:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer(ROUGE, use_stemmer=False)
+
+
+def entity_counts(predictions: Sequence[Prediction], matches: Matches) -> Counts:
+    """(n, types) counts right, gold, answered; types are those of any answer, gold or given, sorted."""
+    types = sorted({mention["type"] for p in predictions for key in ("gold", "answer") for mention in p[key]})
+    counts = np.zeros((3, len(predictions), len(types)), dtype=int)
+    for row, prediction in enumerate(predictions):
+        for column, name in enumerate(types):
+            gold, answered = _words(prediction["gold"], name), _words(prediction["answer"], name)
+            counts[:, row, column] = matches(gold, answered), len(gold), len(answered)
+    return counts[0], counts[1], counts[2]
+
+
+def invented_rate(predictions: Sequence[Prediction]) -> Statistic:
+    """Share of the answered mentions that are not in the context or of no type of the task; undefined where none is."""
+    invented = np.array([p["invented"] for p in predictions])
+    return ratio(invented, np.array([len(p["answer"]) for p in predictions]), higher_is_better=False)
+
+
+def exact_matches(gold: list[Words], answered: list[Words]) -> int:
+    """How many mentions are the same on both sides, repeats counted."""
+    return (Counter(gold) & Counter(answered)).total()
+
+
+def overlap_matches(gold: list[Words], answered: list[Words]) -> int:
+    """The most pairs of overlapping mentions in which none takes part twice; at least as many as exact ones."""
+    from scipy.optimize import linear_sum_assignment
+
+    meet = np.array([[overlap(a, b) for b in answered] for a in gold], dtype=int).reshape(len(gold), len(answered))
+    rows, columns = linear_sum_assignment(meet, maximize=True)
+    return int(meet[rows, columns].sum())
+
+
+def overlap(one: Words, other: Words) -> bool:
+    """Whether two mentions could lie over each other in a text by at least one word."""
+    return any(
+        one[max(0, shift) : shift + len(other)] == other[max(0, -shift) : len(one) - shift]
+        for shift in range(1 - len(other), len(one))
+    )
+
+
+def _words(mentions: list[dict[str, str]], name: str) -> list[Words]:
+    return [tuple(mention["text"].casefold().split()) for mention in mentions if mention["type"] == name]
+
+
+def _best_of(predictions: Sequence[Prediction], score: Callable[[list[str], list[str]], float]) -> np.ndarray:
+    best = []
+    for prediction in predictions:
+        answer = normalised_words(prediction["answer"])
+        golds = [words for text in prediction["gold"] if (words := normalised_words(text))] or [[]]
+        best.append(max(score(gold, answer) for gold in golds))
+    return np.array(best)
+
+
+def _word_f1(gold: list[str], answer: list[str]) -> float:
+    if not gold or not answer:
+        return float(gold == answer)
+    shared = (Counter(gold) & Counter(answer)).total()
+    return 2 * shared / (len(gold) + len(answer))
