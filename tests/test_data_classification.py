@@ -34,14 +34,6 @@ def test_an_abstract_has_the_top_hallmarks_of_all_its_slots_in_the_order_of_the_
     assert (one.id, one.context) == ("hallmarks-of-cancer/7", "It grows . It spreads . Nothing .")
     assert one.answer == "resisting cell death; inducing angiogenesis; genomic instability and mutation"
     assert (null.answer, nothing.answer) == ("none", "none")
-    assert report.stats == {
-        "abstracts": 3,
-        "sentences": 7,
-        "labelled sentences": 3,
-        "abstracts without a label": 1,
-        "abstracts with two hallmarks or more, NULL counted as one": 1,
-        "label strings": 4,
-    }
 
 
 @pytest.mark.parametrize(
@@ -70,14 +62,6 @@ def test_an_archive_of_abstracts_that_is_cut_short_is_refused(tmp_path):
 def test_hallmarks_of_cancer_has_what_is_known_of_it():
     report = ReadReport()
     examples = list(hallmarks.read(distributed("hallmarks-of-cancer"), report))
-    assert report.stats == {
-        "abstracts": 1_852,
-        "sentences": 17_464,
-        "labelled sentences": 4_454,
-        "abstracts without a label": 270,
-        "abstracts with two hallmarks or more, NULL counted as one": 665,
-        "label strings": 37,
-    }
     assert len(examples) == 1_852
     assert {label for e in examples for label in e.answer.split("; ")} == {*hallmarks.HALLMARKS, "none"}
     assert separate(examples)[1] == 0
@@ -102,7 +86,6 @@ def test_a_page_has_the_coarse_types_of_the_concepts_that_its_shown_part_mention
     assert example.context.startswith("The horn aches. Salve")
     assert 1_980 < len(example.context) <= wikimed.WINDOW
     assert example.context.endswith((" Salve", " helps."))
-    assert report.stats == {"pages": 1, "mentions": 3}
 
 
 def test_a_page_of_unknown_concepts_is_left_out_and_one_without_mentions_has_none(tmp_path):
@@ -225,19 +208,6 @@ def test_pairs_that_are_cut_short_are_refused(tmp_path):
 def test_question_entailment_has_what_is_known_of_it():
     report = ReadReport()
     examples = list(question_entailment.read(distributed("rqe-amia2016"), report))
-    known = {
-        "train pairs": 8_588,
-        "train pairs that are true": 4_655,
-        "train pairs that are false": 3_933,
-        "train pairs with the same text on both sides": 1_445,
-        "train pairs with an empty question": 1,
-        "train pairs that repeat one": 23,
-        "test pairs": 302,
-        "test pairs that are true": 129,
-        "test pairs that are false": 173,
-        "test pairs that repeat one": 7,
-    }
-    assert known.items() <= report.stats.items()
     assert Counter(e.answer for e in examples if e.split == "test") == {"yes": 129, "no": 173}
     assert len(examples) + sum(report.skipped.values()) == 8_588 + 302
     assert separate(examples)[1] == 0
@@ -250,7 +220,6 @@ def test_pairs_of_one_premise_stay_together_in_the_part_of_their_file(tmp_path):
     mednli_format.write(tmp_path)
     report = ReadReport()
     examples = list(mednli.read(tmp_path, report))
-    assert report.stats == {"pairs": 36, "train pairs": 12, "dev pairs": 12, "test pairs": 12}
     assert Counter(e.split for e in examples) == {"train": 12, "adaptation": 12, "test": 12}
     assert {len([e for e in examples if e.group == group]) for group in {e.group for e in examples}} == {3}
     assert examples[0].id == "mednli/train-red-0"

@@ -11,8 +11,8 @@ from distributed import distributed
 from formats import codiesp as fixture
 
 from staf.data.answers import read_several
+from staf.data.archives import members
 from staf.data.example import Example, normalise
-from staf.data.formats.archives import members
 from staf.data.read_report import ReadReport
 from staf.data.readers import codiesp, pharmaconer
 from staf.data.selection import task_examples

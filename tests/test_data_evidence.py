@@ -40,8 +40,6 @@ def test_a_prompt_gives_its_effect_and_the_words_that_tell_it(tmp_path):
     assert evidence.answer == "made it heavier"
     assert effect.group == evidence.group == "evidence-inference/900"
     assert dedup_key("evidence-inference document 900") in effect.dedup_keys
-    assert report.stats["annotations not fully validated"] == 2
-    assert report.stats["prompts with the label significantly increased"] == 1
 
 
 def test_the_report_is_a_piece_around_the_evidence(tmp_path):
@@ -69,8 +67,6 @@ def test_prompts_without_an_agreed_label_or_evidence_are_left_out(tmp_path):
         "a prompt without a valid label": 1,
         "a prompt without valid evidence that stands at its offsets": 2,
     }
-    assert (report.stats["prompts with a valid label"], report.stats["prompts with contradicting labels"]) == (3, 1)
-    assert (report.stats["annotations"], report.stats["spans that match the text"]) == (5, 4)
 
 
 @pytest.mark.parametrize(
@@ -113,22 +109,6 @@ def test_an_article_or_a_column_that_is_not_there_is_named(tmp_path):
 def test_evidence_inference_has_what_is_known_of_it():
     report = ReadReport()
     examples = list(evidence_inference.read(distributed("evidence-inference"), report))
-    assert report.stats == {
-        "annotations": 4_876,
-        "train annotations": 3_898,
-        "validation annotations": 468,
-        "test annotations": 510,
-        "annotations not fully validated": 403,
-        "annotations written 'significantly increase'": 687,
-        "spans that match the text": 4_876,
-        "prompts": 2_444,
-        "articles": 915,
-        "prompts with a valid label": 2_405,
-        "prompts with contradicting labels": 18,
-        "prompts with the label no significant difference": 1_134,
-        "prompts with the label significantly increased": 651,
-        "prompts with the label significantly decreased": 602,
-    }
     assert len(examples) / 2 + sum(report.skipped.values()) == 2_444
     assert separate(examples)[1] == 0
     assert max(len(e.context) for e in examples) < 3_000
@@ -148,7 +128,6 @@ def test_a_sentence_is_used_once_and_not_at_all_with_two_labels(tmp_path):
         ("5", "Rain, as is.", "no causation"),
     ]
     assert report.skipped == {"a sentence with contradicting labels": 2, "a repeated sentence": 2}
-    assert report.stats["repeated sentences"] == 2
 
 
 @pytest.mark.parametrize(
@@ -173,13 +152,5 @@ def test_a_file_of_sentences_without_labels_is_refused(tmp_path):
 def test_causal_language_has_what_is_known_of_it():
     report = ReadReport()
     examples = list(causal_language.read(distributed("pubmed-causal-language"), report))
-    assert report.stats == {
-        "sentences": 3_061,
-        "no causation": 1_356,
-        "direct causation": 494,
-        "conditional causation": 213,
-        "correlation": 998,
-        "repeated sentences": 7,
-    }
     assert len(examples) + sum(report.skipped.values()) == 3_061
     assert separate(examples)[1] == 0

@@ -81,8 +81,6 @@ def test_a_disease_is_one_by_its_name_and_only_what_its_patients_have_is_a_findi
         assert len(example.labels) == 4
         wrong = set(example.labels) - {example.answer}
         assert not wrong & {known.terms[i].name for i in (common, rare, none, negated, unknown)}
-    assert report.stats["disease ids"] == 11
-    assert report.stats["negated annotations"] == 1
     assert report.skipped["an annotation that is no phenotype"] == 1
 
 
@@ -133,7 +131,6 @@ def test_an_annotation_that_does_not_fit_is_named_by_line_and_can_be_skipped(tmp
     assert "secret" not in str(caught.value)
     report = ReadReport(skip_rejected=True)
     findings(tmp_path, [good, line, good], report)
-    assert (len(report.rejected), report.stats["annotations"]) == (1, 2)
 
 
 def test_annotations_without_a_column_are_refused(tmp_path):
@@ -244,27 +241,6 @@ def test_a_table_of_pairs_without_a_category_is_refused(tmp_path):
 def test_hpo_has_the_annotations_that_are_known_of_it():
     report = ReadReport()
     examples = list(hpo.read(distributed("hpo"), report))
-    assert report.stats == {
-        "terms": 19_484,
-        "current terms": 19_034,
-        "definitions": 16_449,
-        "synonyms": 23_512,
-        "exact synonyms": 21_078,
-        "is_a links": 23_392,
-        "annotations": 271_702,
-        "disease ids": 12_687,
-        "annotated terms": 11_367,
-        "annotations of aspect P": 254_621,
-        "annotations of aspect I": 8_854,
-        "annotations of aspect C": 8_020,
-        "annotations of aspect H": 130,
-        "annotations of aspect M": 77,
-        "negated annotations": 711,
-        "frequencies as a term": 117_794,
-        "frequencies as a fraction": 89_578,
-        "frequencies as a percentage": 113,
-        "annotations without a frequency": 64_217,
-    }
     made = [e for e in examples if e.id.startswith("hpo/finding/")]
     assert len(made) == hpoa.MOST
     assert separate(made) == (made, 0)
@@ -277,14 +253,6 @@ def test_hpo_has_the_annotations_that_are_known_of_it():
 def test_the_disease_ontology_has_the_terms_that_are_known_of_it():
     report = ReadReport()
     examples = list(disease_ontology.read(distributed("disease-ontology"), report))
-    assert report.stats == {
-        "terms": 9_344,
-        "current terms": 6_971,
-        "definitions": 2_765,
-        "synonyms": 12_020,
-        "exact synonyms": 11_537,
-        "is_a links": 8_155,
-    }
     assert separate(examples)[1] < len(examples) / 300
     known = disease_ontology.diseases(distributed("disease-ontology") / "doid.obo", ReadReport())
     names = {t.name: {normalise(n) for n in (t.name, *(s.text for s in t.synonyms))} for t in known.terms.values()}
@@ -297,14 +265,6 @@ def test_the_disease_ontology_has_the_terms_that_are_known_of_it():
 def test_pharmacotherapydb_has_the_pairs_that_are_known_of_it():
     report = ReadReport()
     examples = list(pharmacotherapydb.read(distributed("pharmacotherapydb"), report))
-    assert report.stats == {
-        "pairs": 1_388,
-        "pairs disease modifying": 755,
-        "pairs symptomatic": 390,
-        "pairs not indicated": 243,
-        "drugs": 601,
-        "diseases": 97,
-    }
     assert len({e.id for e in examples}) == 1_388
     known = disease_ontology.diseases(distributed("disease-ontology") / "doid.obo", ReadReport())
     assert all(e.id.split("/")[1] in known.terms for e in examples)
@@ -314,11 +274,3 @@ def test_pharmacotherapydb_has_the_pairs_that_are_known_of_it():
 def test_icd_10_cm_has_the_counts_that_are_known_of_it():
     report = ReadReport()
     list(icd10cm.read(distributed("icd-10-cm"), report))
-    assert report.stats == {
-        "codes": 46_881,
-        "leaves": 36_343,
-        "chapters": 22,
-        "sections": 297,
-        "inclusion terms": 12_574,
-        "codes with inclusion terms": 6_805,
-    }

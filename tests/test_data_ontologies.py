@@ -8,9 +8,8 @@ import pytest
 from corpora import separate
 
 from staf.data.example import dedup_key, normalise
-from staf.data.formats import obo
 from staf.data.read_report import ReadReport
-from staf.data.readers import hpo
+from staf.data.readers import hpo, obo
 from staf.errors import BadData
 
 OBO = r"""format-version: 1.2

@@ -53,7 +53,6 @@ def test_a_question_stands_before_its_article_and_a_wrong_offset_is_mended(own):
     assert second.answer == "by day 0"
     assert first.group == second.group
     assert {e.split for e in (first, second, *rest)} == {"train", "adaptation", "test"}
-    assert report.stats == {"articles": 40, "questions": 80, "wrong offsets": 40, "answers at offset -1": 40}
 
 
 def test_a_long_article_is_cut_around_its_answer(tmp_path):
@@ -115,10 +114,6 @@ def test_answers_are_words_of_the_evidence_or_the_evidence_itself(own):
     assert examples["emrqa/risk-dataset/1/1"].answer == "itch"
     assert {e.split for e in examples.values()} == {"train", "adaptation", "test"}
     assert len({e.split for e in examples.values() if e.group == dose.group}) == 1
-    assert {name: count for name, count in report.stats.items() if name.endswith("notes")} == {
-        "medication notes": 20, "relations notes": 10, "risk-dataset notes": 10, "smoking notes": 1, "obesity notes": 1
-    }  # fmt: skip
-    assert report.stats["medication questions"] == 60
     assert +report.skipped == {
         "the answer is put together of several places": 30,
         "the answer is a judgement of the whole note": 2,
@@ -213,7 +208,6 @@ def test_a_statement_with_a_blank_stands_before_the_report_without_marks(own):
     )
     assert (first.id, first.answer, first.output_type) == ("clicr/bcr.0.red.1", "red hoof rot", "span")
     assert Counter(e.split for e in examples) == {"train": 8, "adaptation": 8, "test": 8}
-    assert (report.stats["dev reports"], report.stats["dev queries"]) == (8, 8)
 
 
 def one_report(folder, context, answers, query="It was @placeholder ."):
@@ -226,12 +220,11 @@ def one_report(folder, context, answers, query="It was @placeholder ."):
 
 def test_a_synonym_answers_where_the_answer_itself_does_not_stand(tmp_path):
     answers = [reports.answer("hoof decay", "UMLS"), reports.answer("hoof"), reports.answer("Rot", "UMLS")]
-    examples, report = one_report(tmp_path, "There was ROT .", answers)
+    examples, _ = one_report(tmp_path, "There was ROT .", answers)
     assert [e.answer for e in examples] == ["ROT"]
-    assert report.stats["queries answered by a synonym"] == 1
 
 
-def test_an_answer_that_stands_only_inside_a_word_is_counted(tmp_path):
+def test_an_answer_that_stands_only_inside_a_word_is_no_answer(tmp_path):
     examples, report = one_report(tmp_path, "A hoofless beast .", [reports.answer("hoof")])
     assert not examples
     assert report.skipped == {"no answer stands in the report": 1}
@@ -267,10 +260,6 @@ def test_covid_qa_has_the_questions_and_the_wrong_offsets_that_are_known_of_it()
     report = ReadReport()
     folder = distributed("covid-qa")
     examples = list(covid_qa.read(folder, report))
-    assert report.stats == {
-        "articles": 98, "questions": 1380, "wrong offsets": 234,
-        "answers at offset -1": 196, "answers at offset +2": 10, "answers at offset +3": 28,
-    }  # fmt: skip
     assert not report.skipped
     assert separate(examples)[1] == 0
     assert max(len(e.context) for e in examples) < WINDOW + 300

@@ -11,9 +11,8 @@ from corpora import packaged, separate, write_lines
 from distributed import distributed
 
 from staf.data.example import SPLITS, dedup_key, prompt_of
-from staf.data.formats import obo
 from staf.data.read_report import ReadReport
-from staf.data.readers import hpo, icd10cm, multiple_choice, pubmedqa
+from staf.data.readers import hpo, icd10cm, multiple_choice, obo, pubmedqa
 from staf.data.readers.draws import says, shuffled
 from staf.data.templates import TEMPLATES, query
 from staf.errors import BadData

@@ -69,7 +69,6 @@ def test_ncbi_disease_is_read_in_its_own_splits(own):
     assert first.answer == "disease: red hoof; disease: itch"
     assert (first.labels, first.output_type) == (("disease",), "ner")
     assert Counter(e.split for e in examples) == {"train": 8, "adaptation": 8, "test": 8}
-    assert (report.stats["devel sentences"], report.stats["devel mentions"]) == (8, 9)
 
 
 def test_a_sentence_without_a_mention_stays_and_a_mention_with_a_semicolon_goes(own, tmp_path):
@@ -133,9 +132,6 @@ def test_concepts_stand_in_the_order_and_the_case_of_the_note(own):
     assert sentence.answer == "test: Hoof scan 0; problem: red hoof; treatment: Salve"
     assert examples["i2b2-2010/train/beth/record-0/1"].answer == "none"
     assert "i2b2-2010/train/beth/record-0/2" not in examples
-    assert report.stats == {
-        "notes": 40, "sentences": 120, "problem concepts": 40, "test concepts": 40, "treatment concepts": 40
-    }  # fmt: skip
     assert report.skipped == {"a line without a letter": 40}
 
 
@@ -229,7 +225,6 @@ def test_related_ids_make_a_pair_and_as_many_others_are_drawn(own):
     other = next(e for e in found if e.answer == "no such relation")
     assert other.context.startswith(("First: Red hoof salve. Second: horn ache.", "First: Red hoof salve. Second: tail ache."))
     assert sum(report.skipped.values()) == 24  # one of two others an abstract
-    assert report.stats["composite mentions"] == report.stats["unlinked mentions"] == 24
 
 
 @pytest.mark.parametrize(
@@ -311,10 +306,6 @@ def test_a_missing_column_stops_the_reading(tmp_path):
 def test_ncbi_disease_has_the_sentences_and_mentions_that_are_known_of_it():
     report = ReadReport()
     examples = list(iob.ncbi(distributed("ncbi-disease"), report))
-    assert report.stats == {
-        "train sentences": 5424, "devel sentences": 923, "test sentences": 940,
-        "train mentions": 5134, "devel mentions": 787, "test mentions": 960,
-    }  # fmt: skip
     assert report.skipped == {"a mention holds a semicolon": 4}
     assert separate(examples)[1] < len(examples) / 200
     assert max(len(e.context) for e in examples) < 1000
@@ -325,13 +316,6 @@ def test_ncbi_disease_has_the_sentences_and_mentions_that_are_known_of_it():
 def test_bc5cdr_has_the_abstracts_mentions_and_relations_that_are_known_of_it():
     report = ReadReport()
     examples = list(bc5cdr.read(distributed("bc5cdr"), report))
-    assert report.stats == {
-        "training abstracts": 500, "development abstracts": 500, "test abstracts": 500,
-        "training chemical mentions": 5203, "development chemical mentions": 5347, "test chemical mentions": 5385,
-        "training disease mentions": 4182, "development disease mentions": 4244, "test disease mentions": 4424,
-        "training relations": 1038, "development relations": 1012, "test relations": 1066,
-        "composite mentions": 253, "mentions with several ids": 273, "unlinked mentions": 226,
-    }  # fmt: skip
     answers = Counter(e.answer for e in examples if e.task_type == "relation_extraction")
     assert answers == {"chemical-induced disease": 1038 + 1012 + 1066, "no such relation": 2767}
     asked = [e for e in examples if e.task_type == "named_entity_recognition" and e.answer != "none"]

@@ -10,11 +10,11 @@ import zipfile
 
 import pytest
 
+from staf.data import sources
+from staf.data.archives import members
 from staf.data.example import Example
-from staf.data.formats import delimited, sources
-from staf.data.formats.archives import members
-from staf.data.formats.delimited import rows
 from staf.data.read_report import MAX_REJECTED, ReadReport
+from staf.data.sources import csv_rows
 from staf.errors import BadData
 
 SECRET = "beast of Mr Brown"
@@ -81,7 +81,7 @@ def test_a_json_line_that_is_no_object_is_a_bad_row(tmp_path):
 
 def table(path, text: str, *columns: str, report: ReadReport | None = None, **options):
     path.write_text(text, encoding="utf-8")
-    return [(place.rpartition(" ")[2], row) for place, row in rows(path, columns, report or ReadReport(), **options)]
+    return [(place.rpartition(" ")[2], row) for place, row in csv_rows(path, columns, report or ReadReport(), **options)]
 
 
 def test_cells_may_hold_quotes_commas_and_line_ends_and_the_place_is_where_a_row_begins(tmp_path):
@@ -113,7 +113,7 @@ def test_without_a_header_and_without_quotes(tmp_path):
     ],
 )
 def test_a_bad_row_stops_or_is_kept_aside(tmp_path, monkeypatch, bad, problem):
-    monkeypatch.setattr(delimited, "LONGEST_CELL", 256)
+    monkeypatch.setattr(sources, "LONGEST_CELL", 256)
     text = f"a,b\n0,0\n{bad}\n2,2\n"
     with pytest.raises(BadData, match=rf"a\.csv, line 3: .*{problem}") as caught:
         table(tmp_path / "a.csv", text, "a", "b")
@@ -195,7 +195,7 @@ def test_an_archive_that_is_cut_or_none_is_damaged(tmp_path, name):
 @pytest.mark.parametrize("name", ["a.zip", "a.tar.gz"])
 def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch, name):
     pack(tmp_path / name, "a.xml", "b.xml")
-    monkeypatch.setattr("staf.data.formats.archives.LARGEST_TOTAL", 8)
+    monkeypatch.setattr("staf.data.archives.LARGEST_TOTAL", 8)
     with pytest.raises(BadData, match="unpacks to more than"):
         list(members(tmp_path / name, "*.xml"))
 

@@ -83,7 +83,7 @@ def prepare(
     found = prepare_data(name, data_dir, profile=splits, skip_rejected=skip_invalid)
     if as_json:
         side = str(found.rejected_rows) if found.rejected_rows else None
-        record = {"name": name, "folder": str(found.folder), "counts": found.counts, "stats": found.stats}
+        record = {"name": name, "folder": str(found.folder), "counts": found.counts}
         print_json(
             {
                 **record,
@@ -96,8 +96,6 @@ def prepare(
         return
     rows = [{"task_type": task_type, **counts} for task_type, counts in found.counts.items()]
     print_table(rows, ("task_type", "train", "adaptation", "test"), title=f"{name} ({found.fingerprint[:16]})")
-    if found.stats:
-        print("holds: " + ", ".join(f"{count:,} {fact}" for fact, count in found.stats.items()))
     for reason, count in found.skipped.items():
         print(f"{count} left out: {reason}")
     if found.rejected_rows:

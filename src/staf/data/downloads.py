@@ -16,7 +16,7 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from staf.data.formats.archives import members
+from staf.data.archives import members
 from staf.data.packages import cache_folder
 from staf.errors import BadData, DamagedFile, MissingData, StafError
 from staf.io import read_json, write_json

@@ -61,8 +61,6 @@ class Prepared:
     """Holds the table and its record."""
     counts: dict[str, dict[str, int]]
     """Examples by kind, then by split."""
-    stats: dict[str, int]
-    """What the source files hold, in the words of their documentation."""
     skipped: dict[str, int]
     """Source items and examples that were left out, by reason."""
     rejected: int
@@ -177,9 +175,7 @@ def _ready(name: str, home: Path) -> Prepared | None:
     """What lies in `home`, or None where nothing whole does."""
     try:
         record = read_json(home / RECORD)
-        ready = Prepared(
-            name, home, record["counts"], record["stats"], record["skipped"], record["rejected"], record["fingerprint"]
-        )
+        ready = Prepared(name, home, record["counts"], record["skipped"], record["rejected"], record["fingerprint"])
         return ready if (home / TABLE).stat().st_size == record["bytes"] else None
     except (MissingData, DamagedFile, OSError, KeyError, TypeError):
         return None
@@ -204,7 +200,6 @@ def _make(row: DatasetCard, source: Path, files: Sequence[Path], home: Path, pro
                 "profile": profile,
                 "sources": {Path(os.path.relpath(p, source)).as_posix(): d for p, d in zip(files, digests, strict=True)},
                 "counts": counts,
-                "stats": dict(sorted(report.stats.items())),
                 "skipped": {reason: count for reason, count in sorted((report.skipped + left_out).items()) if count},
                 "rejected": len(report.rejected),
                 "fingerprint": fingerprint,

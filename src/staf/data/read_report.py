@@ -1,4 +1,4 @@
-"""What a reader tells of its sources: what it found, what it left out and why, and which rows do not fit the format.
+"""What a reader reports about its sources: what it left out and why, and which rows do not fit the format.
 
 A bad row stops the reading, with its file and line. Only where the user asks for it (`--skip-invalid`) is it counted and kept
 in a side file, to be looked at; its text goes nowhere else.
@@ -35,20 +35,14 @@ class RejectedRow:
 
 @dataclass
 class ReadReport:
-    """Counts and bad rows of one reading."""
+    """Skipped items and bad rows of one reading."""
 
     skip_rejected: bool = False
     """Go on after a bad row."""
-    stats: Counter[str] = field(default_factory=Counter)
-    """What the source files hold, in the words of their documentation."""
     skipped: Counter[str] = field(default_factory=Counter)
     """What was left out on purpose, by reason."""
     rejected: list[RejectedRow] = field(default_factory=list)
     """Rows that do not fit, in order; empty unless `skip_rejected`."""
-
-    def count(self, name: str, number: int = 1) -> None:
-        """Note what a source file holds."""
-        self.stats[name] += number
 
     def skip(self, reason: str, number: int = 1) -> None:
         """Note what is left out on purpose."""

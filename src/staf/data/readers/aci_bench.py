@@ -22,10 +22,9 @@ from pathlib import Path
 
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key
-from staf.data.formats.delimited import rows
-from staf.data.formats.sources import find_one, lines_field, text_field
 from staf.data.read_report import ReadReport
 from staf.data.readers.conversations import Dialogue, asked_turns, read_turns, summary, written
+from staf.data.sources import csv_rows, find_one, lines_field, text_field
 
 FILES = {
     "train": ("train.csv", "train"),
@@ -64,15 +63,10 @@ def read(folder: Path, report: ReadReport) -> Iterator[Example]:
             name = f"aci-bench/{text_field(row, 'encounter_id', place)}"
             dedup_keys = (dedup_key(name), *minhash_keys(written(turns)))
             dialogue = Dialogue(name, turns, FILES[part][1], dedup_keys, name)
-            report.count("visits")
-            report.count(f"visits, {part}")
-            report.count(f"visits from {text_field(row, 'dataset', place)}")
-            report.count("characters of dialogue", len(row["dialogue"]))
-            report.count("characters of notes", len(row["note"]))
             yield summary(dialogue, "note", written(turns), note)
             yield from asked_turns(dialogue, TURNS, report)
 
-        yield from report.each(rows(path, COLUMNS, report), make)
+        yield from report.each(csv_rows(path, COLUMNS, report), make)
 
 
 def _marked(line: str) -> tuple[str, str] | None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from staf.data.formats.sources import single_spaced
+from staf.data.sources import single_spaced
 
 _HEADING = re.compile(r"^[ \t]*([A-Za-z][A-Za-z /&(),'-]{1,60}?)[ \t]*:", re.MULTILINE)
 _END = re.compile(r"\bhospital course|^hospital stay|\bcourse in (?:the )?hospital|^course by|\bcourse of (?:the )?hospital")

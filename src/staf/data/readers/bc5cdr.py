@@ -25,10 +25,10 @@ from pathlib import Path
 from staf.data.answers import Entity
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key
-from staf.data.formats.sources import find_one, single_spaced, text_lines
 from staf.data.read_report import ReadReport
 from staf.data.readers.draws import draw
 from staf.data.readers.places import mentions, of_long, pair
+from staf.data.sources import find_one, single_spaced, text_lines
 from staf.errors import BadData
 
 NAME = "bc5cdr"
@@ -83,7 +83,6 @@ def read(folder: Path, report: ReadReport) -> Iterator[Example]:
 
         def make(place: str, lines: list[str], split: str = split) -> Iterator[Example]:
             abstract = _abstract(lines, place)
-            _count(abstract, PARTS[split], lines, report)
             about = (dedup_key(f"{NAME} document {abstract.pubmed_id}"), *minhash_keys(abstract.text))
             yield from _sentences(abstract, split, about, report)
             yield from _pairs(abstract, split, about, report)
@@ -138,17 +137,6 @@ def _mention(cells: list[str], text: str, place: str) -> _Mention:
         parts = [cells[3]] * len(ids)
     linked = zip(ids, parts, strict=True)
     return _Mention(start, end, kind, {mesh: single_spaced(part) for mesh, part in linked if mesh != UNLINKED})
-
-
-def _count(abstract: _Abstract, part: str, lines: list[str], report: ReadReport) -> None:
-    report.count(f"{part} abstracts")
-    report.count(f"{part} relations", len(abstract.relations))
-    for mention in abstract.mentions:
-        report.count(f"{part} {mention.kind} mentions")
-    rows = [cells for cells in (line.split("\t") for line in lines) if len(cells) > 4]
-    report.count("composite mentions", sum(len(cells) == 7 for cells in rows))
-    report.count("mentions with several ids", sum("|" in cells[5] for cells in rows))
-    report.count("unlinked mentions", sum(cells[5] == UNLINKED for cells in rows))
 
 
 def _sentences(abstract: _Abstract, split: str, about: tuple[str, ...], report: ReadReport) -> Iterator[Example]:

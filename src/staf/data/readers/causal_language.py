@@ -14,9 +14,8 @@ from pathlib import Path
 
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, normalise
-from staf.data.formats.delimited import rows
-from staf.data.formats.sources import find_one, text_field
 from staf.data.read_report import ReadReport
+from staf.data.sources import csv_rows, find_one, text_field
 from staf.data.splits import split_of
 from staf.data.templates import query
 from staf.errors import BadData
@@ -40,7 +39,7 @@ def read(folder: Path, report: ReadReport) -> Iterator[Example]:
     """
     (path,) = files(folder)
     labels: dict[str, set[str]] = defaultdict(set)
-    for _, row in rows(path, ("sentence", "label"), ReadReport(skip_rejected=True)):
+    for _, row in csv_rows(path, ("sentence", "label"), ReadReport(skip_rejected=True)):
         labels[normalise(row["sentence"])].add(row["label"])
     seen: set[str] = set()
     written: set[str] = set()
@@ -48,9 +47,6 @@ def read(folder: Path, report: ReadReport) -> Iterator[Example]:
     def make(place: str, row: dict[str, str]) -> Iterator[Example]:
         sentence, wording = text_field(row, "sentence", place), normalise(row["sentence"])
         label = _label(row["label"], place)
-        report.count("sentences")
-        report.count(label)
-        report.count("repeated sentences", row["sentence"] in written)
         written.add(row["sentence"])
         if len(labels[wording]) > 1:
             report.skip("a sentence with contradicting labels")
@@ -60,7 +56,7 @@ def read(folder: Path, report: ReadReport) -> Iterator[Example]:
             seen.add(wording)
             yield _example(f"pubmed-causal-language/{place.rpartition(' ')[2]}", sentence, wording, label)
 
-    yield from report.each(rows(path, ("sentence", "label"), report), make)
+    yield from report.each(csv_rows(path, ("sentence", "label"), report), make)
 
 
 def _label(code: str, place: str) -> str:

@@ -19,10 +19,9 @@ from typing import Any
 
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key
-from staf.data.formats.json_stream import json_items
-from staf.data.formats.sources import find_one, text_field
 from staf.data.read_report import ReadReport
 from staf.data.readers import disease_table
+from staf.data.sources import find_one, json_items, text_field
 from staf.data.splits import split_of
 from staf.data.templates import query
 from staf.errors import BadData
@@ -76,8 +75,6 @@ def _dialogues(path: Path, dataset: str, report: ReadReport) -> Iterator[Example
         example_id = f"{dataset}/dialogue/{place.rpartition(' ')[2]}"
         group = dedup_key(patient)
         said = hash(record["input"])
-        report.count("dialogues")
-        report.count("repeated inputs", said in seen)
         seen.add(said)
         yield Example(
             id=example_id,

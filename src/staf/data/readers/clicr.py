@@ -20,9 +20,9 @@ from typing import Any
 
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key
-from staf.data.formats.sources import find_one, json_file, listed, single_spaced, text_field
 from staf.data.read_report import ReadReport
 from staf.data.readers.places import span
+from staf.data.sources import find_one, json_file, listed, single_spaced, text_field
 from staf.errors import BadData
 
 NAME = "clicr"
@@ -80,7 +80,6 @@ def _queries(path: Path, split: str, report: ReadReport) -> Iterator[tuple[str, 
         except BadData as problem:
             report.reject(problem, entry)
             continue
-        report.count(f"{PARTS[split]} reports")
         about = dedup_key(f"{NAME} document {source}")
         text = f"{title} {context}"
         case = _Report(split, text, text.lower(), about, (about, *minhash_keys(context)))
@@ -95,14 +94,11 @@ def _example(place: str, case: _Report, record: dict[str, Any], report: ReadRepo
     answers = [(text_field(item, "text", place), item.get("origin")) for item in listed(record, "answers", place)]
     if not any(origin == OWN for _, origin in answers):
         raise BadData(f"{place}: none of the answers has the origin '{OWN}'.")
-    report.count(f"{PARTS[case.split]} queries")
-    for text, origin in sorted(answers, key=lambda answer: answer[1] != OWN):
+    for text, _ in sorted(answers, key=lambda answer: answer[1] != OWN):
         words = _unmarked(text)
         if words.lower() not in case.lower:
             continue
         if match := re.search(rf"(?<!\w){re.escape(words)}(?!\w)", case.text, re.IGNORECASE):
-            if origin != OWN:
-                report.count("queries answered by a synonym")
             yield span(
                 f"{NAME}/{name}",
                 "blank",

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from staf.data.answers import safe_label, write_several
+from staf.data.archives import members
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key
-from staf.data.formats.archives import members
-from staf.data.formats.sources import find, find_one, single_spaced
 from staf.data.read_report import ReadReport
+from staf.data.sources import decoded, find, find_one, single_spaced
 from staf.data.templates import query
 from staf.errors import BadData, MissingData
 
@@ -113,14 +113,6 @@ def cases(folder: Path) -> Iterator[tuple[str, Case]]:
             if not sentences:
                 raise BadData(f"{place}: the text is empty.")
             yield place, Case(path.stem, PARTS[part], sentences)
-
-
-def decoded(content: bytes, place: str) -> str:
-    """UTF-8 text of a member of an archive; raises BadData where it is not UTF-8."""
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise BadData(f"{place}: not UTF-8 text.") from None
 
 
 def rows_of(name: str) -> list[list[str]]:

@@ -65,7 +65,6 @@ def read_turns(text: str, marked: Callable[[str], tuple[str, str] | None], place
     for line in text.splitlines():
         found = marked(line)
         if found is None:
-            report.count("lines without a speaker")
             last = turns.pop() if turns else Turn("", "")
             found = last.speaker, f"{last.text} {line}".strip()
         turns.append(Turn(*found))

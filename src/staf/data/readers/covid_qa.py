@@ -18,9 +18,9 @@ from typing import Any
 
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example
-from staf.data.formats.sources import find_one, json_file, listed, text_field
 from staf.data.read_report import ReadReport
 from staf.data.readers.places import spaced, span
+from staf.data.sources import find_one, json_file, listed, text_field
 from staf.data.splits import split_of
 from staf.errors import BadData
 
@@ -71,7 +71,6 @@ def _questions(path: Path, report: ReadReport) -> Iterator[tuple[str, tuple[_Art
         except BadData as problem:
             report.reject(problem, article)
             continue
-        report.count("articles")
         about = _Article(article["context"], minhash_keys(spoken))
         for index, question in enumerate(questions, 1):
             yield f"{place}, question {index}", (about, question)
@@ -79,7 +78,6 @@ def _questions(path: Path, report: ReadReport) -> Iterator[tuple[str, tuple[_Art
 
 def _example(place: str, article: _Article, record: dict[str, Any], report: ReadReport) -> Iterator[Example]:
     question, answers = text_field(record, "question", place), listed(record, "answers", place)
-    report.count("questions")
     if record.get("is_impossible") or not answers:
         report.skip("the question has no answer in the article")
         return
@@ -89,9 +87,6 @@ def _example(place: str, article: _Article, record: dict[str, Any], report: Read
     start = _nearest(article.text, answer, said)
     if start < 0:
         raise BadData(f"{place}: the answer does not stand within {NEAR} characters of its offset in the article.")
-    if start != said:
-        report.count("wrong offsets")
-        report.count(f"answers at offset {start - said:+d}")
     text, found = spaced(article.text, start, start + len(answer))
     example_id = f"{NAME}/{_id(record, place)}"
     yield span(

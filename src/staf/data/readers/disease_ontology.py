@@ -18,11 +18,11 @@ from pathlib import Path
 
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key
-from staf.data.formats.obo import Term
-from staf.data.formats.sources import find_one, single_spaced
 from staf.data.read_report import ReadReport
 from staf.data.readers import term_choices
+from staf.data.readers.obo import Term
 from staf.data.readers.ontology import Ontology, below
+from staf.data.sources import find_one, single_spaced
 from staf.data.templates import query
 
 LAYOUTS = ("doid.obo", "doid.obo.gz", "src/ontology/doid.obo")

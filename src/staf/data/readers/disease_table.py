@@ -28,10 +28,9 @@ from pathlib import Path
 from staf.data.answers import safe_label
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key, normalise
-from staf.data.formats.delimited import rows
-from staf.data.formats.sources import text_field
 from staf.data.read_report import ReadReport
 from staf.data.readers.draws import choice, draw, says
+from staf.data.sources import csv_rows, text_field
 from staf.data.splits import dice, split_of
 from staf.errors import BadData
 
@@ -72,7 +71,7 @@ def read(path: Path, report: ReadReport) -> Iterator[Example]:
         yield _disease(row, place, report)
 
     by_split: dict[str, list[Disease]] = {}
-    diseases = list(report.each(rows(path, COLUMNS, report), make))
+    diseases = list(report.each(csv_rows(path, COLUMNS, report), make))
     for disease in diseases:
         by_split.setdefault(split_of(disease.group), []).append(disease)
     for disease in diseases:
@@ -110,12 +109,6 @@ def _disease(row: dict[str, str], place: str, report: ReadReport) -> Disease:
         lists["Symptom"],
         lists["commonMedications"],
     )
-    report.count("diseases")
-    report.count("symptoms", len(disease.symptoms))
-    report.count("tests", len(lists["TestsAndProcedures"]))
-    report.count("medications", len(disease.medications))
-    report.count("reasons with byte escapes", bool(_ESCAPE.search(row["reason"])))
-    report.count(f"reasons under {SHORT_REASON} characters", len(row["reason"].strip()) < SHORT_REASON)
     return disease
 
 

@@ -33,10 +33,10 @@ from typing import Any
 
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example
-from staf.data.formats.sources import find_one, json_file, listed, single_spaced
 from staf.data.read_report import ReadReport
 from staf.data.readers.draws import draw
 from staf.data.readers.places import span
+from staf.data.sources import find_one, json_file, listed, single_spaced
 from staf.data.splits import split_of
 from staf.errors import BadData
 
@@ -107,8 +107,6 @@ def _examples(place: str, part: str, paragraph: dict[str, Any], report: ReadRepo
             report.skip(answer)
         else:
             found[str(number)] = (question, answer)
-    report.count(f"{part} notes")
-    report.count(f"{part} questions", len(questions))
     kept = set(draw(example_id, found, QUESTIONS))
     report.skip(f"beyond {QUESTIONS} questions of a note", len(found) - len(kept))
     for name, (question, answer) in found.items():

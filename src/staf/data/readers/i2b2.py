@@ -24,9 +24,9 @@ from pathlib import Path
 from staf.data.answers import Entity
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example
-from staf.data.formats.sources import find, single_spaced, text_lines
 from staf.data.read_report import ReadReport
 from staf.data.readers.places import mentions, of_long
+from staf.data.sources import find, single_spaced, text_lines
 from staf.data.splits import split_of
 from staf.errors import BadData
 
@@ -86,14 +86,12 @@ def _examples(place: str, note: _Note, report: ReadReport) -> Iterator[Example]:
     found = _concepts(note.concepts, lines, report)
     about = minhash_keys(single_spaced(" ".join(lines.values())))
     split = split_of(about[0], SHARES) if note.split == "train" else note.split or split_of(about[0])
-    report.count("notes")
     for number, line in lines.items():
         text = single_spaced(line)
         if not any(letter.isalpha() for letter in text):
             if text:
                 report.skip("a line without a letter")
             continue
-        report.count("sentences")
         entities = [entity for _, entity in sorted(found.get(number, {}).items())]
         dedup_keys = (*about, *of_long(text))
         yield from mentions(report, f"{NAME}/{_name(note)}/{number}", text, entities, TYPES, split=split, dedup_keys=dedup_keys)
@@ -123,9 +121,6 @@ def _concepts(path: Path, lines: dict[int, str], report: ReadReport) -> dict[int
         if not words:
             raise BadData(f"{place}: the concept is not the words at its place in the note.")
         found.setdefault(line, {})[first, last, match[6]] = Entity(match[6], words)
-    for concepts in found.values():
-        for _, _, kind in concepts:
-            report.count(f"{kind} concepts")
     return found
 
 

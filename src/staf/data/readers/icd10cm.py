@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from staf.data.example import Example, dedup_key, normalise
-from staf.data.formats.sources import find_one, opened, single_spaced
 from staf.data.read_report import ReadReport
 from staf.data.readers.draws import choice, draw, says
+from staf.data.sources import find_one, opened, single_spaced
 from staf.data.splits import dice, split_of
 from staf.data.templates import query
 from staf.errors import BadData
@@ -141,7 +141,6 @@ def read(folder: Path, report: ReadReport) -> Iterator[Example]:
         BadData: it does not fit the format.
     """
     listed = tabular(files(folder)[0])
-    _tell(listed, report)
     yield from _synonymy(listed, report)
     yield from _relations(listed, report)
     yield from _chapters(listed, report)
@@ -150,16 +149,6 @@ def read(folder: Path, report: ReadReport) -> Iterator[Example]:
 def chapter_label(title: str) -> str:
     """The title of a chapter as a label: 'Diseases of the circulatory system' becomes 'circulatory system'."""
     return title.removeprefix("Diseases of the ").lower()
-
-
-def _tell(listed: Tabular, report: ReadReport) -> None:
-    parents = {code.parent for code in listed.codes.values()}
-    report.count("chapters", len(listed.chapters))
-    report.count("sections", listed.sections)
-    report.count("codes", len(listed.codes))
-    report.count("leaves", sum(name not in parents for name in listed.codes))
-    report.count("inclusion terms", listed.inclusion_terms)
-    report.count("codes with inclusion terms", sum(bool(code.inclusion_terms) for code in listed.codes.values()))
 
 
 def _child_text(element: ET.Element, tag: str) -> str:

@@ -20,9 +20,9 @@ from pathlib import Path
 from staf.data.answers import Entity
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key
-from staf.data.formats.sources import find_one, text_lines
 from staf.data.read_report import ReadReport
 from staf.data.readers.places import mentions, of_long
+from staf.data.sources import find_one, text_lines
 from staf.errors import BadData
 
 NCBI_TYPES = {"Disease": "disease"}
@@ -82,13 +82,9 @@ def conll(folder: Path, report: ReadReport) -> Iterator[Example]:
 
 
 def _read(name: str, path: Path, split: str, columns: int, types: Mapping[str, str], report: ReadReport) -> Iterator[Example]:
-    part = path.name.removesuffix(path.suffix) if path.suffix in (".tsv", ".txt") else path.name
-
     def make(place: str, sentence: _Sentence) -> Iterator[Example]:
         tagged = [_cells(line, columns, types, place) for line in sentence.lines]
         found = list(chunks(tagged, types))
-        report.count(f"{part} sentences")
-        report.count(f"{part} mentions", len(found))
         text = " ".join(token for token, _ in tagged)
         document = dedup_key(f"{name} {split} document {sentence.document}") if sentence.document else ""
         dedup_keys = (document, *of_long(text)) if document else minhash_keys(text)

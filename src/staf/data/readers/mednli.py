@@ -14,8 +14,8 @@ from typing import Any
 
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key
-from staf.data.formats.sources import find_one, json_lines, text_field
 from staf.data.read_report import ReadReport
+from staf.data.sources import find_one, json_lines, text_field
 from staf.data.templates import query
 from staf.errors import BadData
 
@@ -47,8 +47,6 @@ def _pairs(path: Path, part: str, report: ReadReport) -> Iterator[Example]:
         example_id = f"mednli/{text_field(record, 'pairID', place)}"
         if label not in LABELS:
             raise BadData(f"{place}: the field 'gold_label' must be one of {', '.join(LABELS)}.")
-        report.count("pairs")
-        report.count(f"{part} pairs")
         context = f"Premise: {premise} Hypothesis: {hypothesis}"
         yield Example(
             id=example_id,

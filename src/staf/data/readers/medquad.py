@@ -31,11 +31,11 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from staf.data.answers import safe_label
+from staf.data.archives import members
 from staf.data.example import Example, dedup_key, normalise
-from staf.data.formats.archives import members
-from staf.data.formats.sources import find, single_spaced
 from staf.data.read_report import ReadReport
 from staf.data.readers.draws import choice, draw
+from staf.data.sources import find, single_spaced
 from staf.data.splits import split_of
 from staf.data.templates import query
 from staf.errors import BadData
@@ -129,7 +129,6 @@ def read(folder: Path, report: ReadReport) -> Iterator[Example]:
         except BadData as problem:
             report.reject(problem, content)
             continue
-        _count(document, report)
         for concept in document.concepts:
             foci[concept].add(document.focus)
         pairs.extend(pair for pair in document.pairs if _is_wanted(pair, seen, report))
@@ -180,20 +179,6 @@ def _pair(element: ElementTree.Element, tags: _Tags, place: str, name: str, focu
 
 def _text(element: ElementTree.Element | None) -> str:
     return "" if element is None else single_spaced("".join(element.itertext()))
-
-
-def _count(document: Document, report: ReadReport) -> None:
-    """Note what a document holds."""
-    report.count("documents")
-    report.count("pairs", len(document.pairs))
-    report.count("pairs with an answer", sum(bool(pair.answer) for pair in document.pairs))
-    if not document.pairs:
-        report.count("documents without a pair")
-    if document.root == "doc":
-        report.count("documents with other tags")
-        report.count("pairs under other tags", len(document.pairs))
-    elif document.root != "Document":
-        report.count(f"documents with the root {document.root}")
 
 
 def _is_wanted(pair: Pair, seen: set[str], report: ReadReport) -> bool:

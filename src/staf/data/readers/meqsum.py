@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from staf.data.archives import sheet_rows
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key
-from staf.data.formats.sources import find_one, lines_field, text_field
-from staf.data.formats.workbooks import sheet_rows
 from staf.data.read_report import ReadReport
+from staf.data.sources import find_one, lines_field, text_field
 from staf.data.splits import split_of
 from staf.data.templates import query
 
@@ -45,9 +45,6 @@ def read(folder: Path, report: ReadReport) -> Iterator[Example]:
     def make(place: str, row: dict[str, Any]) -> Iterator[Example]:
         question, summary = lines_field(row, "CHQ", place), text_field(row, "Summary", place)
         example_id = f"meqsum/{place.rpartition(' ')[2]}"
-        report.count("question-summary pairs")
-        for mark in ("SUBJECT:", "MESSAGE:"):
-            report.count(f"questions with {mark}", mark in question)
         group = dedup_key(question)
         yield Example(
             id=example_id,

@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from staf.data.answers import safe_label, write_several
-from staf.data.clinical import Tables, tables
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key
-from staf.data.formats.sources import find_one, single_spaced
 from staf.data.read_report import ReadReport
 from staf.data.readers.admission_notes import on_admission
 from staf.data.readers.composed import compose
 from staf.data.readers.stays import stay_example
+from staf.data.sources import find_one, single_spaced
+from staf.data.tables import Tables, tables
 from staf.errors import BadData, MissingData
 
 LONGEST = 20_000
@@ -77,26 +77,6 @@ SHARES = {"mimic-iii": (80, 10, 10), "mimic-iii-demo": (40, 40, 20)}
 """Train, adaptation and test: no expert is trained on these, and a tenth of the demo's 100 patients is too few to adapt to."""
 
 _WHERE = {"noteevents": "category = 'Discharge summary'"}
-_FACTS = {
-    "patients": "SELECT count(*) FROM patients",
-    "admissions": "SELECT count(*) FROM stays",
-    "admissions that end in death": "SELECT count(*) FROM stays WHERE died",
-    "diagnosis rows": "SELECT count(*) FROM diagnoses_icd",
-    "diagnosis rows without a title": "SELECT count(*) FROM diagnoses_icd ANTI JOIN d_icd_diagnoses USING (icd9_code)",
-    "diagnosis codes": "SELECT count(DISTINCT icd9_code) FROM diagnoses_icd",
-    "diagnosis titles": "SELECT count(*) FROM d_icd_diagnoses",
-    "prescription rows": "SELECT count(*) FROM prescriptions",
-    "drug names": "SELECT count(DISTINCT drug) FROM prescriptions",
-    "admissions with prescriptions": "SELECT count(DISTINCT hadm_id) FROM prescriptions",
-    "drug type MAIN": "SELECT count(*) FROM prescriptions WHERE drug_type = 'MAIN'",
-    "drug type BASE": "SELECT count(*) FROM prescriptions WHERE drug_type = 'BASE'",
-    "drug type ADDITIVE": "SELECT count(*) FROM prescriptions WHERE drug_type = 'ADDITIVE'",
-    "followed by an admission within 30 days, deaths aside": """
-        SELECT count(*) FROM (
-            SELECT died, date_diff('day', discharged::DATE, (lead(admitted) OVER patient)::DATE) AS days FROM stays
-            WINDOW patient AS (PARTITION BY subject_id ORDER BY admitted, hadm_id)
-        ) WHERE NOT died AND days BETWEEN 0 AND 30""",
-}
 
 
 def files(folder: Path) -> list[Path]:
@@ -119,7 +99,6 @@ def read(folder: Path, report: ReadReport) -> Iterator[Example]:
     """
     with tables(report) as database:
         _load(database, _paths(folder, "mimic-iii", _COMMON | _NOTES), report)
-        report.count("discharge summaries and addenda", database.number("SELECT count(*) FROM noteevents"))
         database.skip({
             "a note outside a stay": "SELECT count(*) FROM noteevents WHERE hadm_id IS NULL",
             "a note that its author marked as an error": "SELECT count(*) FROM noteevents WHERE iserror = '1'",
@@ -144,10 +123,6 @@ def read_demo(folder: Path, report: ReadReport) -> Iterator[Example]:
         for name, columns in _LABORATORY.items():
             if name not in _demo_paths(folder):
                 database.empty(name, columns)
-        database.count({
-            "procedure rows": "SELECT count(*) FROM procedures_icd",
-            "procedure titles": "SELECT count(*) FROM d_icd_procedures",
-        })  # fmt: skip
         database.script("demo_text")
         for stay in database.rows("FROM mentioned_stays"):
             yield from _from_mentions(stay, report)
@@ -176,7 +151,6 @@ def _load(database: Tables, paths: Mapping[str, Path], report: ReadReport) -> No
     for table, path in paths.items():
         database.load(table, path, columns[table], _FORMS.get(table), _WHERE.get(table, "true"))
     database.script("mimic_tables")
-    database.count(_FACTS)
     for script in ("icd_coding", "drug_names", "medication_recommendation", "readmission"):
         database.script(script)
     lost, codes = (database.number(f"SELECT count(DISTINCT code) FROM {name}") for name in ("lost_zeros", "codes"))

@@ -20,10 +20,9 @@ from pathlib import Path
 
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key, normalise
-from staf.data.formats.delimited import rows
-from staf.data.formats.sources import find_one, single_spaced, text_field
 from staf.data.read_report import ReadReport
 from staf.data.readers.places import pair
+from staf.data.sources import csv_rows, find_one, single_spaced, text_field
 from staf.data.splits import split_of
 from staf.errors import BadData
 
@@ -60,7 +59,7 @@ def read(folder: Path, report: ReadReport) -> Iterator[Example]:
         BadData: a column is missing, an entity is not marked in its text, or a label is unknown.
     """
     for path in files(folder):
-        yield from report.each(rows(path, COLUMNS, report), lambda place, row: _example(place, row, report))
+        yield from report.each(csv_rows(path, COLUMNS, report), lambda place, row: _example(place, row, report))
 
 
 def _example(place: str, row: dict[str, str], report: ReadReport) -> Iterator[Example]:
@@ -71,8 +70,6 @@ def _example(place: str, row: dict[str, str], report: ReadReport) -> Iterator[Ex
     if not all(f"<e{number}>" in marked.casefold() for number in (1, 2)):
         raise BadData(f"{place}: the text does not mark both entities, by <e1>..</e1> and <e2>..</e2>.")
     text = single_spaced(_MARK.sub("", marked))
-    report.count("pairs")
-    report.count(f"labelled {answer}")
     group = normalise(text)
     yield pair(
         f"{NAME}/{place.rpartition(' ')[2]}",

@@ -13,10 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from staf.data.example import Example, dedup_key
-from staf.data.formats.delimited import rows
-from staf.data.formats.sources import find, text_field
 from staf.data.read_report import ReadReport
 from staf.data.readers.multiple_choice import option_text, question_example
+from staf.data.sources import csv_rows, find, text_field
 from staf.errors import BadData
 
 SPLITS = {"test": "test", "val": "adaptation", "dev": "train"}
@@ -50,12 +49,9 @@ def _subject(path: Path, seen: dict[str, str], report: ReadReport) -> Iterator[E
         lettered = {one: option_text(text_field(row, one, place)) for one in LETTERS}
         if letter not in lettered:
             raise BadData(f"{place}: the answer must be one of {', '.join(LETTERS)}.")
-        report.count("questions")
-        report.count(f"questions in {part}")
         options = list(lettered.values())
         key = dedup_key(" ".join([question, *options]))
         if key in seen:
-            report.count(f"questions of {seen[key]} again in {part}")
             report.skip("the same question with the same options is there already")
             return
         seen[key] = part
@@ -66,4 +62,4 @@ def _subject(path: Path, seen: dict[str, str], report: ReadReport) -> Iterator[E
             yield question_example(f"mmlu-medical/{part}/{name}/{number}", question, options, lettered[letter], SPLITS[part])
 
     columns = ("question", *LETTERS, "answer")
-    yield from report.each(rows(path, columns, report, header=False), make)
+    yield from report.each(csv_rows(path, columns, report, header=False), make)

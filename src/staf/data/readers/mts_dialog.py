@@ -22,10 +22,9 @@ from pathlib import Path
 
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key
-from staf.data.formats.delimited import rows
-from staf.data.formats.sources import find_one, lines_field, text_field
 from staf.data.read_report import ReadReport
 from staf.data.readers.conversations import Dialogue, asked_turns, read_turns, summary, written
+from staf.data.sources import csv_rows, find_one, lines_field, text_field
 from staf.errors import BadData
 
 FILES = {
@@ -63,8 +62,11 @@ TURNS = 2
 """Turns of the doctor that are asked for, at most, of one conversation."""
 
 _MARK = re.compile(r'"?([A-Za-z]+(?:_[A-Za-z]+)?)_?(\d?)(?::|(?<=_family)\.) *(.*)')
-_SPEAKERS = {"doctor": "Doctor", "patient": "Patient", "guest_family": "Guest family", "guest_clinician": "Guest clinician"}
-_MISSPELT = {"docotr": "Doctor", "gest_family": "Guest family", "guest_clinican": "Guest clinician"}
+_SPEAKERS = {
+    "doctor": "Doctor", "patient": "Patient", "guest_family": "Guest family", "guest_clinician": "Guest clinician",
+    "docotr": "Doctor", "gest_family": "Guest family", "guest_clinican": "Guest clinician",
+}  # fmt: skip
+"""By mark, the misspelt ones too."""
 
 
 def files(folder: Path) -> list[Path]:
@@ -81,7 +83,7 @@ def read(folder: Path, report: ReadReport) -> Iterator[Example]:
     """
     known: dict[str, str] = {}
     for part, path in zip(FILES, files(folder), strict=True):
-        yield from report.each(rows(path, COLUMNS, report), _maker(part, known, report))
+        yield from report.each(csv_rows(path, COLUMNS, report), _maker(part, known, report))
 
 
 def _maker(part: str, known: dict[str, str], report: ReadReport) -> Callable[[str, dict[str, str]], Iterator[Example]]:
@@ -93,37 +95,22 @@ def _maker(part: str, known: dict[str, str], report: ReadReport) -> Callable[[st
             raise BadData(f"{place}: the section header is none of the {len(SECTIONS)} of MTS-Dialog.")
         section = lines_field(row, "section_text", place)
         text = lines_field(row, "dialogue", place)
-        turns = read_turns(text, _marks(report), place, report)
+        turns = read_turns(text, _marked, place, report)
         name = f"mts-dialog/{part}/{text_field(row, 'ID', place)}"
         dialogue = Dialogue(name, turns, FILES[part][1], minhash_keys(written(turns)), dedup_key(text))
-        report.count("pairs")
-        report.count(f"pairs, {part}")
-        report.count(f"section {header}")
         yield summary(dialogue, "section", f"Section: {SECTIONS[header]}\n{written(turns)}", section)
         before = known.get(row["dialogue"])
         known.setdefault(row["dialogue"], part)
         if before == part:
-            report.count("dialogues repeated in a file")
             report.skip("the turns of a dialogue that its file repeats")
             return
-        if before:
-            report.count(f"dialogues in {before} and {part}")
         yield from asked_turns(dialogue, TURNS, report)
 
     return make
 
 
-def _marks(report: ReadReport) -> Callable[[str], tuple[str, str] | None]:
-    """What parts a line into speaker and words, and counts misspelt marks."""
-
-    def marked(line: str) -> tuple[str, str] | None:
-        found = _MARK.fullmatch(line)
-        name = found[1].lower() if found else ""
-        speaker = _SPEAKERS.get(name) or _MISSPELT.get(name)
-        if found is None or speaker is None:
-            return None
-        if name in _MISSPELT or line[found.end(2)] == ".":
-            report.count("misspelt speakers")
-        return f"{speaker} {found[2]}".strip(), found[3]
-
-    return marked
+def _marked(line: str) -> tuple[str, str] | None:
+    """Speaker and words of a line, None where it names no speaker."""
+    found = _MARK.fullmatch(line)
+    speaker = _SPEAKERS.get(found[1].lower()) if found else None
+    return (f"{speaker} {found[2]}".strip(), found[3]) if found and speaker else None

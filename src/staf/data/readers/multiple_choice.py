@@ -22,9 +22,9 @@ from typing import Any
 from staf.data.answers import safe_label
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key, normalise
-from staf.data.formats.sources import find, find_one, json_lines, single_spaced, text_field
 from staf.data.read_report import ReadReport
 from staf.data.readers.draws import shuffled
+from staf.data.sources import find, find_one, json_lines, single_spaced, text_field
 from staf.data.splits import split_of
 from staf.data.templates import query
 from staf.errors import BadData
@@ -37,8 +37,6 @@ MEDQA_LAYOUTS = (
     "test.jsonl",
 )
 MEDQA_SPLITS = {"train": "train", "dev": "adaptation", "test": "test"}
-EXAMINATIONS = ("step1", "step2&3")
-"""Values of `meta_info`: which of the USMLE's examinations a question is for."""
 
 _OPTION_LINE = re.compile(r"([A-Z])\. ?(.*)")
 _LETTER = r"(?:options? )?\(?[A-E1-5]\)?"
@@ -94,9 +92,6 @@ def _questions(path: Path, prefix: str, split: str | None, report: ReadReport) -
         example_id = f"{prefix}/{place.rpartition(' ')[2]}"
         question = text_field(record, "question", place)
         options, answer = _options(record, place)
-        report.count("questions")
-        if (examination := record.get("meta_info")) in EXAMINATIONS:
-            report.count(f"questions of {examination}")
         if answer not in options:
             report.skip("the answer is none of the options")
         elif len({option.casefold() for option in options}) < len(options):

@@ -12,8 +12,8 @@ from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-from staf.data.formats.obo import Term, terms
 from staf.data.read_report import ReadReport
+from staf.data.readers.obo import Term, terms
 from staf.data.splits import split_of
 from staf.errors import BadData
 
@@ -90,10 +90,8 @@ def below(path: Path, dataset: str, root: str, report: ReadReport) -> Ontology:
     current: dict[str, Term] = {}
     children: dict[str, list[str]] = defaultdict(list)
     for term in terms(path, report):
-        report.count("terms")
         if not term.obsolete:
             current[term.id] = term
-            _tell(term, report)
             for parent in term.is_a:
                 children[parent].append(term.id)
     found, stack = set[str](), [root]
@@ -109,11 +107,3 @@ def below(path: Path, dataset: str, root: str, report: ReadReport) -> Ontology:
     except CycleError as error:
         raise BadData(f"{path}: {', '.join(error.args[1][:4])} are each other's ancestors.") from error
     return known
-
-
-def _tell(term: Term, report: ReadReport) -> None:
-    report.count("current terms")
-    report.count("definitions", bool(term.definition))
-    report.count("synonyms", len(term.synonyms))
-    report.count("exact synonyms", sum(synonym.scope == "EXACT" for synonym in term.synonyms))
-    report.count("is_a links", len(term.is_a))

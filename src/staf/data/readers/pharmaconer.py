@@ -15,12 +15,12 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from staf.data.answers import write_several
+from staf.data.archives import members
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, normalise
-from staf.data.formats.archives import members
-from staf.data.formats.sources import find
 from staf.data.read_report import ReadReport
 from staf.data.readers import codiesp
+from staf.data.sources import decoded, find
 from staf.data.templates import query
 from staf.errors import BadData
 
@@ -93,7 +93,7 @@ def drug_list() -> tuple[dict[str, str], re.Pattern[str]]:
 
 def _mentions(place: str, content: bytes) -> Iterator[str]:
     """Normalised Spanish words of each mention."""
-    for number, line in enumerate(codiesp.decoded(content, place).splitlines(), start=1):
+    for number, line in enumerate(decoded(content, place).splitlines(), start=1):
         if not line.startswith("T"):
             continue
         match = _MENTION.fullmatch(line)

@@ -15,10 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from staf.data.example import Example, dedup_key
-from staf.data.formats.delimited import rows
-from staf.data.formats.sources import find_one, text_field
 from staf.data.read_report import ReadReport
 from staf.data.readers.draws import between
+from staf.data.sources import csv_rows, find_one, text_field
 from staf.data.splits import split_of
 from staf.data.templates import query
 from staf.errors import BadData
@@ -40,16 +39,11 @@ def read(folder: Path, report: ReadReport) -> Iterator[Example]:
         MissingData: the table is not under `folder`.
         BadData: a row does not fit the format.
     """
-    seen: dict[str, set[str]] = {"drugs": set(), "diseases": set()}
 
     def make(place: str, row: dict[str, str]) -> Iterator[Example]:
         disease_id, drug_id, disease, drug, category = (text_field(row, name, place) for name in COLUMNS)
         if category not in LABELS:
             raise BadData(f"{place}: the category must be one of {', '.join(LABELS)}.")
-        report.count("pairs")
-        report.count(f"pairs {LABELS[category]}")
-        seen["drugs"].add(drug_id)
-        seen["diseases"].add(disease_id)
         example_id = f"pharmacotherapydb/{disease_id}/{drug_id}"
         group = f"pharmacotherapydb/{disease_id}"
         yield Example(
@@ -64,6 +58,4 @@ def read(folder: Path, report: ReadReport) -> Iterator[Example]:
             group=group,
         )
 
-    yield from report.each(rows(files(folder)[0], COLUMNS, report, delimiter="\t", quoted=False), make)
-    for name, ids in seen.items():
-        report.count(name, len(ids))
+    yield from report.each(csv_rows(files(folder)[0], COLUMNS, report, delimiter="\t", quoted=False), make)

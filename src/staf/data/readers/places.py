@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from staf.data.answers import Entity, write_entities
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example
-from staf.data.formats.sources import single_spaced
 from staf.data.read_report import ReadReport
 from staf.data.readers.draws import window
+from staf.data.sources import single_spaced
 from staf.data.templates import query
 from staf.errors import BadData
 

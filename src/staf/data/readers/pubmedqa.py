@@ -25,9 +25,8 @@ from typing import Any
 
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key, normalise
-from staf.data.formats.json_stream import json_members
-from staf.data.formats.sources import find_one, json_file, json_lines, single_spaced, text_field
 from staf.data.read_report import ReadReport
+from staf.data.sources import find_one, json_file, json_lines, json_members, single_spaced, text_field
 from staf.data.splits import split_of
 from staf.data.templates import query
 from staf.errors import BadData
@@ -95,9 +94,6 @@ def _labelled(path: Path, truth_path: Path, shares: tuple[int, int, int], report
         yield _choice(pubmed_id, question, passage, answer, split, place)
         if split == "train":
             yield from _conclusion(pubmed_id, question, passage, record, place, report)
-        report.count("questions")
-        report.count(f"answered {answer}")
-        report.count("official test questions", pubmed_id in truth)
 
     places = (f"{path}, record {number}" for number in range(1, len(records) + 1))
     yield from report.each(zip(places, records.items(), strict=True), make)
@@ -114,9 +110,7 @@ def _added(path: Path, report: ReadReport) -> Iterator[Example]:
         if part == "artificial":
             answer = text_field(record, "final_decision", place)
             yield _choice(name, question, passage, answer, "train", place)
-            report.count(f"artificial questions answered {answer}")
         yield from _conclusion(name, question, passage, record, place, report)
-        report.count(f"{part} questions")
 
     yield from report.each(json_members(path), make)
 

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key, normalise
-from staf.data.formats.sources import find_one, opened, single_spaced
 from staf.data.read_report import ReadReport
+from staf.data.sources import find_one, opened, single_spaced
 from staf.data.splits import split_of
 from staf.data.templates import query
 from staf.errors import BadData
@@ -104,11 +104,6 @@ def _count(pair: Pair, part: str, written: set[tuple[str, str]], report: ReadRep
     """Tell what the file holds; `written` takes the pairs as they are written."""
     chq, faq = (pair.chq or "").strip(), (pair.faq or "").strip()
     words = single_spaced(chq), single_spaced(faq)
-    report.count(f"{part} pairs")
-    report.count(f"{part} pairs that are {pair.value}")
-    report.count(f"{part} pairs with the same text on both sides", chq == faq)
-    report.count(f"{part} pairs with an empty question", not chq or not faq)
-    report.count(f"{part} pairs that repeat one", words in written)
     written.add(words)
 
 

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key, normalise
-from staf.data.formats.obo import Term
 from staf.data.read_report import ReadReport
 from staf.data.readers.draws import choice, draw, draw_fitting, says
+from staf.data.readers.obo import Term
 from staf.data.readers.ontology import Ontology
 from staf.data.splits import dice
 

@@ -5,18 +5,17 @@
     entity_synonymy    the concept that another name belongs to, among four of its type
     entity_relation    which of the relations of `RELATIONS` one concept has to another
 
-Read are MRCONSO, MRDEF, MRREL and MRSTY in Rich Release Format (`staf.data.formats.rrf`), by the script `umls.sql`: English
-names that are not suppressed, of `CONCEPTS` concepts that have a definition and a semantic type, drawn by the hash of their
-identifier (CUI). A concept lies in one split with all that is asked of it. Items whose context already says the answer are
-left out.
+MRCONSO, MRDEF, MRREL and MRSTY are read in Rich Release Format (UTF-8, one row a line, each cell ends in '|') and selected by
+`sql/umls_*.sql`: English names that are not suppressed, of `CONCEPTS` concepts with a definition and a semantic type, drawn
+by the hash of their identifier (CUI). A concept lies in one split with all its examples. Items whose context already
+contains the answer are left out.
 """
 
 from __future__ import annotations
 
 import re
-import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,12 +24,12 @@ from typing import Any
 from staf.data.answers import safe_label
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key, normalise
-from staf.data.formats import rrf
-from staf.data.formats.sources import find_one, single_spaced
 from staf.data.read_report import ReadReport
 from staf.data.readers.draws import between, choice, draw, draw_fitting, says
 from staf.data.readers.term_choices import LONGEST_DEFINITION, NAMES_PER_TERM, wording
+from staf.data.sources import find_one, single_spaced
 from staf.data.splits import split_of
+from staf.data.tables import Form, Tables, tables
 from staf.data.templates import query
 
 FOLDERS = ("", "META/", "*/META/")
@@ -57,7 +56,23 @@ RELATIONS = {
 RELATIONS_PER_CONCEPT = 3
 PAIRS_PER_RELATION = 2_000
 
-_SCRIPT = Path(__file__).with_suffix(".sql")
+LAYOUTS = {
+    "MRCONSO": "CUI LAT TS LUI STT SUI ISPREF AUI SAUI SCUI SDUI SAB TTY CODE STR SRL SUPPRESS CVF",
+    "MRDEF": "CUI AUI ATUI SATUI SAB DEF SUPPRESS CVF",
+    "MRREL": "CUI1 AUI1 STYPE1 REL CUI2 AUI2 STYPE2 RELA RUI SRUI SAB SL RG DIR SUPPRESS CVF",
+    "MRSTY": "CUI TUI STN STY ATUI CVF",
+}
+"""Columns in order, from the tables of chapter 3 of the UMLS Reference Manual (NLM, NBK9685)."""
+_CUI = "C[0-9]{7}"
+FORMS: dict[str, Form] = {
+    **dict.fromkeys(("CUI", "CUI1", "CUI2"), _CUI),
+    **dict.fromkeys(("STR", "DEF", "STY"), "text"),
+    "SUPPRESS": "[NOEY]",
+    "TUI": "T[0-9]{3}",
+    "STN": "[AB][0-9.]*",
+}
+"""What a cell must be where a row is of no use without it."""
+
 _MARKUP = re.compile(r"</?[A-Za-z][^<>]*>")
 
 
@@ -96,7 +111,7 @@ def files(folder: Path) -> list[Path]:
     """MRCONSO, MRDEF, MRREL and MRSTY under `folder`, plain or gzipped; MissingData where one is not there."""
     return [
         find_one(folder, [f"{inner}{name}.RRF{suffix}" for inner in FOLDERS for suffix in ("", ".gz")], "umls")
-        for name in rrf.LAYOUTS
+        for name in LAYOUTS
     ]
 
 
@@ -106,52 +121,55 @@ def read(folder: Path, report: ReadReport) -> Iterator[Example]:
     Raises:
         MissingData: a file is not under `folder`.
         BadData: a row does not fit the format, or a file cannot be read.
-        StafError: there is too little room for temporary files.
+        StafError: memory or disk ran out.
     """
-    paths = dict(zip(rrf.LAYOUTS, files(folder), strict=True))
+    paths = dict(zip(LAYOUTS, files(folder), strict=True))
     variables = {
         "concepts": CONCEPTS,
-        "longest_definition": LONGEST_DEFINITION,
         "longest_name": LONGEST_NAME,
         "relations": list(RELATIONS),
         "per_concept": RELATIONS_PER_CONCEPT,
         "per_relation": PAIRS_PER_RELATION,
     }
-    with tempfile.TemporaryDirectory(prefix="staf-umls-") as scratch, rrf.connect(Path(scratch), variables) as tables:
-        rrf.run(tables, _SCRIPT.read_text(encoding="utf-8"), paths, report)
-        for table in ("definition", "atom", "concept"):
-            report.count(f"{table}s that could be used", _rows(tables, f"SELECT count(*) FROM {table}")[0][0])
-        concepts = _concepts(tables)
-        pairs = _rows(
-            tables,
-            "SELECT first, relation, second, concept.name FROM relation JOIN concept ON cui = second ORDER BY first, second",
+    with tables(report, variables) as database:
+        _load(database, paths, "MRDEF", "CUI AUI ATUI DEF", f"SUPPRESS = 'N' AND length(DEF) <= {LONGEST_DEFINITION}")
+        wanted = "LAT = 'ENG' AND SUPPRESS = 'N' AND CUI IN (SELECT CUI FROM mrdef)"
+        _load(database, paths, "MRCONSO", "CUI AUI STR TS STT ISPREF", wanted)
+        _load(database, paths, "MRSTY", "CUI STN STY", "CUI IN (SELECT CUI FROM mrconso)")
+        database.script("umls_concepts")
+        wanted = (
+            "SUPPRESS = 'N' AND list_contains(getvariable('relations'), RELA) AND CUI1 <> CUI2 "
+            "AND CUI2 IN (SELECT cui FROM chosen) AND CUI1 IN (SELECT cui FROM concept)"
         )
-    report.count("concepts that were drawn", len(concepts))
+        _load(database, paths, "MRREL", "CUI1 CUI2 RELA", wanted)
+        database.script("umls_relations")
+        concepts = _concepts(database)
+        pairs = list(database.rows(
+            "SELECT first, relation, second, name FROM relation JOIN concept ON cui = second ORDER BY first, second"
+        ))  # fmt: skip
     yield from _types(concepts, report)
     yield from _definitions(concepts, report)
     yield from _synonymy(concepts, report)
     yield from _relations(concepts, pairs)
 
 
-def _rows(tables: Any, statement: str) -> list[tuple[Any, ...]]:
-    rows: list[tuple[Any, ...]] = tables.execute(statement).fetchall()
-    return rows
+def _load(database: Tables, paths: Mapping[str, Path], name: str, columns: str, where: str) -> None:
+    layout = LAYOUTS[name].split()
+    forms = {column: FORMS[column] for column in layout if column in FORMS}
+    database.load(name.lower(), paths[name], columns.split(), forms, where, layout=layout)
 
 
-def _concepts(tables: Any) -> dict[str, Concept]:
+def _concepts(database: Tables) -> dict[str, Concept]:
     """The drawn concepts by CUI, sorted, with their types and names."""
     concepts = {
-        cui: Concept(cui, safe_label(name), single_spaced(_MARKUP.sub(" ", definition)))
-        for cui, name, definition in _rows(tables, "SELECT cui, name, definition FROM chosen ORDER BY cui")
+        row["cui"]: Concept(row["cui"], safe_label(row["name"]), single_spaced(_MARKUP.sub(" ", row["definition"])))
+        for row in database.rows("SELECT cui, name, definition FROM chosen ORDER BY cui")
     }
-    for cui, tree_number, name in _rows(
-        tables, "SELECT cui, tree_number, name FROM semantic_type WHERE cui IN (SELECT cui FROM chosen) ORDER BY ALL"
-    ):
-        concepts[cui].types[tree_number or ""] = safe_label(name)
-    for cui, name in _rows(
-        tables, "SELECT DISTINCT cui, name FROM atom WHERE cui IN (SELECT cui FROM chosen) ORDER BY cui, name"
-    ):
-        concepts[cui].names.append(safe_label(name))
+    chosen = "cui IN (SELECT cui FROM chosen)"
+    for row in database.rows(f"SELECT cui, tree_number, name FROM semantic_type WHERE {chosen} ORDER BY ALL"):
+        concepts[row["cui"]].types[row["tree_number"]] = safe_label(row["name"])
+    for row in database.rows(f"SELECT DISTINCT cui, name FROM atom WHERE {chosen} ORDER BY cui, name"):
+        concepts[row["cui"]].names.append(safe_label(row["name"]))
     return concepts
 
 
@@ -270,17 +288,17 @@ def _other_names(concept: Concept) -> list[str]:
     return sorted(name for words, name in by_wording.items() if words and words != wording(concept.name))
 
 
-def _relations(concepts: dict[str, Concept], pairs: list[tuple[Any, ...]]) -> Iterator[Example]:
+def _relations(concepts: dict[str, Concept], pairs: list[dict[str, Any]]) -> Iterator[Example]:
     labels = tuple(RELATIONS.values())
-    for first, relation, second, second_name in pairs:
-        concept = concepts[first]
-        example_id = f"umls/relation/{first}/{second}"
+    for pair in pairs:
+        concept = concepts[pair["first"]]
+        example_id = f"umls/relation/{pair['first']}/{pair['second']}"
         yield Example(
             id=example_id,
             task_type="entity_relation",
             query=query("entity_relation", "between", example_id, labels),
-            context=between(concept.name, safe_label(second_name)),
-            answer=RELATIONS[relation],
+            context=between(concept.name, safe_label(pair["name"])),
+            answer=RELATIONS[pair["relation"]],
             labels=labels,
             split=concept.split,
             dedup_keys=(dedup_key(concept.name),),

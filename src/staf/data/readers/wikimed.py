@@ -24,19 +24,18 @@ from numpy.typing import NDArray
 from staf.data.answers import write_several
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example
-from staf.data.formats.delimited import rows
-from staf.data.formats.rrf import LAYOUTS
-from staf.data.formats.sources import find_one, json_lines, listed, single_spaced, text_field
 from staf.data.read_report import ReadReport
 from staf.data.readers.draws import WINDOW
 from staf.data.readers.semantic_types import COARSE, LABELS
+from staf.data.readers.umls import LAYOUTS
+from staf.data.sources import csv_rows, find_one, json_lines, listed, single_spaced, text_field
 from staf.data.splits import split_of
 from staf.data.templates import query
 from staf.errors import BadData
 
 PAGES = ("WikiMed.json", "wikimed.json", "*/WikiMed.json", "*/wikimed.json")
 TYPES = ("MRSTY.RRF", "MRSTY.RRF.gz", "**/META/MRSTY.RRF", "**/META/MRSTY.RRF.gz")
-TYPE_COLUMNS = (*LAYOUTS["MRSTY"].columns, "")
+TYPE_COLUMNS = (*LAYOUTS["MRSTY"].split(), "")
 """Of MRSTY.RRF; every row ends in a bar, so that the last cell is empty."""
 SPLITS = {"train": "train", "valid": "adaptation", "test": "test"}
 
@@ -82,8 +81,6 @@ def read(folder: Path, report: ReadReport) -> Iterator[Example]:
 
     def make(place: str, record: dict[str, Any]) -> Iterator[Example]:
         page = _page(record, place)
-        report.count("pages")
-        report.count("mentions", len(page.mentions))
         inside = [concepts for end, concepts in page.mentions if end <= page.shown]
         types = [int(np.bitwise_or.reduce(known[list(concepts)])) for concepts in inside]
         if types.count(0):
@@ -103,7 +100,7 @@ def concept_types(path: Path, report: ReadReport) -> NDArray[np.uint32]:
         BadData: a row that is not to be skipped has no concept id, or a semantic type that is none of the 127.
     """
     held = np.zeros(10_000_000, dtype=np.uint32)  # every number that an id can have: 40 MB, and a dict would take far more
-    for place, row in rows(path, TYPE_COLUMNS, report, delimiter="|", quoted=False, header=False):
+    for place, row in csv_rows(path, TYPE_COLUMNS, report, delimiter="|", quoted=False, header=False):
         concept, coarse = _CONCEPT.fullmatch(row["CUI"]), COARSE.get(row["STY"])
         if concept is None or coarse is None:
             report.reject(BadData(f"{place}: no concept id, or a semantic type that is none of the {len(COARSE)}."), row)

@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from staf.data.formats.sources import single_spaced, text_lines
 from staf.data.read_report import ReadReport
+from staf.data.sources import single_spaced, text_lines
 from staf.errors import BadData
 
 SCOPES = ("EXACT", "BROAD", "NARROW", "RELATED")
