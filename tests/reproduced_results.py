@@ -6,10 +6,10 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-from staf.experiments.comparing import over_columns
-from staf.experiments.plans import Column
+from staf.experiments.plan import Column
+from staf.experiments.reproduce import over_columns
 from staf.report.claims import load_claims
-from staf.report.results import Cell, Table, parse_result
+from staf.report.results import Cell, PairedTest, Table, parse_result
 
 TABLE3 = ("emrqa", "medquad", "pubmedqa", "mednli", "cliner", "mimicause")
 CLINICAL = ("icd_coding", "medication", "readmission")
@@ -68,11 +68,12 @@ def reproduced(name: str, scores: dict[str, dict[str, float | None]], **changes:
         }
         for row, own in scores.items()
     ]  # fmt: skip
+    means = over_columns(tasks, [PairedTest.model_validate(test) for test in comparisons])
     return {
         "stage": "reproduce", "task": name, "method": "cpu", "seed": 0, "metrics": {}, "title": f"A made-up {name}",
         "differs": "all of it", "base": {"name": "tiny", "fingerprint": "3fa1"},
         "columns": [{"name": c, "task": f"{c}_open", "title": f"open {c}", "metric": "accuracy"} for c in columns],
-        "rows": lines, "comparisons": comparisons, "over_columns": over_columns(tasks, comparisons), "prompt_tokens": None,
+        "rows": lines, "comparisons": comparisons, "over_columns": [test.model_dump() for test in means], "prompt_tokens": None,
         "settings": {"seeds": 3},
         "run": f"reproduce/{name}/cpu/seed0-a1b2", **changes,
     }  # fmt: skip

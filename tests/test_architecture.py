@@ -16,7 +16,7 @@ SOURCE = ROOT / "src" / "staf"
 PACKAGES = (
     "errors", "io", "log", "config", "compute", "checkpoint_io", "runs", "data", "lm", "experts", "routing", "metrics",
     "evaluate", "baselines", "export", "workflow", "stages", "engines", "predict", "doctor", "env", "report",
-    "bench", "experiments", "cli",
+    "experiments", "cli",
 )  # fmt: skip
 """From the bottom up: a module imports only from its own package and from packages before it."""
 

@@ -73,6 +73,7 @@ def reproduce(
     data_dir: DataDir = None,
     override: Override = None,
     launcher: Annotated[str, typer.Option(help="local, or ray: experts and runs on the workers of a Ray cluster.")] = "local",
+    shard: Annotated[str, typer.Option(help="i/n: only every n-th run, from the i-th on (from 0), for job arrays.")] = "0/1",
     as_json: Json = False,
 ) -> None:
     """Reproduce a table or figure of the papers, printed with their numbers. Re-run to resume.
@@ -82,30 +83,38 @@ def reproduce(
     from staf.cli.printing import Terminal, print_json
     from staf.data.task import task_metrics
     from staf.engines import RunContext, find_engine
-    from staf.experiments.cells import Grid
-    from staf.experiments.plans import PLANS
-    from staf.experiments.printing import print_plan
+    from staf.experiments.plan import EXPERIMENTS, find_experiment
     from staf.experiments.profile import load_profile
-    from staf.experiments.reproduce import find_plan, reproduce
+    from staf.experiments.reproduce import print_table_of, reproduce, run_shard, write_tables
+    from staf.experiments.run import Runner, Shard
     from staf.report.page import write_page
 
-    sizes = load_profile(profile, overrides(override))
+    sizes, part = load_profile(profile, overrides(override)), Shard.parse(shard)
     find_engine(launcher)
     run_context = RunContext(sizes.base, data_dir, out / "runs", sizes.splits)
     context = run_context.context(Terminal())
-    grid = Grid(context, sizes, out)
-    names = list(PLANS) if name == "all" else [name]
+    runner = Runner(context, sizes, out, part)
+    names = list(EXPERIMENTS) if name == "all" else [name]
     for wanted in names:
-        find_plan(wanted, grid)  # reject a misspelt name before anything runs
+        find_experiment(wanted, sizes)  # reject a misspelt name before anything runs
+    if part.count > 1:
+        for wanted in names:
+            finished, count = run_shard(wanted, runner)
+            print(f"{wanted}: {finished} of {count} runs of shard {shard} are finished")
+        print("Without --shard the same command writes the tables.")
+        return
     spread = run_context if launcher == "ray" else None
     for seeds in range(1, sizes.seeds + 1):
-        results = [reproduce(wanted, Path(profile).stem, grid, spread, seeds)[0] for wanted in names]
+        tables = [reproduce(wanted, Path(profile).stem, runner, spread, seeds)[0] for wanted in names]
+        for table in tables:
+            write_tables(table, out / "tables")
         page = write_page(context.runs, out / "report.html", task_metrics())
         if seeds < sizes.seeds:
             context.progress.log(f"{seeds} of {sizes.seeds} seeds are done and on the page: {page}")
     if as_json:
-        print_json(results if name == "all" else results[0])
+        found = [table.model_dump(mode="json") for table in tables]
+        print_json(found if name == "all" else found[0])
         return
-    for result in results:
-        print_plan(result)
-    print(f"page: {page}")
+    for table in tables:
+        print_table_of(table)
+    print(f"page: {page}; tables: {out / 'tables'}")

@@ -1,6 +1,6 @@
-"""The whole method once, on real data, small enough for a laptop: what `make demo` runs.
+"""The complete method once, on real data, small enough for a laptop: what `make demo` runs.
 
-Each step is skipped when its result is there; a second run only reads.
+Each step is skipped when its result is there.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from staf.stages import (
 )
 
 CALIBRATION = "Calibration error (lower is better)"
-"""Left to the page, as the table is wide enough."""
+"""On the page only."""
 
 
 class DemoSettings(Settings):
@@ -77,12 +77,10 @@ def run_demo(out: Path, recipe: Path | None, base: str | None, data: Path | None
     }
     baselines: dict[str, Run] = {}
     for name in ("original", "single", "average"):
-        chosen = name == "single"
-        method = (
-            select_single_expert(context, task, experts, settings.evaluation)
-            if chosen
-            else named_method(context, task, experts, name, settings.evaluation)
-        )
+        if name == "single":
+            method = select_single_expert(context, task, experts, settings.evaluation)
+        else:
+            method = named_method(context, task, experts, name, settings.evaluation)
         baselines[name] = evaluate_stage(context, task, experts, method, settings.evaluation, dict(baselines))[1]
     for router in routers.values():
         evaluate_stage(context, task, experts, router_method(router), settings.evaluation, baselines)
@@ -110,7 +108,7 @@ def prepare_all(context: Context, settings: DemoSettings, task: Task) -> None:
 
 
 def score_held_out(context: Context, experts: ExpertSet, settings: DemoSettings) -> None:
-    """Each expert on test items of its own knowledge type, beside the original model."""
+    """Score each expert, and the base model, on test items of its own knowledge type."""
     for name in experts.names:
         task = held_out_task(name)
         original = Method("original", None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
@@ -17,76 +17,80 @@ from staf.evaluate.settings import EvaluationSettings
 from staf.experts.recipe import ExpertRecipe
 from staf.routing.recipe import RouterRecipe
 
-PROFILES = ("cpu", "paper")
-
-
 CLINICAL = ("icd_coding", "medication", "readmission")
 """The papers' names of their three unseen tasks, each of which has metrics of its own."""
 
 
 class TaskSizes(Settings):
-    """Where a task needs other sizes than the rest."""
+    """What differs for one task; None keeps the profile's."""
+
+    RENAMED: ClassVar[dict[str, str]] = {"max_tokens": "max_length"}
 
     max_length: int | None = Field(None, ge=16)
-    """of adaptation and evaluation, where a query is long, such as a list of 50 labels"""
+    """tokens in adaptation and evaluation, for a long query such as a list of 50 labels"""
     max_new_tokens: int | None = Field(None, ge=1)
-    """of an answer that is written, such as a sentence of an article"""
+    """of a generated answer, such as a sentence of an article"""
     limit: int | None = Field(None, ge=1)
-    """test items, where one answer is rare"""
+    """test items, where one label is rare"""
     shots: int | None = Field(None, ge=2)
-    """adaptation examples of the few-shot setting, where each takes long"""
+    """adaptation examples of the few-shot setting, where each is slow"""
     normal_shots: int | None = Field(None, ge=2)
-    """and of the normal setting"""
+    """adaptation examples of the normal setting"""
 
 
 class Profile(Settings):
-    """Sizes and stand-ins."""
+    """Sizes, and the task that is run for each of the papers' tasks."""
+
+    RENAMED: ClassVar[dict[str, str]] = {
+        "beyond": "extra_routers", "starts": "init_from", "outside": "external", "outside_expert": "foreign_expert",
+        "causal": "language_model", "sizes_of_task": "task_sizes", "tokens_of_expert": "expert_max_length",
+    }  # fmt: skip
 
     base: str | None = None
     """None is the default base"""
     splits: str = "staf-llm"
     strict: bool = False
-    """refuse a table where anything is missing; else its places say so"""
+    """refuse a table where anything is missing; else its cells say so"""
     experts: list[str] = Field(min_length=1)
-    """knowledge types, of which each gets an expert"""
+    """knowledge types, one expert each"""
     expert: ExpertRecipe
-    tokens_of_expert: dict[str, int] = Field(default_factory=dict)
-    """max_length of experts, by knowledge type or data set, whose query is longer than others', such as a list of 50 labels"""
+    expert_max_length: dict[str, int] = Field(default_factory=dict)
+    """max_length of experts with longer queries, by knowledge type or data set"""
     corpora: dict[str, list[str]] = Field(default_factory=dict)
-    """the papers' own data sets of each knowledge type; a strict profile wants every one of them"""
+    """the papers' own data sets of each knowledge type; a strict profile requires every one of them"""
     few_shot: RouterRecipe
     normal: RouterRecipe
-    beyond: dict[str, RouterRecipe] = Field(default_factory=dict)
-    """routers that the papers do not have, each a row of Tables 3 and 4 under its name; without shots they take the normal's"""
-    starts: dict[str, str] = Field(default_factory=dict)
-    """of those, the ones whose search goes on from the numbers of another one, which has no start itself"""
+    extra_routers: dict[str, RouterRecipe] = Field(default_factory=dict)
+    """routers that the papers do not have, each a row of Tables 3 and 4; without shots they take the normal setting's"""
+    init_from: dict[str, str] = Field(default_factory=dict)
+    """extra routers whose search starts from the weights of another extra router, which has no start itself"""
     normal_shots: int | None = Field(None, ge=2)
-    """adaptation examples of the normal setting, of routers and baselines alike; None takes all, as where there are fewer"""
+    """adaptation examples of the normal setting, of routers and baselines; None takes all, as where there are fewer"""
     baseline: dict[str, Any] = Field(default_factory=dict)
     """settings that all baselines share, as in BaselineSettings"""
     classifier: dict[str, Any] = Field(default_factory=dict)
     """settings that all classifiers share, as in ClassifierSettings"""
     encoder: str | None = None
-    """hub id or folder of Table 5's encoder; its row says so where there is none"""
-    causal: str | None = None
-    """hub id or folder of Table 5's other language model, Meditron say, which learns by LoRA from what new has"""
-    outside: dict[str, str] = Field(default_factory=dict)
+    """hub id or folder of Table 5's encoder"""
+    language_model: str | None = None
+    """hub id or folder of Table 5's other language model, such as Meditron; it learns by LoRA from what the row "new" has"""
+    external: dict[str, str] = Field(default_factory=dict)
     """Table 5's systems that staf does not run: by row, a folder with TASK.jsonl for each task (docs/classifiers.md)"""
     evaluation: EvaluationSettings
-    sizes_of_task: dict[str, TaskSizes] = Field(default_factory=dict)
+    task_sizes: dict[str, TaskSizes] = Field(default_factory=dict)
     seeds: int = Field(ge=1)
     unseen_data: dict[str, str]
     """Table 3: the papers' task, and the one that is run"""
     unseen_task: dict[str, str]
-    """Table 4 and 5"""
+    """Tables 4 and 5"""
     label_counts: dict[int, str]
     """Figure 5: number of labels, and the task"""
     shots: list[int]
     """Figure 6"""
     expert_counts: list[int]
     """Figure 8"""
-    outside_expert: str = "conll-2003"
-    """cross-domain: the data set whose expert takes the place of named entity recognition"""
+    foreign_expert: str = "conll-2003"
+    """cross-domain: the data set whose expert replaces that of named entity recognition"""
 
     @field_validator("unseen_task")
     @classmethod
@@ -97,51 +101,48 @@ class Profile(Settings):
         return tasks
 
     @model_validator(mode="after")
-    def _starts(self) -> Profile:
-        wrong = sorted(f"{name}: {start}" for name, start in self.starts.items() if not self._may_start(name, start))
+    def _starts_exist(self) -> Profile:
+        learns = {name for name, router in self.extra_routers.items() if router.method in ("gradient", "cma")}
+        starts = self.extra_routers.keys() - self.init_from.keys()
+        wrong = sorted(f"{n}: {start}" for n, start in self.init_from.items() if n not in learns or start not in starts)
         if wrong:
             raise ValueError(
-                f"starts: {', '.join(wrong)} found; a router of 'beyond' that learns, and one there without a start, expected"
+                f"init_from: {', '.join(wrong)} found; expected an extra router that learns, and one without a start of its own"
             )
         return self
 
-    def _may_start(self, name: str, start: str) -> bool:
-        learns = name in self.beyond and self.beyond[name].method in ("gradient", "cma")
-        return learns and start in self.beyond and start not in self.starts
-
     def of_task(self, task: str) -> Profile:
         """With the sizes of one task."""
-        if task not in self.sizes_of_task:
+        if task not in self.task_sizes:
             return self
-        sizes = self.sizes_of_task[task]
+        sizes = self.task_sizes[task]
 
-        def named(*names: str) -> dict[str, int]:
+        def only(*names: str) -> dict[str, int]:
             return sizes.model_dump(include=set(names), exclude_none=True)
 
         def sized(router: RouterRecipe) -> RouterRecipe:
-            return router.model_copy(update=named("max_length") if router.shots is None else named("max_length", "shots"))
+            return router.model_copy(update=only("max_length") if router.shots is None else only("max_length", "shots"))
 
         return self.model_copy(
             update={
                 "few_shot": sized(self.few_shot),
                 "normal": sized(self.normal),
-                "beyond": {name: sized(router) for name, router in self.beyond.items()},
-                "evaluation": self.evaluation.model_copy(update=named("max_length", "max_new_tokens", "limit")),
+                "extra_routers": {name: sized(router) for name, router in self.extra_routers.items()},
+                "evaluation": self.evaluation.model_copy(update=only("max_length", "max_new_tokens", "limit")),
                 "normal_shots": sizes.normal_shots or self.normal_shots,
             }
         )
 
     def of_expert(self, name: str) -> ExpertRecipe:
-        """Settings of the expert of a knowledge type or data set."""
-        tokens = self.tokens_of_expert.get(name, self.expert.max_length)
-        return self.expert.model_copy(update={"max_length": tokens})
+        """The recipe of the expert of a knowledge type or data set."""
+        return self.expert.model_copy(update={"max_length": self.expert_max_length.get(name, self.expert.max_length)})
 
 
 def load_profile(name: str, changes: Mapping[str, Any] | None = None) -> Profile:
     """The profile of a name, or of a YAML file, with some settings changed.
 
     Raises:
-        MissingData: it is neither. ConfigError: settings that are wrong, all told at once.
+        MissingData: it is neither. ConfigError: settings that are wrong, all reported at once.
     """
     path = Path(name)
     file = path if path.is_file() else find_recipe(f"reproduce-{name}")

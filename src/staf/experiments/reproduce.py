@@ -1,137 +1,312 @@
-"""A table or figure of the papers on what data is here: its cells (`staf.experiments.running`) beside the papers' numbers."""
+"""A table or figure of the papers on the data that is here: its runs, compared, with the papers' numbers."""
 
 from __future__ import annotations
 
-import json
-from importlib import resources
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from importlib import import_module, resources
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import yaml
+
+from staf.baselines.classifiers.encoder import encoder_folder
+from staf.baselines.in_context import Shown, reserved_for, with_shots
+from staf.data.selection import expert_sources, task_examples
 from staf.data.task import find_task
 from staf.engines import RunContext
-from staf.errors import UnknownName
-from staf.experiments.cells import Grid
-from staf.experiments.comparing import comparisons, over_columns
-from staf.experiments.counting import token_numbers
-from staf.experiments.missing import refuse_missing
-from staf.experiments.plans import PLANS, Column, Line, Plan
-from staf.experiments.running import Found, run_cells, spread_cells
-from staf.metrics import measure_over_seeds, over_seeds
+from staf.errors import MissingData, StafError
+from staf.evaluate import sample
+from staf.experiments.plan import TUNED, Column, Experiment, Row, find_experiment, pairs
+from staf.experiments.run import Outcomes, Runner, run_on_cluster
+from staf.io import write_bytes
+from staf.lm.base import resolve
+from staf.metrics import Comparison, compare_over_seeds, measure_over_seeds, over_seeds, over_tasks
+from staf.report.reproduced import comparison_rows, table_rows
+from staf.report.results import Cell, PairedTest, Table, TableRow
+from staf.report.results import Column as TableColumn
+from staf.report.tables import csv_text, markdown_text, print_table
 from staf.runs import Run, digest_of
+from staf.stages import adaptation_examples
 from staf.stages.evaluation import Scored
+
+LEVEL = 0.05
+"""of a win or a loss"""
+PACKAGES = {
+    "peft": ({*TUNED, "language_model"} - {"full"}, "pip install 'staf-llm[bench]'"),
+    "nevergrad": ({"lorahub"}, "pip install nevergrad bayesian-optimization==1.4.0"),
+    "cma": ({"few_shot"}, "pip install cma"),
+}
+"""Optional packages, the methods that need each, and how to get it."""
+
+
+@cache
+def _papers() -> dict[str, Any]:
+    text = (resources.files("staf") / "experiments" / "papers.yaml").read_text(encoding="utf-8")
+    found: dict[str, Any] = yaml.safe_load(text)
+    return found
 
 
 def papers_numbers(name: str) -> dict[str, dict[str, list[Any]]]:
     """What the papers print for a table, by paper; {} where only a figure without numbers is printed."""
-    text = (resources.files("staf") / "experiments" / "papers.json").read_text(encoding="utf-8")
-    numbers: dict[str, dict[str, list[Any]]] = json.loads(text).get(name, {})
-    return numbers
-
-
-def find_plan(name: str, grid: Grid) -> Plan:
-    """The plan of a table or figure.
-
-    Raises:
-        UnknownName: there is no such one. MissingData: the profile names a stand-in for none of its tasks.
-    """
-    if name not in PLANS:
-        raise UnknownName.among("table or figure", name, PLANS)
-    return PLANS[name](grid.profile)
+    found: dict[str, dict[str, list[Any]]] = _papers().get(name, {})
+    return found
 
 
 def reproduce(
-    name: str, profile_name: str, grid: Grid, run_context: RunContext | None = None, seeds: int | None = None
-) -> tuple[dict[str, Any], Run]:
+    name: str, profile_name: str, runner: Runner, run_context: RunContext | None = None, seeds: int | None = None
+) -> tuple[Table, Run]:
     """Run what is not finished of a table or figure, and write its result.
 
     Args:
-        run_context: of the context, where the cells are run on a Ray cluster first; None runs them here.
-        seeds: the first so many of the profile's; None runs all. A result of more seeds is not replaced by one of fewer.
+        run_context: of the context, where the runs are made on a Ray cluster first; None runs them here.
+        seeds: the first seeds of the profile's; None runs all. A result of more seeds is not replaced by one of fewer.
 
     Raises:
-        UnknownName, MissingData: as `find_plan`; MissingData also where the profile is strict and anything is not here.
+        UnknownName, MissingData: as `find_experiment`; MissingData also where the profile is strict and anything is missing.
     """
-    plan, count = find_plan(name, grid), seeds or grid.profile.seeds
-    if grid.profile.strict:
-        refuse_missing(plan, grid)
-    run = Run.at(grid.context.runs, "reproduce", name, profile_name, 0, digest_of(grid.profile.digest()))
+    experiment, count = find_experiment(name, runner.profile), seeds or runner.profile.seeds
+    if runner.profile.strict:
+        refuse_missing(experiment, runner)
+    run = Run.at(runner.context.runs, "reproduce", name, profile_name, 0, digest_of(runner.profile.digest()))
     before = run.result()
     if before is not None and before.get("seeds", 0) > count:
-        return before, run
-    part = grid.up_to(count)
-    if run_context is not None and not plan.counted:
-        spread_cells(plan, part, run_context)
-    numbers = token_numbers(plan, part) if plan.counted else _numbers(plan, name, run_cells(plan, part), part)
-    result = {
-        "stage": "reproduce", "task": name, "method": profile_name, "seed": 0, "metrics": {}, "title": plan.title,
-        "differs": plan.differs, "base": grid.context.identity,
-        "columns": [
-            {"name": c.name, "task": c.task, "title": find_task(c.task).title, "metric": c.metric} for c in plan.columns
-        ],
-        **numbers, "seeds": count, "settings": grid.profile.model_dump(mode="json"),
-    }  # fmt: skip
-    run.finish({"profile": profile_name}, result)
-    return result, run
+        return Table.model_validate(before), run
+    part = runner.up_to(count)
+    if run_context is not None and not experiment.counts_tokens:
+        run_on_cluster(experiment, part, run_context)
+    outcomes = part.run_all(experiment)
+    tests = [] if experiment.counts_tokens else compare(experiment, outcomes, part)
+    rows = [_row(experiment, row, name, outcomes, part) for row in experiment.rows]
+    counted = next((row.cells for row in rows if experiment.counts_tokens and row.method != "in_context"), ())
+    titles = {column.task: find_task(column.task).title for column in experiment.columns}
+    columns = [TableColumn(name=c.name, task=c.task, title=titles[c.task], metric=c.metric) for c in experiment.columns]
+    table = Table(
+        stage="reproduce", task=name, method=profile_name, seed=0, title=experiment.title, differs=experiment.differs,
+        base=runner.context.identity, columns=columns, rows=rows, comparisons=tests,
+        over_columns=over_columns(experiment.columns, tests), seeds=count,
+        prompt_tokens={column.name: cell.mean for column, cell in zip(columns, counted, strict=False)},
+        settings=runner.profile.model_dump(mode="json"),
+    )  # fmt: skip
+    run.finish({"profile": profile_name}, table.model_dump(mode="json"))
+    return table, run
 
 
-def _numbers(plan: Plan, name: str, found: Found, grid: Grid) -> dict[str, Any]:
-    """What the cells come to."""
-    compared = comparisons(plan, found, grid)
-    return {
-        "lines": [_line(plan, line, name, found, grid) for line in plan.lines],
-        "comparisons": compared,
-        "over_columns": over_columns(plan.columns, compared),
-        "prompt_tokens": None,
-    }
+def run_shard(name: str, runner: Runner) -> tuple[int, int]:
+    """Make this shard's runs of a table or figure, and no table; returns how many are finished, and of how many."""
+    outcomes = runner.run_all(find_experiment(name, runner.profile))
+    return sum(not isinstance(found, str) for found in outcomes.values()), len(outcomes)
 
 
-def _line(plan: Plan, line: Line, name: str, found: Found, grid: Grid) -> dict[str, Any]:
-    numbers = papers_numbers(name)
-    places = []
-    for column in plan.columns:
-        cells = [found[cell] for cell in plan.cells(line, column, grid.profile.seeds)]
-        printed = {paper: _printed(table, line, column) for paper, table in numbers.items()}
-        papers = {paper: value for paper, value in printed.items() if value is not None}
-        places.append({**_place(cells, column.metric, grid), "papers": papers})
-    return line.with_places(places)
+def write_tables(table: Table, folder: Path) -> None:
+    """Write NAME.csv and NAME.md."""
+    rows, notes = table_rows(table)
+    write_bytes(folder / f"{table.task}.csv", csv_text(rows).encode())
+    notes_text = "".join(f"\nnote {number}: {reason}\n" for number, reason in enumerate(notes, 1))
+    write_bytes(folder / f"{table.task}.md", f"# {table.title}\n\n{markdown_text(rows)}{notes_text}".encode())
 
 
-def _printed(table: dict[str, list[Any]], line: Line, column: Column) -> float | None:
-    row = table.get(line.name or line.method)
-    return None if row is None or column.name not in table["columns"] else row[table["columns"].index(column.name)]
+def print_table_of(table: Table) -> None:
+    """The table, why cells are empty, what differs from the papers, and the paired tests of our routers."""
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=150)
+    rows, notes = table_rows(table)
+    print_table(console, rows, table.title)
+    for number, reason in enumerate(notes, 1):
+        console.print(f"note {number}: {reason}", markup=False)
+    unit = "tokens of a prompt" if table.prompt_tokens else "in percent, mean ± standard deviation over seeds"
+    console.print(f"Ours: base {table.base.get('name')}, {unit}. Papers: Llama-2-7B. {table.differs}", markup=False)
+    title = "Differences in points, paired by item; p-values cover items and seeds, a win or a loss has p < 0.05"
+    print_table(console, comparison_rows(table), title)
 
 
-def _place(cells: list[Scored | str], metric: str, grid: Grid) -> dict[str, Any]:
-    """Mean and deviation over the seeds that there are; why, where there is none."""
-    scored = [cell for cell in cells if not isinstance(cell, str)]
+# ---- cells -----------------------------------------------------------------------------------------------------------
+
+
+def _row(experiment: Experiment, row: Row, name: str, outcomes: Outcomes, runner: Runner) -> TableRow:
+    cells = []
+    for column in experiment.columns:
+        if experiment.counts_tokens:
+            cell = token_cell(runner, column.task, with_examples=row.method == "in_context")
+        else:
+            found = [outcomes[spec] for spec in experiment.cell(row, column, runner.profile.seeds)]
+            cell = cell_of(found, column.metric, runner)
+        printed = {paper: _printed(numbers, row, column) for paper, numbers in papers_numbers(name).items()}
+        cell.papers = {paper: value for paper, value in printed.items() if value is not None}
+        cells.append(cell)
+    return TableRow(name=row.name, method=row.method, title=row.title, setting=row.setting, cells=cells)
+
+
+def _printed(numbers: dict[str, list[Any]], row: Row, column: Column) -> float | None:
+    own = numbers.get(row.name)
+    return None if own is None or column.name not in numbers["columns"] else own[numbers["columns"].index(column.name)]
+
+
+def cell_of(outcomes: Sequence[Scored | str], metric: str, runner: Runner) -> Cell:
+    """Mean and deviation over the seeds that there are; where one is missing, why."""
+    scored = [found for found in outcomes if not isinstance(found, str)]
     values = [(result["metrics"].get(metric) or {}).get("value") for result, _ in scored]
-    missing = next((cell for cell in cells if isinstance(cell, str)), None)
+    missing = next((found for found in outcomes if isinstance(found, str)), None)
     defined = [value for value in values if value is not None]
     if missing is not None or not defined or len(defined) < len(values):
-        return {"mean": None, "missing": missing or f"{metric} is not defined here", "runs": [], "seeds": 0}
+        return Cell(missing=missing or f"{metric} is not defined here")
     first = scored[0][0]
-    details = first.get("details") or {}
-    return {
+    details, score = first.get("details") or {}, first["metrics"][metric]
+    of_one_seed = (score.get("low"), score.get("high"))
+    return Cell(
         **over_seeds(defined).as_dict(),
-        "items": first["metrics"][metric]["examples"],
-        "interval_of_one_seed": [first["metrics"][metric].get("low"), first["metrics"][metric].get("high")],
-        "interval": _interval(scored, metric, grid),
-        "runs": [run.folder.relative_to(grid.context.runs).as_posix() for _, run in scored],
-        "tunable_parameters": first["tunable_parameters"],
-        "adaptation_examples": first["adaptation_examples"],
-        "seconds": fmean(result["seconds"] for result, _ in scored),
-        "prompt_tokens": details.get("prompt_tokens_mean"),
-        "shots_shown": details.get("shots_shown_mean"),
-        "weights": [result["weights"] for result, _ in scored] if first.get("weights") else None,
-    }
+        items=score["examples"],
+        interval_of_one_seed=of_one_seed,
+        interval=of_one_seed if len(scored) == 1 else _interval(scored, metric, runner),
+        runs=tuple(run.folder.relative_to(runner.context.runs).as_posix() for _, run in scored),
+        tunable_parameters=first["tunable_parameters"],
+        adaptation_examples=first["adaptation_examples"],
+        prompt_tokens=details.get("prompt_tokens_mean"),
+        shots_shown=details.get("shots_shown_mean"),
+        weights=[result["weights"] for result, _ in scored if result.get("weights")],
+        seconds=fmean(result["seconds"] for result, _ in scored),
+    )
 
 
-def _interval(scored: list[Scored], metric: str, grid: Grid) -> list[float | None]:
-    """95 % interval of the mean over test items and seeds; of one run, its own over items."""
-    first = scored[0][0]
-    if len(scored) == 1:
-        return [first["metrics"][metric].get("low"), first["metrics"][metric].get("high")]
-    task, resamples = find_task(first["task"]), grid.profile.evaluation.resamples
-    runs = [run.predictions() for _, run in scored]
-    found = measure_over_seeds(task.output_type, metric, runs, fixed_labels=task.fixed_labels, resamples=resamples)
-    return [None, None] if found is None else [found.low, found.high]
+def _interval(scored: Sequence[Scored], metric: str, runner: Runner) -> tuple[float, float] | None:
+    """95 % interval of the mean over test items and seeds."""
+    task, resamples = find_task(scored[0][0]["task"]), runner.profile.evaluation.resamples
+    predictions = [run.predictions() for _, run in scored]
+    found = measure_over_seeds(task.output_type, metric, predictions, fixed_labels=task.fixed_labels, resamples=resamples)
+    return None if found is None else (found.low, found.high)
+
+
+def token_cell(runner: Runner, task: str, with_examples: bool) -> Cell:
+    """Tokens of a task's prompts, mean over prompts, then over seeds, each of which draws its own shots; no model answers."""
+    seeds = range(runner.profile.seeds) if with_examples else range(1)
+    try:
+        shown = [prompts(runner, task, seed if with_examples else None) for seed in seeds]
+    except StafError as error:
+        return Cell(missing=str(error))
+    tokens = over_seeds([fmean(each.tokens) for each in shown])
+    return Cell(
+        **tokens.as_dict(), items=len(shown[0].examples), interval=(tokens.low, tokens.high), prompt_tokens=tokens.mean,
+        shots_shown=fmean(fmean(each.counts) for each in shown) if with_examples else None,
+        adaptation_examples=shown[0].shots if with_examples else None,
+    )  # fmt: skip
+
+
+def prompts(runner: Runner, name: str, seed: int | None) -> Shown:
+    """The prompts of a task's test items as in-context learning has them, with the shots of a seed; None shows none.
+
+    Raises:
+        MissingData: the task's data is not here. ConfigError: a query does not fit.
+    """
+    context, profile, task = runner.context, runner.profile.of_task(name), find_task(name)
+    examples = sample(task_examples(task, "test", context.store), profile.evaluation.limit)
+    shots = [] if seed is None else adaptation_examples(context, task, profile.few_shot.shots, seed)
+    limit = profile.baseline.get("max_prompt_tokens") or context.base.context_length
+    return with_shots(examples, shots, context.base.tokenizer, limit, reserved_for(task.output_type, profile.evaluation))
+
+
+# ---- comparisons -----------------------------------------------------------------------------------------------------
+
+
+def compare(experiment: Experiment, outcomes: Outcomes, runner: Runner) -> list[PairedTest]:
+    """Pairs of rows by each column's metric, averaged over seeds, paired by item; p-values cover items and seeds."""
+    tests = []
+    for ours, other in pairs(experiment):
+        for column in experiment.columns:
+            both = [_predictions(experiment, row, column, outcomes, runner) for row in (ours, other)]
+            task, resamples = find_task(column.task), runner.profile.evaluation.resamples
+            found = all(both) and compare_over_seeds(
+                task.output_type, column.metric, both[0], both[1], fixed_labels=task.fixed_labels, resamples=resamples
+            )
+            if found:
+                tests.append(_test(found, ours.name, other.name, column=column.name))
+    return tests
+
+
+def over_columns(columns: Sequence[Column], tests: Sequence[PairedTest]) -> list[PairedTest]:
+    """Each pair's mean difference over the columns it is compared in, where these are two or more.
+
+    Of a task with several columns the first one counts: they have the same test items.
+    """
+    counted = {column.task: column.name for column in reversed(columns)}.values()
+    found: dict[tuple[str, str], list[Comparison]] = {}
+    for test in (test for test in tests if test.column in counted):
+        found.setdefault((test.ours, test.other), []).append(Comparison(test.difference, test.low, test.high, test.p_value))
+    return [_test(over_tasks(some), *pair, columns=len(some)) for pair, some in found.items() if len(some) > 1]
+
+
+def _test(found: Comparison, ours: str, other: str, **more: Any) -> PairedTest:
+    return PairedTest(ours=ours, other=other, outcome=outcome_of(found.difference, found.p_value), **found.as_dict(), **more)
+
+
+def outcome_of(difference: float, p_value: float) -> str:
+    """Win, loss, or tie where the difference is within chance."""
+    return "tie" if p_value >= LEVEL or difference == 0 else "win" if difference > 0 else "loss"
+
+
+def _predictions(experiment: Experiment, row: Row, column: Column, outcomes: Outcomes, runner: Runner) -> list[list[Any]]:
+    """Saved predictions of each seed; [] where one is missing."""
+    found = [outcomes[spec] for spec in experiment.cell(row, column, runner.profile.seeds)]
+    scored = [one[1].predictions() for one in found if not isinstance(one, str)]
+    return scored if len(scored) == len(found) else []
+
+
+# ---- what is missing -------------------------------------------------------------------------------------------------
+
+
+def refuse_missing(experiment: Experiment, runner: Runner) -> None:
+    """Check that base, data, packages and encoder are here before anything is computed.
+
+    Raises:
+        MissingData: naming all that is not.
+    """
+    missing = [*_missing_models(experiment, runner), *_missing_data(experiment, runner), *_missing_packages(experiment)]
+    if missing:
+        listed = "\n  ".join(missing)
+        raise MissingData(f"{experiment.title} as printed cannot be run here, {len(missing)} things are missing:\n  {listed}")
+
+
+def _missing_models(experiment: Experiment, runner: Runner) -> Iterator[str]:
+    profile, methods = runner.profile, {row.method for row in experiment.rows}
+    wanted: dict[str, tuple[Callable[[Any], Path], str | None]] = {f"base {profile.base}": (resolve, profile.base)}
+    if "language_model" in methods:
+        wanted[f"language model {profile.language_model}"] = (resolve, profile.language_model)
+    if "encoder" in methods:
+        if profile.encoder is None:
+            yield "encoder: the profile names none. Add -o encoder= and a hub id or folder, such as ClinicalBERT's"
+        else:
+            wanted[f"encoder {profile.encoder}"] = (encoder_folder, profile.encoder)
+    for title, (find, name) in wanted.items():
+        try:
+            find(name)
+        except StafError as error:
+            yield f"{title}: {error}"
+
+
+def _missing_data(experiment: Experiment, runner: Runner) -> Iterator[str]:
+    """Data sets that are not here: all of a task's, all of the papers' own for an expert, else one that feeds it."""
+    profile, store, corpora = runner.profile, runner.context.store, runner.profile.corpora
+    experts = sorted({name for spec in experiment.runs(profile.seeds) for name in spec.needs(profile)})
+    wanted = {f"task {name}": find_task(name).datasets for name in dict.fromkeys(c.task for c in experiment.columns)}
+    wanted |= {f"expert {name}": tuple(corpora[name]) for name in experts if name in corpora}
+    for title, names in wanted.items():
+        for name in names:
+            if not store.can_have(name):
+                yield f"{title}: {name} is not here (staf data fetch {name} gets it, or says how)"
+    for expert in experts:
+        sources = dict.fromkeys(dataset for dataset, _ in expert_sources(expert))
+        if expert not in corpora and not any(store.can_have(source) for source in sources):
+            yield f"expert {expert}: none of {', '.join(sources)} is here (staf data list)"
+
+
+def _missing_packages(experiment: Experiment) -> Iterator[str]:
+    used = set() if experiment.counts_tokens else {row.method for row in experiment.rows}
+    for package, (methods, how) in PACKAGES.items():
+        if not used.isdisjoint(methods):
+            try:
+                import_module(package)
+            except ImportError as error:
+                yield f"package {package}: {error} ({how})"

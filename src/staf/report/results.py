@@ -158,6 +158,7 @@ class Cell(Model):
     adaptation_examples: float | None = None
     prompt_tokens: float | None = None
     shots_shown: float | None = None
+    seconds: float | None = None
     weights: list[dict[str, float]] = Field(default_factory=list)
     """of each expert, by seed"""
 
@@ -223,6 +224,8 @@ class Table(Finished):
     comparisons: list[PairedTest]
     over_columns: list[PairedTest] = Field(default_factory=list)
     prompt_tokens: dict[str, float | None] = Field(default_factory=dict)
+    """of the task only, by column"""
+    seeds: int = 0
 
     @model_validator(mode="after")
     def _is_rectangular(self) -> Table:
