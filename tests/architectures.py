@@ -22,11 +22,21 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 """Partial rotation and parallel residuals; a window in every layer, shorter than most prompts; one in every second layer."""
 
 
-def other_base(kind: str, tiny_folder: Path, folder: Path) -> Base:
-    """A tiny base of another architecture, float32, with random weights."""
+def save_model(tiny_folder: Path, folder: Path, model_type: str, **settings: Any) -> None:
+    """A tiny model of any type with random weights and biases, in a folder."""
     tokenizer = AutoTokenizer.from_pretrained(str(tiny_folder))
     tokenizer.save_pretrained(str(folder))
     torch.manual_seed(0)
-    config = AutoConfig.for_model(kind, vocab_size=len(tokenizer), **SMALL, **ARCHITECTURES[kind])
-    AutoModelForCausalLM.from_config(config).save_pretrained(str(folder))
+    config = AutoConfig.for_model(model_type, vocab_size=len(tokenizer), **settings)
+    model = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("proj.bias"):
+                parameter.normal_(std=0.2)
+    model.save_pretrained(str(folder))
+
+
+def other_base(kind: str, tiny_folder: Path, folder: Path) -> Base:
+    """A tiny base of another architecture, float32, with random weights."""
+    save_model(tiny_folder, folder, kind, **SMALL, **ARCHITECTURES[kind])
     return load_base(str(folder), dtype="float32", device="cpu")

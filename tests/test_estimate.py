@@ -89,7 +89,7 @@ def test_activations_are_counted_as_the_training_keeps_them(base: Base, tiny_fol
     settings = SETTINGS.model_copy(update={"accumulation": accumulation})
     base_outline = outline(str(tiny_folder), base.dtype)
     found = memory_of(base_outline, settings, read(make_examples(20), settings, base.tokenizer).parts)
-    assert found.activations == pytest.approx(kept_by_a_step(base, settings), rel=0.02)
+    assert found.activations == pytest.approx(kept_by_a_step(base, settings), rel=0.05)
     again = settings.model_copy(update={"checkpoint_activations": True})
     one_layer = found.activations / 2
     counted = memory_of(base_outline, again, read(make_examples(20), settings, base.tokenizer).parts).activations
@@ -173,7 +173,7 @@ def test_mistakes_are_told(tmp_path: Path, tiny_folder: Path) -> None:
     with pytest.raises(MissingData, match="no config of the base model nobody/nothing"):
         outline("nobody/nothing", torch.float32)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    with pytest.raises(UnknownName, match="adapted matrices 'bert'"):
+    with pytest.raises(UnknownName, match="target modules 'bert'"):
         outline(str(tmp_path), torch.float32)
     base = outline(str(tiny_folder), torch.float32)
     with pytest.raises(MissingData, match="no examples to train 'colour' on"):

@@ -174,3 +174,24 @@ def test_what_cannot_be_answered_is_refused_by_its_id(base: Base) -> None:
     (example,) = spans_of("")
     with pytest.raises(BadData, match="span-0 has no context"):
         extract_spans(base, [example], max_length=200, max_new_tokens=5, token_budget=99)
+
+
+def test_an_answer_ends_at_a_stop_string(base: Base) -> None:
+    examples = make_examples(5)
+    options = {"max_length": 200, "max_new_tokens": 12, "token_budget": 500}
+    full = generate(base, examples, **options)
+    stop = [next(mark for mark in full[0][2:] if mark.isascii())]
+    found = generate(base, examples, stop=stop, **options)
+    for text, cut in zip(full, found, strict=True):
+        assert cut == text[: min([len(text), *(text.index(mark) for mark in stop if mark in text)])].strip()
+    assert found != full
+
+
+def test_every_end_token_ends_an_answer(base: Base) -> None:
+    prompts = prompts_of(5, 60)
+    full = greedy_decode(base, prompts, [None, None], 8)
+    base.model.generation_config.eos_token_id = [END, full[0][3]]
+    del base.__dict__["end_tokens"]
+    found = greedy_decode(base, prompts, [None, None], 8)
+    assert found[0] == full[0][: full[0].index(full[0][3])]
+    assert full[0][3] not in found[1]

@@ -19,7 +19,7 @@ from torch.nn import functional
 from staf.data.example import Example, prompt_of
 from staf.errors import BadData, ConfigError
 from staf.experts.store import ExpertSet
-from staf.lm import scoring
+from staf.lm import loss, scoring
 from staf.lm.attention import eager_attention, grouped_attention, prefix_attention
 from staf.lm.base import Base
 from staf.lm.batches import (
@@ -337,3 +337,42 @@ def test_shared_beginnings_are_found_and_short_ones_ignored() -> None:
 
 def test_an_example_is_what_its_reader_made() -> None:
     assert isinstance(make_examples(1)[0], Example)
+
+
+def test_a_truncated_answer_has_no_end_token(base: Base) -> None:
+    example = replace(make_examples(1)[0], answer="a very long answer " * 20)
+    whole = encode_answer(example.answer, base.tokenizer)
+    item = encode(example, base.tokenizer, 200)
+    assert item.tokens[item.answer_start :] == tuple(whole[:100])
+    short = encode(make_examples(1)[0], base.tokenizer, 200)
+    assert short.tokens[-1] == base.tokenizer.eos_token_id
+
+
+def test_an_answer_that_the_tokenizer_merges_with_its_lead_gets_its_own_tokens() -> None:
+    def merging(text: str, add_special_tokens: bool) -> dict[str, list[int]]:
+        return {"input_ids": {"Answer:": [1, 2], "Answer: yes": [1, 7], " yes": [9], "Answer: no": [1, 2, 8]}[text]}
+
+    assert encode_answer("yes", merging) == [9]
+    assert encode_answer("no", merging) == [8]
+
+
+def test_chunks_of_logits_change_neither_loss_nor_gradients(
+    base: Base, experts: ExpertSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = collate([encode(example, base.tokenizer, 200) for example in make_examples(6)], 0, base.device)
+    mixture, found = Mixture(base, experts), []
+    for rows in (1024, 4):
+        monkeypatch.setattr(loss, "LOGIT_ROWS", rows)
+        weights = torch.tensor([[0.5, 0.2, 0.9]], requires_grad=True)
+        mixture.set_weights(weights)
+        total, _ = answer_loss(base, batch)
+        total.backward()
+        found.append((total.detach(), weights.grad))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_training_in_float16_is_refused(base: Base) -> None:
+    batch = collate([encode(make_examples(1)[0], base.tokenizer, 200)], 0, base.device)
+    with pytest.raises(ConfigError, match="float16 needs loss scaling"):
+        answer_loss(replace(base, dtype=torch.float16), batch)

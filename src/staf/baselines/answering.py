@@ -26,7 +26,7 @@ def tuned_base(base: Base, model: Any) -> Base:
     model.eval()
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     dtype = inner.get_input_embeddings().weight.dtype  # float32 where all of it was trained
-    return replace(base, model=inner, dtype=dtype, fused=None, prefix_kv=_prefix_kv(base, model, inner))
+    return replace(base, model=inner, dtype=dtype, prefix_kv=_prefix_kv(base, model, inner))
 
 
 def _prefix_kv(base: Base, model: Any, inner: Any) -> KVCache | None:

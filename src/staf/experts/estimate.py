@@ -27,7 +27,6 @@ from staf.experts.train import planned_steps
 from staf.lm.attention import register
 from staf.lm.base import DEFAULT_BASE, Base, resolve, targets_of
 from staf.lm.batches import encode, epoch_order, round_up
-from staf.lm.fused import FusedDecoder, supports
 from staf.lm.lora import LoraModel
 
 META = torch.device("meta")
@@ -153,8 +152,8 @@ def outline(base: str | None, dtype: torch.dtype) -> Base:
     with META:
         model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=register())
     routed = LoraModel(model, targets)
-    fused = FusedDecoder(model) if supports(config) else None
-    return Base(name, Path(place), "", model, _tokenizer(place), routed, layer_of, dtype, META, fused)
+    identity = {"name": name, "fingerprint": ""}
+    return Base(identity, Path(place), model, _tokenizer(place), routed, layer_of, dtype, META)
 
 
 def _tokenizer(place: str) -> Any:
@@ -235,10 +234,7 @@ def activations(base: Base, settings: ExpertRecipe, part: Part) -> int:
 
 def _forward(base: Base, ids: Tensor, answer: Tensor) -> None:
     """The training's own way through the decoder; a mask is given where it would be made by looking at numbers."""
-    if base.fused is not None:
-        base.answer_hidden_states(ids, answer)
-    else:
-        base.hidden_states(ids, attention_mask=torch.ones(len(ids), 1, *ids.shape[1:], ids.shape[1], dtype=torch.bool))
+    base.hidden_states(ids, attention_mask=torch.ones(len(ids), 1, *ids.shape[1:], ids.shape[1], dtype=torch.bool))
 
 
 class Outlines(TorchDispatchMode):
@@ -285,7 +281,7 @@ class Kept:
 def operations_of(base: Base, settings: ExpertRecipe, part: Part) -> float:
     """Multiplications and additions of one part, forward and back: frozen weights need no gradient of their own."""
     config = base.model.config
-    places = part.tokens if base.fused is not None else len(part.rows) * part.width
+    places = len(part.rows) * part.width
     again = int(settings.checkpoint_activations)
     weights = sum(d_out * d_in for d_out, d_in in base.lora.shapes.values())
     attention = part.width * config.num_hidden_layers * config.num_attention_heads * _head_width(config)  # half is seen

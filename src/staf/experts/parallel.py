@@ -195,4 +195,4 @@ def shard(base: Base, world: World) -> ShardedBase:
     fully_shard(decoder, mesh=mesh, ignored_params=around)
     base.model.to(device)
     kept = {field.name: getattr(base, field.name) for field in fields(base)}
-    return ShardedBase(**kept | {"fused": None, "device": device})
+    return ShardedBase(**kept | {"device": device})

@@ -1,8 +1,7 @@
 """Activation checkpointing: a decoder layer keeps its input alone, and is computed again on the way back.
 
-Memory of the activations falls from all layers to one, for one forward more; gradients and dropout are the same. Both
-decoders know it: the one written out (`lm/fused.py`) by a flag, and the model's own layers here. Not by transformers' own
-switch, which makes the frozen embedding ask for gradients and acts in training mode only.
+Memory of the activations falls from all layers to one, for one forward more; gradients and dropout are the same. Not by
+transformers' own switch, which makes the frozen embedding ask for gradients and acts in training mode only.
 """
 
 from __future__ import annotations
@@ -28,12 +27,8 @@ def recomputing(base: Base, wanted: bool = True) -> Iterator[None]:
     layers = list(base.model.get_submodule(TARGET_MODULES[base.model.config.model_type][0]))
     for layer in layers:
         layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
-    if base.fused is not None:
-        base.fused.checkpoint = True
     try:
         yield
     finally:
         for layer in layers:
             del layer.forward
-        if base.fused is not None:
-            base.fused.checkpoint = False

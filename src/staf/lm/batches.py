@@ -41,7 +41,7 @@ class Batch:
     ids: Tensor
     """(B, T) token ids, padded on the right"""
     answer: Tensor
-    """(B, T) bool, True at tokens to predict (answer and end token)"""
+    """(B, T) bool on the CPU, True at tokens to predict (answer and end token); indexing by it needs no host sync"""
     example_ids: tuple[str, ...]
     prefix_length: int = 0
     """number of first tokens that are equal in all rows and not predicted"""
@@ -112,7 +112,7 @@ def collate(items: Sequence[Encoded], pad: int, device: torch.device) -> Batch:
         answer[row, item.answer_start : len(item.tokens)] = True
     limit = min(item.answer_start for item in items) - 1
     prefix_length = common_prefix_length([item.tokens for item in items], limit)
-    return Batch(ids.to(device), answer.to(device), tuple(item.id for item in items), prefix_length)
+    return Batch(ids.to(device), answer, tuple(item.id for item in items), prefix_length)
 
 
 def round_up(width: int) -> int:

@@ -1,23 +1,23 @@
-"""The one layer that trains, routes, serves and fuses experts (STAF-LLM, Eqs. 1, 4 and 10).
+"""The one layer that trains, routes, serves and merges experts (STAF-LLM, Eqs. 1, 4 and 10).
 
-The factors of all experts are laid side by side along the rank, and one gain per rank decides what each of them adds:
+The LoRA factors of all experts are concatenated along the rank, and one scale per rank decides what each of them adds:
 
-    x (B, T, d_in) --- W (d_out, d_in) ------------------------------------ + --> y (B, T, d_out)
-         \\--- V (R, d_in) --> h (B, T, R) --> * gain (R,) or (B, R) --> U (d_out, R) --/
+    x (B, T, d_in) --- W (d_out, d_in) --------------------------------------------------- + --> y (B, T, d_out)
+         \\--- lora_A (R, d_in) --> h (B, T, R) --> * rank_scale (R,) or (B, R) --> lora_B (d_out, R) --/
 
-    gain = lambda * scale * R[expert of the rank]
+    rank_scale = singular value * scaling * R[expert of the rank]
 
-    one expert in training    U, V and lambda need gradients; gain = lambda * mask * scale
-    a router in training      only the weights need gradients, through gain
-    a row with its own router gain differs by row, (B, R)
+    one expert in training    lora_A, lora_B and the singular values get gradients
+    a router in training      only the weights of experts get gradients, through rank_scale
+    one router a row          rank_scale differs by row, (B, R)
     the original model        no factors: the layer is the linear map it replaced
 
-The layer knows neither experts nor routers: it is given U, V and gain.
+The layer knows neither experts nor routers: it is given lora_B, lora_A and rank_scale.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -25,140 +25,94 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from staf.errors import ExpertMismatch
-from staf.lm.products import add_product
 
 Gradients = tuple[Tensor, Tensor]
-"""Buffers for the gradients of U (d_out, R) and V (R, d_in), float32."""
+"""Buffers for the gradients of lora_B (d_out, R) and lora_A (R, d_in), float32."""
 
 
-def lora_linear(
-    rows: Tensor,
-    weight: Tensor | None,
-    residual: Tensor | None,
-    u: Tensor,
-    v: Tensor,
-    gain: Tensor,
-    dropout_mask: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """W x + U diag(gain) V x of rows (N, d_in), plus what is residual it, a bias (d_out,) or rows (N, d_out).
+@torch.no_grad()
+def merged_weight(weight: Tensor, lora_B: Tensor, rank_scale: Tensor, lora_A: Tensor, out: Tensor | None = None) -> Tensor:
+    """W + lora_B diag(rank_scale) lora_A, (d_out, d_in), summed in float32 and then cast to the dtype of W.
 
-    Without W only the rest of the sum.
-
-    Returns:
-        y (N, d_out), and the rank activations before and after the gain, (N, R).
+    Args:
+        out: memory for the result, in the shape and dtype of W.
     """
-    hidden = rows @ v.T  # (N, R)
-    if dropout_mask is not None:
-        hidden.mul_(dropout_mask)
-    scaled = _scale_ranks(hidden, gain)
-    small = scaled @ u.T if residual is None else torch.addmm(residual, scaled, u.T)
-    return small if weight is None else add_product(small, rows, weight.T), hidden, scaled  # Eq. 10
-
-
-def lora_linear_backward(
-    grad: Tensor,
-    rows: Tensor,
-    u: Tensor,
-    gain: Tensor,
-    hidden: Tensor,
-    scaled: Tensor,
-    dropout_mask: Tensor | None,
-    trained: bool,
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    """The way back of `lora_linear` from grad (N, d_out).
-
-    Returns:
-        gradients of the gain, float32 in its shape; of V x, (N, R), from which (W' grad + V' of it) is that of x; and, where
-        factors are trained, of U as (R, d_out) and of V as (R, d_in).
-    """
-    grad_scaled = grad @ u  # (N, R)
-    grad_gain = _rank_scale_grad(grad_scaled, hidden, gain)
-    grad_hidden = _scale_ranks(grad_scaled, gain)
-    if dropout_mask is not None:
-        grad_hidden.mul_(dropout_mask)
-    if not trained:
-        return grad_gain, grad_hidden, None, None
-    return grad_gain, grad_hidden, scaled.T @ grad, grad_hidden.T @ rows
-
-
-def draw_dropout_mask(layers: Sequence[LoraLinear], like: Tensor, count: int | None = None) -> Tensor | None:
-    """Dropout of the rank activations of layers with the same input, (N, R of all): 0, or 1 / (1 - rate); None without.
-
-    N is `count`, or the rows of `like`, whose dtype and device it has.
-    """
-    first = layers[0]
-    if not (first.training and first.dropout > 0):
-        return None
-    rows, ranks = (
-        like.shape[0] if count is None else count,
-        sum(layer.lora_B.shape[1] for layer in layers if layer.lora_B is not None),
-    )
-    words = torch.empty(-(-rows * ranks // 4), dtype=torch.int64, device=like.device).random_(-(1 << 63), None)
-    chance = words.view(torch.int16)[: rows * ranks].view(rows, ranks)  # 16 random bits each
-    dropped = round(first.dropout * (1 << 16)) - (1 << 15)
-    return (chance >= dropped).to(like.dtype).div_(1 - first.dropout)
+    scaled = lora_B.float() * rank_scale.float()  # (d_out, R)
+    if weight.dtype == torch.float32:
+        return torch.addmm(weight, scaled, lora_A.float(), out=out)  # Eq. 10
+    merged = torch.addmm(weight.float(), scaled, lora_A.float())  # Eq. 10
+    return merged.to(weight.dtype) if out is None else out.copy_(merged)
 
 
 class _LoraFunction(torch.autograd.Function):
-    """W x + U diag(gain) V x as one node: x is kept once, W needs no gradient, no copy of y is made.
+    """W x + lora_B diag(rank_scale) lora_A x as one node: x is kept once, W needs no gradient.
 
-    Gradients of U and V are added straight into the buffers of `grads`, where there are some.
+    Gradients of lora_B and lora_A are added to the buffers of `grads`, if there are any.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, u: Tensor, v: Tensor, gain: Tensor,
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, lora_B: Tensor, lora_A: Tensor, rank_scale: Tensor,
         dropout_mask: Tensor | None, grads: Gradients | None,
     ) -> Tensor:  # fmt: skip
         rows = x.reshape(-1, x.shape[-1])  # (N, d_in)
-        low_gain = gain.to(x.dtype)
-        y, hidden, scaled = lora_linear(rows, weight, bias, u, v, low_gain, dropout_mask)
-        ctx.save_for_backward(rows, weight, u, v, low_gain, hidden, scaled, dropout_mask)
-        ctx.shape, ctx.gain_dtype, ctx.grads = x.shape, gain.dtype, grads
+        scale = rank_scale.to(x.dtype)
+        hidden = rows @ lora_A.T  # (N, R)
+        if dropout_mask is not None:
+            hidden.mul_(dropout_mask)
+        scaled = _scale_ranks(hidden, scale)
+        if weight is None:
+            y = scaled @ lora_B.T
+        else:
+            y = functional.linear(rows, weight, bias).addmm_(scaled, lora_B.T)  # Eq. 10
+        ctx.save_for_backward(rows, weight, lora_B, lora_A, scale, hidden, scaled, dropout_mask)
+        ctx.shape, ctx.scale_dtype, ctx.grads = x.shape, rank_scale.dtype, grads
         return y.view(*x.shape[:-1], y.shape[-1])
 
     @staticmethod
     def backward(ctx: Any, *outputs: Any) -> Any:
-        rows, weight, u, v, gain, hidden, scaled, dropout_mask = ctx.saved_tensors
+        rows, weight, lora_B, lora_A, scale, hidden, scaled, dropout_mask = ctx.saved_tensors
         grad = outputs[0].reshape(-1, outputs[0].shape[-1])  # (N, d_out)
-        trained = ctx.grads is not None
-        found = lora_linear_backward(grad, rows, u, gain, hidden, scaled, dropout_mask, trained)
-        grad_gain, grad_hidden, grad_u, grad_v = found
-        if grad_u is not None and grad_v is not None:
-            ctx.grads[0].add_(grad_u.T)  # (d_out, R); this order is the fast one
-            ctx.grads[1].add_(grad_v)  # (R, d_in)
+        grad_scaled = grad @ lora_B  # (N, R)
+        grad_scale = _rank_scale_grad(grad_scaled, hidden, scale).to(ctx.scale_dtype)
+        grad_hidden = _scale_ranks(grad_scaled, scale)
+        if dropout_mask is not None:
+            grad_hidden.mul_(dropout_mask)
+        if ctx.grads is not None:
+            ctx.grads[0].add_((scaled.T @ grad).T)  # (d_out, R); this order is the fast one
+            ctx.grads[1].add_(grad_hidden.T @ rows)  # (R, d_in)
         grad_x = None
         if ctx.needs_input_grad[0]:
-            grad_x = grad_hidden @ v
-            grad_x = (grad_x if weight is None else add_product(grad_x, grad, weight)).view(ctx.shape)
-        return grad_x, None, None, None, None, grad_gain.to(ctx.gain_dtype), None, None
+            grad_x = grad_hidden @ lora_A if weight is None else (grad @ weight).addmm_(grad_hidden, lora_A)
+            grad_x = grad_x.view(ctx.shape)
+        return grad_x, None, None, None, None, grad_scale, None, None
 
 
-def _scale_ranks(hidden: Tensor, gain: Tensor) -> Tensor:
-    """(N, R) times a gain of shape (R,), or of shape (B, R) where N = B * T."""
-    if gain.dim() == 1:
-        return hidden * gain
-    return (hidden.view(gain.shape[0], -1, gain.shape[1]) * gain[:, None]).view_as(hidden)
+def _scale_ranks(hidden: Tensor, scale: Tensor) -> Tensor:
+    """(N, R) times a scale of shape (R,), or of shape (B, R) where N = B * T."""
+    if scale.dim() == 1:
+        return hidden * scale
+    return (hidden.view(scale.shape[0], -1, scale.shape[1]) * scale[:, None]).view_as(hidden)
 
 
-def _rank_scale_grad(grad_scaled: Tensor, hidden: Tensor, gain: Tensor) -> Tensor:
-    """Gradient of gain, in the shape of gain, summed in float32 over the tokens that it multiplied."""
+def _rank_scale_grad(grad_scaled: Tensor, hidden: Tensor, scale: Tensor) -> Tensor:
+    """Gradient of the rank scale, in its shape, summed in float32 over its tokens."""
     product = grad_scaled * hidden  # (N, R)
-    if gain.dim() == 2:
-        return product.view(gain.shape[0], -1, gain.shape[1]).sum(1, dtype=torch.float32)
+    if scale.dim() == 2:
+        return product.view(scale.shape[0], -1, scale.shape[1]).sum(1, dtype=torch.float32)
     return product.sum(0, dtype=torch.float32)
 
 
 class LoraLinear(nn.Module):
-    """A frozen linear map that low-rank factors can be added to.
+    """A frozen linear map with optional LoRA factors.
 
     Attributes:
-        u: (d_out, R), v: (R, d_in) in the dtype of the model, gain: (R,) or (B, R); all None while the layer is the original
-            one. Only gain takes part in autograd.
-        grads: buffers in the shapes of u and v that their gradients are added to, or None.
-        dropout: rate on the rank activations h, applied in training mode only (docs/paper.md, decision 16).
+        lora_B: (d_out, R), lora_A: (R, d_in) in the dtype of the model, rank_scale: (R,) or (B, R); None for the original
+            map. Only rank_scale takes part in autograd.
+        grads: buffers in the shapes of lora_B and lora_A that their gradients are added to, or None.
+        dropout: rate on the rank activations h, in training mode only (docs/paper.md, decision 16).
         shape: (d_out, d_in).
-        quantised: the linear map itself where its weight is not made of numbers but of codes; it then computes W x.
+        quantized: the original module where its weight is quantized; it then computes W x.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -175,23 +129,30 @@ class LoraLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., d_in) to (..., d_out)."""
-        if self.lora_B is None or self.lora_A is None or self.rank_scale is None or self.lora_B.shape[1] == 0:
+        b, a, scale = self.lora_B, self.lora_A, self.rank_scale
+        if b is None or a is None or scale is None or b.shape[1] == 0:
             return functional.linear(x, self.weight, self.bias) if self.quantized is None else self.quantized(x)
-        dropout_mask = draw_dropout_mask((self,), x.view(-1, x.shape[-1]))
+        mask = self.draw_dropout_mask(x)
         if self.quantized is not None:
-            return self.quantized(x) + _LoraFunction.apply(
-                x, None, None, self.lora_B, self.lora_A, self.rank_scale, dropout_mask, self.grads
-            )
-        return _LoraFunction.apply(
-            x, self.weight, self.bias, self.lora_B, self.lora_A, self.rank_scale, dropout_mask, self.grads
-        )
+            return self.quantized(x) + _LoraFunction.apply(x, None, None, b, a, scale, mask, self.grads)
+        return _LoraFunction.apply(x, self.weight, self.bias, b, a, scale, mask, self.grads)
+
+    def draw_dropout_mask(self, x: Tensor) -> Tensor | None:
+        """Dropout of the rank activations of x, (N, R): 0 or 1 / (1 - rate); None outside training."""
+        if self.lora_A is None or not (self.training and self.dropout > 0):
+            return None
+        shape = (x.numel() // x.shape[-1], self.lora_A.shape[0])
+        words = torch.empty(-(-shape[0] * shape[1] // 4), dtype=torch.int64, device=x.device).random_(-(1 << 63), None)
+        drawn = words.view(torch.int16)[: shape[0] * shape[1]].view(shape)  # 16 random bits each
+        dropped = round(self.dropout * (1 << 16)) - (1 << 15)
+        return (drawn >= dropped).to(x.dtype).div_(1 - self.dropout)
 
 
 class LoraModel:
-    """The explicit mapping from a matrix's name to its routed layer, inside a frozen model.
+    """The mapping from a matrix's name to its LoRA layer, inside a frozen model.
 
     Args:
-        model: any module; its parameters are frozen and stay as they are.
+        model: any module; its parameters are frozen and keep their values.
         targets: full module names of the linear maps to adapt, in order.
 
     Raises:
@@ -222,26 +183,26 @@ class LoraModel:
         return {name: layer.shape for name, layer in self.layers.items()}
 
     def attach(self, factors: Mapping[str, tuple[Tensor, Tensor]], grads: Mapping[str, Gradients] | None = None) -> None:
-        """Give each named layer its U (d_out, R) and V (R, d_in), and buffers for their gradients.
+        """Give each named layer its lora_B (d_out, R) and lora_A (R, d_in), and buffers for their gradients.
 
-        KVCache not named become the original ones; all gains are taken away.
+        Other layers become the original ones; all rank scales are removed.
         """
         for name, layer in self.layers.items():
             layer.lora_B, layer.lora_A = factors.get(name, (None, None))
             layer.grads = grads[name] if grads is not None else None
             layer.rank_scale = None
 
-    def set_rank_scale(self, gain: Mapping[str, Tensor]) -> None:
-        """Give each layer its gain, (R,) or (B, R); a layer without one is the original one."""
+    def set_rank_scale(self, scales: Mapping[str, Tensor]) -> None:
+        """Give each layer its rank scale, (R,) or (B, R); a layer without one is the original one."""
         for name, layer in self.layers.items():
-            layer.rank_scale = gain.get(name)
+            layer.rank_scale = scales.get(name)
 
     def detach(self) -> None:
-        """Back to the original model."""
+        """Restore the original model."""
         self.attach({})
 
     def set_training(self, training: bool, dropout: float = 0.0) -> None:
-        """Switch dropout of the routed layers; the frozen model itself always stays in eval mode."""
+        """Switch dropout of the LoRA layers; the frozen model always stays in eval mode."""
         for layer in self.layers.values():
             layer.train(training)
             layer.dropout = dropout

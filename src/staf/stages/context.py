@@ -13,7 +13,7 @@ from staf.errors import ConfigError
 from staf.experts.estimate import outline
 from staf.experts.parallel import ALONE, World, check_sharding, open_base
 from staf.experts.store import ExpertSet
-from staf.lm.base import BASE_DTYPES, DEFAULT_BASE, Base, default_device, fingerprint_of, resolve
+from staf.lm.base import BASE_DTYPES, DEFAULT_BASE, Base, default_device, identity_of
 from staf.lm.dtype import choose_dtype
 from staf.lm.quantization import NF4
 from staf.log import NullProgress, Progress
@@ -57,7 +57,7 @@ class Context:
     @cached_property
     def identity(self) -> dict[str, str]:
         """Name and fingerprint of the base, without loading it."""
-        return {"name": self.base_name or DEFAULT_BASE, "fingerprint": fingerprint_of(resolve(self.base_name))}
+        return identity_of(self.base_name)
 
     @cached_property
     def base(self) -> Base:

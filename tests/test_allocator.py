@@ -1,4 +1,4 @@
-"""Products in parts: the same product; memory that stays."""
+"""glibc's allocator keeps freed memory."""
 
 from __future__ import annotations
 
@@ -7,29 +7,8 @@ import subprocess
 import sys
 
 import pytest
-import torch
 
-from staf.lm import products
 from staf.lm.allocator import HUGE_PAGES, configure_allocator
-
-
-@pytest.mark.parametrize("rows", [1, 320, 321, 512, 513, 640, 1100, 1101])
-@pytest.mark.parametrize("depth", [64, 3 * products.DEPTH, 4 * products.DEPTH, 5 * products.DEPTH + 7])
-def test_a_product_in_parts_is_the_product(rows: int, depth: int) -> None:
-    generator = torch.Generator().manual_seed(0)
-    left = torch.randn(rows, depth, generator=generator).bfloat16()
-    right = torch.randn(depth, 16, generator=generator).bfloat16()
-    start = torch.randn(rows, 16, generator=generator).bfloat16()
-    expected = start.double() + left.double() @ right.double()
-    found = products.add_product(start.clone(), left, right)
-    assert found.shape == expected.shape
-    assert (found.double() - expected).norm() / expected.norm() < 0.005
-
-
-def test_float32_is_left_whole() -> None:
-    generator = torch.Generator().manual_seed(0)
-    left, right = torch.randn(640, 4096, generator=generator), torch.randn(4096, 8, generator=generator)
-    assert torch.equal(products.add_product(torch.zeros(640, 8), left, right), torch.zeros(640, 8).addmm_(left, right))
 
 
 def test_memory_is_kept_unless_the_environment_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:

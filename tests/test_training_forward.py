@@ -1,0 +1,123 @@
+"""The forward that training uses, against plain transformers with the deltas written into the weights: states and gradients."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from architectures import SMALL, save_model
+from torch import Tensor
+from torch.func import functional_call
+from transformers import AutoModelForCausalLM
+
+from staf.experts.trainable import TrainableFactors
+from staf.lm.base import Base, load_base
+
+KINDS: dict[str, dict[str, Any]] = {
+    "plain": {"model_type": "llama"},
+    "grouped": {"model_type": "llama", "num_key_value_heads": 2},
+    "biases": {"model_type": "llama", "num_key_value_heads": 2, "attention_bias": True, "mlp_bias": True},
+    "rope scaling": {
+        "model_type": "llama",
+        "rope_parameters": {
+            "rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 16,
+        },
+    },
+    "head_dim unlike d / H": {"model_type": "llama", "num_key_value_heads": 2, "head_dim": 12},
+    "tied": {"model_type": "llama", "tie_word_embeddings": True},
+    "qwen2": {"model_type": "qwen2", "num_key_value_heads": 2},
+    "window": {"model_type": "mistral", "num_key_value_heads": 2, "sliding_window": 24},
+    "gpt_neox": {"model_type": "gpt_neox"},
+}  # fmt: skip
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest, tiny_folder: Path, tmp_path: Path) -> Base:
+    settings = KINDS[request.param]
+    save_model(tiny_folder, tmp_path, **SMALL | settings)
+    return load_base(str(tmp_path), dtype="float32", device="cpu")
+
+
+def attach(base: Base, rank: int = 3) -> tuple[TrainableFactors, Tensor]:
+    """Random factors in training and their rank scales, a leaf (M, r)."""
+    factors = TrainableFactors(base.lora.shapes, rank, 0, base.device, base.dtype)
+    factors.flat.add_(torch.randn(factors.flat.shape, generator=torch.Generator().manual_seed(1)) * 0.2)
+    leaf = factors.begin_step()
+    base.lora.attach(*factors.views())
+    base.lora.set_rank_scale(dict(zip(factors.names, leaf.unbind(), strict=True)))
+    return factors, leaf
+
+
+def padded(batch: int, tokens: int) -> tuple[Tensor, Tensor]:
+    """Token ids (B, T) of rows of different length, and where the tokens to predict are."""
+    ids = torch.randint(3, 200, (batch, tokens), generator=torch.Generator().manual_seed(2))
+    answer = torch.zeros(batch, tokens, dtype=torch.bool)
+    for row in range(batch):
+        end = tokens - (row * 3) % max(tokens - 2, 1)
+        answer[row, max(end - 3, 1) : end] = True
+        ids[row, end:] = 0
+    return ids, answer
+
+
+def weighted(states: Tensor) -> Tensor:
+    """A loss that weighs every number differently."""
+    return (states.double() * torch.linspace(-1, 1, states.numel(), dtype=torch.float64).view_as(states)).sum()
+
+
+@pytest.mark.parametrize(("batch", "tokens"), [(1, 2), (3, 7), (5, 64)])
+def test_states_and_gradients_are_those_of_plain_transformers(kind: Base, batch: int, tokens: int) -> None:
+    factors, leaf = attach(kind)
+    ids, answer = padded(batch, tokens)
+    found = kind.answer_hidden_states(ids, answer)
+    weighted(found).backward()
+
+    plain: Any = AutoModelForCausalLM.from_pretrained(str(kind.folder), dtype=torch.float32, attn_implementation="eager")
+    lambdas = leaf.detach().clone().requires_grad_()
+    b, a = ({n: pair[i].detach().clone().requires_grad_() for n, pair in factors.views()[0].items()} for i in (0, 1))
+    weights = {
+        f"{name}.weight": plain.get_submodule(name).weight.detach() + b[name] * lambdas[row] @ a[name]
+        for row, name in enumerate(factors.names)
+    }
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        states = functional_call(plain, weights, kwargs={"input_ids": ids, "output_hidden_states": True}).hidden_states[-1]
+    expected = states[:, :-1][answer[:, 1:]]
+    weighted(expected).backward()
+    torch.testing.assert_close(found.detach(), expected.detach(), rtol=1e-4, atol=2e-5)
+    torch.testing.assert_close(leaf.grad, lambdas.grad, rtol=1e-3, atol=1e-4)
+    for name, (grad_b, grad_a) in factors.views()[1].items():
+        torch.testing.assert_close(grad_b, b[name].grad, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(grad_a, a[name].grad, rtol=1e-3, atol=1e-4)
+
+
+def test_dropout_takes_part_in_the_gradient(base: Base) -> None:
+    base.lora.set_training(True, 0.5)
+    factors, leaf = attach(base)
+
+    def loss() -> Tensor:
+        torch.manual_seed(0)
+        return weighted(base.answer_hidden_states(*padded(2, 6)))
+
+    loss().backward()
+    assert leaf.grad is not None
+    expected, step, values = leaf.grad[4, 1].item(), 1e-2, []
+    for sign in (1, -1):
+        moved = leaf.detach().clone()
+        moved[4, 1] += sign * step
+        base.lora.set_rank_scale(dict(zip(factors.names, moved.requires_grad_().unbind(), strict=True)))
+        values.append(loss().item())
+    assert (values[0] - values[1]) / (2 * step) == pytest.approx(expected, rel=2e-2)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+def test_dropout_drops_its_share_and_keeps_the_mean(base: Base, rate: float) -> None:
+    attach(base, rank=8)
+    base.lora.set_training(True, rate)
+    torch.manual_seed(0)
+    mask = next(iter(base.lora.layers.values())).draw_dropout_mask(torch.zeros(80_004, 32))
+    assert mask is not None
+    assert (mask == 0).float().mean() == pytest.approx(rate, abs=0.01)
+    assert mask.mean() == pytest.approx(1.0, abs=0.02)
+    assert mask.unique().tolist() == pytest.approx([0.0, 1 / (1 - rate)])
