@@ -31,7 +31,7 @@ from staf.lm.batches import Encoded, collate, encode, encode_answer, encode_prom
 from staf.lm.scoring import score_labels
 
 TRAINED = [name for name, row in BASELINES.items() if row.wrap is not None]
-TASK = Task("colours", "Colours", "colour", (), fixed_labels=True)
+TASK = Task(task="colours", title="Colours", task_type="colour", fixed_labels=True)
 EVALUATION = EvaluationSettings(max_length=256, token_budget=1024)
 
 

@@ -14,9 +14,9 @@ import yaml
 from typer.testing import CliRunner
 
 from staf.cli import app, main
+from staf.data.registry import find_task
 from staf.data.selection import task_examples
 from staf.data.store import DataStore
-from staf.data.task import find_task
 from staf.errors import StafError
 
 TRAIN = ["steps=12", "batch_size=4", "warmup_steps=2", "final_steps=4", "max_length=500", "checkpoint_steps=5"]

@@ -11,9 +11,8 @@ import threading
 import pytest
 from distributed import DATA
 
-from staf.data import downloads
-from staf.data.catalog import DATASETS
-from staf.data.downloads import Download, download, downloaded, members_digest
+from staf.data.fetch import Download, cache_folder, download, downloaded, members_digest
+from staf.data.registry import default_registry
 from staf.errors import DamagedFile, MissingData
 from staf.io import sha256_of
 
@@ -40,53 +39,54 @@ def server(tmp_path, monkeypatch):
         running.shutdown()
 
 
-def pin(monkeypatch, *files: Download) -> None:
-    monkeypatch.setattr(downloads, "downloads", lambda: {"beasts": files})
-
-
-def test_files_come_once_and_are_found_without_a_network_afterwards(server, monkeypatch):
+def test_files_come_once_and_are_found_without_a_network_afterwards(server):
     folder, address = server
     (folder / "a.csv").write_text("one")
     (folder / "b.csv").write_text("two")
-    files = [Download(f"deep/{n}.csv", f"{address}/{n}.csv", sha256_of(folder / f"{n}.csv")) for n in "ab"]
-    pin(monkeypatch, *files)
-    assert downloaded("beasts") is None
-    found = download("beasts")
+    files = [Download(path=f"deep/{n}.csv", url=f"{address}/{n}.csv", sha256=sha256_of(folder / f"{n}.csv")) for n in "ab"]
+    assert downloaded("beasts", files) is None
+    found = download("beasts", files)
     assert (found / "deep" / "b.csv").read_text() == "two"
     (folder / "a.csv").unlink()
-    assert download("beasts") == downloaded("beasts") == found
+    assert download("beasts", files) == downloaded("beasts", files) == found
 
 
-def test_a_file_that_is_another_one_is_refused_and_not_kept(server, monkeypatch):
+def test_a_file_that_is_another_one_is_refused_and_not_kept(server):
     folder, address = server
     (folder / "a.csv").write_text("another")
-    pin(monkeypatch, Download("a.csv", f"{address}/a.csv", "0" * 64))
+    files = (Download(path="a.csv", url=f"{address}/a.csv", sha256="0" * 64),)
     with pytest.raises(DamagedFile, match="is not the file that staf was made with"):
-        download("beasts")
-    assert downloaded("beasts") is None
-    assert not list((downloads.cache_folder() / "downloads" / "beasts").glob("*.csv"))
+        download("beasts", files)
+    assert downloaded("beasts", files) is None
+    assert not list((cache_folder() / "downloads" / "beasts").glob("*.csv"))
 
 
-def test_a_stopped_fetch_goes_on_with_what_is_missing(server, monkeypatch):
+def test_a_stopped_fetch_goes_on_with_what_is_missing(server):
     folder, address = server
     (folder / "a.csv").write_text("one")
-    first = Download("a.csv", f"{address}/a.csv", sha256_of(folder / "a.csv"))
-    pin(monkeypatch, first, Download("b.csv", f"{address}/b.csv", "0" * 64))
+    first = Download(path="a.csv", url=f"{address}/a.csv", sha256=sha256_of(folder / "a.csv"))
+    files = (
+        first,
+        Download(path="b.csv", url=f"{address}/b.csv", sha256="0" * 64),
+    )
     with pytest.raises(MissingData, match=r"cannot be fetched.*--data-dir FOLDER"):
-        download("beasts")
+        download("beasts", files)
     (folder / "a.csv").unlink()
     (folder / "b.csv").write_text("two")
-    pin(monkeypatch, first, Download("b.csv", f"{address}/b.csv", sha256_of(folder / "b.csv")))
-    assert sorted(p.name for p in download("beasts").iterdir()) == ["a.csv", "b.csv", "files.json"]
+    files = (
+        first,
+        Download(path="b.csv", url=f"{address}/b.csv", sha256=sha256_of(folder / "b.csv")),
+    )
+    assert sorted(p.name for p in download("beasts", files).iterdir()) == ["a.csv", "b.csv", "files.json"]
 
 
-def test_a_file_that_was_cut_afterwards_is_fetched_again(server, monkeypatch):
+def test_a_file_that_was_cut_afterwards_is_fetched_again(server):
     folder, address = server
     (folder / "a.csv").write_text("one")
-    pin(monkeypatch, Download("a.csv", f"{address}/a.csv", sha256_of(folder / "a.csv")))
-    (download("beasts") / "a.csv").write_text("o")
-    assert downloaded("beasts") is None
-    assert (download("beasts") / "a.csv").read_text() == "one"
+    files = (Download(path="a.csv", url=f"{address}/a.csv", sha256=sha256_of(folder / "a.csv")),)
+    (download("beasts", files) / "a.csv").write_text("o")
+    assert downloaded("beasts", files) is None
+    assert (download("beasts", files) / "a.csv").read_text() == "one"
 
 
 def pack(path, top: str, **files: str) -> None:
@@ -97,31 +97,31 @@ def pack(path, top: str, **files: str) -> None:
             archive.addfile(entry, io.BytesIO(text.encode()))
 
 
-def test_an_archive_is_known_by_its_members_whatever_its_host_calls_the_top_folder(server, monkeypatch):
+def test_an_archive_is_known_by_its_members_whatever_its_host_calls_the_top_folder(server):
     folder, address = server
     pack(folder / "old.tar.gz", "beasts-master", a="one", b="two")
     pack(folder / "new.tar.gz", "beasts-1234", b="two", a="one")
     digest = members_digest(folder / "old.tar.gz", "*.xml")
-    pin(monkeypatch, Download("beasts.tar.gz", f"{address}/new.tar.gz", digest, "*.xml"))
-    assert (download("beasts") / "beasts.tar.gz").is_file()
+    files = (Download(path="beasts.tar.gz", url=f"{address}/new.tar.gz", sha256=digest, members="*.xml"),)
+    assert (download("beasts", files) / "beasts.tar.gz").is_file()
 
 
-def test_an_archive_with_other_members_is_refused(server, monkeypatch):
+def test_an_archive_with_other_members_is_refused(server):
     folder, address = server
     pack(folder / "old.tar.gz", "x", a="one")
     pack(folder / "new.tar.gz", "x", a="two")
     digest = members_digest(folder / "old.tar.gz", "*.xml")
-    pin(monkeypatch, Download("beasts.tar.gz", f"{address}/new.tar.gz", digest, "*.xml"))
+    files = (Download(path="beasts.tar.gz", url=f"{address}/new.tar.gz", sha256=digest, members="*.xml"),)
     with pytest.raises(DamagedFile):
-        download("beasts")
-    assert not (downloads.cache_folder() / "downloads" / "beasts" / "beasts.tar.gz").exists()
+        download("beasts", files)
+    assert not (cache_folder() / "downloads" / "beasts" / "beasts.tar.gz").exists()
 
 
 def test_every_pinned_file_belongs_to_an_open_data_set_and_is_pinned_for_good():
-    found = downloads.downloads()
+    found = {card.name: card.downloads for card in default_registry().cards.values() if card.downloads}
     assert len(found) >= 15
     for name, files in found.items():
-        assert DATASETS[name].access == "open", name
+        assert default_registry().cards[name].access == "open", name
         assert len({file.path for file in files}) == len(files)
         for file in files:
             assert file.url.startswith("https://")
@@ -129,10 +129,10 @@ def test_every_pinned_file_belongs_to_an_open_data_set_and_is_pinned_for_good():
             assert len(file.sha256) == 64
 
 
-@pytest.mark.parametrize("name", sorted(downloads.downloads()))
+@pytest.mark.parametrize("name", [card.name for card in default_registry().cards.values() if card.downloads])
 def test_the_pinned_checksums_are_those_of_the_distributed_files(name):
     if not (DATA / name).is_dir():
         pytest.skip(f"{name} is not in the data folder; set STAF_DATA to a folder that has it")
-    for file in downloads.downloads()[name]:
+    for file in default_registry().cards[name].downloads:
         path = DATA / name / file.path
         assert (members_digest(path, file.members) if file.members else sha256_of(path)) == file.sha256

@@ -11,17 +11,16 @@ from formats import WRITERS
 
 from staf.data.answers import check_answer
 from staf.data.card import CATEGORIES
-from staf.data.catalog import DATASETS
 from staf.data.example import KNOWLEDGE_TYPES, SPLITS, Example
 from staf.data.prepare import load, prepare
 from staf.data.profiles import PROFILES
 from staf.data.read_report import ReadReport
 from staf.data.readers.draws import says
-from staf.data.task import TASKS
-from staf.data.templates import TEMPLATES
+from staf.data.registry import default_registry
+from staf.data.templates import templates
 from staf.errors import MissingData
 
-HERE = [name for name in DATASETS if (DATA / name).is_dir()] or ["medmcqa"]
+HERE = [name for name in default_registry().cards if (DATA / name).is_dir()] or ["medmcqa"]
 LARGE = ("uci-diabetes-130", "hpo", "medquad")
 TERMS = ("entity_synonymy", "icd10_chapter")
 """Kinds whose answer is another name, which the context must not say."""
@@ -29,7 +28,7 @@ TERMS = ("entity_synonymy", "icd10_chapter")
 
 def checked(name: str, folder: Path) -> Iterator[Example]:
     """Every example of a data set, the laws checked one by one."""
-    row, seen = DATASETS[name], set[str]()
+    row, seen = default_registry().cards[name], set[str]()
     for example in row.read(folder, ReadReport()):
         assert example.id.startswith(f"{name}/")
         assert example.id not in seen
@@ -51,17 +50,17 @@ def checked(name: str, folder: Path) -> Iterator[Example]:
         yield example
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("name", default_registry().cards)
 def test_every_reader_keeps_the_laws_and_gives_the_same_again(own, name):
     examples = list(checked(name, own / name))
     assert examples
-    assert examples == list(DATASETS[name].read(own / name, ReadReport()))
-    assert {example.task_type for example in examples} <= set(DATASETS[name].task_types)
+    assert examples == list(default_registry().cards[name].read(own / name, ReadReport()))
+    assert {example.task_type for example in examples} <= set(default_registry().cards[name].task_types)
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("name", default_registry().cards)
 def test_every_data_set_is_prepared_under_both_profiles_and_loaded_as_it_was_read(own, name):
-    read = {example.id: example for example in DATASETS[name].read(own / name, ReadReport())}
+    read = {example.id: example for example in default_registry().cards[name].read(own / name, ReadReport())}
     for profile in PROFILES:
         found = prepare(name, own, profile=profile)
         loaded = [e for task_type in found.counts for split in SPLITS for e in load(found, task_type, split)]
@@ -76,13 +75,13 @@ def test_every_data_set_is_prepared_under_both_profiles_and_loaded_as_it_was_rea
             )
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("name", default_registry().cards)
 def test_a_missing_source_names_what_was_looked_for(tmp_path, name):
     with pytest.raises(MissingData, match=rf"{name} not found in .* \(looked for "):
-        list(DATASETS[name].read(tmp_path, ReadReport()))
+        list(default_registry().cards[name].read(tmp_path, ReadReport()))
 
 
-@pytest.mark.parametrize("row", DATASETS.values(), ids=lambda row: row.name)
+@pytest.mark.parametrize("row", default_registry().cards.values(), ids=lambda card: card.name)
 def test_every_row_is_complete(row):
     assert row.name in WRITERS
     assert row.category in CATEGORIES
@@ -90,20 +89,20 @@ def test_every_row_is_complete(row):
     assert (row.package is not None) == (row.access == "package")
     assert bool(row.steps) or row.access != "credentialed"
     assert all((row.licence, row.source, row.proxy_for, row.size))
-    assert set(row.task_types) <= KNOWLEDGE_TYPES.keys() | {task.task_type for task in TASKS.values()}
+    assert set(row.task_types) <= KNOWLEDGE_TYPES.keys() | {task.task_type for task in default_registry().tasks.values()}
     assert set(row.sizes) <= set(row.task_types)
 
 
 def test_every_kind_has_phrasings_and_every_knowledge_type_is_fed():
-    task_types = {task_type for row in DATASETS.values() for task_type in row.task_types}
-    assert task_types == TEMPLATES.keys()
+    task_types = {task_type for row in default_registry().cards.values() for task_type in row.task_types}
+    assert task_types == templates().keys()
     assert KNOWLEDGE_TYPES.keys() <= task_types
 
 
 def test_every_distributed_folder_has_a_reader():
     if not DATA.is_dir():
         pytest.skip("there is no data folder; set STAF_DATA to one")
-    assert {folder.name for folder in DATA.iterdir() if folder.is_dir()} <= DATASETS.keys()
+    assert {folder.name for folder in DATA.iterdir() if folder.is_dir()} <= default_registry().cards.keys()
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LARGE)) for n in HERE])

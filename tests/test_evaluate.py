@@ -121,7 +121,7 @@ def test_an_untouched_plain_model_answers_as_the_routed_base(base: Base, output_
 @pytest.mark.parametrize("output_type", OUTPUT_TYPES)
 @pytest.mark.parametrize("name", ["prompt_tuning", "prefix_tuning", "lora", "in_context"])
 def test_baselines_answer_every_form(base: Base, name: str, output_type: str) -> None:
-    task = Task("things", "Things", "colour", (), output_type=output_type)
+    task = Task(task="things", title="Things", task_type="colour", output_type=output_type)
     settings = BaselineSettings.model_validate(
         {
             "method": name,
@@ -172,7 +172,7 @@ def test_no_calibration_example_is_shown_its_own_answer(base: Base, monkeypatch:
         adaptation[i] = replace(example, context=f"case {i}")
     settings = BaselineSettings(method="in_context", shots=6)
     wide = EvaluationSettings(max_length=500)
-    task = Task("drugs", "Drugs", "colour", (), output_type="multi_label")
+    task = Task(task="drugs", title="Drugs", task_type="colour", output_type="multi_label")
     baseline_predictions(base, task, adaptation, several(1, "test"), settings, wide, calibration=adaptation)
     for i in range(6):
         assert f"case {i}" not in met[i]
@@ -181,7 +181,7 @@ def test_no_calibration_example_is_shown_its_own_answer(base: Base, monkeypatch:
 
 def test_shots_may_have_more_room_than_other_methods_prompts(base: Base) -> None:
     """As much as the base was made to read, where nothing else is asked for."""
-    task = Task("things", "Things", "colour", (), output_type="multiple_choice")
+    task = Task(task="things", title="Things", task_type="colour", output_type="multiple_choice")
     adaptation, test = of_form("multiple_choice", 6, "adaptation"), of_form("multiple_choice", 2, "test")
     shown = {}
     for tokens in (None, 100, 900, base.context_length):
@@ -231,7 +231,7 @@ def test_without_right_and_wrong_labels_nothing_can_be_calibrated() -> None:
 def test_the_best_single_expert_is_looked_for_in_every_form(base: Base, experts: ExpertSet, output_type: str) -> None:
     given = of_form(output_type, 7, "adaptation")
     calibration = given if output_type == "multi_label" else []
-    task = Task("things", "Things", "colour", (), metric=METRICS[output_type], output_type=output_type)
+    task = Task(task="things", title="Things", task_type="colour", metric_list=(METRICS[output_type],), output_type=output_type)
     best, found = best_single(base, Mixture(base, experts), task, given, SETTINGS, calibration=calibration)
     assert set(found) == set(experts.names)
     assert found[best] == max(found.values())
@@ -250,7 +250,7 @@ def test_the_best_single_expert_is_the_best_by_the_tasks_own_metric(
         return [{"id": str(i), "answer": a, "gold": g} for i, (a, g) in enumerate(zip(next(answers), gold, strict=True))]
 
     monkeypatch.setattr("staf.evaluate.score.predict", answered)
-    task = Task("things", "Things", "colour", (), metric="entity_f1", output_type="ner")
+    task = Task(task="things", title="Things", task_type="colour", metric_list=("entity_f1",), output_type="ner")
     best, found = best_single(base, Mixture(base, experts), task, given, SETTINGS)
     assert best == experts.names[1]
     assert found == {experts.names[0]: 0.0, experts.names[1]: 0.5, experts.names[2]: 0.0}

@@ -14,8 +14,8 @@ from conftest import random_expert
 from staf.baselines.classifiers.settings import ClassifierSettings
 from staf.baselines.settings import BaselineSettings
 from staf.baselines.tuning import Choice, Tuning
+from staf.data.registry import find_task
 from staf.data.selection import task_examples
-from staf.data.task import find_task
 from staf.errors import ConfigError
 from staf.evaluate import Method
 from staf.evaluate.settings import EvaluationSettings

@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 
 from staf.baselines.classifiers import CLASSIFIERS
 from staf.cli import app
+from staf.data.registry import default_registry, find_task
 from staf.data.selection import task_examples
-from staf.data.statistics import CORPORA
+from staf.data.statistics import paper_tables
 from staf.data.store import DataStore
-from staf.data.task import TASKS, find_task
 from staf.engines import RunContext, Work
 from staf.errors import ConfigError, MissingData, TrainingFailed, UnknownName
 from staf.evaluate import sample
@@ -79,12 +79,12 @@ def test_the_profiles_that_come_with_staf_fit_every_experiment(name: str) -> Non
         found = experiment(profile)
         for row in found.rows:
             for column in found.columns:
-                assert column.task in TASKS
+                assert column.task in default_registry().tasks
                 for spec in found.cell(row, column, profile.seeds):
                     for expert in spec.experts or profile.experts:
                         assert profile.of_expert(expert).max_length > sum(TOKENS.get(expert, (0, 0))), expert
-                    own, task = profile.of_task(spec.task), TASKS[spec.task]
-                    query = TOKENS_OF_LABEL.get(task.task_type, 0) * (task.top or 0)
+                    own, task = profile.of_task(spec.task), default_registry().tasks[spec.task]
+                    query = TOKENS_OF_LABEL.get(task.task_type, 0) * (task.top_labels or 0)
                     for sizes in (own.evaluation, own.few_shot, own.normal):
                         assert sizes.max_length > query + LONGEST_LABEL, spec.task
 
@@ -105,7 +105,7 @@ def test_a_task_with_a_longer_query_has_sizes_of_its_own() -> None:
     rare = profile.of_task("readmission_uci")
     assert rare.evaluation == profile.evaluation.model_copy(update={"limit": 200})
     assert rare.few_shot == profile.few_shot.model_copy(update={"shots": 8})
-    assert set(profile.task_sizes) <= set(TASKS)
+    assert set(profile.task_sizes) <= set(default_registry().tasks)
 
 
 def test_the_answers_of_covid_qa_are_in_what_is_read_and_can_be_written() -> None:
@@ -258,9 +258,9 @@ def test_the_paper_profile_refuses_with_all_that_is_missing(tmp_path: Path, own:
 
 def test_the_paper_profile_wants_the_corpora_of_table_1_and_no_stand_ins() -> None:
     own: dict[str, set[str]] = {}
-    for _, _, kinds, _, names in CORPORA:
-        for kind in kinds:
-            own.setdefault(kind, set()).add(names[0])
+    for row in paper_tables()["corpora"]:
+        for kind in row["task_types"]:
+            own.setdefault(kind, set()).add(row["datasets"][0])
     profile = load_profile("paper")
     assert {kind: set(names) for kind, names in profile.corpora.items()} == own
     assert set(profile.corpora) == set(profile.experts)

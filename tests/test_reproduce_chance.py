@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from staf.data.task import find_task
+from staf.data.registry import find_task
 from staf.experiments.plan import Column, Experiment, Row, RunSpec
 from staf.experiments.reproduce import cell_of, compare, over_columns
 from staf.metrics import compare_over_seeds, compute_metrics

@@ -7,13 +7,12 @@ import json
 import pytest
 from formats import WRITERS
 
-from staf.data.catalog import DATASETS
 from staf.data.example import KNOWLEDGE_TYPES, Example
-from staf.data.labels import frequent_labels, narrowed
+from staf.data.registry import default_registry, find_task
 from staf.data.selection import expert_examples, expert_sources, label_set, prepare_task, protected_keys, task_examples
-from staf.data.statistics import CORPORA, TASK_SIZES, corpus_rows, task_rows
+from staf.data.statistics import corpus_rows, paper_tables, task_rows
 from staf.data.store import DataStore
-from staf.data.task import LABEL_COUNTS, TASKS, find_task
+from staf.data.task import frequent_labels, narrowed
 from staf.errors import MissingData, TestLeak, UnknownName
 
 
@@ -24,22 +23,26 @@ def store(own, monkeypatch):
 
 
 def test_the_nine_tasks_of_the_papers_are_there_with_stand_ins_for_those_that_need_credentials():
-    assert len(TASK_SIZES) == 9
-    for name in TASK_SIZES:
-        rows = [task for task in TASKS.values() if task.proxy_for == name]
-        assert any(DATASETS[d].access != "credentialed" for task in rows for d in task.datasets), name
-    for task in TASKS.values():
-        assert all(task.task_type in DATASETS[name].task_types for name in task.datasets), task.name
+    assert len(paper_tables()["tasks"]) == 9
+    for name in paper_tables()["tasks"]:
+        rows = [task for task in default_registry().tasks.values() if task.proxy_for == name]
+        assert any(default_registry().cards[d].access != "credentialed" for task in rows for d in task.datasets), name
+    for task in default_registry().tasks.values():
+        assert all(task.task_type in default_registry().cards[name].task_types for name in task.datasets), task.name
         assert task.unseen == (task.task_type not in KNOWLEDGE_TYPES)
-    assert {task.top for task in TASKS.values() if task.name.startswith("icd_coding") and "_" not in task.name[11:]} == {
-        *LABEL_COUNTS,
+    assert {
+        task.top_labels
+        for task in default_registry().tasks.values()
+        if task.name.startswith("icd_coding") and "_" not in task.name[11:]
+    } == {
+        *(10, 20, 30, 40, 50, 200),
         None,
     }
 
 
 def test_every_knowledge_type_is_fed_by_open_data():
     for name in KNOWLEDGE_TYPES:
-        assert any(DATASETS[dataset].access != "credentialed" for dataset, _ in expert_sources(name)), name
+        assert any(default_registry().cards[dataset].access != "credentialed" for dataset, _ in expert_sources(name)), name
 
 
 def test_a_data_set_of_another_domain_feeds_only_the_expert_of_its_own_name():
@@ -129,9 +132,9 @@ def test_a_task_is_refused_where_an_expert_was_trained_on_a_test_item(store):
 
 def test_both_tables_have_every_row_of_the_paper_and_counts_only_of_what_is_here(store, tmp_path):
     corpora, tasks = corpus_rows(store), task_rows(store)
-    assert {row["paper"] for row in corpora} == {corpus for corpus, *_ in CORPORA}
-    assert {row["paper"] for row in tasks} == {title for title, *_ in TASK_SIZES.values()}
-    assert sum(size for _, _, _, size, _ in CORPORA) == 677_050
+    assert {row["paper"] for row in corpora} == {row["corpus"] for row in paper_tables()["corpora"]}
+    assert {row["paper"] for row in tasks} == {row["title"] for row in paper_tables()["tasks"].values()}
+    assert sum(row["size"] for row in paper_tables()["corpora"]) == 677_050
     assert all(row["examples"] for row in corpora if row["access"] != "package")
     empty = DataStore(tmp_path, fetch=False)
     assert {row["examples"] for row in corpus_rows(empty)} == {None}

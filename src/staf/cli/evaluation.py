@@ -43,7 +43,7 @@ def evaluate(
     """
     from staf.cli.printing import Terminal, method_label, print_json
     from staf.config import parse
-    from staf.data.task import find_task
+    from staf.data.registry import find_task
     from staf.evaluate.settings import EvaluationSettings
     from staf.stages import Context, EvaluationRequest, evaluate_request
 
@@ -82,7 +82,7 @@ def predict(
     """
     from staf.cli.printing import Terminal, print_json
     from staf.config import parse
-    from staf.data.task import find_task
+    from staf.data.registry import find_task
     from staf.evaluate.settings import EvaluationSettings
     from staf.predict import predict_file
     from staf.stages import Context

@@ -41,7 +41,7 @@ def report(
     Try:  staf report --runs runs --out report.html
     """
     from staf.cli.printing import print_json
-    from staf.data.task import task_metrics
+    from staf.data.registry import task_metrics
     from staf.report.page import write_page
 
     page = write_page(runs, out, task_metrics())
@@ -81,7 +81,7 @@ def reproduce(
     Try:  staf reproduce table3 --profile cpu --out reproduced
     """
     from staf.cli.printing import Terminal, print_json
-    from staf.data.task import task_metrics
+    from staf.data.registry import task_metrics
     from staf.engines import RunContext, find_engine
     from staf.experiments.plan import EXPERIMENTS, find_experiment
     from staf.experiments.profile import load_profile

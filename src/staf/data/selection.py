@@ -1,46 +1,34 @@
-"""The examples of tasks and of experts, and the checks that keep them apart."""
+"""The examples of tasks and of experts, and the checks that keep test items out of training."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from staf.data.catalog import DATASETS
-from staf.data.example import KNOWLEDGE_TYPES, Example
-from staf.data.labels import ASKED, frequent_labels, narrowed
+from staf.data.example import KNOWLEDGE_TYPES, SPLITS, Example
+from staf.data.registry import default_registry
 from staf.data.splits import without_dedup_keys
 from staf.data.store import DataStore
-from staf.data.task import TASKS, Task
-from staf.errors import MissingData, TestLeak, UnknownName
+from staf.data.task import LISTED, Task, frequent_labels, narrowed
+from staf.errors import MissingData, TestLeak
 
 LABELS_OF_RECORDS = 50
 """Codes or drugs that an expert of clinical records learns."""
 
 
 def expert_sources(name: str) -> tuple[tuple[str, str], ...]:
-    """The (data set, kind) pairs that feed an expert, in catalogue order.
-
-    An expert is named by a knowledge type, and then fed by every medical data set that has it; or by one data set, and then
-    fed by all knowledge types of that one (Figure 7 names experts so; the cross-domain expert is of this sort), or by all its
-    tasks where it has no knowledge type (the expert of clinical records that Table 5 plugs in).
-
-    Raises:
-        UnknownName: it is neither.
-    """
-    if name in DATASETS:
-        task_types = DATASETS[name].task_types
-        return tuple((name, task_type) for task_type in task_types if task_type in KNOWLEDGE_TYPES) or tuple(
-            (name, task_type) for task_type in task_types
-        )
-    if name not in KNOWLEDGE_TYPES:
-        raise UnknownName.among("expert (a knowledge type or a data set)", name, [*KNOWLEDGE_TYPES, *DATASETS])
-    return tuple((row.name, name) for row in DATASETS.values() if row.medical and name in row.task_types)
+    """The (data set, task type) pairs that feed an expert; `Registry.expert_sources` of the built-in cards."""
+    return default_registry().expert_sources(name)
 
 
 def held_out_task(name: str) -> Task:
-    """An expert's own held-out test: what is test, and has labels to choose from, of everything that feeds it."""
+    """An expert's own held-out test: the test items with labels to choose from, of everything that feeds it."""
     sources = expert_sources(name)
-    title = f"held-out {name.replace('_', ' ')}"
-    return Task(f"{name}-held-out", title, sources[0][1], tuple(dataset for dataset, _ in sources))
+    return Task(
+        task=f"{name}-held-out",
+        title=f"held-out {name.replace('_', ' ')}",
+        task_type=sources[0][1],
+        dataset_path=tuple(dataset for dataset, _ in sources),
+    )
 
 
 def task_examples(task: Task, split: str, store: DataStore) -> list[Example]:
@@ -49,24 +37,46 @@ def task_examples(task: Task, split: str, store: DataStore) -> list[Example]:
     Raises:
         MissingData: a data set is not there, or has no such examples.
     """
-    names = [name for name in task.datasets if store.can_have(name)] or list(task.datasets)
-    found = [example for name in names for example in store.examples(name, task.task_type, split, task.output_type)]
-    if task.top is not None:
+    if task.is_local:
+        found = [example for example in store.local(task)[0] if example.split == split]
+        origin = "its files"
+    else:
+        names = [name for name in task.datasets if store.can_have(name)] or list(task.datasets)
+        found = [example for name in names for example in store.examples(name, task.task_type, split, task.output_type)]
+        origin = f"{', '.join(names)} as split by {store.profile}"
+    if task.top_labels is not None:
         found = narrowed(found, label_set(task, store))
     if not found:
-        raise MissingData(
-            f"task '{task.name}' has no {split} examples in {', '.join(names)} as split by {store.profile}. See: staf data list"
-        )
+        raise MissingData(f"task '{task.name}' has no {split} examples in {origin}. See: staf data list")
     return found
 
 
 def label_set(task: Task, store: DataStore) -> tuple[str, ...]:
-    """The most frequent labels of a task with open labels, counted on what is not test; () where it keeps all."""
-    if task.top is None:
+    """The most frequent labels of a task with open labels, counted outside the test split; () where it keeps all."""
+    if task.top_labels is None:
         return ()
     fitted_on = ("train", "adaptation")
     answers = (a for name in task.datasets for split in fitted_on for a in store.answers(name, task.task_type, split))
-    return frequent_labels(answers, task.top)
+    return frequent_labels(answers, task.top_labels)
+
+
+def task_counts(task: Task, store: DataStore) -> dict[str, int] | None:
+    """Examples of a task by split, narrowed to its label set; None where none of its data is here."""
+    if task.is_local:
+        return {split: sum(example.split == split for example in store.local(task)[0]) for split in SPLITS}
+    here = [name for name in task.datasets if store.is_here(name)]
+    if not here:
+        return None
+    from staf.data.answers import read_several
+
+    valid = set(label_set(task, store))
+    counts = {}
+    for split in SPLITS:
+        answers = [a for name in here for a in store.answers(name, task.task_type, split, task.output_type)]
+        counts[split] = sum(1 for a in answers if not valid or not valid.isdisjoint(read_several(a)))
+    if not any(counts.values()):
+        raise MissingData(f"task '{task.name}' has no examples in {', '.join(here)}.")
+    return counts
 
 
 def expert_examples(name: str, store: DataStore) -> tuple[list[Example], int]:
@@ -80,31 +90,34 @@ def expert_examples(name: str, store: DataStore) -> tuple[list[Example], int]:
     Raises:
         UnknownName: there is no such expert. MissingData: none of its data sets can be had.
     """
-    sources = [(dataset, task_type) for dataset, task_type in expert_sources(name) if store.can_have(dataset)]
+    given = store.registry.expert_sources(name)
+    sources = [(dataset, task_type) for dataset, task_type in given if store.can_have(dataset)]
     if not sources:
-        names = ", ".join(dict.fromkeys(dataset for dataset, _ in expert_sources(name)))
+        names = ", ".join(dict.fromkeys(dataset for dataset, _ in given))
         raise MissingData(f"expert '{name}' has no data here; it is fed by {names or 'no data set'}. See: staf data list")
     examples = [example for dataset, task_type in sources for example in _training(dataset, task_type, store)]
     return without_dedup_keys(examples, protected_keys(store))
 
 
 def _training(dataset: str, task_type: str, store: DataStore) -> list[Example]:
-    """Training examples of a kind; where labels are many, narrowed to the most frequent, as tasks ask for them."""
+    """Training examples of a task type; where labels are many, narrowed to the most frequent, as tasks ask for them."""
     examples = store.examples(dataset, task_type, store.training_split)
-    if task_type not in ASKED:
+    if task_type not in LISTED:
         return examples
     return narrowed(examples, frequent_labels((example.answer for example in examples), LABELS_OF_RECORDS))
 
 
 def protected_keys(store: DataStore) -> frozenset[str]:
-    """Subjects of every test example of every task whose data is already here."""
-    pairs = dict.fromkeys((name, task.task_type) for task in TASKS.values() for name in task.datasets)
+    """Dedup keys of every test example of every task in the registry whose data is already here."""
+    tasks = store.registry.tasks.values()
+    pairs = dict.fromkeys((name, task.task_type) for task in tasks for name in task.datasets)
     here = [store.dedup_keys(name, task_type, "test") for name, task_type in pairs if store.is_here(name)]
-    return frozenset().union(*here)
+    own = (e for task in tasks if task.is_local for e in store.local(task)[0] if e.split == "test")
+    return frozenset(key for example in own for key in example.dedup_keys).union(*here)
 
 
 def refuse_leak(task: Task, test: Iterable[Example], trained: frozenset[str]) -> None:
-    """See that no test item is about something that an expert was trained on.
+    """Check that no test item is about something that an expert was trained on.
 
     Raises:
         TestLeak: naming the items.
@@ -120,12 +133,12 @@ def refuse_leak(task: Task, test: Iterable[Example], trained: frozenset[str]) ->
 
 
 def prepare_task(task: Task, store: DataStore, trained: frozenset[str] = frozenset()) -> dict[str, int]:
-    """Examples of a task by split, once no test item occurs in what any expert trains on, or was trained on.
+    """Examples of a task by split, after checking that no test item occurs in what any expert trains on.
 
     Args:
         task: any.
-        library: where the data sets are.
-        trained: subjects of experts that are trained already.
+        store: where the data sets are.
+        trained: dedup keys of experts that are trained already.
 
     Raises:
         TestLeak: naming the test items. MissingData: its data is not here.
@@ -133,9 +146,11 @@ def prepare_task(task: Task, store: DataStore, trained: frozenset[str] = frozens
     test = task_examples(task, "test", store)
     refuse_leak(task, test, trained)
     for name in KNOWLEDGE_TYPES:
-        if any(store.is_here(dataset) for dataset, _ in expert_sources(name)):
+        if any(store.is_here(dataset) for dataset, _ in store.registry.expert_sources(name)):
             training, _ = expert_examples(name, store)
             refuse_leak(task, test, frozenset(s for example in training for s in example.dedup_keys))
+    if task.is_local:
+        return task_counts(task, store) or {}
     counts = {"test": len(test)}
     for split in ("adaptation", "train"):
         counts[split] = sum(

@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from staf.data.packages import cache_folder
+from staf.data.fetch import cache_folder
 from staf.data.read_report import MAX_REJECTED, ReadReport
 from staf.data.sources import LONGEST_LINE, csv_rows, opened
 from staf.errors import BadData, StafError

@@ -1,157 +1,247 @@
-"""The tasks, each a row: which examples of which data set, metric, label set, and whether any expert is trained on the kind.
+"""Tasks: what is asked of which data, with which labels and output type, how it is split, and by which metric it is judged.
 
-The nine downstream tasks of the papers (Table 2) come first, on the papers' own corpora; then the same kinds of task on open
-data, so that each of the nine can be run today.
+A task is a YAML file with the keys of lm-evaluation-harness where they mean the same (docs/data.md); the built-in ones are
+such files too (staf/tasks/*.yaml). Its data is a corpus of the cards, or local CSV, JSON or Parquet files.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from staf.errors import UnknownName
+import yaml
+from pydantic import BeforeValidator, Field, model_validator
+
+from staf.config import Settings, parse
+from staf.data.answers import read_several, write_several
+from staf.data.example import KNOWLEDGE_TYPES, Example
+from staf.data.templates import query, templates
+from staf.errors import ConfigError, MissingData
+
+METRICS = {
+    "multiple_choice": ("accuracy", "macro_f1", "macro_auc"),
+    "multi_label": ("micro_f1", "macro_f1", "macro_auc"),
+    "span": ("exact_match", "token_f1"),
+    "ner": ("entity_f1",),
+    "generate_until": ("rouge_l",),
+}
+"""Primary metrics by output type, the default first."""
+_HARNESS_METRICS = {"acc": "accuracy", "acc_norm": "accuracy", "rougeL": "rouge_l", "f1": "macro_f1"}
+_UNUSED = {
+    "tag", "group", "num_fewshot", "fewshot_split", "fewshot_config", "fewshot_delimiter", "target_delimiter", "repeats",
+    "generation_kwargs", "should_decontaminate", "doc_to_decontamination_query", "filter_list", "use_prompt", "unsafe_code",
+}  # fmt: skip
+"""Keys of lm-evaluation-harness that change nothing here."""
+LOCAL_FORMATS = ("csv", "json", "parquet")
+LOCAL_TYPES = ("multiple_choice", "generate_until")
+"""Output types that a task on local files can have."""
 
 
-@dataclass(frozen=True)
-class Task:
-    """One downstream task."""
+def _names(value: Any) -> Any:
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, list | tuple):
+        return items
+    return [_HARNESS_METRICS.get(str(n), n) for n in (i.get("metric") if isinstance(i, dict) else i for i in items)]
 
-    name: str
-    title: str
-    task_type: str
-    """of its examples"""
-    datasets: tuple[str, ...]
+
+class DataFiles(Settings):
+    """Where local data lies."""
+
+    data_files: str | tuple[str, ...] | dict[str, str | tuple[str, ...]]
+    """Paths relative to the task file; by split where there are several."""
+
+
+class TestSplit(Settings):
+    """A test split that is drawn by group."""
+
+    __test__ = False
+    size: Annotated[float, Field(gt=0, lt=1)]
+
+
+class Task(Settings):
+    """One downstream task, or a corpus that an expert trains on."""
+
+    task: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*$")]
+    title: str = ""
+    dataset_path: Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)] = ()
+    """Names of data set cards, or csv, json or parquet."""
+    dataset_name: str | None = None
+    dataset_kwargs: DataFiles | None = None
+    folder: Path | None = None
+    """Where the task file lies."""
+    output_type: Literal["multiple_choice", "multi_label", "span", "ner", "generate_until"] = "multiple_choice"
+    task_type: str = ""
+    """Task type of its examples; the task's name where none is given."""
+    description: str = ""
+    doc_to_text: str = ""
+    """Query: a column or a Jinja template."""
+    doc_to_context: str = ""
+    """Context, the only part that is ever cut: a column or a Jinja template."""
+    doc_to_target: str | int = ""
+    """Answer: a column or a Jinja template; with choices, one of them or its index."""
+    doc_to_choice: str | tuple[str, ...] = ()
+    """Labels: a list, or a column or a Jinja template that gives one for each row."""
+    group_column: str | None = None
+    """Rows with the same value stay in one split, such as those of a patient."""
+    training_split: str | None = None
+    validation_split: str | None = None
+    test_split: str | TestSplit | None = None
+    """A split's name, or the share that is drawn; without one all rows are for training an expert."""
+    metric_list: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
+    """The first one that is defined for the output type is the primary metric."""
     fixed_labels: bool = False
-    """every item has the same labels, so macro F1 and AUC are defined"""
-    unseen: bool = False
-    """no expert is trained on this kind"""
-    metric: str = "accuracy"
-    """accuracy, exact_match, entity_f1, micro_f1, or macro_auc where one label is rare"""
-    output_type: str = "multiple_choice"
-    """of its answers"""
-    top: int | None = None
-    """with open labels, only so many, the most frequent ones of what is not test; None keeps all"""
+    """Every item has the same labels, so macro F1 and AUC are defined."""
+    top_labels: Annotated[int, Field(ge=1)] | None = None
+    """Keep the k most frequent labels outside the test split."""
     proxy_for: str = ""
-    """the task of Table 2 that it replaces where that one's corpus needs credentials; its own name where it is that task"""
+    """The task of Table 2 that it replaces where that one's corpus needs credentials; its own name where it is that task."""
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, values: dict[str, Any]) -> dict[str, Any]:
+        values = {key: value for key, value in values.items() if key not in _UNUSED}
+        values.setdefault("task_type", values.get("task", ""))
+        values["title"] = values.get("title") or values.get("task", "")
+        if isinstance(values.get("doc_to_choice"), list):
+            values.setdefault("fixed_labels", True)
+        return values
+
+    @model_validator(mode="after")
+    def _check_local(self) -> Task:
+        if not self.is_local:
+            return self
+        problems = []
+        if self.output_type not in LOCAL_TYPES:
+            problems.append(f"output_type {self.output_type} is not supported on local files: use {' or '.join(LOCAL_TYPES)}")
+        if self.dataset_kwargs is None:
+            problems.append("dataset_kwargs: {data_files: FILE} is needed with csv, json or parquet")
+        if not (self.doc_to_text or self.doc_to_context):
+            problems.append("doc_to_text or doc_to_context is needed")
+        if self.doc_to_target == "":
+            problems.append("doc_to_target is needed")
+        if self.output_type == "multiple_choice" and not self.doc_to_choice:
+            problems.append("doc_to_choice is needed: the labels to choose from")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    @property
+    def name(self) -> str:
+        """The task's name."""
+        return self.task
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Names of the corpora that its examples come from; none of a task on local files."""
+        return () if self.is_local else self.dataset_path
+
+    @property
+    def is_local(self) -> bool:
+        """True where its data is local files, read by the task's own templates."""
+        return bool(self.dataset_path) and self.dataset_path[0] in LOCAL_FORMATS
+
+    @property
+    def unseen(self) -> bool:
+        """True where no expert is trained on its task type."""
+        return self.task_type not in KNOWLEDGE_TYPES
+
+    @property
+    def metric(self) -> str:
+        """The primary metric."""
+        known = METRICS[self.output_type]
+        return next((name for name in self.metric_list if name in known), known[0])
 
 
-LABEL_COUNTS = (10, 20, 30, 40, 50, 200)
-"""ICD coding by the number of labels: Figure 5 of SA-MDKIF, top-50 and top-200 as in the literature; and all."""
+class _Loader(yaml.SafeLoader):
+    """YAML without code: a tag `!function` is refused."""
 
 
-def _choice(name: str, title: str, task_type: str, dataset: str, proxy_for: str = "", *, fixed: bool = False) -> Task:
-    return Task(name, title, task_type, (dataset,), fixed, proxy_for=proxy_for)
-
-
-def _span(name: str, title: str, dataset: str) -> Task:
-    task_type, metric = "reading_comprehension", "exact_match"
-    return Task(name, title, task_type, (dataset,), metric=metric, output_type="span", proxy_for="emrqa")
-
-
-def _entities(name: str, title: str, dataset: str) -> Task:
-    task_type, metric = "named_entity_recognition", "entity_f1"
-    return Task(name, title, task_type, (dataset,), metric=metric, output_type="ner", proxy_for="cliner")
-
-
-def _coding(ending: str, source: str, dataset: str, codes: str = "ICD-9 codes of a stay") -> list[Task]:
-    """ICD coding by number of labels, from one source of records."""
-    return [
-        Task(
-            f"icd_coding_{f'top{top}' if top else 'full'}{ending}",
-            f"{source}: {codes}, {f'the {top} most frequent' if top else 'all'}",
-            "icd_coding",
-            (dataset,),
-            unseen=True,
-            metric="micro_f1",
-            output_type="multi_label",
-            top=top,
-            proxy_for="icd_coding",
-        )
-        for top in (*LABEL_COUNTS, None)
-    ]
-
-
-def _medication(ending: str, title: str, dataset: str, top: int = 50) -> Task:
-    return Task(
-        f"medication{ending}",
-        title,
-        "medication_recommendation",
-        (dataset,),
-        unseen=True,
-        metric="micro_f1",
-        output_type="multi_label",
-        top=top,
-        proxy_for="medication",
+def _refuse_function(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> None:
+    raise ConfigError(
+        f"line {node.start_mark.line + 1} holds the tag !{suffix}: no code runs from a task file. Use a column or a template."
     )
 
 
-def _clinical(ending: str, source: str, dataset: str) -> list[Task]:
-    """ICD coding by number of labels, medication recommendation and readmission, from one source of records."""
-    title = f"{source}: unplanned readmission within 30 days"
-    return [
-        *_coding(ending, source, dataset),
-        _medication(ending, f"{source}: medications of a stay, the 50 most frequent", dataset),
-        Task(f"readmission{ending}", title, "readmission", (dataset,), True, True, "macro_auc", proxy_for="readmission"),
-    ]
+_Loader.add_multi_constructor("!", _refuse_function)
 
 
-_ROWS = (
-    _span("emrqa", "emrQA: the answer to a question in a clinical note", "emrqa"),
-    _choice("medquad", "MedQuAD: the right one of five answers", "multiple_choice", "medquad", "medquad"),
-    _choice("pubmedqa", "PubMedQA: yes, no or maybe", "question_answering", "pubmedqa", "pubmedqa", fixed=True),
-    _choice("mimicause", "MIMICause: the relation of two events", "relation_extraction", "mimicause", "mimicause", fixed=True),
-    _choice(
-        "mednli", "MedNLI: entailment in clinical notes", "natural_language_inference", "mednli", "mednli", fixed=True
-    ),
-    _entities("cliner", "i2b2 2010: problems, tests and treatments", "i2b2-2010"),
-    *_clinical("", "MIMIC-III", "mimic-iii"),
-    _span("covid_qa", "COVID-QA: the answer to a question in an article", "covid-qa"),
-    _span("trial_evidence", "Evidence Inference: the words that show an effect", "evidence-inference"),
-    _choice("medqa_usmle", "MedQA (USMLE): the right option", "multiple_choice", "medqa-usmle"),
-    _choice("medmcqa", "MedMCQA: the right one of four options", "multiple_choice", "medmcqa"),
-    _choice("mmlu_medical", "MMLU, medical subjects: the right one of four options", "multiple_choice", "mmlu-medical"),
-    _choice(
-        "trial_effect", "Evidence Inference: the effect that a trial found", "natural_language_inference",
-        "evidence-inference", "mednli", fixed=True,
-    ),
-    _choice(
-        "question_entailment", "RQE: does one question entail the other", "natural_language_inference", "rqe-amia2016",
-        "mednli", fixed=True,
-    ),
-    _choice(
-        "chemical_disease", "BC5CDR: does the chemical induce the disease", "relation_extraction", "bc5cdr", "mimicause",
-        fixed=True,
-    ),
-    _choice(
-        "causal_language", "PubMed: the causal claim of a sentence", "relation_extraction", "pubmed-causal-language",
-        "mimicause", fixed=True,
-    ),
-    _entities("ncbi_disease", "NCBI disease: mentions of diseases", "ncbi-disease"),
-    _entities("chemicals_and_diseases", "BC5CDR: mentions of chemicals and diseases", "bc5cdr"),
-    *_clinical("_demo", "MIMIC-III demo", "mimic-iii-demo"),
-    *_clinical("_uci", "UCI Diabetes 130", "uci-diabetes-130"),
-    *_coding("_codiesp", "CodiEsp", "codiesp", "ICD-10-CM codes of a case"),
-    _medication("_codiesp", "CodiEsp: classes of the drugs of a case, the 20 most frequent", "pharmaconer", 20),
-    _choice("hpo_attribute", "HPO: attributes of a phenotype", "entity_attribute", "hpo"),
-    _choice("hpo_synonymy", "HPO: the term that another name means", "entity_synonymy", "hpo"),
-    _choice("icd10_synonymy", "ICD-10-CM: the title that another name means", "entity_synonymy", "icd-10-cm"),
-    _choice("hpo_relation", "HPO: the broader concept of a phenotype", "entity_relation", "hpo"),
-    _choice("icd10_relation", "ICD-10-CM: the broader concept of a disease", "entity_relation", "icd-10-cm"),
-    Task("icd10_chapter", "ICD-10-CM: the chapter of a disease title", "icd10_chapter", ("icd-10-cm",), True, True),
-)  # fmt: skip
-TASKS = {task.name: task for task in _ROWS}
-
-
-def task_metrics() -> dict[str, str]:
-    """The metric by which each task is told."""
-    return {name: task.metric for name, task in TASKS.items()}
-
-
-def find_task(name: str) -> Task:
-    """The task of a name.
+def load_task(path: Path) -> Task:
+    """The task of a YAML file.
 
     Raises:
-        UnknownName: with near names and the list.
+        MissingData: there is no such file. ConfigError: it is not a task file, naming every unknown key and wrong value.
     """
-    if name not in TASKS:
-        raise UnknownName.among("task", name, TASKS)
-    return TASKS[name]
+    values = _load_values(path)
+    if "variants" in values:
+        raise ConfigError(f"{path} holds several tasks: give a file with one task.")
+    return parse(Task, {"folder": path.parent, **values}, str(path))
+
+
+def _load_values(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise MissingData(f"no task file {path}. Check the path, or see the names: staf tasks list") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds no task: a mapping of keys to values was expected.")
+    if isinstance(included := values.pop("include", None), str):
+        values = _load_values(path.parent / included) | values
+    return values
+
+
+@cache
+def builtin_tasks() -> dict[str, Task]:
+    """The tasks that come with staf, by name; a file may hold several under `variants`."""
+    found = {}
+    for file in sorted((resources.files("staf") / "tasks").iterdir(), key=lambda file: file.name):
+        if file.name.endswith(".yaml"):
+            values = yaml.safe_load(file.read_text(encoding="utf-8"))
+            for variant in values.pop("variants", [{}]):
+                task = parse(Task, values | variant, file.name)
+                found[task.name] = task
+    return found
+
+
+LISTED = {
+    "icd_coding": {"all": "codes", "icd10_all": "icd10_codes"},
+    "medication_recommendation": {"all": "drugs", "all_classes": "classes"},
+}
+"""By task type: the query with listed labels for each query with open labels (templates.yaml)."""
+
+
+def frequent_labels(answers: Iterable[str], count: int) -> tuple[str, ...]:
+    """The most frequent labels of answers, at most `count`, sorted by name; of equally frequent ones the first by name."""
+    found = Counter(label for answer in answers for label in read_several(answer))
+    ranked = sorted(found, key=lambda label: (-found[label], label))
+    return tuple(sorted(ranked[:count]))
+
+
+def narrowed(examples: Iterable[Example], labels: tuple[str, ...]) -> list[Example]:
+    """Examples restricted to these labels, which the query lists; those with none of them are left out.
+
+    An example of ICD coding carries every code of its stay. A task with the top 50 asks for these only, as in CAML
+    (Mullenbach et al., 2018).
+    """
+    valid = set(labels)
+    kept = []
+    for example in examples:
+        if chosen := valid.intersection(read_several(example.answer)):
+            asked = query(example.task_type, _listed(example), example.id, labels)
+            kept.append(replace(example, query=asked, labels=labels, answer=write_several(chosen, labels)))
+    return kept
+
+
+def _listed(example: Example) -> str:
+    """The family with listed labels for the open query of an example; the first one where the query is another."""
+    families, known = LISTED[example.task_type], templates()[example.task_type]
+    return next((families[asked] for asked in families if example.query in known[asked]), families["all"])

@@ -13,8 +13,9 @@ from typing import Any
 from pydantic import Field
 
 from staf.config import Settings, load_recipe
+from staf.data.registry import find_task, task_metrics
 from staf.data.selection import held_out_task
-from staf.data.task import Task, find_task, task_metrics
+from staf.data.task import Task
 from staf.evaluate import Method
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.recipe import ExpertRecipe

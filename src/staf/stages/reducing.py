@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from staf.data.task import find_task
+from staf.data.registry import find_task
 from staf.experts.store import ExpertSet
 from staf.routing.objective import RouterObjective
 from staf.routing.pruning import pruned_weights

@@ -24,7 +24,7 @@ from typing import Any
 from staf.data.answers import safe_label, write_several
 from staf.data.archives import members
 from staf.data.example import Example, dedup_key
-from staf.data.packages import cache_folder
+from staf.data.fetch import cache_folder
 from staf.data.read_report import ReadReport
 from staf.data.readers.composed import compose
 from staf.data.readers.stays import stay_example

@@ -1,0 +1,164 @@
+"""Tasks of one's own: a YAML file over local CSV, JSON or Parquet files."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from staf.data.registry import default_registry, find_task
+from staf.data.selection import prepare_task, protected_keys, task_examples
+from staf.data.store import DataStore
+from staf.data.task import load_task
+from staf.errors import BadData, ConfigError, MissingData, TestLeak, UnknownName
+
+WORDS = ("hoof", "wing", "tail", "horn", "beak", "fin", "mane", "claw")
+
+
+def rows(count: int = 60) -> list[dict[str, str]]:
+    return [
+        {
+            "note": f"The {WORDS[n % 8]} of beast {n} is {'broken and hurts' if n % 3 else 'fine'}.",
+            "outcome": "urgent" if n % 3 else "routine",
+            "patient": f"p{n // 2}",
+        }
+        for n in range(count)
+    ]
+
+
+def write(folder: Path, found: list[dict[str, Any]], **changes: Any) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "notes.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, list(found[0]))
+        writer.writeheader()
+        writer.writerows(found)
+    values = {
+        "task": "triage",
+        "dataset_path": "csv",
+        "dataset_kwargs": {"data_files": "notes.csv"},
+        "output_type": "multiple_choice",
+        "doc_to_text": "Is this note urgent or routine?",
+        "doc_to_context": "{{note}}",
+        "doc_to_target": "outcome",
+        "doc_to_choice": ["routine", "urgent"],
+        "group_column": "patient",
+        "test_split": {"size": 0.3},
+        "metric_list": ["macro_f1", "accuracy"],
+        **changes,
+    }
+    path = folder / "triage.yaml"
+    path.write_text(yaml.safe_dump({k: v for k, v in values.items() if v is not None}), encoding="utf-8")
+    return path
+
+
+def test_a_csv_becomes_a_task_whose_groups_stay_together(tmp_path: Path) -> None:
+    task = find_task(str(write(tmp_path, rows())))
+    store = DataStore(None, fetch=False)
+    test, adaptation = (task_examples(task, split, store) for split in ("test", "adaptation"))
+    assert (len(test), len(adaptation)) == (18, 42)
+    assert {e.group for e in test}.isdisjoint(e.group for e in adaptation)
+    first = adaptation[0]
+    assert first.query == "Is this note urgent or routine?"
+    assert first.context.startswith("The ")
+    assert first.labels == ("routine", "urgent")
+    assert (task.metric, task.fixed_labels, task.unseen, task.task_type) == ("macro_f1", True, True, "triage")
+    assert prepare_task(task, store) == {"train": 0, "adaptation": 42, "test": 18}
+    again = task_examples(find_task(str(tmp_path / "triage.yaml")), "test", DataStore(None, fetch=False))
+    assert again == test
+
+
+def test_its_test_items_are_kept_out_of_training_and_leaks_are_refused(tmp_path: Path) -> None:
+    task = load_task(write(tmp_path, rows()))
+    store = DataStore(None, fetch=False, registry=default_registry().with_task(task))
+    item = task_examples(task, "test", store)[0]
+    assert set(item.dedup_keys) <= protected_keys(store)
+    with pytest.raises(TestLeak, match="1 of 18"):
+        prepare_task(task, store, frozenset(item.dedup_keys[-1:]))
+
+
+@pytest.mark.parametrize("file_format", ["json", "parquet"])
+def test_other_formats_give_the_same_examples(tmp_path: Path, file_format: str) -> None:
+    expected = task_examples(load_task(write(tmp_path / "a", rows())), "test", DataStore())
+    path = write(tmp_path / "b", rows(), dataset_path=file_format, dataset_kwargs={"data_files": f"notes.{file_format}"})
+    if file_format == "json":
+        (path.parent / "notes.json").write_text("".join(json.dumps(row) + "\n" for row in rows()))
+    else:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        pq.write_table(pa.Table.from_pylist(rows()), path.parent / "notes.parquet")
+    assert task_examples(load_task(path), "test", DataStore()) == expected
+
+
+def test_a_task_of_lm_evaluation_harness_with_named_splits_and_an_index_as_target(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        found = [
+            {"question": f"What is {w} of {split}?", "options": ["bone", "skin"], "gold": i & 1} for i, w in enumerate(WORDS)
+        ]
+        (tmp_path / f"{split}.json").write_text(json.dumps(found))
+    path = tmp_path / "task.yaml"
+    path.write_text(
+        "task: quiz\ntag: [own]\ndataset_path: json\n"
+        "dataset_kwargs: {data_files: {train: train.json, test: test.json}}\n"
+        "training_split: train\ntest_split: test\noutput_type: multiple_choice\nnum_fewshot: 0\n"
+        'doc_to_text: "Question: {{question}}"\ndoc_to_target: gold\ndoc_to_choice: "{{options}}"\n'
+        "metric_list:\n  - metric: acc\n    aggregation: mean\n    higher_is_better: true\nmetadata: {version: 1.0}\n"
+    )
+    task, store = load_task(path), DataStore()
+    test = task_examples(task, "test", store)
+    assert [e.answer for e in test] == ["bone", "skin"] * 4
+    assert test[0].query == "Question: What is hoof of test?"
+    assert (task.metric, len(task_examples(task, "adaptation", store))) == ("accuracy", 8)
+
+
+def test_a_corpus_for_an_expert_is_the_same_file_without_a_test_split(tmp_path: Path) -> None:
+    path = write(tmp_path, rows(), output_type="generate_until", doc_to_choice=None, test_split=None)
+    found = task_examples(load_task(path), "train", DataStore())
+    assert (len(found), found[0].answer, found[0].output_type) == (60, "routine", "generate_until")
+
+
+def test_every_mistake_of_a_file_is_named_at_once(tmp_path: Path) -> None:
+    path = write(tmp_path, rows(), doc_to_txt="x", test_split={"size": 3})
+    with pytest.raises(ConfigError, match="problems") as caught:
+        load_task(path)
+    assert "did you mean 'doc_to_text'" in str(caught.value)
+    for output_type in ("span", "ner", "multi_label"):
+        with pytest.raises(ConfigError, match="not supported on local files: use multiple_choice or generate_until"):
+            load_task(write(tmp_path, rows(), output_type=output_type))
+
+
+def test_no_code_runs_from_a_task_file(tmp_path: Path) -> None:
+    path = write(tmp_path, rows())
+    path.write_text(path.read_text() + "process_docs: !function utils.process\n")
+    with pytest.raises(ConfigError, match=r"!function.*no code runs"):
+        load_task(path)
+    path = write(tmp_path, rows(), doc_to_context="{{ ''.__class__.__mro__[1].__subclasses__() }}")
+    with pytest.raises(BadData, match=r"SecurityError"):
+        task_examples(load_task(path), "test", DataStore())
+
+
+def test_rows_that_do_not_fit_are_named_and_their_text_is_not(tmp_path: Path) -> None:
+    found = rows()
+    found[3]["outcome"], found[5]["note"] = "secret", ""
+    with pytest.raises(BadData, match=r"1 of 60 rows do not fit.*\n.*notes\.csv, row 4: doc_to_target") as caught:
+        task_examples(load_task(write(tmp_path, found)), "test", DataStore())
+    assert "secret" not in str(caught.value)
+    with pytest.raises(BadData, match=r"UndefinedError; the columns are note, outcome, patient"):
+        task_examples(load_task(write(tmp_path, rows(), doc_to_context="{{text}}")), "test", DataStore())
+
+
+def test_what_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MissingData, match="no task file"):
+        find_task(str(tmp_path / "none.yaml"))
+    path = write(tmp_path, rows())
+    (tmp_path / "notes.csv").unlink()
+    with pytest.raises(MissingData, match=r"no data file .*notes\.csv"):
+        task_examples(load_task(path), "test", DataStore())
+    with pytest.raises(ConfigError, match="another task named 'pubmedqa'"):
+        find_task(str(write(tmp_path, rows(), task="pubmedqa")))
+    with pytest.raises(UnknownName, match="Did you mean 'pubmedqa'"):
+        find_task("pubmed_qa")

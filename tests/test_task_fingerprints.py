@@ -1,0 +1,55 @@
+"""The built-in tasks give the same examples as when these fingerprints were taken (task_fingerprints.json).
+
+A change is named here: none so far.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from distributed import DATA
+
+from staf.data.profiles import PROFILES
+from staf.data.registry import default_registry
+from staf.data.selection import task_examples
+from staf.data.store import DataStore
+from staf.errors import StafError
+
+TAKEN = json.loads((Path(__file__).parent / "task_fingerprints.json").read_text())
+
+
+def fingerprint(store: DataStore, name: str, split: str) -> list[object] | None:
+    """Number of examples, and sixteen digits over everything in them; None where there are none."""
+    try:
+        examples = task_examples(default_registry().find_task(name), split, store)
+    except StafError:
+        return None
+    digest = hashlib.sha256()
+    for e in examples:
+        values = [e.id, e.query, e.context, e.answer, list(e.labels), e.split, list(e.dedup_keys), e.output_type, e.group]
+        digest.update(json.dumps(values).encode())
+    return [len(examples), digest.hexdigest()[:16]]
+
+
+def compared(data: Path, profile: str, taken: dict[str, list[object]]) -> None:
+    store = DataStore(data, profile, fetch=False)
+    keys = [key.split("/") for key in taken if key.startswith(f"{profile}/")]
+    assert keys
+    found = {f"{profile}/{name}/{split}": fingerprint(store, name, split) for _, name, split in keys}
+    assert found == {key: taken[key] for key in found}
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_on_our_own_corpora(own: Path, profile: str) -> None:
+    compared(own, profile, TAKEN["made up"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("profile", PROFILES)
+def test_on_the_distributed_corpora(profile: str) -> None:
+    if not DATA.is_dir():
+        pytest.skip("there is no data folder; set STAF_DATA to one")
+    compared(DATA, profile, TAKEN["distributed"])
