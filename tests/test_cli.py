@@ -374,6 +374,14 @@ def test_fuse_is_an_alias_of_merge() -> None:
     assert "fuse" not in run("--help")
 
 
+@pytest.mark.parametrize("command", ["train", "adapt", "evaluate", "predict"])
+def test_settings_are_listed_with_defaults_and_documentation(command: str) -> None:
+    lines = [line for line in run(command, "--list-options").splitlines() if line.startswith("  ")]
+    assert len(lines) > 5
+    undocumented = [line for line in lines if ": " not in line and "seed" not in line]
+    assert undocumented == []
+
+
 def test_the_tasks_are_listed_and_shown(own: Path, tiny_folder: Path) -> None:
     rows = json.loads(run("tasks", "list", "--json"))
     assert {"emrqa", "icd10_chapter"} <= {row["name"] for row in rows}

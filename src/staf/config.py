@@ -25,7 +25,7 @@ class Settings(BaseModel):
     """
 
     RENAMED: ClassVar[dict[str, str]] = {}
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     def digest(self) -> str:
         """Ten hexadecimal digits that name these settings."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from staf.cli.options import Base, DataDir, Dtype, Experts, Json, Override, Runs, Splits, TaskName, overrides
+from staf.cli.options import Base, DataDir, Dtype, Experts, Json, ListOptions, Override, Runs, Splits, TaskName, overrides
 
 if TYPE_CHECKING:
     from staf.routing.store import Router
@@ -48,6 +48,7 @@ def adapt(
     ] = 1,
     dtype: Dtype = None,
     as_json: Json = False,
+    list_options: ListOptions = False,
 ) -> None:
     """Stage II: learn a task's router over trained experts; print and plot its weights. Re-run to resume.
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from staf.cli.options import Base, DataDir, Dtype, Experts, Json, Override, Runs, Splits, TaskName, overrides
+from staf.cli.options import Base, DataDir, Dtype, Experts, Json, ListOptions, Override, Runs, Splits, TaskName, overrides
 
 
 def evaluate(
@@ -36,6 +36,7 @@ def evaluate(
     override: Override = None,
     dtype: Dtype = None,
     as_json: Json = False,
+    list_options: ListOptions = False,
 ) -> None:
     """Score a router, a baseline or another method on a task's test set, with confidence intervals.
 
@@ -73,6 +74,7 @@ def predict(
     override: Override = None,
     dtype: Dtype = None,
     as_json: Json = False,
+    list_options: ListOptions = False,
 ) -> None:
     """Answer a task for every line of a file, with a probability per label.
 

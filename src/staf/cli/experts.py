@@ -34,19 +34,23 @@ def list_command(folder: Folder, as_json: Json = False) -> None:
 @app.command()
 def add(
     folder: Folder,
-    expert: Annotated[Path, typer.Argument(help="Folder of one trained expert; it is copied.")],
+    source: Annotated[str, typer.Argument(help="Folder of an expert or of any LoRA adapter of PEFT, or an adapter's hub id.")],
+    name: Annotated[str | None, typer.Option("--name", help="Name in the set; required for an adapter.")] = None,
+    base: Annotated[str | None, typer.Option("--base", help="Base of an adapter that starts a new set.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Copy an expert into a set, after checking base model and target modules; ranks may differ.
+    """Copy an expert or a PEFT LoRA adapter into a set, after checking base model and target modules.
 
     The other experts stay as they are. Routers of the former set must be adapted again.
 
     Try:  staf experts add experts other/conll-2003
     """
-    from staf.cli.printing import print_json
+    from staf.cli.printing import Terminal, print_json
     from staf.experts.sets import add_expert
+    from staf.stages import Context
 
-    found = add_expert(folder, expert)
+    identity = None if base is None else Context(base, None, Path("runs")).identity
+    found = add_expert(folder, source, name, identity, Terminal().log)
     if as_json:
         print_json({"folder": str(folder), "experts": found.names, "set": found.fingerprint})
         return

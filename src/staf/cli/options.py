@@ -39,6 +39,32 @@ Dtype = Annotated[
 Override = Annotated[
     list[str] | None, typer.Option("--override", "-o", help="A setting as name=value; repeatable. See --list-options.")
 ]
+SETTINGS: dict[str, dict[str, tuple[str, ...]]] = {
+    "train": {"--override": ("staf.experts.recipe:ExpertRecipe",)},
+    "adapt": {"--override": ("staf.routing.recipe:RouterRecipe",)},
+    "evaluate": {
+        "--override": ("staf.evaluate.settings:EvaluationSettings",),
+        "--method-arg": ("staf.baselines.settings:BaselineSettings", "staf.baselines.classifiers.settings:ClassifierSettings"),
+    },
+    "predict": {"--override": ("staf.evaluate.settings:EvaluationSettings",)},
+    "reproduce": {"--override": ("staf.experiments.profile:Profile",)},
+}
+"""For each command, the classes of settings that its options change."""
+
+
+def _list_options(context: typer.Context, wanted: bool) -> None:
+    if wanted:
+        from staf.cli.printing import print_settings
+
+        for option, classes in SETTINGS[str(context.info_name)].items():
+            print_settings(option, classes)
+        raise typer.Exit
+
+
+ListOptions = Annotated[
+    bool,
+    typer.Option("--list-options", callback=_list_options, is_eager=True, help="Print all settings with defaults, and exit."),
+]
 TaskName = Annotated[str, typer.Option("--task", help="Name of a task, as in staf tasks list.")]
 
 

@@ -88,6 +88,20 @@ def _cell(value: Any) -> str:
     return "-" if value is None else str(value)
 
 
+def print_settings(option: str, classes: Sequence[str]) -> None:
+    """The settings that an option changes, one a line: name, default and documentation. Classes are `module:name`."""
+    from importlib import import_module
+
+    for path in classes:
+        module, _, name = path.partition(":")
+        settings = getattr(import_module(module), name)
+        print(f"{option} name=value, of {name}:")
+        for field, info in settings.model_fields.items():
+            default = "required" if info.is_required() else f"default {info.get_default(call_default_factory=True)}"
+            print(f"  {field} ({default}): {info.description or ''}".rstrip(": "))
+        print()
+
+
 def print_estimates(estimates: Sequence[Any]) -> None:
     """What trainings would take as a table, and on what the numbers rest."""
     from staf.report.texts import count_text, memory_text, time_text

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from staf.cli.options import Base, DataDir, Json, Override, Runs, overrides
+from staf.cli.options import Base, DataDir, Json, ListOptions, Override, Runs, overrides
 
 
 def env(as_json: Json = False) -> None:
@@ -75,6 +75,7 @@ def reproduce(
     launcher: Annotated[str, typer.Option(help="local, or ray: experts and runs on the workers of a Ray cluster.")] = "local",
     shard: Annotated[str, typer.Option(help="i/n: only every n-th run, from the i-th on (from 0), for job arrays.")] = "0/1",
     as_json: Json = False,
+    list_options: ListOptions = False,
 ) -> None:
     """Reproduce a table or figure of the papers, printed with their numbers. Re-run to resume.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from staf.cli.options import Base, DataDir, Dtype, Json, Override, Runs, Splits, overrides
+from staf.cli.options import Base, DataDir, Dtype, Json, ListOptions, Override, Runs, Splits, overrides
 
 if TYPE_CHECKING:
     from staf.experts.store import Expert
@@ -37,6 +37,7 @@ def train(
     dtype: Dtype = None,
     fsdp: Annotated[bool, typer.Option("--fsdp", help="Under torchrun: shard the base over all devices (FSDP2).")] = False,
     as_json: Json = False,
+    list_options: ListOptions = False,
 ) -> None:
     """Stage I: train one expert per knowledge type or data set. Re-run the command to resume.
 
