@@ -40,9 +40,9 @@ FINGERPRINTS = {
     "disease-ontology": (660, "9896d5324e97"),
     "pharmacotherapydb": (120, "428abbbf44b8"),
     "umls": (1514, "b4864e68c20f"),
-    "mimic-iii": (240, "4293cc9ddca6"),
-    "mimic-iii-demo": (240, "1552966e9e6a"),
-    "uci-diabetes-130": (240, "c3d15357ad3d"),
+    "mimic-iii": (240, "d7275a0e69e9"),
+    "mimic-iii-demo": (240, "66b4869937b1"),
+    "uci-diabetes-130": (240, "f15208438d0a"),
     "codiesp": (80, "212143d1aa8c"),
     "pharmaconer": (80, "1f70481ee9b5"),
 }

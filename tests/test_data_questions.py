@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from corpora import separate
+from corpora import separate, write_lines
 from distributed import distributed
 from formats import examinations
 from formats import medquad as pages
@@ -340,6 +340,28 @@ def test_mmlu_has_the_questions_that_are_known_of_it():
     }
     assert Counter(e.split for e in examples) == {"test": 2_160, "adaptation": 230, "train": 49}
     assert separate(examples)[1] == 4
+
+
+def authors(question: str, right: object) -> dict[str, object]:
+    return {"question": question, "opa": "one.", "opb": "two", "opc": "three", "opd": "four", "cop": right, "exp": "So."}
+
+
+def test_medmcqa_is_read_as_its_authors_distribute_it(tmp_path):
+    write_lines(tmp_path / "train.json", [authors(f"How many hooves has beast {n}?", 1 + n % 4) for n in range(40)])
+    write_lines(tmp_path / "dev.json", [authors("How many horns?", 1), authors("How many tails?", 4)])
+    write_lines(tmp_path / "test.json", [{"question": "Unanswered?"}])
+    examples = {e.id: e for e in multiple_choice.medmcqa(tmp_path, ReadReport())}
+    assert [examples[f"medmcqa/dev/{line}"].answer for line in (1, 2)] == ["one", "four"]
+    assert {e.split for i, e in examples.items() if i.startswith("medmcqa/dev")} == {"test"}
+    assert {e.split for i, e in examples.items() if i.startswith("medmcqa/train")} == {"train", "adaptation"}
+    assert len(examples) == 42
+
+
+@pytest.mark.parametrize("right", [0, 5, "1", None])
+def test_a_medmcqa_answer_outside_the_four_options_is_refused(tmp_path, right):
+    write_lines(tmp_path / "dev.json", [authors("How many horns?", right)])
+    with pytest.raises(BadData, match=r"dev\.json, line 1: field 'cop' must be"):
+        list(multiple_choice.medmcqa(tmp_path, ReadReport()))
 
 
 def test_medqa_has_1273_test_questions():

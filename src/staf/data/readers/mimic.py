@@ -89,15 +89,17 @@ def demo_files(folder: Path) -> list[Path]:
     return list(_demo_paths(folder).values())
 
 
-def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """MIMIC-III as kinds icd_coding, medication_recommendation and readmission, from discharge summaries.
+def read(folder: Path, report: ReadReport, exclude_planned: bool = False) -> Iterator[Example]:
+    """MIMIC-III as task types icd_coding, medication_recommendation and readmission, from discharge summaries.
+
+    With `exclude_planned`, a return that begins with an ELECTIVE admission is no readmission.
 
     Raises:
         MissingData: a table is not under `folder`.
         BadData: a table does not fit the format, or codes were read as numbers on the way here.
         StafError: memory or disk ran out.
     """
-    with tables(report) as database:
+    with tables(report, {"exclude_planned": exclude_planned}) as database:
         _load(database, _paths(folder, "mimic-iii", _COMMON | _NOTES), report)
         database.skip({
             "a note outside a stay": "SELECT count(*) FROM noteevents WHERE hadm_id IS NULL",
@@ -111,14 +113,16 @@ def read(folder: Path, report: ReadReport) -> Iterator[Example]:
                 yield from _from_notes(list(notes), report)
 
 
-def read_demo(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """The demo as kinds icd_coding, medication_recommendation and readmission, from text composed of its tables.
+def read_demo(folder: Path, report: ReadReport, exclude_planned: bool = False) -> Iterator[Example]:
+    """The demo as task types icd_coding, medication_recommendation and readmission, from text composed of its tables.
+
+    With `exclude_planned`, a return that begins with an ELECTIVE admission is no readmission.
 
     Raises:
         MissingData: a table is not under `folder`.
         BadData: a table does not fit the format, or codes were read as numbers on the way here.
     """
-    with tables(report) as database:
+    with tables(report, {"exclude_planned": exclude_planned}) as database:
         _load(database, _demo_paths(folder), report)
         for name, columns in _LABORATORY.items():
             if name not in _demo_paths(folder):

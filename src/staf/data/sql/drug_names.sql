@@ -6,9 +6,12 @@
 --   PredniSONE                     prednisone
 --   Lidocaine 5% Patch             lidocaine
 --   Potassium Chloride (Powder)    potassium chloride
+--   Vitamin B-12 1000mcg           vitamin b12
+--   D5 1/2NS                       none: a carrier fluid
 --
 -- 1. Lower case; what stands in brackets, and the mark *NF* (not on the formulary), go.
--- 2. Numbers with their units (5%, 0.5mg, 110mcg) go, and of "1:100000" the whole word.
+-- 2. Numbers with their units (5%, 0.5mg, 110mcg) go, and of "1:100000" the whole word. Digits inside a word (D5W) stay, and
+--    so do those of a vitamin (B1 and B12 are two drugs).
 -- 3. Words for form, route, release and use go; so do salts, but for minerals, where the salt is the drug
 --    (potassium chloride and potassium phosphate are two drugs). The first word always stays.
 -- 4. A short list of spellings and trade names is replaced (spellings).
@@ -23,7 +26,7 @@ SELECT unnest(string_split(
     || ' xl xr sr er cr ec la dr ir odt ss ds pf p.f hp generic brand'
     || ' immediate extended sustained delayed release extended-release immediate-release sustained-release disintegrating'
     || ' chewable concentrate concentrated sprinkles preserv free sugar replacement desensitization human regular'
-    || ' flush lock picc cvl crrt hickman dwell drip infusion bolus premix preservative and or placebo in with for'
+    || ' flush lock picc cvl crrt hickman dwell drip infusion bolus premix syringe vial bag preservative and or placebo in with for'
     || ' mg mcg gram units unit ml meq mmol hr hour mg/ml mcg/ml units/ml mg/24 saline iso-osm',
     ' ')) AS word;
 
@@ -74,7 +77,7 @@ SELECT * FROM (VALUES
 
 CREATE TABLE carriers AS
 SELECT unnest([
-    'sodium chloride', 'ns', 'd5w', 'd5ns', 'd10w', 'd5', 'sw', 'lr', 'iso-osmotic dextrose', 'sterile water', 'water',
+    'sodium chloride', 'ns', 'sw', 'lr', 'iso-osmotic dextrose', 'sterile water', 'water',
     'lactated ringers', 'lactated', 'ringers', 'normocarb', 'plasma-lyte', 'bag', 'vial', 'syringe', 'soln', 'dextrose'
 ]) AS name;
 
@@ -89,8 +92,8 @@ cleaned AS (
         drug,
         -- Brackets, and numbers with their units.
         regexp_replace(
-            replace(lower(drug), '*nf*', ' '),
-            '\([^)]*\)?|[0-9][0-9.,:]*( ?%| ?m[cl]?g\b| ?ml\b| ?g\b)?(/[0-9.]*(ml|hr|h)\b)?', ' ', 'g') AS clean
+            regexp_replace(replace(lower(drug), '*nf*', ' '), '\bvitamin ([a-z])[ -]?([0-9]{1,2})\b', 'vitamin \1\2'),
+            '\([^)]*\)?|\b[0-9][0-9.,:]*( ?%| ?m[cl]?g\b| ?ml\b| ?g\b)?(/[0-9.]*(ml|hr|h)\b)?', ' ', 'g') AS clean
     FROM written
 ),
 worded AS (
@@ -116,5 +119,7 @@ SELECT drug, nullif(coalesce(spellings.name, short), '') AS name
 FROM shortened
 LEFT JOIN spellings ON spellings.written = short
 -- Concentrated dextrose (50 %) is given for low blood sugar; thinner ones carry other drugs.
-WHERE coalesce(spellings.name, short) NOT IN (SELECT name FROM carriers)
-    OR (short = 'dextrose' AND drug LIKE '%50%');
+WHERE (
+    coalesce(spellings.name, short) NOT IN (SELECT name FROM carriers)
+    AND NOT regexp_full_match(short, 'd[0-9]+(w|ns|lr)?( .*)?')  -- D5W, D5 1/2NS, D10W with electrolytes
+) OR (short = 'dextrose' AND regexp_matches(drug, '\b50(\.0)? ?%'));

@@ -1,4 +1,4 @@
--- Readmission: is the patient back, unplanned, within 30 days of discharge?
+-- Readmission: is the patient readmitted within 30 days of discharge, for any cause?
 --
 -- 1. Episodes. A stay that begins by transfer on the day on which the stay before it ends goes on with that stay: the two
 --    are one episode, with the discharge of the last. It is no return.
@@ -8,8 +8,9 @@
 --      discharged to another acute hospital (SHORT TERM HOSPITAL; DISC-TRAN CANCER/CHLDRN H; DISC-TRAN TO FEDERAL HC):
 --        the illness is treated further elsewhere;
 --      discharged to a hospice (HOSPICE-HOME; HOSPICE-MEDICAL FACILITY): no return is intended.
--- 3. Yes: the patient's next episode begins 0 to 30 days after the day of discharge and was not planned.
---    No: it begins later, or was planned (it begins with an ELECTIVE admission), or there is none. A last stay is a no.
+-- 3. Yes: the patient's next episode begins 0 to 30 days after the day of discharge.
+--    No: it begins later, or there is none. A last stay is a no.
+--    With the variable exclude_planned, a return that begins with an ELECTIVE admission is a no too.
 
 CREATE TABLE episodes AS
 WITH ordered AS (
@@ -60,6 +61,7 @@ SELECT
     END AS left_out,
     coalesce(
         date_diff('day', discharged::DATE, (lead(admitted) OVER patient)::DATE) BETWEEN 0 AND 30
-        AND lead(admission_type) OVER patient IS DISTINCT FROM 'ELECTIVE', false) AS returned
+        AND NOT (getvariable('exclude_planned') AND coalesce(lead(admission_type) OVER patient = 'ELECTIVE', false)), false)
+        AS returned
 FROM episodes
 WINDOW patient AS (PARTITION BY subject_id ORDER BY admitted, hadm_id);
