@@ -2,15 +2,16 @@
 
     python benchmarks/training.py --steps 8 --rounds 3
 
-Both sides train the same matrices from rank 12 with AdaLoRA's start and dropout 0.1 on the same real examples (MedMCQA,
-PubMedQA and HPO, a third each), with the same batch size, number format and number of steps; each lives in a process of its
-own, they take turns, and a ratio is that of a round. Padding does not count as tokens. The Trainer is the stock one: batches
-in random order, padded to their longest, logits for every token; it does not call AdaLoRA's own update of the ranks, which
-ours does. The limit is half of the tokens per second of a plain forward, without a head, of ours' batches: with frozen
-weights a step needs one product more for each of a forward.
-Peak memory is that of a process that does one side alone. Loss: five seeds, short examples (MedMCQA, HPO), each side with the
-better of two learning rates on a seed of its own; then the time to the held-out loss at which the peer ends, of a training of
-twice as many steps, as its rate would otherwise be 0 there.
+All sides train the same matrices from rank 12 with AdaLoRA's init and dropout 0.1 on the same real examples (MedMCQA, PubMedQA
+and HPO, a third each), with the same batch size, dtype and number of steps; each has its own process, they take turns, and a
+ratio is that of a round. Padding does not count as tokens. Two peers: the stock Trainer (batches in random order, padded to
+their longest, logits for every token), and a tuned one (batches grouped by length, SDPA, logits and loss at answer positions
+only, without AdaLoRA's orthogonality term). Neither calls AdaLoRA's own update of the ranks, which ours does. The limit is half
+of the tokens per second of a plain forward, without a head, of our batches: with frozen weights a step needs one more product
+for each of a forward.
+Peak memory is that of a process that runs one side. Loss: five seeds, short examples (MedMCQA, HPO), each side with the better
+of two learning rates on a seed of its own; then the time to the held-out loss at which the peer ends, of a training of twice as
+many steps, as its rate would otherwise be 0 there.
 Twelve experts take turns on one base, some steps each, against one expert with all the steps.
 """
 
@@ -37,6 +38,7 @@ from staf.data.prepare import load, prepare
 from staf.data.splits import dice
 from staf.experts.recipe import ExpertRecipe
 from staf.experts.train import ExpertTraining
+from staf.lm.allocator import configure_allocator
 from staf.lm.base import Base, load_base
 from staf.lm.batches import Batch, Encoded, encode
 from staf.runs import PeakMemory
@@ -46,6 +48,8 @@ POOLS = (*SHORT, ("pubmedqa", "question_answering"))
 BATCH = 8
 MAX_TOKENS = 384
 EXPERTS = 12
+STOCK = "PEFT AdaLoRA, stock Trainer"
+TUNED = "PEFT AdaLoRA, Trainer with length grouping, SDPA, answer-only logits"
 RATES, SCALE = (0.003, 0.01), 16.0
 """Learning rates that both sides try, and the scale of both, where losses are compared."""
 
@@ -94,13 +98,13 @@ class Ours:
 
 
 class Peft:
-    """PEFT's AdaLoRA under the stock Trainer."""
+    """PEFT's AdaLoRA under the stock Trainer, or under a tuned one."""
 
-    def __init__(self, base: Base, items: list[Encoded], settings: ExpertRecipe, total: int) -> None:
+    def __init__(self, base: Base, items: list[Encoded], settings: ExpertRecipe, total: int, tuned: bool = False) -> None:
         from peft import AdaLoraConfig, get_peft_model
         from transformers import AutoModelForCausalLM
 
-        plain: Any = AutoModelForCausalLM.from_pretrained(str(base.folder), dtype=base.dtype)
+        plain: Any = AutoModelForCausalLM.from_pretrained(str(base.folder), dtype=base.dtype, attn_implementation="sdpa")
         names = sorted({name.rpartition(".")[2] for name in base.lora.layers})
         rank = settings.initial_rank
         config = AdaLoraConfig(
@@ -110,7 +114,7 @@ class Peft:
         )  # fmt: skip
         self.model: Any = get_peft_model(plain, config)
         self.tokenizer, self.items, self.settings = base.tokenizer, items, settings
-        self.place = 0
+        self.place, self.tuned = 0, tuned
 
     def run(self, steps: int) -> float:
         """Real tokens a second of the next examples, from the first step's begin to the last one's end."""
@@ -139,10 +143,22 @@ class Peft:
                 folder, per_device_train_batch_size=BATCH, max_steps=steps, learning_rate=self.settings.learning_rate,
                 report_to=[], save_strategy="no", logging_strategy="no", disable_tqdm=True, bf16=False,
                 use_cpu=not torch.cuda.is_available(), dataloader_pin_memory=False,
+                train_sampling_strategy="group_by_length" if self.tuned else "random",
             )  # fmt: skip
             collator = DataCollatorForSeq2Seq(self.tokenizer, padding=True)
-            Trainer(self.model, arguments, collator, rows, callbacks=[Clock()]).train()
+            trainer: Any = Trainer(self.model, arguments, collator, rows, callbacks=[Clock()])
+            if self.tuned:
+                trainer.compute_loss = answer_only_loss
+            trainer.train()
         return sum(len(item.tokens) for item in chosen) / (marks[-1] - marks[0])
+
+
+def answer_only_loss(model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> torch.Tensor:
+    """Mean loss with logits at the columns that have an answer token in some row."""
+    targets = inputs.pop("labels")[:, 1:]
+    columns = (targets >= 0).any(0).nonzero()[:, 0]
+    logits = model(**inputs, logits_to_keep=columns).logits
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets[:, columns].flatten())
 
 
 def settings_for(total: int, learning_rate: float = 1e-3, scale: float = 1.0) -> ExpertRecipe:
@@ -168,16 +184,22 @@ def alone(side: str, base: Base, steps: int) -> None:
     if side == "twelve":
         in_turns(base, items, settings, EXPERTS, max(steps // EXPERTS, 1))
     else:
-        (Ours(base, items, settings) if side == "ours" else Peft(base, items, settings, steps + 4)).run(steps)
+        side_of(side, base, items, settings, steps + 4).run(steps)
     print(memory.bytes)
+
+
+def side_of(side: str, base: Base, items: list[Encoded], settings: ExpertRecipe, total: int) -> Ours | Peft:
+    return Ours(base, items, settings) if side == "ours" else Peft(base, items, settings, total, tuned=side == "tuned")
 
 
 def serve(pipe: Connection, side: str, options: argparse.Namespace) -> None:
     """One side in a process of its own: a round for each message, until None."""
+    if side == "ours":
+        configure_allocator()
     total = options.steps * (options.rounds + 1) + 4
     base = load_base(options.base, dtype=options.dtype)
     settings, items = settings_for(total), examples(base, BATCH * total)
-    runner = Ours(base, items, settings) if side == "ours" else Peft(base, items, settings, total)
+    runner = side_of(side, base, items, settings, total)
     while (steps := pipe.recv()) is not None:
         pipe.send((runner.run(steps), runner.limit() if isinstance(runner, Ours) else None))
 
@@ -201,21 +223,29 @@ def side_process(side: str, options: argparse.Namespace) -> Iterator[Callable[[i
     process.join()
 
 
-def speed(options: argparse.Namespace) -> dict[str, Any]:
-    """Real tokens a second of both sides in turns, and ours' share of the limit."""
+def speed(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Real tokens a second of all sides in turns, against each peer, and our share of the limit."""
     rounds = []
-    with side_process("ours", options) as ours, side_process("peft", options) as peft:
+    with (
+        side_process("ours", options) as ours, side_process("peft", options) as peft, side_process("tuned", options) as tuned,
+    ):  # fmt: skip
         for number in range(options.rounds + 1):
-            found = (*ours(options.steps), peft(options.steps)[0])
+            found = (*ours(options.steps), peft(options.steps)[0], tuned(options.steps)[0])
             if number:  # the first round warms up
                 rounds.append(found)
-                print(f"round {number}: {found[0]:.0f}, limit {found[1]:.0f}, peer {found[2]:.0f}", file=sys.stderr, flush=True)
+                print(
+                    "round {}: {:.0f}, limit {:.0f}, peer {:.0f}, tuned {:.0f}".format(number, *found),
+                    file=sys.stderr,
+                    flush=True,
+                )
     rates = [statistics.median(column) for column in zip(*rounds, strict=True)]
-    return {
-        "case": f"steps of {BATCH} examples of mixed length", "ours": round(rates[0]), "peer": round(rates[2]),
-        "unit": "real tokens/s", **spread([mine / other for mine, _, other in rounds]),
-        "share_of_limit": round(statistics.median(mine / limit for mine, limit, _ in rounds), 2),
-    }  # fmt: skip
+    share = round(statistics.median(row[0] / row[1] for row in rounds), 2)
+    for column, name in ((2, STOCK), (3, TUNED)):
+        yield {
+            "case": f"steps of {BATCH} examples of mixed length", "peer_name": name, "ours": round(rates[0]),
+            "peer": round(rates[column]), "unit": "real tokens/s", **spread([row[0] / row[column] for row in rounds]),
+            "share_of_limit": share,
+        }  # fmt: skip
 
 
 def spread(ratios: list[float]) -> dict[str, Any]:
@@ -352,14 +382,14 @@ def main() -> None:
         return
     dtype = load_base(options.base, dtype=options.dtype).dtype
     machine = f"{platform.machine()}, {os.cpu_count()} processors, {str(dtype).removeprefix('torch.')}"
-    common = {"bench": "training", "peer_name": "PEFT AdaLoRA, transformers Trainer", "machine": machine}
+    common = {"bench": "training", "peer_name": STOCK, "machine": machine}
     for case in cases(options):
         print(json.dumps(common | case), flush=True)
 
 
 def cases(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """All results, one by one as they are found; processes of their own first, while this one is small."""
-    yield speed(options)
+    """All results, one by one; separate processes first, while this one is small."""
+    yield from speed(options)
     if options.speed_only:
         return
     memory = {side: peak_memory(side, options) for side in ("ours", "peft", "twelve")}

@@ -17,12 +17,11 @@ from staf.experts.store import ExpertSet
 from staf.lm.base import Base
 from staf.lm.batches import encode_prompt
 from staf.lm.generation import (
-    Context,
     SpanConstraint,
-    context_in,
     extract_spans,
     generate,
     greedy_decode,
+    span_constraint,
 )
 from staf.routing.merge import Mixture
 
@@ -136,7 +135,7 @@ def test_spans_equal_the_plain_loop(base: Base) -> None:
 def test_a_span_comes_from_the_part_of_the_context_that_fits(base: Base) -> None:
     (example,) = spans_of("abc " * 60 + "zzz")
     prompt = encode_prompt(example, base.tokenizer, 120)
-    context = context_in(base, example, prompt)
+    context = span_constraint(base, example, prompt)
     assert len(prompt) - len(base.tokenizer("Answer:")["input_ids"]) > len(context.tokens) > 50
     assert base.tokenizer.decode(context.tokens) == ("abc " * 60)[: len(context.tokens)]
     (words,) = extract_spans(base, [example], max_length=120, max_new_tokens=5, token_budget=500)
@@ -144,22 +143,22 @@ def test_a_span_comes_from_the_part_of_the_context_that_fits(base: Base) -> None
 
 
 def test_a_walk_along_a_context_follows_every_place_at_once() -> None:
-    walk = SpanConstraint(Context("ab ac", (1, 2, 9, 1, 3), tuple((i, i + 1) for i in range(5))), (END,))
+    walk = SpanConstraint("ab ac", (1, 2, 9, 1, 3), tuple((i, i + 1) for i in range(5)), (END,))
     assert walk.allowed() == [1, 2, 3]  # not the space, and not the end
     walk.take(1)
     assert walk.allowed() == [END, 2, 3]
     walk.take(3)
     assert walk.complete
-    assert walk.text() == "ac"
+    assert walk.span() == "ac"
 
 
 def test_a_span_does_not_begin_or_end_inside_a_character() -> None:
-    walk = SpanConstraint(Context("aé", (1, 5, 6), ((0, 1), (1, 2), (1, 2))), (END,))
+    walk = SpanConstraint("aé", (1, 5, 6), ((0, 1), (1, 2), (1, 2)), (END,))
     assert walk.allowed() == [1, 5]
     walk.take(5)
     assert walk.allowed() == [6]
     walk.take(6)
-    assert walk.text() == "é"
+    assert walk.span() == "é"
 
 
 def test_free_answers_are_text(base: Base) -> None:

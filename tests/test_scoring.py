@@ -20,7 +20,7 @@ from staf.data.example import Example, prompt_of
 from staf.errors import BadData, ConfigError
 from staf.experts.store import ExpertSet
 from staf.lm import loss, scoring
-from staf.lm.attention import eager_attention, grouped_attention, prefix_attention
+from staf.lm.attention import grouped_attention, prefix_attention
 from staf.lm.base import Base
 from staf.lm.batches import (
     FORWARD_COST,
@@ -255,10 +255,7 @@ def test_attention_equals_torch(seen: int) -> None:
     added = torch.zeros(2, 5, seen).masked_fill_(~padded, torch.finfo(torch.float32).min)
     for mask in (causal[None, None], causal.expand(2, 1, -1, -1), padded[:, None], added[:, None]):
         expected = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=True)
-        for ours in (eager_attention, grouped_attention):
-            assert torch.allclose(ours(query, key, value, mask, None).transpose(1, 2), expected, atol=1e-6)
-    expected = functional.scaled_dot_product_attention(query, key, value, attn_mask=causal, enable_gqa=True)
-    assert torch.allclose(eager_attention(query, key, value, None, None).transpose(1, 2), expected, atol=1e-6)
+        assert torch.allclose(grouped_attention(query, key, value, mask, None).transpose(1, 2), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 4e-2)])
@@ -271,7 +268,9 @@ def test_attention_after_one_copy_of_a_beginning_is_that_after_a_copy_each(
     keys, values = (torch.randn(1, 2, 7, 8, generator=chance) * 2 for _ in range(2))
     query, key, value, keys, values = (part.to(dtype) for part in (query, key, value, keys, values))
     whole = [torch.cat([first.expand(3, -1, -1, -1), own], dim=2) for first, own in ((keys, key), (values, value))]
-    expected = eager_attention(query.float(), *(part.float() for part in whole), None, 0.3)
+    q, k, v = query.float(), *(part.float() for part in whole)
+    causal = torch.ones(tokens, 7 + tokens, dtype=torch.bool).tril(7)
+    expected = functional.scaled_dot_product_attention(q, k, v, attn_mask=causal, enable_gqa=True, scale=0.3).transpose(1, 2)
     hidden = torch.full((3, 1, tokens, tokens), torch.finfo(dtype).min, dtype=dtype).triu_(1)
     for mask in (None, hidden):
         found = prefix_attention(query, key, value, mask, keys, values, 0.3)

@@ -1,9 +1,7 @@
-"""Attention that is fast on a CPU; an accelerator uses PyTorch's scaled_dot_product_attention (SDPA) alone.
+"""Attention on a CPU that copies no keys and values; everything else is PyTorch's scaled_dot_product_attention (SDPA).
 
-    with gradients       matrix products: the backward of SDPA on a CPU takes ten times as long for 12 x 36 tokens
-    with a mask          SDPA with grouped queries, so that keys, values and the mask are not repeated per head
-    shared prefix        SDPA on the one copy of the prefix and on each row's own keys, combined by log-sum-exp
-    otherwise            SDPA, causal
+    with a mask      SDPA with grouped queries, so that keys, values and the mask are not repeated per head
+    shared prefix    SDPA on the one copy of the prefix and on each row's own keys, combined by log-sum-exp
 
 Registered with transformers under the name 'staf'; models are not changed.
 """
@@ -29,36 +27,13 @@ def attention(
     if prefix is not None:
         keys, values = prefix[module.layer_idx]
         return prefix_attention(query, key, value, attention_mask, keys, values, scaling), None
-    if query.device.type == "cpu" and not options.get("dropout") and not options.get("sliding_window"):
-        if torch.is_grad_enabled():
-            return eager_attention(query, key, value, attention_mask, scaling), None
-        if attention_mask is not None:
-            return grouped_attention(query, key, value, attention_mask, scaling), None
+    if query.device.type == "cpu" and attention_mask is not None and not options.get("dropout"):
+        return grouped_attention(query, key, value, attention_mask, scaling), None
     return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
 
 
-def eager_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None) -> Tensor:
-    """softmax(q k' * scaling + mask) v by matrix products, (B, T, H, D); causal without a mask.
-
-    query (B, H, T, D), key and value (B, H_kv, S, D) with S >= T, mask (B or 1, 1, T, S) bool or additive. Query heads of
-    one key head are side by side, so keys and values are never repeated.
-    """
-    batch, heads, tokens, width = query.shape
-    kv_heads, seen = key.shape[1], key.shape[2]
-    grouped = heads // kv_heads * tokens
-    q = query.reshape(batch, kv_heads, grouped, width) * (width**-0.5 if scaling is None else scaling)
-    scores = (q @ key.mT).view(batch, heads, tokens, seen)
-    if mask is None:
-        mask = _causal_mask(tokens, seen, query)
-    elif mask.dtype == torch.bool:
-        mask = torch.zeros(mask.shape, dtype=query.dtype).masked_fill_(~mask, torch.finfo(query.dtype).min)
-    probs = torch.softmax(scores + mask, dim=-1)  # (B, H, T, S)
-    mixed = probs.view(batch, kv_heads, grouped, seen) @ value  # (B, H_kv, H / H_kv * T, D)
-    return mixed.view(batch, heads, tokens, width).transpose(1, 2).contiguous()
-
-
 def grouped_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float | None) -> Tensor:
-    """SDPA with a mask, (B, T, H, D); arguments as for `eager_attention`, the mask additive or bool."""
+    """SDPA with a mask: query (B, H, T, D), key and value (B, H_kv, S, D), mask (B or 1, 1, T, S) to (B, T, H, D)."""
     heads, (kv_heads, seen) = query.shape[1], key.shape[1:3]
     same = mask.stride(0) == 0 and len(mask) > 1
     rows = (mask[:1] if same else mask)[..., :seen].repeat_interleave(heads // kv_heads, dim=2)  # (B or 1, 1, T * G, S)
@@ -72,13 +47,14 @@ def prefix_attention(
     """Attention of rows that continue from one prefix, whose keys and values (1, H_kv, P, D) are there once.
 
     The softmax over both parts is their mean weighted by their sums of exponentials. Other arguments as for
-    `eager_attention`, the mask additive and of a row's own keys. The idea is that of cascade inference
+    `grouped_attention`, the mask additive and of a row's own keys; None is causal. The idea is that of cascade inference
     (flashinfer-ai/flashinfer, commit 5308a7a).
     """
     (batch, heads, tokens), (kv_heads, own) = query.shape[:3], key.shape[1:3]
     q = _grouped(query, kv_heads)
     if mask is None:
-        mask = _causal_mask(tokens, own, query)[None, None]
+        lowest = torch.finfo(query.dtype).min
+        mask = torch.full((1, 1, tokens, own), lowest, dtype=query.dtype).triu_(own - tokens + 1)
     sdpa = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     one, one_sum = sdpa(q.transpose(0, 1).flatten(1, 2)[None], keys, values, scale=scaling)  # (1, H_kv, B * T * G, D)
     one = one[0].unflatten(1, (batch, -1)).transpose(0, 1)  # (B, H_kv, T * G, D)
@@ -86,12 +62,6 @@ def prefix_attention(
     two, two_sum = sdpa(q, key, value, attn_mask=mask.repeat_interleave(heads // kv_heads, dim=2), scale=scaling)
     mixed = torch.lerp(two.float(), one.float(), torch.sigmoid(one_sum - two_sum)[..., None])
     return _ungrouped(mixed.to(query.dtype), heads)
-
-
-def _causal_mask(tokens: int, seen: int, like: Tensor) -> Tensor:
-    """(T, S) additive: the last T of S positions attend to themselves and what precedes them."""
-    lowest = torch.finfo(like.dtype).min
-    return torch.full((tokens, seen), lowest, dtype=like.dtype, device=like.device).triu_(seen - tokens + 1)
 
 
 def _grouped(query: Tensor, kv_heads: int) -> Tensor:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import tempfile
 from copy import copy
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -24,7 +22,7 @@ from torch.nn import functional
 
 from staf.data.fetch import cache_folder, fetch_package, packages
 from staf.errors import DamagedFile, MissingData, StafError, UnknownName
-from staf.io import read_json, sha256_of, write_json
+from staf.io import read_json, sha256_of, staged_folder, write_json
 from staf.lm.attention import register
 from staf.lm.batches import round_up
 from staf.lm.dtype import DTYPES, choose_dtype
@@ -206,8 +204,7 @@ def _from_hub(base: str) -> Path:
 def from_gguf(path: Path) -> Path:
     """The folder of safetensors (bfloat16) that a GGUF file is converted to, once, in the cache.
 
-    A model loaded from GGUF cannot be saved, so its weights are copied into a fresh model of the same config. The folder is
-    written under a temporary name and renamed when it is complete.
+    A model loaded from GGUF cannot be saved, so its weights are copied into a fresh model of the same config.
     """
     folder = cache_folder() / "base" / f"{path.stem}-{_file_hash(path)[:16]}"
     if (folder / _CONVERTED).is_file():
@@ -221,24 +218,16 @@ def from_gguf(path: Path) -> Path:
     plain = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config), dtype=torch.bfloat16)
     plain.load_state_dict(loaded.state_dict())
     tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name, **_SAFE)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    if folder.exists() and not (folder / _CONVERTED).is_file():
+        shutil.rmtree(folder)  # left by an interrupted conversion of an earlier version
     try:
-        plain.save_pretrained(str(temporary))
-        tokenizer.save_pretrained(str(temporary))
-        write_json(temporary / _CONVERTED, {"converted_from": path.name})
-        os.chmod(temporary, 0o755)
-        if folder.exists() and not (folder / _CONVERTED).is_file():
-            shutil.rmtree(folder)  # left by an interrupted conversion of an earlier version
-        if not folder.exists():
-            os.rename(temporary, folder)
-    except FileExistsError:
-        pass  # another process has converted it meanwhile
-    except OSError as error:
-        if not (folder / _CONVERTED).is_file():
-            raise StafError(f"cannot write {folder}: {error.strerror or error}. Nothing was changed there.") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with staged_folder(folder) as staged:
+            plain.save_pretrained(str(staged))
+            tokenizer.save_pretrained(str(staged))
+            write_json(staged / _CONVERTED, {"converted_from": path.name})
+    except StafError:
+        if not (folder / _CONVERTED).is_file():  # else another process has converted it meanwhile
+            raise
     return folder
 
 
@@ -274,13 +263,12 @@ def fingerprint_of(folder: Path) -> str:
 
 def _file_hash(path: Path) -> str:
     """SHA-256 of a file, computed once a process while the file is unchanged."""
-    stat = path.stat()
-    return _known_hash(str(path.resolve()), stat.st_size, stat.st_mtime_ns)
+    return _hash(path.resolve(), path.stat().st_mtime_ns)
 
 
 @cache
-def _known_hash(path: str, size: int, modified: int) -> str:
-    return sha256_of(Path(path))
+def _hash(path: Path, modified: int) -> str:
+    return sha256_of(path)
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:

@@ -20,25 +20,15 @@ from staf.lm.prefix_cache import PrefixKV, Tokens, prefill, prefix_batches
 from staf.lm.scoring import OnDone
 
 
-@dataclass(frozen=True)
-class Context:
-    """The tokens of a context as they are in its prompt."""
+@dataclass
+class SpanConstraint:
+    """Allows only tokens that continue a span of a context; spans start and end between characters."""
 
     text: str
     tokens: tuple[int, ...]
+    """of the context, as they are in its prompt"""
     offsets: tuple[tuple[int, int], ...]
     """(start, end) characters of each token in the text"""
-
-    def splits(self, token: int) -> bool:
-        """True where no character crosses the start of a token (or the end of the last one)."""
-        return token in (0, len(self.tokens)) or self.offsets[token][0] >= self.offsets[token - 1][1]
-
-
-@dataclass
-class SpanConstraint:
-    """Allows only tokens that continue a span of the context; spans start and end between characters."""
-
-    context: Context
     ends: tuple[int, ...]
     """end tokens of the model"""
     taken: int = 0
@@ -47,30 +37,33 @@ class SpanConstraint:
     """indices of context tokens that may follow, one for each occurrence of the span so far"""
 
     def __post_init__(self) -> None:
-        context = self.context
-        self.next = [i for i, (a, b) in enumerate(context.offsets) if context.text[a:b].strip() and context.splits(i)]
+        self.next = [i for i, (start, end) in enumerate(self.offsets) if self.text[start:end].strip() and self._starts(i)]
+
+    def _starts(self, token: int) -> bool:
+        """True where no character crosses the start of a token (or the end of the last one)."""
+        return token in (0, len(self.tokens)) or self.offsets[token][0] >= self.offsets[token - 1][1]
 
     def allowed(self) -> list[int]:
         """Tokens that may come next, end tokens included where the span may end."""
-        following = {self.context.tokens[i] for i in self.next if i < len(self.context.tokens)}
-        if self.taken and any(self.context.splits(i) for i in self.next):
+        following = {self.tokens[i] for i in self.next if i < len(self.tokens)}
+        if self.taken and any(self._starts(i) for i in self.next):
             following.update(self.ends)
         return sorted(following)
 
     def take(self, token: int) -> None:
         """Append an allowed token that is no end token."""
-        self.next = [i + 1 for i in self.next if i < len(self.context.tokens) and self.context.tokens[i] == token]
+        self.next = [i + 1 for i in self.next if i < len(self.tokens) and self.tokens[i] == token]
         self.taken += 1
 
     @property
     def complete(self) -> bool:
         """True at the end of the context, where nothing can follow."""
-        return self.next == [len(self.context.tokens)]
+        return self.next == [len(self.tokens)]
 
-    def text(self) -> str:
+    def span(self) -> str:
         """The span at its first occurrence, a part of the context."""
-        start, end = self.context.offsets[self.next[0] - self.taken][0], self.context.offsets[self.next[0] - 1][1]
-        return self.context.text[start:end].strip()
+        start, end = self.offsets[self.next[0] - self.taken][0], self.offsets[self.next[0] - 1][1]
+        return self.text[start:end].strip()
 
 
 Constraint = SpanConstraint | None
@@ -181,26 +174,10 @@ def extract_spans(
         BadData: an example has no context, or none of it fits into the prompt.
         ConfigError: a query does not fit into max_length even without its context.
     """
-    prompts, constraints = span_constraints(base, examples, max_length - max_new_tokens)
+    prompts = [encode_prompt(example, base.tokenizer, max_length - max_new_tokens) for example in examples]
+    constraints = [span_constraint(base, example, prompt) for example, prompt in zip(examples, prompts, strict=True)]
     _decode_all(base, prompts, constraints, max_new_tokens, token_budget, on_done)
-    return [constraint.text() for constraint in constraints]
-
-
-def span_constraints(base: Base, examples: Sequence[Example], limit: int) -> tuple[list[list[int]], list[SpanConstraint]]:
-    """The prompt of each example, of at most `limit` tokens, and the constraint to its context.
-
-    Raises:
-        BadData, ConfigError: as `extract_spans`.
-    """
-    prompts = [encode_prompt(example, base.tokenizer, limit) for example in examples]
-    pairs = zip(examples, prompts, strict=True)
-    constraints = [SpanConstraint(context_in(base, example, prompt), base.end_tokens) for example, prompt in pairs]
-    for example, constraint in zip(examples, constraints, strict=True):
-        if not constraint.next:
-            raise BadData(
-                f"example {example.id} has no context in its prompt to take a span from. Raise max_length, or generate text."
-            )
-    return prompts, constraints
+    return [constraint.span() for constraint in constraints]
 
 
 def _decode_all(
@@ -218,8 +195,8 @@ def _decode_all(
     return answers
 
 
-def context_in(base: Base, example: Example, prompt: Tokens) -> Context:
-    """The tokens of an example's prompt that hold its context, which may be truncated there."""
+def span_constraint(base: Base, example: Example, prompt: Tokens) -> SpanConstraint:
+    """The constraint to an example's context, as far as it is in the prompt; raises BadData where nothing of it is."""
     text = prompt_of(example.query, example.context)
     encoded = base.tokenizer(text, return_offsets_mapping=True)
     last = len(text) - len("\nAnswer:")
@@ -231,4 +208,9 @@ def context_in(base: Base, example: Example, prompt: Tokens) -> Context:
         if stop > first and stop > start:
             tokens.append(own)
             offsets.append((max(start, first) - first, stop - first))
-    return Context(example.context, tuple(tokens), tuple(offsets))
+    constraint = SpanConstraint(example.context, tuple(tokens), tuple(offsets), base.end_tokens)
+    if not constraint.next:
+        raise BadData(
+            f"example {example.id} has no context in its prompt to take a span from. Raise max_length, or generate text."
+        )
+    return constraint

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from itertools import groupby
 from typing import Any
 
@@ -110,6 +109,7 @@ class PrefilledBatch:
         lengths: (B,) positions of each prompt in it, virtual ones included.
         width: P, padding included.
         last: (B, d) hidden state after each prompt's last token.
+        growing: keep keys and values of what follows; otherwise every `extend` starts at the prompts' ends.
         prefix: keys and values before all of them, (1, H_kv, S, D), where one copy serves all rows.
     """
 
@@ -118,6 +118,7 @@ class PrefilledBatch:
     lengths: Tensor
     width: int
     last: Tensor
+    growing: bool
     prefix: KVCache = ()
 
     @torch.no_grad()
@@ -130,9 +131,12 @@ class PrefilledBatch:
             seen: (B, N, M) True where a given token attends to a token that follows the prompt.
         """
         positions = (_length(self.prefix) + self.lengths[:, None] + offsets)[:, -ids.shape[1] :]
-        return self.base.decode(
-            ids, self.cache, position_ids=positions, attention_mask=self._mask(offsets, seen), **_option(self.prefix)
-        )
+        mask = self._mask(offsets, seen)
+        hidden = self.base.decode(ids, self.cache, position_ids=positions, attention_mask=mask, **_option(self.prefix))
+        if not self.growing:
+            for layer in self.cache.layers:
+                layer.keys, layer.values = layer.keys[:, :, : self.width], layer.values[:, :, : self.width]
+        return hidden
 
     def select(self, rows: Tensor) -> None:
         """Keep only these prompts, (B',) indices."""
@@ -195,12 +199,7 @@ def prefill_prefix(base: Base, tokens: Tokens, before: PrefixKV | None = None) -
 
 @torch.no_grad()
 def prefill(base: Base, prompts: Sequence[Tokens], prefix: PrefixKV | None, growing: bool) -> PrefilledBatch:
-    """The forward of a batch of prompts of any lengths, with the current weights.
-
-    Args:
-        prefix: of all these prompts.
-        growing: keep keys and values of what follows; otherwise every `extend` starts at the prompts' ends.
-    """
+    """The forward of a batch of prompts of any lengths that share a prefix, with the current weights."""
     start, virtual, layers = (0, 0, ()) if prefix is None else (prefix.length, prefix.virtual, prefix.layers)
     shared = layers if shares_prefix_kv(base) else ()
     ends = [len(prompt) - start for prompt in prompts]
@@ -212,10 +211,8 @@ def prefill(base: Base, prompts: Sequence[Tokens], prefix: PrefixKV | None, grow
     hidden = base.decode(ids.to(base.device), cache, **options)
     lengths = torch.tensor(ends, device=base.device)
     last = hidden[torch.arange(len(prompts), device=base.device), lengths - 1]
-    if not growing:
-        cache.layers = [_fixed_layer()(layer.keys, layer.values) for layer in cache.layers]
     kept = virtual + start - _length(shared)
-    return PrefilledBatch(base, cache, lengths + kept, kept + width, last, shared)
+    return PrefilledBatch(base, cache, lengths + kept, kept + width, last, growing, shared)
 
 
 def shares_prefix_kv(base: Base) -> bool:
@@ -256,20 +253,3 @@ def _cache_of(layers: KVCache, rows: int) -> Any:
     for index, (keys, values) in enumerate(layers):
         past.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), index)
     return past
-
-
-@cache
-def _fixed_layer() -> Any:
-    """A cache layer that returns new keys and values after its own, and stores none of them."""
-    from transformers.cache_utils import DynamicLayer
-
-    class FixedLayer(DynamicLayer):
-        def __init__(self, keys: Tensor, values: Tensor) -> None:
-            super().__init__()
-            self.lazy_initialization(keys, values)
-            self.own = self.keys, self.values = keys, values
-
-        def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-            return torch.cat([self.own[0], key_states], dim=-2), torch.cat([self.own[1], value_states], dim=-2)
-
-    return FixedLayer
