@@ -46,10 +46,10 @@ PAIRS = {
 """Learning rates and scales that are tried, by the first word of a method."""
 TARGET, SEEDS, MAX_TOKENS = 4, 5, 256
 METHODS: dict[str, dict[str, Any]] = {
-    "LoRA": {"initial_rank": TARGET, "orthogonality": 0.0, "start": "zero"},
+    "LoRA": {"initial_rank": TARGET, "orth_reg_weight": 0.0, "init": "lora"},
     "AdaLoRA, raw": {"initial_rank": 12, "importance": "raw"},
     "AdaLoRA, smoothed": {"initial_rank": 12, "importance": "smoothed"},
-    "Start at zero, from rank 6": {"initial_rank": 6, "orthogonality": 0.0, "start": "zero"},
+    "Start at zero, from rank 6": {"initial_rank": 6, "orth_reg_weight": 0.0, "init": "lora"},
 }
 
 
@@ -83,8 +83,8 @@ class LoraTraining(ExpertTraining):
 def settings_of(cell: Cell) -> ExpertRecipe:
     own = METHODS[cell.method]
     return ExpertRecipe(
-        target_rank=TARGET, steps=cell.steps, batch_size=8, warmup_steps=cell.steps // 5, final_steps=cell.steps // 3,
-        learning_rate=cell.rate, scale=cell.scale, seed=cell.seed, max_length=MAX_TOKENS, **own,
+        target_rank=TARGET, steps=cell.steps, batch_size=8, tinit=cell.steps // 5, tfinal=cell.steps // 3,
+        learning_rate=cell.rate, lora_scaling=cell.scale, seed=cell.seed, max_length=MAX_TOKENS, **own,
     )  # fmt: skip
 
 
@@ -104,7 +104,7 @@ def compute(base: Base, cell: Cell, scored: int) -> dict[str, Any]:
         training.run_step()
     base.lora.set_training(False)
     factors = training.factors
-    kept = factors.lambdas(factors.flat) * factors.mask * settings.scale
+    kept = factors.lambdas(factors.master_params) * factors.mask * settings.lora_scaling
     base.lora.set_rank_scale(dict(zip(factors.names, kept.to(base.dtype).unbind(), strict=True)))
     held_out = drawn(cell.kind, cell.split, scored, 0)  # the same items for all
     items = [encode(example, base.tokenizer, MAX_TOKENS) for example in held_out]

@@ -109,8 +109,8 @@ class Peft:
         rank = settings.initial_rank
         config = AdaLoraConfig(
             init_r=rank, target_r=settings.target_rank, tinit=1, tfinal=1, total_step=total, r=rank,
-            lora_alpha=int(settings.scale * rank), lora_dropout=settings.dropout, target_modules=names,
-            orth_reg_weight=settings.orthogonality,
+            lora_alpha=int(settings.lora_scaling * rank), lora_dropout=settings.dropout, target_modules=names,
+            orth_reg_weight=settings.orth_reg_weight,
         )  # fmt: skip
         self.model: Any = get_peft_model(plain, config)
         self.tokenizer, self.items, self.settings = base.tokenizer, items, settings
@@ -163,8 +163,8 @@ def answer_only_loss(model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> 
 
 def settings_for(total: int, learning_rate: float = 1e-3, scale: float = 1.0) -> ExpertRecipe:
     return ExpertRecipe(
-        steps=total, batch_size=BATCH, warmup_steps=1, final_steps=1, max_length=MAX_TOKENS, scale=scale,
-        learning_rate=learning_rate, initial_rank=12, start="orthonormal", orthogonality=0.5,
+        steps=total, batch_size=BATCH, tinit=1, tfinal=1, max_length=MAX_TOKENS, lora_scaling=scale,
+        learning_rate=learning_rate, initial_rank=12, init="svd", orth_reg_weight=0.5,
     )  # fmt: skip
 
 
@@ -347,8 +347,8 @@ def our_run(
 def our_loss(base: Base, training: ExpertTraining, held_out: list[Encoded]) -> float:
     """Held-out loss of the expert as it is now, by the same code as the peer's."""
     base.lora.set_training(False)
-    training.factors.low.copy_(training.factors.flat)
-    gains = training.factors.lambdas(training.factors.flat) * training.settings.scale
+    training.factors.compute_params.copy_(training.factors.master_params)
+    gains = training.factors.lambdas(training.factors.master_params) * training.settings.lora_scaling
     base.lora.set_rank_scale(dict(zip(training.factors.names, gains.to(base.dtype).unbind(), strict=True)))
     return held_out_loss(base.model, held_out, base.device)
 

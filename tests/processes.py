@@ -15,24 +15,25 @@ from typing import Any
 import torch
 from conftest import make_examples
 
+from staf.compute import ComputeOptions, split_options
 from staf.errors import TrainingFailed
 from staf.experts import train as training
-from staf.experts.parallel import World, joined, open_base
+from staf.experts.distributed import World, init_distributed, open_base
 from staf.experts.recipe import ExpertRecipe
 from staf.experts.store import Expert
 from staf.experts.train import StepReport, train_expert
 from staf.lm.base import Base, load_base
 
 SETTINGS = ExpertRecipe(
-    steps=14, batch_size=6, initial_rank=4, target_rank=2, warmup_steps=3, final_steps=5, learning_rate=0.02, scale=4.0,
-    checkpoint_steps=6, max_length=160, dropout=0.0,
+    steps=14, batch_size=6, initial_rank=4, target_rank=2, tinit=3, tfinal=5, learning_rate=0.02, lora_scaling=4.0,
+    max_length=160, dropout=0.0,
 )  # fmt: skip
 EXAMPLES = make_examples(40)
 """The last batch of an epoch has four of them."""
 WAYS: dict[str, dict[str, Any]] = {
     "plain": {},
     "one_row": {"batch_size": 1},
-    "recomputed": {"accumulation": 2, "checkpoint_activations": True},
+    "recomputed": {"gradient_accumulation_steps": 2, "gradient_checkpointing": True},
 }
 """Settings that differ, by name; all are also trained by one process and with a sharded base."""
 
@@ -40,8 +41,9 @@ WAYS: dict[str, dict[str, Any]] = {
 def trained(
     base: Base, folder: Path, world: World, changes: dict[str, Any], on_step: Callable[[StepReport], None] | None = None
 ) -> Expert:
-    settings = SETTINGS.model_copy(update=changes)
-    return train_expert(base, "colour", EXAMPLES, settings, folder, on_step, world=world)
+    own, rest = split_options({"save_steps": 6, **changes})
+    recipe = SETTINGS.model_copy(update=rest)
+    return train_expert(base, "colour", EXAMPLES, recipe, folder, on_step, world=world, options=ComputeOptions(**own))
 
 
 def outcome(expert: Expert) -> dict[str, Any]:
@@ -92,7 +94,7 @@ def local_numbers(base: Base) -> int:
 
 def main(model: str, out: Path) -> None:
     torch.set_num_threads(1)
-    with joined() as world:
+    with init_distributed() as world:
         base = load_base(model, dtype="float32", device="cpu")
         found: dict[str, Any] = {name: outcome(trained(base, out / name, world, way)) for name, way in WAYS.items()}
         found["resumed"] = stopped_and_resumed(base, out, world)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from staf.experts import adalora
-from staf.experts.trainable import TrainableFactors
+from staf.experts.adalora import TrainableFactors
 
 SHAPES = {"a.q": (8, 6), "a.k": (4, 6), "b.q": (8, 6), "b.down": (6, 10)}
 
@@ -25,8 +25,8 @@ def test_the_budget_never_grows_and_ends_at_the_target(
 ) -> None:
     target, total = min(initial, target), warmup + final + middle
     plan = {
-        "matrices": matrices, "initial_rank": initial, "target_rank": target,
-        "warmup": warmup, "final": final, "total": total,
+        "modules": matrices, "initial_rank": initial, "target_rank": target,
+        "tinit": warmup, "tfinal": final, "total": total,
     }  # fmt: skip
     budgets = [adalora.budget(step, **plan) for step in range(total + 1)]
     assert budgets == sorted(budgets, reverse=True)
@@ -36,7 +36,7 @@ def test_the_budget_never_grows_and_ends_at_the_target(
 
 
 def test_the_budget_falls_by_the_cube_between_warmup_and_final() -> None:
-    plan = {"matrices": 10, "initial_rank": 12, "target_rank": 4, "warmup": 20, "final": 30, "total": 150}
+    plan = {"modules": 10, "initial_rank": 12, "target_rank": 4, "tinit": 20, "tfinal": 30, "total": 150}
     half = adalora.budget(70, **plan)
     assert half == 40 + int(80 * 0.5**3)
 
@@ -57,9 +57,9 @@ def test_ties_in_bfloat16_keep_exactly_the_budget() -> None:
 
 def test_orthogonality_is_the_squared_norm_and_zero_for_orthonormal_factors() -> None:
     u, v = torch.linalg.qr(torch.randn(9, 3))[0], torch.linalg.qr(torch.randn(7, 3))[0].T
-    assert float(adalora.orthogonality(u, v)) < 1e-10
+    assert float(adalora.orthogonality(u, v)[0]) < 1e-10
     by_hand = torch.tensor([[2.0], [0.0]]), torch.tensor([[1.0, 1.0]])
-    assert float(adalora.orthogonality(*by_hand)) == pytest.approx((4 - 1) ** 2 + (2 - 1) ** 2)
+    assert float(adalora.orthogonality(*by_hand)[0]) == pytest.approx((4 - 1) ** 2 + (2 - 1) ** 2)
 
 
 def test_the_importance_of_a_triplet_by_hand() -> None:
@@ -70,9 +70,9 @@ def test_the_importance_of_a_triplet_by_hand() -> None:
 def trainable(rank: int = 3) -> TrainableFactors:
     factors = TrainableFactors(SHAPES, rank, 5, torch.device("cpu"), torch.float32)
     generator = torch.Generator().manual_seed(6)
-    factors.flat.add_(torch.randn(factors.flat.shape, generator=generator) * 0.3)
+    factors.master_params.add_(torch.randn(factors.master_params.shape, generator=generator) * 0.3)
     factors.grad.copy_(torch.randn(factors.grad.shape, generator=generator))
-    factors.low.copy_(factors.flat)
+    factors.compute_params.copy_(factors.master_params)
     return factors
 
 
@@ -80,7 +80,7 @@ def by_matrix(factors: TrainableFactors) -> Iterator[tuple[str, dict[str, torch.
     """Name, then U, V and lambda of each matrix, then their gradients."""
     values, grads = factors.views()
     for row, name in enumerate(factors.names):
-        value = dict(zip("UV", values[name], strict=True)) | {"lambda": factors.lambdas(factors.flat)[row]}
+        value = dict(zip("UV", values[name], strict=True)) | {"lambda": factors.lambdas(factors.master_params)[row]}
         yield name, value, dict(zip("UV", grads[name], strict=True)) | {"lambda": factors.lambdas(factors.grad)[row]}
 
 
@@ -120,7 +120,7 @@ def test_our_step_equals_pefts_smoothed_one_on_the_same_tensors() -> None:
         allocator.update_ipt(Named())
         scores = ours.scores("smoothed", 0.85, 0.7)
     keep = 5
-    ours.cut(scores, keep)
+    ours.prune_to_budget(scores, keep)
     pattern = allocator.mask_to_budget(Named(), keep)
     theirs = {name.split(".")[0].replace("_lora", ""): kept for name, kept in pattern.items()}
     for index, name in enumerate(ours.names):
@@ -151,7 +151,7 @@ def test_the_penalty_gradient_equals_autograd() -> None:
         name: (value["U"].clone().requires_grad_(), value["V"].clone().requires_grad_())
         for name, value, _ in by_matrix(factors)
     }
-    expected = 0.5 * sum(adalora.orthogonality(u, v) for u, v in copies.values())
+    expected = 0.5 * sum(adalora.orthogonality(u, v)[0] for u, v in copies.values())
     expected.backward()
     assert value == pytest.approx(expected.item(), rel=1e-5)
     for name, _, grad in by_matrix(factors):
@@ -162,16 +162,16 @@ def test_the_penalty_gradient_equals_autograd() -> None:
 def test_a_fresh_expert_is_orthonormal_and_changes_nothing() -> None:
     factors = TrainableFactors(SHAPES, 3, 1, torch.device("cpu"), torch.float32)
     assert factors.add_orthogonality(1.0) == pytest.approx(0, abs=1e-8)
-    assert float(factors.lambdas(factors.flat).abs().sum()) == 0
+    assert float(factors.lambdas(factors.master_params).abs().sum()) == 0
 
 
 def test_a_cut_keeps_shapes_while_training_and_drops_ranks_at_the_end() -> None:
     factors = trainable()
-    factors.cut(torch.arange(12.0).view(4, 3), keep=4)
+    factors.prune_to_budget(torch.arange(12.0).view(4, 3), keep=4)
     assert factors.mask.sum(1).tolist() == [0, 0, 1, 3]
-    assert float(factors.lambdas(factors.flat)[~factors.mask].abs().sum()) == 0
-    final = factors.final()
-    assert {name: part[1].shape[0] for name, part in final.items()} == dict(zip(factors.names, (0, 0, 1, 3), strict=True))
-    for name, (u, s, v) in final.items():
-        assert (u.shape[0], v.shape[1]) == SHAPES[name]
-        assert u.shape[1] == s.shape[0] == v.shape[0]
+    assert float(factors.lambdas(factors.master_params)[~factors.mask].abs().sum()) == 0
+    final = factors.folded(2.0)
+    assert {name: a.shape[0] for name, (_, a) in final.items()} == dict(zip(factors.names, (0, 0, 1, 3), strict=True))
+    for name, value, _ in by_matrix(factors):
+        b, a = final[name]
+        assert torch.allclose(b @ a, 2.0 * adalora.delta(value["U"], value["lambda"], value["V"]), atol=1e-5)

@@ -171,7 +171,7 @@ def test_an_adaptation_that_came_to_its_end_evaluates_nothing_again(
     again = adapted(base, experts, method, tmp_path / "state", said)
     assert again.weights.numpy().tobytes() == first.weights.numpy().tobytes()
     assert evaluated == []
-    assert said == ["going on from checkpoint step-00000004"] * 2
+    assert said == ["resuming from checkpoint step-00000004"] * 2
     assert again.record["seconds"] >= first.record["seconds"] / 2  # the seconds before the stop count
 
 
@@ -186,7 +186,7 @@ def test_a_state_of_other_settings_examples_or_start_is_not_gone_on_with(base: B
         said: list[str] = []
         fresh = adapt_router(mixture, "colour", chosen, changed, start=start)
         found = adapt_router(mixture, "colour", chosen, changed, start=start, checkpoint=state, log=said.append)
-        assert "passed over: it is of other settings" in said[0]
+        assert "skipped: it is of other settings" in said[0]
         assert found.weights.numpy().tobytes() == fresh.weights.numpy().tobytes()
 
 
@@ -197,12 +197,12 @@ def test_a_damaged_state_is_told_and_the_one_before_is_gone_on_with(base: Base, 
     path.write_bytes(path.read_bytes()[:-9])
     said: list[str] = []
     again = adapted(base, experts, "gradient", tmp_path / "state", said)
-    assert "step-00000004 passed over" in said[1]
-    assert said[2] == "going on from checkpoint step-00000003"
+    assert "step-00000004 skipped" in said[1]
+    assert said[2] == "resuming from checkpoint step-00000003"
     assert again.weights.numpy().tobytes() == whole.weights.numpy().tobytes()
     for path in (tmp_path / "state" / "restart-0").glob("*/*.safetensors"):
         path.write_bytes(b"x")
-    with pytest.raises(DamagedFile, match=r"no whole checkpoint in .*restart-0; to begin at the start, delete it"):
+    with pytest.raises(DamagedFile, match=r"no intact checkpoint in .*restart-0; to start over, delete it"):
         adapted(base, experts, "gradient", tmp_path / "state")
 
 
@@ -251,5 +251,5 @@ def test_kill_9_inside_a_state_then_the_same_call_ends_with_the_same_bytes(
     assert died.returncode == -signal.SIGKILL, died.stderr
     said: list[str] = []
     found = adapted(base, experts, method, tmp_path / "state", said)
-    assert any(line.startswith("going on from checkpoint") for line in said)
+    assert any(line.startswith("resuming from checkpoint") for line in said)
     assert content(found, tmp_path / "resumed") == content(adapted(base, experts, method, None), tmp_path / "whole")

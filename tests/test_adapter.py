@@ -50,7 +50,7 @@ def peft_lora(folder: Path, out: Path, seed: int, **options: Any) -> Path:
 
 
 def test_a_trained_expert_loads_in_peft_with_the_same_logits(base: Base, tiny_folder: Path, tmp_path: Path) -> None:
-    recipe = ExpertRecipe(steps=12, batch_size=4, warmup_steps=2, final_steps=4, max_length=100, learning_rate=0.02)
+    recipe = ExpertRecipe(steps=12, batch_size=4, tinit=2, tfinal=4, max_length=100, learning_rate=0.02)
     expert = train_expert(base, "colour", make_examples(16), recipe, tmp_path / "state")
     save_expert(tmp_path / "colour", expert)
     mixture = Mixture(base, ExpertSet((load_expert(tmp_path / "colour"),)))

@@ -17,17 +17,19 @@ from conftest import make_examples
 from safetensors.torch import load_file, save_file
 
 from staf.checkpoint_io import read_checkpoint, write_checkpoint
+from staf.compute import ComputeOptions
 from staf.errors import DamagedFile, StafError
-from staf.experts.checkpoints import KIND, Checkpoints
+from staf.experts.checkpoint import KIND, Checkpoints
 from staf.experts.recipe import ExpertRecipe
 from staf.experts.store import Expert
 from staf.experts.train import StepReport, train_expert
 from staf.lm.base import Base, load_base
 
 SETTINGS = ExpertRecipe(
-    steps=30, batch_size=6, initial_rank=4, target_rank=2, warmup_steps=5, final_steps=10, learning_rate=0.02, scale=4.0,
-    checkpoint_steps=7, max_length=160,
+    steps=30, batch_size=6, initial_rank=4, target_rank=2, tinit=5, tfinal=10, learning_rate=0.02, lora_scaling=4.0,
+    max_length=160,
 )  # fmt: skip
+OPTIONS = ComputeOptions(save_steps=7)
 EXAMPLES = 24
 
 
@@ -41,7 +43,9 @@ def train(base: Base, folder: Path, said: list[str] | None = None, stop: int | N
             raise Killed
 
     log = None if said is None else said.append
-    return train_expert(base, "colour", make_examples(EXAMPLES), SETTINGS, folder, on_step, log)
+    return train_expert(
+        base, "colour", make_examples(EXAMPLES), SETTINGS, folder, on_step, log, options=ComputeOptions(save_steps=7)
+    )
 
 
 def stopped(base: Base, folder: Path, step: int) -> Path:
@@ -84,7 +88,7 @@ def without_tensors(place: Path) -> None:
 
 def without_a_moment(place: Path) -> None:
     tensors, record = read_checkpoint(place, KIND)
-    del tensors["second"]
+    del tensors["exp_avg_sq"]
     shutil.rmtree(place)
     write_checkpoint(place, KIND, tensors, record)
 
@@ -98,9 +102,9 @@ def of_another_run(place: Path) -> None:
     ("damage", "why"),
     [
         (cut, "is truncated"),
-        (unrecorded, "its saving was stopped before the end"),
+        (unrecorded, "its saving was interrupted"),
         (without_tensors, "which is not there"),
-        (without_a_moment, "is not a whole state: second not in it"),
+        (without_a_moment, "is not a complete state: exp_avg_sq not in it"),
         (of_another_run, "of other settings, examples or another base"),
     ],
 )
@@ -112,9 +116,9 @@ def test_the_newest_whole_one_is_gone_on_with_and_it_is_told_why(
     said: list[str] = []
     assert train(base, folder, said).fingerprint == whole
     assert len(said) == 2
-    assert said[0].startswith("checkpoint step-00000021 passed over: ")
+    assert said[0].startswith("checkpoint step-00000021 skipped: ")
     assert why in said[0]
-    assert said[1] == "going on from checkpoint step-00000014"
+    assert said[1] == "resuming from checkpoint step-00000014"
     assert steps_in(folder) == ["step-00000028", "step-00000030"]
 
 
@@ -122,7 +126,7 @@ def test_where_none_is_whole_it_is_an_error_and_nothing_is_lost(base: Base, tmp_
     folder = stopped(base, tmp_path, 25)
     cut(folder / "step-00000014")
     without_a_moment(folder / "step-00000021")
-    with pytest.raises(DamagedFile, match=r"(?s)no whole checkpoint in .*at the start, delete it\..*second not in it"):
+    with pytest.raises(DamagedFile, match=r"(?s)no intact checkpoint in .*start over, delete it\..*exp_avg_sq not in it"):
         train(base, folder)
     assert steps_in(folder) == ["step-00000014", "step-00000021"]
 
@@ -141,7 +145,7 @@ def test_what_another_run_left_is_never_mixed_with_ours(base: Base, tmp_path: Pa
     tensors, record = read_checkpoint(stopped(base, tmp_path / "old", 9) / "step-00000007", KIND)
     checkpoints.save(5000, tensors, record)
     stopped(base, tmp_path / "run", 16)
-    assert steps_in(tmp_path / "run") == ["step-00000007", "step-00000014"]
+    assert steps_in(tmp_path / "run") == ["step-00000007", "step-00000014", "step-00005000"]  # and is never deleted
     assert train(base, tmp_path / "run").fingerprint == whole
 
 
@@ -161,7 +165,7 @@ def test_a_full_or_read_only_disk_is_one_line_and_the_old_checkpoint_is_intact(
             monkeypatch.setattr(f"staf.io.os.{broken}", fail)
 
     with pytest.raises(StafError) as caught:
-        train_expert(base, "colour", make_examples(EXAMPLES), SETTINGS, folder, on_step)
+        train_expert(base, "colour", make_examples(EXAMPLES), SETTINGS, folder, on_step, options=OPTIONS)
     monkeypatch.undo()
     message = str(caught.value)
     assert "\n" not in message
@@ -188,11 +192,11 @@ def test_numbers_that_no_training_has_are_never_gone_on_with(base: Base, tmp_pat
     folder = stopped(base, tmp_path / "run", 16)
     (path,) = (folder / "step-00000014").glob("*.safetensors")
     tensors = load_file(path)
-    tensors["first"][3] = float("nan")
+    tensors["exp_avg"][3] = float("nan")
     save_file(tensors, path)
     said: list[str] = []
     assert train(base, folder, said).fingerprint == whole
-    assert said[1] == "going on from checkpoint step-00000007"
+    assert said[1] == "resuming from checkpoint step-00000007"
 
 
 DRIVER = """
@@ -200,7 +204,7 @@ import os, signal, sys
 from pathlib import Path
 import torch
 from conftest import make_examples
-from test_checkpoints import EXAMPLES, SETTINGS
+from test_checkpoints import EXAMPLES, OPTIONS, SETTINGS
 from staf import io
 from staf.experts.train import train_expert
 from staf.lm.base import load_base
@@ -218,7 +222,7 @@ def fsync(handle):
     real(handle)
 
 io.os.fsync = fsync
-train_expert(base, "colour", make_examples(EXAMPLES), SETTINGS, folder)
+train_expert(base, "colour", make_examples(EXAMPLES), SETTINGS, folder, options=OPTIONS)
 """
 
 
@@ -240,9 +244,9 @@ def test_kill_9_inside_a_save_then_the_same_command_ends_with_the_same_bytes(
     said: list[str] = []
     steps: list[int] = []
     expert = train_expert(
-        base, "colour", make_examples(EXAMPLES), SETTINGS, folder, lambda r: steps.append(r.step), said.append
+        base, "colour", make_examples(EXAMPLES), SETTINGS, folder, lambda r: steps.append(r.step), said.append, options=OPTIONS
     )  # fmt: skip
     assert expert.fingerprint == whole
     assert steps[0] == (deadly - 3) // 5 * 7 + 1
-    assert "its saving was stopped before the end" in said[0]
+    assert "its saving was interrupted" in said[0]
     assert not list(folder.rglob("*.tmp"))

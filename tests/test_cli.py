@@ -19,7 +19,7 @@ from staf.data.selection import task_examples
 from staf.data.store import DataStore
 from staf.errors import StafError
 
-TRAIN = ["steps=12", "batch_size=4", "warmup_steps=2", "final_steps=4", "max_length=500", "checkpoint_steps=5"]
+TRAIN = ["steps=12", "batch_size=4", "tinit=2", "tfinal=4", "max_length=500", "save_steps=5"]
 
 
 def changes(pairs: list[str]) -> list[str]:
@@ -169,14 +169,15 @@ def test_training_again_reuses_and_other_settings_train_anew(home: Path, trained
 def test_what_a_training_would_take_is_printed_and_nothing_is_trained(home: Path, tiny_folder: Path, own: Path) -> None:
     command = [
         "train", "--experts", "entity_relation,entity_synonymy", "--out", home / "dry", "--base", tiny_folder,
-        "--data-dir", own, "--runs", home / "dry-runs", "--recipe", "paper", "--dry-run", *changes([*TRAIN, "accumulation=2"]),
+        "--data-dir", own, "--runs", home / "dry-runs", "--recipe", "paper", "--dry-run",
+        *changes([*TRAIN, "gradient_accumulation_steps=2"]),
     ]  # fmt: skip
     found = json.loads(run(*command, "--json"))
     assert [row["expert"] for row in found] == ["entity_relation", "entity_synonymy"]
     assert found[0]["steps"] == 12
     assert found[0]["total_bytes"] == sum(found[0]["memory"].values())
     table = " ".join(run(*command).split())
-    for part in ("base", "factors", "gradients", "optimiser", "importance", "activations", "logits", "in all", "at least"):
+    for part in ("base", "factors", "gradients", "optimiser", "importance", "activations", "logits", "in all", "time"):
         assert f" {part} " in table
     assert not (home / "dry").exists()
     assert not (home / "dry-runs").exists()
@@ -242,7 +243,7 @@ def test_a_prediction_with_a_long_query_is_given_more_tokens(home: Path, tiny_fo
 def test_the_demo_end_to_end_and_again_for_nothing(home: Path, tiny_folder: Path, own: Path) -> None:
     recipe = {
         "experts": ["entity_relation", "entity_synonymy"], "task": "icd10_chapter",
-        "expert": {"steps": 6, "batch_size": 4, "warmup_steps": 1, "final_steps": 2, "max_length": 500},
+        "expert": {"steps": 6, "batch_size": 4, "tinit": 1, "tfinal": 2, "max_length": 500},
         "few_shot": {"method": "cma", "shots": 8, "max_evaluations": 8}, "normal": {"epochs": 1},
         "evaluation": {"limit": 12}, "held_out": {"limit": 12},
     }  # fmt: skip

@@ -9,6 +9,7 @@ from typing import ClassVar
 import pytest
 from pydantic import ValidationError
 
+from staf.compute import ComputeOptions, split_options
 from staf.config import Settings, find_recipe, load_recipe, load_values, parse
 from staf.errors import ConfigError, MissingData
 from staf.evaluate.settings import EvaluationSettings
@@ -20,8 +21,8 @@ from staf.routing.recipe import RouterRecipe
 
 def test_the_defaults_are_those_of_section_4_2_2_but_for_what_measured_better() -> None:
     settings = ExpertRecipe()
-    assert (settings.initial_rank, settings.target_rank, settings.orthogonality, settings.start) == (6, 4, 0.0, "zero")
-    assert (settings.warmup_steps, settings.final_steps, settings.dropout, settings.epochs) == (200, 1000, 0.1, 10)
+    assert (settings.initial_rank, settings.target_rank, settings.orth_reg_weight, settings.init) == (6, 4, 0.0, "lora")
+    assert (settings.tinit, settings.tfinal, settings.dropout, settings.epochs) == (200, 1000, 0.1, 10)
     router = RouterRecipe()
     assert (router.penalty, router.null_expert, router.learned_scale) == ("weights", False, False)
 
@@ -44,7 +45,7 @@ def test_contradictions_are_found() -> None:
 def test_settings_are_frozen_and_named_by_a_digest() -> None:
     settings = ExpertRecipe()
     with pytest.raises(ValidationError):
-        settings.scale = 2.0
+        settings.lora_scaling = 2.0
     assert settings.digest() == ExpertRecipe().digest() != ExpertRecipe(seed=1).digest()
 
 
@@ -63,18 +64,19 @@ def test_every_recipe_that_comes_with_staf_is_valid() -> None:
     assert sorted(p.name for p in folder.iterdir() if p.name.endswith(".yaml")) == [
         "demo.yaml", "paper.yaml", "reproduce-cpu.yaml", "reproduce-paper.yaml",
     ]  # fmt: skip
-    printed = load_recipe(ExpertRecipe, Path(str(folder / "paper.yaml")))
-    assert load_profile("paper").expert == printed
+    own, rest = split_options(load_values(Path(str(folder / "paper.yaml"))))
+    profile = load_profile("paper")
+    assert (profile.expert, profile.compute) == (parse(ExpertRecipe, rest, "paper"), parse(ComputeOptions, own, "paper"))
     settings = load_recipe(DemoSettings, Path(str(folder / "demo.yaml")))
     assert settings.few_shot.method == "cma"
     assert settings.few_shot.shots == 32
 
 
 def test_the_papers_recipe_is_what_section_4_2_2_prints_and_how_it_is_computed() -> None:
-    settings = load_recipe(ExpertRecipe, find_recipe("paper"))
-    assert (settings.initial_rank, settings.target_rank, settings.orthogonality) == (12, 4, 0.5)
-    assert (settings.warmup_steps, settings.final_steps, settings.dropout, settings.epochs) == (200, 1000, 0.1, 10)
-    assert (settings.start, settings.importance) == ("orthonormal", "smoothed")
+    settings = parse(ExpertRecipe, split_options(load_values(find_recipe("paper")))[1], "paper")
+    assert (settings.initial_rank, settings.target_rank, settings.orth_reg_weight) == (12, 4, 0.5)
+    assert (settings.tinit, settings.tfinal, settings.dropout, settings.epochs) == (200, 1000, 0.1, 10)
+    assert (settings.init, settings.importance) == ("svd", "smoothed")
 
 
 def test_a_recipe_is_found_by_path_or_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,9 +89,11 @@ def test_a_recipe_is_found_by_path_or_by_name(tmp_path: Path, monkeypatch: pytes
     assert find_recipe("paper") == Path("paper")  # one's own comes first
 
 
-def test_more_parts_than_examples_are_refused() -> None:
-    with pytest.raises(ConfigError, match="accumulation = 5 must not be above batch_size = 4"):
-        parse(ExpertRecipe, {"batch_size": 4, "accumulation": 5}, "a test")
+def test_how_it_is_computed_is_not_what_it_is() -> None:
+    with pytest.raises(ConfigError, match="accumulation is now gradient_accumulation_steps"):
+        parse(ExpertRecipe, {"accumulation": 5}, "a test")
+    own, rest = split_options({"seed": 1, "gradient_accumulation_steps": 5, "dtype": "float32"})
+    assert (own, rest) == ({"gradient_accumulation_steps": 5, "dtype": "float32"}, {"seed": 1})
 
 
 def test_a_wrong_nested_setting_is_named_with_its_path(tmp_path: Path) -> None:
@@ -100,13 +104,13 @@ def test_a_wrong_nested_setting_is_named_with_its_path(tmp_path: Path) -> None:
 
 def test_a_former_name_is_answered_with_the_name_of_today() -> None:
     class Inner(Settings):
-        RENAMED: ClassVar[dict[str, str]] = {"warmup_steps": "tinit"}
-        tinit: int = 1
+        RENAMED: ClassVar[dict[str, str]] = {"old": "new"}
+        new: int = 1
 
     class Outer(Settings):
         expert: Inner = Inner()
 
-    with pytest.raises(ConfigError, match=r"warmup_steps is now tinit\."):
-        parse(Inner, {"warmup_steps": 3}, "a test")
-    with pytest.raises(ConfigError, match=r"expert\.warmup_steps is now tinit\."):
-        parse(Outer, {"expert": {"warmup_steps": 3}}, "a test")
+    with pytest.raises(ConfigError, match=r"old is now new\."):
+        parse(Inner, {"old": 3}, "a test")
+    with pytest.raises(ConfigError, match=r"expert\.old is now new\."):
+        parse(Outer, {"expert": {"old": 3}}, "a test")

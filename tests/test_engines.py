@@ -19,14 +19,14 @@ from staf import engines
 from staf.cli import app
 from staf.engines import MAX_DEATHS, Job, RunContext, by_size, find_engine, local, ray, slots_of
 from staf.errors import ConfigError, MissingData, StafError, TrainingFailed, UnknownName
-from staf.experts.parallel import World
+from staf.experts.distributed import World
 from staf.experts.recipe import ExpertRecipe
 from staf.experts.store import load_expert
 from staf.log import NullProgress
 from staf.stages import context
 
-SETTINGS = ExpertRecipe(steps=12, batch_size=4, warmup_steps=2, final_steps=4, max_length=500, checkpoint_steps=5)
-IMPOSSIBLE = SETTINGS.model_copy(update={"final_steps": 50})
+SETTINGS = ExpertRecipe(steps=12, batch_size=4, tinit=2, tfinal=4, max_length=500)
+IMPOSSIBLE = SETTINGS.model_copy(update={"tfinal": 50})
 
 
 class Told(NullProgress):

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from staf.compute import ComputeOptions
 from staf.errors import MissingData, StafError, UnknownName
 from staf.experts.recipe import ExpertRecipe
 from staf.experts.train import StepReport
@@ -158,10 +159,8 @@ def test_an_unknown_one_is_answered_with_near_ones(tmp_path: Path) -> None:
 def test_a_training_that_was_stopped_keeps_every_step_once(
     fake: Calls, tiny_folder: Path, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = ExpertRecipe(
-        steps=12, batch_size=4, warmup_steps=2, final_steps=4, max_length=500, checkpoint_steps=5, learning_rate=0.01
-    )
-    context = Context(str(tiny_folder), own, tmp_path / "runs", dtype="float32")
+    settings = ExpertRecipe(steps=12, batch_size=4, tinit=2, tfinal=4, max_length=500, learning_rate=0.01)
+    context = Context(str(tiny_folder), own, tmp_path / "runs", compute=ComputeOptions(dtype="float32", save_steps=5))
     numbers = StepReport.numbers
 
     def stopping(report: StepReport) -> dict[str, float]:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from processes import WAYS, outcome, trained
 
 from staf.errors import ConfigError
-from staf.experts.parallel import ALONE, World, joined, open_base
+from staf.experts.distributed import ALONE, World, init_distributed, open_base
 from staf.lm.base import Base
 from staf.lm.batches import Batch
 
@@ -38,14 +38,14 @@ def test_the_rows_of_all_processes_are_the_batch(rows: int, size: int) -> None:
 
 def test_alone_nothing_of_torch_distributed_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with joined() as world, world.in_turn():
+    with init_distributed() as world, world.main_process_first():
         assert world == ALONE
-        assert world.leads
+        assert world.is_main_process
         tensor, state = torch.ones(2), torch.get_rng_state()
-        assert world.sum_(tensor) is tensor
+        assert world.all_reduce(tensor) is tensor
         world.barrier()
         world.check_same(3, "number")
-        world.own_draws(0, 1)
+        world.seed_step(0, 1)
         assert torch.equal(torch.get_rng_state(), state)
     assert not torch.distributed.is_initialized()
 
@@ -53,7 +53,10 @@ def test_alone_nothing_of_torch_distributed_is_used(monkeypatch: pytest.MonkeyPa
 def test_processes_that_cannot_meet_are_told_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
-    with pytest.raises(ConfigError, match=r"WORLD_SIZE is 2, but MASTER_ADDR, MASTER_PORT is not set\. .*torchrun"), joined():
+    with (
+        pytest.raises(ConfigError, match=r"WORLD_SIZE is 2, but MASTER_ADDR, MASTER_PORT is not set\. .*torchrun"),
+        init_distributed(),
+    ):
         pass
 
 
@@ -136,7 +139,7 @@ def test_processes_that_differ_are_told_apart(two: list[dict[str, Any]]) -> None
 def test_by_torchrun_the_command_prints_once_and_leaves_one_expert(
     tiny_folder: Path, own: Path, tmp_path: Path, options: list[str]
 ) -> None:
-    changes = ["steps=6", "batch_size=3", "warmup_steps=1", "final_steps=2", "max_length=500", "checkpoint_steps=2"]
+    changes = ["steps=6", "batch_size=3", "tinit=1", "tfinal=2", "max_length=500", "save_steps=2"]
     folders = ["--out", str(tmp_path / "experts"), "--runs", str(tmp_path / "runs"), "--data-dir", str(own)]
     command = [
         sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port()), "-m",

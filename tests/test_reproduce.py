@@ -36,7 +36,7 @@ from staf.stages.evaluation import Scored
 
 TINY = {
     "experts": ["entity_relation", "entity_synonymy", "named_entity_recognition"],
-    "expert": {"steps": 3, "warmup_steps": 1, "final_steps": 1, "batch_size": 2, "max_length": 900, "initial_rank": 2,
+    "expert": {"steps": 3, "tinit": 1, "tfinal": 1, "batch_size": 2, "max_length": 900, "initial_rank": 2,
                "target_rank": 1},
     "expert_max_length": {"uci-diabetes-130": 1200, "mimic-iii-demo": 1200},
     "few_shot": {"method": "cma", "shots": 4, "max_evaluations": 4, "max_length": 900},

@@ -11,18 +11,18 @@ import pytest
 import torch
 from conftest import make_examples
 
+from staf.compute import ComputeOptions
 from staf.errors import ConfigError, StafError, TrainingFailed
 from staf.experts import train as training
-from staf.experts.estimate import Kept
+from staf.experts.estimate import SavedBytes
 from staf.experts.recipe import ExpertRecipe
-from staf.experts.recompute import recomputing
 from staf.experts.store import Expert, ExpertSet
 from staf.experts.train import (
     ExpertTraining,
     StepReport,
     data_fingerprint,
-    planned_steps,
-    rate_factor,
+    gradient_checkpointing,
+    lr_multiplier,
     train_expert,
     training_digest,
 )
@@ -31,9 +31,12 @@ from staf.lm.batches import encode
 from staf.routing.merge import Mixture
 
 SETTINGS = ExpertRecipe(
-    steps=30, batch_size=6, initial_rank=4, target_rank=2, warmup_steps=5, final_steps=10, learning_rate=0.02, scale=4.0,
-    checkpoint_steps=7, max_length=160,
+    steps=30, batch_size=6, initial_rank=4, target_rank=2, tinit=5, tfinal=10, learning_rate=0.02, lora_scaling=4.0,
+    max_length=160,
 )  # fmt: skip
+
+
+OFTEN = ComputeOptions(save_steps=7)
 
 
 def accuracy(base: Base, expert: Expert) -> float:
@@ -45,13 +48,13 @@ def accuracy(base: Base, expert: Expert) -> float:
     return sum(e.labels[int(s.argmax())] == e.answer for e, s in zip(examples, scores, strict=True)) / 12
 
 
-@pytest.mark.parametrize(("start", "rate", "ranks"), [("orthonormal", 0.02, (4, 2)), ("zero", 0.005, (8, 4))])
+@pytest.mark.parametrize(("init", "rate", "ranks"), [("svd", 0.02, (4, 2)), ("lora", 0.005, (8, 4))])
 def test_an_expert_learns_and_ends_at_its_budget(
-    base: Base, tmp_path: Path, start: str, rate: float, ranks: tuple[int, int]
+    base: Base, tmp_path: Path, init: str, rate: float, ranks: tuple[int, int]
 ) -> None:
     before = {name: tensor.clone() for name, tensor in base.model.state_dict().items()}
     reports: list[StepReport] = []
-    changed = {"steps": 240, "warmup_steps": 40, "final_steps": 80, "start": start, "learning_rate": rate}
+    changed = {"steps": 240, "tinit": 40, "tfinal": 80, "init": init, "learning_rate": rate}
     settings = SETTINGS.model_copy(update={**changed, "initial_rank": ranks[0], "target_rank": ranks[1]})
     expert = train_expert(base, "colour", make_examples(60), settings, tmp_path, reports.append)
     assert [r.step for r in reports] == list(range(1, 241))
@@ -66,7 +69,7 @@ def test_an_expert_learns_and_ends_at_its_budget(
 
 def test_a_run_stopped_anywhere_ends_with_the_same_bytes(base: Base, tmp_path: Path) -> None:
     examples = make_examples(40)
-    whole = train_expert(base, "colour", examples, SETTINGS, tmp_path / "whole")
+    whole = train_expert(base, "colour", examples, SETTINGS, tmp_path / "whole", options=OFTEN)
     for stop in (3, 12, 29):
 
         def stop_here(report: StepReport, stop: int = stop) -> None:
@@ -75,9 +78,10 @@ def test_a_run_stopped_anywhere_ends_with_the_same_bytes(base: Base, tmp_path: P
 
         folder = tmp_path / f"stopped-{stop}"
         with pytest.raises(KeyboardInterrupt):
-            train_expert(base, "colour", examples, SETTINGS, folder, stop_here)
+            train_expert(base, "colour", examples, SETTINGS, folder, stop_here, options=OFTEN)
         resumed: list[int] = []
-        expert = train_expert(base, "colour", examples, SETTINGS, folder, lambda r, seen=resumed: seen.append(r.step))
+        on_step = lambda r, seen=resumed: seen.append(r.step)  # noqa: E731
+        expert = train_expert(base, "colour", examples, SETTINGS, folder, on_step, options=OFTEN)
         assert resumed[0] == stop // 7 * 7 + 1
         assert expert.fingerprint == whole.fingerprint
         assert expert.record["curve"] == whole.record["curve"]
@@ -100,15 +104,15 @@ def test_ranks_are_at_their_target_when_the_last_ones_begin(base: Base) -> None:
     while training.step < training.total:
         training.run_step()
         kept.append(int(training.factors.mask.sum()))
-    assert kept[: SETTINGS.warmup_steps] == [14 * 4] * SETTINGS.warmup_steps
-    assert kept[training.total - SETTINGS.final_steps :] == [14 * 2] * SETTINGS.final_steps
+    assert kept[: SETTINGS.tinit] == [14 * 4] * SETTINGS.tinit
+    assert kept[training.total - SETTINGS.tfinal :] == [14 * 2] * SETTINGS.tfinal
     assert kept == sorted(kept, reverse=True)
 
 
 def test_both_starts_leave_the_base_as_it_is_and_the_one_at_zero_moves_u_at_once(base: Base) -> None:
     items = [encode(example, base.tokenizer, 160) for example in make_examples(20)]
-    for start, moved in (("orthonormal", "lambda"), ("zero", "u")):
-        training = ExpertTraining(base, items, SETTINGS.model_copy(update={"start": start, "orthogonality": 0.0}))
+    for init, moved in (("svd", "lambda"), ("lora", "u")):
+        training = ExpertTraining(base, items, SETTINGS.model_copy(update={"init": init, "orth_reg_weight": 0.0}))
         factors = training.factors
         for b, a in factors.folded(2.0).values():
             assert torch.equal(b @ a, torch.zeros(b.shape[0], a.shape[1]))
@@ -175,12 +179,12 @@ def test_a_gradient_that_is_not_a_number_changes_nothing(base: Base, tmp_path: P
     examples = make_examples(24)
     whole = train_expert(base, "colour", examples, SETTINGS, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        train_expert(base, "colour", examples, SETTINGS, tmp_path / "bad", stop_at(9))
+        train_expert(base, "colour", examples, SETTINGS, tmp_path / "bad", stop_at(9), options=OFTEN)
     with monkeypatch.context() as patch:
         patch.setattr(training.TrainableFactors, "add_orthogonality", broken)
         with pytest.raises(TrainingFailed, match=r"gradient of step 8 is inf.*Examples: train-\d+"):
-            train_expert(base, "colour", examples, SETTINGS, tmp_path / "bad")
-    again = train_expert(base, "colour", examples, SETTINGS, tmp_path / "bad")
+            train_expert(base, "colour", examples, SETTINGS, tmp_path / "bad", options=OFTEN)
+    again = train_expert(base, "colour", examples, SETTINGS, tmp_path / "bad", options=OFTEN)
     assert again.fingerprint == whole.fingerprint
 
 
@@ -192,36 +196,46 @@ def stop_at(step: int) -> Callable[[StepReport], None]:
     return stop
 
 
-def gradient(base: Base, settings: ExpertRecipe, steps: int = 3) -> tuple[float, torch.Tensor, torch.Tensor]:
+def gradient(
+    base: Base, recipe: ExpertRecipe, options: ComputeOptions | None = None, steps: int = 3
+) -> tuple[float, torch.Tensor, torch.Tensor]:
     """Loss, gradient and factors after some steps on examples whose answers differ in length."""
     examples = [replace(e, answer="a long answer") if i % 4 == 0 else e for i, e in enumerate(make_examples(24))]
-    state = ExpertTraining(base, [encode(e, base.tokenizer, 160) for e in examples], settings)
-    base.lora.set_training(True, settings.dropout)
-    with recomputing(base, settings.checkpoint_activations):
+    state = ExpertTraining(base, [encode(e, base.tokenizer, 160) for e in examples], recipe, options)
+    base.lora.set_training(True, recipe.dropout)
+    with gradient_checkpointing(base, state.options.gradient_checkpointing):
         reports = [state.run_step() for _ in range(steps)]
     base.lora.set_training(False)
     base.lora.detach()
-    return reports[-1].loss, state.factors.grad.clone(), state.factors.flat.clone()
+    return reports[-1].loss, state.factors.grad.clone(), state.factors.master_params.clone()
 
 
-@pytest.mark.parametrize("accumulation", [2, 4, 5, 8])
-def test_accumulation_gives_the_gradient_of_the_whole_batch(base: Base, accumulation: int) -> None:
-    settings = SETTINGS.model_copy(update={"batch_size": 8, "dropout": 0.0})
-    loss, grad, flat = gradient(base, settings)
-    parts = gradient(base, settings.model_copy(update={"accumulation": accumulation}))
+@pytest.mark.parametrize("accumulation", [2, 4, 5, 8, 20])
+def test_accumulation_gives_the_gradient_of_the_batch(base: Base, accumulation: int) -> None:
+    recipe = SETTINGS.model_copy(update={"batch_size": 8, "dropout": 0.0})
+    loss, grad, params = gradient(base, recipe)
+    parts = gradient(base, recipe, ComputeOptions(gradient_accumulation_steps=accumulation))
     assert parts[0] == pytest.approx(loss, rel=1e-5)
     assert torch.allclose(parts[1], grad, rtol=1e-3, atol=1e-5 * grad.abs().max().item())
-    assert torch.allclose(parts[2], flat, rtol=1e-3, atol=1e-4)
+    assert torch.allclose(parts[2], params, rtol=1e-3, atol=1e-4)
 
 
-def test_activations_computed_again_give_the_same_bits_with_dropout(base: Base) -> None:
+def test_clipping_bounds_the_norm_of_the_gradient(base: Base) -> None:
+    _, free, _ = gradient(base, SETTINGS, steps=1)
+    bound = 0.5 * float(free.norm())
+    _, clipped, _ = gradient(base, SETTINGS.model_copy(update={"max_grad_norm": bound}), steps=1)
+    assert float(clipped.norm()) == pytest.approx(bound, rel=1e-4)
+    assert torch.allclose(clipped, free * 0.5, rtol=1e-4, atol=1e-7)
+
+
+def test_recomputed_activations_give_the_same_bits_with_dropout(base: Base) -> None:
     """Only how a shared prefix is computed may differ, so they are compared without one."""
     kept = sizes = None
     for again in (False, True):
-        settings = SETTINGS.model_copy(update={"dropout": 0.3, "checkpoint_activations": again})
-        with pytest.MonkeyPatch.context() as patch, Kept(list(base.model.parameters())) as held:
+        recipe, options = SETTINGS.model_copy(update={"dropout": 0.3}), ComputeOptions(gradient_checkpointing=again)
+        with pytest.MonkeyPatch.context() as patch, SavedBytes(list(base.model.parameters())) as held:
             patch.setattr("staf.lm.batches.common_prefix_length", lambda rows, limit: 0)
-            found = gradient(base, settings)
+            found = gradient(base, recipe, options)
         if kept is not None and sizes is not None:
             assert found[0] == kept[0]
             assert torch.equal(found[1], kept[1])
@@ -231,12 +245,37 @@ def test_activations_computed_again_give_the_same_bits_with_dropout(base: Base) 
     assert all("forward" not in vars(layer) for layer in base.model.model.layers)
 
 
-def test_a_stopped_run_in_parts_with_activations_computed_again_ends_with_the_same_bytes(base: Base, tmp_path: Path) -> None:
-    settings = SETTINGS.model_copy(update={"accumulation": 3, "checkpoint_activations": True})
-    whole = train_expert(base, "colour", make_examples(24), settings, tmp_path / "whole")
+def test_a_stopped_run_with_recomputed_activations_ends_with_the_same_bytes(base: Base, tmp_path: Path) -> None:
+    options = ComputeOptions(gradient_accumulation_steps=3, gradient_checkpointing=True, save_steps=7)
+    arguments = (base, "colour", make_examples(24), SETTINGS)
+    complete = train_expert(*arguments, tmp_path / "complete", options=options)
     with pytest.raises(KeyboardInterrupt):
-        train_expert(base, "colour", make_examples(24), settings, tmp_path / "stopped", stop_at(10))
-    assert train_expert(base, "colour", make_examples(24), settings, tmp_path / "stopped").fingerprint == whole.fingerprint
+        train_expert(*arguments, tmp_path / "stopped", stop_at(10), options=options)
+    assert train_expert(*arguments, tmp_path / "stopped", options=options).fingerprint == complete.fingerprint
+
+
+def test_a_run_resumes_with_other_options_but_not_in_another_dtype_or_number_of_threads(
+    base: Base, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examples = make_examples(24)
+    with pytest.raises(KeyboardInterrupt):
+        train_expert(base, "colour", examples, SETTINGS, tmp_path, stop_at(9), options=ComputeOptions(save_steps=4))
+    half = load_base(str(tiny_folder), dtype="bfloat16", device="cpu")
+    with pytest.raises(
+        ConfigError, match=r"computed with device cpu, dtype float32, threads 1; this run has device cpu, dtype bfloat16"
+    ):
+        train_expert(half, "colour", examples, SETTINGS, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "get_num_threads", lambda: 2)
+        with pytest.raises(ConfigError, match=r"threads 1; this run has device cpu, dtype float32, threads 2"):
+            train_expert(base, "colour", examples, SETTINGS, tmp_path)
+    steps: list[int] = []
+    options = ComputeOptions(gradient_accumulation_steps=2, save_steps=11)
+    found = train_expert(base, "colour", examples, SETTINGS, tmp_path, lambda r: steps.append(r.step), options=options)
+    assert steps[0] == 9  # the fourth step after the last checkpoint, of step 8
+    assert found.record["compute"]["dtype"] == "float32"
+    assert found.record["compute"]["gradient_accumulation_steps"] == 2
+    assert set(found.record["compute"]["versions"]) == {"staf", "torch", "transformers"}
 
 
 def test_a_folder_that_cannot_be_written_is_one_clear_error(base: Base, tmp_path: Path) -> None:
@@ -247,11 +286,20 @@ def test_a_folder_that_cannot_be_written_is_one_clear_error(base: Base, tmp_path
     assert blocked.read_text() == "in the way"
 
 
-def test_steps_that_leave_no_room_for_the_ranks_to_fall_are_refused() -> None:
-    with pytest.raises(ConfigError, match="leave none for the ranks to fall from 6 to 4"):
-        planned_steps(1000, ExpertRecipe(epochs=10, batch_size=16))
-    assert planned_steps(10_000, ExpertRecipe(epochs=10, batch_size=16)) == 6250
-    assert planned_steps(10, SETTINGS) == 30
+def test_a_small_corpus_shrinks_the_steps_around_the_fall_by_one_factor(base: Base, tmp_path: Path) -> None:
+    recipe = ExpertRecipe(epochs=10, batch_size=16)
+    assert recipe.planned_steps(10_000) == 6250
+    assert recipe.schedule(6250) == (200, 1000)
+    assert recipe.schedule(1200) == (180, 900)
+    assert recipe.schedule(400) == (60, 300)
+    assert recipe.schedule(1) == (0, 0)
+    assert recipe.model_copy(update={"target_rank": 6}).schedule(10) == (200, 1000)  # nothing falls
+    log: list[str] = []
+    small = SETTINGS.model_copy(update={"steps": 10})
+    expert = train_expert(base, "colour", make_examples(12), small, tmp_path, log=log.append)
+    assert log == ["colour: 10 steps are too few for tinit 5 and tfinal 10: 3 and 6 are taken"]
+    assert expert.record["schedule"] == {"steps": 10, "tinit": 3, "tfinal": 6}
+    assert sum(expert.ranks.values()) == 14 * SETTINGS.target_rank
 
 
 def test_no_examples_is_an_error(base: Base, tmp_path: Path) -> None:
@@ -260,7 +308,7 @@ def test_no_examples_is_an_error(base: Base, tmp_path: Path) -> None:
 
 
 def test_the_learning_rate_rises_then_falls_to_nearly_zero() -> None:
-    factors = [rate_factor(step, 100) for step in range(100)]
+    factors = [lr_multiplier(step, 100) for step in range(100)]
     assert max(factors) == 1.0
     assert factors[0] < 0.5
     assert 0 < factors[-1] < 0.02
@@ -272,7 +320,7 @@ def test_digests_depend_on_base_settings_and_every_word() -> None:
     one = training_digest(identity, examples, SETTINGS)
     assert one == training_digest({"name": "b", "fingerprint": "1"}, examples, SETTINGS)
     assert one != training_digest({"name": "a", "fingerprint": "2"}, examples, SETTINGS)
-    assert one != training_digest(identity, examples, SETTINGS.model_copy(update={"scale": 1.0}))
+    assert one != training_digest(identity, examples, SETTINGS.model_copy(update={"lora_scaling": 1.0}))
     changed = [replace(examples[0], context="other"), *examples[1:]]
     assert data_fingerprint(examples) != data_fingerprint(changed)
 

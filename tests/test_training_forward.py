@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.func import functional_call
 from transformers import AutoModelForCausalLM
 
-from staf.experts.trainable import TrainableFactors
+from staf.experts.adalora import TrainableFactors
 from staf.lm.base import Base, load_base
 
 KINDS: dict[str, dict[str, Any]] = {

@@ -18,7 +18,7 @@ from tiny_model import write_tiny_model
 
 import staf
 
-TRAINING = ("steps=6", "batch_size=4", "warmup_steps=1", "final_steps=2", "max_length=500")
+TRAINING = ("steps=6", "batch_size=4", "tinit=1", "tfinal=2", "max_length=500")
 
 
 def main() -> None:

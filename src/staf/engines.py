@@ -22,10 +22,10 @@ from typing import Any, Protocol
 
 import torch
 
+from staf.compute import ComputeOptions
 from staf.errors import ConfigError, MissingData, StafError, TrainingFailed, UnknownName
-from staf.experts.parallel import ALONE, World
+from staf.experts.distributed import ALONE, World
 from staf.experts.recipe import ExpertRecipe
-from staf.experts.train import planned_steps
 from staf.log import NullProgress, Progress, StderrProgress
 from staf.stages import Context, train_stage, training_examples
 
@@ -47,10 +47,11 @@ class RunContext:
     profile: str
     dtype: str | None = None
     fsdp: bool = False
+    compute: ComputeOptions | None = None
 
     def context(self, progress: Progress, world: World = ALONE) -> Context:
         """A context of this place; raises as `Context`."""
-        return Context(self.base, self.data, self.runs, progress, self.dtype, self.profile, world, self.fsdp)
+        return Context(self.base, self.data, self.runs, progress, self.dtype, self.profile, world, self.fsdp, self.compute)
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ def by_size(jobs: Sequence[Job], failures: dict[str, BaseException], progress: P
     for job in jobs:
         try:
             examples = training_examples(job.run_context.context(NullProgress()), job.name, job.settings)
-            steps = planned_steps(len(examples), job.settings)
+            steps = job.settings.planned_steps(len(examples))
         except StafError as error:
             _fail(failures, job, error, progress)
             continue

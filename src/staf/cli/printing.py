@@ -109,7 +109,11 @@ def print_estimates(estimates: Sequence[Any]) -> None:
     columns = []
     for found in estimates:
         parts = {part: memory_text(size) for part, size in vars(found.memory).items()}
-        amounts = {"steps": count_text(found.steps), "tokens": count_text(found.tokens), "at least": time_text(found.seconds)}
+        amounts = {
+            "steps": count_text(found.steps),
+            "tokens": count_text(found.tokens),
+            "time": "not measured" if found.seconds is None else time_text(found.seconds),
+        }
         columns.append({**parts, "in all": memory_text(found.memory.total), **amounts})
     names = [found.expert for found in estimates]
     rows = [{"": line, **{n: c[line] for n, c in zip(names, columns, strict=True)}} for line in columns[0]]
@@ -118,10 +122,8 @@ def print_estimates(estimates: Sequence[Any]) -> None:
     free = memory_text(one.free_bytes)
     print(f"{one.base}: {count_text(one.parameters)} parameters, {one.dtype} on {one.device}, {free} free.")
     if not one.tokens_counted:
-        print("It has no tokenizer here: tokens are a quarter of the letters.")
-    speed = one.operations_per_second / 1e9
-    print(f"Time: the matrix products alone, at the {speed:,.0f} GFLOP/s that the largest of them does here.")
-    print("Short examples on a small base take several times as long.")
+        print("It has no tokenizer here: tokens are a quarter of the characters.")
+    print("Time is that of three measured steps." if one.seconds is not None else "Time is measured where the weights are.")
 
 
 SEARCHES = {"cma": "CMA-ES", "gradient": "gradient"}

@@ -92,7 +92,7 @@ def reproduce(
 
     sizes, part = load_profile(profile, overrides(override)), Shard.parse(shard)
     find_engine(launcher)
-    run_context = RunContext(sizes.base, data_dir, out / "runs", sizes.splits)
+    run_context = RunContext(sizes.base, data_dir, out / "runs", sizes.splits, compute=sizes.compute)
     context = run_context.context(Terminal())
     runner = Runner(context, sizes, out, part)
     names = list(EXPERIMENTS) if name == "all" else [name]

@@ -31,7 +31,7 @@ def train(
         typer.Option("--report-to", help="Also send each step's metrics and the settings to tensorboard, mlflow or wandb."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the memory by component and the time; loads no weights and trains nothing.")
+        bool, typer.Option("--dry-run", help="Train nothing: print the memory by part, and the time of three measured steps.")
     ] = False,
     launcher: Annotated[str, typer.Option(help="local, or ray: one expert per worker of a Ray cluster.")] = "local",
     dtype: Dtype = None,
@@ -41,21 +41,24 @@ def train(
 ) -> None:
     """Stage I: train one expert per knowledge type or data set. Re-run the command to resume.
 
-    Try:  staf train --data entity_synonymy --out experts -o steps=80 -o warmup_steps=16 -o final_steps=26
+    Try:  staf train --data entity_synonymy --out experts -o steps=80 -o tinit=16 -o tfinal=26
     """
     from staf.cli.printing import Terminal, print_estimates, print_json, print_table
+    from staf.compute import ComputeOptions, split_options
     from staf.config import find_recipe, load_values, parse
     from staf.engines import Job, RunContext, find_engine
-    from staf.experts.parallel import joined
+    from staf.experts.distributed import init_distributed
     from staf.experts.recipe import ExpertRecipe
     from staf.experts.store import load_expert
     from staf.log import NullProgress, check_reporter
     from staf.stages import estimate_stage
 
     values = {} if recipe is None else load_values(find_recipe(recipe))
-    settings = parse(ExpertRecipe, {**values, **overrides(override)}, "staf train")
+    own, rest = split_options({**values, **overrides(override)})
+    settings = parse(ExpertRecipe, rest, "staf train")
+    options = parse(ComputeOptions, own if dtype is None else {**own, "dtype": dtype}, "staf train")
     names = expert_names(data)
-    run_context = RunContext(base, data_dir, runs, splits, dtype, fsdp)
+    run_context = RunContext(base, data_dir, runs, splits, options.dtype, fsdp, options)
     if report_to is not None:
         check_reporter(report_to)
     if dry_run:
@@ -63,10 +66,10 @@ def train(
         estimates = [estimate_stage(context, name, settings) for name in names]
         print_json([found.record() for found in estimates]) if as_json else print_estimates(estimates)
         return
-    with joined() as world:
-        progress = Terminal() if world.leads else NullProgress()
+    with init_distributed() as world:
+        progress = Terminal() if world.is_main_process else NullProgress()
         find_engine(launcher)([Job(name, settings, out, run_context, report_to) for name in names], progress, world)
-        if not world.leads:
+        if not world.is_main_process:
             return
     rows = [expert_row(load_expert(out / name), out) for name in names]
     print_json(rows) if as_json else print_table(rows, list(rows[0]))

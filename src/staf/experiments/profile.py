@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
+from staf.compute import ComputeOptions
 from staf.config import Settings, find_recipe, load_values, parse
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.recipe import ExpertRecipe
@@ -54,6 +55,7 @@ class Profile(Settings):
     experts: list[str] = Field(min_length=1)
     """knowledge types, one expert each"""
     expert: ExpertRecipe
+    compute: ComputeOptions = ComputeOptions()
     expert_max_length: dict[str, int] = Field(default_factory=dict)
     """max_length of experts with longer queries, by knowledge type or data set"""
     corpora: dict[str, list[str]] = Field(default_factory=dict)

@@ -1,14 +1,11 @@
-"""What a training would take, before any weight is loaded: memory by part, and time.
+"""What a training would take: memory by part, from the config of the base only, and time, from three measured steps.
 
-The base is laid out on PyTorch's meta device, which knows shapes and keeps no numbers: parameters are counted there, and so
-are the bytes that a forward pass keeps for the way back, by running the training's own code. Time
-is that of the matrix products alone, at the speed of the base's largest product measured on this machine; what lies between
-the products comes on top: measured, a training did 0.2 to 0.8 of this speed on a base of 135 million parameters.
+Memory is counted on PyTorch's meta device, which knows shapes and holds no numbers: parameters there, and the bytes that a
+forward pass saves for the backward pass, by running the training's own forward. Time needs the weights.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,21 +16,22 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from staf.compute import ComputeOptions
 from staf.data.example import Example, prompt_of
 from staf.errors import MissingData
 from staf.experts.recipe import ExpertRecipe
-from staf.experts.recompute import recomputing
-from staf.experts.train import planned_steps
+from staf.experts.train import ExpertTraining, gradient_checkpointing
 from staf.lm.attention import register
 from staf.lm.base import DEFAULT_BASE, Base, resolve, targets_of
 from staf.lm.batches import encode, epoch_order, round_up
 from staf.lm.lora import LoraModel
 
 META = torch.device("meta")
-LETTERS_A_TOKEN = 4
+CHARS_PER_TOKEN = 4
 """Where there is no tokenizer."""
 FLOAT = 4
 """Bytes of a float32."""
+DRY_STEPS = 3
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Memory:
     importance: int
     """both moving averages"""
     activations: int
-    """kept for the way back by the largest part of a step"""
+    """saved for the backward pass by the largest micro-batch"""
     logits: int
     """of its answer tokens: log-probabilities and their gradients"""
 
@@ -57,45 +55,6 @@ class Memory:
     def total(self) -> int:
         """All parts together."""
         return sum(asdict(self).values())
-
-
-@dataclass(frozen=True)
-class Part:
-    """What is computed at once."""
-
-    rows: tuple[tuple[int, int], ...]
-    """Tokens of each row, and how many of them, the last ones, are its answer."""
-    width: int
-    """Of the padded batch."""
-
-    @property
-    def tokens(self) -> int:
-        """Without padding."""
-        return sum(length for length, _ in self.rows)
-
-    @property
-    def answers(self) -> int:
-        """Tokens that are predicted."""
-        return sum(answer for _, answer in self.rows)
-
-    def batch(self) -> tuple[Tensor, Tensor]:
-        """Token ids (B, T), all 0, and where the answers are."""
-        answer = torch.zeros(len(self.rows), self.width, dtype=torch.bool)
-        for row, (length, predicted) in enumerate(self.rows):
-            answer[row, length - predicted : length] = True
-        return torch.zeros(answer.shape, dtype=torch.long), answer
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What a training reads."""
-
-    parts: tuple[Part, ...]
-    """of one epoch"""
-    tokens: int
-    """real tokens of one epoch"""
-    counted: bool
-    """by the base's tokenizer; else by letters"""
 
 
 @dataclass(frozen=True)
@@ -114,35 +73,29 @@ class Estimate:
     examples: int
     steps: int
     tokens: int
-    """real tokens of all steps"""
+    """without padding, in all steps"""
     tokens_counted: bool
-    operations: float
-    """multiplications and additions of all steps"""
-    operations_per_second: float
-    """of the base's largest matrix product, measured here"""
-
-    @property
-    def seconds(self) -> float:
-        """At the speed of the product: what a training cannot be faster than."""
-        return self.operations / self.operations_per_second
+    """by the tokenizer of the base; else a quarter of the characters"""
+    seconds: float | None = None
+    """of all steps at the measured speed; None where no weights are there to measure with, or they do not fit"""
 
     def record(self) -> dict[str, Any]:
         """As plain values, for JSON."""
-        return {**asdict(self), "total_bytes": self.memory.total, "seconds": self.seconds}
+        return {**asdict(self), "total_bytes": self.memory.total}
 
 
-def outline(base: str | None, dtype: torch.dtype) -> Base:
-    """A base without numbers, from its config.json alone: a hub id, a folder, a GGUF file, or None for the default.
+def meta_model(base: str | None, dtype: torch.dtype) -> Base:
+    """A base without numbers, from its config.json only: a hub id, a folder, a GGUF file, or None for the default.
 
     Raises:
-        MissingData: there is no config. UnknownName: of a kind without a list of adapted matrices.
+        MissingData: there is no config. UnknownName: its type has no list of adapted modules.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
     name = base if base is not None else DEFAULT_BASE
-    place = str(resolve(base)) if base is None or base.endswith(".gguf") else base
+    path = str(resolve(base)) if base is None or base.endswith(".gguf") else base
     try:
-        config = AutoConfig.from_pretrained(place)
+        config = AutoConfig.from_pretrained(path)
     except (OSError, ValueError) as error:
         raise MissingData(
             f"no config of the base model {name} ({type(error).__name__}): a folder with config.json or a hub id was expected. "
@@ -151,93 +104,90 @@ def outline(base: str | None, dtype: torch.dtype) -> Base:
     targets, layer_of = targets_of(config)
     with META:
         model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=register())
-    routed = LoraModel(model, targets)
-    identity = {"name": name, "fingerprint": ""}
-    return Base(identity, Path(place), model, _tokenizer(place), routed, layer_of, dtype, META)
+    lora = LoraModel(model, targets)
+    return Base({"name": name, "fingerprint": ""}, Path(path), model, _tokenizer(path), lora, layer_of, dtype, META)
 
 
-def _tokenizer(place: str) -> Any:
+def _tokenizer(path: str) -> Any:
     """The tokenizer, or None where there is none."""
     from transformers import AutoTokenizer
 
-    folder = Path(place)
-    if folder.is_dir() and not any(folder.glob("*token*")):
+    if Path(path).is_dir() and not any(Path(path).glob("*token*")):
         return None
     try:
-        return AutoTokenizer.from_pretrained(place)
+        return AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError):
         return None
 
 
-def read(examples: Sequence[Example], settings: ExpertRecipe, tokenizer: Any) -> Reading:
-    """The parts of the first epoch, exactly as training forms them where there is a tokenizer."""
-    if tokenizer is None:
-        sizes = [_by_letters(example, settings.max_length) for example in examples]
-    else:
-        items = [encode(example, tokenizer, settings.max_length) for example in examples]
-        sizes = [(len(item.tokens), len(item.tokens) - item.answer_start) for item in items]
-    lengths = [length for length, _ in sizes]
-    parts = []
-    for batch in epoch_order(lengths, settings.batch_size, settings.seed, 0):
-        width, size = round_up(max(lengths[i] for i in batch)), -(-len(batch) // settings.accumulation)
-        chosen = [batch[start : start + size] for start in range(0, len(batch), size)]
-        parts += [Part(tuple(sizes[i] for i in part), width) for part in chosen]
-    return Reading(tuple(parts), sum(lengths), tokenizer is not None)
+def token_counts(examples: Sequence[Example], tokenizer: Any, max_length: int) -> list[tuple[int, int]]:
+    """Tokens of each example, and of its answer; without a tokenizer about a quarter of the characters."""
+    if tokenizer is not None:
+        items = [encode(example, tokenizer, max_length) for example in examples]
+        return [(len(item.tokens), len(item.tokens) - item.answer_start) for item in items]
+    found = []
+    for example in examples:
+        answer = min(len(example.answer) // CHARS_PER_TOKEN + 2, max_length // 2)
+        prompt = len(prompt_of(example.query, example.context)) // CHARS_PER_TOKEN + 1
+        found.append((min(prompt + answer, max_length), answer))
+    return found
 
 
-def _by_letters(example: Example, max_length: int) -> tuple[int, int]:
-    """About the tokens of an example, and of its answer."""
-    answer = min(len(example.answer) // LETTERS_A_TOKEN + 2, max_length // 2)
-    prompt = len(prompt_of(example.query, example.context)) // LETTERS_A_TOKEN + 1
-    return min(prompt + answer, max_length), answer
+def largest_micro_batch(
+    counts: Sequence[tuple[int, int]], recipe: ExpertRecipe, options: ComputeOptions
+) -> tuple[Tensor, Tensor]:
+    """Token ids (B, T), all 0, and answer positions of the micro-batch of the first epoch with the most tokens."""
+    lengths, best = [length for length, _ in counts], list[tuple[int, int]]()
+    width = 0
+    for batch in epoch_order(lengths, recipe.batch_size, recipe.seed, 0):
+        size = -(-len(batch) // options.gradient_accumulation_steps)
+        padded = round_up(max(lengths[i] for i in batch))
+        for start in range(0, len(batch), size):
+            rows = [counts[i] for i in batch[start : start + size]]
+            if sum(n for n, _ in rows) > sum(n for n, _ in best):
+                best, width = rows, padded
+    answer = torch.zeros(len(best), width, dtype=torch.bool)
+    for row, (length, predicted) in enumerate(best):
+        answer[row, length - predicted : length] = True
+    return torch.zeros(answer.shape, dtype=torch.long), answer
 
 
-def memory_of(base: Base, settings: ExpertRecipe, parts: Sequence[Part]) -> Memory:
-    """Bytes by part; only shapes of `base` are looked at, which may be an outline."""
-    numbers = factor_numbers(base, settings.initial_rank)
-    largest = max(parts, key=lambda part: (part.tokens, part.width))
-    answers = round_up(max(part.answers for part in parts))
+def memory_of(base: Base, recipe: ExpertRecipe, options: ComputeOptions, counts: Sequence[tuple[int, int]]) -> Memory:
+    """Bytes by part; only shapes of `base` are read, which may be a meta model."""
+    params = recipe.initial_rank * sum(d_out + d_in + 1 for d_out, d_in in base.lora.shapes.values())
+    ids, answer = largest_micro_batch(counts, recipe, options)
     return Memory(
         base=sum(p.numel() * p.element_size() for p in base.model.parameters()),
-        factors=numbers * (FLOAT + base.dtype.itemsize) + len(base.lora.layers) * settings.initial_rank,
-        gradients=numbers * FLOAT,
-        optimiser=2 * numbers * FLOAT,
-        importance=2 * numbers * FLOAT,
-        activations=activations(base, settings, largest),
-        logits=3 * answers * base.model.config.vocab_size * FLOAT,
+        factors=params * (FLOAT + base.dtype.itemsize) + len(base.lora.layers) * recipe.initial_rank,
+        gradients=params * FLOAT,
+        optimiser=2 * params * FLOAT,
+        importance=2 * params * FLOAT,
+        activations=activations(base, recipe, options.gradient_checkpointing, ids),
+        logits=3 * round_up(int(answer.sum())) * base.model.config.vocab_size * FLOAT,
     )
 
 
-def factor_numbers(base: Base, rank: int) -> int:
-    """Numbers in U, V and lambda of all matrices."""
-    return rank * sum(d_out + d_in + 1 for d_out, d_in in base.lora.shapes.values())
+def activations(base: Base, recipe: ExpertRecipe, recomputed: bool, ids: Tensor) -> int:
+    """Bytes that the decoder saves for the backward pass, by running a meta model forward; its factors are replaced."""
+    rank = recipe.initial_rank
 
+    def empty(*shape: int) -> Tensor:
+        return torch.empty(shape, dtype=base.dtype, device=META)
 
-def activations(base: Base, settings: ExpertRecipe, part: Part) -> int:
-    """Bytes that the decoder keeps for the way back, counted by running an outline forward; its factors are replaced."""
-    rank = settings.initial_rank
-    kind: dict[str, Any] = {"dtype": base.dtype, "device": META}
-    shapes = base.lora.shapes.items()
-    factors = {name: (torch.empty(d_out, rank, **kind), torch.empty(rank, d_in, **kind)) for name, (d_out, d_in) in shapes}
+    factors = {name: (empty(d_out, rank), empty(rank, d_in)) for name, (d_out, d_in) in base.lora.shapes.items()}
     base.lora.attach(factors)
-    base.lora.set_rank_scale({name: torch.empty(rank, **kind).requires_grad_() for name in factors})
-    base.lora.set_training(True, settings.dropout)
-    others = [*base.model.parameters(), *(tensor for pair in factors.values() for tensor in pair)]
-    kept = Kept(others)
-    with recomputing(base, settings.checkpoint_activations), kept, Outlines():
-        _forward(base, *part.batch())
-    if not settings.checkpoint_activations:
-        return kept.bytes
-    whole = activations(base, settings.model_copy(update={"checkpoint_activations": False}), part)
-    return kept.bytes + whole // base.model.config.num_hidden_layers
+    base.lora.set_rank_scale({name: empty(rank).requires_grad_() for name in factors})
+    base.lora.set_training(True, recipe.dropout)
+    saved = SavedBytes([*base.model.parameters(), *(tensor for pair in factors.values() for tensor in pair)])
+    with gradient_checkpointing(base, recomputed), saved, _MetaResults():
+        # with a mask, as without one it is made by looking at numbers
+        base.hidden_states(ids, attention_mask=torch.ones(len(ids), 1, ids.shape[1], ids.shape[1], dtype=torch.bool))
+    if not recomputed:
+        return saved.bytes
+    return saved.bytes + activations(base, recipe, False, ids) // base.model.config.num_hidden_layers
 
 
-def _forward(base: Base, ids: Tensor, answer: Tensor) -> None:
-    """The training's own way through the decoder; a mask is given where it would be made by looking at numbers."""
-    base.hidden_states(ids, attention_mask=torch.ones(len(ids), 1, *ids.shape[1:], ids.shape[1], dtype=torch.bool))
-
-
-class Outlines(TorchDispatchMode):
+class _MetaResults(TorchDispatchMode):
     """Within the block an operation on tensors with numbers and others without gives one without."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -247,19 +197,15 @@ class Outlines(TorchDispatchMode):
         return func(*inputs[0], **inputs[1])
 
 
-class Kept:
-    """Counts the bytes that autograd keeps within a `with` block, each tensor's memory once.
-
-    Args:
-        others: tensors that are counted elsewhere.
-    """
+class SavedBytes:
+    """Counts the bytes that autograd saves within a `with` block, each tensor's memory once, without that of `others`."""
 
     def __init__(self, others: Sequence[Tensor]) -> None:
         self.others = {tensor.untyped_storage()._cdata for tensor in others}
         self.storages: dict[int, torch.UntypedStorage] = {}
-        self.hooks = torch.autograd.graph.saved_tensors_hooks(self._keep, lambda tensor: tensor)
+        self.hooks = torch.autograd.graph.saved_tensors_hooks(self._save, lambda tensor: tensor)
 
-    def _keep(self, tensor: Tensor) -> Tensor:
+    def _save(self, tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage._cdata not in self.others:
             self.storages[storage._cdata] = storage
@@ -270,43 +216,12 @@ class Kept:
         """So far."""
         return sum(storage.nbytes() for storage in self.storages.values())
 
-    def __enter__(self) -> Kept:
+    def __enter__(self) -> SavedBytes:
         self.hooks.__enter__()
         return self
 
     def __exit__(self, *details: Any) -> None:
         self.hooks.__exit__(*details)
-
-
-def operations_of(base: Base, settings: ExpertRecipe, part: Part) -> float:
-    """Multiplications and additions of one part, forward and back: frozen weights need no gradient of their own."""
-    config = base.model.config
-    places = len(part.rows) * part.width
-    again = int(settings.checkpoint_activations)
-    weights = sum(d_out * d_in for d_out, d_in in base.lora.shapes.values())
-    attention = part.width * config.num_hidden_layers * config.num_attention_heads * _head_width(config)  # half is seen
-    low_rank = factor_numbers(base, settings.initial_rank)
-    head = config.vocab_size * config.hidden_size
-    each = (2 + again) * weights + (3 + again) * (attention + low_rank)
-    return 2.0 * (places * each + 2 * part.answers * head)
-
-
-def _head_width(config: Any) -> int:
-    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-
-
-def product_speed(base: Base, device: torch.device, places: int, repeats: int = 3) -> float:
-    """Operations a second of the largest adapted matrix times `places` rows on `device`, the best of `repeats`."""
-    d_out, d_in = max(base.lora.shapes.values(), key=lambda shape: shape[0] * shape[1])
-    rows = torch.ones(places, d_in, dtype=base.dtype, device=device)
-    weight = torch.ones(d_out, d_in, dtype=base.dtype, device=device)
-    best = float("inf")
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        product = rows @ weight.T
-        float(product[0, 0])  # waits for an accelerator
-        best = min(best, time.perf_counter() - start)
-    return 2.0 * places * d_out * d_in / best
 
 
 def free_memory(device: torch.device) -> int | None:
@@ -320,31 +235,48 @@ def free_memory(device: torch.device) -> int | None:
 
 
 def estimate(
-    base: Base, name: str, examples: Sequence[Example], settings: ExpertRecipe, device: torch.device
+    base: Base, name: str, examples: Sequence[Example], recipe: ExpertRecipe, device: torch.device,
+    options: ComputeOptions | None = None,
 ) -> Estimate:  # fmt: skip
-    """What training `name` on these examples would take; `base` is an outline, `device` where it would be trained.
+    """What training `name` on these examples would take, without its time (`seconds_per_token`).
+
+    Args:
+        base: a meta model. device: where the expert would be trained.
 
     Raises:
-        MissingData: there are no examples. ConfigError: the steps cannot be planned.
+        MissingData: there are no examples.
     """
     if not examples:
-        raise MissingData(f"no examples to train '{name}' on. See what there is: staf data list")
-    steps = planned_steps(len(examples), settings)
-    found = read(examples, settings, base.tokenizer)
-    epochs = steps / -(-len(examples) // settings.batch_size)
-    middle = sorted(part.tokens for part in found.parts)[len(found.parts) // 2]
+        raise MissingData(f"no examples to train '{name}' on. List the data sets: staf data list")
+    steps = recipe.planned_steps(len(examples))
+    counts = token_counts(examples, base.tokenizer, recipe.max_length)
+    epochs = steps / -(-len(examples) // recipe.batch_size)
     return Estimate(
         expert=name,
         base=base.name,
         parameters=sum(p.numel() for p in base.model.parameters()),
         dtype=str(base.dtype).removeprefix("torch."),
         device=str(device),
-        memory=memory_of(base, settings, found.parts),
+        memory=memory_of(base, recipe, options or ComputeOptions(), counts),
         free_bytes=free_memory(device),
         examples=len(examples),
         steps=steps,
-        tokens=round(found.tokens * epochs),
-        tokens_counted=found.counted,
-        operations=sum(operations_of(base, settings, part) for part in found.parts) * epochs,
-        operations_per_second=product_speed(base, device, middle),
+        tokens=round(sum(length for length, _ in counts) * epochs),
+        tokens_counted=base.tokenizer is not None,
     )
+
+
+def seconds_per_token(base: Base, examples: Sequence[Example], recipe: ExpertRecipe, options: ComputeOptions) -> float:
+    """Measured on a loaded base: the steps of a training after its first one, which warms up. No state is left."""
+    training = ExpertTraining(
+        base, [encode(example, base.tokenizer, recipe.max_length) for example in examples], recipe, options
+    )
+    base.lora.set_training(True, recipe.dropout)
+    try:
+        with gradient_checkpointing(base, options.gradient_checkpointing):
+            reports = [training.run_step() for _ in range(min(DRY_STEPS, training.total))]
+    finally:
+        base.lora.set_training(False)
+        base.lora.detach()
+    measured = reports[1:] or reports
+    return sum(report.seconds for report in measured) / sum(report.tokens for report in measured)

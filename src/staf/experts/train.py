@@ -1,8 +1,8 @@
 """Stage I: one expert on one knowledge type (STAF-LLM, Algorithm 1 and appendix A.1 to A.6).
 
 Each step: loss at answer positions, its gradient, the gradient of the orthogonality penalty, importance of every triplet,
-one AdamW step, then the mask. The examples of a step may be computed in parts, whose gradients are summed. The whole state is
-saved every `checkpoint_steps`; the same command resumes from it and ends with the same bytes as a run that was never stopped.
+one AdamW step, then the mask. The complete state is saved every `save_steps`; re-running the command resumes from it and ends
+with the same bytes as an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -12,25 +12,26 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint as recomputed
 
-from staf import __version__
+from staf.compute import ComputeOptions, compute_record, numerics
 from staf.data.example import Example
-from staf.errors import ConfigError, TrainingFailed
-from staf.experts.adalora import budget
-from staf.experts.checkpoints import Checkpoints, Log
-from staf.experts.parallel import ALONE, World
+from staf.errors import TrainingFailed
+from staf.experts.adalora import TrainableFactors, budget
+from staf.experts.checkpoint import Checkpoints
+from staf.experts.distributed import ALONE, World
 from staf.experts.recipe import ExpertRecipe
-from staf.experts.recompute import recomputing
 from staf.experts.store import Expert
-from staf.experts.trainable import TrainableFactors
-from staf.lm.base import Base
+from staf.lm.base import TARGET_MODULES, Base
 from staf.lm.batches import Batch, Encoded, collate, encode, epoch_order
 from staf.lm.loss import answer_loss
+from staf.log import Log
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class StepReport:
 
 OnStep = Callable[[StepReport], None]
 
-TENSORS = ("flat", "average", "uncertainty", "mask", "first", "second", "random")
+TENSORS = ("master_params", "average", "uncertainty", "mask", "exp_avg", "exp_avg_sq", "rng_state")
 RECORD = ("step", "tokens", "curve")
 """What the state of a training is."""
 
@@ -68,125 +69,118 @@ RECORD = ("step", "tokens", "curve")
 class ExpertTraining:
     """The state of one expert's training, and one step of it; its factors are attached to the base from the start."""
 
-    def __init__(self, base: Base, items: Sequence[Encoded], settings: ExpertRecipe, world: World = ALONE) -> None:
-        self.base, self.items, self.settings, self.world = base, items, settings, world
+    def __init__(
+        self, base: Base, items: Sequence[Encoded], recipe: ExpertRecipe, options: ComputeOptions | None = None,
+        world: World = ALONE,
+    ) -> None:  # fmt: skip
+        self.base, self.items, self.recipe, self.world = base, items, recipe, world
+        self.options = options or ComputeOptions()
         self.lengths = [len(item.tokens) for item in items]
-        self.total = planned_steps(len(items), settings)
+        self.total = recipe.planned_steps(len(items))
+        self.tinit, self.tfinal = recipe.schedule(self.total)
         self.step = 0
         self.tokens = 0
         self.curve: list[float] = []
         self.order: tuple[int, list[list[int]]] = (-1, [])
         self.factors = TrainableFactors(
-            base.lora.shapes, settings.initial_rank, settings.seed, base.device, base.dtype, settings.start
+            base.lora.shapes, recipe.initial_rank, recipe.seed, base.device, base.dtype, recipe.init
         )
-        self.parameter = torch.nn.Parameter(self.factors.flat)
+        self.parameter = torch.nn.Parameter(self.factors.master_params)
         self.parameter.grad = self.factors.grad
-        self.optimizer = torch.optim.AdamW([self.parameter], lr=settings.learning_rate, weight_decay=0.0, fused=True)
-        self.random = torch.Generator(base.device).manual_seed(settings.seed).get_state()
+        self.optimizer = torch.optim.AdamW([self.parameter], lr=recipe.learning_rate, weight_decay=0.0, fused=True)
+        self.rng_state = torch.Generator(base.device).manual_seed(recipe.seed).get_state()
         base.lora.attach(*self.factors.views())
 
     def next_batch(self) -> Batch:
-        """The batch of this step, all parts of it; it depends on the seed and the step alone."""
-        per_epoch = -(-len(self.items) // self.settings.batch_size)
-        epoch, place = divmod(self.step, per_epoch)
+        """The batch of this step, all micro-batches of it; it depends on the seed and the step only."""
+        per_epoch = -(-len(self.items) // self.recipe.batch_size)
+        epoch, index = divmod(self.step, per_epoch)
         if self.order[0] != epoch:
-            self.order = (epoch, epoch_order(self.lengths, self.settings.batch_size, self.settings.seed, epoch))
-        chosen = [self.items[i] for i in self.order[1][place]]
+            self.order = (epoch, epoch_order(self.lengths, self.recipe.batch_size, self.recipe.seed, epoch))
+        chosen = [self.items[i] for i in self.order[1][index]]
         batch = collate(chosen, self.base.tokenizer.pad_token_id or 0, self.base.device)
-        return replace(batch, prefix_length=0) if self.settings.checkpoint_activations else batch
+        return replace(batch, prefix_length=0) if self.options.gradient_checkpointing else batch
 
     def run_step(self) -> StepReport:
         """One optimiser step.
 
         Raises:
-            TrainingFailed: the loss or its gradient is not a number; names the example ids. The state is still that of the
-                step before.
+            TrainingFailed: the loss or its gradient is not finite; names the example ids. The state is still that of the step
+                before.
         """
-        settings, factors, started = self.settings, self.factors, time.perf_counter()
+        recipe, factors, started = self.recipe, self.factors, time.perf_counter()
         batch = self.next_batch()
-        loss, random = self._backward(batch)
-        penalty = factors.add_orthogonality(settings.orthogonality)
-        self._check_number("gradient", torch.stack(torch.aminmax(factors.grad)), batch)
-        self.random = random
-        rate = settings.learning_rate * rate_factor(self.step, self.total)
-        scores = factors.scores(settings.importance, settings.beta1, settings.beta2)
+        loss, rng_state = self._backward(batch)
+        penalty = factors.add_orthogonality(recipe.orth_reg_weight)
+        self._check_finite("gradient", torch.stack(torch.aminmax(factors.grad)), batch)
+        self.rng_state = rng_state
+        if recipe.max_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.parameter, recipe.max_grad_norm)
+        scores = factors.scores(recipe.importance, recipe.beta1, recipe.beta2)
+        rate = recipe.learning_rate * lr_multiplier(self.step, self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()  # Eq. A.3
-        keep = self._budget()
-        if self.step <= self.total - settings.final_steps:
-            factors.cut(scores, keep)
+        keep = budget(
+            self.step, modules=len(factors.names), initial_rank=recipe.initial_rank, target_rank=recipe.target_rank,
+            tinit=self.tinit, tfinal=self.tfinal, total=self.total,
+        )  # fmt: skip
+        if self.step <= self.total - self.tfinal:
+            factors.prune_to_budget(scores, keep)
         else:
             factors.apply_mask()
-        tokens = int(sum(len(self.items[i].tokens) for i in self._current()))
+        tokens = sum(self.lengths[i] for i in self.order[1][self.step % len(self.order[1])])
         self.step, self.tokens = self.step + 1, self.tokens + tokens
         self.curve.append(loss)
-        seconds = time.perf_counter() - started
-        return StepReport(self.step, self.total, loss, penalty, keep, tokens, seconds, rate)
-
-    def _current(self) -> list[int]:
-        return self.order[1][self.step % len(self.order[1])]
-
-    def _budget(self) -> int:
-        s = self.settings
-        return budget(
-            self.step, matrices=len(self.factors.names), initial_rank=s.initial_rank, target_rank=s.target_rank,
-            warmup=s.warmup_steps, final=s.final_steps, total=self.total,
-        )  # fmt: skip
+        return StepReport(self.step, self.total, loss, penalty, keep, tokens, time.perf_counter() - started, rate)
 
     def _backward(self, batch: Batch) -> tuple[float, Tensor]:
-        """Mean loss of the batch, whose gradient is added to the flat gradient; and the state of chance after it."""
+        """Mean loss of the batch, whose gradient is added to the flat gradient; and the RNG state afterwards."""
         predicted = int(batch.answer.sum())
         leaf, loss = self.factors.begin_step(), 0.0
-        with drawing_from(self.random, self.base.device) as random:
-            self.world.own_draws(self.settings.seed, self.step)
-            for part in parts(batch, self.settings.accumulation):
-                gains = (leaf * self.settings.scale).to(self.base.dtype)  # (M, r)
+        with fork_rng(self.rng_state, self.base.device) as rng_state:
+            self.world.seed_step(self.recipe.seed, self.step)
+            for micro_batch in micro_batches(batch, self.options.gradient_accumulation_steps):
+                gains = (leaf * self.recipe.lora_scaling).to(self.base.dtype)  # (M, r)
                 self.base.lora.set_rank_scale(dict(zip(self.factors.names, gains.unbind(), strict=True)))
-                share = answer_loss(self.base, self.world.rows(part))[0] / predicted
-                whole = self.world.sum_(share.detach().clone())
-                self._check_number("loss", whole, part)
+                share = answer_loss(self.base, self.world.rows(micro_batch))[0] / predicted
+                total = self.world.all_reduce(share.detach().clone())
+                self._check_finite("loss", total, micro_batch)
                 share.backward()
-                loss += whole.item()
-            self.world.sum_(self.factors.grad)
-            return loss, random()
+                loss += total.item()
+            self.world.all_reduce(self.factors.grad)
+            return loss, rng_state()
 
-    def _check_number(self, what: str, found: Tensor, batch: Batch) -> None:
+    def _check_finite(self, what: str, found: Tensor, batch: Batch) -> None:
         if not bool(torch.isfinite(found).all()):
             raise TrainingFailed(
                 f"the {what} of step {self.step + 1} is {found.detach().sum().item()}; nothing was changed by it. "
-                f"Examples: {', '.join(batch.example_ids)}. Lower learning_rate, or take these examples out."
+                f"Examples: {', '.join(batch.example_ids)}. Lower learning_rate, set max_grad_norm=1, or remove these examples."
             )
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and record of a checkpoint."""
         moments = self.optimizer.state[self.parameter]
-        tensors = {
-            **self.factors.state(),
-            "first": moments["exp_avg"],
-            "second": moments["exp_avg_sq"],
-            "random": self.random,
-        }
+        moments = {name: moments[name] for name in ("exp_avg", "exp_avg_sq")}
+        tensors = {**self.factors.state(), **moments, "rng_state": self.rng_state}
         return tensors, {"step": self.step, "tokens": self.tokens, "curve": self.curve}
 
     def load_state(self, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Restore a checkpoint."""
         self.factors.load_state(tensors)
-        self.optimizer.state[self.parameter] = {
-            "step": torch.tensor(float(record["step"]), device=self.base.device),
-            "exp_avg": tensors["first"].to(self.base.device),
-            "exp_avg_sq": tensors["second"].to(self.base.device),
-        }
-        self.random = tensors["random"]
+        moments = {name: tensors[name].to(self.base.device) for name in ("exp_avg", "exp_avg_sq")}
+        step = torch.tensor(float(record["step"]), device=self.base.device)
+        self.optimizer.state[self.parameter] = {"step": step, **moments}
+        self.rng_state = tensors["rng_state"]
         self.step, self.tokens, self.curve = record["step"], record["tokens"], list(record["curve"])
 
 
 @contextmanager
-def drawing_from(state: Tensor, device: torch.device) -> Iterator[Callable[[], Tensor]]:
-    """Within the block `device` draws from this state of chance, and afterwards from its own again.
+def fork_rng(state: Tensor, device: torch.device) -> Iterator[Callable[[], Tensor]]:
+    """Within the block `device` draws from this RNG state, and afterwards from its own again.
 
     Yields:
-        what gives the state now.
+        a function that returns the current state.
     """
     cuda = device.type == "cuda"
     with torch.random.fork_rng(devices=[device] if cuda else []):
@@ -198,38 +192,41 @@ def drawing_from(state: Tensor, device: torch.device) -> Iterator[Callable[[], T
             yield torch.get_rng_state
 
 
-def parts(batch: Batch, count: int) -> list[Batch]:
-    """A batch in at most `count` parts of like size, which keep its width."""
+@contextmanager
+def gradient_checkpointing(base: Base, enabled: bool = True) -> Iterator[None]:
+    """Within the block the decoder layers of `base` keep only their input and are recomputed in the backward pass.
+
+    Not by transformers' own switch, which acts in training mode only and changed its name in 5.20.
+    """
+    if not enabled:
+        yield
+        return
+    layers = list(base.model.get_submodule(TARGET_MODULES[base.model.config.model_type][0]))
+    for layer in layers:
+        layer.forward = partial(recomputed, layer.forward, use_reentrant=False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+def micro_batches(batch: Batch, count: int) -> list[Batch]:
+    """A batch in at most `count` parts of similar size, which keep its width."""
     size = -(-len(batch.example_ids) // count)
     cuts = [slice(start, start + size) for start in range(0, len(batch.example_ids), size)]
     return [Batch(batch.ids[cut], batch.answer[cut], batch.example_ids[cut], batch.prefix_length) for cut in cuts]
 
 
-def planned_steps(examples: int, settings: ExpertRecipe) -> int:
-    """Optimiser steps in all.
-
-    Raises:
-        ConfigError: warm-up and final steps leave no step for the ranks to fall.
-    """
-    total = settings.steps or settings.epochs * -(-examples // settings.batch_size)
-    if settings.target_rank < settings.initial_rank and settings.warmup_steps + settings.final_steps >= total:
-        raise ConfigError(
-            f"{total} steps in all, but warmup_steps {settings.warmup_steps} and final_steps {settings.final_steps} leave none "
-            f"for the ranks to fall from {settings.initial_rank} to {settings.target_rank}. "
-            f"Train longer, or lower them: warmup_steps={total // 10}, final_steps={total // 3}, say."
-        )
-    return total
-
-
-def rate_factor(step: int, total: int) -> float:
+def lr_multiplier(step: int, total: int) -> float:
     """Share of the learning rate at a step: up over the first 5 percent, then straight down to 0."""
     warmup = max(total // 20, 1)
     return min((step + 1) / warmup, (total - step) / max(total - warmup, 1))
 
 
-def training_digest(base: dict[str, str], examples: Sequence[Example], settings: ExpertRecipe) -> str:
-    """Sixteen hexadecimal digits that name a training: base, examples, settings."""
-    parts = (base["fingerprint"], settings.digest(), data_fingerprint(examples))
+def training_digest(base: dict[str, Any], examples: Sequence[Example], recipe: ExpertRecipe) -> str:
+    """Sixteen hexadecimal digits that name a training: base, examples, recipe."""
+    parts = (base["fingerprint"], recipe.digest(), data_fingerprint(examples))
     return hashlib.sha256("/".join(parts).encode()).hexdigest()[:16]
 
 
@@ -245,74 +242,80 @@ def train_expert(
     base: Base,
     name: str,
     examples: Sequence[Example],
-    settings: ExpertRecipe,
+    recipe: ExpertRecipe,
     checkpoint: Path,
     on_step: OnStep | None = None,
     log: Log | None = None,
     world: World = ALONE,
+    options: ComputeOptions | None = None,
 ) -> Expert:
-    """Train one expert from the start, or from its newest whole checkpoint.
+    """Train one expert from the start, or from its newest intact checkpoint.
 
     Args:
         examples: training examples; none of them may be a test example.
-        checkpoint: folder for the state; it is left behind for the caller to remove once the expert is saved.
-        log: told which checkpoint it goes on from, and which it passed over and why.
-        world: the processes that compute it together; all return the expert, one writes checkpoints.
+        checkpoint: folder for the state; the caller deletes it once the expert is saved.
+        log: told which checkpoint is resumed, and which are skipped and why.
+        world: the processes that train it together; all return the expert, one writes checkpoints.
 
     Raises:
-        TrainingFailed: no examples, or a loss that is not a number; the state before it is saved. ConfigError: the steps
-            cannot be planned. DamagedFile: no checkpoint is whole. StafError: a checkpoint cannot be written.
+        TrainingFailed: no examples, or a loss that is not finite; the state before it is saved. DamagedFile: no checkpoint is
+            intact. ConfigError: it is of another dtype, device or number of threads. StafError: one cannot be written.
     """
     if not examples:
-        raise TrainingFailed(f"no examples to train '{name}' on. See what there is: staf data list")
-    run = training_digest(base.identity, examples, settings)
-    checkpoints = Checkpoints(checkpoint, run, log or (lambda text: None))
-    items = [encode(example, base.tokenizer, settings.max_length) for example in examples]
-    training = ExpertTraining(base, items, settings, world)
+        raise TrainingFailed(f"no examples to train '{name}' on. List the data sets: staf data list")
+    log, options = log or (lambda text: None), options or ComputeOptions()
+    run = training_digest(base.identity, examples, recipe)
+    checkpoints = Checkpoints(checkpoint, run, log, numerics(base))
+    items = [encode(example, base.tokenizer, recipe.max_length) for example in examples]
+    training = ExpertTraining(base, items, recipe, options, world)
+    if training.tinit != recipe.tinit:
+        log(f"{name}: {training.total} steps are too few for tinit {recipe.tinit} and tfinal {recipe.tfinal}: "
+            f"{training.tinit} and {training.tfinal} are taken")  # fmt: skip
     found = checkpoints.load(TENSORS, RECORD)
     if found is not None:
         training.load_state(*found)
-    world.check_same(int(run[:15], 16), "training (base, examples, settings)")
-    world.check_same(training.step, "step to go on from")
-    base.lora.set_training(True, settings.dropout)
+    world.check_same(int(run[:15], 16), "training (base, examples, recipe)")
+    world.check_same(training.step, "step to resume from")
+    base.lora.set_training(True, recipe.dropout)
     started = time.perf_counter()
     try:
-        with recomputing(base, settings.checkpoint_activations):
+        with gradient_checkpointing(base, options.gradient_checkpointing):
             _run_steps(training, checkpoints, on_step)
     finally:
         base.lora.set_training(False)
         base.lora.detach()
-    dedup_keys = frozenset(dedup_key for example in examples for dedup_key in example.dedup_keys)
+    keys = frozenset(key for example in examples for key in example.dedup_keys)
     record = {
         "run": run,
-        "settings": settings.model_dump(),
+        "recipe": recipe.model_dump(),
+        "schedule": {"steps": training.total, "tinit": training.tinit, "tfinal": training.tfinal},
+        "compute": compute_record(base, options),
         "data_fingerprint": data_fingerprint(examples),
         "examples": len(examples),
         "steps": training.total,
         "tokens": training.tokens,
         "curve": training.curve,
         "seconds_of_last_run": time.perf_counter() - started,
-        "versions": {"staf": __version__, "torch": torch.__version__},
     }
-    return Expert(name, base.identity, training.factors.folded(settings.scale), dedup_keys, record)
+    return Expert(name, base.identity, training.factors.folded(recipe.lora_scaling), keys, record)
 
 
 def _run_steps(training: ExpertTraining, checkpoints: Checkpoints, on_step: OnStep | None) -> None:
-    """All steps that are left, with a checkpoint every so often, at the end, and before a step that fails."""
+    """All steps that are left, with a checkpoint every `save_steps`, at the end, and before a step that fails."""
     while training.step < training.total:
         try:
             report = training.run_step()
         except TrainingFailed:
-            _keep(training, checkpoints)
+            _save(training, checkpoints)
             raise
         if on_step is not None:
             on_step(report)
-        if training.step % training.settings.checkpoint_steps == 0 or training.step == training.total:
-            _keep(training, checkpoints)
+        if training.step % training.options.save_steps == 0 or training.step == training.total:
+            _save(training, checkpoints)
 
 
-def _keep(training: ExpertTraining, checkpoints: Checkpoints) -> None:
-    """Save the state where it is not saved yet: process 0 writes, the others wait for it."""
-    if training.world.leads and training.step > 0 and not checkpoints.has(training.step):
+def _save(training: ExpertTraining, checkpoints: Checkpoints) -> None:
+    """Save the state unless it is saved: the main process writes, the others wait for it."""
+    if training.world.is_main_process and training.step > 0 and not checkpoints.has(training.step):
         checkpoints.save(training.step, *training.state())
     training.world.barrier()

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from staf.experts.checkpoints import Checkpoints
+from staf.experts.checkpoint import Checkpoints
 from staf.log import Log
 from staf.routing.cma import Told
 from staf.routing.gradient import DescentState

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from staf.errors import ConfigError
-from staf.experts.estimate import outline
+from staf.experts.estimate import meta_model
 from staf.experts.reduce import concat_factors, weights_of
 from staf.experts.store import ExpertSet
 from staf.routing.store import Router
@@ -94,7 +94,7 @@ def prune_by_router(experts: ExpertSet, router: Router, count: int, base: str | 
     router.check(experts.experts[0].base, experts)
     kept, groups = heaviest(router.weights, count), None
     if router.settings.granularity != "task":
-        model = outline(base, torch.float32)
+        model = meta_model(base, torch.float32)
         groups = groups_by_matrix(tuple(model.lora.layers), model.layer_of, router.settings.granularity)
     share = lost_share(experts, router.weights, kept, groups)
     return ExpertSet(tuple(experts.experts[index] for index in kept)), share

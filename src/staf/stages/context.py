@@ -6,12 +6,13 @@ from copy import copy
 from functools import cached_property
 from pathlib import Path
 
+from staf.compute import ComputeOptions
 from staf.data.fetch import data_folder
 from staf.data.profiles import PROFILES, check_profile
 from staf.data.store import DataStore
 from staf.errors import ConfigError
-from staf.experts.estimate import outline
-from staf.experts.parallel import ALONE, World, check_sharding, open_base
+from staf.experts.distributed import ALONE, World, check_fsdp, open_base
+from staf.experts.estimate import meta_model
 from staf.experts.store import ExpertSet
 from staf.lm.base import BASE_DTYPES, DEFAULT_BASE, Base, default_device, identity_of
 from staf.lm.dtype import choose_dtype
@@ -28,7 +29,7 @@ class Context:
         base: hub id, folder or GGUF file; None is the default. data: the user's data folder; None uses packages.
         runs: folder of results. progress: told of long work. dtype: number format; None is chosen by measurement.
         profile: how data sets are split. world: the processes that train one expert together.
-        fsdp: spread the base over them, where it does not fit on one device.
+        fsdp: spread the base over them, where it does not fit on one device. compute: how it is computed, dtype included.
 
     Raises:
         MissingData: there is no such data folder. UnknownName: there is no such profile. ConfigError: a base sharded over one
@@ -45,12 +46,14 @@ class Context:
         profile: str = PROFILES[0],
         world: World = ALONE,
         fsdp: bool = False,
+        compute: ComputeOptions | None = None,
     ) -> None:
         check_profile(profile)
-        check_sharding(world, fsdp)
+        check_fsdp(world, fsdp)
         self.base_name, self.runs = base, runs
         self.store = DataStore(data_folder(data), profile)
-        self.dtype, self.world, self.fsdp = dtype, world, fsdp
+        self.compute = compute or ComputeOptions(dtype=dtype)
+        self.dtype, self.world, self.fsdp = self.compute.dtype, world, fsdp
         self.progress: Progress = progress or NullProgress()
         self._mixture: tuple[str, Mixture] | None = None
 
@@ -63,10 +66,10 @@ class Context:
     def base(self) -> Base:
         """The loaded base."""
         self.progress.log(f"loading {self.base_name or DEFAULT_BASE}")
-        return open_base(self.base_name, self.dtype, self.world, self.fsdp)
+        return open_base(self.base_name, self.dtype, self.world, self.fsdp, self.compute.device)
 
     @cached_property
-    def outline(self) -> Base:
+    def meta_model(self) -> Base:
         """The base without weights, from its config alone.
 
         Raises:
@@ -77,12 +80,12 @@ class Context:
                 "a base in four bits (--dtype nf4) is not estimated. Leave --dtype out with --dry-run: of what it prints for "
                 "the base in bfloat16 the matrices then take about a quarter, and a step is slower."
             )
-        return outline(self.base_name, BASE_DTYPES[self.dtype] if self.dtype else choose_dtype(default_device())[0])
+        return meta_model(self.base_name, BASE_DTYPES[self.dtype] if self.dtype else choose_dtype(default_device())[0])
 
     def of_base(self, base: str) -> Context:
         """The same data, runs and number format with another base."""
         other = copy(self)
-        for name in ("identity", "base", "outline"):
+        for name in ("identity", "base", "meta_model"):
             other.__dict__.pop(name, None)
         other.base_name, other._mixture = base, None
         return other

@@ -5,18 +5,17 @@ from __future__ import annotations
 import shutil
 import time
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 
-import torch
-
-from staf import __version__
 from staf.data.example import Example
 from staf.data.selection import expert_examples, expert_sources
 from staf.data.splits import dice
-from staf.experts.estimate import Estimate, estimate
+from staf.errors import DamagedFile, MissingData
+from staf.experts.estimate import Estimate, estimate, seconds_per_token
 from staf.experts.recipe import ExpertRecipe
 from staf.experts.store import Expert, load_expert, save_expert, training_run_of
-from staf.experts.train import StepReport, planned_steps, train_expert, training_digest
+from staf.experts.train import StepReport, train_expert, training_digest
 from staf.lm.base import default_device
 from staf.log import JsonLines, Reporter, open_reporter
 from staf.runs import PeakMemory, Run
@@ -40,7 +39,7 @@ def train_stage(context: Context, name: str, settings: ExpertRecipe, out: Path, 
     Args:
         track: a tracker of `staf.log.REPORTERS` that gets the numbers of each step beside metrics.jsonl of the run.
     """
-    with context.world.in_turn():
+    with context.world.main_process_first():
         examples = training_examples(context, name, settings)
         digest = training_digest(context.identity, examples, settings)
     there = training_run_of(out / name) == digest
@@ -52,9 +51,9 @@ def train_stage(context: Context, name: str, settings: ExpertRecipe, out: Path, 
     run = Run.at(context.runs, "train", name, "adalora", settings.seed, digest)
     checkpoint = out / ".training" / f"{name}-{digest[:10]}"
     with ExitStack() as open_now:
-        wanted = _trackers(run, name, settings, track) if context.world.leads else []
+        wanted = _trackers(run, name, settings, track) if context.world.is_main_process else []
         trackers = [open_now.enter_context(closing(tracker)) for tracker in wanted]
-        base, total = context.base, planned_steps(len(examples), settings)
+        base, total = context.base, settings.planned_steps(len(examples))
         bar = open_now.enter_context(context.progress.bar(f"train {name}", total))
         memory, started, tokens, done = PeakMemory(), time.perf_counter(), 0, 0
 
@@ -67,8 +66,10 @@ def train_stage(context: Context, name: str, settings: ExpertRecipe, out: Path, 
             for tracker in trackers:
                 tracker.log(report.step, report.numbers)
 
-        expert = train_expert(base, name, examples, settings, checkpoint, on_step, context.progress.log, context.world)
-    if context.world.leads:
+        expert = train_expert(
+            base, name, examples, settings, checkpoint, on_step, context.progress.log, context.world, context.compute
+        )
+    if context.world.is_main_process:
         _finish_training(context, expert, settings, run, time.perf_counter() - started, tokens, memory.bytes)
         save_expert(out / name, expert)  # last: an expert that is there is never trained again
         shutil.rmtree(checkpoint, ignore_errors=True)
@@ -77,8 +78,18 @@ def train_stage(context: Context, name: str, settings: ExpertRecipe, out: Path, 
 
 
 def estimate_stage(context: Context, name: str, settings: ExpertRecipe) -> Estimate:
-    """What training an expert would take, without loading the base."""
-    return estimate(context.outline, name, training_examples(context, name, settings), settings, default_device())
+    """What training an expert would take; time is measured if the base is a local one whose weights are there and fit."""
+    examples = training_examples(context, name, settings)
+    found = estimate(context.meta_model, name, examples, settings, default_device(), context.compute)
+    local = context.base_name is None or Path(context.base_name).exists()
+    if not local or (found.free_bytes is not None and found.memory.total > found.free_bytes):
+        return found
+    try:
+        base = context.base
+    except (MissingData, DamagedFile):  # a config without weights
+        return found
+    context.detach_experts()
+    return replace(found, seconds=found.tokens * seconds_per_token(base, examples, settings, context.compute))
 
 
 def _trackers(run: Run, name: str, settings: ExpertRecipe, track: str | None) -> list[Reporter]:
@@ -120,6 +131,7 @@ def _finish_training(
         "ranks": ranks,
         "base": context.identity,
         "settings": settings.model_dump(),
-        "versions": {"staf": __version__, "torch": torch.__version__},
+        "compute": record["compute"],
+        "versions": record["compute"]["versions"],
     }
     run.finish(settings.model_dump(), result)

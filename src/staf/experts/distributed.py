@@ -1,10 +1,10 @@
-"""One expert over several processes: each computes its rows of every batch, and one flat gradient is summed a step.
+"""Data-parallel training of one expert: each process computes its rows of a batch, and one flat gradient is summed a step.
 
     torchrun --nproc-per-node 2 --no-python staf train --experts entity_synonymy --out experts
 
-All processes start with the same factors and add the same summed gradient, so importance, masks and optimiser are the same
-everywhere without being sent. Dropout differs by process. Process 0 alone writes. A base that does not fit on one device can
-be sharded: its frozen layers are spread over the processes (FSDP2) and gathered one at a time.
+All processes start with the same factors and add the same summed gradient, so importance, masks and optimiser are equal
+without being sent. Dropout differs by process; only the main process writes. A base that does not fit on one device can be
+sharded with FSDP2: its frozen layers are spread over the processes and gathered one at a time.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ PATIENCE = timedelta(hours=2)
 
 @dataclass(frozen=True)
 class World:
-    """This process among those that train one expert; alone by default, without torch.distributed."""
+    """This process among those that train one expert; by default the only one, without torch.distributed."""
 
     rank: int = 0
     size: int = 1
 
     @property
-    def leads(self) -> bool:
-        """True for the one process that writes and prints."""
+    def is_main_process(self) -> bool:
+        """True for the process that writes and prints."""
         return self.rank == 0
 
     def rows(self, batch: Batch) -> Batch:
-        """This process's rows of a batch, a contiguous part as large as the others' or one row larger.
+        """This process's rows of a batch.
 
-        Where there are fewer rows than processes, one without any computes the first row and predicts nothing of it, so that
-        all processes take the same steps.
+        With fewer rows than processes, one without any computes the first row and predicts nothing of it, so that all take
+        the same steps.
         """
         if self.size == 1:
             return batch
@@ -57,24 +57,23 @@ class World:
             batch, ids=batch.ids[start:stop], answer=batch.answer[start:stop], example_ids=batch.example_ids[start:stop]
         )
 
-    def sum_(self, tensor: Tensor) -> Tensor:
-        """Put the sum over all processes into a tensor, and return it."""
+    def all_reduce(self, tensor: Tensor) -> Tensor:
+        """Replace a tensor by its sum over all processes, and return it."""
         if self.size > 1:
             distributed.all_reduce(tensor)
         return tensor
 
-    def first(self, number: int) -> int:
-        """The number that process 0 has."""
-        shared = torch.tensor(number if self.leads else 0)
-        return int(self.sum_(shared))
+    def broadcast(self, number: int) -> int:
+        """The number of the main process."""
+        return int(self.all_reduce(torch.tensor(number if self.is_main_process else 0)))
 
     def check_same(self, number: int, what: str) -> None:
-        """See that all processes have one number.
+        """Check that all processes have one number.
 
         Raises:
-            TrainingFailed: this one's is not that of process 0.
+            TrainingFailed: this process has another one than the main process.
         """
-        expected = self.first(number)
+        expected = self.broadcast(number)
         if number != expected:
             raise TrainingFailed(
                 f"process {self.rank} of {self.size} has another {what} than process 0 ({number}, not {expected}). "
@@ -83,22 +82,19 @@ class World:
 
     def barrier(self) -> None:
         """Wait until all processes are here."""
-        self.first(0)
+        self.broadcast(0)
 
     @contextmanager
-    def in_turn(self) -> Iterator[None]:
-        """Process 0 does what is in the block first, then the others: what it has fetched and converted is there for them."""
-        if not self.leads:
+    def main_process_first(self) -> Iterator[None]:
+        """The main process runs the block first, so that what it downloads and converts is there for the others."""
+        if not self.is_main_process:
             self.barrier()
         yield
-        if self.leads:
+        if self.is_main_process:
             self.barrier()
 
-    def own_draws(self, seed: int, step: int) -> None:
-        """Seed this process's random numbers for one step; alone, they stay as they are.
-
-        By seed, step and rank, so that rows differ between processes and a resumed training draws the same again.
-        """
+    def seed_step(self, seed: int, step: int) -> None:
+        """Seed one of several processes by seed, step and rank, so that rows differ and a resumed training draws the same."""
         if self.size > 1:
             digest = hashlib.sha256(f"{seed}/{step}/{self.rank}".encode()).digest()
             torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
@@ -108,10 +104,8 @@ ALONE = World()
 
 
 @contextmanager
-def joined() -> Iterator[World]:
-    """The processes that a launcher such as torchrun has started, for a `with` block; alone where there is none.
-
-    Gloo on processors; NCCL between CUDA devices, one for each process.
+def init_distributed() -> Iterator[World]:
+    """The processes that torchrun has started, for a `with` block; by Gloo on CPUs, by NCCL on GPUs, one for each process.
 
     Raises:
         ConfigError: the environment names several processes and not how to meet them.
@@ -148,28 +142,24 @@ class ShardedBase(Base):
         return super().hidden_states(ids, prefix_length, **inputs)
 
 
-def open_base(name: str | None, dtype: str | None, world: World, sharded: bool) -> Base:
-    """Load a base in this process, in the number format that process 0 chooses, whole or sharded.
+def open_base(name: str | None, dtype: str | None, world: World, sharded: bool, device: str | None = None) -> Base:
+    """Load a base in this process, in the dtype that the main process chooses; with `sharded`, spread over the processes.
 
     Raises:
         ConfigError: sharding in one process. Others as `load_base`.
     """
-    check_sharding(world, sharded)
+    check_fsdp(world, sharded)
     if world.size == 1:
-        return load_base(name, dtype=dtype)
+        return load_base(name, dtype=dtype, device=device)
     if dtype is None:
         names = list(DTYPES)
         chosen = names.index(str(choose_dtype(default_device())[0]).removeprefix("torch."))
-        dtype = names[world.first(chosen)]
-    return shard(load_base(name, dtype=dtype, device="cpu"), world) if sharded else load_base(name, dtype=dtype)
+        dtype = names[world.broadcast(chosen)]
+    return shard(load_base(name, dtype=dtype, device="cpu"), world) if sharded else load_base(name, dtype=dtype, device=device)
 
 
-def check_sharding(world: World, sharded: bool) -> None:
-    """See that there are processes to spread a base over, where that is wanted.
-
-    Raises:
-        ConfigError: there is one alone.
-    """
+def check_fsdp(world: World, sharded: bool) -> None:
+    """Raise ConfigError if a base is to be spread over a single process."""
     if sharded and world.size == 1:
         raise ConfigError(
             "--fsdp spreads the base over several processes, but there is one. "
@@ -178,7 +168,7 @@ def check_sharding(world: World, sharded: bool) -> None:
 
 
 def shard(base: Base, world: World) -> ShardedBase:
-    """Spread the frozen decoder layers of a base over the processes; embeddings and head stay whole in each.
+    """Spread the frozen decoder layers of a base over the processes; each keeps all of embeddings and head.
 
     Args:
         base: on the processor, so that only its shards come to a device; it must not be used afterwards.
