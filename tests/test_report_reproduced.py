@@ -27,9 +27,10 @@ from reproduced_results import (
 from test_report import TASK, Page, evaluated, scored, trained, write
 
 from staf.errors import DamagedFile
+from staf.metrics.schema import ChoicePrediction
 from staf.report import figures, page, tables
 from staf.report.claims import load_claims
-from staf.report.confusion import Choice, confusion_table, count_answers
+from staf.report.confusion import confusion_table, count_labels
 from staf.report.names import method_title
 from staf.report.reproduced import comparison_rows, score_rows, token_rows, weight_rows
 from staf.report.results import Evaluation, Table, load_results, tables_of
@@ -101,7 +102,7 @@ def test_wins_ties_and_losses_of_our_routers_are_counted():
     assert ("normal", "few shot") not in against  # shown once
     shown = against["normal", "average"].cells["emrqa, better by"]
     assert shown == "+10.0 win\n9.0 to 11.0\np\u00a0=\u00a00.001"
-    assert against["normal", "average"].cells["Mean difference"] == "+10.0 win\n9.6 to 10.4\np\u00a0<\u00a00.001"
+    assert against["normal", "average"].cells["Mean difference"] == "accuracy +10.0 win\n9.6 to 10.4\np\u00a0<\u00a00.001"
     assert set(against["normal", "average"].runs_of("emrqa, better by")) == {
         f"evaluate/emrqa/{name}/seed{seed}-a1b2" for name in ("normal", "average") for seed in range(3)
     }
@@ -184,9 +185,9 @@ def test_a_task_without_fixed_labels_has_no_matrix(tmp_path, change):
 def test_other_numbers_of_labels_too_many_or_none_make_no_matrix(tmp_path):
     write(tmp_path, evaluated("normal", output_type="multiple_choice"))
     assert confusion_table(tmp_path, load_results(tmp_path), "icd10_chapter") is None
-    assert count_answers([Choice(gold=0, scores=[1.0, 0.0]), Choice(gold=0, scores=[1.0, 0.0, 0.0])]) is None
-    assert count_answers([Choice(gold=0, scores=[0.0] * 26)]) is None
-    assert count_answers([Choice(gold=0, scores=[0.0] * 25)]) is not None
+    assert count_labels([ChoicePrediction(gold=0, scores=[1.0, 0.0]), ChoicePrediction(gold=0, scores=[1.0, 0.0, 0.0])]) is None
+    assert count_labels([ChoicePrediction(gold=0, scores=[0.0] * 26)]) is None
+    assert count_labels([ChoicePrediction(gold=0, scores=[0.0] * 25)]) is not None
 
 
 @pytest.mark.parametrize("line", ["{", "[]", '{"gold": 3, "scores": [1.0]}', '{"gold": 0, "scores": ["a"]}', '{"gold": true}'])

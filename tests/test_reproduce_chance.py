@@ -13,6 +13,7 @@ from staf.data.registry import find_task
 from staf.experiments.plan import Column, Experiment, Row, RunSpec
 from staf.experiments.reproduce import cell_of, compare, over_columns
 from staf.metrics import compare_over_seeds, compute_metrics
+from staf.metrics.stats import metric_family
 from staf.report.results import PairedTest
 from staf.runs import Run
 from staf.stages.evaluation import Scored
@@ -66,6 +67,16 @@ def test_ties_of_several_columns_may_be_a_win_together() -> None:
     assert mean.model_dump()["columns"] == 4
     assert (mean.difference, mean.low, mean.high) == pytest.approx((0.08, 0.03, 0.13))
     assert mean.p_value == pytest.approx(0.0017, abs=2e-4)
+
+
+def test_means_over_columns_are_of_one_family_of_metrics() -> None:
+    one = PairedTest(column="a", ours="normal", other="original", difference=0.1, low=0, high=0.2, p_value=0.05, outcome="tie")
+    metrics = {"a": "micro_auc", "b": "macro_auc", "c": "micro_f1", "d": "accuracy", "e": "exact_match"}
+    columns = [Column(name, name, metric) for name, metric in metrics.items()]
+    tests = [one.model_copy(update={"column": name}) for name in metrics]
+    means = {mean.family: mean.columns for mean in over_columns(columns, tests)}
+    assert sorted(means.values()) == [2, 2]  # one column of F1 is no mean
+    assert set(means) == {metric_family("micro_auc"), metric_family("accuracy")}
 
 
 def test_a_cell_keeps_the_interval_over_items_and_seeds(tmp_path: Path) -> None:

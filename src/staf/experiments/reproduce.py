@@ -23,6 +23,7 @@ from staf.experiments.run import Outcomes, Runner, run_on_cluster
 from staf.io import write_bytes
 from staf.lm.base import resolve
 from staf.metrics import Comparison, compare_over_seeds, measure_over_seeds, over_seeds, over_tasks
+from staf.metrics.stats import metric_family
 from staf.report.reproduced import comparison_rows, table_rows
 from staf.report.results import Cell, PairedTest, Table, TableRow
 from staf.report.results import Column as TableColumn
@@ -227,15 +228,18 @@ def compare(experiment: Experiment, outcomes: Outcomes, runner: Runner) -> list[
 
 
 def over_columns(columns: Sequence[Column], tests: Sequence[PairedTest]) -> list[PairedTest]:
-    """Each pair's mean difference over the columns it is compared in, where these are two or more.
+    """Each pair's mean difference over the columns of one family of metrics, where these are two or more.
 
     Of a task with several columns the first one counts: they have the same test items.
     """
-    counted = {column.task: column.name for column in reversed(columns)}.values()
-    found: dict[tuple[str, str], list[Comparison]] = {}
-    for test in (test for test in tests if test.column in counted):
-        found.setdefault((test.ours, test.other), []).append(Comparison(test.difference, test.low, test.high, test.p_value))
-    return [_test(over_tasks(some), *pair, columns=len(some)) for pair, some in found.items() if len(some) > 1]
+    counted = {column.task: column for column in reversed(columns)}.values()
+    families = {column.name: metric_family(column.metric) for column in counted}
+    found: dict[tuple[str, str, str], list[Comparison]] = {}
+    for test in (test for test in tests if test.column in families):
+        one = Comparison(test.difference, test.low, test.high, test.p_value, test.freedom)
+        found.setdefault((test.ours, test.other, families[test.column]), []).append(one)
+    several = {key: some for key, some in found.items() if len(some) > 1}
+    return [_test(over_tasks(some), *pair, family=family, columns=len(some)) for (*pair, family), some in several.items()]
 
 
 def _test(found: Comparison, ours: str, other: str, **more: Any) -> PairedTest:

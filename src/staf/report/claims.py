@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from importlib import resources
@@ -301,68 +301,66 @@ def fewer_tokens(claim: Claim, tables: Tables) -> Iterator[Item]:
         yield Item(column.name, "win" if own / cell.prompt_tokens <= claim.margin else "loss", short, short, cell.runs)
 
 
-def small_weight(claim: Claim, tables: Tables) -> Iterator[Item]:
+Seeds = tuple[list[bool], str]
+"""whether each seed agrees, and what was found"""
+
+
+def small_weight(claim: Claim, table: Table, column: str, cell: Cell) -> Seeds | str:
     """The expert that only the first row has weighs at least `margin` of an equal share, and less than an equal share."""
-    for column, cell, item in _weight_cells(claim, tables):
-        medical = tables[claim.tables[0]].cell(claim.rows[1], column)
-        foreign = sorted(set(cell.weights[0]) - set(medical.weights[0])) if cell.weights and medical.weights else []
-        if len(foreign) != 1:
-            found = f"it needs one expert that {claim.rows[1]} does not have, found {len(foreign)}"
-            yield replace(item, outcome="missing", reason=item.reason or medical.missing or found)
-            continue
-        even = 1 / len(cell.weights[0])
-        shares = [one[foreign[0]] / (sum(map(abs, one.values())) or 1.0) for one in cell.weights]
-        small = [claim.margin * even <= share < even for share in shares]
-        short = f"{foreign[0]} weighs {fmean(shares):.3f} of 1 (an equal share is {even:.3f})"
-        yield _seeds_item(item, small, f"{short}; small, yet not none,")
+    other = table.cell(claim.rows[1], column)
+    foreign = sorted(set(cell.weights[0]) - set(other.weights[0])) if other.weights else []
+    if len(foreign) != 1:
+        return other.missing or f"it needs one expert that {claim.rows[1]} does not have, found {len(foreign)}"
+    even = 1 / len(cell.weights[0])
+    shares = [one[foreign[0]] / (sum(map(abs, one.values())) or 1.0) for one in cell.weights]
+    text = f"{foreign[0]} weighs {fmean(shares):.3f} of 1 (an equal share is {even:.3f}); small, yet not none,"
+    return [claim.margin * even <= share < even for share in shares], text
 
 
-def largest_weight(claim: Claim, tables: Tables) -> Iterator[Item]:
+def largest_weight(claim: Claim, table: Table, column: str, cell: Cell) -> Seeds | str:
     """The expert named has the largest weight."""
-    for column, cell, item in _weight_cells(claim, tables):
-        wanted = claim.experts[column][0]
-        if not cell.weights or any(wanted not in one for one in cell.weights):
-            yield replace(item, outcome="missing", reason=item.reason or f"there is no expert {wanted}")
-            continue
-        means, _ = cell.mean_weights()
-        first = max(means, key=lambda name: means[name])
-        text = f"{wanted} weighs {means[wanted]:.3f}, the largest on average is {first} with {means[first]:.3f};"
-        yield _seeds_item(item, [max(one, key=lambda name: one[name]) == wanted for one in cell.weights], f"{text} the largest")
+    wanted, (means, _) = claim.experts[column][0], cell.mean_weights()
+    if any(wanted not in one for one in cell.weights):
+        return f"there is no expert {wanted}"
+    first = max(means, key=lambda name: means[name])
+    text = f"{wanted} weighs {means[wanted]:.3f}, the largest on average is {first} with {means[first]:.3f}; the largest"
+    return [max(one, key=lambda name: one[name]) == wanted for one in cell.weights], text
 
 
-def larger_mean_weight(claim: Claim, tables: Tables) -> Iterator[Item]:
+def larger_mean_weight(claim: Claim, table: Table, column: str, cell: Cell) -> Seeds | str:
     """The experts named weigh more on average than the others."""
-    for column, cell, item in _weight_cells(claim, tables):
-        near = claim.experts[column]
-        sides = [[[w for name, w in one.items() if (name in near) == side] for one in cell.weights] for side in (True, False)]
-        if not cell.weights or not all(all(side) for side in sides):
-            yield replace(item, outcome="missing", reason=item.reason or f"{column} needs experts near to it and others")
-            continue
-        means = [[fmean(one) for one in side] for side in sides]
-        text = f"{column}: a near expert weighs {fmean(means[0]):.3f}, another {fmean(means[1]):.3f}; more"
-        yield _seeds_item(item, [a > b for a, b in zip(*means, strict=True)], text)
+    near = claim.experts[column]
+    sides = [[[w for name, w in one.items() if (name in near) == side] for one in cell.weights] for side in (True, False)]
+    if not all(all(side) for side in sides):
+        return f"{column} needs experts near to it and others"
+    close, far = ([fmean(one) for one in side] for side in sides)
+    text = f"{column}: a near expert weighs {fmean(close):.3f}, another {fmean(far):.3f}; more"
+    return [a > b for a, b in zip(close, far, strict=True)], text
 
 
-def _weight_cells(claim: Claim, tables: Tables) -> Iterator[tuple[str, Cell, Item]]:
-    table = tables[claim.tables[0]]
-    for column in claim.experts:
-        cell = table.cell(claim.rows[0], column)
-        means, deviations = cell.mean_weights()
-        spread = {name: f" ± {deviation:.3f}" for name, deviation in deviations.items()}
-        ranked = sorted(means, key=lambda name: -means[name])
-        numbers = ", ".join(f"{name} {means[name]:.3f}{spread.get(name, '')}" for name in ranked)
-        reason = "" if cell.weights else cell.missing or "no weights were kept"
-        yield column, cell, Item(f"{table.task}, {column}", "tie", "", numbers, cell.runs, reason)
+def _by_weights(judge: Callable[[Claim, Table, str, Cell], Seeds | str]) -> Callable[[Claim, Tables], Iterator[Item]]:
+    """A rule on the weights of experts: a win where every seed agrees, a loss where none does, else a tie."""
 
+    def rule(claim: Claim, tables: Tables) -> Iterator[Item]:
+        table = tables[claim.tables[0]]
+        for column in claim.experts:
+            cell, where = table.cell(claim.rows[0], column), f"{table.task}, {column}"
+            found = judge(claim, table, column, cell) if cell.weights else cell.missing or "no weights were kept"
+            if isinstance(found, str):
+                yield Item(where, "missing", reason=found)
+                continue
+            (seeds, text), (means, deviations) = found, cell.mean_weights()
+            spread = {name: f" ± {deviation:.3f}" for name, deviation in deviations.items()}
+            ranked = sorted(means, key=lambda name: -means[name])
+            numbers = ", ".join(f"{name} {means[name]:.3f}{spread.get(name, '')}" for name in ranked)
+            outcome = "win" if all(seeds) else "tie" if any(seeds) else "loss"
+            yield Item(where, outcome, f"{text} in {sum(seeds)} of {len(seeds)} seeds", numbers, cell.runs)
 
-def _seeds_item(item: Item, seeds: Sequence[bool], text: str) -> Item:
-    """A win where every seed agrees, a loss where none does, else a tie."""
-    outcome = "win" if all(seeds) else "tie" if any(seeds) else "loss"
-    return replace(item, outcome=outcome, short=f"{text} in {sum(seeds)} of {len(seeds)} seeds")
+    return rule
 
 
 RULES: dict[str, Callable[[Claim, Tables], Iterator[Item]]] = {
     "better": _by_column(better), "not_worse": _by_column(not_worse), "within": _by_column(within), "drops": drops,
-    "fewer_tokens": fewer_tokens, "small_weight": small_weight, "largest_weight": largest_weight,
-    "larger_mean_weight": larger_mean_weight,
+    "fewer_tokens": fewer_tokens, "small_weight": _by_weights(small_weight), "largest_weight": _by_weights(largest_weight),
+    "larger_mean_weight": _by_weights(larger_mean_weight),
 }  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from staf.report.names import BASELINES, method_order, method_title
@@ -32,6 +33,12 @@ class Group:
     def metric(self) -> str:
         """The primary metric."""
         return self.results[0].primary_metric
+
+    @property
+    def mean(self) -> float | None:
+        """Mean of the primary metric over seeds; None where it is undefined."""
+        values = [r.primary.value for r in self.results if r.primary and r.primary.value is not None]
+        return fmean(values) if values else None
 
 
 def tasks_of(results: Iterable[Finished]) -> tuple[list[str], list[str]]:

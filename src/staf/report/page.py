@@ -19,7 +19,7 @@ from staf.io import write_bytes
 from staf.report import figures
 from staf.report.claims import HELD, NOT_COMPARABLE, NOT_HELD, OPEN, ClaimResult, evaluate_claims
 from staf.report.confusion import confusion_table
-from staf.report.groups import Group, flatten, method_groups, task_title, tasks_of
+from staf.report.groups import flatten, method_groups, task_title, tasks_of
 from staf.report.names import method_title
 from staf.report.reproduced import comparison_rows, sizes_text, table_rows
 from staf.report.results import Evaluation, Finished, Table, Training, load_results, tables_of
@@ -161,7 +161,7 @@ def _plural(number: int, noun: str) -> str:
 
 def summary(results: Sequence[Finished], task: str) -> tuple[str, tuple[str, ...]]:
     """The router's score on `task`, its difference from the base model and the highest score; and the runs of the router."""
-    scored = [(score, group) for group in method_groups(results, task) if (score := _mean_score(group)) is not None]
+    scored = [(group.mean, group) for group in method_groups(results, task) if group.mean is not None]
     by_method = {group.method: (score, group) for score, group in reversed(scored)}
     headline = next((by_method[method] for method in HEADLINE_METHODS if method in by_method), None)
     if headline is None:
@@ -178,11 +178,6 @@ def summary(results: Sequence[Finished], task: str) -> tuple[str, tuple[str, ...
     if best != score:
         text += f". Best: {best_group.title}, {number_text(best, factor)}"
     return f"{text}.", group.runs
-
-
-def _mean_score(group: Group) -> float | None:
-    values = [r.primary.value for r in group.results if r.primary and r.primary.value is not None]
-    return fmean(values) if values else None
 
 
 def weight_totals(results: Sequence[Finished], task: str) -> str:

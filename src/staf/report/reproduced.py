@@ -117,18 +117,18 @@ def comparison_rows(table: Table) -> list[Row]:
         found.setdefault((test.ours, test.other), {})[test.column] = test
     pairs = [pair for pair in found if pair[1] in methods and methods.get(pair[0]) in ROUTERS]
     pairs = [(a, b) for a, b in pairs if (b, a) not in found or order.index(a) > order.index(b)]
-    means = {(test.ours, test.other): test for test in table.over_columns}
-    return [_comparison_row(table, pair, found[pair], means.get(pair)) for pair in pairs]
+    return [_comparison_row(table, pair, found[pair]) for pair in pairs]
 
 
-def _comparison_row(table: Table, pair: tuple[str, str], tests: dict[str, PairedTest], mean: PairedTest | None) -> Row:
+def _comparison_row(table: Table, pair: tuple[str, str], tests: dict[str, PairedTest]) -> Row:
     count = Counter(test.outcome for test in tests.values())
+    means = [test for test in table.over_columns if (test.ours, test.other) == pair]
     ours, other = (next(row.title for row in table.rows if row.name == name) for name in pair)
     cells = {
         "Row": ours,
         "Against": other,
         "Wins / ties / losses": f"{count['win']} / {count['tie']} / {count['loss']}",
-        "Mean difference": _test_text(mean) if mean else MISSING,
+        "Mean difference": "\n".join(f"{test.family} {_test_text(test)}".strip() for test in means) or MISSING,
     }
     sources = {}
     for column in table.columns:

@@ -65,6 +65,11 @@ class PairedTest(Difference):
     high: float
     p_value: float
     outcome: Literal["win", "tie", "loss"] = Field(validation_alias=AliasChoices("outcome", "verdict"))
+    freedom: float | None = None
+    """degrees of freedom behind the interval"""
+    family: str = ""
+    """of the metrics of a mean over columns: F1, AUC, accuracy"""
+    columns: int = 1
 
 
 class Coverage(Model):
