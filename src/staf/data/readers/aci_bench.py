@@ -49,12 +49,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """ACI-BENCH as kinds summarization and medical_conversation, in its authors' split.
-
-    Raises:
-        MissingData: a file is not under `folder`.
-        BadData: a row does not fit the format.
-    """
+    """ACI-BENCH as kinds summarization and medical_conversation, in its authors' split."""
     for part, path in zip(FILES, files(folder), strict=True):
 
         def make(place: str, row: dict[str, str], part: str = part) -> Iterator[Example]:

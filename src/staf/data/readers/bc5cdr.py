@@ -26,7 +26,7 @@ from staf.data.answers import Entity
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key
 from staf.data.read_report import ReadReport
-from staf.data.readers.draws import draw
+from staf.data.readers.draws import Origin, draw
 from staf.data.readers.places import mentions, of_long, pair
 from staf.data.sources import find_one, single_spaced, text_lines
 from staf.errors import BadData
@@ -73,12 +73,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """Mentions and relations, in the corpus's own splits.
-
-    Raises:
-        MissingData: a file of it is not under `folder`.
-        BadData: a record has no title or abstract, a mention is not the text at its place, or a relation has no mention.
-    """
+    """Mentions and relations, in the corpus's own splits."""
     for split, path in zip(LAYOUTS, files(folder), strict=True):
 
         def make(place: str, lines: list[str], split: str = split) -> Iterator[Example]:
@@ -146,7 +141,7 @@ def _sentences(abstract: _Abstract, split: str, about: tuple[str, ...], report: 
         found = [Entity(m.kind, single_spaced(abstract.text[m.start : m.end])) for m in inside]
         example_id = f"{NAME}/mentions/{abstract.pubmed_id}/{number}"
         dedup_keys = (*about, *of_long(text))
-        yield from mentions(report, example_id, text, found, TYPES, split=split, dedup_keys=dedup_keys, group=about[0])
+        yield from mentions(report, example_id, text, found, TYPES, Origin(split, dedup_keys, about[0]))
 
 
 def _pieces(abstract: _Abstract) -> Iterator[tuple[int, int]]:
@@ -173,13 +168,12 @@ def _pairs(abstract: _Abstract, split: str, about: tuple[str, ...], report: Read
         for disease, disease_name in diseases.items():
             related = (chemical, disease) in abstract.relations
             if related or f"{chemical}/{disease}" in drawn:
+                origin = Origin(split, about, about[0])
                 yield pair(
                     f"{NAME}/relation/{abstract.pubmed_id}/{chemical}/{disease}",
                     (chemical_name, disease_name),
                     single_spaced(abstract.text),
                     RELATIONS[0] if related else RELATIONS[1],
                     RELATIONS,
-                    split=split,
-                    dedup_keys=about,
-                    group=about[0],
+                    origin,
                 )

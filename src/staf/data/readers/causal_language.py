@@ -15,9 +15,9 @@ from pathlib import Path
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, normalise
 from staf.data.read_report import ReadReport
+from staf.data.readers.draws import Origin, example
 from staf.data.sources import csv_rows, find_one, text_field
 from staf.data.splits import split_of
-from staf.data.templates import query
 from staf.errors import BadData
 
 LAYOUTS = ("pubmed_causal_language_use.csv", "data/pubmed_causal_language_use.csv")
@@ -31,12 +31,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """Sentences on causes as kind relation_extraction.
-
-    Raises:
-        MissingData: the file is not under `folder`.
-        BadData: a row does not fit the format.
-    """
+    """Sentences on causes as kind relation_extraction."""
     (path,) = files(folder)
     labels: dict[str, set[str]] = defaultdict(set)
     for _, row in csv_rows(path, ("sentence", "label"), ReadReport(skip_rejected=True)):
@@ -66,14 +61,5 @@ def _label(code: str, place: str) -> str:
 
 
 def _example(example_id: str, sentence: str, wording: str, label: str) -> Example:
-    return Example(
-        id=example_id,
-        task_type="relation_extraction",
-        query=query("relation_extraction", "sentence", example_id, LABELS),
-        context=sentence,
-        answer=label,
-        labels=LABELS,
-        split=split_of(wording),
-        dedup_keys=minhash_keys(sentence),
-        group=wording,
-    )
+    origin = Origin(split_of(wording), minhash_keys(sentence), wording)
+    return example(example_id, "relation_extraction", "sentence", sentence, label, origin, LABELS)

@@ -21,9 +21,9 @@ from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key
 from staf.data.read_report import ReadReport
 from staf.data.readers import disease_table
+from staf.data.readers.draws import Origin, example
 from staf.data.sources import find_one, json_items, text_field
 from staf.data.splits import split_of
-from staf.data.templates import query
 from staf.errors import BadData
 
 DIALOGUES = "chatdoctor5k.json"
@@ -37,12 +37,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """ChatDoctor as kinds medical_conversation, entity_attribute and entity_relation.
-
-    Raises:
-        MissingData: a file is not under `folder`.
-        BadData: a record or a row does not fit the format.
-    """
+    """ChatDoctor as kinds medical_conversation, entity_attribute and entity_relation."""
     dialogues, table = files(folder)
     yield from _dialogues(dialogues, "chatdoctor", report)
     yield from disease_table.read(table, report)
@@ -54,12 +49,7 @@ def healthcaremagic_files(folder: Path) -> list[Path]:
 
 
 def healthcaremagic(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """HealthCareMagic-100k as kind medical_conversation.
-
-    Raises:
-        MissingData: the file is not under `folder`.
-        BadData: a record does not fit the format.
-    """
+    """HealthCareMagic-100k as kind medical_conversation."""
     for path in healthcaremagic_files(folder):
         yield from _dialogues(path, "healthcaremagic", report)
 
@@ -76,17 +66,7 @@ def _dialogues(path: Path, dataset: str, report: ReadReport) -> Iterator[Example
         group = dedup_key(patient)
         said = hash(record["input"])
         seen.add(said)
-        yield Example(
-            id=example_id,
-            task_type="medical_conversation",
-            query=query("medical_conversation", "reply", example_id),
-            context=patient,
-            answer=doctor,
-            labels=(),
-            split=split_of(group),
-            dedup_keys=minhash_keys(patient),
-            output_type="generate_until",
-            group=group,
-        )
+        origin = Origin(split_of(group), minhash_keys(patient), group)
+        yield example(example_id, "medical_conversation", "reply", patient, doctor, origin, output_type="generate_until")
 
     yield from report.each(json_items(path), make)

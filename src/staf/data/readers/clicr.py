@@ -21,6 +21,7 @@ from typing import Any
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key
 from staf.data.read_report import ReadReport
+from staf.data.readers.draws import Origin
 from staf.data.readers.places import span
 from staf.data.sources import find_one, json_file, listed, single_spaced, text_field
 from staf.errors import BadData
@@ -53,12 +54,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """Queries as kind reading_comprehension, in the authors' splits.
-
-    Raises:
-        MissingData: a file is not under `folder`.
-        BadData: a field is missing, or a query has no placeholder.
-    """
+    """Queries as kind reading_comprehension, in the authors' splits."""
 
     def make(place: str, record: tuple[_Report, dict[str, Any]]) -> Iterator[Example]:
         yield from _example(place, *record, report)
@@ -99,16 +95,8 @@ def _example(place: str, case: _Report, record: dict[str, Any], report: ReadRepo
         if words.lower() not in case.lower:
             continue
         if match := re.search(rf"(?<!\w){re.escape(words)}(?!\w)", case.text, re.IGNORECASE):
-            yield span(
-                f"{NAME}/{name}",
-                "blank",
-                statement.replace(PLACEHOLDER, BLANK),
-                case.text,
-                match.span(),
-                split=case.split,
-                dedup_keys=case.dedup_keys,
-                group=case.document,
-            )
+            origin = Origin(case.split, case.dedup_keys, case.document)
+            yield span(f"{NAME}/{name}", "blank", statement.replace(PLACEHOLDER, BLANK), case.text, match.span(), origin)
             return
     report.skip("no answer stands in the report")
 

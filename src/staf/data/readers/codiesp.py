@@ -19,8 +19,8 @@ from staf.data.archives import members
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key
 from staf.data.read_report import ReadReport
+from staf.data.readers.draws import Origin, example
 from staf.data.sources import decoded, find, find_one, single_spaced
-from staf.data.templates import query
 from staf.errors import BadData, MissingData
 
 NAME = "codiesp"
@@ -51,11 +51,7 @@ class Case:
 
 
 def files(folder: Path) -> list[Path]:
-    """The zip archive, or the files unpacked from it.
-
-    Raises:
-        MissingData: neither is in `folder`.
-    """
+    """The zip archive, or the files unpacked from it."""
     try:
         return [find_one(folder, ("*.zip",), NAME)]
     except MissingData:
@@ -64,12 +60,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """Cases with all their diagnosis codes, task type icd_coding.
-
-    Raises:
-        MissingData: no archive in `folder`.
-        BadData: the archive is damaged, or a table or text does not have the expected format.
-    """
+    """Cases with all their diagnosis codes, task type icd_coding."""
     codes, titles = _codes(folder), dict(rows_of("icd10cm_titles.tsv"))
 
     def make(place: str, case: Case) -> Iterator[Example]:
@@ -81,17 +72,9 @@ def read(folder: Path, report: ReadReport) -> Iterator[Example]:
             raise BadData(f"{place}: one of its diagnosis codes is not an ICD-10-CM code.")
         example_id = f"{NAME}/{case.id}"
         labels = [safe_label(f"{code} {titles.get(code, '')}") for code in found]
-        yield Example(
-            id=example_id,
-            task_type="icd_coding",
-            query=query("icd_coding", "icd10_all", example_id),
-            context=case.text,
-            answer=write_several(labels, labels),
-            labels=(),
-            split=case.split,
-            dedup_keys=(case.group, *minhash_keys(case.text)),
-            output_type="multi_label",
-            group=case.group,
+        origin = Origin(case.split, (case.group, *minhash_keys(case.text)), case.group)
+        yield example(
+            example_id, "icd_coding", "icd10_all", case.text, write_several(labels, labels), origin, output_type="multi_label"
         )
 
     yield from report.each(cases(folder), make)
@@ -100,11 +83,7 @@ def read(folder: Path, report: ReadReport) -> Iterator[Example]:
 
 
 def cases(folder: Path) -> Iterator[tuple[str, Case]]:
-    """Each case with its place, in the order of the archive.
-
-    Raises:
-        MissingData, BadData: as `read`.
-    """
+    """Each case with its place, in the order of the archive."""
     source = files(folder)[0] if files(folder)[0].suffix == ".zip" else folder
     for name, content in members(source, "*/text_files_en/*.txt"):
         path, place = PurePosixPath(name), f"{source}, {name}"

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 
 from staf.data.example import Example
 from staf.data.read_report import ReadReport
-from staf.data.readers.draws import WINDOW
+from staf.data.readers.draws import WINDOW, Origin, example
 from staf.data.splits import dice
-from staf.data.templates import query
 from staf.errors import BadData
 
 DOCTOR = "Doctor"
@@ -57,9 +56,6 @@ def read_turns(text: str, marked: Callable[[str], tuple[str, str] | None], place
         marked: parts a line that begins with a speaker's mark into speaker and words; None for any other line.
         place: file and record, for messages.
         report: counts lines without a mark.
-
-    Raises:
-        BadData: no line begins with a speaker's mark.
     """
     turns: list[Turn] = []
     for line in text.splitlines():
@@ -95,17 +91,15 @@ def asked_turns(dialogue: Dialogue, most: int, report: ReadReport) -> Iterator[E
         report.skip("a conversation without a doctor's turn to ask for")
     for index in sorted(dice(f"turns:{dialogue.id}").sample(fit, min(most, len(fit)))):
         example_id = f"{dialogue.id}/turn/{index + 1}"
-        yield Example(
-            id=example_id,
-            task_type="medical_conversation",
-            query=query("medical_conversation", "turn", example_id),
-            context=last_words(turns[:index]),
-            answer=turns[index].text,
-            labels=(),
-            split=dialogue.split,
-            dedup_keys=dialogue.dedup_keys,
+        origin = Origin(dialogue.split, dialogue.dedup_keys, dialogue.group)
+        yield example(
+            example_id,
+            "medical_conversation",
+            "turn",
+            last_words(turns[:index]),
+            turns[index].text,
+            origin,
             output_type="generate_until",
-            group=dialogue.group,
         )
 
 
@@ -123,15 +117,5 @@ def last_words(turns: Sequence[Turn], size: int = WINDOW) -> str:
 def summary(dialogue: Dialogue, asked: str, context: str, answer: str) -> Example:
     """A conversation as kind summarization; `asked` is the family of queries."""
     example_id = f"{dialogue.id}/{asked}"
-    return Example(
-        id=example_id,
-        task_type="summarization",
-        query=query("summarization", asked, example_id),
-        context=context,
-        answer=answer,
-        labels=(),
-        split=dialogue.split,
-        dedup_keys=dialogue.dedup_keys,
-        output_type="generate_until",
-        group=dialogue.group,
-    )
+    origin = Origin(dialogue.split, dialogue.dedup_keys, dialogue.group)
+    return example(example_id, "summarization", asked, context, answer, origin, output_type="generate_until")

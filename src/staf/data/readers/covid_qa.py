@@ -19,6 +19,7 @@ from typing import Any
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example
 from staf.data.read_report import ReadReport
+from staf.data.readers.draws import Origin
 from staf.data.readers.places import spaced, span
 from staf.data.sources import find_one, json_file, listed, text_field
 from staf.data.splits import split_of
@@ -45,12 +46,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """Questions as kind reading_comprehension, split 80/10/10 by article.
-
-    Raises:
-        MissingData: the file is not under `folder`.
-        BadData: a field is missing, or an answer does not stand near its offset.
-    """
+    """Questions as kind reading_comprehension, split 80/10/10 by article."""
 
     def make(place: str, record: tuple[_Article, dict[str, Any]]) -> Iterator[Example]:
         yield from _example(place, *record, report)
@@ -89,16 +85,8 @@ def _example(place: str, article: _Article, record: dict[str, Any], report: Read
         raise BadData(f"{place}: the answer does not stand within {NEAR} characters of its offset in the article.")
     text, found = spaced(article.text, start, start + len(answer))
     example_id = f"{NAME}/{_id(record, place)}"
-    yield span(
-        example_id,
-        "question",
-        question,
-        text,
-        found,
-        split=split_of(article.dedup_keys[0]),
-        dedup_keys=article.dedup_keys,
-        group=article.dedup_keys[0],
-    )
+    origin = Origin(split_of(article.dedup_keys[0]), article.dedup_keys, article.dedup_keys[0])
+    yield span(example_id, "question", question, text, found, origin)
 
 
 def _nearest(text: str, answer: str, said: int) -> int:

@@ -20,10 +20,10 @@ from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key
 from staf.data.read_report import ReadReport
 from staf.data.readers import term_choices
+from staf.data.readers.draws import Origin, example
 from staf.data.readers.obo import Term
 from staf.data.readers.ontology import Ontology, below
 from staf.data.sources import find_one, single_spaced
-from staf.data.templates import query
 
 LAYOUTS = ("doid.obo", "doid.obo.gz", "src/ontology/doid.obo")
 ROOT = "DOID:4"
@@ -41,12 +41,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """The ontology as kinds entity_attribute, entity_synonymy and entity_relation, split 80/10/10.
-
-    Raises:
-        MissingData: the ontology file is not under `folder`.
-        BadData: it does not fit the format.
-    """
+    """The ontology as kinds entity_attribute, entity_synonymy and entity_relation, split 80/10/10."""
     known = diseases(files(folder)[0], report)
     yield from term_choices.definitions(known, "defined", report)
     yield from _define(known, report)
@@ -55,11 +50,7 @@ def read(folder: Path, report: ReadReport) -> Iterator[Example]:
 
 
 def diseases(path: Path, report: ReadReport) -> Ontology:
-    """The current terms below 'disease', their definitions and synonyms in plain words.
-
-    Raises:
-        BadData: the file does not fit the format, has no such root, or a term is its own ancestor.
-    """
+    """The current terms below 'disease', their definitions and synonyms in plain words."""
     known = below(path, "disease-ontology", ROOT, report)
     return replace(known, terms={i: _in_words(term) for i, term in known.terms.items()})
 
@@ -82,15 +73,7 @@ def _define(known: Ontology, report: ReadReport) -> Iterator[Example]:
             report.skip("no definition, or a long one, to be given as text")
             continue
         example_id = f"disease-ontology/define/{term_id}"
-        yield Example(
-            id=example_id,
-            task_type="entity_attribute",
-            query=query("entity_attribute", "define", example_id),
-            context=term.name,
-            answer=term.definition,
-            labels=(),
-            split=known.split(term_id),
-            dedup_keys=(dedup_key(term.name), *minhash_keys(term.definition)),
-            output_type="generate_until",
-            group=known.group(term_id),
+        origin = Origin(known.split(term_id), (dedup_key(term.name), *minhash_keys(term.definition)), known.group(term_id))
+        yield example(
+            example_id, "entity_attribute", "define", term.name, term.definition, origin, output_type="generate_until"
         )

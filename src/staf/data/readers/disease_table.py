@@ -29,7 +29,7 @@ from staf.data.answers import safe_label
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key, normalise
 from staf.data.read_report import ReadReport
-from staf.data.readers.draws import choice, draw, says
+from staf.data.readers.draws import Origin, choice, draw, says
 from staf.data.sources import csv_rows, text_field
 from staf.data.splits import dice, split_of
 from staf.errors import BadData
@@ -61,11 +61,7 @@ class Disease:
 
 
 def read(path: Path, report: ReadReport) -> Iterator[Example]:
-    """The table as kinds entity_attribute and entity_relation.
-
-    Raises:
-        BadData: a row does not fit the format.
-    """
+    """The table as kinds entity_attribute and entity_relation."""
 
     def make(place: str, row: dict[str, str]) -> Iterator[Disease]:
         yield _disease(row, place, report)
@@ -124,17 +120,8 @@ def _described(disease: Disease, near: Sequence[Disease], report: ReadReport) ->
     if len(wrong) < 3:
         report.skip("too few other diseases for four options")
         return
-    yield choice(
-        example_id,
-        "entity_attribute",
-        "defined",
-        context=context,
-        answer=disease.name,
-        wrong=wrong,
-        split=split_of(disease.group),
-        dedup_keys=(dedup_key(disease.name), *minhash_keys(context)),
-        group=disease.group,
-    )
+    origin = Origin(split_of(disease.group), (dedup_key(disease.name), *minhash_keys(context)), disease.group)
+    yield choice(example_id, "entity_attribute", "defined", context, disease.name, wrong, origin)
 
 
 def _related(disease: Disease, near: Sequence[Disease], asked: str, report: ReadReport) -> Iterator[Example]:
@@ -148,17 +135,8 @@ def _related(disease: Disease, near: Sequence[Disease], asked: str, report: Read
         if len(wrong) < 3:
             report.skip("too few other diseases for four options")
             continue
-        yield choice(
-            example_id,
-            "entity_relation",
-            asked,
-            context=disease.name,
-            answer=answer,
-            wrong=wrong,
-            split=split_of(disease.group),
-            dedup_keys=(dedup_key(disease.name),),
-            group=disease.group,
-        )
+        origin = Origin(split_of(disease.group), (dedup_key(disease.name),), disease.group)
+        yield choice(example_id, "entity_relation", asked, disease.name, answer, wrong, origin)
 
 
 def _listed(disease: Disease, asked: str) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ changes no other.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from staf.data.example import Example, normalise
 from staf.data.splits import dice
@@ -74,19 +75,33 @@ def window(key: str, text: str, start: int, end: int, size: int = WINDOW) -> str
     return text[first:last].strip()
 
 
-def choice(
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Split, deduplication keys and group of what an example is made from."""
+
+    split: str
+    dedup_keys: tuple[str, ...]
+    group: str = ""
+
+
+def example(
     example_id: str,
     task_type: str,
     asked: str,
-    *,
     context: str,
     answer: str,
-    wrong: Iterable[str],
-    split: str,
-    dedup_keys: tuple[str, ...],
-    group: str = "",
+    origin: Origin,
+    labels: Sequence[str] = (),
+    output_type: str = "multiple_choice",
+) -> Example:
+    """An example whose query is a phrasing of `asked`, drawn by the id."""
+    wanted = query(task_type, asked, example_id, labels)
+    place = (origin.split, origin.dedup_keys, output_type, origin.group)
+    return Example(example_id, task_type, wanted, context, answer, tuple(labels), *place)
+
+
+def choice(
+    example_id: str, task_type: str, asked: str, context: str, answer: str, wrong: Iterable[str], origin: Origin
 ) -> Example:
     """A choice of `answer` among the wrong options and itself, in a phrasing and an order drawn by the id."""
-    options = shuffled(example_id, [answer, *wrong])
-    asked_for = query(task_type, asked, example_id, options)
-    return Example(example_id, task_type, asked_for, context, answer, options, split, dedup_keys, group=group)
+    return example(example_id, task_type, asked, context, answer, origin, shuffled(example_id, [answer, *wrong]))

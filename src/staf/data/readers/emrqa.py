@@ -34,7 +34,7 @@ from typing import Any
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example
 from staf.data.read_report import ReadReport
-from staf.data.readers.draws import draw
+from staf.data.readers.draws import Origin, draw
 from staf.data.readers.places import span
 from staf.data.sources import find_one, json_file, listed, single_spaced
 from staf.data.splits import split_of
@@ -69,12 +69,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """Questions as kind reading_comprehension, split 80/10/10 by note.
-
-    Raises:
-        MissingData: the file is not under `folder`.
-        BadData: a part is unknown, or a field is missing or of another type.
-    """
+    """Questions as kind reading_comprehension, split 80/10/10 by note."""
 
     def make(place: str, record: tuple[str, dict[str, Any]]) -> Iterator[Example]:
         yield from _examples(place, *record, report)
@@ -113,7 +108,8 @@ def _examples(place: str, part: str, paragraph: dict[str, Any], report: ReadRepo
         if name in kept:
             example = f"{example_id}/{name}"
             split = split_of(about[0])
-            yield span(example, "question", question, note.text, answer, split=split, dedup_keys=about, group=about[0])
+            origin = Origin(split, about, about[0])
+            yield span(example, "question", question, note.text, answer, origin)
 
 
 def _note(place: str, part: str, paragraph: dict[str, Any]) -> _Note:

@@ -24,9 +24,8 @@ from staf.data.archives import members
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key
 from staf.data.read_report import ReadReport
-from staf.data.readers.draws import window
+from staf.data.readers.draws import Origin, example, window
 from staf.data.sources import csv_rows, find_one, single_spaced, text_field, text_lines
-from staf.data.templates import query
 from staf.errors import BadData
 
 NAME = "evidence-inference"
@@ -89,12 +88,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """Evidence Inference as kinds natural_language_inference and reading_comprehension.
-
-    Raises:
-        MissingData: a file of it is not under `folder`.
-        BadData: a row does not fit the format, or an article is missing.
-    """
+    """Evidence Inference as kinds natural_language_inference and reading_comprehension."""
     annotations, prompts, *splits, archive = files(folder)
     parts = _parts(splits)
     asked = _asked(prompts, report)
@@ -187,16 +181,15 @@ def _prompts(
 
 def _effect(article: Report, prompt: str, asked: str, annotation: Annotation) -> Example:
     example_id = f"{NAME}/effect/{prompt}"
-    return Example(
-        id=example_id,
-        task_type="natural_language_inference",
-        query=query("natural_language_inference", "effect", example_id, LABELS),
-        context=f"{asked} Evidence: {single_spaced(annotation.evidence)}",
-        answer=annotation.effect,
-        labels=LABELS,
-        split=article.split,
-        dedup_keys=article.dedup_keys(annotation),
-        group=article.group,
+    origin = Origin(article.split, article.dedup_keys(annotation), article.group)
+    return example(
+        example_id,
+        "natural_language_inference",
+        "effect",
+        f"{asked} Evidence: {single_spaced(annotation.evidence)}",
+        annotation.effect,
+        origin,
+        LABELS,
     )
 
 
@@ -206,15 +199,7 @@ def _evidence(article: Report, prompt: str, asked: str, annotation: Annotation) 
     start = len(before)
     after = single_spaced(_MARK + article.text[annotation.end :])[len(_MARK) :]
     piece = window(example_id, before + evidence + after, start, start + len(evidence))
-    return Example(
-        id=example_id,
-        task_type="reading_comprehension",
-        query=query("reading_comprehension", "evidence", example_id),
-        context=f"{asked} Report: {piece}",
-        answer=evidence,
-        labels=(),
-        split=article.split,
-        dedup_keys=article.dedup_keys(annotation),
-        output_type="span",
-        group=article.group,
+    origin = Origin(article.split, article.dedup_keys(annotation), article.group)
+    return example(
+        example_id, "reading_comprehension", "evidence", f"{asked} Report: {piece}", evidence, origin, output_type="span"
     )

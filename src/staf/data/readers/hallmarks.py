@@ -19,9 +19,9 @@ from staf.data.archives import members
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example
 from staf.data.read_report import ReadReport
+from staf.data.readers.draws import Origin, example
 from staf.data.sources import decoded, find_one, single_spaced
 from staf.data.splits import split_of
-from staf.data.templates import query
 from staf.errors import BadData
 
 LAYOUTS = ("Hallmarks-of-Cancer-*.tar.gz", "Hallmarks-of-Cancer-*.zip")
@@ -50,12 +50,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """Hallmarks of Cancer as kind document_classification.
-
-    Raises:
-        MissingData: the archive is not under `folder`.
-        BadData: texts and label files do not match, or one does not fit the format.
-    """
+    """Hallmarks of Cancer as kind document_classification."""
     (path,) = files(folder)
     labelled = {_pubmed_id(name): content for name, content in members(path, "*/labels/*.txt")}
     seen: set[str] = set()
@@ -86,17 +81,16 @@ def _example(pubmed_id: str, slots: list[set[str]], sentences: list[str], report
     if unknown:
         raise BadData(f"{place}: {len(unknown)} of its labels lie under none of the {len(HALLMARKS)} hallmarks.")
     example_id, text = f"hallmarks-of-cancer/{pubmed_id}", single_spaced(" ".join(sentences))
-    return Example(
-        id=example_id,
-        task_type="document_classification",
-        query=query("document_classification", "hallmarks", example_id, HALLMARKS),
-        context=text,
-        answer=write_several(found - {NO_HALLMARK}, HALLMARKS),
-        labels=HALLMARKS,
-        split=split_of(example_id),
-        dedup_keys=minhash_keys(text),
+    origin = Origin(split_of(example_id), minhash_keys(text), example_id)
+    return example(
+        example_id,
+        "document_classification",
+        "hallmarks",
+        text,
+        write_several(found - {NO_HALLMARK}, HALLMARKS),
+        origin,
+        HALLMARKS,
         output_type="multi_label",
-        group=example_id,
     )
 
 

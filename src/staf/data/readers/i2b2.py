@@ -25,6 +25,7 @@ from staf.data.answers import Entity
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example
 from staf.data.read_report import ReadReport
+from staf.data.readers.draws import Origin
 from staf.data.readers.places import mentions, of_long
 from staf.data.sources import find, single_spaced, text_lines
 from staf.data.splits import split_of
@@ -55,12 +56,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """Concepts of notes as kind named_entity_recognition.
-
-    Raises:
-        MissingData: no .con files under `folder`, or the training set is there without the test set.
-        BadData: a note is missing, or a concept is not the words at its place.
-    """
+    """Concepts of notes as kind named_entity_recognition."""
 
     def make(place: str, note: _Note) -> Iterator[Example]:
         yield from _examples(place, note, report)
@@ -94,7 +90,7 @@ def _examples(place: str, note: _Note, report: ReadReport) -> Iterator[Example]:
             continue
         entities = [entity for _, entity in sorted(found.get(number, {}).items())]
         dedup_keys = (*about, *of_long(text))
-        yield from mentions(report, f"{NAME}/{_name(note)}/{number}", text, entities, TYPES, split=split, dedup_keys=dedup_keys)
+        yield from mentions(report, f"{NAME}/{_name(note)}/{number}", text, entities, TYPES, Origin(split, dedup_keys))
 
 
 def _name(note: _Note) -> str:

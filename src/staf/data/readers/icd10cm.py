@@ -20,10 +20,9 @@ from pathlib import Path
 
 from staf.data.example import Example, dedup_key, normalise
 from staf.data.read_report import ReadReport
-from staf.data.readers.draws import choice, draw, says
+from staf.data.readers.draws import Origin, choice, draw, example, says
 from staf.data.sources import find_one, opened, single_spaced
 from staf.data.splits import dice, split_of
-from staf.data.templates import query
 from staf.errors import BadData
 
 LAYOUTS = ("simple_icd_10_cm/data/icd10c-tabular-*.xml", "icd10c*tabular*.xml", "icd10c*tabular*.xml.gz")
@@ -96,11 +95,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def tabular(path: Path) -> Tabular:
-    """The tabular list of an XML file, plain or gzipped.
-
-    Raises:
-        BadData: the file is not XML, not a tabular list, or a code has no name, no title or comes twice.
-    """
+    """The tabular list of an XML file, plain or gzipped."""
     chapters: dict[str, str] = {}
     codes: dict[str, Code] = {}
     open_codes: list[ET.Element] = []
@@ -134,12 +129,7 @@ def tabular(path: Path) -> Tabular:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """ICD-10-CM as kinds entity_synonymy, entity_relation and icd10_chapter, split 60/20/20 by category.
-
-    Raises:
-        MissingData: the tabular list is not under `folder`.
-        BadData: it does not fit the format.
-    """
+    """ICD-10-CM as kinds entity_synonymy, entity_relation and icd10_chapter, split 60/20/20 by category."""
     listed = tabular(files(folder)[0])
     yield from _synonymy(listed, report)
     yield from _relations(listed, report)
@@ -185,17 +175,8 @@ def _synonymy(listed: Tabular, report: ReadReport) -> Iterator[Example]:
             if len(wrong) < 3 or says(name, code.title):
                 report.skip("an inclusion term that says the title, or with too few near codes")
                 continue
-            yield choice(
-                example_id,
-                "entity_synonymy",
-                "synonym",
-                context=name,
-                answer=code.title,
-                wrong=wrong,
-                split=code.split,
-                dedup_keys=(dedup_key(code.title), dedup_key(name)),
-                group=code.group,
-            )
+            origin = Origin(code.split, (dedup_key(code.title), dedup_key(name)), code.group)
+            yield choice(example_id, "entity_synonymy", "synonym", name, code.title, wrong, origin)
 
 
 def _relations(listed: Tabular, report: ReadReport) -> Iterator[Example]:
@@ -222,17 +203,8 @@ def _relations(listed: Tabular, report: ReadReport) -> Iterator[Example]:
             if len(wrong) < 3:
                 report.skip("too few near codes for four options")
                 continue
-            yield choice(
-                example_id,
-                "entity_relation",
-                "diagnosis",
-                context=code.title,
-                answer=answer.title,
-                wrong=wrong,
-                split=code.split,
-                dedup_keys=(dedup_key(code.title),),
-                group=code.group,
-            )
+            origin = Origin(code.split, (dedup_key(code.title),), code.group)
+            yield choice(example_id, "entity_relation", "diagnosis", code.title, answer.title, wrong, origin)
 
 
 def _chapters(listed: Tabular, report: ReadReport) -> Iterator[Example]:
@@ -251,14 +223,5 @@ def _chapters(listed: Tabular, report: ReadReport) -> Iterator[Example]:
         seen.add(title)
         taken.update([(code.chapter, code.split), (code.category, "")])
         example_id = f"icd-10-cm/chapter/{code.name}"
-        yield Example(
-            id=example_id,
-            task_type="icd10_chapter",
-            query=query("icd10_chapter", "chapter", example_id, labels),
-            context=code.title,
-            answer=label[code.chapter],
-            labels=labels,
-            split=code.split,
-            dedup_keys=(dedup_key(code.title),),
-            group=code.group,
-        )
+        origin = Origin(code.split, (dedup_key(code.title),), code.group)
+        yield example(example_id, "icd10_chapter", "chapter", code.title, label[code.chapter], origin, labels)

@@ -21,6 +21,7 @@ from staf.data.answers import Entity
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key
 from staf.data.read_report import ReadReport
+from staf.data.readers.draws import Origin
 from staf.data.readers.places import mentions, of_long
 from staf.data.sources import find_one, text_lines
 from staf.errors import BadData
@@ -60,23 +61,13 @@ def conll_files(folder: Path) -> list[Path]:
 
 
 def ncbi(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """NCBI-disease as kind named_entity_recognition, in its own splits.
-
-    Raises:
-        MissingData: a file of it is not under `folder`.
-        BadData: a line is not token and tag, or the tag is unknown.
-    """
+    """NCBI-disease as kind named_entity_recognition, in its own splits."""
     for split, path in zip(NCBI_LAYOUTS, ncbi_files(folder), strict=True):
         yield from _read("ncbi-disease", path, split, 2, NCBI_TYPES, report)
 
 
 def conll(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """CoNLL-2003 (English) as kind named_entity_recognition, in its own splits; news, not medicine.
-
-    Raises:
-        MissingData: a file of it is not under `folder`.
-        BadData: a line has not four columns, or the tag is unknown.
-    """
+    """CoNLL-2003 (English) as kind named_entity_recognition, in its own splits; news, not medicine."""
     for split, path in zip(CONLL_LAYOUTS, conll_files(folder), strict=False):
         yield from _read("conll-2003", path, split, 4, CONLL_TYPES, report)
 
@@ -90,7 +81,7 @@ def _read(name: str, path: Path, split: str, columns: int, types: Mapping[str, s
         dedup_keys = (document, *of_long(text)) if document else minhash_keys(text)
         labels = tuple(types.values())
         example_id = f"{name}/{split}/{sentence.number}"
-        yield from mentions(report, example_id, text, found, labels, split=split, dedup_keys=dedup_keys, group=document)
+        yield from mentions(report, example_id, text, found, labels, Origin(split, dedup_keys, document))
 
     yield from report.each(_sentences(path, report), make)
 

@@ -15,8 +15,8 @@ from typing import Any
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key
 from staf.data.read_report import ReadReport
+from staf.data.readers.draws import Origin, example
 from staf.data.sources import find_one, json_lines, text_field
-from staf.data.templates import query
 from staf.errors import BadData
 
 PARTS = {"train": "train", "dev": "adaptation", "test": "test"}
@@ -30,12 +30,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """MedNLI as kind natural_language_inference.
-
-    Raises:
-        MissingData: a file of it is not under `folder`.
-        BadData: a record does not fit the format.
-    """
+    """MedNLI as kind natural_language_inference."""
     for part, path in zip(PARTS, files(folder), strict=True):
         yield from _pairs(path, part, report)
 
@@ -48,16 +43,7 @@ def _pairs(path: Path, part: str, report: ReadReport) -> Iterator[Example]:
         if label not in LABELS:
             raise BadData(f"{place}: the field 'gold_label' must be one of {', '.join(LABELS)}.")
         context = f"Premise: {premise} Hypothesis: {hypothesis}"
-        yield Example(
-            id=example_id,
-            task_type="natural_language_inference",
-            query=query("natural_language_inference", "sentences", example_id, LABELS),
-            context=context,
-            answer=label,
-            labels=LABELS,
-            split=PARTS[part],
-            dedup_keys=(*minhash_keys(premise), dedup_key(context)),
-            group=dedup_key(premise),
-        )
+        origin = Origin(PARTS[part], (*minhash_keys(premise), dedup_key(context)), dedup_key(premise))
+        yield example(example_id, "natural_language_inference", "sentences", context, label, origin, LABELS)
 
     yield from report.each(json_lines(path, report), make)

@@ -34,10 +34,9 @@ from staf.data.answers import safe_label
 from staf.data.archives import members
 from staf.data.example import Example, dedup_key, normalise
 from staf.data.read_report import ReadReport
-from staf.data.readers.draws import choice, draw
+from staf.data.readers.draws import Origin, choice, draw, example
 from staf.data.sources import find, single_spaced
 from staf.data.splits import split_of
-from staf.data.templates import query
 from staf.errors import BadData
 
 PATTERN = "*_QA*/*.xml"
@@ -68,11 +67,7 @@ class _Tags:
     answer: str = "Answer"
 
 
-_TAGS = {
-    "Document": _Tags(),
-    "DiseaseFile": _Tags(),
-    "doc": _Tags("doctitle-focus", "cui", "pair", "question", "answer"),
-}
+_TAGS = {"Document": _Tags(), "DiseaseFile": _Tags(), "doc": _Tags("doctitle-focus", "cui", "pair", "question", "answer")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +96,7 @@ class Document:
 
 
 def files(folder: Path) -> list[Path]:
-    """The archive of MedQuAD under `folder`, else its unpacked XML files.
-
-    Raises:
-        MissingData: neither is there.
-        BadData: there are several archives.
-    """
+    """The archive of MedQuAD under `folder`, else its unpacked XML files."""
     found = find(folder, LAYOUTS, "medquad")
     if len(found) > 1 and found[0].suffix != ".xml":
         raise BadData(f"medquad: {folder} holds {len(found)} archives where one is expected. Leave the one that is meant.")
@@ -114,12 +104,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """MedQuAD as kinds question_answering and multiple_choice, split 80/10/10 by groups of foci.
-
-    Raises:
-        MissingData: it is not under `folder`.
-        BadData: a document does not fit the format, or the archive is damaged.
-    """
+    """MedQuAD as kinds question_answering and multiple_choice, split 80/10/10 by groups of foci."""
     pairs: list[Pair] = []
     foci: dict[str, set[str]] = defaultdict(set)
     seen: set[str] = set()
@@ -150,11 +135,7 @@ def _contents(folder: Path) -> Iterator[tuple[str, str, bytes]]:
 
 
 def parse(place: str, name: str, content: bytes) -> Document:
-    """One XML file; `name` is 'collection/document'.
-
-    Raises:
-        BadData: it is not XML, not a document of MedQuAD, or a pair lacks its number, its kind or its question.
-    """
+    """One XML file; `name` is 'collection/document'."""
     try:
         root = ElementTree.fromstring(content)
     except ElementTree.ParseError as error:
@@ -214,18 +195,8 @@ def _joined(foci: Mapping[str, AbstractSet[str]]) -> dict[str, str]:
 def _question(pair: Pair, group: str) -> Example:
     """The example with the whole answer."""
     example_id = f"medquad/{pair.id}"
-    return Example(
-        id=example_id,
-        task_type="question_answering",
-        query=query("question_answering", "open", example_id),
-        context=pair.question,
-        answer=pair.answer,
-        labels=(),
-        split=_split(group),
-        dedup_keys=_dedup_keys(pair),
-        output_type="generate_until",
-        group=dedup_key(f"medquad {group}"),
-    )
+    origin = Origin(_split(group), _dedup_keys(pair), dedup_key(f"medquad {group}"))
+    return example(example_id, "question_answering", "open", pair.question, pair.answer, origin, output_type="generate_until")
 
 
 def _split(group: str) -> str:
@@ -274,17 +245,8 @@ def _choices(pairs: Sequence[Pair], groups: Mapping[str, str], report: ReadRepor
         if len(wrong) < WRONG:
             report.skip("fewer than four other answers to the same kind of question in its split")
             continue
-        yield choice(
-            example_id,
-            "multiple_choice",
-            "passage",
-            context=pair.question,
-            answer=option,
-            wrong=wrong[:WRONG],
-            split=split,
-            dedup_keys=_dedup_keys(pair),
-            group=dedup_key(f"medquad {group}"),
-        )
+        origin = Origin(split, _dedup_keys(pair), dedup_key(f"medquad {group}"))
+        yield choice(example_id, "multiple_choice", "passage", pair.question, option, wrong[:WRONG], origin)
 
 
 def _different(options: Iterable[str]) -> list[str]:

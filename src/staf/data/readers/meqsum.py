@@ -20,9 +20,9 @@ from staf.data.archives import sheet_rows
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key
 from staf.data.read_report import ReadReport
+from staf.data.readers.draws import Origin, example
 from staf.data.sources import find_one, lines_field, text_field
 from staf.data.splits import split_of
-from staf.data.templates import query
 
 LAYOUTS = ("MeQSum_ACL2019_BenAbacha_Demner-Fushman.xlsx", "*.xlsx")
 SHEET = "QS"
@@ -35,29 +35,14 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """MeQSum as kind summarization, split 80/10/10 by the hash of the question.
-
-    Raises:
-        MissingData: the workbook is not under `folder`.
-        BadData: it is damaged, or a row does not fit the format.
-    """
+    """MeQSum as kind summarization, split 80/10/10 by the hash of the question."""
 
     def make(place: str, row: dict[str, Any]) -> Iterator[Example]:
         question, summary = lines_field(row, "CHQ", place), text_field(row, "Summary", place)
         example_id = f"meqsum/{place.rpartition(' ')[2]}"
         group = dedup_key(question)
-        yield Example(
-            id=example_id,
-            task_type="summarization",
-            query=query("summarization", "question", example_id),
-            context=question,
-            answer=summary,
-            labels=(),
-            split=split_of(group),
-            dedup_keys=minhash_keys(question),
-            output_type="generate_until",
-            group=group,
-        )
+        origin = Origin(split_of(group), minhash_keys(question), group)
+        yield example(example_id, "summarization", "question", question, summary, origin, output_type="generate_until")
 
     for path in files(folder):
         yield from report.each(sheet_rows(path, SHEET, COLUMNS), make)

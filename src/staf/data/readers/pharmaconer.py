@@ -20,8 +20,8 @@ from staf.data.dedup import minhash_keys
 from staf.data.example import Example, normalise
 from staf.data.read_report import ReadReport
 from staf.data.readers import codiesp
+from staf.data.readers.draws import Origin, example
 from staf.data.sources import decoded, find
-from staf.data.templates import query
 from staf.errors import BadData
 
 NAME = "pharmaconer"
@@ -32,21 +32,12 @@ _MENTION = re.compile(r"T\d+\t(\w+) \d+ \d+(?:;\d+ \d+)*\t(.+)")
 
 
 def files(folder: Path) -> list[Path]:
-    """The archives of annotations, then the files of CodiEsp.
-
-    Raises:
-        MissingData: no archive in `folder`, or no CodiEsp in the folder `codiesp` next to it.
-    """
+    """The archives of annotations, then the files of CodiEsp."""
     return [*find(folder, ("*.zip",), NAME), *codiesp.files(folder.parent / codiesp.NAME)]
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """Cases with the classes of their drugs, task type medication_recommendation.
-
-    Raises:
-        MissingData: as `files`.
-        BadData: an archive is damaged, or an annotation does not have the expected format.
-    """
+    """Cases with the classes of their drugs, task type medication_recommendation."""
     archives = find(folder, ("*.zip",), NAME)
     cases = {case.id: case for _, case in codiesp.cases(folder.parent / codiesp.NAME)}
     class_of, spoken = drug_list()
@@ -62,18 +53,8 @@ def read(folder: Path, report: ReadReport) -> Iterator[Example]:
             report.skip("a case that names no drug of the list" if not classes else "a case of which no sentence is left")
             return
         example_id, text = f"{NAME}/{case.id}", " ".join(left)
-        yield Example(
-            id=example_id,
-            task_type=KIND,
-            query=query(KIND, "all_classes", example_id),
-            context=text,
-            answer=write_several(classes, classes),
-            labels=(),
-            split=case.split,
-            dedup_keys=(case.group, *minhash_keys(case.text)),
-            output_type="multi_label",
-            group=case.group,
-        )
+        origin = Origin(case.split, (case.group, *minhash_keys(case.text)), case.group)
+        yield example(example_id, KIND, "all_classes", text, write_several(classes, classes), origin, output_type="multi_label")
 
     for path in archives:
         found = ((f"{path}, {name}", content) for name, content in members(path, "*subtrack1/*.ann"))

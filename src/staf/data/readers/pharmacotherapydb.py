@@ -16,10 +16,9 @@ from pathlib import Path
 
 from staf.data.example import Example, dedup_key
 from staf.data.read_report import ReadReport
-from staf.data.readers.draws import between
+from staf.data.readers.draws import Origin, between, example
 from staf.data.sources import csv_rows, find_one, text_field
 from staf.data.splits import split_of
-from staf.data.templates import query
 from staf.errors import BadData
 
 LAYOUTS = ("indications.tsv", "catalog/indications.tsv")
@@ -33,12 +32,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """The pairs as kind entity_relation, split 80/10/10 by disease.
-
-    Raises:
-        MissingData: the table is not under `folder`.
-        BadData: a row does not fit the format.
-    """
+    """The pairs as kind entity_relation, split 80/10/10 by disease."""
 
     def make(place: str, row: dict[str, str]) -> Iterator[Example]:
         disease_id, drug_id, disease, drug, category = (text_field(row, name, place) for name in COLUMNS)
@@ -46,16 +40,9 @@ def read(folder: Path, report: ReadReport) -> Iterator[Example]:
             raise BadData(f"{place}: the category must be one of {', '.join(LABELS)}.")
         example_id = f"pharmacotherapydb/{disease_id}/{drug_id}"
         group = f"pharmacotherapydb/{disease_id}"
-        yield Example(
-            id=example_id,
-            task_type="entity_relation",
-            query=query("entity_relation", "between", example_id, tuple(LABELS.values())),
-            context=between(drug, disease),
-            answer=LABELS[category],
-            labels=tuple(LABELS.values()),
-            split=split_of(group),
-            dedup_keys=(dedup_key(disease),),
-            group=group,
+        origin = Origin(split_of(group), (dedup_key(disease),), group)
+        yield example(
+            example_id, "entity_relation", "between", between(drug, disease), LABELS[category], origin, tuple(LABELS.values())
         )
 
     yield from report.each(csv_rows(files(folder)[0], COLUMNS, report, delimiter="\t", quoted=False), make)

@@ -15,70 +15,35 @@ from staf.data.answers import Entity, write_entities
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example
 from staf.data.read_report import ReadReport
-from staf.data.readers.draws import window
+from staf.data.readers.draws import Origin, example, window
 from staf.data.sources import single_spaced
-from staf.data.templates import query
 from staf.errors import BadData
 
 
 def mentions(
-    report: ReadReport,
-    example_id: str,
-    text: str,
-    found: Iterable[Entity],
-    types: Sequence[str],
-    *,
-    split: str,
-    dedup_keys: tuple[str, ...],
-    group: str = "",
+    report: ReadReport, example_id: str, text: str, found: Iterable[Entity], types: Sequence[str], origin: Origin
 ) -> Iterator[Example]:
     """The example that asks for all mentions in a sentence; none where an answer could not be read back."""
-    task_type = "named_entity_recognition"
     try:
         answer = write_entities(found)
     except BadData:
         report.skip("a mention holds a semicolon")
-        return
-    asked = query(task_type, "entities", example_id, types)
-    yield Example(example_id, task_type, asked, text, answer, tuple(types), split, dedup_keys, output_type="ner", group=group)
+    else:
+        yield example(example_id, "named_entity_recognition", "entities", text, answer, origin, types, "ner")
 
 
-def span(
-    example_id: str,
-    asked: str,
-    question: str,
-    text: str,
-    place: tuple[int, int],
-    *,
-    split: str,
-    dedup_keys: tuple[str, ...],
-    group: str,
-) -> Example:
+def span(example_id: str, asked: str, question: str, text: str, place: tuple[int, int], origin: Origin) -> Example:
     """The example whose answer is text[place]; of a long text it shows a piece around that, after the question."""
-    task_type = "reading_comprehension"
-    start, end = place
-    context = f"{question} {window(example_id, text, start, end)}"
-    answer, wanted = text[start:end], query(task_type, asked, example_id)
-    return Example(example_id, task_type, wanted, context, answer, (), split, dedup_keys, output_type="span", group=group)
+    context, answer = f"{question} {window(example_id, text, *place)}", text[slice(*place)]
+    return example(example_id, "reading_comprehension", asked, context, answer, origin, output_type="span")
 
 
 def pair(
-    example_id: str,
-    entities: tuple[str, str],
-    text: str,
-    answer: str,
-    labels: tuple[str, ...],
-    *,
-    split: str,
-    dedup_keys: tuple[str, ...],
-    group: str,
+    example_id: str, entities: tuple[str, str], text: str, answer: str, labels: tuple[str, ...], origin: Origin
 ) -> Example:
     """The example that asks for the relation between two entities, which are named before the text."""
-    task_type = "relation_extraction"
-    first, second = entities
-    context = f"First: {first}. Second: {second}. Text: {text}"
-    asked = query(task_type, "pair", example_id, labels)
-    return Example(example_id, task_type, asked, context, answer, labels, split, dedup_keys, group=group)
+    context = f"First: {entities[0]}. Second: {entities[1]}. Text: {text}"
+    return example(example_id, "relation_extraction", "pair", context, answer, origin, labels)
 
 
 def spaced(text: str, start: int, end: int) -> tuple[str, tuple[int, int]]:

@@ -26,9 +26,9 @@ from typing import Any
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key, normalise
 from staf.data.read_report import ReadReport
+from staf.data.readers.draws import Origin, example
 from staf.data.sources import find_one, json_file, json_lines, json_members, single_spaced, text_field
 from staf.data.splits import split_of
-from staf.data.templates import query
 from staf.errors import BadData
 
 LABELS = ("yes", "no", "maybe")
@@ -51,12 +51,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """PubMedQA as kind question_answering.
-
-    Raises:
-        MissingData: a file of it is not under `folder`.
-        BadData: a record does not fit the format, or the two original files disagree.
-    """
+    """PubMedQA as kind question_answering."""
     first, second, *more = files(folder)
     if first.suffix == ".jsonl":
         yield from _packaged(first, "test", report)
@@ -132,17 +127,8 @@ def _choice(name: str, question: str, passage: str, answer: str, split: str, pla
     if answer not in LABELS:
         raise BadData(f"{place}: the answer must be one of {', '.join(LABELS)}.")
     example_id = f"pubmedqa/{name}"
-    return Example(
-        id=example_id,
-        task_type="question_answering",
-        query=query("question_answering", "abstract", example_id),
-        context=f"{question} {passage}",
-        answer=answer,
-        labels=LABELS,
-        split=split,
-        dedup_keys=minhash_keys(question),
-        group=dedup_key(question),
-    )
+    origin = Origin(split, minhash_keys(question), dedup_key(question))
+    return example(example_id, "question_answering", "abstract", f"{question} {passage}", answer, origin, LABELS)
 
 
 def _conclusion(
@@ -156,15 +142,13 @@ def _conclusion(
         report.skip("the conclusion is empty")
         return
     example_id = f"pubmedqa/{name}/conclusion"
-    yield Example(
-        id=example_id,
-        task_type="question_answering",
-        query=query("question_answering", "conclusion", example_id),
-        context=f"{question} {passage}",
-        answer=single_spaced(answer),
-        labels=(),
-        split="train",
-        dedup_keys=minhash_keys(question),
+    origin = Origin("train", minhash_keys(question), dedup_key(question))
+    yield example(
+        example_id,
+        "question_answering",
+        "conclusion",
+        f"{question} {passage}",
+        single_spaced(answer),
+        origin,
         output_type="generate_until",
-        group=dedup_key(question),
     )

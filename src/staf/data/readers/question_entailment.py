@@ -21,9 +21,9 @@ from pathlib import Path
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key, normalise
 from staf.data.read_report import ReadReport
+from staf.data.readers.draws import Origin, example
 from staf.data.sources import find_one, opened, single_spaced
 from staf.data.splits import split_of
-from staf.data.templates import query
 from staf.errors import BadData
 
 LAYOUTS = {"train": ("RQE_Train_*.xml",), "test": ("RQE_Test_*.xml",)}
@@ -53,12 +53,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """Question entailment as kind natural_language_inference.
-
-    Raises:
-        MissingData: a file of it is not under `folder`.
-        BadData: a file is not XML, or a pair does not fit the format.
-    """
+    """Question entailment as kind natural_language_inference."""
     for part, path in zip(LAYOUTS, files(folder), strict=True):
         yield from _part(path, part, report)
 
@@ -124,14 +119,7 @@ def _left_out(pair: Pair, repeated: bool, contradicted: bool, part: str) -> str:
 def _example(example_id: str, pair: Pair, part: str) -> Example:
     chq, faq = single_spaced(pair.chq or ""), single_spaced(pair.faq or "")
     context = f"First question: {chq} Second question: {faq}"
-    return Example(
-        id=example_id,
-        task_type="natural_language_inference",
-        query=query("natural_language_inference", "questions", example_id, LABELS),
-        context=context,
-        answer=ANSWERS[pair.value or ""],
-        labels=LABELS,
-        split="test" if part == "test" else split_of(normalise(chq), SHARES),
-        dedup_keys=(*minhash_keys(chq), dedup_key(context)),
-        group=dedup_key(chq),
+    origin = Origin(
+        "test" if part == "test" else split_of(normalise(chq), SHARES), (*minhash_keys(chq), dedup_key(context)), dedup_key(chq)
     )
+    return example(example_id, "natural_language_inference", "questions", context, ANSWERS[pair.value or ""], origin, LABELS)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from staf.data.example import Example
+from staf.data.readers.draws import Origin, example
 from staf.data.splits import SHARES, split_of
-from staf.data.templates import query
 
 YES_NO = ("yes", "no")
 """Labels of readmission."""
@@ -21,15 +21,7 @@ def stay_example(
 ) -> Example:
     """One example; `patient` is its fingerprint and its group, `sketch` those of the text. Codes and drugs have open labels."""
     asked, labels = ("thirty_days", YES_NO) if task_type == "readmission" else ("all", ())
-    return Example(
-        id=example_id,
-        task_type=task_type,
-        query=query(task_type, asked, example_id, labels),
-        context=text,
-        answer=answer,
-        labels=labels,
-        split=split_of(patient, shares),
-        dedup_keys=(patient, *minhash),
-        output_type="multiple_choice" if labels else "multi_label",
-        group=patient,
+    origin = Origin(split_of(patient, shares), (patient, *minhash), patient)
+    return example(
+        example_id, task_type, asked, text, answer, origin, labels, output_type="multiple_choice" if labels else "multi_label"
     )

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key, normalise
 from staf.data.read_report import ReadReport
-from staf.data.readers.draws import choice, draw, draw_fitting, says
+from staf.data.readers.draws import Origin, choice, draw, draw_fitting, says
 from staf.data.readers.obo import Term
 from staf.data.readers.ontology import Ontology
 from staf.data.splits import dice
@@ -72,17 +72,8 @@ def synonymy(known: Ontology, report: ReadReport) -> Iterator[Example]:
             if len(wrong) < 3 or says(other, term.name):
                 report.skip("a synonym that says the name, or with too few near terms")
                 continue
-            yield choice(
-                example_id,
-                "entity_synonymy",
-                "synonym",
-                context=other,
-                answer=term.name,
-                wrong=wrong,
-                split=known.split(term_id),
-                dedup_keys=(dedup_key(term.name), dedup_key(other)),
-                group=known.group(term_id),
-            )
+            origin = Origin(known.split(term_id), (dedup_key(term.name), dedup_key(other)), known.group(term_id))
+            yield choice(example_id, "entity_synonymy", "synonym", other, term.name, wrong, origin)
 
 
 def other_names(term: Term) -> list[str]:
@@ -122,14 +113,9 @@ def _choice(
     if len(wrong) < 3:
         report.skip("too few near terms for four options")
         return
-    yield choice(
-        example_id,
-        task_type,
-        asked,
-        context=term.name if answer else term.definition,
-        answer=answer or term.name,
-        wrong=wrong,
-        split=known.split(term.id),
-        dedup_keys=(dedup_key(term.name),) if answer else (dedup_key(term.name), *minhash_keys(term.definition)),
-        group=known.group(term.id),
+    origin = Origin(
+        known.split(term.id),
+        (dedup_key(term.name),) if answer else (dedup_key(term.name), *minhash_keys(term.definition)),
+        known.group(term.id),
     )
+    yield choice(example_id, task_type, asked, term.name if answer else term.definition, answer or term.name, wrong, origin)

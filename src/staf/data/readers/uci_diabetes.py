@@ -66,13 +66,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """The encounters as kinds icd_coding, medication_recommendation and readmission.
-
-    Raises:
-        MissingData: the archive is not under `folder`.
-        BadData: the archive is damaged, or a row does not fit the format.
-        StafError: memory or disk ran out.
-    """
+    """The encounters as kinds icd_coding, medication_recommendation and readmission."""
     archive = files(folder)[0]
     with tables(report) as database:
         _load(database, archive)

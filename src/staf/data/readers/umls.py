@@ -25,12 +25,11 @@ from staf.data.answers import safe_label
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key, normalise
 from staf.data.read_report import ReadReport
-from staf.data.readers.draws import between, choice, draw, draw_fitting, says
+from staf.data.readers.draws import Origin, between, choice, draw, draw_fitting, example, says
 from staf.data.readers.term_choices import LONGEST_DEFINITION, NAMES_PER_TERM, wording
 from staf.data.sources import find_one, single_spaced
 from staf.data.splits import split_of
 from staf.data.tables import Form, Tables, tables
-from staf.data.templates import query
 
 FOLDERS = ("", "META/", "*/META/")
 """Where the files may lie: by themselves, or as in the release."""
@@ -116,13 +115,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """The Metathesaurus as kinds entity_attribute, entity_synonymy and entity_relation, split 80/10/10 by concept.
-
-    Raises:
-        MissingData: a file is not under `folder`.
-        BadData: a row does not fit the format, or a file cannot be read.
-        StafError: memory or disk ran out.
-    """
+    """The Metathesaurus as kinds entity_attribute, entity_synonymy and entity_relation, split 80/10/10 by concept."""
     paths = dict(zip(LAYOUTS, files(folder), strict=True))
     variables = {
         "concepts": CONCEPTS,
@@ -183,16 +176,15 @@ def _types(concepts: dict[str, Concept], report: ReadReport) -> Iterator[Example
         if len(wrong) < 3:
             report.skip("too few other semantic types for four options")
             continue
+        origin = Origin(concept.split, (dedup_key(concept.name),), concept.group)
         yield choice(
             example_id,
             "entity_attribute",
             "semantic_type",
-            context=concept.name,
-            answer=concept.types[own],
-            wrong=[names[tree_number] for tree_number in wrong],
-            split=concept.split,
-            dedup_keys=(dedup_key(concept.name),),
-            group=concept.group,
+            concept.name,
+            concept.types[own],
+            [names[tree_number] for tree_number in wrong],
+            origin,
         )
 
 
@@ -218,32 +210,11 @@ def _definitions(concepts: dict[str, Concept], report: ReadReport) -> Iterator[E
         if len(wrong) < 3 or says(concept.definition, concept.name):
             report.skip("a definition that says the name, or with too few concepts of its type")
         else:
-            yield choice(
-                example_id,
-                "entity_attribute",
-                "defined",
-                context=concept.definition,
-                answer=concept.name,
-                wrong=wrong,
-                split=concept.split,
-                dedup_keys=dedup_keys,
-                group=concept.group,
-            )
-        example_id = f"umls/define/{concept.cui}"
-        asked = query("entity_attribute", "define", example_id)
-        answer, split = concept.definition, concept.split
-        yield Example(
-            example_id,
-            "entity_attribute",
-            asked,
-            concept.name,
-            answer,
-            (),
-            split,
-            dedup_keys,
-            output_type="generate_until",
-            group=concept.group,
-        )
+            origin = Origin(concept.split, dedup_keys, concept.group)
+            yield choice(example_id, "entity_attribute", "defined", concept.definition, concept.name, wrong, origin)
+        origin = Origin(concept.split, dedup_keys, concept.group)
+        define = (f"umls/define/{concept.cui}", "entity_attribute", "define", concept.name, concept.definition)
+        yield example(*define, origin, output_type="generate_until")
 
 
 def _synonymy(concepts: dict[str, Concept], report: ReadReport) -> Iterator[Example]:
@@ -255,17 +226,8 @@ def _synonymy(concepts: dict[str, Concept], report: ReadReport) -> Iterator[Exam
             if len(wrong) < 3 or says(other, concept.name):
                 report.skip("a synonym that says the name, or with too few concepts of its type")
                 continue
-            yield choice(
-                example_id,
-                "entity_synonymy",
-                "synonym",
-                context=other,
-                answer=concept.name,
-                wrong=wrong,
-                split=concept.split,
-                dedup_keys=(dedup_key(concept.name), dedup_key(other)),
-                group=concept.group,
-            )
+            origin = Origin(concept.split, (dedup_key(concept.name), dedup_key(other)), concept.group)
+            yield choice(example_id, "entity_synonymy", "synonym", other, concept.name, wrong, origin)
 
 
 def _pools(concepts: dict[str, Concept]) -> dict[tuple[str, str], list[str]]:
@@ -293,14 +255,13 @@ def _relations(concepts: dict[str, Concept], pairs: list[dict[str, Any]]) -> Ite
     for pair in pairs:
         concept = concepts[pair["first"]]
         example_id = f"umls/relation/{pair['first']}/{pair['second']}"
-        yield Example(
-            id=example_id,
-            task_type="entity_relation",
-            query=query("entity_relation", "between", example_id, labels),
-            context=between(concept.name, safe_label(pair["name"])),
-            answer=RELATIONS[pair["relation"]],
-            labels=labels,
-            split=concept.split,
-            dedup_keys=(dedup_key(concept.name),),
-            group=concept.group,
+        origin = Origin(concept.split, (dedup_key(concept.name),), concept.group)
+        yield example(
+            example_id,
+            "entity_relation",
+            "between",
+            between(concept.name, safe_label(pair["name"])),
+            RELATIONS[pair["relation"]],
+            origin,
+            labels,
         )

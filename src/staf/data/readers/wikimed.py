@@ -25,12 +25,11 @@ from staf.data.answers import write_several
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example
 from staf.data.read_report import ReadReport
-from staf.data.readers.draws import WINDOW
+from staf.data.readers.draws import WINDOW, Origin, example
 from staf.data.readers.semantic_types import COARSE, LABELS
 from staf.data.readers.umls import LAYOUTS
 from staf.data.sources import csv_rows, find_one, json_lines, listed, single_spaced, text_field
 from staf.data.splits import split_of
-from staf.data.templates import query
 from staf.errors import BadData
 
 PAGES = ("WikiMed.json", "wikimed.json", "*/WikiMed.json", "*/wikimed.json")
@@ -70,12 +69,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """WikiMed as kind document_classification.
-
-    Raises:
-        MissingData: the pages or the semantic types are not under `folder`.
-        BadData: a page, or a row of the semantic types, does not fit the format.
-    """
+    """WikiMed as kind document_classification."""
     pages, types = files(folder)
     known = concept_types(types, report)
 
@@ -94,11 +88,7 @@ def read(folder: Path, report: ReadReport) -> Iterator[Example]:
 
 
 def concept_types(path: Path, report: ReadReport) -> NDArray[np.uint32]:
-    """The coarse types of each concept, one bit a type, by the number of the concept; 0 is unknown.
-
-    Raises:
-        BadData: a row that is not to be skipped has no concept id, or a semantic type that is none of the 127.
-    """
+    """The coarse types of each concept, one bit a type, by the number of the concept; 0 is unknown."""
     held = np.zeros(10_000_000, dtype=np.uint32)  # every number that an id can have: 40 MB, and a dict would take far more
     for place, row in csv_rows(path, TYPE_COLUMNS, report, delimiter="|", quoted=False, header=False):
         concept, coarse = _CONCEPT.fullmatch(row["CUI"]), COARSE.get(row["STY"])
@@ -134,15 +124,14 @@ def _mention(mention: dict[str, Any], length: int, place: str) -> tuple[int, tup
 
 def _example(page: Page, found: set[str]) -> Example:
     example_id, text = f"wikimed/{page.id}", single_spaced(page.text[: page.shown])
-    return Example(
-        id=example_id,
-        task_type="document_classification",
-        query=query("document_classification", "semantic_types", example_id, LABELS),
-        context=text,
-        answer=write_several(found, LABELS),
-        labels=LABELS,
-        split=page.split,
-        dedup_keys=minhash_keys(text),
+    origin = Origin(page.split, minhash_keys(text), example_id)
+    return example(
+        example_id,
+        "document_classification",
+        "semantic_types",
+        text,
+        write_several(found, LABELS),
+        origin,
+        LABELS,
         output_type="multi_label",
-        group=example_id,
     )
