@@ -7,7 +7,7 @@ Experts past those of --experts are copies of them with noise of their own size 
 one expert of random factors of rank 4. All counts take turns in each round, on the same real examples. Beside each count
 stands its limit: for a gradient step the forward and backward of the original model with gradients to the input alone, for a
 candidate the forward of the original model with logits before its answer tokens. Each number is a line of JSON; all of them
-and a figure are written to --out. A candidate's way, add or carry, is that of `staf.routing.candidates`.
+and a figure are written to --out. A candidate is merged or not as `staf.routing.merge.Mixture.applied` decides.
 
 The loss that pruning and re-factoring cost is that of held-out adaptation examples under a router that is learned by gradient
 over all experts, first as it is, then with the weights that are left brought to the sum that there was.
@@ -42,10 +42,9 @@ from staf.lm.base import Base, load_base
 from staf.lm.batches import Batch, Encoded, collate, encode, plan_batches
 from staf.lm.loss import answer_loss, mean_loss
 from staf.routing.adapt import adapt_router
-from staf.routing.candidates import CandidateLoss
 from staf.routing.merge import Mixture
-from staf.routing.objective import RouterObjective
-from staf.routing.pruning import heaviest, lost_share, pruned_weights
+from staf.routing.objective import LMLoss, RouterObjective, candidate_losses
+from staf.routing.pruning import heaviest, pruned_weights, pruning_error
 from staf.routing.recipe import RouterRecipe
 from staf.routing.router import initial_params
 from staf.runs import PeakMemory
@@ -113,7 +112,7 @@ def plain_step(base: Base, batch: Batch) -> None:
 def measure(base: Base, experts: ExpertSet, items: list[Encoded], settings: RouterRecipe) -> Row:
     """Seconds of a gradient step and of a candidate with a set, and of their limits; bytes of its factors and at the peak."""
     mixture = Mixture(base, experts)
-    objective, candidates = RouterObjective(mixture, settings), CandidateLoss(mixture, settings.granularity, items)
+    objective, task_loss = RouterObjective(mixture, settings), LMLoss(base, items)
     numbers = initial_params(objective.shape, 0, 0.1)
     weights = objective.weights(numbers)[None]
     batches = batches_of(base, items)
@@ -132,13 +131,12 @@ def measure(base: Base, experts: ExpertSet, items: list[Encoded], settings: Rout
     memory = PeakMemory()
     found = {
         "step": seconds_of(step),
-        "candidate": seconds_of(lambda: candidates(weights)),
+        "candidate": seconds_of(lambda: candidate_losses(mixture, weights, settings.granularity, task_loss)),
         "peak_bytes": memory.bytes,
         "plain_step": seconds_of(lambda: plain_step(base, batch)),
         "plain_candidate": seconds_of(original),
         "factor_bytes": sum(expert.num_params for expert in experts.experts) * 4,
         "ranks": sum(stack.a.shape[0] for stack in mixture.stacks.values()) / len(mixture.stacks),
-        "way": candidates.way,
     }
     base.lora.detach()
     return found
@@ -169,7 +167,7 @@ def cost_lines(rows: list[Row], common: Row) -> list[Row]:
             told = {"case": f"{case}, K = {row['experts']}", "experts": row["experts"], "ranks": round(row["ranks"], 1)}
             told |= {"ours": round(ours * 1000, 1), "peer": round(limit * 1000, 1), "unit": "ms"}
             told |= {"ratio": round(limit / ours, 3), "share_of_limit": round(limit / ours, 3)}
-            lines.append(common | told | ({"way": row["way"]} if key == "candidate" else {}))
+            lines.append(common | told)
         for case, size in (("factors", row["factor_bytes"]), ("peak memory", row["peak_bytes"])):
             amount = {"ours": size, "peer": None, "unit": "bytes", "ratio": None, "share_of_limit": None}
             lines.append(common | {"case": f"{case}, K = {row['experts']}", "experts": row["experts"], **amount})
@@ -195,7 +193,7 @@ def smaller(base: Base, experts: ExpertSet, examples: list[Example], keep: int, 
     ]
     kept = heaviest(router.weights, keep)
     fewer = Mixture(base, ExpertSet(tuple(experts.experts[index] for index in kept)))
-    share = lost_share(experts, router.weights, kept)
+    share = pruning_error(experts, router.weights, kept)
     for case, weights in (
         (f"the {keep} heaviest", router.weights[:, list(kept)]),
         (f"the {keep} heaviest, weights brought to the same sum", pruned_weights(router.weights, kept)),

@@ -44,9 +44,8 @@ from staf.lm.base import Base, load_base
 from staf.lm.batches import Encoded, collate, encode, plan_batches
 from staf.lm.loss import answer_loss
 from staf.routing import cma, gradient
-from staf.routing.candidates import CandidateLoss, added
 from staf.routing.merge import Mixture
-from staf.routing.objective import RouterObjective
+from staf.routing.objective import LMLoss, RouterObjective, candidate_losses
 from staf.routing.recipe import RouterRecipe
 from staf.routing.router import initial_params
 
@@ -148,25 +147,19 @@ def candidate_lines(mixture: Mixture, options: argparse.Namespace) -> Iterator[d
     drawn = torch.randn(options.rounds + 1, 1, EXPERTS, generator=torch.Generator().manual_seed(0)).softmax(-1)
     for case in CASES:
         items = examples(base, case, options)
-        judge, plain, peer = (
-            CandidateLoss(mixture, "task", items),
-            PlainForward(base, items),
-            LoraHub(base, mixture.experts, items),
-        )
+        task_loss, plain, peer = LMLoss(base, items), PlainForward(base, items), LoraHub(base, mixture.experts, items)
         sides: dict[str, Side] = {
-            "ours": lambda number: judge(drawn[number : number + 1]),  # noqa: B023
+            "ours": lambda number: candidate_losses(mixture, drawn[number : number + 1], "task", task_loss),  # noqa: B023
             "plain": lambda _: plain(),  # noqa: B023
             "lorahub": lambda number: peer.loss(drawn[number, 0].tolist()),  # noqa: B023
         }
         rounds = turns(sides, options.rounds)
         limit = compared(rounds, "ours", "plain")
-        by_way = {way: round(seconds, 4) for way, seconds in judge.measure(drawn[0]).items()}
         tokens = sum(len(item.tokens) for item in items)
         yield {
             "case": f"a candidate, {len(items)} examples of {tokens // len(items)} tokens, {case}", "unit": "s",
             "peer_name": "LoraHub's loop, causal", **compared(rounds, "ours", "lorahub"), "share_of_limit": limit["ratio"],
             "plain_forward": limit["peer"], "times_plain_forward": round(1 / limit["ratio"], 2), "tokens": tokens,
-            "places_computed": judge.places, "way": judge.way, "seconds_by_way": by_way,
         }  # fmt: skip
 
 
@@ -189,13 +182,13 @@ def search_to(mixture: Mixture, items: Sequence[Encoded], options: argparse.Name
         method="cma", max_evaluations=options.most, learned_scale=options.learned_scale, weighting=options.weighting,
         sigma0=options.sigma0,
     )  # fmt: skip
-    objective, judge = RouterObjective(mixture, settings), CandidateLoss(mixture, settings.granularity, items)
+    objective, task_loss = RouterObjective(mixture, settings), LMLoss(mixture.base, items)
 
     def totals(candidates: list[Any]) -> list[float]:
         numbers = [torch.as_tensor(candidate, dtype=torch.float32) for candidate in candidates]
         found = []
         for one in numbers:
-            (loss,) = objective.task_losses([one], judge)
+            (loss,) = objective.task_losses([one], task_loss)
             watched(loss)
             found.append(loss + float(objective.penalty(one)))
         return found
@@ -212,7 +205,7 @@ def descent_to(mixture: Mixture, items: Sequence[Encoded], options: argparse.Nam
     objective, base = RouterObjective(mixture, settings), mixture.base
     batch = collate(items, base.tokenizer.pad_token_id or 0, base.device)
 
-    def total(numbers: Tensor, _: int) -> Tensor:
+    def total(numbers: Tensor, _: Sequence[int]) -> Tensor:
         mixture.set_weights(objective.weights(numbers))
         loss, count = answer_loss(base, batch)
         watched(float(loss.detach()) / count)
@@ -221,7 +214,12 @@ def descent_to(mixture: Mixture, items: Sequence[Encoded], options: argparse.Nam
     start = initial_params(objective.shape, settings.seed, settings.init_std)
     with suppress(Reached):
         gradient.fit_gradient(
-            total, lambda _: 0.0, start, order=lambda epoch: [epoch], epochs=options.steps, learning_rate=settings.learning_rate
+            total,
+            lambda _: 0.0,
+            start,
+            batches=lambda epoch: [[epoch]],
+            epochs=options.steps,
+            learning_rate=settings.learning_rate,
         )
     base.lora.set_rank_scale({})
     return {"weighting": options.weighting, "learning_rate": options.learning_rate}
@@ -298,7 +296,7 @@ def fused_line(mixture: Mixture, options: argparse.Namespace) -> dict[str, Any]:
     found: list[dict[str, float]] = []
     for _ in range(options.rounds + 1):
         original = clocked(plain)
-        with added(mixture, weights):
+        with mixture.merged(weights):
             found.append({"ours": clocked(plain), "peer": original})
     line = compared(found[1:], "ours", "peer")
     return {"case": "fused inference", "unit": "s", "peer_name": "the original model", **line, "share_of_limit": line["ratio"]}

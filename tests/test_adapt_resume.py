@@ -20,11 +20,10 @@ from hypothesis import strategies as st
 from staf.errors import DamagedFile
 from staf.lm.base import Base
 from staf.routing.adapt import adapt_router
-from staf.routing.checkpoints import Clock
-from staf.routing.cma import SearchResult, Told, fit_cma
-from staf.routing.gradient import DescentResult, DescentState, fit_gradient
+from staf.routing.cma import SearchHistory, fit_cma
+from staf.routing.gradient import FitResult, GradientState, fit_gradient
 from staf.routing.merge import Mixture
-from staf.routing.objective import Judge, RouterObjective
+from staf.routing.objective import RouterObjective, TaskLoss
 from staf.routing.recipe import RouterRecipe
 from staf.routing.store import Router, save_router
 
@@ -40,8 +39,10 @@ class Killed(BaseException):
 
 
 def searched(
-    told: Told | None = None, keep: Callable[[Told], None] | None = None, judge: bool = True
-) -> tuple[SearchResult, int]:
+    resume_from: SearchHistory | None = None,
+    on_checkpoint: Callable[[SearchHistory], None] | None = None,
+    validate: bool = True,
+) -> tuple[FitResult, int]:
     """A search in three dimensions, and how many losses it asked for."""
     calls = 0
 
@@ -51,54 +52,54 @@ def searched(
         return float(((candidate - np.array([1.0, -2.0, 0.5])) ** 2).sum()) if candidate[0] < 2 else float("nan")
 
     result = fit_cma(
-        each(loss_of), np.zeros(3), sigma0=1.0, max_evaluations=84, seed=5, told=told, keep=keep,
-        validation_loss=(lambda candidate: float(np.abs(candidate - 1).sum())) if judge else None,
+        each(loss_of), np.zeros(3), sigma0=1.0, max_evaluations=84, seed=5, resume_from=resume_from,
+        on_checkpoint=on_checkpoint, validate=(lambda candidate: float(np.abs(candidate - 1).sum())) if validate else None,
     )  # fmt: skip
     return result, calls
 
 
-def same_search(one: SearchResult, other: SearchResult) -> bool:
-    return one.best.tobytes() == other.best.tobytes() and replace(one, best=other.best) == other
+def same_search(one: FitResult, other: FitResult) -> bool:
+    return one.best.numpy().tobytes() == other.best.numpy().tobytes() and replace(one, best=other.best) == other
 
 
 @given(st.integers(1, 12), st.booleans())
 @settings(max_examples=15)
-def test_a_search_stopped_after_any_generation_ends_alike_and_evaluates_only_the_rest(generation: int, judge: bool) -> None:
-    states: list[Told] = []
-    whole, calls = searched(keep=states.append, judge=judge)
-    assert len(states) == whole.generations == 12
-    resumed, again = searched(states[generation - 1], judge=judge)
+def test_a_search_stopped_after_any_generation_ends_alike_and_evaluates_only_the_rest(generation: int, validate: bool) -> None:
+    states: list[SearchHistory] = []
+    whole, calls = searched(on_checkpoint=states.append, validate=validate)
+    assert len(states) == len(whole.history) == 12
+    resumed, again = searched(states[generation - 1], validate=validate)
     assert same_search(resumed, whole)
     assert again == calls - 7 * generation
 
 
 def test_losses_of_other_candidates_are_refused() -> None:
-    states: list[Told] = []
-    searched(keep=states.append)
-    with pytest.raises(DamagedFile, match="the 21 losses of the stopped search belong to other candidates"):
-        searched(replace(states[2], losses=states[2].losses[:, ::-1].copy()))
-    too_long = replace(states[-1], losses=np.tile(states[-1].losses, (2, 1)), judged=np.tile(states[-1].judged, 2))
+    states: list[SearchHistory] = []
+    searched(on_checkpoint=states.append)
+    with pytest.raises(DamagedFile, match="the 21 losses of the interrupted search belong to other candidates"):
+        searched(replace(states[2], losses=states[2].losses.flip(1)))
+    too_long = replace(states[-1], losses=states[-1].losses.tile(2, 1), val_losses=states[-1].val_losses.tile(2))
     with pytest.raises(DamagedFile, match="belong to other candidates"):
         searched(too_long)
 
 
 def descended(
-    state: DescentState | None = None, keep: Callable[[DescentState], None] | None = None
-) -> tuple[DescentResult, list[int]]:
+    resume_from: GradientState | None = None, on_checkpoint: Callable[[GradientState], None] | None = None
+) -> tuple[FitResult, list[int]]:
     """A descent of five epochs of three batches that differ, and the steps that it told."""
     goals, steps = torch.tensor([[1.0, 0.0], [0.0, 2.0], [-1.0, 0.5]]), list[int]()
     result = fit_gradient(
         lambda n, batch: (n - goals[batch]).square().sum(), lambda n: float((n - 0.4).abs().sum()), torch.tensor([3.0, -3.0]),
-        order=lambda epoch: [(epoch + i) % 3 for i in range(3)], epochs=5, learning_rate=0.5,
-        on_step=lambda done, _: steps.append(done), state=state, keep=keep,
+        batches=lambda epoch: [(epoch + i) % 3 for i in range(3)], epochs=5, learning_rate=0.5,
+        on_step=lambda done, _: steps.append(done), resume_from=resume_from, on_checkpoint=on_checkpoint,
     )  # fmt: skip
     return result, steps
 
 
 @pytest.mark.parametrize("epoch", [1, 2, 3, 4, 5])
 def test_a_descent_stopped_after_any_epoch_ends_alike_and_takes_only_the_steps_left(epoch: int) -> None:
-    states: list[DescentState] = []
-    whole, _ = descended(keep=states.append)
+    states: list[GradientState] = []
+    whole, _ = descended(on_checkpoint=states.append)
     resumed, steps = descended(states[epoch - 1])
     assert resumed.best.numpy().tobytes() == whole.best.numpy().tobytes()
     assert replace(resumed, best=whole.best) == whole
@@ -154,9 +155,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     calls: list[int] = []
     real = RouterObjective.task_losses
 
-    def task_losses(self: RouterObjective, numbers: list[torch.Tensor], judge: Judge) -> list[float]:
-        calls.extend([1] * len(numbers))
-        return real(self, numbers, judge)
+    def task_losses(self: RouterObjective, candidates: list[torch.Tensor], loss: TaskLoss) -> list[float]:
+        calls.extend([1] * len(candidates))
+        return real(self, candidates, loss)
 
     monkeypatch.setattr(RouterObjective, "task_losses", task_losses)
     return calls
@@ -184,8 +185,8 @@ def test_a_state_of_other_settings_examples_or_start_is_not_gone_on_with(base: B
         (SETTINGS["cma"], examples, first),
     ):
         said: list[str] = []
-        fresh = adapt_router(mixture, "colour", chosen, changed, start=start)
-        found = adapt_router(mixture, "colour", chosen, changed, start=start, checkpoint=state, log=said.append)
+        fresh = adapt_router(mixture, "colour", chosen, changed, init_from=start)
+        found = adapt_router(mixture, "colour", chosen, changed, init_from=start, checkpoint=state, log=said.append)
         assert "skipped: it is of other settings" in said[0]
         assert found.weights.numpy().tobytes() == fresh.weights.numpy().tobytes()
 
@@ -204,13 +205,6 @@ def test_a_damaged_state_is_told_and_the_one_before_is_gone_on_with(base: Base, 
         path.write_bytes(b"x")
     with pytest.raises(DamagedFile, match=r"no intact checkpoint in .*restart-0; to start over, delete it"):
         adapted(base, experts, "gradient", tmp_path / "state")
-
-
-def test_the_clock_counts_what_was_taken_before() -> None:
-    clock = Clock()
-    clock.resume(100.0)
-    clock.resume(50.0)
-    assert 100.0 <= clock.seconds < 150.0
 
 
 DRIVER = """

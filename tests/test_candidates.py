@@ -1,4 +1,4 @@
-"""Losses of candidates: those of the plain path, whatever the way; and a base that is never changed."""
+"""Losses of candidates: equal to plain forwards, merged or not; and a base that never changes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from staf.lm import prefix_cache
 from staf.lm.base import Base, load_base
 from staf.lm.batches import Encoded, collate, encode
 from staf.lm.loss import mean_loss
-from staf.routing.candidates import CandidateLoss, Way, added, cheaper_way
-from staf.routing.merge import GRANULARITIES, Mixture
+from staf.routing import merge, objective
+from staf.routing.merge import GRANULARITIES, Mixture, merging_pays
+from staf.routing.objective import LMLoss, candidate_losses
 
 QUERIES = ("Name the colour: blue, green or red.", "Which of the colours has this thing: blue, green or red?")
 
@@ -31,12 +32,12 @@ def items_of(base: Base, count: int = 12, queries: tuple[str, ...] = QUERIES) ->
 
 def drawn(mixture: Mixture, granularity: str, count: int) -> Tensor:
     """Weights of candidates (C, G, K), some of them negative."""
-    groups = int(mixture.groups(granularity).max()) + 1
+    groups = max(mixture.groups(granularity)) + 1
     return torch.randn(count, groups, len(mixture.experts.names), generator=torch.Generator().manual_seed(3))
 
 
 def plain(mixture: Mixture, granularity: str, weights: Tensor, items: list[Encoded]) -> list[float]:
-    """Each candidate with its factors carried, each example alone."""
+    """Each candidate unmerged, each example in a batch of its own."""
     found = []
     for candidate in weights:
         mixture.set_weights(candidate, granularity)
@@ -58,119 +59,125 @@ def assert_untouched(base: Base, before: dict[str, tuple[Tensor, int]]) -> None:
         assert layer.rank_scale is None
 
 
+@pytest.fixture(params=[True, False], ids=["merged", "unmerged"])
+def is_merged(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether candidates are merged into the weights, whatever costs less."""
+    monkeypatch.setattr(merge, "merging_pays", lambda sizes, tokens: request.param)
+    return bool(request.param)
+
+
+def losses(mixture: Mixture, weights: Tensor, granularity: str, items: list[Encoded]) -> list[float]:
+    return candidate_losses(mixture, weights, granularity, LMLoss(mixture.base, items))
+
+
 @pytest.mark.parametrize("granularity", GRANULARITIES)
-@pytest.mark.parametrize(("way", "together"), [("add", 1), ("carry", 1), ("carry", 2), ("carry", 5)])
 @pytest.mark.parametrize("token_budget", [150, 8192])
 def test_losses_are_those_of_the_plain_path(
-    base: Base, experts: ExpertSet, granularity: str, way: Way, together: int, token_budget: int
+    base: Base, experts: ExpertSet, granularity: str, token_budget: int, is_merged: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(objective, "TOKEN_BUDGET", token_budget)
     mixture, items = Mixture(base, experts), items_of(base)
     weights = drawn(mixture, granularity, 3)
-    judge = CandidateLoss(mixture, granularity, items, token_budget=token_budget, way=way, together=together)
-    assert judge(weights) == pytest.approx(plain(mixture, granularity, weights, items), rel=2e-5)
+    assert losses(mixture, weights, granularity, items) == pytest.approx(plain(mixture, granularity, weights, items), rel=2e-5)
 
 
-@pytest.mark.parametrize(("way", "together"), [("add", 1), ("carry", 1), ("carry", 2), ("carry", 5)])
 @pytest.mark.parametrize("token_budget", [150, 8192])
-def test_losses_on_beginnings_within_beginnings_are_those_of_the_plain_path(
-    base: Base, experts: ExpertSet, way: Way, together: int, token_budget: int, monkeypatch: pytest.MonkeyPatch
+def test_losses_on_prefixes_within_prefixes_are_those_of_the_plain_path(
+    base: Base, experts: ExpertSet, token_budget: int, is_merged: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prefix_cache, "PREFIX_COST", 4)
+    monkeypatch.setattr(objective, "TOKEN_BUDGET", token_budget)
     queries = (QUERIES[0], QUERIES[0] + " In one word.", QUERIES[0] + " In one word, please.", QUERIES[1])
     mixture, items = Mixture(base, experts), items_of(base, 16, queries)
+    tree = prefix_cache.build_prefix_tree([item.tokens[: item.answer_start] for item in items])
+    assert any(inner.children for node in tree.children for inner in node.children)
     weights = drawn(mixture, "layer", 3)
-    judge = CandidateLoss(mixture, "layer", items, token_budget=token_budget, way=way, together=together)
-    deep = [group for group in judge.groups if group.before is not None and judge.groups[group.before].before is not None]
-    assert deep
-    assert judge(weights) == pytest.approx(plain(mixture, "layer", weights, items), rel=2e-5)
+    assert losses(mixture, weights, "layer", items) == pytest.approx(plain(mixture, "layer", weights, items), rel=2e-5)
 
 
-@pytest.mark.parametrize(("way", "together"), [("add", 1), ("carry", 3)])
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_losses_of_other_architectures_are_those_of_the_plain_path(
-    tiny_folder: Path, tmp_path: Path, kind: str, way: Way, together: int
+    tiny_folder: Path, tmp_path: Path, kind: str, is_merged: bool
 ) -> None:
-    """With a beginning in common that is longer than the windows of attention."""
+    """With a shared prefix that is longer than the windows of attention."""
     base = other_base(kind, tiny_folder, tmp_path)
     mixture = Mixture(base, ExpertSet(tuple(random_expert(base, name, seed) for seed, name in enumerate("abc"))))
     items = items_of(base, 8, (QUERIES[1] + " Say it in one word, and nothing else.",))
     weights = drawn(mixture, "layer", 3)
-    judge = CandidateLoss(mixture, "layer", items, way=way, together=together)
-    assert judge.groups[0].beginning.numel() > 60
-    assert judge(weights) == pytest.approx(plain(mixture, "layer", weights, items), rel=2e-5)
+    assert losses(mixture, weights, "layer", items) == pytest.approx(plain(mixture, "layer", weights, items), rel=2e-5)
 
 
 @pytest.mark.parametrize("queries", [QUERIES[:1], tuple(f"{i} Colour?" for i in range(8))])
-@pytest.mark.parametrize("together", [1, 3])
-def test_one_query_for_all_and_a_query_for_each(
-    base: Base, experts: ExpertSet, queries: tuple[str, ...], together: int
-) -> None:
+def test_one_query_for_all_and_a_query_for_each(base: Base, experts: ExpertSet, queries: tuple[str, ...]) -> None:
     mixture, items = Mixture(base, experts), items_of(base, 8, queries)
     weights = drawn(mixture, "task", 3)
-    judge = CandidateLoss(mixture, "task", items, together=together)
-    assert [group.beginning.numel() > 0 for group in judge.groups] == [len(queries) == 1]
-    assert judge(weights) == pytest.approx(plain(mixture, "task", weights, items), rel=2e-5)
+    assert losses(mixture, weights, "task", items) == pytest.approx(plain(mixture, "task", weights, items), rel=2e-5)
 
 
-@pytest.mark.parametrize("way", ["add", "carry"])
-def test_in_bfloat16_losses_are_near_those_of_float32(tiny_folder: Path, way: Way) -> None:
-    losses = []
+def test_in_bfloat16_losses_are_near_those_of_float32(tiny_folder: Path, is_merged: bool) -> None:
+    found = []
     for dtype in ("float32", "bfloat16"):
         base = load_base(str(tiny_folder), dtype=dtype, device="cpu")
         mixture = Mixture(base, ExpertSet(tuple(random_expert(base, name, seed) for seed, name in enumerate("abc"))))
         items, weights = items_of(base), 5 * drawn(mixture, "task", 4)
         before = weights_of(base)
-        losses.append(CandidateLoss(mixture, "task", items, way=way)(weights))
+        found.append(losses(mixture, weights, "task", items))
         assert_untouched(base, before)
         if dtype == "bfloat16":
-            assert losses[1] == pytest.approx(plain(mixture, "task", weights, items), abs=0.03)
-    assert losses[1] == pytest.approx(losses[0], abs=0.03)
-    assert max(losses[0]) - min(losses[0]) > 0.5
+            assert found[1] == pytest.approx(plain(mixture, "task", weights, items), abs=0.03)
+    assert found[1] == pytest.approx(found[0], abs=0.03)
+    assert max(found[0]) - min(found[0]) > 0.5
 
 
-def test_a_second_and_third_call_find_the_same(base: Base, experts: ExpertSet) -> None:
-    """Nothing of a candidate is left over for the next one, whatever the order."""
+def test_a_second_and_third_call_find_the_same(base: Base, experts: ExpertSet, is_merged: bool) -> None:
+    """A candidate's loss does not depend on those before it."""
     mixture, items = Mixture(base, experts), items_of(base)
     weights = drawn(mixture, "matrix", 3)
-    for way in ("add", "carry"):
-        judge = CandidateLoss(mixture, "matrix", items, way=way)
-        first = judge(weights)
-        assert judge(weights.flip(0)) == first[::-1]
-        assert [judge(weights[i : i + 1])[0] for i in range(3)] == first
+    first = losses(mixture, weights, "matrix", items)
+    assert losses(mixture, weights.flip(0), "matrix", items) == first[::-1]
+    assert [losses(mixture, weights[i : i + 1], "matrix", items)[0] for i in range(3)] == first
 
 
-def test_a_single_example_of_rank_0_experts_has_the_loss_of_the_original(base: Base) -> None:
+def test_a_mixture_that_was_replaced_in_the_base_attaches_again(base: Base, experts: ExpertSet, is_merged: bool) -> None:
+    items, one = items_of(base), Mixture(base, experts)
+    weights = drawn(one, "task", 1)
+    before = losses(one, weights, "task", items)
+    other = Mixture(base, ExpertSet((random_expert(base, "other", 9, size=2.0),)))
+    losses(other, torch.ones(1, 1, 1), "task", items)
+    assert losses(one, weights, "task", items) == before
+    one.set_weights(weights[0])
+    assert next(iter(base.lora.layers.values())).lora_B is next(iter(one._factors.values()))[0]
+
+
+def test_a_single_example_of_rank_0_experts_has_the_loss_of_the_original(base: Base, is_merged: bool) -> None:
     expert = random_expert(base, "none", 0)
-    expert = replace(expert, factors={n: (b[:, :0], a[:0]) for n, (b, a) in expert.factors.items()})
+    expert = replace(expert, factors={name: (b[:, :0], a[:0]) for name, (b, a) in expert.factors.items()})
     items = items_of(base, 1)
     expected = mean_loss(base, [collate(items, 0, base.device)])
     mixture = Mixture(base, ExpertSet((expert,)))
-    for way in ("add", "carry"):
-        assert CandidateLoss(mixture, "task", items, way=way)(torch.ones(1, 1, 1)) == pytest.approx([expected], rel=1e-6)
+    assert losses(mixture, torch.ones(1, 1, 1), "task", items) == pytest.approx([expected], rel=1e-6)
 
 
-@pytest.mark.parametrize("way", ["add", "carry"])
 def test_not_a_byte_of_the_base_changes_even_when_something_fails(
-    base: Base, experts: ExpertSet, way: Way, monkeypatch: pytest.MonkeyPatch
+    base: Base, experts: ExpertSet, is_merged: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mixture, items = Mixture(base, experts), items_of(base)
     weights, before = drawn(mixture, "task", 2), weights_of(base)
-    judge = CandidateLoss(mixture, "task", items, way=way)
-    judge(weights)
+    losses(mixture, weights, "task", items)
     assert_untouched(base, before)
 
     def fail(*_: object) -> Tensor:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(judge, "_answer_loss", fail)
+        patch.setattr(LMLoss, "_sum", fail)
         with pytest.raises(KeyboardInterrupt):
-            judge(weights)
+            losses(mixture, weights, "task", items)
     assert_untouched(base, before)
-    assert judge(weights) == pytest.approx(plain(mixture, "task", weights, items), rel=2e-5)
+    assert losses(mixture, weights, "task", items) == pytest.approx(plain(mixture, "task", weights, items), rel=2e-5)
 
 
-def test_the_base_is_the_original_again_when_adding_stops_half_way(
+def test_the_base_is_the_original_again_when_merging_stops_half_way(
     base: Base, experts: ExpertSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mixture, before, calls = Mixture(base, experts), weights_of(base), []
@@ -183,78 +190,61 @@ def test_the_base_is_the_original_again_when_adding_stops_half_way(
         return addmm(*given, **options)
 
     monkeypatch.setattr(torch, "addmm", fail_at_the_third)
-    with pytest.raises(MemoryError), added(mixture, torch.ones(1, 3)):
+    with pytest.raises(MemoryError), mixture.merged(torch.ones(1, 3)):
         pass
     assert_untouched(base, before)
 
 
-def test_added_weights_are_the_exact_sum(base: Base, experts: ExpertSet) -> None:
-    mixture, before, room = Mixture(base, experts), weights_of(base), {}
+def test_merged_weights_are_the_exact_sum_in_buffers_that_stay(base: Base, experts: ExpertSet) -> None:
+    mixture, before = Mixture(base, experts), weights_of(base)
     weights = drawn(mixture, "layer", 1)[0]
-    changes = mixture.fused(weights, "layer")
-    with added(mixture, weights, "layer", room):
+    changes = mixture.deltas(weights, "layer")
+    with mixture.merged(weights, "layer"):
         for name, layer in base.lora.layers.items():
             assert torch.allclose(layer.weight, before[name][0] + changes[name], atol=1e-6)
-        places = {name: tensor.data_ptr() for name, tensor in room.items()}
+        addresses = {name: layer.weight.data_ptr() for name, layer in base.lora.layers.items()}
     assert_untouched(base, before)
-    with added(mixture, -weights, "layer", room):
-        assert {name: tensor.data_ptr() for name, tensor in room.items()} == places
-        assert any(layer.weight.data_ptr() in places.values() for layer in base.lora.layers.values())
+    with mixture.merged(-weights, "layer"):
+        assert {name: layer.weight.data_ptr() for name, layer in base.lora.layers.items()} == addresses
 
 
 def test_weights_of_another_shape_are_refused_and_leave_the_base_as_it_was(base: Base, experts: ExpertSet) -> None:
-    mixture, before = Mixture(base, experts), weights_of(base)
-    judge = CandidateLoss(mixture, "layer", items_of(base))
+    mixture, before, items = Mixture(base, experts), weights_of(base), items_of(base)
     with pytest.raises(ExpertMismatch, match=r"weights of shape \(2, 4\) for 3 experts by layer"):
-        judge(torch.ones(1, 2, 4))
+        losses(mixture, torch.ones(1, 2, 4), "layer", items)
     with pytest.raises(ExpertMismatch, match=r"candidates of shape \(2, 3\).*weights\[None\]"):
-        judge(torch.ones(2, 3))
+        losses(mixture, torch.ones(2, 3), "layer", items)
     assert_untouched(base, before)
 
 
-def test_no_examples_are_refused(base: Base, experts: ExpertSet) -> None:
-    with pytest.raises(MissingData, match="no examples to judge"):
-        CandidateLoss(Mixture(base, experts), "task", [])
+def test_no_examples_are_refused(base: Base) -> None:
+    with pytest.raises(MissingData, match="no examples to compute a loss on"):
+        LMLoss(base, [])
 
 
-def test_a_beginning_is_computed_once_a_candidate(base: Base, experts: ExpertSet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shared_prefix_is_computed_once_a_candidate(base: Base, experts: ExpertSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objective, "TOKEN_BUDGET", 100)
     mixture, items = Mixture(base, experts), items_of(base, queries=QUERIES[:1])
     seen: list[tuple[int, ...]] = []
     decoder = base.model.get_decoder()
     decoder.register_forward_pre_hook(lambda _, __, given: seen.append(tuple(given["input_ids"].shape)), with_kwargs=True)
-    judge = CandidateLoss(mixture, "task", items, token_budget=100)
-    judge(drawn(mixture, "task", 2))
-    (group,) = judge.groups
-    assert len(group.parts) > 2
-    assert seen == [(1, group.beginning.numel()), *(tuple(part.ids.shape) for part in group.parts)] * 2
-    assert judge.places == sum(rows * columns for rows, columns in seen) // 2
-    everything = sum(len(item.tokens) for item in items)
-    assert judge.places < everything - (len(items) - 1) * (len("Query: Name the colour: blue, green or red.") - 1)
+    losses(mixture, drawn(mixture, "task", 2), "task", items)
+    once = seen[: len(seen) // 2]
+    assert seen == once * 2
+    assert once[0][0] == 1
+    assert once[0][1] > 40
+    assert sum(rows for rows, _ in once[1:]) == len(items)
+    assert all(columns <= 48 for _, columns in once[1:])
 
 
-def test_short_examples_are_not_padded_to_long_ones(base: Base, experts: ExpertSet) -> None:
-    tokens = [20 + place % 9 for place in range(400)]
-    items = [Encoded(f"short-{i}", (5 + i, *tokens[:30]), 25) for i in range(12)] + [Encoded("long", (4, *tokens), 395)]
-    judge = CandidateLoss(Mixture(base, experts), "task", items)
-    shapes = [tuple(part.ids.shape) for group in judge.groups for part in group.parts]
-    assert shapes == [(12, 30), (1, 400)]  # in one batch they would be 13 * 400 places
-    weights = drawn(judge.mixture, "task", 1)
-    assert judge(weights) == pytest.approx(plain(judge.mixture, "task", weights, items), abs=1e-5)
-
-
-def test_the_way_is_counted(base: Base, experts: ExpertSet) -> None:
-    assert cheaper_way([(576, 48, 576)], 287) == "carry"  # 576 * 576 / (576 + 576) = 288 tokens
-    assert cheaper_way([(576, 48, 576)], 289) == "add"
-    assert cheaper_way([(576, 0, 576)], 10_000) == "carry"
-    mixture = Mixture(base, experts)
-    assert CandidateLoss(mixture, "task", items_of(base)).way == "add"
-    assert CandidateLoss(mixture, "task", items_of(base), together=2).way == "carry"
-    assert CandidateLoss(mixture, "task", [Encoded("short", (5, 6, 7), 2)]).way == "carry"
-
-
-def test_both_ways_can_be_timed(base: Base, experts: ExpertSet) -> None:
-    mixture, before = Mixture(base, experts), weights_of(base)
-    seconds = CandidateLoss(mixture, "task", items_of(base, 2)).measure(torch.ones(1, 3))
-    assert set(seconds) == {"add", "carry"}
-    assert min(seconds.values()) > 0
-    assert_untouched(base, before)
+def test_merging_is_chosen_by_counting(base: Base, experts: ExpertSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not merging_pays([(576, 48, 576)], 287)  # 576 * 576 / (576 + 576) = 288 tokens
+    assert merging_pays([(576, 48, 576)], 289)
+    assert not merging_pays([(576, 0, 576)], 10_000)
+    mixture, calls = Mixture(base, experts), []
+    real = Mixture.merged
+    monkeypatch.setattr(Mixture, "merged", lambda *given: calls.append(1) or real(*given))
+    losses(mixture, torch.ones(1, 1, 3), "task", [Encoded("short", (5, 6, 7), 2)])
+    assert not calls
+    losses(mixture, torch.ones(1, 1, 3), "task", items_of(base))
+    assert calls

@@ -76,8 +76,8 @@ def test_a_set_with_experts_of_several_ranks_routes(base: Base, folder: Path, ne
     found = add_expert(folder, newcomer)
     mixture = Mixture(base, found)
     alone = Mixture(base, ExpertSet((load_expert(newcomer),)))
-    together = mixture.fused(one_hot(found.names.index("news"), 4))
-    for name, delta in alone.fused(one_hot(0, 1)).items():
+    together = mixture.deltas(one_hot(found.names.index("news"), 4))
+    for name, delta in alone.deltas(one_hot(0, 1)).items():
         assert torch.allclose(together[name], delta, atol=1e-6)
 
 

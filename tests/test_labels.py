@@ -14,8 +14,8 @@ from staf.experts.store import ExpertSet
 from staf.lm.base import Base
 from staf.lm.scoring import score_labels
 from staf.routing.adapt import adapt_router, planned_progress
-from staf.routing.labels import LABELS_A_STEP, LabelLoss, LabelSteps
 from staf.routing.merge import Mixture
+from staf.routing.objective import LABELS_A_STEP, LabelLoss, candidate_losses
 from staf.routing.recipe import RouterRecipe
 
 BUDGET = {"max_length": 200, "token_budget": 512}
@@ -28,7 +28,7 @@ def mixture(base: Base, experts: ExpertSet) -> Mixture:
 
 def test_the_loss_is_the_mean_of_minus_log_of_the_right_share(mixture: Mixture) -> None:
     examples, weights = make_examples(7, "adaptation"), torch.tensor([[[0.2, -0.3, 1.1]], [[0.0, 0.0, 0.0]]])
-    found = LabelLoss(mixture, "task", examples, **BUDGET)(weights)
+    found = candidate_losses(mixture, weights, "task", LabelLoss(mixture.base, examples, 200, 0))
     for loss, one in zip(found, weights, strict=True):
         mixture.set_weights(one)
         scores = score_labels(mixture.base, examples, length_normalised=True, **BUDGET)
@@ -42,23 +42,23 @@ def test_steps_have_the_same_loss_and_its_gradient(mixture: Mixture, granularity
     examples = make_examples(5, "adaptation")
     groups = {"task": 1, "layer": 2}[granularity]
     weights = torch.randn(groups, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    judge = LabelLoss(mixture, granularity, examples, **BUDGET)
+    label_loss = LabelLoss(mixture.base, examples, 200, 0)
     mixture.set_weights(weights, granularity)
-    loss = LabelSteps(mixture.base, examples, 200, 0).loss(range(5))
+    loss = label_loss.batch_loss(range(5))
     loss.backward()
     mixture.base.lora.set_rank_scale({})
-    assert loss.item() == pytest.approx(judge(weights[None])[0], abs=1e-5)
+    assert loss.item() == pytest.approx(candidate_losses(mixture, weights[None], granularity, label_loss)[0], abs=1e-5)
     assert weights.grad is not None
     nudge = torch.zeros_like(weights)
     nudge[0, 1] = 0.01
-    above, below = judge(torch.stack([weights + nudge, weights - nudge]).detach())
+    above, below = candidate_losses(mixture, torch.stack([weights + nudge, weights - nudge]), granularity, label_loss)
     assert float(weights.grad[0, 1]) == pytest.approx((above - below) / 0.02, rel=0.02, abs=1e-3)
 
 
 def test_many_labels_are_drawn_the_same_way_again_with_the_right_one_first(base: Base) -> None:
     labels = tuple(f"colour {i}" for i in range(20))
     examples = [replace(e, labels=labels, answer=labels[i]) for i, e in enumerate(make_examples(4, "adaptation"))]
-    first, again, other = (LabelSteps(base, examples, 200, seed).rows for seed in (0, 0, 1))
+    first, again, other = (LabelLoss(base, examples, 200, seed).rows for seed in (0, 0, 1))
     assert first == again
     assert first != other
     for rows, example in zip(first, examples, strict=True):

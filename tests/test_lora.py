@@ -42,7 +42,7 @@ def test_a_one_hot_router_equals_that_expert_exactly(base: Base, experts: Expert
     mixture = Mixture(base, experts)
     mixture.set_weights(one_hot(1, 3))
     assert torch.allclose(logits(base), expected, atol=1e-5)
-    single = mixture.fused(one_hot(1, 3))
+    single = mixture.deltas(one_hot(1, 3))
     for name, (b, a) in experts.experts[1].factors.items():
         assert torch.allclose(single[name], b @ a, atol=1e-6)
 
@@ -50,11 +50,11 @@ def test_a_one_hot_router_equals_that_expert_exactly(base: Base, experts: Expert
 @pytest.mark.parametrize("granularity", ["task", "layer", "matrix"])
 def test_fused_equals_unfused_in_float32(base: Base, experts: ExpertSet, granularity: str) -> None:
     mixture = Mixture(base, experts)
-    groups = int(mixture.groups(granularity).max()) + 1
+    groups = max(mixture.groups(granularity)) + 1
     weights = torch.rand(groups, 3, generator=torch.Generator().manual_seed(3))
     mixture.set_weights(weights, granularity)
     routed = logits(base)
-    deltas = mixture.fused(weights, granularity)
+    deltas = mixture.deltas(weights, granularity)
     base.lora.detach()
     add_to_weights(base, deltas)
     assert (logits(base) - routed).abs().max() < 1e-5 * max(1.0, float(routed.abs().max()))
@@ -63,14 +63,14 @@ def test_fused_equals_unfused_in_float32(base: Base, experts: ExpertSet, granula
 def test_the_delta_is_linear_in_the_weights(base: Base, experts: ExpertSet) -> None:
     mixture = Mixture(base, experts)
     left, right = torch.rand(1, 3), torch.rand(1, 3)
-    both = mixture.fused(2 * left - 3 * right)
-    parts = mixture.fused(left), mixture.fused(right)
+    both = mixture.deltas(2 * left - 3 * right)
+    parts = mixture.deltas(left), mixture.deltas(right)
     for name, change in both.items():
         assert torch.allclose(change, 2 * parts[0][name] - 3 * parts[1][name], atol=1e-5)
 
 
 def test_average_is_the_mean_of_the_separate_deltas_not_of_the_factors(base: Base, experts: ExpertSet) -> None:
-    fused = Mixture(base, experts).fused(torch.full((1, 3), 1 / 3))
+    fused = Mixture(base, experts).deltas(torch.full((1, 3), 1 / 3))
     for name in base.lora.shapes:
         separate = [b @ a for b, a in (e.factors[name] for e in experts.experts)]
         assert torch.allclose(fused[name], torch.stack(separate).mean(0), atol=1e-6)
@@ -162,7 +162,7 @@ def test_an_expert_of_some_modules_only_adds_nothing_to_the_others(base: Base, e
     expert = random_expert(base, "partial", 1)
     missing = next(iter(expert.factors))
     del expert.factors[missing]
-    fused = Mixture(base, ExpertSet((expert, experts.experts[0]))).fused(torch.tensor([[1.0, 0.0]]))
+    fused = Mixture(base, ExpertSet((expert, experts.experts[0]))).deltas(torch.tensor([[1.0, 0.0]]))
     for name, change in fused.items():
         expected = torch.zeros_like(change) if name == missing else expert.factors[name][0] @ expert.factors[name][1]
         assert torch.allclose(change, expected, atol=1e-6)

@@ -13,8 +13,8 @@ from staf.errors import MissingData, UnknownName
 from staf.experts.store import ExpertSet
 from staf.lm import quantization
 from staf.lm.base import load_base
-from staf.routing.labels import LabelLoss
 from staf.routing.merge import Mixture
+from staf.routing.objective import LabelLoss, candidate_losses
 
 needed = pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
 
@@ -77,7 +77,7 @@ def test_labels_are_weighed_beside_codes(wide_folder: Path) -> None:
 
     def losses(weights: torch.Tensor, experts: int) -> list[float]:
         found = tuple(random_expert(base, f"expert {index}", index) for index in range(experts))
-        return LabelLoss(Mixture(base, ExpertSet(found)), "task", make_examples(6), max_length=200, token_budget=2048)(weights)
+        return candidate_losses(Mixture(base, ExpertSet(found)), weights, "task", LabelLoss(base, make_examples(6), 200, 0))
 
     none, some = losses(torch.tensor([[[0.0, 0.0]], [[2.0, -1.0]]]), 2)
     assert none == pytest.approx(losses(torch.zeros(1, 1, 3), 3)[0], abs=1e-3)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import random_expert
+from conftest import make_examples, random_expert
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -22,9 +22,9 @@ from staf.experts.sets import write_set
 from staf.experts.store import Expert, ExpertSet, load_expert, load_experts, training_run_of
 from staf.lm.base import Base
 from staf.routing.merge import Mixture
-from staf.routing.pruning import groups_by_matrix, heavier_than, heaviest, lost_share, prune_by_router, pruned_weights
+from staf.routing.pruning import heavier_than, heaviest, prune_by_router, pruned_weights, pruning_error
 from staf.routing.recipe import RouterRecipe
-from staf.routing.store import Router, save_router
+from staf.routing.store import Router, module_groups, save_router
 
 
 def drawn(d_out: int, d_in: int, rank: int, seed: int) -> Factors:
@@ -131,17 +131,17 @@ def test_a_smaller_expert_is_not_taken_for_a_finished_training(base: Base, tmp_p
 
 def a_router(base: Base, experts: ExpertSet, weights: torch.Tensor, granularity: str) -> Router:
     chosen = RouterRecipe.model_validate({"granularity": granularity})
-    return Router("colour", chosen, weights, torch.zeros(2), experts.names, experts.fingerprint, base.identity, {})
+    return Router.of(base, experts, "colour", make_examples(2, "adaptation"), chosen, weights, torch.zeros(2), {})
 
 
 def groups_of(base: Base, granularity: str) -> dict[str, int]:
-    return groups_by_matrix(tuple(base.lora.layers), base.layer_of, granularity)
+    return dict(zip(base.lora.layers, module_groups(base, granularity), strict=True))
 
 
 @pytest.mark.parametrize("granularity", ["task", "layer", "matrix"])
 def test_the_groups_are_those_that_a_mixture_routes_by(base: Base, experts: ExpertSet, granularity: str) -> None:
     mixture = Mixture(base, experts)
-    assert list(groups_of(base, granularity).values()) == mixture.groups(granularity).tolist()
+    assert list(groups_of(base, granularity).values()) == mixture.groups(granularity)
     assert list(groups_of(base, granularity)) == list(mixture.stacks)
 
 
@@ -150,7 +150,7 @@ def test_a_merged_expert_is_the_weighted_sum_up_to_its_error(base: Base, experts
     mixture = Mixture(base, experts)
     groups = groups_of(base, granularity)
     weights = torch.rand(max(groups.values()) + 1, 3, generator=torch.Generator().manual_seed(3))
-    whole = {name: change.double() for name, change in mixture.fused(weights, granularity).items()}
+    whole = {name: change.double() for name, change in mixture.deltas(weights, granularity).items()}
     errors = []
     for rank in (1, 3, 9):
         merged, error = merge_experts(experts, weights, rank, "all", groups)
@@ -160,7 +160,7 @@ def test_a_merged_expert_is_the_weighted_sum_up_to_its_error(base: Base, experts
     assert errors[0] > errors[1] > errors[2]
     assert errors[2] < 1e-6  # the sum of the ranks is enough
     assert merged.dedup_keys == experts.dedup_keys  # so a leak is still found
-    one = Mixture(base, ExpertSet((merged,))).fused(torch.ones(1, 1))
+    one = Mixture(base, ExpertSet((merged,))).deltas(torch.ones(1, 1))
     assert all(torch.allclose(one[name].double(), change, atol=1e-5) for name, change in whole.items())
 
 
@@ -173,8 +173,8 @@ def test_what_pruning_loses_is_the_norm_of_the_others_sum(
     weights = torch.rand(max(groups.values()) + 1, 3, generator=torch.Generator().manual_seed(4)) - 0.3
     left = weights.clone()
     left[:, [index for index in range(3) if index not in kept]] = 0
-    whole, rest = mixture.fused(weights, granularity), mixture.fused(left, granularity)
-    assert lost_share(experts, weights, kept, groups) == pytest.approx(distance(rest, whole), abs=1e-5)
+    whole, rest = mixture.deltas(weights, granularity), mixture.deltas(left, granularity)
+    assert pruning_error(experts, weights, kept, groups) == pytest.approx(distance(rest, whole), abs=1e-5)
 
 
 def test_the_heaviest_and_those_above_a_threshold_by_hand() -> None:
@@ -201,11 +201,11 @@ def test_keeping_nobody_is_refused() -> None:
 def test_pruning_by_a_router_keeps_its_heaviest_experts(base: Base, experts: ExpertSet, granularity: str) -> None:
     groups = groups_of(base, granularity)
     weights = torch.tensor([[0.1, 0.6, 0.3], [0.2, 0.6, 0.2]])[: max(groups.values()) + 1]
-    found, share = prune_by_router(experts, a_router(base, experts, weights, granularity), 2, str(base.folder))
+    found, share = prune_by_router(experts, a_router(base, experts, weights, granularity), 2)
     assert found.names == ("relation", "synonymy")
-    assert share == pytest.approx(lost_share(experts, weights, (1, 2), groups))
+    assert share == pytest.approx(pruning_error(experts, weights, (1, 2), groups))
     with pytest.raises(ExpertMismatch, match="Adapt again"):
-        prune_by_router(found, a_router(base, experts, weights, granularity), 1, str(base.folder))
+        prune_by_router(found, a_router(base, experts, weights, granularity), 1)
 
 
 def run(*arguments: object) -> str:
@@ -224,7 +224,7 @@ def test_the_command_reduces_ranks_experts_or_both(base: Base, experts: ExpertSe
     assert all(max(expert.ranks.values()) == 1 for expert in load_experts(tmp_path / "a").experts)
     assert found["lost_by_pruning"] is None
     table = run("experts", "reduce", folder, tmp_path / "b", "--router", router, "--keep", 2)
-    assert f"{lost_share(experts, torch.tensor([[0.1, 0.6, 0.3]]), (1, 2)):.1%} of the norm" in table
+    assert f"{pruning_error(experts, torch.tensor([[0.1, 0.6, 0.3]]), (1, 2)):.1%} of the norm" in table
     assert load_experts(tmp_path / "b").fingerprint == ExpertSet(experts.experts[1:]).fingerprint
     both = json.loads(run("experts", "reduce", folder, tmp_path / "c", "--rank", 2, "--router", router, "--keep", 1, "--json"))
     assert [(row["expert"], row["average_rank"] < row["average_rank_before"]) for row in both["experts"]] == [

@@ -14,7 +14,7 @@ from staf.errors import ConfigError, MissingData, TestLeak, TrainingFailed
 from staf.experts.store import ExpertSet
 from staf.lm.base import Base
 from staf.routing.adapt import adapt_router, planned_progress
-from staf.routing.cma import fit_cma, ranked
+from staf.routing.cma import fit_cma, rank_non_finite_last
 from staf.routing.gradient import fit_gradient
 from staf.routing.merge import Mixture
 from staf.routing.objective import RouterObjective
@@ -60,7 +60,7 @@ def test_a_high_temperature_evens_the_weights_out() -> None:
 
 def test_the_null_expert_takes_its_share_from_the_others() -> None:
     shape = RouterShape(1, 2, null_expert=True)
-    assert shape.numbers == 6
+    assert shape.num_params == 6
     weights = expert_weights(unflatten(torch.zeros(6), shape), torch.ones(1, 2), shape)
     assert weights[0].tolist() == pytest.approx([1 / 3, 1 / 3])
     drawn_to_null = torch.tensor([0.0, 0, 0, 50.0, 0, 0])
@@ -113,29 +113,29 @@ def planted(numbers: np.ndarray) -> float:
 
 def test_cma_finds_a_planted_vector_and_says_why_it_stopped() -> None:
     result = fit_cma(each(planted), np.zeros(4), sigma0=1.0, max_evaluations=2000, seed=0)
-    assert result.best == pytest.approx([1.5, -0.5, 0.25, 3.0], abs=1e-3)
+    assert result.best.tolist() == pytest.approx([1.5, -0.5, 0.25, 3.0], abs=1e-3)
     assert result.stop_reason
     assert list(result.history) == sorted(result.history, reverse=True)
     short = fit_cma(each(planted), np.zeros(4), sigma0=1.0, max_evaluations=16, seed=0)
     assert short.stop_reason == "max_evaluations=16"
-    assert short.evaluations == 16
+    assert short.steps == 16
 
 
 def test_the_same_seed_searches_alike_and_another_does_not() -> None:
-    runs = [fit_cma(each(planted), np.zeros(4), sigma0=1.0, max_evaluations=80, seed=seed).best for seed in (0, 0, 1)]
+    runs = [fit_cma(each(planted), np.zeros(4), sigma0=1.0, max_evaluations=80, seed=seed).best.numpy() for seed in (0, 0, 1)]
     assert runs[0].tobytes() == runs[1].tobytes() != runs[2].tobytes()
 
 
 def test_a_loss_that_is_not_a_number_ranks_worst() -> None:
-    assert ranked([1.0, math.nan, -2.0, math.inf]) == [1.0, 3.0, -2.0, 3.0]
+    assert rank_non_finite_last([1.0, math.nan, -2.0, math.inf]) == [1.0, 3.0, -2.0, 3.0]
     with pytest.raises(TrainingFailed, match="all 2 candidates"):
-        ranked([math.nan, math.inf])
+        rank_non_finite_last([math.nan, math.inf])
 
     def often_nan(numbers: np.ndarray) -> float:
         return math.nan if numbers[0] < 0 else planted(numbers)
 
     result = fit_cma(each(often_nan), np.zeros(4), sigma0=1.0, max_evaluations=1500, seed=0)
-    assert result.best == pytest.approx([1.5, -0.5, 0.25, 3.0], abs=0.01)
+    assert result.best.tolist() == pytest.approx([1.5, -0.5, 0.25, 3.0], abs=0.01)
 
 
 def test_descent_keeps_the_best_epoch_and_refuses_nan() -> None:
@@ -143,12 +143,17 @@ def test_descent_keeps_the_best_epoch_and_refuses_nan() -> None:
     validated = iter([5.0, 1.0, 3.0, 4.0])
     result = fit_gradient(
         lambda n, _: (n - goal).square().sum(), lambda _: next(validated), torch.zeros(2),
-        order=lambda _: range(3), epochs=3, learning_rate=0.1,
+        batches=lambda _: range(3), epochs=3, learning_rate=0.1,
     )  # fmt: skip
     assert (result.loss, result.history) == (1.0, (5.0, 1.0, 3.0, 4.0))
     with pytest.raises(TrainingFailed, match="epoch 1"):
         fit_gradient(
-            lambda n, _: n.sum() * math.nan, lambda _: 0.0, torch.zeros(2), order=lambda _: range(1), epochs=1, learning_rate=1
+            lambda n, _: n.sum() * math.nan,
+            lambda _: 0.0,
+            torch.zeros(2),
+            batches=lambda _: range(1),
+            epochs=1,
+            learning_rate=1,
         )
 
 
@@ -180,7 +185,7 @@ def test_a_planted_weight_vector_is_recovered_from_its_distribution(base: Base, 
     else:
         numbers = fit_gradient(
             lambda n, _: divergence(n), lambda n: divergence(n).item(), start,
-            order=lambda _: range(50), epochs=4, learning_rate=0.1,
+            batches=lambda _: range(50), epochs=4, learning_rate=0.1,
         ).best  # fmt: skip
     found = expert_weights(unflatten(numbers, shape), descriptor, shape)
     assert torch.allclose(found, planted_weights, atol=0.02)
@@ -194,7 +199,7 @@ def test_adaptation_lowers_the_loss_and_repeats_bit_for_bit(
     mixture = Mixture(base, experts)
     examples = make_examples(24, split="adaptation")
     settings = RouterRecipe(
-        method=method, granularity=granularity, max_evaluations=48, epochs=3, learning_rate=0.3, batch_size=8, null_expert=True,
+        method=method, granularity=granularity, max_evaluations=64, epochs=3, learning_rate=0.3, batch_size=8, null_expert=True,
         learned_scale=granularity == "layer",
     )  # fmt: skip
     first, again = (adapt_router(mixture, "colour", examples, settings) for _ in range(2))
@@ -206,6 +211,12 @@ def test_adaptation_lowers_the_loss_and_repeats_bit_for_bit(
     assert first.record["tunable_parameters"] == (1 if method == "cma" else 2) * groups * 4 + (granularity == "layer")
     assert first.record["stop_reason"]
     assert len(first.record["example_ids"]) == 24
+
+
+def test_more_parameters_than_evaluations_are_refused_for_cma(base: Base, experts: ExpertSet) -> None:
+    recipe = RouterRecipe(method="cma", granularity="matrix", max_evaluations=41)
+    with pytest.raises(ConfigError, match="gives CMA-ES 42 parameters, more than max_evaluations = 41"):
+        adapt_router(Mixture(base, experts), "colour", make_examples(8, "adaptation"), recipe)
 
 
 def test_progress_counts_every_step(base: Base, experts: ExpertSet) -> None:

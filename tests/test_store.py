@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import random_expert
+from conftest import make_examples, random_expert
 
 from staf.checkpoint_io import read_checkpoint, write_checkpoint
 from staf.data.example import dedup_key
@@ -272,10 +272,9 @@ def test_a_model_type_without_a_list_of_matrices_is_refused(tmp_path: Path) -> N
 
 
 def a_router(base: Base, experts: ExpertSet) -> Router:
-    return Router(
-        "colour", RouterRecipe(), torch.rand(1, 3), torch.rand(6), experts.names, experts.fingerprint, base.identity,
-        {"loss": 1.0},
-    )  # fmt: skip
+    return Router.of(
+        base, experts, "colour", make_examples(3, "adaptation"), RouterRecipe(), torch.rand(1, 3), torch.rand(6), {"loss": 1.0}
+    )
 
 
 def test_a_routers_cost_lies_beside_it_and_is_asked_for(base: Base, experts: ExpertSet, tmp_path: Path) -> None:
@@ -289,7 +288,7 @@ def test_a_routers_cost_lies_beside_it_and_is_asked_for(base: Base, experts: Exp
     with pytest.raises(DamagedFile, match="its record is not that of a router"):
         load_router(tmp_path / "1.0")
     (tmp_path / "1.0" / "cost.json").unlink()
-    with pytest.raises(DamagedFile, match=r"cost\.json, which belongs to the router, is not there"):
+    with pytest.raises(DamagedFile, match=r"cost\.json is missing"):
         load_router(tmp_path / "1.0")
 
 
@@ -298,8 +297,8 @@ def test_saving_and_loading_a_router_is_the_identity(base: Base, experts: Expert
     save_router(tmp_path, router)
     loaded = load_router(tmp_path)
     assert torch.equal(loaded.weights, router.weights)
-    assert torch.equal(loaded.numbers, router.numbers)
-    assert replace(loaded, weights=router.weights, numbers=router.numbers) == router
+    assert torch.equal(loaded.params, router.params)
+    assert replace(loaded, weights=router.weights, params=router.params) == router
     loaded.check(base.identity, experts)
 
 

@@ -73,7 +73,7 @@ def test_no_answer_is_read_and_the_order_does_not_matter(base: Base, experts: Ex
     told = [replace(e, answer="blue and " * 300, labels=(e.answer, f"a secret of {e.id}")) for e in reversed(inputs)]
     first, again = (zero_shot_router(base, experts, "colour", given, centroids, chosen()) for given in (inputs, told))
     assert first.weights.numpy().tobytes() == again.weights.numpy().tobytes()
-    assert first.numbers.numpy().tobytes() == again.numbers.numpy().tobytes()
+    assert first.params.numpy().tobytes() == again.params.numpy().tobytes()
     assert {k: v for k, v in first.record.items() if k != "seconds"} == {
         k: v for k, v in again.record.items() if k != "seconds"
     }
@@ -121,11 +121,11 @@ def test_the_weights_are_a_softmax_of_the_similarities_and_the_numbers_give_them
     assert torch.allclose(router.weights[0], torch.softmax(similar / 0.5, 0))
     shape = RouterShape(1, 3, temperature=0.5)
     descriptor = Mixture(base, experts).descriptor("task")
-    assert torch.allclose(expert_weights(unflatten(router.numbers, shape), descriptor, shape), router.weights)
+    assert torch.allclose(expert_weights(unflatten(router.params, shape), descriptor, shape), router.weights)
     for temperature, limit in ((1e4, uniform(3)), (1e-4, one_hot(int(similar.argmax()), 3))):
         found = zero_shot_router(base, experts, "colour", inputs, centroids, chosen(temperature=temperature))
         assert torch.allclose(found.weights, limit, atol=1e-3)
-    assert (router.settings.method, router.record["examples"], router.record["unlabelled"]) == ("zero_shot", 0, 6)
+    assert (router.recipe.method, router.record["examples"], router.record["unlabelled"]) == ("zero_shot", 0, 6)
     assert router.record["tunable_parameters"] == 0
     router.check(base.identity, experts)
 
@@ -149,7 +149,7 @@ def test_a_test_example_is_refused_and_so_is_nothing(base: Base, experts: Expert
 
 def test_what_cannot_go_together_is_refused(base: Base, experts: ExpertSet, centroids: torch.Tensor) -> None:
     inputs = make_examples(2, "adaptation")
-    with pytest.raises(ConfigError, match=r"granularity = layer, null_expert = True cannot be had without learning"):
+    with pytest.raises(ConfigError, match=r"granularity = layer, null_expert = True needs learning"):
         zero_shot_router(base, experts, "colour", inputs, centroids, chosen(granularity="layer", null_expert=True))
     with pytest.raises(ExpertMismatch, match="2 centroids for 3 experts"):
         zero_shot_router(base, experts, "colour", inputs, centroids[:2], chosen())
@@ -185,7 +185,7 @@ def test_centroids_are_kept_beside_the_set_and_computed_once(
     retrained = ExpertSet((*experts.experts[:2], random_expert(base, "synonymy", seed=8)))
     assert torch.equal(expert_centroids(base, retrained, folder, shelf, 128), first)
     assert shelf.asked[3:] == ["synonymy"]
-    elsewhere = replace(base, fingerprint="of other weights")
+    elsewhere = replace(base, identity={**base.identity, "fingerprint": "of other weights"})
     expert_centroids(elsewhere, retrained, folder, shelf, 128)
     assert shelf.asked[4:] == list(experts.names)
 
@@ -223,7 +223,7 @@ def test_kept_centroids_that_do_not_fit_their_record_are_told(base: Base, expert
     path = tmp_path / "centroids.json"
     record = json.loads(path.read_text())
     path.write_text(json.dumps({**record, "experts": 3}))
-    with pytest.raises(DamagedFile, match=r"centroids\.json.*Delete it; it is made again"):
+    with pytest.raises(DamagedFile, match=r"centroids\.json.*Delete it; it is computed again"):
         expert_centroids(base, experts, tmp_path, taught, 128)
     (tensors,) = tmp_path.glob("*.safetensors")
     tensors.write_bytes(tensors.read_bytes()[:-1])
@@ -252,4 +252,4 @@ def test_it_is_saved_and_loaded_as_any_router(base: Base, experts: ExpertSet, ce
     save_router(tmp_path, router)
     loaded = load_router(tmp_path)
     assert torch.equal(loaded.weights, router.weights)
-    assert (loaded.settings, loaded.record) == (router.settings, router.record)
+    assert (loaded.recipe, loaded.record) == (router.recipe, router.record)

@@ -38,12 +38,12 @@ def save_fused(mixture: Mixture, router: Router, out: Path) -> dict[str, Any]:
         "base": router.base,
         "experts": list(router.experts),
         "experts_fingerprint": router.experts_fingerprint,
-        "method": router.settings.method,
+        "method": router.recipe.method,
         "version": __version__,
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    deltas = mixture.fused(router.weights, router.settings.granularity)
+    deltas = mixture.deltas(router.weights, router.recipe.granularity)
     originals = {name: base.lora.layers[name].weight.detach().clone() for name in deltas}
     try:
         with torch.no_grad():

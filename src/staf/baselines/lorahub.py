@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.nn import functional
 
 from staf.data.example import Example
@@ -24,8 +23,8 @@ from staf.experts.adapter import Factors
 from staf.experts.store import Expert, ExpertSet
 from staf.lm.base import Base
 from staf.lm.batches import encode
-from staf.routing.candidates import CandidateLoss
 from staf.routing.merge import Mixture
+from staf.routing.objective import LMLoss, candidate_losses
 from staf.routing.router import one_hot
 from staf.runs import PeakMemory
 
@@ -37,7 +36,7 @@ EVALUATIONS = 40
 def composed(experts: ExpertSet, weights: Sequence[float]) -> Expert:
     """One expert whose factors are the weighted sums of the experts' factors.
 
-    In every matrix an expert of lower rank is filled up with zeros.
+    In every module an expert of lower rank is padded with zeros.
     """
     factors = {}
     for module in experts.shapes:
@@ -94,13 +93,12 @@ def lorahub(
     refuse_test(examples)
     nevergrad = load_nevergrad()
     started, memory = time.perf_counter(), PeakMemory()
-    items = [encode(example, base.tokenizer, max_length) for example in examples]
+    task_loss = LMLoss(base, [encode(example, base.tokenizer, max_length) for example in examples])
     losses: list[float] = []
-    room: dict[str, Tensor] = {}
 
     def loss_at(weights: Sequence[float]) -> float:
         mixture = Mixture(base, ExpertSet((composed(experts, weights),)))
-        return CandidateLoss(mixture, "task", items, room=room)(one_hot(0, 1)[None])[0]
+        return candidate_losses(mixture, one_hot(0, 1)[None], "task", task_loss)[0]
 
     def penalised(point: Any) -> float:
         weights = [float(weight) for weight in point]

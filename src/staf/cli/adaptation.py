@@ -90,7 +90,7 @@ def print_routers(routers: dict[Path, Router], task: str, out: Path) -> None:
     from staf.routing.summary import seed_rows, weighing
 
     found = weighing(list(routers.values()))
-    settings, weights = next(iter(routers.values())).settings, found.rows()
+    settings, weights = next(iter(routers.values())).recipe, found.rows()
     print_table(weights, list(weights[0]), f"Weights of the experts for {task}")
     figure = draw_weights(out / "weights.svg", task, settings, found.weights, found.spread)
     print(f"figure: {figure}")

@@ -116,7 +116,7 @@ def reduce(
     experts, lost, losses = load_experts(folder), None, None
     smaller, found = experts, None if router is None else load_router(router)
     if found is not None and keep is not None:
-        smaller, lost = prune_by_router(experts, found, keep, base)
+        smaller, lost = prune_by_router(experts, found, keep)
     rows = reduce_set(smaller, rank, out)
     if found is not None and measure:
         context = Context(base, data_dir, Path("runs"), Terminal(), profile=splits)

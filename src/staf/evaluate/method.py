@@ -40,7 +40,7 @@ def method_of_router(name: str, router: Router, setting: str | None = None) -> M
     Args:
         setting: of the row; None takes few-shot where the router had a draw of the adaptation examples, by whatever search.
     """
-    found, chosen = router.record, router.settings
+    found, chosen = router.record, router.recipe
     zero_shot = chosen.method == "zero_shot"
     return Method(
         name,

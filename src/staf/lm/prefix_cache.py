@@ -198,17 +198,33 @@ def prefill_prefix(base: Base, tokens: Tokens, before: PrefixKV | None = None) -
 
 
 @torch.no_grad()
+def hidden_states(base: Base, prompts: Sequence[Tokens], prefix: PrefixKV | None, cache: Any = None) -> Tensor:
+    """Hidden states (B, T, d) of a batch of prompts after their prefix, padded on the right, with the current weights.
+
+    Args:
+        prefix: of all these prompts. cache: receives keys and values; None where nothing follows.
+    """
+    start, layers = (0, ()) if prefix is None else (prefix.length, prefix.layers)
+    shared = layers if shares_prefix_kv(base) else ()
+    width, pad = round_up(max(map(len, prompts)) - start), base.tokenizer.pad_token_id or 0
+    ids = torch.tensor([[*prompt[start:], *(pad,) * (start + width - len(prompt))] for prompt in prompts])
+    options = _option(shared)
+    if shared:
+        options["position_ids"] = torch.arange(width, device=base.device)[None] + _length(shared)
+    elif layers and cache is None:
+        cache = _cache_of(layers, len(prompts))
+    return base.decode(ids.to(base.device), cache, **options)
+
+
+@torch.no_grad()
 def prefill(base: Base, prompts: Sequence[Tokens], prefix: PrefixKV | None, growing: bool) -> PrefilledBatch:
     """The forward of a batch of prompts of any lengths that share a prefix, with the current weights."""
     start, virtual, layers = (0, 0, ()) if prefix is None else (prefix.length, prefix.virtual, prefix.layers)
     shared = layers if shares_prefix_kv(base) else ()
     ends = [len(prompt) - start for prompt in prompts]
-    width, pad = round_up(max(ends)), base.tokenizer.pad_token_id or 0
-    ids = torch.tensor([[*prompt[start:], *(pad,) * (start + width - len(prompt))] for prompt in prompts])
-    cache, options = _cache_of(() if shared else layers, len(prompts)), _option(shared)
-    if shared:
-        options["position_ids"] = torch.arange(width, device=base.device)[None] + _length(shared)
-    hidden = base.decode(ids.to(base.device), cache, **options)
+    cache = _cache_of(() if shared else layers, len(prompts))
+    hidden = hidden_states(base, prompts, prefix, cache)
+    width = hidden.shape[1]
     lengths = torch.tensor(ends, device=base.device)
     last = hidden[torch.arange(len(prompts), device=base.device), lengths - 1]
     kept = virtual + start - _length(shared)

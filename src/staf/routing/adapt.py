@@ -1,19 +1,19 @@
-"""Stage II: a task's router from its adaptation examples (STAF-LLM, Algorithm 2).
+"""Stage II: learns a task's router from its adaptation examples (STAF-LLM, Algorithm 2).
 
-Both settings minimise L_task + gamma_1 L_r (Eq. 6) over the same numbers; they differ only in how: Adam or CMA-ES. What judges
-them (the best epoch, when to stop, the best restart) is L_task of a part of the adaptation examples that is held out of the
-fitting, or, where none is, what is minimised, of all of them; the test set is never seen. With a folder for its state, a
-stopped adaptation goes on where it was and ends with the same bytes.
+Both settings minimise L_task + gamma_1 L_r (Eq. 6) over the same parameters, by Adam or by CMA-ES. Epochs, generations and
+restarts are compared by L_task on adaptation examples held out from the fit, or, without any, by the training objective on
+all; the test set is never read. With a checkpoint folder an interrupted adaptation resumes and ends with the same bytes.
 """
 
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,13 +22,14 @@ from torch import Tensor
 from staf import __version__
 from staf.data.example import Example
 from staf.data.splits import dice, refuse_test
-from staf.errors import MissingData
+from staf.errors import ConfigError, MissingData
+from staf.experts.checkpoint import Checkpoints
 from staf.experts.store import ExpertSet
 from staf.experts.train import data_fingerprint
 from staf.lm.batches import epoch_order
 from staf.log import Log
-from staf.routing import cma, gradient
-from staf.routing.checkpoints import AdaptationStates, Clock
+from staf.routing.cma import SearchHistory, fit_cma
+from staf.routing.gradient import FitResult, GradientState, fit_gradient
 from staf.routing.merge import Mixture
 from staf.routing.objective import RouterObjective, examples_a_step
 from staf.routing.recipe import RouterRecipe
@@ -36,214 +37,218 @@ from staf.routing.router import initial_params
 from staf.routing.store import Router
 
 OnProgress = Callable[[int, float], None]
-"""called with the steps or evaluations done, and the loss"""
+"""called with the number of steps or evaluations, and the loss"""
+State = TypeVar("State", SearchHistory, GradientState)
 
-RESTART_DEVIATION = {"softmax": 1.0, "l2": 1.0, "unconstrained": 0.1}
-"""Of A and b where a later restart begins, at least: logits that favour some experts; free weights near the average."""
-
-
-def planned_progress(examples: int, settings: RouterRecipe) -> int:
-    """Candidates or steps that an adaptation to so many examples takes, all restarts together."""
-    if settings.method == "cma":
-        return settings.restarts * settings.max_evaluations
-    learned = examples - _held_out(examples, settings)
-    return settings.restarts * settings.epochs * -(-learned // examples_a_step(settings))
+RESTART_STD = {"softmax": 1.0, "l2": 1.0, "unconstrained": 0.1}
+"""Minimum standard deviation of a later restart's start: some experts are preferred, or weights are near the average."""
 
 
-def _held_out(examples: int, settings: RouterRecipe) -> int:
-    """Adaptation examples that judge and take no part in the fitting."""
-    return max(int(examples * settings.held_out_share), 1) if settings.held_out_share > 0 else 0
+def planned_progress(examples: int, recipe: RouterRecipe) -> int:
+    """Evaluations or steps of an adaptation to a number of examples, over all restarts."""
+    if recipe.method == "cma":
+        return recipe.restarts * recipe.max_evaluations
+    fitted = examples - _held_out(examples, recipe)
+    return recipe.restarts * recipe.epochs * -(-fitted // examples_a_step(recipe))
+
+
+def _held_out(examples: int, recipe: RouterRecipe) -> int:
+    """Number of adaptation examples held out for validation."""
+    return max(int(examples * recipe.held_out_share), 1) if recipe.held_out_share > 0 else 0
 
 
 def restart_seed(seed: int, restart: int) -> int:
-    """The seed of a restart: the first one has the seed of the settings, the others follow from it."""
+    """The seed of a restart; the first one uses the recipe's."""
     return seed if restart == 0 else dice(f"restart:{seed}:{restart}").randrange(2**31)
 
 
 def adaptation_digest(
-    base: dict[str, str], experts: ExpertSet, task: str, examples: Sequence[Example], settings: RouterRecipe,
-    start: Router | None = None,
+    base: dict[str, str], experts: ExpertSet, task: str, examples: Sequence[Example], recipe: RouterRecipe,
+    init_from: Router | None = None,
 ) -> str:  # fmt: skip
-    """Sixteen hexadecimal digits that name an adaptation: base, experts, task, examples, settings, start."""
-    numbers = "" if start is None else hashlib.sha256(start.numbers.numpy().tobytes()).hexdigest()
-    parts = (base["fingerprint"], experts.fingerprint, task, data_fingerprint(examples), settings.digest(), numbers)
+    """Sixteen hexadecimal digits that name an adaptation: base, experts, task, examples, recipe, initial router."""
+    params = "" if init_from is None else hashlib.sha256(init_from.params.numpy().tobytes()).hexdigest()
+    parts = (base["fingerprint"], experts.fingerprint, task, data_fingerprint(examples), recipe.digest(), params)
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
-
-
-@dataclass(frozen=True)
-class _Attempt:
-    """What one restart found."""
-
-    seed: int
-    numbers: Tensor
-    loss: float
-    history: tuple[float, ...]
-    stop_reason: str
-    steps: int
-    """candidates tried or steps taken"""
 
 
 def adapt_router(
     mixture: Mixture,
     task: str,
     examples: Sequence[Example],
-    settings: RouterRecipe,
+    recipe: RouterRecipe,
     on_progress: OnProgress | None = None,
     *,
-    start: Router | None = None,
+    init_from: Router | None = None,
     checkpoint: Path | None = None,
     log: Log | None = None,
 ) -> Router:
     """Learn a router for a task from its adaptation examples.
 
     Args:
-        start: another router, of any task, whose numbers are the start; later restarts begin at random places near it.
-        checkpoint: folder for the state after each generation or epoch, gone on with where there is one; it is left behind for
-            the caller to remove once the router is saved. None keeps nothing.
-        log: told what is gone on with, and what was passed over and why.
+        init_from: another router, of any task, whose parameters are the start; later restarts start near it at random.
+        checkpoint: folder for the state after each generation or epoch, resumed where there is one; the caller removes it
+            after the router is saved. None: no checkpoints.
+        log: receives what is resumed, and what is skipped and why.
 
     Raises:
         MissingData: no examples. TestLeak: a test example is among them. TrainingFailed: no finite loss.
-        BaseMismatch, ExpertMismatch, ConfigError: `start` is of another base, of other experts, or its numbers mean something
-            else. DamagedFile: no state in `checkpoint` is whole. StafError: the state cannot be written.
+        BaseMismatch, ExpertMismatch, ConfigError: `init_from` has another base, other experts or another shape, or CMA-ES
+            has more parameters than evaluations. DamagedFile: no intact state in `checkpoint`. StafError: it is not writable.
     """
     refuse_test(examples)
     if len(examples) < 2:
         raise MissingData(f"{len(examples)} adaptation examples for '{task}'; at least 2 are needed. See: staf data list")
-    base, clock = mixture.base, Clock()
-    if start is not None:
-        start.check_start(base.identity, mixture.experts, settings)
-    attempts = _Attempts(RouterObjective(mixture, settings), examples, start, on_progress)
-    run = _state_digest(mixture, task, examples, settings, start)
-    found = []
+    if init_from is not None:
+        init_from.check_start(mixture.base.identity, mixture.experts, recipe)
+    adaptation = _Adaptation(RouterObjective(mixture, recipe), task, examples, init_from, on_progress)
     try:
-        for restart in range(settings.restarts):
-            folder = None if checkpoint is None else checkpoint / f"restart-{restart}"
-            states = None if folder is None else AdaptationStates(folder, run, log or (lambda text: None), clock)
-            found.append(attempts.run(restart, states))
+        results = [adaptation.fit(restart, checkpoint, log) for restart in range(recipe.restarts)]
     finally:
-        base.lora.set_rank_scale({})
-    return attempts.router(task, found, clock.seconds)
+        mixture.base.lora.set_rank_scale({})
+    return adaptation.router(results)
 
 
-def _state_digest(
-    mixture: Mixture, task: str, examples: Sequence[Example], settings: RouterRecipe, start: Router | None
-) -> str:
-    """Names all that the losses of an adaptation depend on: beside its digest, how and by what they are computed here."""
-    base = mixture.base
-    what = adaptation_digest(base.identity, mixture.experts, task, examples, settings, start)
-    how = (str(base.dtype), base.device.type, *(version(name) for name in ("torch", "numpy", "cma")))
-    return hashlib.sha256("\x1f".join((what, *how)).encode()).hexdigest()[:16]
-
-
-class _Attempts:
-    """The restarts of one adaptation: the same examples, the same part held out, other seeds."""
+class _Adaptation:
+    """The restarts of one adaptation: same examples, same held-out part, different seeds."""
 
     def __init__(
-        self, objective: RouterObjective, examples: Sequence[Example], start: Router | None, on_progress: OnProgress | None
-    ) -> None:
-        self.objective, self.examples, self.start = objective, examples, start
-        self.settings, self.base = objective.settings, objective.mixture.base
-        self.report = on_progress or (lambda done, loss: None)
-        self.held = _held_out(len(examples), self.settings)
+        self, objective: RouterObjective, task: str, examples: Sequence[Example], init_from: Router | None,
+        on_progress: OnProgress | None,
+    ) -> None:  # fmt: skip
+        self.objective, self.task, self.examples, self.init_from = objective, task, examples, init_from
+        self.recipe, self.report, self.started = objective.recipe, on_progress, time.perf_counter()
+        self.moved = objective.shape.searched(self.recipe.penalty)
+        self._check_dimension()
+        self.held_out = _held_out(len(examples), self.recipe)
         order = list(range(len(examples)))
-        if self.held > 0:
-            order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(self.settings.seed)).tolist()
-        self.fitted = [examples[i] for i in order[self.held :]]
-        self.judging = objective.judge([examples[i] for i in order[: self.held]] or examples)
+        if self.held_out > 0:
+            order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(self.recipe.seed)).tolist()
+        self.fitted = [examples[i] for i in order[self.held_out :]]
+        self.validation = objective.loss_on([examples[i] for i in order[: self.held_out]] or examples)
+        self.seeds = [restart_seed(self.recipe.seed, restart) for restart in range(self.recipe.restarts)]
 
-    def run(self, restart: int, states: AdaptationStates | None) -> _Attempt:
-        """One restart, from its beginning or from its newest state."""
-        settings, seed = self.settings, restart_seed(self.settings.seed, restart)
-        offset = restart * (planned_progress(len(self.examples), settings) // settings.restarts)
+    def _check_dimension(self) -> None:
+        size, most = self.moved.stop - self.moved.start, self.recipe.max_evaluations
+        if self.recipe.method == "cma" and size > most:
+            raise ConfigError(
+                f"granularity = {self.recipe.granularity} gives CMA-ES {size} parameters, more than max_evaluations = {most}. "
+                f"Use granularity = task, method = gradient, or raise max_evaluations to several times {size}."
+            )
 
-        def report(done: int, loss: float) -> None:
-            self.report(offset + done, loss)
+    def fit(self, restart: int, checkpoint: Path | None, log: Log | None) -> FitResult:
+        """One restart, from its start or from its newest state."""
+        states = None
+        if checkpoint is not None:
+            states = Checkpoints(checkpoint / f"restart-{restart}", self._state_digest(), log or (lambda text: None))
+        return self._fit_cma(restart, states) if self.recipe.method == "cma" else self._fit_gradient(restart, states)
 
-        method = self._few_shot if settings.method == "cma" else self._normal
-        return method(seed, self._origin(restart, seed), states, report)
+    def _fit_cma(self, restart: int, states: Checkpoints | None) -> FitResult:
+        recipe, start, loss = self.recipe, self._start(restart), self.objective.loss_on(self.fitted)
 
-    def _judged(self, numbers: Tensor) -> float:
-        """What judges numbers (n,): L_task of what was held out, or L_total where nothing was."""
-        losses = self.objective.task_losses if self.held > 0 else self.objective.values
-        return losses([numbers], self.judging)[0]
+        def full(candidate: np.ndarray) -> Tensor:
+            return torch.cat([start[: self.moved.start], torch.as_tensor(candidate, dtype=torch.float32)])
 
-    def _origin(self, restart: int, seed: int) -> Tensor:
-        """Where a restart begins, (n,): at random near 0 (section 3.3.1), or at the numbers of another router.
+        found = fit_cma(
+            lambda candidates: self.objective.values([full(c) for c in candidates], loss),
+            start[self.moved].numpy(), recipe.sigma0, seed=self.seeds[restart],
+            max_evaluations=recipe.max_evaluations, popsize=recipe.popsize,
+            validate=(lambda candidate: self._validate(full(candidate))) if self.held_out > 0 else None,
+            patience=recipe.patience, tolerance=recipe.tolerance, on_generation=self._progress(restart),
+            resume_from=self._load(states, SearchHistory),
+            on_checkpoint=None if states is None else lambda state: self._save(states, len(state.losses), state),
+        )  # fmt: skip
+        return FitResult(full(found.best.numpy()), found.loss, found.history, found.steps, found.stop_reason)
 
-        Later restarts begin far enough from the first one to end elsewhere.
-        """
-        settings = self.settings
-        least = 0.0 if restart == 0 else RESTART_DEVIATION[settings.weighting]
-        random = initial_params(self.objective.shape, seed, max(settings.init_std, least))
-        if self.start is None:
+    def _fit_gradient(self, restart: int, states: Checkpoints | None) -> FitResult:
+        recipe, loss = self.recipe, self.objective.loss_on(self.fitted)
+        return fit_gradient(
+            lambda params, batch: self.objective.total(params, loss, batch),
+            self._validate, self._start(restart),
+            batches=lambda epoch: epoch_order(loss.lengths, examples_a_step(recipe), self.seeds[restart], epoch),
+            epochs=recipe.epochs, learning_rate=recipe.learning_rate, patience=recipe.patience, tolerance=recipe.tolerance,
+            on_step=self._progress(restart), resume_from=self._load(states, GradientState),
+            on_checkpoint=None if states is None else lambda state: self._save(states, len(state.history) - 1, state),
+        )  # fmt: skip
+
+    def _validate(self, params: Tensor) -> float:
+        """L_task on what is held out, or L_total on all examples."""
+        losses = self.objective.task_losses if self.held_out > 0 else self.objective.values
+        return losses([params], self.validation)[0]
+
+    def _start(self, restart: int) -> Tensor:
+        """Initial parameters (n,): random near 0 (section 3.3.1), or another router's; later restarts farther from there."""
+        recipe = self.recipe
+        std = max(recipe.init_std, 0.0 if restart == 0 else RESTART_STD[recipe.weighting])
+        random = initial_params(self.objective.shape, self.seeds[restart], std)
+        if self.init_from is None:
             return random
-        return self.start.numbers + random if restart > 0 else self.start.numbers
+        return self.init_from.params + random if restart > 0 else self.init_from.params
 
-    def _few_shot(self, seed: int, origin: Tensor, states: AdaptationStates | None, report: OnProgress) -> _Attempt:
-        settings, fitting, moved = self.settings, self.objective.judge(self.fitted), self.objective.shape.searched
+    def _progress(self, restart: int) -> OnProgress | None:
+        report, offset = self.report, restart * (planned_progress(len(self.examples), self.recipe) // self.recipe.restarts)
+        return None if report is None else lambda done, loss: report(offset + done, loss)
 
-        def whole(candidate: np.ndarray) -> Tensor:
-            return torch.cat([origin[: moved.start], torch.as_tensor(candidate, dtype=torch.float32)])
-
-        found = cma.fit_cma(
-            lambda candidates: self.objective.values([whole(c) for c in candidates], fitting),
-            origin[moved].numpy(), sigma0=settings.sigma0,
-            max_evaluations=settings.max_evaluations, seed=seed, popsize=settings.popsize, on_generation=report,
-            validation_loss=(lambda c: self._judged(whole(c))) if self.held > 0 else None,
-            patience=settings.patience, tolerance=settings.tolerance,
-            told=None if states is None else states.told(), keep=None if states is None else states.keep_told,
+    def _state_digest(self) -> str:
+        """Names everything the losses depend on: the adaptation, dtype, device and libraries."""
+        mixture = self.objective.mixture
+        what = adaptation_digest(
+            mixture.base.identity, mixture.experts, self.task, self.examples, self.recipe, self.init_from
         )  # fmt: skip
-        return _Attempt(seed, whole(found.best), found.loss, found.history, found.stop_reason, found.evaluations)
+        how = (str(mixture.base.dtype), mixture.base.device.type, *(version(name) for name in ("torch", "numpy", "cma")))
+        return hashlib.sha256("\x1f".join((what, *how)).encode()).hexdigest()[:16]
 
-    def _normal(self, seed: int, origin: Tensor, states: AdaptationStates | None, report: OnProgress) -> _Attempt:
-        settings, steps = self.settings, self.objective.steps(self.fitted)
-        found = gradient.fit_gradient(
-            lambda numbers, batch: self.objective.total(numbers, steps, batch),
-            self._judged, origin,
-            order=lambda epoch: epoch_order(steps.lengths, examples_a_step(settings), seed, epoch), epochs=settings.epochs,
-            learning_rate=settings.learning_rate, on_step=report, patience=settings.patience, tolerance=settings.tolerance,
-            state=None if states is None else states.descent(), keep=None if states is None else states.keep_descent,
-        )  # fmt: skip
-        return _Attempt(seed, found.best, found.loss, found.history, found.stop_reason, found.steps)
+    def _save(self, states: Checkpoints, step: int, state: SearchHistory | GradientState) -> None:
+        tensors = {name: value for name, value in vars(state).items() if isinstance(value, Tensor)}
+        record = {name: value for name, value in vars(state).items() if name not in tensors}
+        states.save(step, tensors, {**record, "seconds": time.perf_counter() - self.started})
 
-    def router(self, task: str, found: Sequence[_Attempt], seconds: float) -> Router:
-        """The router of the best restart, with what all of them found."""
-        objective, mixture, experts = self.objective, self.objective.mixture, self.objective.mixture.experts
-        best = min(range(len(found)), key=lambda restart: found[restart].loss)
-        chosen, ids = found[best], sorted(example.id for example in self.examples)
+    def _load(self, states: Checkpoints | None, kind: type[State]) -> State | None:
+        tensors: set[str] = {field.name for field in fields(kind) if field.type == "Tensor"}
+        others: set[str] = {field.name for field in fields(kind)} - tensors
+        found = None if states is None else states.load(tensors, {*others, "seconds"})
+        if found is None:
+            return None
+        self.started = min(self.started, time.perf_counter() - found[1]["seconds"])
+        values: dict[str, Any] = {name: found[1][name] for name in others}
+        return kind(**found[0], **{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})  # type: ignore[arg-type]
+
+    def router(self, results: Sequence[FitResult]) -> Router:
+        """The router of the restart with the lowest loss."""
+        objective, mixture = self.objective, self.objective.mixture
+        best = min(range(len(results)), key=lambda restart: results[restart].loss)
+        chosen, ids = results[best], sorted(example.id for example in self.examples)
+        cma = self.recipe.method == "cma"
         record: dict[str, Any] = {
             "loss": chosen.loss,
-            "penalty": float(objective.penalty(chosen.numbers)),
+            "penalty": float(objective.penalty(chosen.best)),
             "history": list(chosen.history),
             "stop_reason": chosen.stop_reason,
-            "evaluations" if self.settings.method == "cma" else "steps": sum(attempt.steps for attempt in found),
-            "validation_examples": self.held,
+            "evaluations" if cma else "steps": sum(result.steps for result in results),
+            "validation_examples": self.held_out,
             "restart": best,
-            "restarts": [self._restart_record(attempt) for attempt in found],
-            "start": None if self.start is None else {"task": self.start.task, "run": self.start.record.get("run")},
+            "restarts": [self._restart_record(*pair) for pair in zip(self.seeds, results, strict=True)],
+            "init_from": None
+            if self.init_from is None
+            else {"task": self.init_from.task, "run": self.init_from.record.get("run")},
             "examples": len(ids),
             "example_ids": ids,
             "examples_fingerprint": hashlib.sha256("/".join(ids).encode()).hexdigest()[:16],
-            "tunable_parameters": self._tuned(),
-            "prompt_tokens": sum(self.objective.steps(self.examples).lengths),
-            "seconds": seconds,
+            "tunable_parameters": self.moved.stop - self.moved.start if cma else objective.shape.num_params,
+            "prompt_tokens": sum(objective.loss_on(self.examples).lengths),
+            "seconds": time.perf_counter() - self.started,
             "versions": {"staf": __version__, "torch": torch.__version__},
         }
-        weights = objective.weights(chosen.numbers).detach()
-        base = mixture.base
-        return Router(task, self.settings, weights, chosen.numbers, experts.names, experts.fingerprint, base.identity, record)
+        weights = objective.weights(chosen.best).detach()
+        return Router.of(
+            mixture.base, mixture.experts, self.task, self.examples, self.recipe, weights, chosen.best, record
+        )  # fmt: skip
 
-    def _tuned(self) -> int:
-        """Numbers that the method moves."""
-        shape = self.objective.shape
-        return shape.numbers - (shape.searched.start if self.settings.method == "cma" else 0)
-
-    def _restart_record(self, attempt: _Attempt) -> dict[str, Any]:
-        weights = self.objective.weights(attempt.numbers).mean(0).tolist()
+    def _restart_record(self, seed: int, result: FitResult) -> dict[str, Any]:
+        weights = self.objective.weights(result.best).mean(0).tolist()
         return {
-            "seed": attempt.seed,
-            "loss": attempt.loss,
-            "stop_reason": attempt.stop_reason,
+            "seed": seed,
+            "loss": result.loss,
+            "stop_reason": result.stop_reason,
             "weights": dict(zip(self.objective.mixture.experts.names, weights, strict=True)),
         }

@@ -1,11 +1,11 @@
-"""A router from the experts' own losses on a few examples: nearly all weight is the best one's (not in the papers).
+"""A router that gives nearly all weight to the expert with the lowest loss on a few examples (not in the papers).
 
-    loss     L_i, the task loss of the base with expert i alone, on the examples; K passes      Eq. 5
-    router   b = 3 tau at the expert with the least L_i, 0 elsewhere; A = 0
-    weights  R = softmax(b / tau), of 12 experts 0.65 for the best                              Eq. 3
+    loss     L_i, the task loss of the base with expert i only, on the examples; K evaluations   Eq. 5
+    router   b = 3 tau at the expert with the lowest L_i, 0 elsewhere; A = 0
+    weights  R = softmax(b / tau): of 12 experts 0.65 for the best                               Eq. 3
 
-What it is for is to be the start of a search (`adapt_router(start=...)`). From the average of twelve experts CMA-ES may meet
-no candidate for generations that gives the right expert much weight.
+It is meant as the start of a search (`adapt_router(init_from=...)`): from the average of twelve experts CMA-ES may need many
+generations until a candidate gives the right expert much weight.
 """
 
 from __future__ import annotations
@@ -21,58 +21,56 @@ from staf.data.example import Example
 from staf.data.splits import refuse_test
 from staf.errors import MissingData, TrainingFailed
 from staf.routing.merge import Mixture
-from staf.routing.objective import RouterObjective
+from staf.routing.objective import RouterObjective, candidate_losses
 from staf.routing.recipe import RouterRecipe
-from staf.routing.store import Router, refuse_more_than_a_row
+from staf.routing.router import one_hot
+from staf.routing.store import Router, refuse_learned_options
 
 LEAD = 3.0
-"""By how much the logit of the best expert is above the others', in units of the temperature."""
-
-OnExpert = Callable[[str, float], None]
-"""called with each expert's name and loss"""
+"""Logit of the best expert above the others', in units of the temperature."""
 
 
 def best_expert_router(
-    mixture: Mixture, task: str, examples: Sequence[Example], settings: RouterRecipe, on_expert: OnExpert | None = None
-) -> Router:
-    """A router for a task that leads with the expert whose loss on the examples is the lowest.
+    mixture: Mixture, task: str, examples: Sequence[Example], recipe: RouterRecipe,
+    on_expert: Callable[[str, float], None] | None = None,
+) -> Router:  # fmt: skip
+    """A router for a task that prefers the expert with the lowest loss on the examples.
 
     Args:
         examples: adaptation examples, at least one.
-        settings: `temperature`, `objective`, `max_length` and `seed` are used.
+        recipe: `temperature`, `objective`, `max_length` and `seed` are used.
+        on_expert: called with each expert's name and loss.
 
     Raises:
-        MissingData: no examples. TestLeak: a test example is among them. ConfigError: settings that need learning, or a query
-            that does not fit into `max_length`. TrainingFailed: no expert's loss is a number.
+        MissingData: no examples. TestLeak: a test example is among them. ConfigError: the recipe needs learning, or a query
+            does not fit into `max_length`. TrainingFailed: no expert has a finite loss.
     """
     refuse_test(examples)
-    refuse_more_than_a_row(settings, "a router of the best expert")
+    refuse_learned_options(recipe, "a router of the best expert")
     if not examples:
         raise MissingData(f"no adaptation examples for '{task}'; at least 1 is needed. See: staf data list")
     started, names = time.perf_counter(), mixture.experts.names
-    objective = RouterObjective(mixture, settings)
-    judge, losses = objective.judge(examples), {}
-    for name, alone in zip(names, torch.eye(len(names)), strict=True):
-        losses[name] = judge(alone[None, None])[0]
+    objective = RouterObjective(mixture, recipe)
+    task_loss, losses = objective.loss_on(examples), {}
+    for index, name in enumerate(names):
+        (losses[name],) = candidate_losses(mixture, one_hot(index, len(names))[None], "task", task_loss)
         if on_expert is not None:
             on_expert(name, losses[name])
     finite = {name: loss for name, loss in losses.items() if math.isfinite(loss)}
     if not finite:
-        raise TrainingFailed(f"'{task}': no loss of the {len(names)} experts is a number. Check the experts: staf doctor.")
+        raise TrainingFailed(f"'{task}': none of the {len(names)} experts has a finite loss. Check the experts: staf env.")
     best = min(finite, key=lambda name: finite[name])
-    logits = torch.tensor([LEAD * settings.temperature * (name == best) for name in names])
-    numbers = torch.cat([torch.zeros_like(logits), logits])
-    ids = sorted(example.id for example in examples)
+    logits = torch.tensor([LEAD * recipe.temperature * (name == best) for name in names])
+    params = torch.cat([torch.zeros_like(logits), logits])
     record = {
         "loss": losses[best],
         "losses": losses,
-        "stop_reason": f"all {len(names)} experts were tried",
+        "stop_reason": f"all {len(names)} experts evaluated",
         "evaluations": len(names),
-        "examples": len(ids),
-        "example_ids": ids,
+        "examples": len(examples),
+        "example_ids": sorted(example.id for example in examples),
         "tunable_parameters": 1,
         "seconds": time.perf_counter() - started,
         "versions": {"staf": __version__, "torch": torch.__version__},
     }
-    experts, base = mixture.experts, mixture.base.identity
-    return Router(task, settings, objective.weights(numbers), numbers, experts.names, experts.fingerprint, base, record)
+    return Router.of(mixture.base, mixture.experts, task, examples, recipe, objective.weights(params), params, record)

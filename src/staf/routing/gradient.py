@@ -1,7 +1,7 @@
-"""Normal setting: a router's numbers by gradient descent (STAF-LLM, section 3.3.2).
+"""Normal setting: a router's parameters by Adam with a cosine schedule (STAF-LLM, section 3.3.2), and early stopping.
 
-The best epoch is picked on a part of the adaptation set that takes no part in the descent; the test set is never seen.
-Knows nothing of language models: the loss of a batch comes in as a function.
+The best epoch is chosen by a validation loss. The loss of a batch is passed in as a function: nothing here depends on a
+language model.
 """
 
 from __future__ import annotations
@@ -9,134 +9,131 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from staf.errors import TrainingFailed
-from staf.routing.stopping import judged, spent
 
-B = TypeVar("B")
-"""What names a batch."""
+
+def should_stop(losses: Sequence[float], patience: int | None, tolerance: float) -> bool:
+    """True if none of the last `patience` losses is below the best earlier one by more than `tolerance`.
+
+    It depends on all losses, so a resumed adaptation stops where an uninterrupted one does. With patience None: never.
+    """
+    if patience is None or len(losses) <= patience:
+        return False
+    return min(losses[-patience:]) >= min(losses[:-patience]) - tolerance
+
+
+def require_finite(val_loss: float, when: str) -> float:
+    """The validation loss itself.
+
+    Raises:
+        TrainingFailed: it is NaN or infinite.
+    """
+    if not math.isfinite(val_loss):
+        raise TrainingFailed(
+            f"the router's validation loss is {val_loss} {when}. Check the experts (staf env), "
+            "or lower learning_rate (gradient) or sigma0 (cma)."
+        )
+    return val_loss
 
 
 @dataclass(frozen=True)
-class DescentState:
-    """A descent after some epochs: with its arguments, its whole state."""
+class GradientState:
+    """The state after some epochs; with the arguments of the fit it determines the rest."""
 
-    epochs: int
-    numbers: Tensor
+    params: Tensor
     """(n,)"""
-    first: Tensor
+    exp_avg: Tensor
     """(n,) Adam's mean of the gradients"""
-    second: Tensor
+    exp_avg_sq: Tensor
     """(n,) Adam's mean of their squares"""
     best: Tensor
-    """(n,) numbers of the best epoch so far"""
+    """(n,) parameters of the best epoch so far"""
     history: tuple[float, ...]
     """validation loss before the first epoch and after each"""
 
 
 @dataclass(frozen=True)
-class DescentResult:
-    """What a descent found, and why it ended."""
+class FitResult:
+    """What a fit returns: by gradients or by CMA-ES."""
 
     best: Tensor
-    """(n,) numbers of the best epoch"""
+    """(n,) parameters with the lowest validation loss"""
     loss: float
-    """validation loss of that epoch"""
+    """that loss"""
     history: tuple[float, ...]
-    """validation loss before the first epoch and after each"""
+    """gradient: validation loss before the first epoch and after each; cma: lowest loss after each generation"""
     steps: int
+    """optimiser steps, or candidates evaluated"""
     stop_reason: str
-    """'epochs=5' or 'patience=2'"""
-
-
-class _Descent:
-    """The numbers, their optimiser, and how they were judged."""
-
-    def __init__(self, start: Tensor, learning_rate: float) -> None:
-        self.numbers = start.clone().requires_grad_()
-        self.optimizer = torch.optim.Adam([self.numbers], lr=learning_rate)
-        self.best, self.history = start.clone(), list[float]()
-
-    def load(self, state: DescentState, steps: int) -> None:
-        """Go on from a state that is `steps` steps old."""
-        with torch.no_grad():
-            self.numbers.copy_(state.numbers)
-        moments = {"step": torch.tensor(float(steps)), "exp_avg": state.first.clone(), "exp_avg_sq": state.second.clone()}
-        self.optimizer.state[self.numbers] = moments
-        self.best, self.history = state.best.clone(), list(state.history)
-
-    def state(self) -> DescentState:
-        """The state after the last epoch judged."""
-        moments = self.optimizer.state[self.numbers]
-        return DescentState(
-            len(self.history) - 1, self.numbers.detach().clone(), moments["exp_avg"].clone(), moments["exp_avg_sq"].clone(),
-            self.best, tuple(self.history),
-        )  # fmt: skip
-
-    def judge(self, validation_loss: Callable[[Tensor], float]) -> None:
-        """Judge the numbers as they are now, and remember them if they are the best."""
-        loss = judged(validation_loss(self.numbers.detach()), f"after epoch {len(self.history)}")
-        if not self.history or loss < min(self.history):
-            self.best = self.numbers.detach().clone()
-        self.history.append(loss)
-
-    def step(self, loss: Tensor, rate: float) -> None:
-        """One step of Adam."""
-        self.optimizer.param_groups[0]["lr"] = rate
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
+    """such as 'epochs=5', 'patience=2', 'max_evaluations=200', 'tolfun=1e-11'"""
 
 
 def fit_gradient(
-    loss_of: Callable[[Tensor, B], Tensor],
-    validation_loss: Callable[[Tensor], float],
+    loss_of: Callable[[Tensor, Sequence[int]], Tensor],
+    validate: Callable[[Tensor], float],
     start: Tensor,
     *,
-    order: Callable[[int], Sequence[B]],
+    batches: Callable[[int], Sequence[Sequence[int]]],
     epochs: int,
     learning_rate: float,
-    on_step: Callable[[int, float], None] | None = None,
     patience: int | None = None,
     tolerance: float = 0.0,
-    state: DescentState | None = None,
-    keep: Callable[[DescentState], None] | None = None,
-) -> DescentResult:
-    """Minimise the mean of `loss_of(numbers, batch)` by Adam from `start` (n,).
+    on_step: Callable[[int, float], None] | None = None,
+    resume_from: GradientState | None = None,
+    on_checkpoint: Callable[[GradientState], None] | None = None,
+) -> FitResult:
+    """Minimise the mean of `loss_of(params, batch)` by Adam from `start` (n,).
 
     Args:
-        order: the batches of an epoch, as `loss_of` understands them; as many in each epoch.
-        validation_loss: judges the numbers after each epoch; the start is judged too.
-        on_step: called with the steps so far and the last one's loss; once for all steps before a descent is gone on with.
-        patience, tolerance: stop after so many epochs that are no better by more than that; None never stops early.
-        state: a stopped descent of the same arguments, to go on with. keep: given the state after each epoch.
+        validate: validation loss of parameters, called on the start and after each epoch.
+        batches: the batches of an epoch, equally many in each.
+        patience, tolerance: as in `should_stop`.
+        on_step: called with the number of steps so far and a loss.
+        resume_from: the state of an interrupted fit with the same arguments. on_checkpoint: called after each epoch.
 
     Raises:
-        TrainingFailed: a loss is not a number.
+        TrainingFailed: a loss is NaN or infinite.
     """
-    report = on_step or (lambda steps, loss: None)
-    running, per_epoch, done = _Descent(start, learning_rate), len(order(0)), 0
-    if state is None:
-        running.judge(validation_loss)
+    params = start.clone().requires_grad_()
+    optimizer = torch.optim.Adam([params], lr=learning_rate)
+    per_epoch, report = len(batches(0)), on_step or (lambda steps, loss: None)
+    if resume_from is None:
+        best, history = start.clone(), [require_finite(validate(start), "after epoch 0")]
     else:
-        done = state.epochs
-        running.load(state, done * per_epoch)
-        report(done * per_epoch, running.history[-1])
-    while done < epochs and not spent(running.history, patience, tolerance):
-        for place, batch in enumerate(order(done)):
-            steps = done * per_epoch + place
-            loss = loss_of(running.numbers, batch)
-            if not bool(torch.isfinite(loss)):
-                raise TrainingFailed(f"the router's loss is {loss.item()} in epoch {done + 1}. Lower its learning_rate.")
-            running.step(loss, learning_rate * 0.5 * (1 + math.cos(math.pi * steps / (epochs * per_epoch))))
-            report(steps + 1, loss.item())
-        running.judge(validation_loss)
-        done += 1
-        if keep is not None:
-            keep(running.state())
-    reason = f"epochs={epochs}" if done == epochs else f"patience={patience}"
-    return DescentResult(running.best, min(running.history), tuple(running.history), done * per_epoch, reason)
+        best, history = _restore(params, optimizer, resume_from, per_epoch)
+        report((len(history) - 1) * per_epoch, history[-1])
+    while (epoch := len(history) - 1) < epochs and not should_stop(history, patience, tolerance):
+        for step, batch in enumerate(batches(epoch), start=epoch * per_epoch):
+            loss = loss_of(params, batch)
+            value = loss.item()
+            if not math.isfinite(value):
+                raise TrainingFailed(f"the router's loss is {value} in epoch {epoch + 1}. Lower its learning_rate.")
+            optimizer.param_groups[0]["lr"] = learning_rate * 0.5 * (1 + math.cos(math.pi * step / (epochs * per_epoch)))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            report(step + 1, value)
+        found = params.detach().clone()
+        history.append(require_finite(validate(found), f"after epoch {epoch + 1}"))
+        if history[-1] < min(history[:-1]):
+            best = found.clone()
+        if on_checkpoint is not None:
+            adam = optimizer.state[params]
+            on_checkpoint(GradientState(found, adam["exp_avg"].clone(), adam["exp_avg_sq"].clone(), best, tuple(history)))
+    reason = f"epochs={epochs}" if epoch == epochs else f"patience={patience}"
+    return FitResult(best, min(history), tuple(history), epoch * per_epoch, reason)
+
+
+def _restore(
+    params: Tensor, optimizer: torch.optim.Optimizer, state: GradientState, per_epoch: int
+) -> tuple[Tensor, list[float]]:
+    """Set parameters and Adam's state; returns the best parameters and the history."""
+    with torch.no_grad():
+        params.copy_(state.params)
+    step = torch.tensor(float((len(state.history) - 1) * per_epoch))
+    optimizer.state[params] = {"step": step, "exp_avg": state.exp_avg.clone(), "exp_avg_sq": state.exp_avg_sq.clone()}
+    return state.best.clone(), list(state.history)

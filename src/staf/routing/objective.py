@@ -1,125 +1,223 @@
-"""What a router is learned by: L_task + gamma_1 L_r (Eq. 6) of its numbers, with gradients or without.
+"""What a router minimises: L_task + gamma_1 L_r (Eq. 6) of its parameters, with gradients or for candidates without.
 
-L_task is Eq. 5, or what `staf.routing.labels` has beside it. Both settings of Stage II minimise the same.
+L_task is Eq. 5 (`LMLoss`) or, not in the papers, the cross-entropy of the right label among all labels of its example
+(`LabelLoss`): Eq. 5 asks for a likely answer, a task is scored by whether it is likelier than the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import cached_property
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from staf.data.example import Example
+from staf.data.splits import dice
+from staf.errors import ConfigError, ExpertMismatch, MissingData
 from staf.lm.base import Base
-from staf.lm.batches import collate, encode
-from staf.lm.loss import answer_loss
-from staf.routing.candidates import CandidateLoss
-from staf.routing.labels import LABELS_A_STEP, LabelLoss, LabelSteps
+from staf.lm.batches import Encoded, collate, encode, encode_answer, encode_prompt
+from staf.lm.loss import answer_logprobs, answer_loss, token_logprobs
+from staf.lm.prefix_cache import PrefixKV, hidden_states, prefix_batches
+from staf.lm.scoring import ScoringRequest, loglikelihoods, scoring_requests
 from staf.routing.merge import Mixture
 from staf.routing.recipe import RouterRecipe
 from staf.routing.router import RouterShape, alpha_penalty, expert_weights, unflatten, weight_penalty
 
 TOKEN_BUDGET = 8192
-Judge = Callable[[Tensor], list[float]]
-"""task loss of each of C candidates, from their weights (C, G, K)"""
+"""Tokens of a batch without gradients."""
+LABELS_A_STEP = 6
+"""Labels of an example in a gradient step: the right one and a fixed draw of the others."""
 
 
-def examples_a_step(settings: RouterRecipe) -> int:
-    """Examples of a step of the descent: fewer where each is there once for every label, so that memory stays the same."""
-    return settings.batch_size if settings.objective == "lm" else max(settings.batch_size // LABELS_A_STEP, 1)
+def examples_a_step(recipe: RouterRecipe) -> int:
+    """Examples of a gradient step; fewer where each is repeated for its labels, so that memory stays the same."""
+    return recipe.batch_size if recipe.objective == "lm" else max(recipe.batch_size // LABELS_A_STEP, 1)
 
 
-class Steps(Protocol):
-    """Examples that a descent takes in batches."""
+class TaskLoss(Protocol):
+    """L_task on some examples under the base's current weights."""
 
-    lengths: list[int]
-    """tokens of each"""
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each example's longest row."""
 
-    def loss(self, batch: Sequence[int]) -> Tensor:
-        """Task loss of some of them under the weights that are set, ()."""
+    def __call__(self) -> float:
+        """Mean over all examples, without gradients."""
+
+    def batch_loss(self, batch: Sequence[int]) -> Tensor:
+        """Mean over some examples, (), with gradients."""
 
 
-class AnswerSteps:
-    """Eq. 5 of a few examples at a time: the mean of -log p over their answer tokens."""
+class LMLoss:
+    """Eq. 5: mean of -log p over the answer tokens of encoded examples.
 
-    def __init__(self, base: Base, examples: Sequence[Example], max_length: int) -> None:
-        self.base = base
-        self.items = [encode(example, base.tokenizer, max_length) for example in examples]
-        self.lengths = [len(item.tokens) for item in self.items]
+    Raises:
+        MissingData: no examples.
+    """
 
-    def loss(self, batch: Sequence[int]) -> Tensor:
-        """Mean over the answer tokens of these examples."""
-        chosen = [self.items[index] for index in batch]
-        loss, count = answer_loss(self.base, collate(chosen, self.base.tokenizer.pad_token_id or 0, self.base.device))
+    def __init__(self, base: Base, items: Sequence[Encoded]) -> None:
+        if not items:
+            raise MissingData("no examples to compute a loss on. Give at least one.")
+        self.base, self.items = base, list(items)
+        self.lengths = [len(item.tokens) for item in items]
+
+    def batch_loss(self, batch: Sequence[int]) -> Tensor:
+        """Mean over the answer tokens of these examples, (), with gradients."""
+        items = [self.items[index] for index in batch]
+        loss, count = answer_loss(self.base, collate(items, self.base.tokenizer.pad_token_id or 0, self.base.device))
         return loss / count  # Eq. 5
+
+    @torch.no_grad()
+    def __call__(self) -> float:
+        """Mean over all answer tokens; each shared prompt prefix is prefilled once."""
+        prompts = [item.tokens[: item.answer_start] for item in self.items]
+        answers = [len(item.tokens) - item.answer_start for item in self.items]
+        batches = prefix_batches(self.base, prompts, [length - 1 for length in answers], TOKEN_BUDGET)
+        sums = [self._sum([self.items[i] for i in batch], prefix) for batch, prefix in batches]
+        return float(torch.stack(sums).double().sum()) / sum(answers)  # Eq. 5
+
+    def _sum(self, items: Sequence[Encoded], prefix: PrefixKV | None) -> Tensor:
+        """Sum of -log p of the answer tokens of some examples that continue from a prefix, ()."""
+        start, device = 0 if prefix is None else prefix.length, self.base.device
+        hidden = hidden_states(self.base, [item.tokens[:-1] for item in items], prefix)  # (B, T, d)
+        rows = [row for row, item in enumerate(items) for _ in item.tokens[item.answer_start :]]
+        before = [i - 1 - start for item in items for i in range(item.answer_start, len(item.tokens))]
+        targets = torch.tensor([token for item in items for token in item.tokens[item.answer_start :]], device=device)
+        states = hidden[torch.tensor(rows, device=device), torch.tensor(before, device=device)]  # (n, d)
+        return -token_logprobs(self.base, states, targets).sum()
+
+
+class LabelLoss:
+    """Mean of -log of the right label's share among all labels, each by exp of its mean log-likelihood a token.
+
+    Args:
+        max_length: tokens of a prompt and its longest label. seed: of the draw of labels in gradient steps.
+
+    Raises:
+        ConfigError: an answer is not one of two or more labels, or a query is too long.
+    """
+
+    def __init__(self, base: Base, examples: Sequence[Example], max_length: int, seed: int) -> None:
+        odd = next(
+            (e for e in examples if e.output_type != "multiple_choice" or e.answer not in e.labels or len(e.labels) < 2), None
+        )
+        if odd is not None:
+            raise ConfigError(
+                f"objective = label_ce needs answers that are one of two or more labels; {odd.id} has the output type "
+                f"'{odd.output_type}' and {len(odd.labels)} labels. Use objective = lm for this task."
+            )
+        self.base, self.examples, self.max_length, self.seed = base, examples, max_length, seed
+        self.right = [example.labels.index(example.answer) for example in examples]
+
+    @cached_property
+    def requests(self) -> list[ScoringRequest]:
+        """All labels of each example."""
+        return scoring_requests(self.base, self.examples, self.max_length)
+
+    @cached_property
+    def rows(self) -> list[list[Encoded]]:
+        """Of each example: the prompt with the right label, then with a draw of the others."""
+        return [self._rows(example) for example in self.examples]
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Tokens of each example's longest row."""
+        return [max(len(row.tokens) for row in rows) for rows in self.rows]
+
+    @torch.no_grad()
+    def __call__(self) -> float:
+        """Mean over all examples and all their labels."""
+        scores = loglikelihoods(self.base, self.requests, token_budget=TOKEN_BUDGET, length_normalised=True)
+        shares = [own.log_softmax(0)[right] for own, right in zip(scores, self.right, strict=True)]
+        return -float(torch.stack(shares).double().mean())
+
+    def batch_loss(self, batch: Sequence[int]) -> Tensor:
+        """Mean over these examples and their drawn labels, (), with gradients."""
+        rows = [row for index in batch for row in self.rows[index]]
+        logprobs = answer_logprobs(self.base, collate(rows, self.base.tokenizer.pad_token_id or 0, self.base.device))  # (N,)
+        parts = logprobs.split([len(row.tokens) - row.answer_start for row in rows])
+        scores = torch.stack([part.mean() for part in parts])  # (rows,)
+        shares = [own.log_softmax(0)[0] for own in scores.split([len(self.rows[index]) for index in batch])]
+        return -torch.stack(shares).mean()
+
+    def _rows(self, example: Example) -> list[Encoded]:
+        others = [label for label in example.labels if label != example.answer]
+        if len(others) >= LABELS_A_STEP:
+            others = dice(f"labels:{self.seed}:{example.id}").sample(others, LABELS_A_STEP - 1)
+        answers = [encode_answer(label, self.base.tokenizer) for label in (example.answer, *others)]
+        prompt = encode_prompt(example, self.base.tokenizer, self.max_length - max(map(len, answers)))
+        return [Encoded(example.id, tuple(prompt + answer), len(prompt)) for answer in answers]
+
+
+def candidate_losses(mixture: Mixture, weights: Tensor, granularity: str, loss: TaskLoss) -> list[float]:
+    """L_task of each of C candidate weights (C, G, K), without gradients. Afterwards the base is the original model.
+
+    Raises:
+        ExpertMismatch: weights of another shape.
+    """
+    if weights.dim() != 3:
+        raise ExpertMismatch(
+            f"candidates of shape {tuple(weights.shape)}: (candidates, groups, experts) expected. "
+            "Give one candidate as weights[None]."
+        )
+    found = []
+    for candidate in weights.detach():
+        with mixture.applied(candidate, granularity, tokens=sum(loss.lengths)):
+            found.append(loss())
+    return found
 
 
 class RouterObjective:
-    """The loss of a router's numbers on encoded examples."""
+    """The loss of a router's parameters on encoded examples."""
 
-    def __init__(self, mixture: Mixture, settings: RouterRecipe) -> None:
-        self.mixture, self.settings = mixture, settings
-        self.descriptor = mixture.descriptor(settings.granularity).cpu()
+    def __init__(self, mixture: Mixture, recipe: RouterRecipe) -> None:
+        self.mixture, self.recipe = mixture, recipe
+        self.descriptor = mixture.descriptor(recipe.granularity).cpu()
         self.shape = RouterShape(
             groups=self.descriptor.shape[0],
             experts=self.descriptor.shape[1],
-            null_expert=settings.null_expert,
-            learned_scale=settings.learned_scale,
-            temperature=settings.temperature,
-            weighting=settings.weighting,
+            null_expert=recipe.null_expert,
+            learned_scale=recipe.learned_scale,
+            temperature=recipe.temperature,
+            weighting=recipe.weighting,
         )
-        self._room: dict[str, Tensor] = {}
 
-    def weights(self, numbers: Tensor) -> Tensor:
-        """Expert weights (G, K) of the numbers (n,)."""
-        return expert_weights(unflatten(numbers, self.shape), self.descriptor, self.shape)
+    def loss_on(self, examples: Sequence[Example]) -> TaskLoss:
+        """The recipe's L_task on some examples."""
+        base, recipe = self.mixture.base, self.recipe
+        if recipe.objective == "label_ce":
+            return LabelLoss(base, examples, recipe.max_length, recipe.seed)
+        return LMLoss(base, [encode(example, base.tokenizer, recipe.max_length) for example in examples])
 
-    def penalty(self, numbers: Tensor) -> Tensor:
-        """gamma_1 L_r of the numbers (n,)."""
-        params = unflatten(numbers, self.shape)
-        if self.settings.penalty == "alpha":
-            value = alpha_penalty(params)
+    def weights(self, params: Tensor) -> Tensor:
+        """Expert weights (G, K) of parameters (n,)."""
+        return expert_weights(unflatten(params, self.shape), self.descriptor, self.shape)
+
+    def penalty(self, params: Tensor) -> Tensor:
+        """gamma_1 L_r of parameters (n,)."""
+        by_name = unflatten(params, self.shape)
+        if self.recipe.penalty == "alpha":
+            value = alpha_penalty(by_name)
         else:
-            value = weight_penalty(expert_weights(params, self.descriptor, self.shape))
-        return self.settings.gamma_1 * value
+            value = weight_penalty(expert_weights(by_name, self.descriptor, self.shape))
+        return self.recipe.gamma_1 * value
 
-    def total(self, numbers: Tensor, steps: Steps, batch: Sequence[int]) -> Tensor:
-        """L_total of some of the examples of steps; gradients flow to the numbers."""
-        self.mixture.set_weights(self.weights(numbers), self.settings.granularity)
-        loss = steps.loss(batch)
-        return loss + self.penalty(numbers).to(loss.device)  # Eq. 6
-
-    def steps(self, examples: Sequence[Example]) -> Steps:
-        """What gives the task loss of a few of these examples at a time, with gradients."""
-        settings, base = self.settings, self.mixture.base
-        if settings.objective == "label_ce":
-            return LabelSteps(base, examples, settings.max_length, settings.seed)
-        return AnswerSteps(base, examples, settings.max_length)
-
-    def judge(self, examples: Sequence[Example]) -> Judge:
-        """What gives the task loss of weights on these examples; make it once, and ask it often."""
-        mixture, settings = self.mixture, self.settings
-        if settings.objective == "label_ce":
-            return LabelLoss(
-                mixture,
-                settings.granularity,
-                examples,
-                max_length=settings.max_length,
-                token_budget=TOKEN_BUDGET,
-                room=self._room,
-            )
-        items = [encode(example, mixture.base.tokenizer, settings.max_length) for example in examples]
-        return CandidateLoss(mixture, settings.granularity, items, token_budget=TOKEN_BUDGET, room=self._room)
+    def total(self, params: Tensor, loss: TaskLoss, batch: Sequence[int]) -> Tensor:
+        """L_total on some examples of a loss, (); gradients flow to the parameters (n,)."""
+        self.mixture.set_weights(self.weights(params), self.recipe.granularity)
+        task_loss = loss.batch_loss(batch)
+        return task_loss + self.penalty(params).to(task_loss.device)  # Eq. 6
 
     @torch.no_grad()
-    def task_losses(self, numbers: Sequence[Tensor], judge: Judge) -> list[float]:
-        """L_task of each (n,) on the examples of a judge, without gradients and without a penalty."""
-        return judge(torch.stack([self.weights(candidate) for candidate in numbers]))
+    def task_losses(self, candidates: Sequence[Tensor], loss: TaskLoss) -> list[float]:
+        """L_task of each candidate (n,), without gradients and without a penalty."""
+        weights = torch.stack([self.weights(params) for params in candidates])
+        return candidate_losses(self.mixture, weights, self.recipe.granularity, loss)
 
     @torch.no_grad()
-    def values(self, numbers: Sequence[Tensor], judge: Judge) -> list[float]:
-        """L_total of each (n,) on the examples of a judge, without gradients."""
-        losses = self.task_losses(numbers, judge)
-        return [loss + float(self.penalty(candidate)) for loss, candidate in zip(losses, numbers, strict=True)]  # Eq. 6
+    def values(self, candidates: Sequence[Tensor], loss: TaskLoss) -> list[float]:
+        """L_total of each candidate (n,), without gradients."""
+        losses = self.task_losses(candidates, loss)
+        return [found + float(self.penalty(params)) for found, params in zip(losses, candidates, strict=True)]  # Eq. 6

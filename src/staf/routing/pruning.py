@@ -1,7 +1,7 @@
-"""Fewer experts: those with little weight in a router are left out, and what is lost is measured.
+"""Fewer experts: those with little weight in a router are dropped, and the error is measured.
 
-What is lost is the norm of what the experts that are left out added to the weights of the base, against the norm of what all
-add; with orthogonal experts of one size it is the share of their squared weights.
+The error is the norm of what the dropped experts add to the base, divided by the norm of what all add; with orthogonal experts
+of one norm its square is their share of the squared weights.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from staf.errors import ConfigError
-from staf.experts.estimate import meta_model
 from staf.experts.reduce import concat_factors, weights_of
 from staf.experts.store import ExpertSet
 from staf.routing.store import Router
@@ -44,7 +43,7 @@ def heavier_than(weights: Tensor, threshold: float) -> tuple[int, ...]:
     return kept
 
 
-def lost_share(experts: ExpertSet, weights: Tensor, kept: Sequence[int], groups: Mapping[str, int] | None = None) -> float:
+def pruning_error(experts: ExpertSet, weights: Tensor, kept: Sequence[int], groups: Mapping[str, int] | None = None) -> float:
     """Norm of what the experts that are not kept add under the weights (G, K), divided by the norm of what all add.
 
     Over all matrices, from Gram matrices of the rank. Above 1 where experts cancel each other; 0 where all add nothing.
@@ -75,26 +74,13 @@ def pruned_weights(weights: Tensor, kept: Sequence[int]) -> Tensor:
     return torch.where(left > 0, chosen * (total / left), chosen)
 
 
-def groups_by_matrix(names: Sequence[str], layers: Sequence[int], granularity: str) -> dict[str, int]:
-    """Row of a router's weights that each matrix takes: 0 for a task, its layer, or its own place in order."""
-    if granularity == "task":
-        return dict.fromkeys(names, 0)
-    return dict(zip(names, layers if granularity == "layer" else range(len(names)), strict=True))
-
-
-def prune_by_router(experts: ExpertSet, router: Router, count: int, base: str | None = None) -> tuple[ExpertSet, float]:
-    """The `count` experts of a set that a router gives the largest weights, and the share that is lost (`lost_share`).
-
-    Args:
-        base: hub id, folder or GGUF file of the base; only its config is read, and only for weights by layer or matrix.
+def prune_by_router(experts: ExpertSet, router: Router, count: int) -> tuple[ExpertSet, float]:
+    """The `count` experts of a set that a router gives the largest weights, and the relative error (`pruning_error`).
 
     Raises:
         ExpertMismatch, BaseMismatch: the router was made for another set. ConfigError: no such number of experts.
     """
     router.check(experts.experts[0].base, experts)
-    kept, groups = heaviest(router.weights, count), None
-    if router.settings.granularity != "task":
-        model = meta_model(base, torch.float32)
-        groups = groups_by_matrix(tuple(model.lora.layers), model.layer_of, router.settings.granularity)
-    share = lost_share(experts, router.weights, kept, groups)
-    return ExpertSet(tuple(experts.experts[index] for index in kept)), share
+    kept = heaviest(router.weights, count)
+    error = pruning_error(experts, router.weights, kept, router.modules)
+    return ExpertSet(tuple(experts.experts[index] for index in kept)), error

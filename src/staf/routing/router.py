@@ -42,19 +42,17 @@ class RouterShape:
         return self.experts + int(self.null_expert)
 
     @property
-    def numbers(self) -> int:
-        """Tunable numbers in all."""
+    def num_params(self) -> int:
+        """Number of parameters."""
         return 2 * self.groups * self.slots + int(self.learned_scale)
 
-    @property
-    def searched(self) -> slice:
-        """Those that a search without gradients moves: b and the scale.
+    def searched(self, penalty: str) -> slice:
+        """The parameters that CMA-ES moves: b and the scale; A too where it is penalised, or b is a single number.
 
-        A s + b reaches with b alone what it reaches with A and b, s being fixed (Eq. 2), and a search pays for each number.
-        CMA-ES has none of a single one, so there A moves too.
+        s is fixed (Eq. 2), so A s + b reaches every value with b only, and a search pays for each dimension.
         """
         size = self.groups * self.slots
-        return slice(size if self.numbers - size > 1 else 0, self.numbers)
+        return slice(size if self.num_params - size > 1 and penalty != "alpha" else 0, self.num_params)
 
 
 @dataclass
@@ -82,7 +80,7 @@ def unflatten(vector: Tensor, shape: RouterShape) -> RouterParams:
 def initial_params(shape: RouterShape, seed: int, std: float) -> Tensor:
     """The random start of section 3.3.1: normal numbers of the given std, log_scale 0. Returns (n,) float32."""
     generator = torch.Generator().manual_seed(seed)
-    vector = torch.randn(shape.numbers, generator=generator) * std
+    vector = torch.randn(shape.num_params, generator=generator) * std
     if shape.learned_scale:
         vector[-1] = 0.0
     return vector

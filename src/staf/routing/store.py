@@ -1,13 +1,14 @@
-"""A router on disk: its numbers, its weights, and which base and experts they belong to.
+"""A router on disk: everything that is needed to predict with it, besides base and experts.
 
-<router>/router.json and router-<sha>.safetensors    what was found: numbers (n,), weights (G, K), and their record
-         cost.json                                   what it took: seconds and memory, which differ from run to run
+<router>/router.json and router-<sha>.safetensors    params (n,), weights (G, K); task, prompt, recipe, experts, base, record
+         cost.json                                   seconds and memory, which differ from run to run
 
-The same command gives the first two byte by byte, stopped in between or not.
+The same command writes the same bytes in the first two, interrupted or not.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,30 +16,52 @@ from typing import Any
 from torch import Tensor
 
 from staf.checkpoint_io import read_checkpoint, write_checkpoint
+from staf.data.example import Example
 from staf.errors import BaseMismatch, ConfigError, DamagedFile, ExpertMismatch
 from staf.experts.store import ExpertSet
 from staf.io import read_json, write_json
+from staf.lm.base import Base
+from staf.routing.prompt import TaskPrompt
 from staf.routing.recipe import RouterRecipe
 
-NUMBERS_DEPEND_ON = ("granularity", "null_expert", "learned_scale", "temperature", "weighting")
-"""Settings that say what a router's numbers mean."""
+PARAMS_DEPEND_ON = ("granularity", "null_expert", "learned_scale", "temperature", "weighting")
+"""Fields of a recipe that give a router's parameters their meaning."""
+COST = ("seconds", "peak_memory_bytes")
+"""Measured fields of a router's record."""
 
 
 @dataclass(frozen=True)
 class Router:
-    """A task's router as it was found."""
+    """A task's router."""
 
     task: str
-    settings: RouterRecipe
+    prompt: TaskPrompt
+    recipe: RouterRecipe
     weights: Tensor
     """(G, K), rows by granularity, columns in the order of `experts`"""
-    numbers: Tensor
+    params: Tensor
     """(n,) A, b and the scale"""
     experts: tuple[str, ...]
     experts_fingerprint: str
     base: dict[str, str]
+    modules: dict[str, int]
+    """row of the weights of each adapted module"""
     record: dict[str, Any] = field(default_factory=dict)
-    """loss, evaluations, reason for stopping, weights of each restart, adaptation example ids, seconds, versions"""
+    """loss, evaluations, stop reason, weights of each restart, adaptation example ids, seconds, versions"""
+    calibration: dict[str, Any] | None = None
+    """of several labels: what a score says (fields of `staf.evaluate.calibrate.LabelCalibrator`)"""
+
+    @classmethod
+    def of(
+        cls, base: Base, experts: ExpertSet, task: str, examples: Sequence[Example], recipe: RouterRecipe, weights: Tensor,
+        params: Tensor, record: dict[str, Any],
+    ) -> Router:  # fmt: skip
+        """The router of some weights (G, K) and parameters (n,) over a set of experts, with the prompt of the examples."""
+        prompt = TaskPrompt.of(examples, recipe.max_length)
+        modules = dict(zip(base.lora.layers, module_groups(base, recipe.granularity), strict=True))
+        return cls(
+            task, prompt, recipe, weights, params, experts.names, experts.fingerprint, base.identity, modules, record
+        )  # fmt: skip
 
     @property
     def mean_weights(self) -> dict[str, float]:
@@ -46,18 +69,18 @@ class Router:
         return dict(zip(self.experts, self.weights.mean(0).tolist(), strict=True))
 
     @property
-    def beside_weights(self) -> dict[str, float]:
-        """What else the weights were made with: the untouched base's share of the softmax, and the scale; {} without both."""
-        scale = float(self.numbers[-1].exp()) if self.settings.learned_scale else 1.0
+    def other_weights(self) -> dict[str, float]:
+        """The base's share of the softmax and the learned scale; {} without both."""
+        scale = float(self.params[-1].exp()) if self.recipe.learned_scale else 1.0
         found = {}
-        if self.settings.null_expert:
-            found["original model (null expert)"] = 1.0 - float(self.weights.sum(-1).mean()) / scale
-        if self.settings.learned_scale:
+        if self.recipe.null_expert:
+            found["base model (null expert)"] = 1.0 - float(self.weights.sum(-1).mean()) / scale
+        if self.recipe.learned_scale:
             found["learned scale"] = scale
         return found
 
     def check(self, base: dict[str, str], experts: ExpertSet) -> None:
-        """See that the router was made for this base and these experts.
+        """Check that the router was made for this base and these experts.
 
         Raises:
             BaseMismatch, ExpertMismatch: it was not.
@@ -73,78 +96,79 @@ class Router:
                 f"({self.experts_fingerprint}); found {', '.join(experts.names)} ({experts.fingerprint}). Adapt again."
             )
 
-    def check_start(self, base: dict[str, str], experts: ExpertSet, settings: RouterRecipe) -> None:
-        """See that a router with these settings may start from the numbers of this one.
+    def check_start(self, base: dict[str, str], experts: ExpertSet, recipe: RouterRecipe) -> None:
+        """Check that an adaptation with this recipe may start from this router's parameters.
 
         Raises:
-            BaseMismatch, ExpertMismatch: it was made for another base or for other experts. ConfigError: its numbers mean
-                something else.
+            BaseMismatch, ExpertMismatch: other base or experts. ConfigError: its parameters mean something else.
         """
         self.check(base, experts)
-        differing = [name for name in NUMBERS_DEPEND_ON if getattr(self.settings, name) != getattr(settings, name)]
+        differing = [name for name in PARAMS_DEPEND_ON if getattr(self.recipe, name) != getattr(recipe, name)]
         if differing:
-            there = ", ".join(f"{name}={getattr(self.settings, name)}" for name in differing)
-            here = ", ".join(f"{name}={getattr(settings, name)}" for name in differing)
+            there = ", ".join(f"{name}={getattr(self.recipe, name)}" for name in differing)
+            here = ", ".join(f"{name}={getattr(recipe, name)}" for name in differing)
             raise ConfigError(
-                f"the router for '{self.task}' cannot be the start: it has {there}, these settings have {here}. "
-                "Make them the same (-o), or give another router."
+                f"the router for '{self.task}' cannot be the start: it has {there}, this recipe has {here}. "
+                "Set them to the same values, or give another router."
             )
 
 
-def refuse_more_than_a_row(settings: RouterRecipe, what: str) -> None:
-    """See that the settings ask for one row of softmax weights, as a router has that is computed and not learned.
+def module_groups(base: Base, granularity: str) -> list[int]:
+    """Row of the weights of each adapted module, in order: 0 for all, its layer, or its own index."""
+    if granularity == "task":
+        return [0] * len(base.layer_of)
+    return list(base.layer_of if granularity == "layer" else range(len(base.layer_of)))
+
+
+def refuse_learned_options(recipe: RouterRecipe, what: str) -> None:
+    """Check that a recipe asks for one row of softmax weights, all that a method without learning gives.
 
     Raises:
-        ConfigError: for more.
+        ConfigError: it asks for more.
     """
-    more = {
-        "granularity": settings.granularity != "task",
-        "null_expert": settings.null_expert,
-        "learned_scale": settings.learned_scale,
-        "weighting": settings.weighting != "softmax",
-    }
-    wrong = [name for name, given in more.items() if given]
+    usual = RouterRecipe()
+    wrong = [name for name in PARAMS_DEPEND_ON if name != "temperature" and getattr(recipe, name) != getattr(usual, name)]
     if wrong:
         raise ConfigError(
-            f"{', '.join(f'{name} = {getattr(settings, name)}' for name in wrong)} cannot be had without learning: "
+            f"{', '.join(f'{name} = {getattr(recipe, name)}' for name in wrong)} needs learning: "
             f"{what} is one row of softmax weights. Leave it out, or use method gradient or cma."
         )
 
 
-COST = ("seconds", "peak_memory_bytes")
-"""What of a router's record is measured."""
-
-
 def save_router(folder: Path, router: Router) -> None:
-    """Write a router whole or not at all."""
+    """Write a router atomically."""
     write_json(folder / "cost.json", {name: router.record[name] for name in COST if name in router.record})
     record = {
         "task": router.task,
-        "settings": router.settings.model_dump(),
+        "prompt": router.prompt.as_dict(),
+        "recipe": router.recipe.model_dump(),
         "experts": list(router.experts),
         "experts_fingerprint": router.experts_fingerprint,
         "base": router.base,
-        "found": {name: value for name, value in router.record.items() if name not in COST},
+        "modules": router.modules,
+        "calibration": router.calibration,
+        "result": {name: value for name, value in router.record.items() if name not in COST},
     }
-    write_checkpoint(folder, "router", {"weights": router.weights, "numbers": router.numbers}, record)
+    write_checkpoint(folder, "router", {"weights": router.weights, "params": router.params}, record)
 
 
 def load_router(folder: Path) -> Router:
     """Read a router and check it.
 
     Raises:
-        MissingData, DamagedFile: as `read_checkpoint`, or its record and tensors do not fit, or its cost is not there.
+        MissingData, DamagedFile: as `read_checkpoint`, or record and tensors do not fit, or cost.json is missing.
     """
     tensors, record = read_checkpoint(folder, "router")
     cost = folder / "cost.json"
     if not cost.is_file():
-        raise DamagedFile(
-            f"{folder}: cost.json, which belongs to the router, is not there. Copy the whole folder, or adapt again."
-        )
+        raise DamagedFile(f"{folder}: the router's cost.json is missing. Copy the complete folder, or adapt again.")
+    if "prompt" not in record:
+        raise DamagedFile(f"{folder}: this router was made by an earlier version and keeps no prompt. Adapt again.")
     try:
         router = Router(
-            record["task"], RouterRecipe(**record["settings"]), tensors["weights"], tensors["numbers"],
-            tuple(record["experts"]), record["experts_fingerprint"], record["base"], {**record["found"], **read_json(cost)},
+            record["task"], TaskPrompt.from_dict(record["prompt"]), RouterRecipe(**record["recipe"]), tensors["weights"],
+            tensors["params"], tuple(record["experts"]), record["experts_fingerprint"], record["base"], record["modules"],
+            {**record["result"], **read_json(cost)}, record["calibration"],
         )  # fmt: skip
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedFile(f"{folder}: its record is not that of a router ({error}). Adapt again.") from error
@@ -153,15 +177,15 @@ def load_router(folder: Path) -> Router:
     return router
 
 
-def load_start(folder: Path, out: Path, base: dict[str, str], experts: ExpertSet, settings: RouterRecipe) -> Router:
-    """Read the router that one to be made in `out` starts from.
+def load_start(folder: Path, out: Path, base: dict[str, str], experts: ExpertSet, recipe: RouterRecipe) -> Router:
+    """Read the router that an adaptation into `out` starts from.
 
     Raises:
-        MissingData, DamagedFile: as `load_router`. BaseMismatch, ExpertMismatch, ConfigError: as `Router.check_start`, or it is
-            in `out` itself.
+        MissingData, DamagedFile: as `load_router`. BaseMismatch, ExpertMismatch, ConfigError: as `Router.check_start`, or it
+            is the router in `out`.
     """
     if folder.resolve() == out.resolve():
         raise ConfigError(f"the router in {out} cannot be its own start: it would be replaced. Give another folder with --out.")
     router = load_router(folder)
-    router.check_start(base, experts, settings)
+    router.check_start(base, experts, recipe)
     return router

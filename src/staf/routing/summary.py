@@ -21,7 +21,7 @@ class Weighing:
     over: str | None
     """what it varies over, such as '5 seeds', '3 restarts' or '30 groups'"""
     beside: dict[str, float] = field(default_factory=dict)
-    """the null expert's share and the learned scale, as `Router.beside_weights`"""
+    """the null expert's share and the learned scale, as `Router.other_weights`"""
 
     def rows(self) -> list[dict[str, Any]]:
         """One row for each expert: name, weight, spread and a bar; then what is beside them."""
@@ -47,23 +47,23 @@ def weighing(routers: Sequence[Router]) -> Weighing:
     """
     if len(routers) > 1:
         varied = [router.mean_weights for router in routers]
-        beside = _means([router.beside_weights for router in routers])
+        beside = _means([router.other_weights for router in routers])
         return Weighing(_means(varied), _spread(varied), f"{len(routers)} seeds", beside)
     router = routers[0]
     restarts = [restart["weights"] for restart in router.record.get("restarts", [])]
     if len(restarts) > 1:
-        return Weighing(router.mean_weights, _spread(restarts), f"{len(restarts)} restarts", router.beside_weights)
+        return Weighing(router.mean_weights, _spread(restarts), f"{len(restarts)} restarts", router.other_weights)
     groups = [dict(zip(router.experts, row, strict=True)) for row in router.weights.tolist()]
     if len(groups) > 1:
-        return Weighing(router.mean_weights, _spread(groups), f"{len(groups)} groups", router.beside_weights)
-    return Weighing(router.mean_weights, None, None, router.beside_weights)
+        return Weighing(router.mean_weights, _spread(groups), f"{len(groups)} groups", router.other_weights)
+    return Weighing(router.mean_weights, None, None, router.other_weights)
 
 
 def seed_rows(routers: Mapping[Path, Router]) -> list[dict[str, Any]]:
     """One row for each router: seed, loss, why it stopped, seconds, folder; and a last one with mean and deviation."""
     rows = [
         {
-            "seed": router.settings.seed,
+            "seed": router.recipe.seed,
             "loss": f"{router.record['loss']:.3f}",
             "stop_reason": router.record["stop_reason"],
             "seconds": f"{router.record['seconds']:.0f}",
@@ -89,7 +89,7 @@ def record_of(routers: Mapping[Path, Router]) -> dict[str, Any]:
     common = {"weights": found.weights, "spread": found.spread, "spread_over": found.over, "beside": found.beside}
     if len(routers) == 1:
         ((folder, router),) = routers.items()
-        return {"task": router.task, **common, "settings": router.settings.model_dump(), "folder": str(folder), **router.record}
+        return {"task": router.task, **common, "settings": router.recipe.model_dump(), "folder": str(folder), **router.record}
     each = [record_of({folder: router}) for folder, router in routers.items()]
     loss = _mean_and_spread([router.record["loss"] for router in routers.values()])
     return {"task": each[0]["task"], **common, "loss": loss, "routers": each}

@@ -1,17 +1,17 @@
-"""A router for a task without one labelled example, from what its prompts look like to the base (not in the papers).
+"""A router for a task without labelled examples, from hidden states of its prompts (not in the papers).
 
     prompt   mean over its tokens of the base's own last hidden states                            (d,)
     task     mean over a few prompts of the task, instruction and input, without their answers    t  (d,)
-    expert   mean over prompts that the expert was trained on                                     c_i (d,)
+    expert   mean over prompts that the expert was trained on, its centroid                       c_i (d,)
 
     similarity  s_i = cos(t - m, c_i - m),   m the mean of the centroids
     weights     R = softmax(s / tau)                                                              Eq. 3
 
-Hidden states of a language model lie in a narrow cone: all cosines are near 1 until the mean is taken away (Ethayarajh,
-2019). Taking it away from the similarities alone would do nothing, since a softmax does not see a constant.
+Hidden states of a language model lie in a narrow cone: all cosines are near 1 until the mean is subtracted (Ethayarajh,
+2019). Subtracting it from the similarities would change nothing, since softmax is invariant to a constant.
 
-Only prompts are read: the answer of an example is dropped before anything else is done. Nothing is learned, so the numbers
-of the router are A = 0 and b = s, from which a search can go on.
+Only prompts are read: answers are dropped first. Nothing is learned; the router's parameters are A = 0 and b = s, from which
+a search can start.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from staf.checkpoint_io import read_checkpoint, write_checkpoint
 from staf.data.example import Example
 from staf.data.splits import dice, refuse_test
 from staf.errors import DamagedFile, ExpertMismatch, MissingData
-from staf.experts.store import Expert, ExpertSet
+from staf.experts.store import ExpertSet
 from staf.lm.base import Base
 from staf.lm.batches import encode_prompt, plan_batches, round_up
 from staf.routing.recipe import RouterRecipe
-from staf.routing.store import Router, refuse_more_than_a_row
+from staf.routing.store import Router, refuse_learned_options
 
 PROMPTS = 128
-"""At most so many training prompts of an expert make its centroid."""
+"""Maximum number of an expert's training prompts in its centroid."""
 TOKEN_BUDGET = 4096
 
 
@@ -45,10 +45,10 @@ TOKEN_BUDGET = 4096
 def prompt_mean(base: Base, examples: Sequence[Example], max_length: int) -> Tensor:
     """Mean over prompts of the mean over tokens of the base's own last hidden states, (d,) float32.
 
-    Every prompt counts the same, whatever its length, and the order given does not matter; answers are not read.
+    Every prompt counts the same, whatever its length and place; answers are not read.
 
     Raises:
-        ConfigError: a query that does not fit into `max_length`.
+        ConfigError: a query does not fit into `max_length`.
     """
     ordered = sorted(examples, key=lambda example: example.id)
     prompts = [encode_prompt(example, base.tokenizer, max_length) for example in ordered]
@@ -65,7 +65,7 @@ def prompt_mean(base: Base, examples: Sequence[Example], max_length: int) -> Ten
 
 
 def expert_centroid(base: Base, examples: Sequence[Example], max_length: int = 512) -> Tensor:
-    """Where an expert's training prompts lie in the base's hidden space: `prompt_mean` of at most `PROMPTS` of them, (d,).
+    """`prompt_mean` of at most `PROMPTS` of an expert's training examples, (d,).
 
     Raises:
         MissingData: no examples. TestLeak: a test example is among them. ConfigError: as `prompt_mean`.
@@ -81,79 +81,78 @@ def expert_centroids(
     base: Base, experts: ExpertSet, folder: Path, examples_of: Callable[[str], Sequence[Example]], max_length: int = 512,
     on_done: Callable[[str], None] | None = None,
 ) -> Tensor:  # fmt: skip
-    """Centroids (K, d) of a set, in its order: read from beside it, computed and kept there where they are missing.
+    """Centroids (K, d) of a set, in its order: read from its folder, computed and saved there where they are missing.
 
-    One is read only if it was made for the same expert on the same base; `max_length` counts for those that are computed.
+    A saved one is used only for the same expert on the same base; `max_length` applies to those that are computed.
 
     Args:
-        folder: of the set; centroids.json and centroids-<sha>.safetensors are kept there.
-        examples_of: the training examples of an expert by its name; asked for those that are missing alone.
-        on_done: called with the name of each expert whose centroid is there, and kept should the rest be stopped.
+        folder: of the set; centroids.json and centroids-<sha>.safetensors are written there.
+        examples_of: training examples of an expert by its name; called for missing centroids only.
+        on_done: called with the name of each expert whose centroid is saved.
 
     Raises:
-        MissingData, TestLeak, ConfigError: as `expert_centroid`. DamagedFile: what is kept there is no centroids.
+        MissingData, TestLeak, ConfigError: as `expert_centroid`. DamagedFile: the saved file holds no centroids.
     """
-    known = _read_centroids(folder, base, experts)
+    known, fingerprints = _read_centroids(folder, base)
     for expert in experts.experts:
-        if expert.name not in known:
+        if fingerprints.get(expert.name) != expert.fingerprint:
             known[expert.name] = expert_centroid(base, examples_of(expert.name), max_length)
-            _keep_centroids(folder, base, expert, known[expert.name])
+            fingerprints[expert.name] = expert.fingerprint
+            write_checkpoint(folder, "centroids", known, {"base": base.identity, "experts": fingerprints})
         if on_done is not None:
             on_done(expert.name)
     return torch.stack([known[name] for name in experts.names])
 
 
-def _keep_centroids(folder: Path, base: Base, expert: Expert, centroid: Tensor) -> None:
-    """Write the centroid of an expert beside those of others."""
-    tensors, made_for = {expert.name: centroid}, {expert.name: expert.fingerprint}
-    if (folder / "centroids.json").is_file():
-        kept, record = read_checkpoint(folder, "centroids")
-        if record["base"]["fingerprint"] == base.fingerprint:
-            tensors, made_for = {**kept, **tensors}, {**record["experts"], **made_for}
-    write_checkpoint(folder, "centroids", tensors, {"base": base.identity, "experts": made_for})
-
-
-def _read_centroids(folder: Path, base: Base, experts: ExpertSet) -> dict[str, Tensor]:
-    """The kept centroids that belong to this base and these experts."""
+def _read_centroids(folder: Path, base: Base) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The saved centroids of this base, and fingerprints of the experts they were made for."""
     if not (folder / "centroids.json").is_file():
-        return {}
+        return {}, {}
     tensors, record = read_checkpoint(folder, "centroids")
     try:
         if record["base"]["fingerprint"] != base.fingerprint:
-            return {}
-        return {e.name: tensors[e.name] for e in experts.experts if record["experts"].get(e.name) == e.fingerprint}
+            return {}, {}
+        return {name: tensors[name] for name in record["experts"]}, dict(record["experts"])
     except (KeyError, TypeError, AttributeError) as error:
         raise DamagedFile(
-            f"{folder / 'centroids.json'}: its record and tensors do not fit ({error}). Delete it; it is made again."
+            f"{folder / 'centroids.json'}: record and tensors do not fit ({error}). Delete it; it is computed again."
         ) from error
 
 
 def similarities(task: Tensor, centroids: Tensor) -> Tensor:
-    """Cosine of the task (d,) with each expert's centroid (K, d), both seen from the mean of the centroids: (K,)."""
+    """Cosine of the task (d,) with each expert's centroid (K, d), both relative to the mean of the centroids: (K,)."""
     middle = centroids.mean(0)
     return functional.cosine_similarity(task - middle, centroids - middle, dim=-1)
 
 
 def zero_shot_router(
-    base: Base, experts: ExpertSet, task: str, inputs: Sequence[Example], centroids: Tensor, settings: RouterRecipe
+    base: Base, experts: ExpertSet, task: str, inputs: Sequence[Example], centroids: Tensor, recipe: RouterRecipe
 ) -> Router:
-    """A router for a task from a few of its inputs, whose answers are not read.
+    """A router for a task from a few of its inputs; their answers are not read.
 
     Args:
-        inputs: examples of the task, none of them from its test set.
+        inputs: examples of the task, none from its test set.
         centroids: (K, d), of `expert_centroids`, in the order of the experts.
-        settings: `temperature`, `max_length` and `seed` are used; nothing else has a meaning without learning.
+        recipe: `temperature`, `max_length` and `seed` are used; the rest has no meaning without learning.
 
     Raises:
-        MissingData: no inputs. TestLeak: a test example is among them. ConfigError: settings that need learning.
+        MissingData: no inputs. TestLeak: a test example is among them. ConfigError: the recipe needs learning.
         BaseMismatch, ExpertMismatch: experts of another base, or centroids of another set.
     """
     questions = [replace(example, answer="") for example in inputs]
     refuse_test(questions)
-    _check(base, experts, task, questions, centroids, settings)
+    refuse_learned_options(recipe, "a zero-shot router")
+    if not questions:
+        raise MissingData(f"no inputs of '{task}' to compare with the experts; a few without answers are enough.")
+    experts.check(base.identity, base.lora.shapes)
+    if centroids.shape[0] != len(experts.names):
+        raise ExpertMismatch(
+            f"{centroids.shape[0]} centroids for {len(experts.names)} experts ({', '.join(experts.names)}). "
+            "Compute those of this set: staf.routing.zero_shot.expert_centroids."
+        )
     started = time.perf_counter()
-    similar = similarities(prompt_mean(base, questions, settings.max_length), centroids)  # (K,)
-    weights = torch.softmax(similar / settings.temperature, dim=-1)[None]  # (1, K)  # Eq. 3
+    similar = similarities(prompt_mean(base, questions, recipe.max_length), centroids)  # (K,)
+    weights = torch.softmax(similar / recipe.temperature, dim=-1)[None]  # (1, K)  # Eq. 3
     record = {
         "loss": None,
         "stop_reason": "nothing is learned",
@@ -165,19 +164,5 @@ def zero_shot_router(
         "seconds": time.perf_counter() - started,
         "versions": {"staf": __version__, "torch": torch.__version__},
     }
-    numbers = torch.cat([torch.zeros_like(similar), similar])
-    return Router(task, settings, weights, numbers, experts.names, experts.fingerprint, base.identity, record)
-
-
-def _check(
-    base: Base, experts: ExpertSet, task: str, questions: Sequence[Example], centroids: Tensor, settings: RouterRecipe
-) -> None:
-    refuse_more_than_a_row(settings, "a zero-shot router")
-    if not questions:
-        raise MissingData(f"no inputs of '{task}' to compare with the experts; a few without answers are enough.")
-    experts.check(base.identity, base.lora.shapes)
-    if centroids.shape[0] != len(experts.names):
-        raise ExpertMismatch(
-            f"{centroids.shape[0]} centroids for {len(experts.names)} experts ({', '.join(experts.names)}). "
-            "Compute those of this set: staf.routing.zero_shot.expert_centroids."
-        )
+    params = torch.cat([torch.zeros_like(similar), similar])
+    return Router.of(base, experts, task, questions, recipe, weights, params, record)

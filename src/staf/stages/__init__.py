@@ -4,7 +4,14 @@ The command line and the demo call these and nothing else of the stages. The bas
 has nothing to do costs no model.
 """
 
-from staf.stages.adaptation import adapt_seeds, adapt_stage, adaptation_examples, best_expert_stage, zero_shot_stage
+from staf.stages.adaptation import (
+    adapt_seeds,
+    adapt_stage,
+    adaptation_examples,
+    best_expert_stage,
+    reduction_loss,
+    zero_shot_stage,
+)
 from staf.stages.context import Context
 from staf.stages.evaluation import (
     calibration_set,
@@ -17,7 +24,6 @@ from staf.stages.evaluation import (
 from staf.stages.fusing import merge_stage
 from staf.stages.named import EvaluationRequest, evaluate_request
 from staf.stages.peers import baseline_stage, classifier_stage, external_stage, lorahub_stage, training_records
-from staf.stages.reducing import reduction_loss
 from staf.stages.training import estimate_stage, train_stage, training_examples
 
 __all__ = [

@@ -1,18 +1,30 @@
-"""Stage II as a step on folders: a task's router is learned, or read where it is there."""
+"""Stage II as a step on folders: a task's router is learned, or read where it exists."""
 
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
+
+from staf.data.answers import read_several
 from staf.data.example import Example
+from staf.data.registry import find_task
 from staf.data.selection import expert_examples, task_examples
 from staf.data.splits import few_shot
 from staf.data.task import Task
+from staf.errors import MissingData
+from staf.evaluate import sample
+from staf.evaluate.answer import Answerer
+from staf.evaluate.calibrate import fit_calibrator
+from staf.evaluate.settings import EvaluationSettings
 from staf.experts.store import ExpertSet
 from staf.routing.adapt import adapt_router, adaptation_digest, planned_progress
 from staf.routing.best_expert import best_expert_router
+from staf.routing.objective import RouterObjective, candidate_losses
+from staf.routing.pruning import pruned_weights
 from staf.routing.recipe import RouterRecipe
 from staf.routing.store import Router, load_router, load_start, save_router
 from staf.routing.zero_shot import expert_centroids, zero_shot_router
@@ -27,91 +39,137 @@ def adaptation_examples(context: Context, task: Task, shots: int | None, seed: i
 
 
 def adapt_stage(
-    context: Context, task: Task, experts: ExpertSet, settings: RouterRecipe, out: Path, start: Path | None = None
+    context: Context, task: Task, experts: ExpertSet, recipe: RouterRecipe, out: Path, init_from: Path | None = None
 ) -> Router:
-    """Learn the router of a task into `out`, or load it where it is there with these settings, experts and examples.
+    """Learn the router of a task into `out`, or load it where it exists with this recipe, experts and examples.
 
     Args:
-        start: folder of another router, of any task, whose numbers are the start.
+        init_from: folder of another router, of any task, whose parameters are the start.
 
     Raises:
-        BaseMismatch, ExpertMismatch, ConfigError: the start does not fit.
+        BaseMismatch, ExpertMismatch, ConfigError: `init_from` does not fit.
     """
-    begun = None if start is None else load_start(start, out, context.identity, experts, settings)
-    examples = adaptation_examples(context, task, settings.shots, settings.seed)
-    digest = _named(context, adaptation_digest(context.identity, experts, task.name, examples, settings, begun))
+    start = None if init_from is None else load_start(init_from, out, context.identity, experts, recipe)
+    examples = adaptation_examples(context, task, recipe.shots, recipe.seed)
+    digest = _digest(context, experts, task, examples, recipe, start)
     checkpoint = out / "checkpoint"
-    if (kept := _kept(context, out, digest)) is not None:
-        shutil.rmtree(checkpoint, ignore_errors=True)
-        return kept
-    mixture, memory = context.mixture(experts), PeakMemory()
-    with context.progress.bar(f"adapt {task.name} ({settings.method})", planned_progress(len(examples), settings)) as bar:
-        done = 0
+    router = _existing(context, out, digest)
+    if router is None:
+        memory = PeakMemory()
+        with context.progress.bar(f"adapt {task.name} ({recipe.method})", planned_progress(len(examples), recipe)) as bar:
+            done = 0
 
-        def on_progress(now: int, loss: float) -> None:
-            nonlocal done
-            bar.advance(now - done, f"loss {loss:.3f}")
-            done = now
+            def on_progress(now: int, loss: float) -> None:
+                nonlocal done
+                bar.advance(now - done, f"loss {loss:.3f}")
+                done = now
 
-        router = adapt_router(
-            mixture, task.name, examples, settings, on_progress,
-            start=begun, checkpoint=checkpoint, log=context.progress.log,
-        )  # fmt: skip
-    router = _keep(out, router, digest, memory)  # last: a router that is there is never adapted again
-    shutil.rmtree(checkpoint, ignore_errors=True)
+            router = adapt_router(
+                context.mixture(experts), task.name, examples, recipe, on_progress,
+                init_from=start, checkpoint=checkpoint, log=context.progress.log,
+            )  # fmt: skip
+        router = _save(context, out, _calibrated(context, router, experts, examples), digest, memory)
+    shutil.rmtree(checkpoint, ignore_errors=True)  # last: the router is complete
     return router
 
 
 def adapt_seeds(
-    context: Context, task: Task, experts: ExpertSet, settings: RouterRecipe, out: Path, seeds: int, start: Path | None = None
-) -> dict[Path, Router]:
-    """Routers in out/seed-<seed> for `seeds` seeds from that of the settings on, each with its own draw of the shots."""
-    changed = [settings.model_copy(update={"seed": settings.seed + i}) for i in range(seeds)]
-    return {(folder := out / f"seed-{one.seed}"): adapt_stage(context, task, experts, one, folder, start) for one in changed}
+    context: Context, task: Task, experts: ExpertSet, recipe: RouterRecipe, out: Path, seeds: int,
+    init_from: Path | None = None,
+) -> dict[Path, Router]:  # fmt: skip
+    """Routers in out/seed-<seed> for `seeds` seeds from the recipe's on, each with its own draw of the shots."""
+    changed = [recipe.model_copy(update={"seed": recipe.seed + i}) for i in range(seeds)]
+    return {
+        (folder := out / f"seed-{one.seed}"): adapt_stage(context, task, experts, one, folder, init_from) for one in changed
+    }
 
 
-def zero_shot_stage(
-    context: Context, task: Task, experts: ExpertSet, folder: Path, settings: RouterRecipe, out: Path
-) -> Router:
-    """A router of a task from unlabelled inputs into `out`, or the one that is there.
+def zero_shot_stage(context: Context, task: Task, experts: ExpertSet, folder: Path, recipe: RouterRecipe, out: Path) -> Router:
+    """A router of a task from unlabelled inputs into `out`, or the one that exists.
 
     Args:
-        folder: where the experts lie; what is kept of each for this, its centroid, is written beside them.
+        folder: of the experts; their centroids are saved in it.
     """
-    inputs = [replace(example, answer="") for example in adaptation_examples(context, task, settings.shots, settings.seed)]
-    digest = _named(context, adaptation_digest(context.identity, experts, task.name, inputs, settings))
-    if (kept := _kept(context, out, digest)) is not None:
-        return kept
+    inputs = [replace(example, answer="") for example in adaptation_examples(context, task, recipe.shots, recipe.seed)]
+    digest = _digest(context, experts, task, inputs, recipe)
+    if (existing := _existing(context, out, digest)) is not None:
+        return existing
     memory = PeakMemory()
     with context.progress.bar("describe experts", len(experts.names)) as bar:
         centroids = expert_centroids(
             context.base, experts, folder, lambda name: expert_examples(name, context.store)[0],
             on_done=lambda name: bar.advance(1, name),
         )  # fmt: skip
-    return _keep(out, zero_shot_router(context.base, experts, task.name, inputs, centroids, settings), digest, memory)
+    router = zero_shot_router(context.base, experts, task.name, inputs, centroids, recipe)
+    return _save(context, out, router, digest, memory)
 
 
-def best_expert_stage(context: Context, task: Task, experts: ExpertSet, settings: RouterRecipe, out: Path) -> Router:
-    """A router of a task that leads with its best single expert into `out`, or the one that is there."""
-    examples = adaptation_examples(context, task, settings.shots, settings.seed)
-    digest = _named(context, adaptation_digest(context.identity, experts, task.name, examples, settings))
-    if (kept := _kept(context, out, digest)) is not None:
-        return kept
+def best_expert_stage(context: Context, task: Task, experts: ExpertSet, recipe: RouterRecipe, out: Path) -> Router:
+    """A router of a task that prefers its best single expert into `out`, or the one that exists."""
+    examples = adaptation_examples(context, task, recipe.shots, recipe.seed)
+    digest = _digest(context, experts, task, examples, recipe)
+    if (existing := _existing(context, out, digest)) is not None:
+        return existing
     mixture, memory = context.mixture(experts), PeakMemory()
-    with context.progress.bar(f"try experts on {task.name}", len(experts.names)) as bar:
+    with context.progress.bar(f"evaluate experts on {task.name}", len(experts.names)) as bar:
         router = best_expert_router(
-            mixture, task.name, examples, settings, lambda name, loss: bar.advance(1, f"{name} {loss:.3f}")
+            mixture, task.name, examples, recipe, lambda name, loss: bar.advance(1, f"{name} {loss:.3f}")
         )
-    return _keep(out, router, digest, memory)
+    return _save(context, out, _calibrated(context, router, experts, examples), digest, memory)
 
 
-def _named(context: Context, digest: str) -> str:
-    """A digest that tells number formats apart where one was asked for."""
+def reduction_loss(context: Context, router: Router, experts: ExpertSet, smaller: ExpertSet) -> dict[str, float]:
+    """L_task on the examples that a router was learned from: `before`, and `after` with a smaller set of experts.
+
+    The weight of experts that are left out goes to those that are kept; nothing is adapted again.
+
+    Raises:
+        MissingData: the task's data is not here. BaseMismatch, ExpertMismatch: the router was made for another base or set.
+    """
+    router.check(context.identity, experts)
+    recipe = router.recipe
+    examples = adaptation_examples(context, find_task(router.task), recipe.shots, recipe.seed)
+    kept = [experts.names.index(name) for name in smaller.names]
+    found = {}
+    for name, some, weights in (
+        ("before", experts, router.weights), ("after", smaller, pruned_weights(router.weights, kept))
+    ):  # fmt: skip
+        mixture = context.mixture(some)
+        loss = RouterObjective(mixture, recipe).loss_on(examples)
+        (found[name],) = candidate_losses(mixture, weights[None], recipe.granularity, loss)
+    return found
+
+
+def _digest(
+    context: Context, experts: ExpertSet, task: Task, examples: Sequence[Example], recipe: RouterRecipe,
+    init_from: Router | None = None,
+) -> str:  # fmt: skip
+    """Names an adaptation, with the dtype where one was asked for."""
+    digest = adaptation_digest(context.identity, experts, task.name, examples, recipe, init_from)
     return digest if context.dtype is None else context.named(digest)
 
 
-def _kept(context: Context, out: Path, digest: str) -> Router | None:
-    """The router in a folder, if it is the one of the digest."""
+def _calibrated(context: Context, router: Router, experts: ExpertSet, examples: Sequence[Example]) -> Router:
+    """The router with what its scores say of several labels, from its own adaptation examples; else as it is."""
+    settings = EvaluationSettings(max_length=router.recipe.max_length)
+    if router.prompt.output_type != "multi_label":
+        return router
+    drawn = sample(examples, settings.calibration_examples)
+    context.mixture(experts).set_weights(router.weights, router.recipe.granularity)
+    try:
+        scores = [found.numpy().astype(float) for found in Answerer(context.base, settings).scores(drawn)]
+    finally:
+        context.base.lora.set_rank_scale({})
+    right = [np.array([label in read_several(example.answer) for label in example.labels]) for example in drawn]
+    try:
+        return replace(router, calibration=asdict(fit_calibrator([example.labels for example in drawn], scores, right)))
+    except MissingData as error:
+        context.progress.log(f"router {router.task}: no calibration, so it cannot predict new files ({error})")
+        return router
+
+
+def _existing(context: Context, out: Path, digest: str) -> Router | None:
+    """The router in a folder, if it has this digest."""
     if (out / "router.json").is_file():
         router = load_router(out)
         if router.record.get("run") == digest:
@@ -120,8 +178,9 @@ def _kept(context: Context, out: Path, digest: str) -> Router | None:
     return None
 
 
-def _keep(out: Path, router: Router, digest: str, memory: PeakMemory) -> Router:
-    """Write a router with what it took."""
-    router = replace(router, record={**router.record, "run": digest, "peak_memory_bytes": memory.bytes})
-    save_router(out, router)
-    return router
+def _save(context: Context, out: Path, router: Router, digest: str, memory: PeakMemory) -> Router:
+    """Write a router with how it was computed and what it took."""
+    compute = {"dtype": str(context.base.dtype).removeprefix("torch."), "device": context.base.device.type}
+    record = {**router.record, "run": digest, "compute": compute, "peak_memory_bytes": memory.bytes}
+    save_router(out, replace(router, record=record))
+    return replace(router, record=record)

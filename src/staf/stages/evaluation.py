@@ -172,9 +172,9 @@ def router_method(router: Router, setting: str | None = None) -> Method:
 
     The name says how it was searched for, and names the folder of its runs; how many examples it had is said by its setting.
     """
-    name = ROUTERS[router.settings.method]
-    name += "" if router.settings.weighting == "softmax" else f"_{router.settings.weighting}"
-    return method_of_router(name + ("_scaled" if router.settings.learned_scale else ""), router, setting)
+    name = ROUTERS[router.recipe.method]
+    name += "" if router.recipe.weighting == "softmax" else f"_{router.recipe.weighting}"
+    return method_of_router(name + ("_scaled" if router.recipe.learned_scale else ""), router, setting)
 
 
 def router_and_mixture(context: Context, router: Path, experts: Path) -> tuple[Router, Mixture]:
