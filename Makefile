@@ -46,7 +46,7 @@ format: $(VENV)/installed
 	$(BIN)/ruff check --fix src tests benchmarks
 
 docs: $(VENV)/installed
-	$(BIN)/python -m staf.cli.reference > docs/cli.md
+	$(BIN)/python -m staf.cli.reference docs
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -106,7 +106,7 @@ def test_the_wheel_holds_every_file_of_the_package() -> None:
 
 
 def test_no_secret_of_the_machine_is_in_a_tracked_file() -> None:
-    for path in [*modules(), *ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "Makefile"]:
+    for path in [*modules(), *ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "Makefile"]:
         assert not re.search(r"(?<![\w.])/(home|root|work|farm)/", path.read_text()), path
 
 

@@ -1,8 +1,16 @@
-"""docs/cli.md, made from the commands' own help: python -m staf.cli.reference > docs/cli.md."""
+"""Generated documentation: docs/cli.md from the commands' help, the file map of docs/architecture.md from docstrings.
+
+python -m staf.cli.reference prints the first; python -m staf.cli.reference docs writes both into that folder.
+"""
 
 from __future__ import annotations
 
+import ast
+import sys
+from pathlib import Path
 from typing import Any
+
+MAP_HEADING = "## File map\n"
 
 
 def reference() -> str:
@@ -12,9 +20,34 @@ def reference() -> str:
     from staf.cli import app
 
     root: Any = typer.main.get_command(app)
-    parts = ["# The command line\n\nMade from `--help` by `make docs`; do not edit.\n"]
+    parts = ["# The command line\n\nGenerated from `--help` by `make docs`; do not edit.\n"]
     parts += [_section(command, path) for path, command in _commands(root, ("staf",))]
     return "\n".join(parts)
+
+
+def file_map() -> str:
+    """One table row per module: its path below src/staf and the first line of its docstring."""
+    source = Path(__file__).parents[1]
+    rows = ["| file | content |", "|---|---|"]
+    for path in sorted(source.rglob("*.py"), key=lambda path: (len(path.relative_to(source).parts) > 1, path)):
+        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        if docstring and path.name != "__main__.py":
+            rows.append(f"| {path.relative_to(source).as_posix()} | {docstring.splitlines()[0].replace('|', '/')} |")
+    return "\n".join(rows) + "\n"
+
+
+def with_file_map(page: str) -> str:
+    """The architecture page with the file map in its last section."""
+    head, heading, rest = page.partition(MAP_HEADING)
+    introduction = rest.strip().split("\n\n")[0]
+    return f"{head}{heading}\n{introduction}\n\n{file_map()}"
+
+
+def write_pages(folder: Path) -> None:
+    """Write docs/cli.md and the file map of docs/architecture.md."""
+    (folder / "cli.md").write_text(reference(), encoding="utf-8")
+    page = folder / "architecture.md"
+    page.write_text(with_file_map(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def _commands(group: Any, path: tuple[str, ...]) -> list[tuple[tuple[str, ...], Any]]:
@@ -45,4 +78,7 @@ def _section(command: Any, path: tuple[str, ...]) -> str:
 
 
 if __name__ == "__main__":
-    print(reference(), end="")
+    if len(sys.argv) > 1:
+        write_pages(Path(sys.argv[1]))
+    else:
+        print(reference(), end="")
