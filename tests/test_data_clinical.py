@@ -288,7 +288,7 @@ BAD = [
     ("D_ICD_DIAGNOSES", b'"High man"', b'"secret","High man"', "line 3: more cells than columns"),
     ("DIAGNOSES_ICD", b'\n2,1,1000,2,"4019"', b"\n2,1,secret", "line 3: fewer cells than columns"),
     ("ADMISSIONS", b"2150-01-05 12:00:00", b"secret", "line 2: column 'dischtime' is not a date and time"),
-    ("ADMISSIONS", b",3000,", b",,", "line 3: column 'hadm_id' is not a whole number"),
+    ("ADMISSIONS", b",3000,", b",,", "line 3: column 'hadm_id' is not an integer"),
     ("PRESCRIPTIONS", b'"Heparin Sodium"', b"", "line 2: column 'drug' is empty"),
 ]
 

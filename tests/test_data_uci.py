@@ -100,7 +100,7 @@ def test_a_count_that_reads_as_the_code_is_left_out(tmp_path: Path) -> None:
     [
         ({"readmitted": "secret"}, "line 3: column 'readmitted' is not one of <30, >30, NO"),
         ({"insulin": "secret"}, "line 3: column 'insulin' is not one of No, Steady, Up, Down"),
-        ({"patient_nbr": ""}, "line 3: column 'patient_nbr' is not a whole number"),
+        ({"patient_nbr": ""}, "line 3: column 'patient_nbr' is not an integer"),
         ({"race": "secret,secret"}, "line 3: more cells than columns"),
         ({"race": "\0secret"}, "line 3: holds a NUL byte"),
     ],

@@ -265,7 +265,7 @@ def _unlike(column: str, form: Form) -> str:
 def _problem(form: Form) -> str:
     if isinstance(form, tuple):
         return f"not one of {', '.join(form)}"
-    return {"number": "not a whole number", "time": "not a date and time", "text": "empty"}.get(form, "empty or malformed")
+    return {"number": "not an integer", "time": "not a date and time", "text": "empty"}.get(form, "empty or malformed")
 
 
 def _row_text(row: Mapping[str, str], names: Sequence[str]) -> object:

@@ -1,17 +1,13 @@
-"""ACI-BENCH: whole visits, as conversation and as the note that was written from it.
+"""ACI-BENCH (Yim et al., Scientific Data 2023): conversations of visits, each with its clinical note.
 
     challenge_data/{train,valid,clinicalnlp_taskB_test1,clinicalnlp_taskC_test2,clef_taskC_test3}.csv
         dataset, encounter_id, dialogue (lines '[doctor] ..', '[patient] ..', '[patient_guest] ..'), note
 
-The format is that of the README of github.com/wyim/aci-bench; the corpus is described by Yim and others (Scientific Data 2023,
-nature.com/articles/s41597-023-02487-3). The files of metadata (names, ages, complaints) are not read.
+    summarization          conversation -> note
+    medical_conversation   the last words of the conversation -> the doctor's turn, up to three turns of a conversation
 
-    summarization          the note from the conversation, both with their lines
-    medical_conversation   up to three of the doctor's turns, each from what was said shortly before it
-
-The split is the authors': train, valid (adaptation) and three tests. Known quirks: a few lines have no mark and go on with the
-turn before (counted); some visits have the marks of doctor and patient swapped by speech recognition, which the authors left
-so on purpose, and so do we.
+The authors' split is used; valid is adaptation, the three tests are test. A line without a speaker continues the turn before
+it. Speakers that speech recognition swapped stay as they are.
 """
 
 from __future__ import annotations

@@ -1,15 +1,14 @@
-"""What a discharge summary says of the state on arrival: the sections before the hospital course, without the drugs.
+"""The sections of a discharge summary that describe the state on arrival, without drugs.
 
-Predicting at admission from a text written at discharge needs a text cut back to what was known then: chief complaint,
-histories, allergies and the examination on admission. The idea is that of the 'admission notes' of van Aken et al. (2021),
-Clinical Outcome Prediction from Admission Notes using Self-Supervised Knowledge Integration; the rules here are ours.
+Predicting at admission needs a text cut back to what was known then, as in the admission notes of van Aken et al. (2021);
+the rules are ours.
 
     Chief Complaint: ...              kept
     Major Surgical Procedure: ...     left out
     History of Present Illness: ...   kept
-    Medications on Admission: ...     left out: they would all but name the answer
+    Medications on Admission: ...     left out: they would give the answer away
     Physical Exam: ...                kept; a subheading such as 'Vitals:' stays with its section
-    Brief Hospital Course: ...        here the text ends
+    Brief Hospital Course: ...        the text ends here
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ def on_admission(note: str) -> str:
 
 @lru_cache(maxsize=10_000)
 def _role(heading: str) -> str:
-    """Whether a section is 'kept', 'left out', or the 'end'; '' where the heading only divides the section it stands in."""
+    """Whether a section is 'kept', 'left out', or the 'end'; '' where the heading only divides its section."""
     if heading.startswith("allerg"):
         return "kept"
     if _END.search(heading):

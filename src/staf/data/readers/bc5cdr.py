@@ -1,18 +1,16 @@
-"""BC5CDR: chemicals, diseases, and which chemical induces which disease, in 1,500 abstracts (PubTator text).
+"""BC5CDR: chemicals, diseases, and which chemical induces which disease, in 1,500 abstracts (PubTator format).
 
     227508|t|<title>
     227508|a|<abstract>
-    227508<tab>0<tab>8<tab>Naloxone<tab>Chemical<tab>D009270             one mention: offsets into title, space, abstract
+    227508<tab>0<tab>8<tab>Naloxone<tab>Chemical<tab>D009270             mention: offsets into title, space, abstract
     227508<tab>9<tab>30<tab>..<tab>Disease<tab>D1|D2<tab>one|two         composite: its single names in a 7th column
-    227508<tab>CID<tab>D008750<tab>D007022                               one relation, between MeSH ids
+    227508<tab>CID<tab>D008750<tab>D007022                               relation between MeSH ids
     (blank line)
 
-Mentions (kind named_entity_recognition): the title is one text; the abstract is cut after '.', '?' or '!' before a capital
-letter, a bracket or a quote, but never inside a mention. Texts without a mention stay, with the answer 'none'.
+    named_entity_recognition   the title, or a sentence of the abstract -> its mentions, or 'none'
+    relation_extraction        a chemical and a disease of an abstract, by their first names -> related or not
 
-Relations (kind relation_extraction): the pairs of a chemical id and a disease id of an abstract, each by the name that it
-has first. Of the pairs that are no relation as many are drawn as the abstract has relations; the others are left out. Ids
-'-1' are unlinked mentions: they are in no pair.
+An abstract gives as many unrelated pairs, drawn by hash, as it has relations. Mentions with the id '-1' are in no pair.
 """
 
 from __future__ import annotations

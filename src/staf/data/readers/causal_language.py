@@ -1,9 +1,8 @@
-"""Causal language in PubMed (Yu, Li and Wang, 2019): what kind of causal claim does a sentence of a conclusion make?
+"""Causal language in PubMed (Yu, Li and Wang, 2019): the kind of causal claim that a sentence makes.
 
     pubmed_causal_language_use.csv   sentence, label (0 none, 1 direct, 2 conditional, 3 correlation)
 
-The class belongs to the whole sentence; entities are not marked. A sentence that comes again is used once, and not at all
-where its labels contradict each other. Split 80/10/10 by sentence.
+A repeated sentence is used once, and not at all where its labels contradict each other. Split 80/10/10 by sentence.
 """
 
 from __future__ import annotations

@@ -1,13 +1,12 @@
-"""CliCR: blanks to fill from clinical case reports (Suster and Daelemans, 2018).
+"""CliCR (Suster and Daelemans, 2018): blanks to fill from clinical case reports.
 
     {"version", "data": [{"source", "document": {"title", "context", "qas": [
         {"id", "query": ".. @placeholder ..", "answers": [{"text", "cui", "sem_type", "origin": "dataset" or "UMLS"}]}]}}]}
 
-in train1.0.json, dev1.0.json and test1.0.json (github.com/clips/clicr, dataset-code/describe_data.py). Title, context and
-query mark entities as BEG__left hand__END; the marks are dropped. The text is title and context, as in the authors' own
-readers. The answer is the one of the data set where it stands in the text in whole words, whatever the case, else the first
-synonym of it that does; a query with neither is left out. An example shows the statement with '___' for its blank, and a
-piece of the report around the answer's first place.
+in train1.0.json, dev1.0.json and test1.0.json. The text is title and context without the marks of entities
+(BEG__left hand__END). The answer is the data set's own where the text has it as words in any case, else the first synonym
+that the text has; a query with neither is left out. An example shows the statement and a piece of the report around the
+answer.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ def read(folder: Path, report: ReadReport) -> Iterator[Example]:
 
 
 def _queries(path: Path, split: str, report: ReadReport) -> Iterator[tuple[str, tuple[_Report, dict[str, Any]]]]:
-    """Each query with its report; a report without title, text or queries is a bad row as a whole."""
+    """Each query with its report; a report without title, text or queries is rejected."""
     for number, entry in enumerate(listed(json_file(path, dict), "data", str(path)), 1):
         place = f"{path}, report {number}"
         try:
@@ -98,7 +97,7 @@ def _example(place: str, case: _Report, record: dict[str, Any], report: ReadRepo
             origin = Origin(case.split, case.dedup_keys, case.document)
             yield span(f"{NAME}/{name}", "blank", statement.replace(PLACEHOLDER, BLANK), case.text, match.span(), origin)
             return
-    report.skip("no answer stands in the report")
+    report.skip("the report has no answer")
 
 
 def _unmarked(text: str) -> str:

@@ -1,8 +1,8 @@
-"""A text of short mentions, sentence by sentence, that never says its own answer.
+"""Text composed of short mentions that never contains its own answer.
 
     Patient: 71 years old; female. Admission: emergency; from emergency room. Service: cardiac surgery.
 
-Where a mention, alone or after what stands before it, would say one of the forbidden phrases word for word, it is left out.
+A mention is left out where, with the text before it, it would contain a forbidden phrase.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Conversations: who says what, line by line, and the doctor's turns that are asked for.
+"""Conversations: turns read line by line, and the doctor's turns as examples.
 
     Doctor: Where does it hurt?
     Patient: Here, on the left.
 
-Each corpus marks its speakers in its own way; here they read alike. A line without a mark goes on with the turn before it.
+A line without a speaker continues the turn before it.
 """
 
 from __future__ import annotations
@@ -53,9 +53,8 @@ def read_turns(text: str, marked: Callable[[str], tuple[str, str] | None], place
 
     Args:
         text: one line a turn, or more.
-        marked: parts a line that begins with a speaker's mark into speaker and words; None for any other line.
+        marked: speaker and words of a line; None where it names no speaker.
         place: file and record, for messages.
-        report: counts lines without a mark.
     """
     turns: list[Turn] = []
     for line in text.splitlines():
@@ -75,7 +74,7 @@ def written(turns: Sequence[Turn]) -> str:
 
 
 def asked_turns(dialogue: Dialogue, most: int, report: ReadReport) -> Iterator[Example]:
-    """Up to `most` turns of the doctor as kind medical_conversation, drawn by the conversation's id, in their order.
+    """Up to `most` turns of the doctor as task type medical_conversation, drawn by the conversation's id, in their order.
 
     A turn that is asked for follows somebody else's, and has `SHORTEST_TURN` words or more.
     """
@@ -104,7 +103,7 @@ def asked_turns(dialogue: Dialogue, most: int, report: ReadReport) -> Iterator[E
 
 
 def last_words(turns: Sequence[Turn], size: int = WINDOW) -> str:
-    """The end of a conversation in at most `size` characters: whole turns, or the end of the last one."""
+    """The end of a conversation in at most `size` characters: complete turns, or the end of the last one."""
     kept = ""
     for turn in reversed(turns):
         longer = f"{turn.line}\n{kept}" if kept else turn.line
@@ -115,7 +114,7 @@ def last_words(turns: Sequence[Turn], size: int = WINDOW) -> str:
 
 
 def summary(dialogue: Dialogue, asked: str, context: str, answer: str) -> Example:
-    """A conversation as kind summarization; `asked` is the family of queries."""
+    """A conversation as task type summarization; `asked` is the family of queries."""
     example_id = f"{dialogue.id}/{asked}"
     origin = Origin(dialogue.split, dialogue.dedup_keys, dialogue.group)
     return example(example_id, "summarization", asked, context, answer, origin, output_type="generate_until")

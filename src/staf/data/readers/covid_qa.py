@@ -1,12 +1,11 @@
-"""COVID-QA: questions on articles, answered by a piece of the article (SQuAD form, one answer a question).
+"""COVID-QA: questions on articles, answered by a piece of the article (SQuAD format, one answer a question).
 
     {"data": [{"paragraphs": [{"context", "document_id", "qas": [
         {"id", "question", "is_impossible", "answers": [{"text", "answer_start"}]}]}]}]}
 
-In the release of April 2020 the text of 234 answers stands beside its offset: one character before (answers that begin with
-a space), or two or three after. The nearest place within `NEAR` characters is taken, and counted; an answer that stands
-nowhere near is a bad row. An example shows the question and a piece of the article around the answer. Splits are drawn by
-the text of the article.
+In the release of April 2020, 234 answers are one to three characters off their offset: the nearest position within `NEAR`
+characters is taken, and an answer found nowhere near is rejected. An example shows a piece of the article around the
+answer. Split by article.
 """
 
 from __future__ import annotations
@@ -35,9 +34,9 @@ class _Article:
     """What the questions of an article share."""
 
     text: str
-    """As it stands in the file: offsets count its characters."""
+    """Unchanged: offsets count its characters."""
     dedup_keys: tuple[str, ...]
-    """The first one is of the whole text."""
+    """The first one is of the complete text."""
 
 
 def files(folder: Path) -> list[Path]:
@@ -56,7 +55,7 @@ def read(folder: Path, report: ReadReport) -> Iterator[Example]:
 
 
 def _questions(path: Path, report: ReadReport) -> Iterator[tuple[str, tuple[_Article, dict[str, Any]]]]:
-    """Each question with its article; an article without text or questions is a bad row as a whole."""
+    """Each question with its article; an article without text or questions is rejected."""
     entries = listed(json_file(path, dict), "data", str(path))
     articles = (article for entry in entries for article in listed(entry, "paragraphs", str(path)))
     for number, article in enumerate(articles, 1):
@@ -79,7 +78,7 @@ def _example(place: str, article: _Article, record: dict[str, Any], report: Read
         return
     answer, said = answers[0].get("text"), answers[0].get("answer_start")
     if not isinstance(answer, str) or not answer.strip() or not isinstance(said, int):
-        raise BadData(f"{place}: an answer needs 'text' with something in it, and 'answer_start' as a whole number.")
+        raise BadData(f"{place}: an answer needs 'text' with something in it, and 'answer_start' as an integer.")
     start = _nearest(article.text, answer, said)
     if start < 0:
         raise BadData(f"{place}: the answer does not stand within {NEAR} characters of its offset in the article.")
@@ -90,7 +89,7 @@ def _example(place: str, article: _Article, record: dict[str, Any], report: Read
 
 
 def _nearest(text: str, answer: str, said: int) -> int:
-    """Where the answer stands next to the offset that is said, -1 where it stands nowhere near."""
+    """Position of the answer nearest to its offset, -1 where there is none within `NEAR`."""
     places = sorted(range(max(0, said - NEAR), said + NEAR + 1), key=lambda at: abs(at - said))
     return next((at for at in places if text.startswith(answer, at)), -1)
 
@@ -99,5 +98,5 @@ def _id(record: dict[str, Any], place: str) -> int:
     """The number of a question in the release."""
     number = record.get("id")
     if not isinstance(number, int):
-        raise BadData(f"{place}: field 'id' is missing or not a whole number.")
+        raise BadData(f"{place}: field 'id' is missing or not an integer.")
     return number

@@ -1,12 +1,11 @@
-"""Human Disease Ontology: what a disease is, what else it is called, what it is a kind of.
+"""Human Disease Ontology: definitions, synonyms and broader terms of diseases.
 
-    entity_attribute   the disease that a definition describes, among four; the definition of a disease, as free text
-    entity_synonymy    the disease that another name belongs to, among four; one of the others is a sibling
-    entity_relation    the broader disease, among four of the same branch
+    entity_attribute   the disease that a definition describes, of four; the definition of a disease, as free text
+    entity_synonymy    the disease that another name means, of four, one of them a sibling
+    entity_relation    the broader disease, of four of the same branch
 
-Only current terms below 'disease'. Definitions are written with relations such as `located_in` and `has_symptom`; they
-are read as words. Many synonyms carry what SNOMED CT or another source wrote after them ('(disorder)', '[Ambiguous]',
-', NOS'); it is cut off. Items whose context already says the answer are left out.
+Only current terms below 'disease'. Pseudo-relations in definitions (`located_in`) are read as words; remarks of a source
+after a synonym ('(disorder)', '[Ambiguous]', ', NOS') are removed. Items whose context contains the answer are left out.
 """
 
 from __future__ import annotations

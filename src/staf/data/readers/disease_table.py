@@ -1,19 +1,13 @@
-"""ChatDoctor's table of diseases: the symptoms of each, its tests and its medications.
+"""ChatDoctor's table of diseases: symptoms and medications of each.
 
-    format_dataset.csv   idx, disease, Symptom, reason, TestsAndProcedures, commonMedications
+    format_dataset.csv   idx, disease, Symptom, reason, TestsAndProcedures, commonMedications; lists as Python literals
 
-The last two and `Symptom` hold Python list literals. No document describes the columns; the README of
-github.com/Kent0n-Li/ChatDoctor names the file as its disease database.
+    entity_attribute   symptoms -> disease, of four
+    entity_relation    disease -> a symptom, or a medication, of four
 
-    entity_attribute   the disease that the symptoms describe, among four
-    entity_relation    the symptom, and the medication, that goes with the disease, among four
-
-Wrong answers come from other diseases of the same split, drawn as often as they are listed there, so that a frequent one is no
-better a guess than a rare one. What is not listed for a disease may still occur with it: the table is not exhaustive.
-`TestsAndProcedures` is only counted. So is `reason`: most of it is the beginning of an encyclopaedia's article, cut anywhere,
-with byte escapes (`\\xe2\\x80\\x93`) in 147 rows, and 121 are shorter than 40 characters, often the name of a drug.
-
-Split 80/10/10 by disease. Items whose context says the answer, or the other way round, are left out.
+Wrong answers come from other diseases of the same split, as often as they are listed there. The table is not exhaustive: an
+unlisted symptom may still occur. `reason` and tests are not used. Split 80/10/10 by disease. Items whose context contains the
+answer, or the other way round, are left out.
 """
 
 from __future__ import annotations
@@ -127,9 +121,9 @@ def _described(disease: Disease, near: Sequence[Disease], report: ReadReport) ->
 def _related(disease: Disease, near: Sequence[Disease], asked: str, report: ReadReport) -> Iterator[Example]:
     """Symptoms ('finding') or medications ('treatment') of the disease."""
     listed = _listed(disease, asked)
-    untold = [name for name in listed if not says(disease.name, _bare(name)) and not says(name, disease.name)]
-    report.skip(f"the disease says the {asked}, or the other way round", len(listed) - len(untold))
-    for number, answer in enumerate(draw(f"{disease.group}/{asked}", untold, PER_DISEASE), start=1):
+    unnamed = [name for name in listed if not says(disease.name, _bare(name)) and not says(name, disease.name)]
+    report.skip(f"the disease says the {asked}, or the other way round", len(listed) - len(unnamed))
+    for number, answer in enumerate(draw(f"{disease.group}/{asked}", unnamed, PER_DISEASE), start=1):
         example_id = f"chatdoctor/{asked}/{disease.idx}/{number}"
         wrong = _strangers(example_id, listed, [_listed(other, asked) for other in near])
         if len(wrong) < 3:
@@ -144,7 +138,7 @@ def _listed(disease: Disease, asked: str) -> tuple[str, ...]:
 
 
 def _strangers(example_id: str, own: Sequence[str], others: Sequence[Sequence[str]]) -> list[str]:
-    """One name of each of three other diseases, none of them listed for this one; fewer where there are not so many."""
+    """One name of each of three other diseases, none of them listed for this one; fewer where there are not enough."""
     rng = dice(f"strangers:{example_id}")
     taken = {normalise(_bare(name)) for name in own}
     found: list[str] = []

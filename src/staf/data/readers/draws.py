@@ -1,7 +1,7 @@
-"""What all readers share on the side of examples: options and their order, the piece of a long text, the usual shapes.
+"""Shapes that readers share: drawn options, pieces of long texts, examples.
 
-Each draw depends on the id of the example alone, so that an example reads the same on every machine, and adding one
-changes no other.
+Each draw depends only on the id of the example, so that an example is the same on every machine and adding one changes no
+other.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from staf.data.templates import query
 
 WINDOW = 2_000
 """Characters of a long text that an example shows: some 500 tokens."""
-THROWS = 50
-"""Throws that are made into a pool before its luck is called out."""
+MAX_DRAWS = 50
+"""Draws from a pool before giving up."""
 
 
 def shuffled(example_id: str, options: Iterable[str]) -> tuple[str, ...]:
-    """The options in an order that tells nothing of the answer."""
+    """The options in a random order."""
     mixed = list(options)
     dice(f"order:{example_id}").shuffle(mixed)
     return tuple(mixed)
@@ -33,16 +33,13 @@ def draw(key: str, candidates: Iterable[str], count: int) -> list[str]:
 
 
 def draw_fitting(key: str, pool: Sequence[str], count: int, fits: Callable[[str], bool]) -> list[str]:
-    """Up to `count` different members of a pool that fit, drawn by `key`; what stands in it more often is drawn more often.
-
-    Fewer where `THROWS` throws find no more.
-    """
+    """Up to `count` different members of a pool that fit, by `MAX_DRAWS` draws with replacement."""
     rng = dice(key)
     found: dict[str, None] = {}
-    for _ in range(THROWS if pool else 0):
-        thrown = rng.choice(pool)
-        if fits(thrown):
-            found[thrown] = None
+    for _ in range(MAX_DRAWS if pool else 0):
+        drawn = rng.choice(pool)
+        if fits(drawn):
+            found[drawn] = None
         if len(found) == count:
             break
     return list(found)
@@ -54,14 +51,14 @@ def between(first: str, second: str) -> str:
 
 
 def says(text: str, answer: str) -> bool:
-    """True where `text` holds the words of `answer` one after another, so that copying would be enough."""
+    """True where `text` contains the words of `answer` in order."""
     return f" {normalise(answer)} " in f" {normalise(text)} "
 
 
 def window(key: str, text: str, start: int, end: int, size: int = WINDOW) -> str:
     """A piece of at most `size` characters around text[start:end], cut at spaces.
 
-    Where the answer lies in the piece is drawn by `key`, so that its place tells nothing, and it is never cut.
+    The position of the answer in the piece is drawn by `key`; the answer is never cut.
     """
     spare = size - (end - start)
     if len(text) <= size:

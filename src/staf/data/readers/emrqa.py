@@ -1,24 +1,19 @@
-"""emrQA: questions on clinical notes, generated from i2b2 annotations (Pampari et al., 2018).
+"""emrQA (Pampari et al., 2018): questions on clinical notes, generated from i2b2 annotations.
 
     {"data": [{"title": "medication", "paragraphs": [{"note_id", "context": [line, ..], "qas": [
         {"id", "question": [paraphrase, ..], "answers": [
             {"text", "evidence", "evidence_start", "answer_start", "answer_entity_type"}]}]}]}]}
 
-as github.com/panushri25/emrQA writes data.json (README.md, generation/*). What differs between its five parts:
+as github.com/panushri25/emrQA writes data.json. Its parts differ:
 
-    medication, relations   lines with their ends; evidence is whole lines, evidence_start the first one's number from 1
-    risk-dataset            lines without ends; evidence_start counts characters from 0, in the lines joined by line ends
-    smoking, obesity        context is one text; answers are judgements of the whole note (CURRENT SMOKER, yes, UNK), with
-                            empty evidence: they stand nowhere in it, so they are counted and left out
+    medication, relations   evidence is complete lines, evidence_start the number of the first one, from 1
+    risk-dataset            evidence_start counts characters from 0, in the lines joined by line ends
+    smoking, obesity        answers are judgements of the note (CURRENT SMOKER, yes, UNK) without evidence: left out
 
-An answer is a piece of the note. With answer_entity_type 'single' it is the words of `text` inside the evidence, whatever
-the case; with 'empty' (yes, no, assertions) it is the evidence; 'complex' ones are put together of several places and left
-out. Where evidence stands several times in a note, the place nearest to its number counts. Of the answers to a question the
-first one that is found is taken, of its paraphrases one drawn by hash.
-
-Notes have some eighty questions each, from few templates. `QUESTIONS` of each note are kept, drawn by hash: that comes near
-to the papers' 5,789, and a test of 580 then has some eighty notes, not eight. Notes that occur in several parts belong to
-one group, by their text.
+The answer is `text` inside the evidence, in any case, for answer_entity_type 'single', and the evidence for 'empty' (yes, no,
+assertions); 'complex' answers are left out. Evidence is taken at the position nearest to its number. The first answer that
+is found counts, and one paraphrase drawn by hash. `QUESTIONS` of the some eighty questions of each note are kept, drawn by
+hash. Split 80/10/10 by the note's text.
 """
 
 from __future__ import annotations
@@ -58,7 +53,7 @@ class _Note:
     spaced: list[int]
 
     def place(self, start: int) -> int:
-        """Where in the text a line (by its number) or a character (by its offset) stands, at least by its line."""
+        """Where in the text a line (by its number) or a character (by its offset) is, at least by its line."""
         line = bisect_right(self.raw, start) - 1 if self.by_character else start - 1
         return self.spaced[min(max(line, 0), len(self.spaced) - 1)]
 
@@ -132,7 +127,7 @@ def _phrasing(record: dict[str, Any], example_id: str, place: str) -> str:
 
 
 def _answer(note: _Note, answers: list[dict[str, Any]], place: str) -> tuple[int, int] | str:
-    """Where the first answer that can be found stands in the note, or why none does."""
+    """Position of the first answer that is found in the note, or why there is none."""
     reason = "the question has no answer"
     for answer in answers:
         text, evidence = (answer.get(name) for name in ("text", "evidence"))
@@ -140,7 +135,7 @@ def _answer(note: _Note, answers: list[dict[str, Any]], place: str) -> tuple[int
             raise BadData(f"{place}: 'text' or 'evidence' of an answer is missing or not text.")
         kind, start = answer.get("answer_entity_type", "single"), answer.get("evidence_start")
         if not evidence.strip():
-            reason = "the answer is a judgement of the whole note"
+            reason = "the answer is a judgement of the note"
         elif kind not in ("single", "empty", "complex") or not isinstance(start, int):
             raise BadData(f"{place}: an answer has an unknown 'answer_entity_type', or no number in 'evidence_start'.")
         elif kind == "complex":

@@ -1,16 +1,16 @@
-"""Evidence Inference 2.0 (DeYoung et al., 2020): what did an intervention do to an outcome, and which words tell?
+"""Evidence Inference 2.0 (DeYoung et al., 2020): the effect of an intervention on an outcome, and its evidence.
 
     v2_annotations.csv               PromptID, PMCID, Valid Label, Valid Reasoning, Label, Annotations (the evidence),
-                                     Label Code (-1, 0, 1), Evidence Start, Evidence End (exclusive); and others
+                                     Label Code (-1, 0, 1), Evidence Start, Evidence End (exclusive), ..
     prompts_merged.csv               PromptID, PMCID, Outcome, Intervention, Comparator
-    splits/ev2_*_article_ids.txt     train, validation and test: one PMCID a line; validation adapts
+    splits/ev2_*_article_ids.txt     train, validation (adaptation) and test: one PMCID a line
     txt_files.tar.gz                 txt_files/PMC<id>.txt, the articles
 
-    natural_language_inference   the effect, from the prompt and the evidence
-    reading_comprehension        the evidence, from the prompt and a piece of the article around it
+    natural_language_inference   prompt and evidence -> effect
+    reading_comprehension        prompt and a piece of the article -> evidence
 
-The label is read from its code, since its text is written in two ways. Two examples a prompt, from its first annotation of
-which both label and reasoning were found valid; none where the valid labels of a prompt contradict each other.
+A prompt gives two examples, from its first annotation with valid label and reasoning; none where its valid labels contradict
+each other. The label is read from its code, since its text is spelt in two ways.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Annotation:
     end: int
     """Characters of the article, end exclusive."""
     evidence: str
-    """As it stands in the article."""
+    """Unchanged from the article."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,10 @@
-"""Hallmarks of Cancer (Baker et al., 2016): which of ten hallmarks does an abstract give evidence of?
+"""Hallmarks of Cancer (Baker et al., 2016): which of ten hallmarks an abstract gives evidence of.
 
     text/<pmid>.txt     one tokenized sentence a line
     labels/<pmid>.txt   one slot per sentence, each opened by '<'; labels of a slot joined by ' AND'; 'NULL' is no hallmark
 
-A label is a path, such as 'Genomic instability and mutation--DNA damage--Adducts', and a path that ends in an inner class
-ends in '--'. Its first part is the hallmark; in lower case that is our label. An abstract has the hallmarks of all its
-sentences, or none; its text is the sentences in one, as they are tokenized, and is not cut. Split 80/10/10 by abstract.
+A label is a path such as 'Genomic instability and mutation--DNA damage--Adducts'; its first part is the hallmark. An abstract
+has the hallmarks of all its sentences, or none. Split 80/10/10 by abstract.
 """
 
 from __future__ import annotations

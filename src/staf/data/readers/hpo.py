@@ -1,12 +1,12 @@
-"""Human Phenotype Ontology: what a phenotype is, what else it is called, what it is a kind of, which disease shows it.
+"""Human Phenotype Ontology: attributes, synonyms and broader terms of phenotypes, and findings of diseases.
 
-    entity_attribute   the one organ system that a term belongs to; the term that a definition describes, among four
-    entity_synonymy    the term that another name belongs to, among four; one of the others is a sibling
-    entity_relation    the broader term, among four of the same organ system; where the annotations (phenotype.hpoa)
-                       lie beside the ontology, a finding of a disease among four (`staf.data.readers.hpoa`)
+    entity_attribute   the organ system of a term; the term that a definition describes, of four
+    entity_synonymy    the term that another name means, of four, one of them a sibling
+    entity_relation    the broader term, of four of the same organ system; with phenotype.hpoa next to the ontology, a
+                       finding of a disease, of four (`staf.data.readers.hpoa`)
 
-Only current terms below 'Phenotypic abnormality'. A term goes to the split of its first parent, so that siblings, which
-serve as each other's wrong answers, lie in one split. Items whose context already says the answer are left out.
+Only current terms below 'Phenotypic abnormality'. A term is in the split of its first parent, so that siblings, which are
+each other's wrong answers, are in one split. Items whose context contains the answer are left out.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ ROOT = "HP:0000118"
 SMALLEST_SYSTEM = 60
 """Organ systems with fewer terms of their own are no label."""
 LARGEST_SYSTEM = 500
-"""No more examples than this of one organ system: the nervous system alone has 2,133 terms."""
+"""No more examples than this of one organ system: the nervous system has 2,133 terms."""
 
 
 def files(folder: Path) -> list[Path]:
-    """The ontology under `folder`, and the annotations where they lie beside it."""
+    """The ontology under `folder`, and the annotations where they are next to it."""
     ontology = find_one(folder, LAYOUTS, "hpo")
-    beside = [ontology.with_name(name) for name in hpoa.NAMES if ontology.with_name(name).is_file()]
-    return [ontology, *beside[:1]]
+    annotations = [ontology.with_name(name) for name in hpoa.NAMES if ontology.with_name(name).is_file()]
+    return [ontology, *annotations[:1]]
 
 
 def phenotypes(path: Path, report: ReadReport | None = None) -> Ontology:
@@ -74,10 +74,10 @@ def _systems(known: Ontology, report: ReadReport) -> Iterator[Example]:
     label = {system: system_label(known.terms[system].name) for system in chosen}
     labels = tuple(sorted(label.values()))
     for system in chosen:
-        told = [i for i in members[system] if says(known.terms[i].name, label[system])]
-        report.skip("the name says the organ system", len(told))
-        untold = sorted(set(members[system]) - set(told))
-        for term_id in sorted(draw(system, untold, LARGEST_SYSTEM)):
+        named = [i for i in members[system] if says(known.terms[i].name, label[system])]
+        report.skip("the name says the organ system", len(named))
+        unnamed = sorted(set(members[system]) - set(named))
+        for term_id in sorted(draw(system, unnamed, LARGEST_SYSTEM)):
             name = known.terms[term_id].name
             origin = Origin(known.split(term_id), (dedup_key(name),), known.group(term_id))
             yield example(f"hpo/system/{term_id}", "entity_attribute", "system", name, label[system], origin, labels)

@@ -1,20 +1,14 @@
-"""The annotations of the Human Phenotype Ontology: which phenotype is a finding of which disease.
+"""Annotations of the Human Phenotype Ontology: findings of diseases.
 
-    #description: "HPO annotations for rare diseases .."
     database_id   disease_name   qualifier   hpo_id   reference .. frequency .. aspect   biocuration     (tabs)
     OMIM:619340   Developmental ..           HP:0011097    ..      1/2       ..   P      ..
 
-    entity_relation   a finding of the disease, among four phenotypes
+    entity_relation   a finding of the disease, of four phenotypes
 
-The aspect says what is annotated: P a phenotype, I the inheritance, C the course, H the past history, M a modifier; only P
-is a finding. `NOT` in the qualifier means that patients do not have it: such a pair is neither right nor wrong here. The
-frequency is a term (`SHARES`), a fraction n/m, a percentage, or empty; findings of fewer than 5 percent of the patients
-(0 of m among them) are no right answers. One disease stands under its OMIM, ORPHA and DECIPHER ids, and some ids have two
-names: rows with the same id or the same name are of one disease. Numbered forms of a disease ('.. 96') share a group,
-since their findings are nearly the same.
-
-Wrong options are findings of other diseases, the common ones more often, and never broader or narrower than an annotated
-one.
+Only aspect P is a finding. A pair with the qualifier NOT is neither right nor wrong here. The frequency is a term (`SHARES`),
+a fraction, a percentage or empty; findings of fewer than 5 percent of patients are no right answers. Rows with the same id or
+the same name belong to one disease; numbered forms of a disease share a group. Wrong options are findings of other diseases,
+frequent ones more often, never broader or narrower than an annotated term.
 """
 
 from __future__ import annotations
@@ -37,7 +31,7 @@ NAMES = ("phenotype.hpoa", "phenotype.hpoa.gz")
 COLUMNS = ("database_id", "disease_name", "qualifier", "hpo_id", "frequency", "aspect")
 ASPECTS = ("P", "I", "C", "H", "M")
 SHARES = {"HP:0040280": 1.0, "HP:0040281": 0.8, "HP:0040282": 0.3, "HP:0040283": 0.05, "HP:0040284": 0.01, "HP:0040285": 0.0}
-"""The least share of patients that a term of frequency stands for: obligate, very frequent, .., very rare, excluded."""
+"""The least share of patients that a term of frequency means: obligate, very frequent, .., very rare, excluded."""
 LEAST_SHARE = 0.05
 """Findings of fewer patients than this are not asked for."""
 PER_DISEASE = 3
@@ -84,9 +78,9 @@ def findings(path: Path, known: Ontology, report: ReadReport) -> Iterator[Exampl
     pool = [finding for own in right.values() for finding in own]
     chosen = []
     for i, disease in diseases.items():
-        untold = [f for f in right[i] if not any(says(name, known.terms[f].name) for name in disease.names.values())]
-        report.skip("the name of the disease says the finding", len(right[i]) - len(untold))
-        chosen += [(i, finding) for finding in draw(f"hpo/findings/{i}", untold, PER_DISEASE)]
+        unnamed = [f for f in right[i] if not any(says(name, known.terms[f].name) for name in disease.names.values())]
+        report.skip("the name of the disease says the finding", len(right[i]) - len(unnamed))
+        chosen += [(i, finding) for finding in draw(f"hpo/findings/{i}", unnamed, PER_DISEASE)]
     chosen.sort(key=lambda pair: hashlib.sha256(" ".join(pair).encode()).digest())
     report.skip(f"a finding beyond the {MOST:,} that are drawn", max(0, len(chosen) - MOST))
     for i, finding in sorted(chosen[:MOST]):
@@ -114,7 +108,7 @@ def _example(disease: _Disease, finding: str, pool: list[str], known: Ontology, 
 
 
 def least_share(frequency: str) -> float | None:
-    """The least share of patients that a frequency stands for; None where it is empty."""
+    """The least share of patients that a frequency means; None where it is empty."""
     if not frequency:
         return None
     if frequency in SHARES:
@@ -129,7 +123,7 @@ def least_share(frequency: str) -> float | None:
 
 
 def _diseases(path: Path, known: Ontology, report: ReadReport) -> list[_Disease]:
-    """The diseases in the order of the file; the intake is told what the file holds."""
+    """The diseases in the order of the file."""
     found: dict[str, _Disease] = {}
     for place, row in csv_rows(path, COLUMNS, report, delimiter="\t", quoted=False, comment="#"):
         try:

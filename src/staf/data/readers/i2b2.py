@@ -1,4 +1,4 @@
-"""i2b2/VA 2010 concepts, as CliNER takes them: notes of one tokenised sentence a line, and a .con file beside each.
+"""i2b2/VA 2010 concepts, as CliNER reads them: notes of one tokenised sentence a line, each with a .con file.
 
     note.txt   He has chest pain .
     note.con   c="chest pain" 1:2 1:3||t="problem"      line from 1, words from 0, both ends included, lower case
@@ -9,9 +9,8 @@ Layouts, where each folder of .con files has its notes:
     reference_standard_for_test_data/{concepts,concept}                 test_data, ../txt   test
     one folder with both kinds of file                                  itself              drawn by note
 
-An example is a sentence; those without a concept stay, with the answer 'none', and lines without a letter are left out.
-A note is one record: with a concept that cannot be placed, its other sentences cannot be trusted either. Notes are kept
-apart by their text, and sentences of twelve words or more by near-duplicate; headings that all notes share are not.
+An example is a sentence; without a concept its answer is 'none'. A note with a concept that is not at its position is
+rejected. Deduplication keys are the note's text and, of sentences of twelve words or more, the sentence.
 """
 
 from __future__ import annotations
@@ -94,7 +93,7 @@ def _examples(place: str, note: _Note, report: ReadReport) -> Iterator[Example]:
 
 
 def _name(note: _Note) -> str:
-    """What tells a note from all others: its split and hospital where the layout has them, and the name of its file."""
+    """The unique name of a note: its split and hospital where the layout has them, and the name of its file."""
     hospital = (note.text.parent.parent.name,) if note.split == "train" else ()
     return "/".join((note.split or "note", *hospital, note.concepts.stem))
 

@@ -1,11 +1,11 @@
-"""ICD-10-CM, the tabular list: other names of a code (synonymy), what it is a kind of (relation), and its chapter.
+"""ICD-10-CM, the tabular list: synonyms, broader codes and chapters of diagnoses.
 
-    entity_synonymy   the title that an inclusion term is coded under, among four of the chapter; one is a sibling's
-    entity_relation   the title of the parent or of the three-character category, among four of the same chapter
-    icd10_chapter     a downstream task: the chapter of a title, among chapters 1 to 14; no expert is trained on it
+    entity_synonymy   inclusion term -> title of its code, of four of the chapter, one of them a sibling
+    entity_relation   title -> title of the parent or category, of four of the same chapter
+    icd10_chapter     title -> chapter, of chapters 1 to 14; a downstream task that feeds no expert
 
-A split belongs to a three-character category. The shares are 60/20/20, not 80/10/10: small chapters have some 40
-categories, and the downstream task needs a test set of a few dozen titles in each.
+Split 60/20/20 by three-character category: small chapters have some 40 categories, and the task needs a few dozen test titles
+in each.
 """
 
 from __future__ import annotations
@@ -192,11 +192,11 @@ def _relations(listed: Tabular, report: ReadReport) -> Iterator[Example]:
         for code in sorted(sorted(family, key=_hash_order)[:RELATIONS_PER_CATEGORY], key=lambda c: c.name):
             example_id = f"icd-10-cm/broader/{code.name}"
             above = [listed.codes[name] for name in dict.fromkeys((code.parent, code.category)) if name in listed.codes]
-            untold = [a for a in above if not says(code.title, a.title)]
-            if not untold or len(code.title) > LONGEST_TITLE:
+            unnamed = [a for a in above if not says(code.title, a.title)]
+            if not unnamed or len(code.title) > LONGEST_TITLE:
                 report.skip("the title says the broader one, or is long")
                 continue
-            answer = dice(example_id).choice(untold)
+            answer = dice(example_id).choice(unnamed)
             near = broad[code.chapter, code.split, answer.parent == ""]
             near_titles = (c.title for c in near if c.category != code.category and c.title != answer.title)
             wrong = draw(example_id, near_titles, 3)

@@ -1,14 +1,11 @@
-"""Tokens with tags of mentions, a token a line and a blank line between sentences: NCBI-disease and CoNLL-2003.
+"""NCBI-disease and CoNLL-2003: one token and tag a line, a blank line between sentences.
 
     ncbi-disease   adenomatous<tab>B-Disease              train.tsv, devel.tsv, test.tsv
     conll-2003     Commission NNP I-NP I-ORG              eng.train, eng.testa, eng.testb (or train.txt, valid.txt, test.txt)
-                                                          or sample.conll: 240 sentences as packaged, all of them to train on
+                                                          or sample.conll: 240 packaged sentences, train only
 
-Two ways of tagging occur, and both are read by one rule: a mention begins at B-, and at I- after O or another type. In IOB1
-(the files of the shared task) B- only parts two mentions of one type; in IOB2 (what others pass on) every mention begins
-with it. Sentences without a mention stay, with the answer 'none'. A text is its tokens with spaces between them.
-
-NCBI-disease has lost its documents: its splits are kept apart by sentence. CoNLL-2003 marks them by -DOCSTART- lines.
+IOB1 and IOB2 are read by one rule: a mention begins at B-, and at I- after O or another type. The text is the tokens joined
+by spaces. NCBI-disease has no documents any more and is kept apart by sentence; CoNLL-2003 marks them by -DOCSTART-.
 """
 
 from __future__ import annotations
@@ -87,7 +84,7 @@ def _read(name: str, path: Path, split: str, columns: int, types: Mapping[str, s
 
 
 def _sentences(path: Path, report: ReadReport) -> Iterator[tuple[str, _Sentence]]:
-    """Sentences, each with the place of its first line; document marks are told by number."""
+    """Sentences, each with the place of its first line; documents are numbered."""
     lines: list[str] = []
     number, document, first = 0, 0, 0
     for at, line in text_lines(path, report):

@@ -1,9 +1,9 @@
-"""MedNLI (Romanov and Shivade, 2018): does a sentence of a patient's history entail, allow or contradict another?
+"""MedNLI (Romanov and Shivade, 2018): entailment between sentences of clinical notes.
 
-    mli_train_v1.jsonl, mli_dev_v1.jsonl, mli_test_v1.jsonl   the authors' splits; dev adapts
-    {"gold_label", "pairID", "sentence1", "sentence2", and the parses of both sentences, which are not used}
+    mli_train_v1.jsonl, mli_dev_v1.jsonl (adaptation), mli_test_v1.jsonl
+    {"gold_label", "pairID", "sentence1", "sentence2", and parses, which are not used}
 
-Each premise (sentence1) stands in three pairs, one of each label; pairs of one premise stay together.
+Pairs of one premise (sentence1) form a group.
 """
 
 from __future__ import annotations

@@ -5,19 +5,14 @@
       FocusAnnotations .. CUI                 the focus as UMLS concepts
       QAPairs/QAPair(pid)                     Question(qid, qtype), Answer
 
-The archive of its repository, or the twelve folders of it unpacked. Two kinds of examples:
+    question_answering   question -> answer
+    multiple_choice      question -> the first sentences of its answer, of five answers to questions of the same qtype
 
-    question_answering   the question; its answer, whole
-    multiple_choice      the beginning of its answer among four of other answers to the same kind of question (qtype)
+Answers of collections 10, 11 and 12 are removed for copyright (restored ones are read). Four files of 6_NINDS_QA have other
+tags (doc, pair), one of 9_CDC_QA has the root DiseaseFile.
 
-What is known of the files and read on purpose: the answers of collections 10, 11 and 12 are removed for copyright (where
-somebody has put them back they are read), and five of collection 2 are empty; four files of 6_NINDS_QA have other tags
-(doc, pair), one of 9_CDC_QA has the root DiseaseFile; six documents have no pair; 48 pairs are there twice.
-
-A disease is often the focus of several documents, under several names. Foci that share a UMLS concept form one group, which
-lies in one split; a concept of more than `GENERAL` foci is too general to join them. Wrong options are of the same split.
-Questions and answers are compared word for word, not by bands: many answers of a collection are one form with other blanks
-filled in.
+Foci that share a UMLS concept form one group, which is in one split; a concept of more than `GENERAL` foci joins nothing.
+Questions and answers are compared exactly, not by MinHash: many answers are one form with other words filled in.
 """
 
 from __future__ import annotations
@@ -99,7 +94,7 @@ def files(folder: Path) -> list[Path]:
     """The archive of MedQuAD under `folder`, else its unpacked XML files."""
     found = find(folder, LAYOUTS, "medquad")
     if len(found) > 1 and found[0].suffix != ".xml":
-        raise BadData(f"medquad: {folder} holds {len(found)} archives where one is expected. Leave the one that is meant.")
+        raise BadData(f"medquad: {folder} holds {len(found)} archives where one is expected. Keep only one of them.")
     return found
 
 
@@ -193,7 +188,7 @@ def _joined(foci: Mapping[str, AbstractSet[str]]) -> dict[str, str]:
 
 
 def _question(pair: Pair, group: str) -> Example:
-    """The example with the whole answer."""
+    """The example with the complete answer."""
     example_id = f"medquad/{pair.id}"
     origin = Origin(_split(group), _dedup_keys(pair), dedup_key(f"medquad {group}"))
     return example(example_id, "question_answering", "open", pair.question, pair.answer, origin, output_type="generate_until")
@@ -258,9 +253,9 @@ def _different(options: Iterable[str]) -> list[str]:
 
 
 def opening(answer: str) -> str:
-    """The beginning of an answer as an option: whole sentences where they fit into `LONGEST_OPTION`, else whole words.
+    """The first sentences of an answer that fit into `LONGEST_OPTION`, else its first words.
 
-    Questions at the very beginning are headings of the page, which repeat what is asked; they are left out.
+    Leading questions are headings of the page, which repeat what is asked; they are left out.
     """
     text = _HEADINGS.sub("", safe_label(answer))
     if len(text) > LONGEST_OPTION:

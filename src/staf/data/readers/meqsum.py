@@ -1,13 +1,8 @@
-"""MeQSum: questions that people sent to a medical library, each with the short question that a doctor made of it.
+"""MeQSum (Ben Abacha and Demner-Fushman, ACL 2019): consumer health questions, each with a short question.
 
     MeQSum_ACL2019_BenAbacha_Demner-Fushman.xlsx, sheet QS   File, CHQ (consumer health question), Summary
 
-The format is that of the README of github.com/abachaa/MeQSum; the corpus is described by Ben Abacha and Demner-Fushman (ACL
-2019, aclanthology.org/P19-1215). Columns without a name, which the sheet claims by the hundred, are passed over. The marks
-`SUBJECT:` and `MESSAGE:` of the library's form stay where they are, each on a line of its own: they tell title from text, and
-most messages have them. Misspellings stay too.
-
-The authors publish no split: 80/10/10, drawn by the question.
+`SUBJECT:` and `MESSAGE:` stay, each on a line of its own; misspellings stay. Split 80/10/10 by the question.
 """
 
 from __future__ import annotations

@@ -1,15 +1,14 @@
-"""MIMIC-III, and its open demo: ICD coding, medication recommendation, readmission within 30 days.
+"""MIMIC-III and its open demo: ICD coding, medication recommendation, readmission within 30 days.
 
     mimic-iii        ADMISSIONS, PATIENTS, DIAGNOSES_ICD, D_ICD_DIAGNOSES, PRESCRIPTIONS, NOTEEVENTS (.csv or .csv.gz)
-    mimic-iii-demo   the same without notes, and what its text is composed of: PROCEDURES_ICD, D_ICD_PROCEDURES, ICUSTAYS,
-                     SERVICES, MICROBIOLOGYEVENTS; LABEVENTS with D_LABITEMS where they are there
+    mimic-iii-demo   without notes; the text is composed from PROCEDURES_ICD, D_ICD_PROCEDURES, ICUSTAYS, SERVICES,
+                     MICROBIOLOGYEVENTS, and LABEVENTS with D_LABITEMS where they are there
 
-    icd_coding                  discharge summary with its addenda -> all diagnosis codes of the stay, with their titles
-    medication_recommendation   what was known on arrival          -> names of all drugs ordered in the stay
+    icd_coding                  discharge summary with its addenda -> diagnosis codes of the stay, with titles
+    medication_recommendation   what was known on arrival          -> names of the drugs ordered in the stay
     readmission                 discharge summary up to discharge  -> yes or no
 
-Who is in a cohort and what the answer is, rule by rule: `staf/data/sql/*.sql`. Everything is drawn by patient, and the demo
-is part of the database: a patient has one fingerprint in both.
+The cohorts are in `staf/data/sql/*.sql`. Examples are split by patient; a patient has the same key in both data sets.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from staf.errors import BadData, MissingData
 LONGEST = 20_000
 """Characters of a text; of a longer one the middle is left out, since diagnoses often stand at the end."""
 SKETCHED = 3_000
-"""Characters of a note, from its beginning, that near-duplicates are told by."""
+"""Leading characters of a note that near-duplicates are recognised by."""
 MOST_LOST = 0.01
 """Share of codes that may look as if a leading zero were lost."""
 
@@ -103,8 +102,8 @@ def read(folder: Path, report: ReadReport, exclude_planned: bool = False) -> Ite
         database.script("mimic_notes")
         database.skip({"a stay without a discharge summary": "SELECT count(*) FROM stays ANTI JOIN summaries USING (hadm_id)"})
         for part in database.rows("FROM parts ORDER BY first_id"):
-            told = database.rows(f"FROM told_stays({part['first_id']}, {part['last_id']})")
-            for _, notes in groupby(told, key=itemgetter("hadm_id")):
+            notes_of_part = database.rows(f"FROM told_stays({part['first_id']}, {part['last_id']})")
+            for _, notes in groupby(notes_of_part, key=itemgetter("hadm_id")):
                 yield from _from_notes(list(notes), report)
 
 
@@ -141,7 +140,7 @@ def _layouts(table: str) -> tuple[str, ...]:
 
 
 def _load(database: Tables, paths: Mapping[str, Path], report: ReadReport) -> None:
-    """Load the tables, tell what they hold, and make the cohorts of the three tasks."""
+    """Load the tables and create the cohorts of the three tasks."""
     columns = _COMMON | _NOTES | _COMPOSED | _LABORATORY
     for table, path in paths.items():
         database.load(table, path, columns[table], _FORMS.get(table), _WHERE.get(table, "true"))
@@ -172,10 +171,10 @@ def _from_notes(notes: list[dict[str, Any]], report: ReadReport) -> Iterator[Exa
     stay = notes[0]
     own = [note for note in notes if note["own"]]
     before = [note for note in notes if note["by_discharge"]]
-    whole = _bounded(" ".join(note["text"] for note in own))
-    minhash = minhash_keys(whole[:SKETCHED]) if whole else ()
-    if stay["codes"] and whole:
-        yield _coding("mimic-iii", stay, whole, minhash)
+    text = _bounded(" ".join(note["text"] for note in own))
+    minhash = minhash_keys(text[:SKETCHED]) if text else ()
+    if stay["codes"] and text:
+        yield _coding("mimic-iii", stay, text, minhash)
     if stay["drugs"]:
         summary = next((note["text"] for note in own if not note["addendum"]), "")
         if arrival := on_admission(summary)[:LONGEST]:
@@ -183,7 +182,7 @@ def _from_notes(notes: list[dict[str, Any]], report: ReadReport) -> Iterator[Exa
         else:
             report.skip("medication_recommendation: no section on the state on arrival")
     if stay["returned"]:
-        up_to_discharge = whole if before == own else _bounded(" ".join(note["text"] for note in before))
+        up_to_discharge = text if before == own else _bounded(" ".join(note["text"] for note in before))
         if up_to_discharge:
             yield _readmission("mimic-iii", stay, up_to_discharge, minhash)
         else:

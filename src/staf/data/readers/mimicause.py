@@ -1,15 +1,11 @@
-"""MIMICause: how one concept of a clinical note acts on another (Khetan et al., 2022), a row a pair.
+"""MIMICause (Khetan et al., 2022): the relation of two concepts in a clinical note.
 
     E1,E2,Text,Label
     Florin,swelling,"Took <e1>Florin</e1> , stopped for <e2>swelling</e2> .","Cause(E1,E2)"
 
-The columns are those of its card (huggingface.co/datasets/pensieves/mimicause, README.md), which is written by an author and
-gives E1, E2, Text and Label with the nine relations as names and as numbers 0 to 8 in one order. Neither the name of the
-file in mimicause.zip nor the spelling of Label in it is documented in public: so any one CSV file is taken, and a label by
-name, in whatever case and spacing, or by its number.
-
-The corpus has no split and names no notes: splits are drawn by text, so that pairs of one text stay together. The marks in
-the text are dropped, since the two entities are named before it.
+The columns are those of the data card (huggingface.co/datasets/pensieves/mimicause). The file's name and the spelling of its
+labels are not documented in public: any single CSV file is read, and a label by name in any case and spacing, or by its
+number 0 to 8. There is no published split: pairs are split by text.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
-"""MMLU: eleven medical subjects of the examination that language models are compared by.
+"""MMLU: eleven medical subjects.
 
     data/<split>/<subject>_<split>.csv     question,A,B,C,D,letter of the answer     (no header; dev, val and test)
 
-Dev, five questions a subject that are meant as shots, trains; val adapts. A question that is there twice with the same
-options counts once: in test before val before dev, and there the first time. Upper and lower case make different options:
-some are genotypes.
+Dev is train, val is adaptation. A question that occurs twice with the same options counts once, in test before val before
+dev. Case is kept: some options are genotypes.
 """
 
 from __future__ import annotations

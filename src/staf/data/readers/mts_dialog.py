@@ -1,17 +1,12 @@
-"""MTS-Dialog: short conversations of doctor and patient, each with the section of a note that was written from it.
+"""MTS-Dialog (Ben Abacha et al., EACL 2023): short doctor-patient conversations, each with a section of a note.
 
-    Main-Dataset/*.csv   ID, section_header, section_text, dialogue (lines 'Doctor: ..', 'Patient: ..')
+    Main-Dataset/*.csv   ID, section_header (20 values), section_text, dialogue (lines 'Doctor: ..', 'Patient: ..')
 
-The format is that of the README of github.com/abachaa/MTS-Dialog, which lists the twenty section headers; the corpus is
-described by Ben Abacha and others (EACL 2023, aclanthology.org/2023.eacl-main.168).
+    summarization          section name and conversation -> section text
+    medical_conversation   the conversation so far -> the doctor's turn, up to two turns of a conversation
 
-    summarization          the section's text, from its name and the conversation
-    medical_conversation   up to two of the doctor's turns, each from what was said before it
-
-The split is the authors': training, validation (adaptation) and two test files. Known quirks, all counted: speakers' marks
-with a number, and misspelt ones, are read as what they mean; a few lines have no mark and go on with the turn before; a few
-dialogues occur twice in a file, and then each keeps its own summary while turns are asked of the first one alone. `ID`
-restarts in each file.
+The authors' split is used; validation is adaptation. Numbered and misspelt speakers are recognised, a line without a speaker
+continues the turn before it, and of a dialogue that is repeated in its file only the first gives turns.
 """
 
 from __future__ import annotations

@@ -4,13 +4,9 @@
     MedQA      {"question", "options": {"A": .., "B": ..}, "answer_idx": "B", "meta_info": "step1"}
     MedMCQA    {"question", "opa", "opb", "opc", "opd", "cop": 1 to 4}, one a line of train.json and dev.json
 
-The letters are dropped and the options are put in an order drawn by hash: in MedMCQA the first one is right in 32
-percent of the questions, which would teach a place, not an answer. Where an option speaks of others (all of the above, both
-A and C) they keep their order.
-
-MedQA is its test file, and where they lie beside it those of train and dev, as in the folder that its authors distribute.
-That folder has each question with four options (US/4_options), which published results are on, and with five (US): the four
-are read where both are there.
+Letters are dropped and options are shuffled by hash, since in MedMCQA the first one is right in 32 percent of the questions;
+where an option refers to others (all of the above, both A and C) the order is kept. MedQA is its test file, with train and
+dev where they are in the same folder; of its authors' folder the questions with four options (US/4_options) are preferred.
 """
 
 from __future__ import annotations
@@ -56,10 +52,10 @@ def medmcqa_files(folder: Path) -> list[Path]:
 
 
 def medqa_files(folder: Path) -> list[Path]:
-    """The files of MedQA under `folder`: test, and where they are beside it train and dev."""
+    """The files of MedQA under `folder`: test, and train and dev where they are next to it."""
     test = find_one(folder, MEDQA_LAYOUTS, "medqa-usmle")
-    beside = (test.with_name(test.name.replace("test.jsonl", f"{part}.jsonl")) for part in MEDQA_SPLITS)
-    return [path for path in beside if path.is_file()]
+    parts = (test.with_name(test.name.replace("test.jsonl", f"{part}.jsonl")) for part in MEDQA_SPLITS)
+    return [path for path in parts if path.is_file()]
 
 
 def medmcqa(folder: Path, report: ReadReport) -> Iterator[Example]:

@@ -7,8 +7,8 @@
     synonym: "Multicystic kidneys" EXACT layperson []
     is_a: HP:0000107 ! Renal cyst
 
-Strict where it matters (a term without id or name, a definition that is not quoted, an id seen twice) and indifferent
-to tags it does not know. Knows nothing of any one ontology.
+A stanza without id or name, with an unquoted definition, or with an id seen before is rejected by its line; unknown tags are
+ignored. (obonet keeps no line numbers, accepts repeated ids and tags, and cuts quoted text at ' ! '.)
 """
 
 from __future__ import annotations

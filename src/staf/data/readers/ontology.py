@@ -1,7 +1,6 @@
-"""An ontology as a graph: the current terms below a root, and who is broader, narrower, near or related.
+"""An ontology as a graph: the current terms below a root, their ancestors, siblings and cousins.
 
-A term goes to the split of its first parent, so that siblings, which serve as each other's wrong answers, lie in one
-split. Knows nothing of any one ontology.
+A term is in the split of its first parent, so that siblings, which are each other's wrong answers, are in one split.
 """
 
 from __future__ import annotations
@@ -82,7 +81,7 @@ class Ontology:
 
 
 def below(path: Path, dataset: str, root: str, report: ReadReport) -> Ontology:
-    """The current terms of an OBO file below `root`; the intake is told what the whole file holds."""
+    """The current terms of an OBO file below `root`."""
     current: dict[str, Term] = {}
     children: dict[str, list[str]] = defaultdict(list)
     for term in terms(path, report):

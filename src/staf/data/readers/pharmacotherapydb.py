@@ -1,12 +1,11 @@
-"""PharmacotherapyDB: what a drug does for a disease, as three physicians judged it.
+"""PharmacotherapyDB: what a drug does for a disease, as judged by three physicians.
 
     doid_id      drugbank_id   disease               drug        category   n_curators   n_resources      (tabs)
     DOID:10652   DB00843       Alzheimer's disease   Donepezil   DM         2            1
 
     entity_relation   disease modifying (DM), symptomatic (SYM) or not indicated (NOT)
 
-NOT is a pair that some source named as an indication and the physicians rejected; it is not proof that the drug is of no
-use. A disease lies in one split with all its drugs.
+NOT is an indication that some source names and the physicians rejected. Split 80/10/10 by disease.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Examples about places in a text: its mentions of some types, the words that answer, two entities and how they relate.
+"""Examples about positions in a text: mentions, answer spans, and pairs of entities.
 
     mentions   Context: <sentence>                                   Answer: problem: chest pain; treatment: aspirin
     span       Context: <question> <piece of the text>               Answer: two weeks
     pair       Context: First: .. Second: .. Text: <text>            Answer: the first causes the second
 
-Texts are single-spaced. Sentences without a mention have the answer 'none'.
+Texts are single-spaced; a sentence without a mention has the answer 'none'.
 """
 
 from __future__ import annotations
@@ -55,6 +55,6 @@ def spaced(text: str, start: int, end: int) -> tuple[str, tuple[int, int]]:
 
 
 def of_long(text: str) -> tuple[str, ...]:
-    """The fingerprints of a text that is long enough to have near-duplicates; none of a heading or a fixed phrase."""
+    """Deduplication keys of a text long enough to have near-duplicates; none of a heading."""
     found = minhash_keys(text)
     return found if len(found) > 1 else ()

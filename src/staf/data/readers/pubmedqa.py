@@ -1,19 +1,14 @@
-"""PubMedQA: does the abstract answer its own title's question with yes, no or maybe, and what does it conclude?
+"""PubMedQA: does the abstract answer its title's question with yes, no or maybe, and what does it conclude?
 
     packaged   pqal/test.jsonl (the official test of 500), pqaa/test.jsonl (500 artificial): question, passage, answer
-    original   ori_pqal.json (1,000 by PubMed id), test_ground_truth.json (the official test of 500: id to answer);
-               beside them, where the user has them, ori_pqaa.json (211,269 artificial) and ori_pqau.json (61,249 unlabelled)
+    original   ori_pqal.json (1,000 by PubMed id), test_ground_truth.json (the official test: id to answer); optional
+               ori_pqaa.json (211,269 artificial) and ori_pqau.json (61,249 unlabelled)
 
-An original record is QUESTION, CONTEXTS (the sections of the abstract but its conclusion), LONG_ANSWER (the conclusion), and
-final_decision where it is labelled. It gives two forms of examples, both of kind question_answering:
+    multiple_choice   question and abstract -> yes, no or maybe
+    generate_until    question and abstract -> LONG_ANSWER, the conclusion ('<id>/conclusion'); train split only
 
-    choice   question and abstract; yes, no or maybe
-    text     question and abstract; the conclusion ('<id>/conclusion')
-
-The official 500 are the test split, always, and nothing else is. Of the labelled rest one in ten adapts, by the question's
-hash; where the artificial part is there, which has no 'maybe' and nearly always 'yes', that part trains and all of the
-labelled rest adapts. The unlabelled part trains. Conclusions are examples in the train split alone: what is adapted to and
-tested is yes, no or maybe.
+Only the official 500 are test. One in ten of the other labelled ones is adaptation, by the question's hash; with the
+artificial part, that part is train and all the other labelled ones are adaptation. The unlabelled part is train.
 """
 
 from __future__ import annotations

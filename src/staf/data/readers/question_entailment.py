@@ -1,13 +1,11 @@
 """Recognizing question entailment (Ben Abacha and Demner-Fushman, 2016): does one question entail another?
 
-    RQE_Train_8588_AMIA2016.xml      clinicians' questions beside short versions of them, or of others
-    RQE_Test_302_pairs_AMIA2016.xml  consumers' questions beside frequent questions: the authors' test, as it stands
+    RQE_Train_8588_AMIA2016.xml      pairs of a clinician's question and a short question
+    RQE_Test_302_pairs_AMIA2016.xml  pairs of a consumer's question and a frequent question: the authors' test, unchanged
     <pair pid type value="true|false"> <chq>the long question</chq> <faq>the short one</faq>
 
-An answer to the short question is one to the long question too, at least in part: yes or no. Left out of the training file
-are pairs of the same text, which tell nothing (all but one are true), pairs without a question, and pairs that come again;
-of a pair with both labels nothing is kept. The rest trains and adapts, 90 to 10 by the long question. The test keeps its
-repeated pairs, one of them with both labels, so that scores compare with published ones.
+Left out of the training file are pairs of the same text (all but one are true), pairs without a question, repeated pairs, and
+pairs with both labels. The rest is split 90/10 by the long question into train and adaptation.
 """
 
 from __future__ import annotations
@@ -34,7 +32,7 @@ SHARES = (90, 10, 0)
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One `pair` element; None stands for what is not there."""
+    """One `pair` element; None where it is missing."""
 
     pid: str | None
     value: str | None

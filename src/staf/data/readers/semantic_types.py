@@ -1,7 +1,7 @@
-"""Coarse types of medical concepts: MedType's 24, made of the 127 semantic types of the UMLS.
+"""Coarse types of medical concepts: MedType's 24, made from the 127 semantic types of the UMLS.
 
-They are the UMLS's semantic groups (McCray et al., 2001), but ten types stand for themselves, places are objects, and
-clinical drugs are pharmacologic substances (Vashishth et al., 2021; config/type_remap.json of github.com/svjan5/medtype).
+They are the UMLS semantic groups (McCray et al., 2001) with ten types of their own, locations among objects, and clinical
+drugs among pharmacologic substances (Vashishth et al., 2021; config/type_remap.json of github.com/svjan5/medtype).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Examples of the three clinical tasks, whatever the records: a text of a stay, and what is to be said of it."""
+"""Examples of the three clinical tasks, from any records."""
 
 from __future__ import annotations
 

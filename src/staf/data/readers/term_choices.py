@@ -1,7 +1,7 @@
-"""What any ontology can be asked: which term is defined, which one has the other name, which one is broader.
+"""Questions that any ontology can give: the defined term, the term of another name, the broader term.
 
-Each is a choice among four: the right term and three near ones that are neither broader nor narrower. Items whose
-context already says the answer are left out.
+Each is a choice of four: the right term and three near ones that are neither broader nor narrower. Items whose context
+contains the answer are left out.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ def relations(known: Ontology, asked: str, report: ReadReport) -> Iterator[Examp
                 inner[branch].append(term_id)
     for term_id, term in known.terms.items():
         example_id = f"{known.dataset}/broader/{term_id}"
-        untold = [p for p in known.parents[term_id] if p != known.root and not says(term.name, known.terms[p].name)]
-        if not untold:
+        unnamed = [p for p in known.parents[term_id] if p != known.root and not says(term.name, known.terms[p].name)]
+        if not unnamed:
             report.skip("the name says the broader term")
             continue
-        answer = known.terms[dice(example_id).choice(untold)].name
+        answer = known.terms[dice(example_id).choice(unnamed)].name
         wrong = _strangers(known, term_id, inner[known.branches(term_id)[0]], term_id)
         yield from _choice(example_id, "entity_relation", asked, (known, term_id), wrong, report, answer)
 
@@ -94,7 +94,7 @@ def wording(text: str) -> tuple[str, ...]:
 
 
 def _strangers(known: Ontology, term_id: str, near: list[str], key: str) -> list[str]:
-    """Three names out of `near` that are neither broader nor narrower than the term; fewer where luck is out."""
+    """Three names out of `near` that are neither broader nor narrower than the term; fewer where there are not enough."""
     drawn = draw_fitting(f"{known.dataset}/strangers/{key}", near, 3, lambda found: not known.related(found, term_id))
     return [known.terms[found].name for found in drawn]
 

@@ -1,14 +1,13 @@
-"""Diabetes 130-US hospitals: readmission, diabetes drugs and diagnoses of 101,766 encounters, without free text.
+"""Diabetes 130-US hospitals (Strack et al., 2014): 101,766 encounters without free text.
 
     dataset_diabetes.zip > dataset_diabetes/diabetic_data.csv   one encounter a row, 50 columns, '?' where a cell is missing
-                           dataset_diabetes/IDs_mapping.csv     three tables one under another: what the three ids mean
+                           dataset_diabetes/IDs_mapping.csv     three tables, one after the other: meanings of the ids
 
     readmission                 all of the encounter       -> yes where the patient is back in less than 30 days ('<30')
     medication_recommendation   what is known on arrival   -> the diabetes drugs that are given (any state but 'No')
     icd_coding                  all but the diagnoses      -> diag_1 to diag_3, three-character categories of ICD-9-CM
 
-The columns are those of Strack et al. (2014), BioMed Research International 781670, Table 1; the rules are in
-`staf/data/sql/uci_*.sql`. Encounters that end in death or in a hospice are left out of readmission. Examples are drawn by
+The rules are in `staf/data/sql/uci_*.sql`. Encounters that end in death or hospice are left out of readmission. Split by
 patient.
 """
 

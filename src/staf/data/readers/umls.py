@@ -1,14 +1,13 @@
-"""UMLS Metathesaurus: of which type a concept is, how it is defined, what else it is called, what it does to others.
+"""UMLS Metathesaurus: semantic types, definitions, synonyms and relations of concepts.
 
-    entity_attribute   the semantic type, among four; the concept that a definition describes, among four of its type;
-                       the definition of a concept, as free text
-    entity_synonymy    the concept that another name belongs to, among four of its type
-    entity_relation    which of the relations of `RELATIONS` one concept has to another
+    entity_attribute   the semantic type, of four; the concept that a definition describes, of four of its type; the
+                       definition of a concept, as free text
+    entity_synonymy    the concept that another name means, of four of its type
+    entity_relation    which of `RELATIONS` one concept has to another
 
 MRCONSO, MRDEF, MRREL and MRSTY are read in Rich Release Format (UTF-8, one row a line, each cell ends in '|') and selected by
 `sql/umls_*.sql`: English names that are not suppressed, of `CONCEPTS` concepts with a definition and a semantic type, drawn
-by the hash of their identifier (CUI). A concept lies in one split with all its examples. Items whose context already
-contains the answer are left out.
+by the hash of their identifier (CUI). Split 80/10/10 by concept. Items whose context contains the answer are left out.
 """
 
 from __future__ import annotations
@@ -102,7 +101,7 @@ class Concept:
 
     @property
     def pool(self) -> tuple[str, str]:
-        """The concepts that it is to be told apart from: of one split and one semantic type."""
+        """Split and semantic type: wrong options come from the same pool."""
         return self.split, min(self.types)
 
 
@@ -231,7 +230,7 @@ def _synonymy(concepts: dict[str, Concept], report: ReadReport) -> Iterator[Exam
 
 
 def _pools(concepts: dict[str, Concept]) -> dict[tuple[str, str], list[str]]:
-    """Names of concepts by what they are to be told apart from."""
+    """Names of concepts by pool."""
     pools: dict[tuple[str, str], list[str]] = defaultdict(list)
     for concept in concepts.values():
         pools[concept.pool].append(concept.name)

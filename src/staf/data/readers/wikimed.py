@@ -1,13 +1,12 @@
-"""WikiMed (Vashishth et al., 2021): which types of medical concepts does a Wikipedia page mention?
+"""WikiMed (Vashishth et al., 2021): the types of medical concepts that a Wikipedia page mentions.
 
     WikiMed.json   one page a line: {"_id", "title", "text", "split": "train|valid|test", "mentions": [mention, ..]}
                    mention: {"mention", "start_offset", "end_offset", "link_id": "C0000001|C0000002"}
-    MRSTY.RRF      the UMLS's semantic types by concept: CUI|TUI|STN|STY|ATUI|CVF|
+    MRSTY.RRF      semantic types by concept, from the UMLS
 
-WikiMed says which concepts are mentioned, not of which type they are; that stands in the UMLS. A page has the coarse types
-(`semantic_types`) of all concepts that its first 2,000 characters mention, or none; mentions beyond are not counted.
-Mentions of concepts that this release of the UMLS does not list are left out, and so is a page that has no others. The
-authors' splits are used (valid adapts); a page that names none goes where its id is drawn, 80/10/10.
+Labels are the coarse types (`semantic_types`) of the concepts that the first 2,000 characters of a page mention. Concepts
+that MRSTY does not list are left out, and so is a page that has no others. The authors' splits are used (valid is
+adaptation); a page without one is drawn 80/10/10 by its id.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ class Page:
 
     id: str
     text: str
-    """As it stands; the offsets of mentions count its characters."""
+    """Unchanged; the offsets of mentions count its characters."""
     split: str
     """Ours."""
     mentions: tuple[tuple[int, tuple[int, ...]], ...]

@@ -9,8 +9,8 @@
 --   Vitamin B-12 1000mcg           vitamin b12
 --   D5 1/2NS                       none: a carrier fluid
 --
--- 1. Lower case; what stands in brackets, and the mark *NF* (not on the formulary), go.
--- 2. Numbers with their units (5%, 0.5mg, 110mcg) go, and of "1:100000" the whole word. Digits inside a word (D5W) stay, and
+-- 1. Lower case; text in brackets, and the mark *NF* (not on the formulary), go.
+-- 2. Numbers with their units (5%, 0.5mg, 110mcg) go, and of "1:100000" the complete word. Digits inside a word (D5W) stay, and
 --    so do those of a vitamin (B1 and B12 are two drugs).
 -- 3. Words for form, route, release and use go; so do salts, but for minerals, where the salt is the drug
 --    (potassium chloride and potassium phosphate are two drugs). The first word always stays.

@@ -4,7 +4,7 @@
 -- 2. A code is text: '0389' and '389' are two codes, 'V053' is one.
 -- 3. A code counts once a stay, at its first place (seq_num: the order of importance for billing).
 -- 4. A row without a code is left out.
--- 5. Titles come from D_ICD_DIAGNOSES; a code that is not in it stands alone.
+-- 5. Titles come from D_ICD_DIAGNOSES; a code that is not in it has none.
 
 CREATE TABLE titles AS
 SELECT icd9_code AS code, min(long_title) AS title

@@ -11,7 +11,7 @@ SELECT
 FROM noteevents
 WHERE hadm_id IS NOT NULL AND iserror IS DISTINCT FROM '1';
 
--- An episode of several stays (readmission.sql) is told by the notes of all of them: here those of the earlier ones.
+-- An episode of several stays (readmission.sql) has the notes of all of them: here those of the earlier ones.
 CREATE TABLE earlier_notes AS
 SELECT judged.hadm_id, summaries.* EXCLUDE (hadm_id)
 FROM judged, unnest(members) AS earlier (member)
@@ -27,7 +27,7 @@ GROUP BY part;
 -- One row a stay and note of a part. For readmission counts what was charted by the day of discharge (by_discharge), also
 -- what earlier stays of the episode left (not own); for the other tasks only the stay's own notes.
 CREATE MACRO told_stays(first_id, last_id) AS TABLE
-WITH told AS (
+WITH notes AS (
     SELECT *, true AS own FROM summaries WHERE hadm_id BETWEEN first_id AND last_id
     UNION ALL
     SELECT *, false AS own FROM earlier_notes WHERE hadm_id BETWEEN first_id AND last_id
@@ -44,7 +44,7 @@ SELECT
     addendum,
     text
 FROM stays
-JOIN told USING (hadm_id)
+JOIN notes USING (hadm_id)
 LEFT JOIN coded USING (hadm_id)
 LEFT JOIN medicated USING (hadm_id)
 LEFT JOIN judged USING (hadm_id)

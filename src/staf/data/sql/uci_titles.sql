@@ -1,5 +1,5 @@
 -- Titles of the most frequent categories of ICD-9-CM (US National Center for Health Statistics, public domain). A code that
--- is not here stands alone.
+-- is not here has no title.
 
 CREATE TABLE titles AS
 SELECT * FROM (VALUES

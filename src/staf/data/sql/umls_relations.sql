@@ -1,6 +1,6 @@
 -- Relations between concepts from the loaded rows of MRREL.
 -- A row is read from right to left: concept CUI2 has the relation RELA to concept CUI1.
--- Pairs that one relation alone holds between; a few of each first concept and of each relation, by hash.
+-- Pairs with only one relation between them; a few of each first concept and of each relation, by hash.
 CREATE TABLE relation AS
 WITH pair AS (
     SELECT first, second, any_value(relation) AS relation
