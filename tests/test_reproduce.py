@@ -17,21 +17,23 @@ from typer.testing import CliRunner
 
 from staf.baselines.classifiers import CLASSIFIERS
 from staf.cli import app
+from staf.compute import ComputeOptions
 from staf.data.registry import default_registry, find_task
 from staf.data.selection import task_examples
 from staf.data.statistics import paper_tables
 from staf.data.store import DataStore
-from staf.engines import RunContext, Work
 from staf.errors import ConfigError, MissingData, TrainingFailed, UnknownName
 from staf.evaluate import sample
 from staf.experiments.plan import EXPERIMENTS, EXTERNAL, RunSpec
 from staf.experiments.profile import Profile, load_profile
 from staf.experiments.reproduce import outcome_of, papers_numbers, refuse_missing, reproduce, run_shard, write_tables
 from staf.experiments.run import Runner, Shard, run_on_cluster
+from staf.experts.launch import Failures, Job
 from staf.log import NullProgress, Progress
 from staf.report.reproduced import table_rows
 from staf.report.results import Table
 from staf.stages import Context, training_examples
+from staf.stages.context import RunContext
 from staf.stages.evaluation import Scored
 
 TINY = {
@@ -218,7 +220,7 @@ def test_runs_on_a_cluster_are_those_of_one_process(
     pytest.importorskip("ray")
     monkeypatch.setenv("RAY_ADDRESS", "local")
     here, there = (runner_of(tiny_folder, own, tmp_path / name, seeds=1) for name in ("here", "there"))
-    place = RunContext(str(tiny_folder), own, tmp_path / "there" / "runs", "staf-llm", "float32")
+    place = RunContext(str(tiny_folder), own, tmp_path / "there" / "runs", "staf-llm", ComputeOptions(dtype="float32"))
     expected = reproduce("fig6", "tiny", here)[0].rows
     found = reproduce("fig6", "tiny", there, place)[0].rows
     assert [[cell.mean for cell in row.cells] for row in found] == [[cell.mean for cell in row.cells] for row in expected]
@@ -327,14 +329,14 @@ def test_an_expert_that_fails_on_a_cluster_leaves_cells_empty(
 ) -> None:
     given: dict[str, list[str]] = {}
 
-    def on_cluster(title: str, queue: Sequence[Work], failures: dict[str, BaseException], progress: Progress) -> None:
-        given[title] = [job.name for job in queue]
-        if title == "train experts":
-            failures["entity_synonymy"] = TrainingFailed("no loss was a number.")
+    def on_cluster(title: str, jobs: Sequence[Job], progress: Progress) -> Failures:
+        given[title] = [job.name for job in jobs]
+        return {"entity_synonymy": TrainingFailed("no loss was a number.")} if title == "train experts" else {}
 
-    monkeypatch.setattr("staf.experiments.run.spread", on_cluster)
+    monkeypatch.setattr("staf.experiments.run.run_ray", on_cluster)
+    monkeypatch.setattr("staf.stages.training.run_ray", on_cluster)
     runner = runner_of(tiny_folder, own, tmp_path, seeds=1, unseen_task={"readmission": "readmission_uci"})
-    place = RunContext(str(tiny_folder), own, tmp_path / "runs", "staf-llm", "float32")
+    place = RunContext(str(tiny_folder), own, tmp_path / "runs", "staf-llm", ComputeOptions(dtype="float32"))
     plan = EXPERIMENTS["fig8"](runner.profile)
     run_on_cluster(plan, runner, place)
     assert set(given["train experts"]) == {"entity_relation", "entity_synonymy"}

@@ -83,16 +83,19 @@ def reproduce(
     """
     from staf.cli.printing import Terminal, print_json
     from staf.data.registry import task_metrics
-    from staf.engines import RunContext, find_engine
+    from staf.errors import UnknownName
     from staf.experiments.plan import EXPERIMENTS, find_experiment
     from staf.experiments.profile import load_profile
     from staf.experiments.reproduce import print_table_of, reproduce, run_shard, write_tables
     from staf.experiments.run import Runner, Shard
+    from staf.experts.launch import LAUNCHERS
     from staf.report.page import write_page
+    from staf.stages import RunContext
 
     sizes, part = load_profile(profile, overrides(override)), Shard.parse(shard)
-    find_engine(launcher)
-    run_context = RunContext(sizes.base, data_dir, out / "runs", sizes.splits, compute=sizes.compute)
+    if launcher not in LAUNCHERS:
+        raise UnknownName.among("launcher", launcher, LAUNCHERS)
+    run_context = RunContext(sizes.base, data_dir, out / "runs", sizes.splits, sizes.compute)
     context = run_context.context(Terminal())
     runner = Runner(context, sizes, out, part)
     names = list(EXPERIMENTS) if name == "all" else [name]

@@ -46,19 +46,18 @@ def train(
     from staf.cli.printing import Terminal, print_estimates, print_json, print_table
     from staf.compute import ComputeOptions, split_options
     from staf.config import find_recipe, load_values, parse
-    from staf.engines import Job, RunContext, find_engine
     from staf.experts.distributed import init_distributed
     from staf.experts.recipe import ExpertRecipe
     from staf.experts.store import load_expert
     from staf.log import NullProgress, check_reporter
-    from staf.stages import estimate_stage
+    from staf.stages import RunContext, TrainingJob, estimate_stage, train_experts
 
     values = {} if recipe is None else load_values(find_recipe(recipe))
     own, rest = split_options({**values, **overrides(override)})
     settings = parse(ExpertRecipe, rest, "staf train")
     options = parse(ComputeOptions, own if dtype is None else {**own, "dtype": dtype}, "staf train")
     names = expert_names(data)
-    run_context = RunContext(base, data_dir, runs, splits, options.dtype, fsdp, options)
+    run_context = RunContext(base, data_dir, runs, splits, options, fsdp)
     if report_to is not None:
         check_reporter(report_to)
     if dry_run:
@@ -68,7 +67,8 @@ def train(
         return
     with init_distributed() as world:
         progress = Terminal() if world.is_main_process else NullProgress()
-        find_engine(launcher)([Job(name, settings, out, run_context, report_to) for name in names], progress, world)
+        jobs = [TrainingJob(name, settings, out, run_context, report_to) for name in names]
+        train_experts(jobs, launcher, progress, world)
         if not world.is_main_process:
             return
     rows = [expert_row(load_expert(out / name), out) for name in names]

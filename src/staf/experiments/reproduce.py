@@ -15,7 +15,6 @@ from staf.baselines.classifiers.encoder import encoder_folder
 from staf.baselines.in_context import Shown, reserved_for, with_shots
 from staf.data.registry import find_task
 from staf.data.selection import expert_sources, task_examples
-from staf.engines import RunContext
 from staf.errors import MissingData, StafError
 from staf.evaluate import sample
 from staf.experiments.plan import TUNED, Column, Experiment, Row, find_experiment, pairs
@@ -30,6 +29,7 @@ from staf.report.results import Column as TableColumn
 from staf.report.tables import csv_text, markdown_text, print_table
 from staf.runs import Run, digest_of
 from staf.stages import adaptation_examples
+from staf.stages.context import RunContext
 from staf.stages.evaluation import Scored
 
 LEVEL = 0.05

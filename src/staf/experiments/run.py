@@ -15,12 +15,12 @@ from staf.data.example import Example
 from staf.data.registry import find_task
 from staf.data.selection import task_examples
 from staf.data.task import Task
-from staf.engines import Job, RunContext, by_size, spread
 from staf.errors import ConfigError, MissingData, StafError, TrainingFailed
 from staf.evaluate import Method, setting_of
 from staf.evaluate.settings import EvaluationSettings
 from staf.experiments.plan import EXTERNAL, MEDITRON, NEEDS_EXPERTS, Experiment, RunSpec
 from staf.experiments.profile import Profile
+from staf.experts.launch import run_ray
 from staf.experts.store import Expert, ExpertSet, training_run_of
 from staf.routing.recipe import RouterRecipe
 from staf.routing.store import Router
@@ -40,7 +40,9 @@ from staf.stages import (
     training_records,
     zero_shot_stage,
 )  # fmt: skip
+from staf.stages.context import RunContext
 from staf.stages.evaluation import Scored
+from staf.stages.training import TrainingJob, train_on_ray
 
 Outcomes = dict[RunSpec, Scored | str]
 """the result of a run, or why there is none"""
@@ -268,17 +270,13 @@ def run_on_cluster(experiment: Experiment, runner: Runner, run_context: RunConte
     """Train the experts and finish the runs of an experiment on a Ray cluster; failures are reported when runs are read.
 
     Raises:
-        TrainingFailed: no machine is left. MissingData: Ray is not installed.
+        MissingData: Ray is not installed, or its cluster does not answer.
     """
-    profile, progress, failures = runner.profile, runner.context.progress, dict[str, BaseException]()
+    profile, progress = runner.profile, runner.context.progress
     specs = experiment.runs(profile.seeds)
     names = sorted({name for spec in specs for name in spec.needs(profile)})
-    jobs = by_size(
-        [Job(name, profile.of_expert(name), runner.out / "experts", run_context) for name in names], failures, progress
-    )
-    if jobs:
-        spread("train experts", jobs, failures, progress)
-    for name, error in failures.items():
+    jobs = [TrainingJob(name, profile.of_expert(name), runner.out / "experts", run_context) for name in names]
+    for name, error in train_on_ray(jobs, progress).items():
         runner.failed[name] = TrainingFailed(f"expert {name} was not trained. {type(error).__name__}: {error}")
     ready = [spec for spec in specs if runner.failed.keys().isdisjoint(spec.needs(profile))]
-    spread(experiment.title, [RunJob(spec, profile, runner.out, run_context) for spec in ready], {}, progress)
+    run_ray(experiment.title, [RunJob(spec, profile, runner.out, run_context) for spec in ready], progress)

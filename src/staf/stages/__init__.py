@@ -12,7 +12,7 @@ from staf.stages.adaptation import (
     reduction_loss,
     zero_shot_stage,
 )
-from staf.stages.context import Context
+from staf.stages.context import Context, RunContext
 from staf.stages.evaluation import (
     calibration_set,
     evaluate_stage,
@@ -24,11 +24,13 @@ from staf.stages.evaluation import (
 from staf.stages.fusing import merge_stage
 from staf.stages.named import EvaluationRequest, evaluate_request
 from staf.stages.peers import baseline_stage, classifier_stage, external_stage, lorahub_stage, training_records
-from staf.stages.training import estimate_stage, train_stage, training_examples
+from staf.stages.training import TrainingJob, estimate_stage, train_experts, train_on_ray, train_stage, training_examples
 
 __all__ = [
     "Context",
     "EvaluationRequest",
+    "RunContext",
+    "TrainingJob",
     "adapt_seeds",
     "adapt_stage",
     "adaptation_examples",
@@ -47,6 +49,8 @@ __all__ = [
     "router_and_mixture",
     "router_method",
     "select_single_expert",
+    "train_experts",
+    "train_on_ray",
     "train_stage",
     "training_examples",
     "training_records",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -20,6 +21,22 @@ from staf.lm.quantization import NF4
 from staf.log import NullProgress, Progress
 from staf.routing.merge import Mixture
 from staf.runs import digest_of
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """The arguments of a `Context`, as the jobs of one command carry them to other processes."""
+
+    base: str | None
+    data: Path | None
+    runs: Path
+    profile: str
+    compute: ComputeOptions = field(default_factory=ComputeOptions)
+    fsdp: bool = False
+
+    def context(self, progress: Progress, world: World = ALONE) -> Context:
+        """The context; raises as `Context`."""
+        return Context(self.base, self.data, self.runs, progress, None, self.profile, world, self.fsdp, self.compute)
 
 
 class Context:

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from staf.data.example import Example
 from staf.data.selection import expert_examples, expert_sources
 from staf.data.splits import dice
-from staf.errors import DamagedFile, MissingData
+from staf.errors import ConfigError, DamagedFile, MissingData, StafError, TrainingFailed, UnknownName
+from staf.experts.distributed import ALONE, World
 from staf.experts.estimate import Estimate, estimate, seconds_per_token
+from staf.experts.launch import LAUNCHERS, Failures, run_local, run_ray
 from staf.experts.recipe import ExpertRecipe
 from staf.experts.store import Expert, load_expert, save_expert, training_run_of
 from staf.experts.train import StepReport, train_expert, training_digest
 from staf.lm.base import default_device
-from staf.log import JsonLines, Reporter, open_reporter
+from staf.log import JsonLines, NullProgress, Progress, Reporter, open_reporter
 from staf.runs import PeakMemory, Run
-from staf.stages.context import Context
+from staf.stages.context import Context, RunContext
 
 
 def training_examples(context: Context, name: str, settings: ExpertRecipe) -> list[Example]:
@@ -75,6 +78,69 @@ def train_stage(context: Context, name: str, settings: ExpertRecipe, out: Path, 
         shutil.rmtree(checkpoint, ignore_errors=True)
     context.world.barrier()
     return expert
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """Train one expert into out/<name>."""
+
+    name: str
+    recipe: ExpertRecipe
+    out: Path
+    run_context: RunContext
+    report_to: str | None = None
+
+    def run(self, context: Context) -> None:
+        """Train it, from its checkpoint if there is one; raises as `train_stage`."""
+        train_stage(context, self.name, self.recipe, self.out, self.report_to)
+
+
+def train_experts(jobs: Sequence[TrainingJob], launcher: str, progress: Progress, world: World = ALONE) -> None:
+    """Train experts by a launcher of `LAUNCHERS`.
+
+    Raises:
+        UnknownName: no such launcher. TrainingFailed: some failed; the others are trained. With one job its own error.
+        ConfigError: several processes or a sharded base on Ray. MissingData: Ray is not installed.
+    """
+    if launcher not in LAUNCHERS:
+        raise UnknownName.among("launcher", launcher, LAUNCHERS)
+    for run_context in {job.run_context for job in jobs}:
+        run_context.context(NullProgress(), world)  # raise what is wrong with all jobs
+    if launcher == "local":
+        failures = run_local(jobs, progress, world)
+    elif world.size > 1 or any(job.run_context.fsdp for job in jobs):
+        raise ConfigError("--launcher ray trains each expert in one process: use it without --fsdp and torchrun.")
+    else:
+        failures = train_on_ray(jobs, progress)
+    if len(jobs) == 1 and failures:
+        raise next(iter(failures.values()))
+    if failures:
+        lines = "\n  ".join(f"{name}: {type(error).__name__}: {error}" for name, error in failures.items())
+        raise TrainingFailed(
+            f"{len(failures)} of {len(jobs)} experts failed, the others are trained.\n  {lines}\nRe-run the command to resume."
+        )
+
+
+def train_on_ray(jobs: Sequence[TrainingJob], progress: Progress) -> Failures:
+    """Train experts on a Ray cluster, those that read the most first; returns what failed.
+
+    Data sets are fetched and prepared here, once for all workers; a job without data is among the failures.
+    """
+    sizes, failures = dict[TrainingJob, float](), Failures()
+    for job in jobs:
+        try:
+            examples = training_examples(job.run_context.context(NullProgress()), job.name, job.recipe)
+        except StafError as error:
+            failures[job.name] = error
+            progress.log(f"{job.name} failed: {type(error).__name__}")
+            continue
+        characters = sum(len(example.query) + len(example.context) + len(example.answer) for example in examples)
+        read = job.recipe.planned_steps(len(examples)) * job.recipe.batch_size
+        sizes[job] = read * characters / max(len(examples), 1)
+    if sizes:
+        largest_first = sorted(sizes, key=sizes.__getitem__, reverse=True)
+        failures |= run_ray("train experts", largest_first, progress)
+    return failures
 
 
 def estimate_stage(context: Context, name: str, settings: ExpertRecipe) -> Estimate:
