@@ -364,14 +364,8 @@ def test_a_page_far_from_the_runs_names_the_runs_but_not_the_way_to_them(tmp_pat
     assert all(link.startswith(("#", "data:")) for link in Page(text).links)
 
 
-def test_the_summary_names_score_difference_and_a_better_method(tmp_path):
+def test_comparisons_say_whether_a_difference_is_clear(tmp_path):
     results = load_results(a_full_set(tmp_path))
-    text, runs = page.summary(results, TASK)
-    assert text == (
-        "Normal router (gradient): 31.0, +23.0 against the base model (95 % interval 18.0 to 28.0). "
-        "Best: Average of experts, 32.0."
-    )
-    assert runs == (f"evaluate/{TASK}/normal/seed0-a1b2",)
     base, average = (row.cells for row in tables.comparison_table(results, TASK))
     assert list(base.values())[1:] == ["Base model", "+23.0", "18.0 to 28.0", "p\u00a0<\u00a00.001", "above"]
     assert list(average.values())[1:] == ["Average of experts", "-1.0", "-4.0 to 2.0", "p\u00a0=\u00a00.410", "no"]
@@ -386,11 +380,6 @@ def test_a_comparison_over_seeds_has_the_widest_interval_and_the_largest_p_value
     ]
     (row,) = tables.comparison_table(runs, TASK)
     assert list(row.cells.values())[2:] == ["+15.0", "-1.0 to 40.0", "p\u00a0=\u00a00.200", "no"]
-    assert "not a clear difference" in page.summary(runs, TASK)[0]
-
-
-def test_a_task_without_a_router_says_so():
-    assert "No router" in page.summary([scored("original")], TASK)[0]
 
 
 def test_names_are_escaped(tmp_path):

@@ -15,7 +15,6 @@ from pydantic import Field
 from staf.config import Settings, load_recipe
 from staf.data.registry import find_task, task_metrics
 from staf.data.selection import held_out_task
-from staf.data.task import Task
 from staf.evaluate import Method
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.recipe import ExpertRecipe
@@ -23,6 +22,7 @@ from staf.experts.store import ExpertSet
 from staf.log import Progress
 from staf.report.page import write_page
 from staf.report.results import load_results
+from staf.report.tables import held_out_table, print_table, task_table
 from staf.routing.recipe import RouterRecipe
 from staf.routing.router import one_hot
 from staf.runs import PeakMemory, Run
@@ -36,9 +36,6 @@ from staf.stages import (
     select_single_expert,
     train_stage,
 )
-
-CALIBRATION = "Calibration error (lower is better)"
-"""On the page only."""
 
 
 class DemoSettings(Settings):
@@ -58,35 +55,32 @@ class DemoSettings(Settings):
 
 
 def run_demo(out: Path, recipe: Path | None, base: str | None, data: Path | None, progress: Progress) -> dict[str, Any]:
-    """Train, adapt, fuse, score, write the page.
-
-    Returns:
-        folders and the name of the task; the results themselves are in out/runs.
-    """
+    """Train, adapt, merge, score, write the page; returns the task, folders, time and memory."""
     started, memory = time.perf_counter(), PeakMemory()
     settings = load_recipe(DemoSettings, recipe or Path(str(resources.files("staf") / "recipes" / "demo.yaml")))
     task = find_task(settings.task)
     context = Context(base, data, out / "runs", progress)
-    prepare_all(context, settings, task)
-    experts = ExpertSet(
-        tuple(train_stage(context, name, settings.expert, out / "experts") for name in sorted(settings.experts))
+    held_out = {name: held_out_task(name) for name in sorted(settings.experts)}
+    _prepare(context, {dataset for one in (task, *held_out.values()) for dataset in one.datasets})
+    experts = ExpertSet(tuple(train_stage(context, name, settings.expert, out / "experts") for name in held_out))
+    for expert in experts.experts:
+        own = held_out[expert.name]
+        _, original = evaluate_stage(context, own, None, Method("original", None), settings.held_out)
+        single = Method("single", one_hot(0, 1))
+        evaluate_stage(context, own, ExpertSet((expert,)), single, settings.held_out, {"original": original})
+    folder = out / "routers" / task.name
+    few_shot, normal = (
+        adapt_stage(context, task, experts, recipe, folder / name)
+        for name, recipe in (("few_shot", settings.few_shot), ("normal", settings.normal))
     )
-    score_held_out(context, experts, settings)
-    routers = {
-        name: adapt_stage(context, task, experts, chosen, out / "routers" / task.name / name)
-        for name, chosen in (("few_shot", settings.few_shot), ("normal", settings.normal))
-    }
-    baselines: dict[str, Run] = {}
-    for name in ("original", "single", "average"):
-        if name == "single":
-            method = select_single_expert(context, task, experts, settings.evaluation)
-        else:
-            method = named_method(context, task, experts, name, settings.evaluation)
-        baselines[name] = evaluate_stage(context, task, experts, method, settings.evaluation, dict(baselines))[1]
-    for router in routers.values():
-        evaluate_stage(context, task, experts, router_method(router), settings.evaluation, baselines)
+    methods = [Method("original", None), select_single_expert(context, task, experts, settings.evaluation)]
+    methods.append(named_method(context, task, experts, "average", settings.evaluation))
+    runs: dict[str, Run] = {}
+    for method in (*methods, router_method(few_shot), router_method(normal)):
+        _, run = evaluate_stage(context, task, experts, method, settings.evaluation, dict(runs))
+        runs |= {method.name: run} if method in methods else {}
     fused = out / "fused" / task.name
-    merge_stage(context, routers["normal"], experts, fused)
+    merge_stage(context, normal, experts, fused)
     page = write_page(context.runs, out / "report.html", task_metrics())
     return {
         "task": task.name,
@@ -98,9 +92,8 @@ def run_demo(out: Path, recipe: Path | None, base: str | None, data: Path | None
     }
 
 
-def prepare_all(context: Context, settings: DemoSettings, task: Task) -> None:
+def _prepare(context: Context, names: set[str]) -> None:
     """Fetch and convert every data set first, so that training can leave out what the tasks test."""
-    names = {*task.datasets, *(name for kind in settings.experts for name in held_out_task(kind).datasets)}
     with context.progress.bar("fetch and prepare data", len(names)) as bar:
         for name in sorted(names):
             if context.store.can_have(name):
@@ -108,31 +101,18 @@ def prepare_all(context: Context, settings: DemoSettings, task: Task) -> None:
             bar.advance(1, name)
 
 
-def score_held_out(context: Context, experts: ExpertSet, settings: DemoSettings) -> None:
-    """Score each expert, and the base model, on test items of its own knowledge type."""
-    for name in experts.names:
-        task = held_out_task(name)
-        original = Method("original", None)
-        _, run = evaluate_stage(context, task, None, original, settings.held_out)
-        alone = ExpertSet((experts.experts[experts.names.index(name)],))
-        method = Method("single", one_hot(0, 1))
-        evaluate_stage(context, task, alone, method, settings.held_out, {"original": run})
-
-
 def print_demo(found: dict[str, Any]) -> None:
-    """The table of the task, the experts' held-out scores, and where everything is."""
+    """The experts' held-out scores, the table of the task, and where everything is."""
     from rich.console import Console
-
-    from staf.report.tables import held_out_table, print_table, task_table
 
     results, console = load_results(Path(found["runs"]), task_metrics()), Console()
     if not console.is_terminal:
         console = Console(width=140)
     print_table(console, held_out_table(results), title="Each expert on its own knowledge type, held out")
+    rows = task_table(results, found["task"])
+    columns = list(rows[0].cells)
     title = f"Adapted to a task that no expert was trained on: {found['task']}"
-    print_table(
-        console, task_table(results, found["task"]), title, without=("Setting", "Macro F1, %", "Macro AUC, %", CALIBRATION)
-    )
+    print_table(console, rows, title, [columns[0], columns[2], *columns[-5:]])  # other metrics are on the page
     minutes, seconds = divmod(round(found["seconds"]), 60)
     console.print(f"page: {found['page']}\nfused model: {found['fused']}")
     console.print(f"{minutes} min {seconds} s, peak memory {found['peak_memory_bytes'] / 1e9:.1f} GB")

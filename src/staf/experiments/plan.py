@@ -106,12 +106,12 @@ class Experiment:
 
 
 _BASE = Row("original", "Base model")
-_OURS = (Row("average", "STAF-LLM average"), Row("normal", "STAF-LLM normal", NORMAL))
+_OURS = (Row("average", "Average of experts"), Row("normal", "Normal router", NORMAL))
 _SHOTS = (
     Row("in_context", "In-context learning", FEW),
     Row("lora", "LoRA, the same examples", FEW, {"few_shot": True}, "lora_few"),
     Row("lorahub", "LoraHub", FEW),
-    Row("few_shot", "STAF-LLM few-shot", FEW),
+    Row("few_shot", "Few-shot router", FEW),
 )
 _METHODS = (
     _BASE,
@@ -120,7 +120,7 @@ _METHODS = (
     Row("p_tuning", "P-tuning", NORMAL),
     Row("lora", "LoRA", NORMAL),
     Row("ia3", "IA3", NORMAL),
-    Row("single", "STAF-LLM single"),
+    Row("single", "Best single expert"),
     *_OURS,
     Row("full", "Full fine-tuning", NORMAL),
     *_SHOTS,
@@ -188,7 +188,13 @@ def table5(profile: Profile) -> Experiment:
             rows.append(Row("language_model", own, NORMAL, {"records": True}, MEDITRON))
         else:
             rows.append(Row(name, title, "external"))
-    new = Row("normal", "STAF-LLM new", NORMAL, {"experts": (*profile.experts, *sources)}, "new")
+    new = Row(
+        "normal",
+        "Normal router, with an expert of the task's own data",
+        NORMAL,
+        {"experts": (*profile.experts, *sources)},
+        "new",
+    )
     differs = (
         "accuracy of codes and medications is over labels and stays; an encoder and another language model where the profile "
         "names them, and other systems where it names their answers. Classifiers and that model learn from what new has: the "
@@ -232,8 +238,8 @@ def cross_domain(profile: Profile) -> Experiment:
     kept = tuple(name for name in profile.experts if name != "named_entity_recognition")
     rows = (
         _BASE,
-        Row("normal", "STAF-LLM normal", NORMAL, {}, "all_medical"),
-        Row("normal", "STAF-LLM cross-domain", NORMAL, {"experts": (*kept, profile.foreign_expert)}),
+        Row("normal", "Normal router, all medical experts", NORMAL, {}, "all_medical"),
+        Row("normal", "Normal router, an expert of another domain", NORMAL, {"experts": (*kept, profile.foreign_expert)}),
     )
     columns = _columns("cross-domain", profile.unseen_data, "cliner")
     return Experiment("Section 5.1: an expert of another domain", columns, rows, "")

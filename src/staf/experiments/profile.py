@@ -8,18 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from staf.compute import ComputeOptions
 from staf.config import Settings, find_recipe, load_values, parse
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.recipe import ExpertRecipe
 from staf.routing.recipe import RouterRecipe
-
-CLINICAL = ("icd_coding", "medication", "readmission")
-"""The papers' names of their three unseen tasks, each of which has metrics of its own."""
 
 
 class TaskSizes(Settings):
@@ -83,7 +80,7 @@ class Profile(Settings):
     seeds: int = Field(ge=1)
     unseen_data: dict[str, str]
     """Table 3: the papers' task, and the one that is run"""
-    unseen_task: dict[str, str]
+    unseen_task: dict[Annotated[str, Field(pattern="^(icd_coding|medication|readmission)$")], str]
     """Tables 4 and 5"""
     label_counts: dict[int, str]
     """Figure 5: number of labels, and the task"""
@@ -93,14 +90,6 @@ class Profile(Settings):
     """Figure 8"""
     foreign_expert: str = "conll-2003"
     """cross-domain: the data set whose expert replaces that of named entity recognition"""
-
-    @field_validator("unseen_task")
-    @classmethod
-    def _clinical(cls, tasks: dict[str, str]) -> dict[str, str]:
-        unknown = sorted(set(tasks) - set(CLINICAL))
-        if unknown:
-            raise ValueError(f"the papers' unseen tasks are {', '.join(CLINICAL)}, found {', '.join(unknown)}")
-        return tasks
 
     @model_validator(mode="after")
     def _starts_exist(self) -> Profile:

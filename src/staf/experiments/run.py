@@ -86,7 +86,7 @@ class Runner:
     failed: dict[str, StafError] = field(default_factory=dict, compare=False)
     """experts that could not be trained, which are not tried again"""
     records: dict[str, list[Example]] = field(default_factory=dict, compare=False)
-    """by task, what classifiers are fitted on besides adaptation examples"""
+    """by task, further training records of classifiers"""
     others: dict[str, Context] = field(default_factory=dict, compare=False)
     """contexts of other base models"""
     done: dict[RunSpec, Scored | StafError] = field(default_factory=dict, compare=False)

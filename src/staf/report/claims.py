@@ -116,7 +116,7 @@ def evaluate_claim(claim: Claim, tables: Tables, rule: str = "strict") -> ClaimR
 
 
 def needed(need: str, count: int) -> int:
-    """Wins that a claim needs of so many comparisons: all, most (more than half), or a share such as 4/9."""
+    """Wins that a claim needs of `count` comparisons: all, most (more than half), or a share such as 4/9."""
     return {"all": count, "most": count // 2 + 1}.get(need) or ceil(Fraction(need) * count)
 
 

@@ -115,10 +115,10 @@ def weight_bars(bars: Sequence[Bars], title: str) -> Figure | None:
     width, names = 0.8 / len(bars), [expert.replace("_", " ") for expert in experts]
     with canvas(0.9 + len(experts) * (0.14 + 0.17 * len(bars))) as axes:
         for b, one in enumerate(bars):
-            places = [i + (b - (len(bars) - 1) / 2) * width for i in range(len(experts))]
+            y = [i + (b - (len(bars) - 1) / 2) * width for i in range(len(experts))]
             values = [one.weights.get(expert, 0.0) for expert in experts]
             errors = [one.deviations.get(expert, 0.0) for expert in experts]
-            drawn = axes.barh(places, values, width * 0.86, xerr=errors if any(errors) else None, label=one.title)
+            drawn = axes.barh(y, values, width * 0.86, xerr=errors if any(errors) else None, label=one.title)
             labels = [f"{one.weights[expert]:.2f}" if expert in one.weights else MISSING for expert in experts]
             axes.bar_label(drawn, labels, padding=3, fontsize=7.5)
         axes.axvline(1 / len(experts), color="#66727f", linewidth=0.8, linestyle="--", label="equal share")
@@ -144,7 +144,8 @@ def weights_figure(results: Sequence[Finished], task: str) -> Figure | None:
     bars = []
     for method in dict.fromkeys(group.method for group in groups):
         cell = Cell(mean=0, weights=[r.weights for r in shown[method].results if r.weights])
-        bars.append(Bars(shown[method].title, *cell.mean_weights()))
+        means, deviations = cell.mean_weights()
+        bars.append(Bars(f"{shown[method].title}, sum {sum(means.values()):.2f}", means, deviations))
     return weight_bars(bars, f"Expert weights for {task_title(results, task)}")
 
 
@@ -159,9 +160,9 @@ def scores_figure(results: Sequence[Finished], task: str) -> Figure | None:
         for row, group in enumerate(groups):
             points = _scores(group)
             for s, (low, value, high) in enumerate(points):
-                place, reach = row + 0.16 * (s - (len(points) - 1) / 2), [[value - low], [high - value]]
+                y, reach = row + 0.16 * (s - (len(points) - 1) / 2), [[value - low], [high - value]]
                 xerr = [[factor * max(end, 0.0) for end in ends] for ends in reach]
-                axes.errorbar([value * factor], [place], xerr=xerr, fmt="o", markersize=3.5, color=f"C{row % 10}", elinewidth=1)
+                axes.errorbar([value * factor], [y], xerr=xerr, fmt="o", markersize=3.5, color=f"C{row % 10}", elinewidth=1)
         axes.set_yticks(range(len(groups)), [group.title for group in groups])
         axes.invert_yaxis()
         axes.set_xlabel(f"{metric_title(metric)}{', %' if factor == 100 else ''}")

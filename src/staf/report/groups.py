@@ -51,37 +51,27 @@ def tasks_of(results: Iterable[Finished]) -> tuple[list[str], list[str]]:
 def method_groups(results: Iterable[Finished], task: str) -> list[Group]:
     """The evaluations of `task` by method and settings, in the order of `METHODS`.
 
-    Runs with other settings are never averaged; their groups are named by what differs.
+    Runs with other settings are never averaged; their groups are named by what differs. Data may differ from seed to seed, as
+    few-shot draws do, but not within one.
     """
-    found = evaluations(results, task)
+    parts: dict[tuple[str, str, str], list[Evaluation]] = {}
+    for result in evaluations(results, task):
+        identity = json.dumps(_identity(result), sort_keys=True, default=str)
+        parts.setdefault((result.method, result.setting, identity), []).append(result)
+    split: dict[tuple[str, str], dict[tuple[str, str], list[Evaluation]]] = {}
+    for (method, setting, identity), part in parts.items():
+        repeated = len({result.seed for result in part}) < len(part)
+        for result in part:
+            data = str(result.data_fingerprint) if repeated else ""
+            split.setdefault((method, setting), {}).setdefault((identity, data), []).append(result)
     groups = []
-    for method in sorted({r.method for r in found}, key=method_order):
-        for setting in sorted({r.setting for r in found if r.method == method}):
-            groups += _variants([r for r in found if (r.method, r.setting) == (method, setting)])
+    for method, setting in sorted(split, key=lambda key: (method_order(key[0]), key[1])):
+        variants = list(split[method, setting].values())
+        more = f", {setting}" if method in BASELINES and setting != MISSING else ""
+        labels = _what_differs([{**_identity(own[0]), "data": own[0].data_fingerprint} for own in variants], method)
+        for own, label in zip(variants, labels, strict=True):
+            groups.append(Group(method, method_title(method, own[0].adaptation_examples) + more + label, tuple(own)))
     return groups
-
-
-def _variants(results: list[Evaluation]) -> list[Group]:
-    """Split by everything but the seed. Data may differ from seed to seed, as few-shot draws do, but not within one."""
-    parts = _by(results, lambda r: json.dumps(_identity(r), sort_keys=True, default=str))
-    split: list[list[Evaluation]] = []
-    for part in parts:
-        repeated = len({r.seed for r in part}) < len(part)
-        split += _by(part, lambda r: str(r.data_fingerprint)) if repeated else [part]
-    method, setting = results[0].method, results[0].setting
-    setting_text = f", {setting}" if method in BASELINES and setting != MISSING else ""
-    labels = _differences([{**_identity(part[0]), "data": part[0].data_fingerprint} for part in split], method)
-    return [
-        Group(method, method_title(method, part[0].adaptation_examples) + setting_text + label, tuple(part))
-        for part, label in zip(split, labels, strict=True)
-    ]
-
-
-def _by(results: list[Evaluation], key: Any) -> list[list[Evaluation]]:
-    parts: dict[str, list[Evaluation]] = {}
-    for result in results:
-        parts.setdefault(key(result), []).append(result)
-    return list(parts.values())
 
 
 def _identity(result: Evaluation) -> dict[str, Any]:
@@ -91,7 +81,7 @@ def _identity(result: Evaluation) -> dict[str, Any]:
     return {key: value for key, value in flat.items() if not key.rsplit(".", 1)[-1].endswith("seed")}
 
 
-def _differences(identities: list[dict[str, Any]], method: str) -> list[str]:
+def _what_differs(identities: list[dict[str, Any]], method: str) -> list[str]:
     """A label for each; the title of a few-shot router already has its number of examples."""
     keys = sorted({key for identity in identities for key in identity})
     values = {key: {json.dumps(identity.get(key), default=str) for identity in identities} for key in keys}

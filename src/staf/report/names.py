@@ -33,21 +33,15 @@ METHODS = {
 """Methods in the order of rows; any other method prints its own name, after these."""
 
 METRICS = {
-    "accuracy": "Accuracy", "macro_f1": "Macro F1", "micro_f1": "Micro F1", "macro_auc": "Macro AUC",
-    "ece": "ECE",
+    "accuracy": "Accuracy", "macro_f1": "Macro F1", "micro_f1": "Micro F1", "macro_auc": "Macro AUC", "micro_auc": "Micro AUC",
+    "one_minus_hamming_loss": "1 - Hamming loss", "exact_match": "Exact match", "token_f1": "Token F1",
+    "entity_f1": "Entity F1", "entity_f1_macro": "Entity F1, mean of types", "entity_f1_overlap": "Overlap F1",
+    "entity_f1_overlap_macro": "Overlap F1, mean of types", "invented_rate": "Invented mentions", "rouge_l": "ROUGE-L",
+    "rouge_1": "ROUGE-1", "rouge_2": "ROUGE-2", "micro_average_precision": "Micro average precision",
+    "macro_average_precision": "Macro average precision", "ece": "ECE", "brier_score": "Brier score",
+    "aurc": "AURC",
 }  # fmt: skip
-"""Metrics of a task's table, in the order of its columns."""
-
-MORE_METRICS = {
-    "one_minus_hamming_loss": "1 - Hamming loss", "micro_auc": "Micro AUC",
-    "exact_match": "Exact match", "token_f1": "Token F1", "entity_f1": "Entity F1",
-    "entity_f1_macro": "Entity F1, mean of types", "entity_f1_overlap": "Overlap F1",
-    "entity_f1_overlap_macro": "Overlap F1, mean of types", "rouge_l": "ROUGE-L", "rouge_1": "ROUGE-1", "rouge_2": "ROUGE-2",
-    "invented_rate": "Invented mentions",
-    "micro_average_precision": "Micro average precision", "macro_average_precision": "Macro average precision",
-    "brier_score": "Brier score", "aurc": "AURC",
-}  # fmt: skip
-"""Further metrics, shown in a task's details; in its table only where they are the task's own."""
+"""Metrics in the order of a task's columns."""
 
 
 def method_title(method: str, adaptation_examples: float | None = None) -> str:
@@ -65,4 +59,4 @@ def method_order(method: str) -> tuple[int, str]:
 
 def metric_title(metric: str) -> str:
     """The printed name of a metric."""
-    return METRICS.get(metric) or MORE_METRICS.get(metric) or metric.replace("_", " ")
+    return METRICS.get(metric, metric.replace("_", " "))

@@ -11,7 +11,6 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 from urllib.parse import quote
 
@@ -19,25 +18,22 @@ from staf.io import write_bytes
 from staf.report import figures
 from staf.report.claims import HELD, NOT_COMPARABLE, NOT_HELD, OPEN, ClaimResult, evaluate_claims
 from staf.report.confusion import confusion_table
-from staf.report.groups import flatten, method_groups, task_title, tasks_of
+from staf.report.groups import flatten, task_title, tasks_of
 from staf.report.names import method_title
 from staf.report.reproduced import comparison_rows, sizes_text, table_rows
 from staf.report.results import Evaluation, Finished, Table, Training, load_results, tables_of
 from staf.report.tables import (
     Row,
     comparison_table,
-    details_table,
     held_out_table,
     overview_table,
     task_table,
     training_table,
 )
-from staf.report.texts import MISSING, number_text, scale
+from staf.report.texts import MISSING
 
 OUTCOMES = {HELD: "✓", NOT_HELD: "✗", OPEN: "?", NOT_COMPARABLE: "–"}
 """Each outcome of a claim with its mark."""
-HEADLINE_METHODS = ("normal", "few_shot", "normal_scaled")
-"""The summary of a task is about the first of these that was run."""
 
 
 def write_page(runs: Path, out: Path, metrics: Mapping[str, str] | None = None) -> Path:
@@ -83,7 +79,6 @@ def _content(results: Sequence[Finished], runs: Path | None) -> dict[str, Any]:
     return {
         "missing": MISSING,
         "head_line": head_line(results),
-        "summaries": [(task_title(results, task), *summary(results, task)) for task in unseen],
         "overview": overview_table(results, unseen) if len(unseen) > 1 else [],
         "claims": [(number, claim, claim_rows(claim)) for number, claim in enumerate(evaluate_claims(tables), 1) if tables],
         "outcomes": OUTCOMES,
@@ -125,16 +120,12 @@ def _task(results: Sequence[Finished], task: str, unseen: bool, runs: Path | Non
     drawn = (
         (figures.scores_figure(results, task), "Primary score of each method and seed, with its 95 % interval."),
         (figures.selective_figure(results, task), "Quality when only the most confident answers are given, mean over seeds."),
-        (
-            figures.weights_figure(results, task),
-            f"Mean weight of each expert over matrices and seeds. {weight_totals(results, task)}",
-        ),
+        (figures.weights_figure(results, task), "Mean weight of each expert over matrices and seeds."),
     )
     return {
         "title": task_title(results, task),
         "unseen": unseen,
         "rows": task_table(results, task),
-        "details": details_table(results, task),
         "comparisons": comparison_table(results, task),
         "figures": [(figure, caption) for figure, caption in drawn if figure],
         "confusion": None if runs is None else confusion_table(runs, results, task),
@@ -157,37 +148,6 @@ def head_line(results: Sequence[Finished]) -> str:
 
 def _plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def summary(results: Sequence[Finished], task: str) -> tuple[str, tuple[str, ...]]:
-    """The router's score on `task`, its difference from the base model and the highest score; and the runs of the router."""
-    scored = [(group.mean, group) for group in method_groups(results, task) if group.mean is not None]
-    by_method = {group.method: (score, group) for score, group in reversed(scored)}
-    headline = next((by_method[method] for method in HEADLINE_METHODS if method in by_method), None)
-    if headline is None:
-        return "No router has a score on this task yet.", ()
-    score, group = headline
-    factor = scale(group.results, group.metric)
-    text = f"{group.title}: {number_text(score, factor)}"
-    row = next((r for r in comparison_table(results, task) if r.cells["Method"] == group.title and r.runs == group.runs
-                and r.cells["Against"] == method_title("original")), None)  # fmt: skip
-    if row is not None:
-        clear = "" if row.cells["Clear"] != "no" else ", not a clear difference"
-        text += f", {row.cells['Difference']} against the base model (95 % interval {row.cells['95 % interval']}{clear})"
-    best, best_group = (max if factor == 100 else min)(scored, key=lambda pair: pair[0])
-    if best != score:
-        text += f". Best: {best_group.title}, {number_text(best, factor)}"
-    return f"{text}.", group.runs
-
-
-def weight_totals(results: Sequence[Finished], task: str) -> str:
-    """What the weights of each router sum to: "Sum of weights: Normal router (gradient) 0.93."."""
-    parts = []
-    for group in method_groups(results, task):
-        totals = [r.weight_total for r in group.results if r.weight_total is not None]
-        if totals and group.method in figures.ROUTERS:
-            parts.append(f"{group.title} {fmean(totals):.2f}")
-    return f"Sum of weights: {'; '.join(parts)}." if parts else ""
 
 
 def _title(result: Finished) -> str:

@@ -15,7 +15,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from staf.report.groups import HELD_OUT, Group, method_groups, task_title
-from staf.report.names import METRICS, MORE_METRICS, method_order, method_title, metric_title
+from staf.report.names import METRICS, method_order, method_title, metric_title
 from staf.report.results import Evaluation, Finished, Training, evaluations
 from staf.report.texts import (
     MISSING,
@@ -60,14 +60,6 @@ def task_table(results: Sequence[Finished], task: str) -> list[Row]:
         for row, own in zip(rows, tokens, strict=True):
             row.cells["Prompt tokens"] = count_text(round(fmean(own))) if own else MISSING
     return rows
-
-
-def details_table(results: Sequence[Finished], task: str) -> list[Row]:
-    """One row per method on `task`: the metrics that its table leaves out; [] where there are none."""
-    groups = method_groups(results, task)
-    titles = _metric_titles(groups, [name for name in MORE_METRICS if name != groups[0].metric])
-    rows = [(g, {title: score_text(g.results, metric) for metric, title in titles.items()}) for g in groups]
-    return [Row({"Method": group.title, **cells}, group.runs) for group, cells in rows if cells]
 
 
 def _task_cells(group: Group, titles: dict[str, str]) -> dict[str, str]:
@@ -132,7 +124,7 @@ def held_out_table(results: Sequence[Finished]) -> list[Row]:
         originals, experts = ([g for g in groups if g.method == method] for method in ("original", "single"))
         name = task.removesuffix(HELD_OUT)
         for expert in experts:
-            original = next((group for group in originals if _same_data(group, expert)), None)
+            original = next((group for group in originals if _data_of(group) & _data_of(expert)), None)
             label = expert.title.removeprefix(method_title("single")) if len(experts) > 1 else ""
             rows.append(_held_out_row(name + label, original, expert))
         if originals and not experts:
@@ -140,9 +132,8 @@ def held_out_table(results: Sequence[Finished]) -> list[Row]:
     return rows
 
 
-def _same_data(one: Group, other: Group) -> bool:
-    first, second = ({json.dumps([r.base, r.data_fingerprint], sort_keys=True) for r in g.results} for g in (one, other))
-    return bool(first & second)
+def _data_of(group: Group) -> set[str]:
+    return {json.dumps([r.base, r.data_fingerprint], sort_keys=True) for r in group.results}
 
 
 def _held_out_row(label: str, original: Group | None, expert: Group | None) -> Row:
@@ -186,19 +177,19 @@ def _training_cells(result: Training, repeated: bool) -> dict[str, str]:
 # ---- writing ---------------------------------------------------------------------------------------------------------
 
 
-def print_table(console: Console, rows: Sequence[Row], title: str = "", without: Sequence[str] = ()) -> None:
-    """Print rows to a terminal, some columns left out; the first column is left-aligned, the others right-aligned."""
+def print_table(console: Console, rows: Sequence[Row], title: str = "", columns: Sequence[str] = ()) -> None:
+    """Print rows to a terminal, all columns or some; the first is left-aligned, the others right-aligned."""
     from rich.table import Table
     from rich.text import Text
 
     if not rows:
         return
     table = Table(title=Text(title) if title else None, title_justify="left")
-    columns = [column for column in rows[0].cells if column not in without]
-    for position, column in enumerate(columns):
+    shown = columns or list(rows[0].cells)
+    for position, column in enumerate(shown):
         table.add_column(Text(column), justify="right" if position else "left")
     for row in rows:
-        table.add_row(*(Text(row.cells[column]) for column in columns))  # as Text: a name in [brackets] is not markup
+        table.add_row(*(Text(row.cells[column]) for column in shown))  # as Text: a name in [brackets] is not markup
     console.print(table)
 
 
