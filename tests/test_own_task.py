@@ -9,12 +9,17 @@ from typing import Any
 
 import pytest
 import yaml
+from conftest import random_expert
+from typer.testing import CliRunner
 
+from staf.cli import app
 from staf.data.registry import default_registry, find_task
-from staf.data.selection import prepare_task, protected_keys, task_examples
+from staf.data.selection import expert_examples, prepare_task, protected_keys, task_examples
 from staf.data.store import DataStore
 from staf.data.task import load_task
 from staf.errors import BadData, ConfigError, MissingData, TestLeak, UnknownName
+from staf.experts.store import save_expert
+from staf.lm.base import load_base
 
 WORDS = ("hoof", "wing", "tail", "horn", "beak", "fin", "mane", "claw")
 
@@ -162,3 +167,41 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
         find_task(str(write(tmp_path, rows(), task="pubmedqa")))
     with pytest.raises(UnknownName, match="Did you mean 'pubmedqa'"):
         find_task("pubmed_qa")
+
+
+@pytest.fixture
+def experts(tmp_path: Path, tiny_folder: Path) -> Path:
+    base = load_base(str(tiny_folder), dtype="float32", device="cpu")
+    save_expert(tmp_path / "experts" / "a", random_expert(base, "a", 0))
+    return tmp_path / "experts"
+
+
+def command(*arguments: object) -> Any:
+    result = CliRunner().invoke(app, [*map(str, arguments), "--json"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def test_the_commands_take_a_task_file_and_draw_no_more_shots_than_there_are(
+    tmp_path: Path, tiny_folder: Path, experts: Path, own: Path
+) -> None:
+    path = write(tmp_path / "task", rows(30))
+    common = ["--base", tiny_folder, "--data-dir", own, "--runs", tmp_path / "runs"]
+    search = ["--method", "cma", "-o", "max_evaluations=4", "-o", "popsize=4"]
+    adapted = command("adapt", "--task", path, "--experts", experts, *search, "--out", tmp_path / "router", *common)
+    assert adapted["task"] == "triage"
+    assert 1 <= len(adapted["example_ids"]) < 32
+    scored = command("evaluate", "--task", path, "--experts", experts, "--router", tmp_path / "router", *common)
+    assert (scored["task"], scored["primary_metric"]) == ("triage", "macro_f1")
+    assert 0 <= scored["metrics"]["macro_f1"]["value"] <= 1
+
+
+def test_an_expert_is_trained_on_a_file(tmp_path: Path, tiny_folder: Path, own: Path) -> None:
+    path = write(tmp_path / "task", rows(30), task="corpus", output_type="generate_until", doc_to_choice=None, test_split=None)
+    common = ["--base", tiny_folder, "--data-dir", own, "--runs", tmp_path / "runs"]
+    steps = ["-o", "steps=6", "-o", "tinit=1", "-o", "tfinal=1"]
+    (trained,) = command("train", "--data", path, "--out", tmp_path / "experts", *steps, *common)
+    assert (trained["expert"], trained["examples"]) == ("corpus", 30)
+    other = write(tmp_path / "other", rows(30))
+    with pytest.raises(ConfigError, match="leave test_split out"):
+        expert_examples(str(other), DataStore(own, fetch=False))

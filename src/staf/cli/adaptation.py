@@ -10,7 +10,9 @@ import typer
 from staf.cli.options import Base, DataDir, Dtype, Experts, Json, ListOptions, Override, Runs, Splits, TaskName, overrides
 
 if TYPE_CHECKING:
+    from staf.data.task import Task
     from staf.routing.store import Router
+    from staf.stages import Context
 
 METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
     "cma": {"shots": 32},
@@ -20,6 +22,16 @@ METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
 """Settings whose default depends on the method."""
 SEARCHLESS = {"zero_shot": "zero-shot", "best_expert": "best-expert"}
 """Methods without a search, with their names in messages."""
+
+
+def _defaults(method: str, task: Task, context: Context) -> dict[str, Any]:
+    """Defaults of a method; no more shots than the task has adaptation examples."""
+    from staf.data.selection import default_shots
+
+    defaults = dict(METHOD_DEFAULTS.get(method, {}))
+    if "shots" in defaults:
+        defaults["shots"] = default_shots(task, context.store, defaults["shots"])
+    return defaults
 
 
 def adapt(
@@ -63,11 +75,11 @@ def adapt(
     from staf.routing.summary import record_of
     from staf.stages import Context, adapt_seeds, adapt_stage, best_expert_stage, zero_shot_stage
 
-    defaults = METHOD_DEFAULTS.get(method, {})
-    given = {"shots": shots} if shots is not None else {}
-    settings = parse(RouterRecipe, {"method": method, **defaults, **given, **overrides(override)}, "staf adapt")
+    given = {**({"shots": shots} if shots is not None else {}), **overrides(override)}
+    parse(RouterRecipe, {"method": method, **METHOD_DEFAULTS.get(method, {}), **given}, "staf adapt")  # before data is read
     context = Context(base, data_dir, runs, Terminal(), dtype=dtype, profile=splits)
     row, loaded = find_task(task), load_experts(experts)
+    settings = parse(RouterRecipe, {"method": method, **_defaults(method, row, context), **given}, "staf adapt")
     if method in SEARCHLESS and (seeds > 1 or init_from is not None):
         raise ConfigError(f"a {SEARCHLESS[method]} router is computed, not searched for: leave --seeds and --init-from out.")
     if method == "zero_shot":

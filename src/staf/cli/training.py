@@ -46,6 +46,7 @@ def train(
     from staf.cli.printing import Terminal, print_estimates, print_json, print_table
     from staf.compute import ComputeOptions, split_options
     from staf.config import find_recipe, load_values, parse
+    from staf.data.selection import expert_name
     from staf.experts.distributed import init_distributed
     from staf.experts.recipe import ExpertRecipe
     from staf.experts.store import load_expert
@@ -71,7 +72,7 @@ def train(
         train_experts(jobs, launcher, progress, world)
         if not world.is_main_process:
             return
-    rows = [expert_row(load_expert(out / name), out) for name in names]
+    rows = [expert_row(load_expert(out / expert_name(name)), out) for name in names]
     print_json(rows) if as_json else print_table(rows, list(rows[0]))
 
 
@@ -81,7 +82,7 @@ def expert_names(data: str) -> list[str]:
     Raises:
         ConfigError: it is a folder. UnknownName: there is no such knowledge type or data set.
     """
-    from staf.data.selection import expert_sources
+    from staf.data.selection import expert_name, expert_sources
     from staf.errors import ConfigError
 
     if Path(data).is_dir():
@@ -90,7 +91,7 @@ def expert_names(data: str) -> list[str]:
         )
     names = list(dict.fromkeys(name.strip() for name in data.split(",") if name.strip()))
     for name in names:
-        expert_sources(name)  # reject a misspelt name before any training
+        expert_name(name), expert_sources(name)  # reject a misspelt name before any training
     return names
 
 

@@ -14,6 +14,11 @@ from staf.data.task import Task, builtin_tasks, load_task
 from staf.errors import ConfigError, UnknownName
 
 
+def is_task_file(name: str) -> bool:
+    """True where a path of a task file is given in the place of a name."""
+    return Path(name).suffix in (".yaml", ".yml")
+
+
 @dataclass(frozen=True)
 class Registry:
     """Tasks and cards by name."""
@@ -27,7 +32,7 @@ class Registry:
         Raises:
             UnknownName: with near names and the list. MissingData, ConfigError: as `load_task`.
         """
-        if Path(name).suffix in (".yaml", ".yml"):
+        if is_task_file(name):
             task = load_task(Path(name))
             if self.tasks.get(task.name, task) != task:
                 raise ConfigError(f"{name}: there is another task named '{task.name}'. Give yours another name.")

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
+from staf.data.answers import read_several
 from staf.data.example import KNOWLEDGE_TYPES, SPLITS, Example
-from staf.data.registry import default_registry
+from staf.data.registry import default_registry, is_task_file
 from staf.data.splits import without_dedup_keys
 from staf.data.store import DataStore
-from staf.data.task import LISTED, Task, frequent_labels, narrowed
-from staf.errors import MissingData, TestLeak
+from staf.data.task import LISTED, Task, frequent_labels, load_task, narrowed
+from staf.errors import ConfigError, MissingData, TestLeak
 
 LABELS_OF_RECORDS = 50
 """Codes or drugs that an expert of clinical records learns."""
 
 
 def expert_sources(name: str) -> tuple[tuple[str, str], ...]:
-    """The (data set, task type) pairs that feed an expert; `Registry.expert_sources` of the built-in cards."""
-    return default_registry().expert_sources(name)
+    """The (data set, task type) pairs that feed an expert, as `Registry.expert_sources`; none of a task file's."""
+    return () if is_task_file(name) else default_registry().expert_sources(name)
+
+
+def expert_name(source: str) -> str:
+    """The name of the expert that a knowledge type, a data set or a task file gives."""
+    return load_task(Path(source)).name if is_task_file(source) else source
 
 
 def held_out_task(name: str) -> Task:
@@ -51,6 +58,11 @@ def task_examples(task: Task, split: str, store: DataStore) -> list[Example]:
     return found
 
 
+def default_shots(task: Task, store: DataStore, wanted: int) -> int:
+    """`wanted`, or all adaptation examples of a task where it has fewer."""
+    return min(wanted, len(task_examples(task, "adaptation", store)))
+
+
 def label_set(task: Task, store: DataStore) -> tuple[str, ...]:
     """The most frequent labels of a task with open labels, counted outside the test split; () where it keeps all."""
     if task.top_labels is None:
@@ -67,8 +79,6 @@ def task_counts(task: Task, store: DataStore) -> dict[str, int] | None:
     here = [name for name in task.datasets if store.is_here(name)]
     if not here:
         return None
-    from staf.data.answers import read_several
-
     valid = set(label_set(task, store))
     counts = {}
     for split in SPLITS:
@@ -89,7 +99,13 @@ def expert_examples(name: str, store: DataStore) -> tuple[list[Example], int]:
 
     Raises:
         UnknownName: there is no such expert. MissingData: none of its data sets can be had.
+        ConfigError: `name` is a task file that is no corpus.
     """
+    if is_task_file(name):
+        task = load_task(Path(name))
+        if task.test_split is not None or not task.is_local:
+            raise ConfigError(f"{name} is no corpus for an expert: give local data_files, and leave test_split out.")
+        return without_dedup_keys(task_examples(task, "train", store), protected_keys(store))
     given = store.registry.expert_sources(name)
     sources = [(dataset, task_type) for dataset, task_type in given if store.can_have(dataset)]
     if not sources:

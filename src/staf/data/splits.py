@@ -69,7 +69,9 @@ def few_shot(examples: Iterable[Example], shots: int, seed: int) -> list[Example
     refuse_test(given)
     pool = sorted((e for e in given if e.split == "adaptation"), key=lambda e: e.id)
     if not 1 <= shots <= len(pool):
-        raise ConfigError(f"{shots} shots cannot be drawn: the adaptation set has {len(pool)}. Ask for 1 to {len(pool)}.")
+        raise ConfigError(
+            f"{shots} shots cannot be drawn: the adaptation set has {len(pool)} examples. Ask for 1 to {len(pool)}."
+        )
     return dice(f"few_shot:{seed}").sample(pool, shots)
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import BeforeValidator, Field, model_validator
@@ -28,7 +28,7 @@ METRICS = {
     "multi_label": ("micro_f1", "macro_f1", "macro_auc"),
     "span": ("exact_match", "token_f1"),
     "ner": ("entity_f1",),
-    "generate_until": ("rouge_l",),
+    "generate_until": ("rouge_l", "rouge_1", "rouge_2"),
 }
 """Primary metrics by output type, the default first."""
 _HARNESS_METRICS = {"acc": "accuracy", "acc_norm": "accuracy", "rougeL": "rouge_l", "f1": "macro_f1"}
@@ -65,6 +65,10 @@ class TestSplit(Settings):
 
 class Task(Settings):
     """One downstream task, or a corpus that an expert trains on."""
+
+    RENAMED: ClassVar[dict[str, str]] = {
+        "name": "task", "kind": "task_type", "output_type": "output_type", "proxy_for": "proxy_for", "top": "top_labels",
+    }  # fmt: skip
 
     task: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*$")]
     title: str = ""
@@ -155,6 +159,8 @@ class Task(Settings):
     def metric(self) -> str:
         """The primary metric."""
         known = METRICS[self.output_type]
+        if self.output_type == "multiple_choice" and not self.fixed_labels:
+            known = known[:1]  # the others need the same labels in every item
         return next((name for name in self.metric_list if name in known), known[0])
 
 

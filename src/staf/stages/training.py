@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from staf.data.example import Example
-from staf.data.selection import expert_examples, expert_sources
+from staf.data.selection import expert_examples, expert_name, expert_sources
 from staf.data.splits import dice
 from staf.errors import ConfigError, DamagedFile, MissingData, StafError, TrainingFailed, UnknownName
 from staf.experts.distributed import ALONE, World
@@ -44,6 +44,7 @@ def train_stage(context: Context, name: str, settings: ExpertRecipe, out: Path, 
     """
     with context.world.main_process_first():
         examples = training_examples(context, name, settings)
+        name = expert_name(name)
         digest = training_digest(context.identity, examples, settings)
     there = training_run_of(out / name) == digest
     context.world.check_same(int(there), f"view of {out / name}")
@@ -146,7 +147,7 @@ def train_on_ray(jobs: Sequence[TrainingJob], progress: Progress) -> Failures:
 def estimate_stage(context: Context, name: str, settings: ExpertRecipe) -> Estimate:
     """What training an expert would take; time is measured if the base is a local one whose weights are there and fit."""
     examples = training_examples(context, name, settings)
-    found = estimate(context.meta_model, name, examples, settings, default_device(), context.compute)
+    found = estimate(context.meta_model, expert_name(name), examples, settings, default_device(), context.compute)
     local = context.base_name is None or Path(context.base_name).exists()
     if not local or (found.free_bytes is not None and found.memory.total > found.free_bytes):
         return found
