@@ -35,7 +35,7 @@ from staf.data.registry import find_task
 from staf.data.selection import task_examples
 from staf.data.splits import dice
 from staf.data.store import DataStore
-from staf.experts.reduce import merge_experts
+from staf.experts.reduce import concat_factors, relative_error, truncate_rank
 from staf.experts.store import Expert, ExpertSet, load_experts
 from staf.io import write_bytes, write_json
 from staf.lm.base import Base, load_base
@@ -201,7 +201,11 @@ def smaller(base: Base, experts: ExpertSet, examples: list[Example], keep: int, 
         lines.append({"case": case, "loss": loss_of(fewer, weights), "error": share})
     for rank in RANKS:
         started = time.perf_counter()
-        merged, error = merge_experts(experts, router.weights, rank, "merged")
+        parts = {
+            name: truncate_rank(concat_factors(experts.factors_of(name), router.weights[0]), rank) for name in experts.shapes
+        }
+        factors, error = {name: part.factors for name, part in parts.items()}, relative_error(list(parts.values()))
+        merged = Expert("merged", base.identity, factors, experts.dedup_keys)
         seconds = time.perf_counter() - started
         loss = loss_of(Mixture(base, ExpertSet((merged,))), torch.ones(1, 1))
         lines.append({"case": f"the sum of all at rank {rank}", "rank": rank, "loss": loss, "error": error, "seconds": seconds})

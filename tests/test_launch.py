@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 import time
@@ -234,7 +235,7 @@ def machines(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, Any]]:
     from ray.cluster_utils import Cluster as Machines
 
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    monkeypatch.setenv("PYTHONPATH", str(Path(launch.__file__).parents[2]))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(launch.__file__).parents[2]), *filter(None, sys.path)]))
     store = {"object_store_memory": 100 << 20}
     cluster = Machines(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **store})
     second = [cluster.add_node(num_cpus=1, **store) for _ in range(2)][1]

@@ -230,6 +230,14 @@ def test_an_expert_of_another_base_is_refused(base: Base, experts: ExpertSet) ->
         Mixture(base, ExpertSet((other, *experts.experts[1:])))
 
 
+def test_an_expert_of_another_tokenizer_is_refused(base: Base, experts: ExpertSet) -> None:
+    other = replace(experts.experts[0], base={**base.identity, "tokenizer": "0123"})
+    with pytest.raises(BaseMismatch, match="expert 'attribute' was trained with another tokenizer"):
+        Mixture(base, ExpertSet((other,)))
+    unknown = {name: value for name, value in base.identity.items() if name != "tokenizer"}
+    Mixture(base, ExpertSet((replace(experts.experts[0], base=unknown),)))
+
+
 def test_a_base_of_the_same_shape_with_other_weights_has_another_fingerprint(tiny_folder: Path, tmp_path: Path) -> None:
     import shutil
 
@@ -245,7 +253,7 @@ def test_a_base_of_the_same_shape_with_other_weights_has_another_fingerprint(tin
 
 
 def test_a_base_with_pickled_weights_or_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(MissingData, match=r"config\.json is not there"):
+    with pytest.raises(MissingData, match=r"config\.json is missing"):
         fingerprint_of(tmp_path)
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "pytorch_model.bin").write_bytes(b"x")
@@ -267,7 +275,7 @@ def test_a_model_type_without_a_list_of_matrices_is_refused(tmp_path: Path) -> N
 
     config = BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, vocab_size=20)
     BertLMHeadModel(config).save_pretrained(str(tmp_path))
-    with pytest.raises(UnknownName, match="adapted matrices 'bert'"):
+    with pytest.raises(UnknownName, match="target modules 'bert'"):
         load_base(str(tmp_path), dtype="float32")
 
 

@@ -13,9 +13,8 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any
 
 import torch
 from torch import Tensor, distributed
@@ -128,20 +127,6 @@ def init_distributed() -> Iterator[World]:
     distributed.destroy_process_group()  # not after an error: the others may wait for what never comes
 
 
-@dataclass
-class ShardedBase(Base):
-    """A base whose frozen layers are spread over the processes."""
-
-    def hidden_states(self, ids: Tensor, prefix_length: int = 0, **inputs: Any) -> Tensor:
-        """As `Base.hidden_states`; with gradients, shared tokens are computed in every row.
-
-        A layer's weights are gone after its way back, and the way back through shared tokens comes after that.
-        """
-        if prefix_length and torch.is_grad_enabled():
-            return super().hidden_states(ids)[:, prefix_length:]
-        return super().hidden_states(ids, prefix_length, **inputs)
-
-
 def open_base(name: str | None, dtype: str | None, world: World, sharded: bool, device: str | None = None) -> Base:
     """Load a base in this process, in the dtype that the main process chooses; with `sharded`, spread over the processes.
 
@@ -167,7 +152,7 @@ def check_fsdp(world: World, sharded: bool) -> None:
         )
 
 
-def shard(base: Base, world: World) -> ShardedBase:
+def shard(base: Base, world: World) -> Base:
     """Spread the frozen decoder layers of a base over the processes; each keeps all of embeddings and head.
 
     Args:
@@ -184,5 +169,9 @@ def shard(base: Base, world: World) -> ShardedBase:
         fully_shard(layer, mesh=mesh)
     fully_shard(decoder, mesh=mesh, ignored_params=around)
     base.model.to(device)
-    kept = {field.name: getattr(base, field.name) for field in fields(base)}
-    return ShardedBase(**kept | {"device": device})
+    return replace(base, device=device)
+
+
+def is_sharded(base: Base) -> bool:
+    """True if the layers of a base are spread over processes: their weights are gone after the backward pass of a layer."""
+    return hasattr(base.model.get_decoder(), "reshard")

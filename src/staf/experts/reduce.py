@@ -12,7 +12,7 @@ several (STAF-LLM, Eq. 4), whose factors concatenated along the rank are such a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -79,8 +79,7 @@ def concat_factors(parts: Sequence[Factors], weights: Tensor) -> Factors:
 def reduce_expert(expert: Expert, rank: int) -> tuple[Expert, float]:
     """An expert with at most `rank` in each module, and the relative Frobenius error over all modules.
 
-    It keeps name, base and what it was trained on. It is not what its training settings give, so it no longer
-    carries their digest, and training does not take it for finished.
+    It keeps name, base and what it was trained on, but not its training digest: training does not take it for finished.
 
     Raises:
         ConfigError: a rank below 1.
@@ -92,35 +91,8 @@ def reduce_expert(expert: Expert, rank: int) -> tuple[Expert, float]:
     return replace(expert, factors={name: part.factors for name, part in found.items()}, record=record), error
 
 
-def merge_experts(
-    experts: ExpertSet, weights: Tensor, rank: int, name: str, groups: Mapping[str, int] | None = None
-) -> tuple[Expert, float]:
-    """The weighted sum of a set as one expert of at most `rank` in each module, and its relative Frobenius error.
-
-    Args:
-        weights: (G, K) of a router. groups: row of the weights that each module takes; None takes row 0 for all.
-
-    Raises:
-        ConfigError: a rank below 1.
-    """
-    found = {
-        module: truncate_rank(concat_factors(experts.factors_of(module), weights_of(weights, module, groups)), rank)
-        for module in experts.shapes
-    }
-    error = relative_error(list(found.values()))
-    merged = {expert.name: expert.fingerprint for expert in experts.experts}
-    record = {"merged": {"experts": merged, "weights": weights.tolist(), "rank": rank, "error": error}}
-    factors = {module: part.factors for module, part in found.items()}
-    return Expert(name, experts.experts[0].base, factors, experts.dedup_keys, record), error
-
-
-def weights_of(weights: Tensor, module: str, groups: Mapping[str, int] | None) -> Tensor:
-    """The row (K,) of weights (G, K) that a module takes; row 0 where there are no groups."""
-    return weights[0 if groups is None else groups[module]]
-
-
 def reduce_set(experts: ExpertSet, rank: int | None, out: Path) -> list[dict[str, Any]]:
-    """Save a set with at most `rank` in each module of its experts, or as it is where that is None.
+    """Save a set with at most `rank` in each module of its experts, or as it is if that is None.
 
     Returns:
         one row for each expert: its average rank and number of parameters before and after, and the relative error.

@@ -124,6 +124,12 @@ class ExpertSet:
                     f"expert '{expert.name}' was trained on {expert.base['name']} ({expert.base['fingerprint']}), "
                     f"this base is {base['name']} ({base['fingerprint']}). Give that base with --base, or train it again."
                 )
+            tokenizers = {found for found in (expert.base.get("tokenizer"), base.get("tokenizer")) if found is not None}
+            if len(tokenizers) > 1:
+                raise BaseMismatch(
+                    f"expert '{expert.name}' was trained with another tokenizer than that of {base['name']} now. "
+                    "Restore the tokenizer files of the base, or train the expert again."
+                )
             check_shapes(expert, shapes, "this base")
 
 

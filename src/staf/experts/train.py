@@ -25,7 +25,7 @@ from staf.data.example import Example
 from staf.errors import TrainingFailed
 from staf.experts.adalora import TrainableFactors, budget
 from staf.experts.checkpoint import Checkpoints
-from staf.experts.distributed import ALONE, World
+from staf.experts.distributed import ALONE, World, is_sharded
 from staf.experts.recipe import ExpertRecipe
 from staf.experts.store import Expert
 from staf.lm.base import TARGET_MODULES, Base
@@ -99,7 +99,8 @@ class ExpertTraining:
             self.order = (epoch, epoch_order(self.lengths, self.recipe.batch_size, self.recipe.seed, epoch))
         chosen = [self.items[i] for i in self.order[1][index]]
         batch = collate(chosen, self.base.tokenizer.pad_token_id or 0, self.base.device)
-        return replace(batch, prefix_length=0) if self.options.gradient_checkpointing else batch
+        recompute_prefix = self.options.gradient_checkpointing or is_sharded(self.base)
+        return replace(batch, prefix_length=0) if recompute_prefix else batch
 
     def run_step(self) -> StepReport:
         """One optimiser step.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from staf.errors import ConfigError
-from staf.experts.reduce import concat_factors, weights_of
+from staf.experts.reduce import concat_factors
 from staf.experts.store import ExpertSet
 from staf.routing.store import Router
 
@@ -55,7 +55,7 @@ def pruning_error(experts: ExpertSet, weights: Tensor, kept: Sequence[int], grou
     dropped[list(kept)] = 0.0
     lost, whole = 0.0, 0.0
     for module in experts.shapes:
-        parts, row = experts.factors_of(module), weights_of(weights, module, groups)
+        parts, row = experts.factors_of(module), weights[0 if groups is None else groups[module]]
         lost += _squared_norm(*concat_factors(parts, row * dropped))
         whole += _squared_norm(*concat_factors(parts, row))
     return (lost / whole) ** 0.5 if whole > 0 else 0.0
