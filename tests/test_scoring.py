@@ -20,7 +20,7 @@ from staf.data.example import Example, prompt_of
 from staf.errors import BadData, ConfigError
 from staf.experts.store import ExpertSet
 from staf.lm import loss, scoring
-from staf.lm.attention import grouped_attention, prefix_attention
+from staf.lm.attention import causal_attention, grouped_attention, prefix_attention
 from staf.lm.base import Base
 from staf.lm.batches import (
     FORWARD_COST,
@@ -256,6 +256,16 @@ def test_attention_equals_torch(seen: int) -> None:
     for mask in (causal[None, None], causal.expand(2, 1, -1, -1), padded[:, None], added[:, None]):
         expected = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=True)
         assert torch.allclose(grouped_attention(query, key, value, mask, None).transpose(1, 2), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("tokens", [1, 5, 300])
+def test_causal_attention_equals_torch_with_and_without_gradients(tokens: int) -> None:
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(1, heads, tokens, 8, requires_grad=True) for heads in (4, 2, 2))
+    expected = functional.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True).transpose(1, 2)
+    torch.testing.assert_close(causal_attention(query, key, value, None), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(causal_attention(query, key, value, None), expected)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 4e-2)])

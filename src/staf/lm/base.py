@@ -124,8 +124,33 @@ class Base:
         """Hidden states (n, d) at the positions before answer tokens, row by row, of token ids (B, T).
 
         `answer` (B, T) is True at tokens to predict, never in the first `prefix_length` tokens, which are equal in all rows.
+        On a CPU without a shared prefix no padding is computed.
         """
+        if not prefix_length and self.has_cpu_attention:
+            return self._unpadded_hidden_states(ids, answer)
         return self.hidden_states(ids, prefix_length)[:, :-1][answer[:, prefix_length + 1 :]]
+
+    def _unpadded_hidden_states(self, ids: Tensor, answer: Tensor) -> Tensor:
+        """As `answer_hidden_states`, with the tokens before each row's last answer token as one sequence (1, N)."""
+        columns = torch.arange(ids.shape[1])
+        lengths = torch.where(answer, columns, 0).amax(1).clamp_min(1)  # (B,)
+        real = columns < lengths[:, None]  # (B, T)
+        count = int(real.sum())
+        spare = round_up(count) - count  # few lengths let oneDNN reuse kernels
+        tokens = functional.pad(ids[real], (0, spare))[None]
+        positions = functional.pad(columns.expand_as(ids)[real], (0, spare))[None]
+        hidden = self.decode(
+            tokens, position_ids=positions, attention_mask=torch.zeros(1, 1, 1, 1, dtype=self.dtype),
+            sequence_lengths=[*lengths.tolist(), *([spare] if spare else [])],
+        )  # fmt: skip
+        return hidden[0, :count][functional.pad(answer[:, 1:], (0, 1))[real]]
+
+    @property
+    def has_cpu_attention(self) -> bool:
+        """Whether `staf.lm.attention` computes attention in parts: on a CPU, for models with full attention."""
+        config = self.model.config
+        windowed = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
+        return self.device.type == "cpu" and config.model_type in ("llama", "mistral", "qwen2", "qwen3") and not windowed
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Float32 logits (N, V) of hidden states (N, d)."""

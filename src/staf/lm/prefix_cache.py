@@ -26,7 +26,7 @@ from staf.lm.batches import FORWARD_COST, plan_batches, round_up
 
 Tokens = Sequence[int]
 PREFIX_COST = 2 * FORWARD_COST
-"""Tokens that a prefix costs besides its own: a forward, and perhaps one more batch."""
+"""Extra cost of a prefix, in tokens: a forward, and perhaps one more batch."""
 EXTEND_COST = 0.1
 """Extra cost of a token that continues from kept keys and values (measured on a CPU: 0.06 to 0.12)."""
 
@@ -78,7 +78,7 @@ def build_prefix_tree(prompts: Sequence[Tokens]) -> PrefixNode:
 
 
 def _cost(length: int, prefix: int) -> float:
-    """Cost of a row that may continue from a prefix of so many tokens."""
+    """Cost of a row that may continue from a prefix of this length."""
     return min(length, (1 + EXTEND_COST) * (length - prefix)) if prefix else length
 
 
@@ -110,7 +110,7 @@ class PrefilledBatch:
         width: P, padding included.
         last: (B, d) hidden state after each prompt's last token.
         growing: keep keys and values of what follows; otherwise every `extend` starts at the prompts' ends.
-        prefix: keys and values before all of them, (1, H_kv, S, D), where one copy serves all rows.
+        prefix: keys and values before all of them, (1, H_kv, S, D), where one copy serves all rows (`Base.has_cpu_attention`).
     """
 
     base: Base
@@ -146,14 +146,14 @@ class PrefilledBatch:
     def _mask(self, offsets: Tensor, seen: Tensor) -> Any:
         """The additive mask (B, 1, N, P + M), or one for each kind of layer where some have a sliding window."""
         count = seen.shape[1]
-        places = torch.arange(self.width, device=offsets.device).expand(len(offsets), -1)
-        real = (places < self.lengths[:, None])[:, None].expand(-1, count, -1)
+        columns = torch.arange(self.width, device=offsets.device).expand(len(offsets), -1)
+        real = (columns < self.lengths[:, None])[:, None].expand(-1, count, -1)
         seen = torch.cat([real, seen], dim=2)  # (B, N, P + M)
         window = getattr(self.base.model.config, "sliding_window", None)
         full = _additive(seen, self.base.dtype)
         if window is None or self.width + offsets.shape[1] <= window:
             return full
-        positions = torch.cat([places, self.lengths[:, None] + offsets], dim=1)  # (B, P + M)
+        positions = torch.cat([columns, self.lengths[:, None] + offsets], dim=1)  # (B, P + M)
         near = positions[:, None, :] > positions[:, -count:, None] - window
         windowed = _additive(seen & near, self.base.dtype)
         mixed = hasattr(self.base.model.config, "layer_types")
@@ -178,7 +178,7 @@ def prefix_batches(
         prefix = prefill_prefix(base, prompts[node.first][: node.length], before)
         stack += [(child, prefix) for child in node.children]
         lengths, own = [len(prompts[i]) - node.length for i in node.prompts], [extra[i] for i in node.prompts]
-        cached = 0 if shares_prefix_kv(base) else node.length
+        cached = 0 if base.has_cpu_attention else node.length
         for batch in plan_batches(lengths, token_budget, extra=own, cached=cached, forward_cost=FORWARD_COST * forwards):
             yield [node.prompts[i] for i in batch], prefix
 
@@ -205,7 +205,7 @@ def hidden_states(base: Base, prompts: Sequence[Tokens], prefix: PrefixKV | None
         prefix: of all these prompts. cache: receives keys and values; None where nothing follows.
     """
     start, layers = (0, ()) if prefix is None else (prefix.length, prefix.layers)
-    shared = layers if shares_prefix_kv(base) else ()
+    shared = layers if base.has_cpu_attention else ()
     width, pad = round_up(max(map(len, prompts)) - start), base.tokenizer.pad_token_id or 0
     ids = torch.tensor([[*prompt[start:], *(pad,) * (start + width - len(prompt))] for prompt in prompts])
     options = _option(shared)
@@ -220,7 +220,7 @@ def hidden_states(base: Base, prompts: Sequence[Tokens], prefix: PrefixKV | None
 def prefill(base: Base, prompts: Sequence[Tokens], prefix: PrefixKV | None, growing: bool) -> PrefilledBatch:
     """The forward of a batch of prompts of any lengths that share a prefix, with the current weights."""
     start, virtual, layers = (0, 0, ()) if prefix is None else (prefix.length, prefix.virtual, prefix.layers)
-    shared = layers if shares_prefix_kv(base) else ()
+    shared = layers if base.has_cpu_attention else ()
     ends = [len(prompt) - start for prompt in prompts]
     cache = _cache_of(() if shared else layers, len(prompts))
     hidden = hidden_states(base, prompts, prefix, cache)
@@ -229,13 +229,6 @@ def prefill(base: Base, prompts: Sequence[Tokens], prefix: PrefixKV | None, grow
     last = hidden[torch.arange(len(prompts), device=base.device), lengths - 1]
     kept = virtual + start - _length(shared)
     return PrefilledBatch(base, cache, lengths + kept, kept + width, last, growing, shared)
-
-
-def shares_prefix_kv(base: Base) -> bool:
-    """Whether rows read one copy of a prefix's keys and values (CPU, full attention); otherwise each row has a copy."""
-    config = base.model.config
-    windowed = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
-    return base.device.type == "cpu" and config.model_type in ("llama", "mistral", "qwen2") and not windowed
 
 
 def _option(prefix: KVCache) -> dict[str, Any]:
