@@ -25,7 +25,7 @@ from typing import Any
 
 from staf.data.example import Example
 from staf.data.prepare import load, prepare
-from staf.data.splits import dice
+from staf.data.splits import seeded_rng
 from staf.experts.recipe import ExpertRecipe
 from staf.experts.train import ExpertTraining
 from staf.io import read_json, write_json
@@ -90,7 +90,7 @@ def settings_of(cell: Cell) -> ExpertRecipe:
 
 def drawn(kind: str, split: str, count: int, seed: int) -> list[Example]:
     pool = load(prepare(KINDS[kind]), kind, split, output_type="multiple_choice")
-    return dice(f"adalora {kind} {split} {seed}").sample(pool, min(count, len(pool)))
+    return seeded_rng(f"adalora {kind} {split} {seed}").sample(pool, min(count, len(pool)))
 
 
 def compute(base: Base, cell: Cell, scored: int) -> dict[str, Any]:

@@ -22,7 +22,7 @@ import torch
 
 from staf.data.example import Example
 from staf.data.prepare import load, prepare
-from staf.data.splits import dice
+from staf.data.splits import seeded_rng
 from staf.lm.base import Base, load_base
 from staf.lm.scoring import ScoringRequest, build_choices, loglikelihoods
 
@@ -59,7 +59,7 @@ def documents(task: str, limit: int, data: Path | None) -> list[dict[str, Any]]:
     ]
     if not pool:
         raise SystemExit(f"{task}: no test questions with four options in {name}. Give the data folder with --data.")
-    return [document(task, example) for example in dice("harness").sample(pool, min(limit, len(pool)))]
+    return [document(task, example) for example in seeded_rng("harness").sample(pool, min(limit, len(pool)))]
 
 
 def task_of(name: str, file: Path) -> Any:

@@ -33,7 +33,7 @@ from torch import Tensor
 from staf.data.example import Example
 from staf.data.registry import find_task
 from staf.data.selection import task_examples
-from staf.data.splits import dice
+from staf.data.splits import seeded_rng
 from staf.data.store import DataStore
 from staf.experts.reduce import concat_factors, relative_error, truncate_rank
 from staf.experts.store import Expert, ExpertSet, load_experts
@@ -264,7 +264,7 @@ def main() -> None:
     base = load_base(options.base, dtype=options.dtype)
     experts = many(base, options.experts, counts[-1], options.noise)
     pool = sorted(task_examples(find_task(options.task), "adaptation", DataStore()), key=lambda example: example.id)
-    examples = dice("many experts").sample(pool, min(max(options.limit, options.batch), len(pool)))
+    examples = seeded_rng("many experts").sample(pool, min(max(options.limit, options.batch), len(pool)))
     settings = RouterRecipe(epochs=options.epochs, learning_rate=0.2, max_length=256)
     machine = f"{platform.machine()}, {os.cpu_count()} processors, {str(base.dtype).removeprefix('torch.')}"
     common: Row = {"bench": "experts", "machine": machine}

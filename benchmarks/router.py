@@ -38,7 +38,7 @@ from torch.nn import functional
 
 from staf.data.example import Example
 from staf.data.prepare import load, prepare
-from staf.data.splits import dice
+from staf.data.splits import seeded_rng
 from staf.experts.store import Expert, ExpertSet, load_experts
 from staf.lm.base import Base, load_base
 from staf.lm.batches import Encoded, collate, encode, plan_batches
@@ -78,7 +78,7 @@ def examples(base: Base, case: str, options: argparse.Namespace) -> list[Encoded
     """The real examples of a case."""
     name, query = CASES[case]
     pool = load(prepare(name), KINDS[name], "train", output_type="multiple_choice")
-    drawn: list[Example] = dice("bench router").sample(pool, options.examples)
+    drawn: list[Example] = seeded_rng("bench router").sample(pool, options.examples)
     asked = [example if query is None else replace(example, query=query) for example in drawn]
     return [encode(example, base.tokenizer, options.tokens) for example in asked]
 

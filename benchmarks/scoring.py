@@ -29,7 +29,7 @@ import torch
 
 from staf.data.example import Example, prompt_of
 from staf.data.prepare import load, prepare
-from staf.data.splits import dice
+from staf.data.splits import seeded_rng
 from staf.lm.base import Base, load_base
 from staf.lm.batches import encode_prompt, plan_batches, round_up
 from staf.lm.scoring import score_labels
@@ -47,9 +47,9 @@ PEER = "lm_eval HFLM.loglikelihood"
 def notes(base: Base, count: int) -> list[Example]:
     """Notes of real sentences, each of about 400 tokens, with 50 titles of diseases as labels."""
     codes = load(prepare("icd-10-cm"), "entity_relation", "train", output_type="multiple_choice")
-    labels = tuple(dice("bench labels").sample(sorted({code.answer for code in codes}), LABELS))
+    labels = tuple(seeded_rng("bench labels").sample(sorted({code.answer for code in codes}), LABELS))
     pool = load(prepare("pubmedqa"), "question_answering", "train", output_type="multiple_choice")
-    texts = [example.context for example in dice("bench notes").sample(pool, len(pool))]
+    texts = [example.context for example in seeded_rng("bench notes").sample(pool, len(pool))]
     found = []
     for number in range(count):
         joined = " ".join(texts[(2 * number + i) % len(texts)] for i in range(2))
@@ -63,7 +63,7 @@ def notes(base: Base, count: int) -> list[Example]:
 def questions(count: int) -> list[Example]:
     """MedMCQA questions, drawn by a fixed draw."""
     pool = load(prepare("medmcqa"), "multiple_choice", "train", output_type="multiple_choice")
-    return dice("bench questions").sample(pool, min(count, len(pool)))
+    return seeded_rng("bench questions").sample(pool, min(count, len(pool)))
 
 
 class Ours:

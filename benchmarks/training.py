@@ -35,7 +35,7 @@ from typing import Any
 import torch
 
 from staf.data.prepare import load, prepare
-from staf.data.splits import dice
+from staf.data.splits import seeded_rng
 from staf.experts.recipe import ExpertRecipe
 from staf.experts.train import ExpertTraining
 from staf.lm.allocator import configure_allocator
@@ -59,10 +59,10 @@ def examples(base: Base, count: int, pools: tuple[tuple[str, str], ...] = POOLS,
     chosen = []
     for name, kind in pools:
         pool = load(prepare(name), kind, "adaptation" if draw == "held out" else "train", output_type="multiple_choice")
-        drawn = dice(f"{draw} {name}").sample(pool, min(count // len(pools), len(pool)))
+        drawn = seeded_rng(f"{draw} {name}").sample(pool, min(count // len(pools), len(pool)))
         chosen += [drawn[i % len(drawn)] for i in range(count // len(pools))]
     items = [encode(example, base.tokenizer, MAX_TOKENS) for example in chosen]
-    dice(f"{draw} order").shuffle(items)
+    seeded_rng(f"{draw} order").shuffle(items)
     return items
 
 

@@ -15,11 +15,11 @@ from architectures import other_base
 from conftest import make_examples
 
 from staf.baselines import BASELINES, baseline_predictions
-from staf.baselines.answering import tuned_base
 from staf.baselines.in_context import with_shots
-from staf.baselines.plain import answer_logprobs, plain_model
+from staf.baselines.peft import TRAINED as TRAINED_ROWS
+from staf.baselines.peft import Tuning, model_logprobs, plain_model, tuned_base
 from staf.baselines.settings import BaselineSettings
-from staf.baselines.tuning import Trial, Tuning
+from staf.baselines.training import Trial
 from staf.config import parse
 from staf.data.example import Example, prompt_of
 from staf.data.task import Task
@@ -30,7 +30,7 @@ from staf.lm.base import Base
 from staf.lm.batches import Encoded, collate, encode, encode_answer, encode_prompt
 from staf.lm.scoring import score_labels
 
-TRAINED = [name for name, row in BASELINES.items() if row.wrap is not None]
+TRAINED = list(TRAINED_ROWS)
 TASK = Task(task="colours", title="Colours", task_type="colour", fixed_labels=True)
 EVALUATION = EvaluationSettings(max_length=256, token_budget=1024)
 
@@ -62,7 +62,7 @@ def state_of(base: Base) -> str:
 
 def test_the_settings_and_the_table_know_the_same_methods() -> None:
     assert set(get_args(BaselineSettings.model_fields["method"].annotation)) == set(BASELINES)
-    assert all(len(BASELINES[name].learning_rates) == 3 for name in TRAINED)
+    assert all(len(TRAINED_ROWS[name].learning_rates) == 3 for name in TRAINED)
 
 
 def test_wrong_settings_are_told_at_once() -> None:
@@ -80,7 +80,7 @@ def whole_scores(model: Any, base: Base, example: Example, max_length: int) -> t
     answers = [encode_answer(label, base.tokenizer) for label in example.labels]
     prompt = encode_prompt(example, base.tokenizer, max_length - max(map(len, answers)))
     rows = [Encoded(example.id, tuple(prompt + answer), len(prompt)) for answer in answers]
-    return torch.stack([answer_logprobs(model, collate([row], 0, base.device)).mean() for row in rows])
+    return torch.stack([model_logprobs(model, collate([row], 0, base.device)).mean() for row in rows])
 
 
 @pytest.mark.parametrize("token_budget", [64, 4096])
@@ -114,7 +114,7 @@ def test_the_loss_is_that_of_transformers_labels(base: Base) -> None:
     batch = collate([encode(e, base.tokenizer, 256) for e in make_examples(5)], 0, base.device)
     labels = batch.ids.masked_fill(~batch.answer, -100)
     expected = model(input_ids=batch.ids, labels=labels).loss
-    torch.testing.assert_close(-answer_logprobs(model, batch).mean(), expected)
+    torch.testing.assert_close(-model_logprobs(model, batch).mean(), expected)
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -127,9 +127,9 @@ def test_every_trained_baseline_learns_and_leaves_the_base_alone(base: Base, nam
     assert state_of(base) == before
     assert torch.equal(torch.get_rng_state(), global_state)
     trial = record["trials"][0]
-    assert min(trial["held_out"][1:]) < trial["held_out"][0]
+    assert min(trial["val_losses"][1:]) < trial["val_losses"][0]
     assert trial["losses"][-1] < trial["losses"][0]
-    assert record["epochs"] == trial["held_out"].index(min(trial["held_out"][1:]))
+    assert record["epochs"] == trial["val_losses"].index(min(trial["val_losses"][1:]))
     assert record["tunable_parameters"] > 0
     assert record["adaptation_examples"] == 24
     assert [p["id"] for p in predictions] == [e.id for e in test]
@@ -145,7 +145,7 @@ def test_batched_answers_equal_the_whole_forward_of_each_row_alone(any_base: Bas
     examples = of_many_lengths(make_examples(3, "adaptation"))
     tuning = Tuning(base, examples, settings_of(name), 256, 1024)
     model = tuning.fit(tuning.items, 0.01, 1)[0].eval()
-    found = answer_logprobs(model, collate(tuning.items, 0, base.device))
+    found = model_logprobs(model, collate(tuning.items, 0, base.device))
     expected = []
     for item in tuning.items:
         logits = model(input_ids=torch.tensor([item.tokens])).logits[0, -len(item.tokens) :]
@@ -161,7 +161,7 @@ def test_a_base_in_bfloat16_learns_and_is_read_too(base: Base, name: str) -> Non
     found = Tuning(base, make_examples(24, "adaptation"), settings, 256, 1024).search()
     (trial,) = found.record["trials"]
     assert trial["losses"][-1] < trial["losses"][0]
-    assert min(trial["held_out"][1:]) < trial["held_out"][0]
+    assert min(trial["val_losses"][1:]) < trial["val_losses"][0]
     test, tuned = make_examples(4, "test"), tuned_base(base, found.model)
     assert tuned.dtype == (torch.float32 if name == "full" else torch.bfloat16)
     scores = score_labels(tuned, test, max_length=100, token_budget=1024, length_normalised=True)
@@ -205,7 +205,7 @@ def test_every_rate_is_a_trial_and_the_lowest_held_out_loss_wins(base: Base) -> 
     assert [trial.learning_rate for trial in seen] == [1e-6, 2e-2, 1e-5]
     assert tuned.record["learning_rate"] == 2e-2
     assert len(tuned.record["trials"]) == 3
-    assert len({trial.held_out[0] for trial in seen}) == 1  # every trial starts afresh
+    assert len({trial.val_losses[0] for trial in seen}) == 1  # every trial starts afresh
 
 
 def test_the_search_sees_adaptation_examples_only_and_judges_on_none_it_learns_from(
@@ -243,7 +243,7 @@ def test_a_test_example_does_not_reach_the_loop_by_itself_either(base: Base) -> 
 def test_rates_that_diverge_are_logged_and_lose(base: Base) -> None:
     tuning = Tuning(base, make_examples(6, "adaptation"), settings_of("full", learning_rates=(1e30, 1e-3)), 256, 1024)
     record = tuning.search().record
-    assert [trial["diverged"] for trial in record["trials"]] == [True, False]
+    assert [trial["stop_reason"] for trial in record["trials"]] == ["diverged", "epochs"]
     assert record["learning_rate"] == 1e-3
     json.dumps(record, allow_nan=False)
 

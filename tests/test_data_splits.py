@@ -8,7 +8,7 @@ import pytest
 from corpora import separate
 
 from staf.data.example import Example, dedup_key
-from staf.data.splits import dice, few_shot, refuse_test, split_of, without_dedup_keys
+from staf.data.splits import few_shot, refuse_test, seeded_rng, split_of, without_dedup_keys
 from staf.errors import ConfigError, StafError, TestLeak
 
 
@@ -36,7 +36,7 @@ def test_impossible_shares_are_refused(shares):
 
 
 def test_dice_depend_on_their_key_alone():
-    assert dice("a").random() == dice("a").random() != dice("b").random()
+    assert seeded_rng("a").random() == seeded_rng("a").random() != seeded_rng("b").random()
 
 
 def test_a_draw_repeats_with_its_seed_whatever_the_order_given():

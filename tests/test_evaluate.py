@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,17 +13,25 @@ import torch
 from conftest import make_examples
 from torch import Tensor
 
-from staf.baselines import BASELINES, baseline_predictions
-from staf.baselines.answering import tuned_base
+from staf.baselines import baseline_predictions
 from staf.baselines.lorahub import composed, lorahub
-from staf.baselines.plain import plain_model
+from staf.baselines.peft import TRAINED, Tuning, plain_model, tuned_base
 from staf.baselines.settings import BaselineSettings
-from staf.baselines.tuning import Tuning
 from staf.data.answers import write_several
 from staf.data.example import Example
 from staf.data.task import Task
-from staf.errors import MissingData, TestLeak
-from staf.evaluate import Answerer, Method, best_single, predict, predictions_of
+from staf.errors import ConfigError, DamagedFile, MissingData, TestLeak
+from staf.evaluate import (
+    Answerer,
+    LabelCalibrator,
+    Method,
+    PartialPredictions,
+    best_single,
+    calibrate,
+    predict,
+    predictions_of,
+)
+from staf.evaluate.compare import compare_with_baselines
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.store import ExpertSet
 from staf.lm.base import Base
@@ -30,6 +40,7 @@ from staf.metrics import compute_metrics
 from staf.metrics.schema import check
 from staf.routing.merge import Mixture
 from staf.routing.router import uniform
+from staf.runs import Run
 from staf.stages.evaluation import examples_digest
 
 SETTINGS = EvaluationSettings(max_length=200, token_budget=1024, max_new_tokens=6)
@@ -47,17 +58,19 @@ DRUGS = ("aspirin", "heparin", "insulin")
 class Told:
     """Answers as it was told."""
 
+    on_done = None
+
     def __init__(self, answers: Sequence[str], scores: Sequence[Sequence[float]] = ()) -> None:
         self.answers, self.found = list(answers), [torch.tensor(s) for s in scores]
 
     def scores(self, examples: Sequence[Example]) -> list[Tensor]:
         return self.found[: len(examples)]
 
-    def spans(self, examples: Sequence[Example]) -> list[str]:
+    def texts(self, examples: Sequence[Example], *, spans: bool = False) -> list[str]:
         return self.answers
 
-    def texts(self, examples: Sequence[Example]) -> list[str]:
-        return self.answers
+    def truncated(self, examples: Sequence[Example]) -> list[bool]:
+        return [False] * len(examples)
 
 
 def several(count: int, split: str) -> list[Example]:
@@ -141,7 +154,7 @@ def test_baselines_answer_every_form(base: Base, name: str, output_type: str) ->
     assert record["adaptation_examples"] == 4
 
 
-@pytest.mark.parametrize("name", [name for name, row in BASELINES.items() if row.wrap is not None])
+@pytest.mark.parametrize("name", list(TRAINED))
 def test_what_a_trained_baseline_writes_is_most_likely_by_its_whole_forward(base: Base, name: str) -> None:
     settings = BaselineSettings.model_validate({"method": name, "num_virtual_tokens": 3, "rank": 2, "batch_size": 4})
     tuning = Tuning(base, of_form("generate_until", 6, "adaptation"), settings, 100, 1024)
@@ -212,6 +225,70 @@ def test_mentions_that_are_not_in_the_context_or_of_no_type_are_false_positives(
     metrics = compute_metrics("ner", [found], resamples=100)
     assert metrics["entity_f1"]["value"] == pytest.approx(0.4)
     assert metrics["invented_rate"]["value"] == pytest.approx(0.75)
+
+
+def test_generated_predictions_keep_the_raw_output_and_all_say_whether_the_prompt_was_cut(base: Base) -> None:
+    for output_type in OUTPUT_TYPES:
+        examples = of_form(output_type, 7, "adaptation")[:3]
+        examples[1] = replace(examples[1], context=examples[1].context + " and so on" * 30)
+        tight = SETTINGS.model_copy(update={"max_length": 150})
+        calibration = of_form(output_type, 7, "adaptation") if output_type == "multi_label" else []
+        found = predictions_of(output_type, Answerer(base, tight), examples, calibration)
+        assert [row["truncated"] for row in found] == [False, True, False]
+        assert all(("output" in row) == (output_type not in ("multiple_choice", "multi_label")) for row in found)
+
+
+def test_an_interrupted_run_resumes_at_the_item(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    examples, path = make_examples(5, "test"), tmp_path / "runs" / "partial.jsonl"
+    expected = predictions_of("multiple_choice", Answerer(base, SETTINGS), examples)
+    monkeypatch.setattr("staf.evaluate.answer.BLOCK", 2)
+    answered: list[str] = []
+    whole = Answerer.scores
+
+    def dies_late(self: Answerer, some: Sequence[Example]) -> list[Tensor]:
+        if len(answered) == 4:
+            raise KeyboardInterrupt
+        answered.extend(e.id for e in some)
+        return whole(self, some)
+
+    monkeypatch.setattr(Answerer, "scores", dies_late)
+    with pytest.raises(KeyboardInterrupt):
+        predictions_of("multiple_choice", Answerer(base, SETTINGS), examples, partial=PartialPredictions(path))
+    assert path.stat().st_mode & 0o777 == 0o600
+    path.write_bytes(path.read_bytes() + b'{"id": "test-4", "go')  # killed within a line
+    monkeypatch.setattr(Answerer, "scores", whole)
+    done: list[int] = []
+    found = predictions_of("multiple_choice", Answerer(base, SETTINGS, done.append), examples, partial=PartialPredictions(path))
+    assert done == [4, 1]
+    for one, two in zip(found, expected, strict=True):
+        assert (one["id"], one["gold"]) == (two["id"], two["gold"])
+        np.testing.assert_allclose(one["scores"], two["scores"], atol=1e-4)
+
+
+def test_runs_of_another_dtype_are_compared_only_if_asked(tmp_path: Path) -> None:
+    task = Task(task="things", title="Things", task_type="colour", output_type="multiple_choice")
+    rows = [{"id": str(i), "gold": 0, "scores": [1.0, 0.0]} for i in range(4)]
+    run = Run(tmp_path / "run")
+    run.finish({}, {"compute": {"dtype": "bfloat16", "device": "cpu"}}, rows)
+    assert (tmp_path / "run" / "predictions.jsonl").stat().st_mode & 0o777 == 0o600
+    compute = {"dtype": "float32", "device": "cpu"}
+    with pytest.raises(ConfigError, match=r"computed in bfloat16, this run in float32.*across_dtypes"):
+        compare_with_baselines(task, rows, compute, {"original": run}, SETTINGS)
+    asked = SETTINGS.model_copy(update={"across_dtypes": True})
+    assert compare_with_baselines(task, rows, compute, {"original": run}, asked)["original"]["difference"] == 0
+    assert "original" in compare_with_baselines(task, rows, None, {"original": run}, SETTINGS)
+
+
+def test_a_fitted_calibrator_can_be_kept_and_used_instead_of_examples() -> None:
+    examples, answers = several(2, "test"), Told([], [[-1.0, -3.0, -3.0], [-3.0, -1.1, -3.0]])
+    calibrator = calibrate(answers, examples)
+    kept = LabelCalibrator.from_dict(json.loads(json.dumps(calibrator.to_dict())))
+    assert kept == calibrator
+    assert predictions_of("multi_label", answers, examples, calibrator=kept) == predictions_of(
+        "multi_label", answers, examples, examples
+    )
+    with pytest.raises(DamagedFile, match="Adapt again"):
+        LabelCalibrator.from_dict({"rates": {}})
 
 
 def test_labels_are_answered_from_the_threshold_that_calibration_shows() -> None:

@@ -6,14 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
 from conftest import random_expert
 
-from staf.baselines.classifiers.settings import ClassifierSettings
-from staf.baselines.settings import BaselineSettings
-from staf.baselines.tuning import Choice, Tuning
+from staf.baselines import check_external_name
+from staf.baselines.peft import Choice, Tuning
+from staf.baselines.settings import BaselineSettings, ClassifierSettings
 from staf.data.registry import find_task
 from staf.data.selection import task_examples
 from staf.errors import ConfigError
@@ -36,7 +37,6 @@ from staf.stages import (
     training_examples,
     training_records,
 )
-from staf.stages.peers import check_external_name
 
 EVALUATION = EvaluationSettings(limit=4, max_length=900, resamples=100)
 TASK = find_task("icd10_chapter")
@@ -76,7 +76,7 @@ def test_what_is_finished_is_read(context: Context, monkeypatch: pytest.MonkeyPa
     counted = classifier_stage(context, TASK, "tfidf", 8, ClassifierSettings(), EVALUATION)[1].result()
     assert counted is not None
     monkeypatch.setattr(Tuning, "fit", None)
-    monkeypatch.setattr("staf.stages.peers.classify", None)
+    monkeypatch.setattr("staf.stages.evaluation.classify", None)
     assert baseline_stage(context, TASK, lora(0), EVALUATION)[0] == first
     assert classifier_stage(context, TASK, "tfidf", 8, ClassifierSettings(), EVALUATION)[0] == counted
     assert counted["setting"] == "few-shot"
@@ -141,7 +141,7 @@ def test_a_routers_setting_says_how_many_examples_it_had_and_its_name_how_it_was
 ) -> None:
     settings = RouterRecipe.model_validate({"method": method, "shots": shots})
     record = {"tunable_parameters": 2, "examples": shots or 90, "seconds": 1.0, "stop_reason": "epochs"}
-    router = Router("toy", settings, torch.ones(1, 1), torch.ones(2), ("a",), "f", {"fingerprint": "x"}, record)
+    router = cast(Router, SimpleNamespace(recipe=settings, weights=torch.ones(1, 1), record=record))
     row = router_method(router, given)
     assert (row.name, row.setting) == expected
 

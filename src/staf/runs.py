@@ -76,6 +76,7 @@ class Run:
         if predictions is not None:
             lines = "".join(json.dumps(p, sort_keys=True) + "\n" for p in predictions)
             write_bytes(self.folder / "predictions.jsonl", lines.encode())
+            os.chmod(self.folder / "predictions.jsonl", 0o600)  # answers may be words of patients' records
         write_json(self.folder / "result.json", result)
 
 

@@ -1,16 +1,16 @@
-"""Predictions of a system that we do not run, such as G-BERT or MedM-PLM, taken in from a JSON-lines file.
+"""Predictions of a system that we do not run, such as G-BERT or MedM-PLM, read from a JSON-lines file.
 
-`staf data export` writes the test items with their ids; docs/classifiers.md goes through it. One object a line, in any order,
-one for each test item and no other. Labels are named by their text:
+`staf data export` writes the test items with their ids; see docs/classifiers.md. One object a line, in any order, one for each
+test item and no other. Labels are named by their text:
 
-    choice     {"id": "7", "scores": {"yes": -0.2, "no": -1.7}}          log-likelihood of every label
-               {"id": "7", "answer": "yes"}                              or only the label answered
-    several    {"id": "7", "scores": {"aspirin": 1.3, "heparin": -2.0}}  log-odds of every label; above 0 is answered
-               {"id": "7", "answer": ["aspirin"]}                        only the labels answered
-               both keys                                                 where the threshold is not one half
+    multiple_choice  {"id": "7", "scores": {"yes": -0.2, "no": -1.7}}          log-likelihood of every label
+                     {"id": "7", "answer": "yes"}                              or only the label answered
+    multi_label      {"id": "7", "scores": {"aspirin": 1.3, "heparin": -2.0}}  log-odds of every label; above 0 is answered
+                     {"id": "7", "answer": ["aspirin"]}                        only the labels answered
+                     both keys                                                 where the threshold is not one half
 
-All lines have the same keys. A choice with an answer alone is scored as near certain: its accuracy and F1 are right, its AUC
-and calibration say nothing.
+All lines have the same keys. A choice with only an answer is scored as near certain: its accuracy and F1 are right, its AUC and
+calibration are not informative.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from staf.baselines.classifiers.problem import LEAST_CHANCE, OUTPUT_TYPES, indices_of
+from staf.baselines.classifiers import MIN_PROB
 from staf.data.example import Example
 from staf.errors import BadData, ConfigError, MissingData
+from staf.evaluate.answer import LABEL_TYPES, gold_indices
 from staf.metrics.schema import check
 
 _KEYS = {"multiple_choice": ({"scores"}, {"answer"}), "multi_label": ({"scores"}, {"answer"}, {"scores", "answer"})}
@@ -34,19 +35,19 @@ def read_predictions(path: Path, examples: Sequence[Example]) -> list[dict[str, 
 
     Args:
         path: JSON lines in UTF-8, as the module says.
-        examples: every test example; all of form choice or all of form several.
+        examples: every test example, all of one output type that has labels.
 
     Raises:
-        MissingData: there is no such file, or no examples. ConfigError: examples of another form, or of mixed forms.
+        MissingData: there is no such file, or no examples. ConfigError: examples of another output type, or of several.
         BadData: a line is not as the module says, names an unknown id or label or one twice, or an id has no line; names the
             line or the ids, never the text.
     """
     output_types = sorted({example.output_type for example in examples})
     if not output_types:
         raise MissingData("there are no test examples to read predictions for. See: staf data list")
-    if len(output_types) > 1 or output_types[0] not in OUTPUT_TYPES:
+    if len(output_types) > 1 or output_types[0] not in LABEL_TYPES:
         raise ConfigError(
-            f"predictions are read of tasks of one output type, {' or '.join(OUTPUT_TYPES)}; found {', '.join(output_types)}."
+            f"predictions are read of tasks of one output type, {' or '.join(LABEL_TYPES)}; found {', '.join(output_types)}."
         )
     by_id = {example.id: example for example in examples}
     found: dict[str, dict[str, Any]] = {}
@@ -111,14 +112,14 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _prediction(example: Example, entry: dict[str, Any], where: str) -> dict[str, Any]:
-    labels, gold = example.labels, indices_of(example, example.output_type, example.labels)
+    labels, gold = example.labels, gold_indices(example)
     if "scores" in entry and set(entry["scores"]) != set(labels):
         raise BadData(f"{where}: 'scores' must name each of the {len(labels)} labels of its item and no other.")
     scores = [float(entry["scores"][label]) for label in labels] if "scores" in entry else None
     if example.output_type == "multiple_choice":
         if scores is None:
             answered = _answered([entry["answer"]], labels, where)[0]
-            scores = [0.0 if index == answered else math.log(LEAST_CHANCE) for index in range(len(labels))]
+            scores = [0.0 if index == answered else math.log(MIN_PROB) for index in range(len(labels))]
         return {"id": example.id, "gold": gold[0], "scores": scores}
     if "answer" in entry:
         answer = _answered(entry["answer"], labels, where)
@@ -129,8 +130,8 @@ def _prediction(example: Example, entry: dict[str, Any], where: str) -> dict[str
 
 
 def _answered(texts: Sequence[str], labels: Sequence[str], where: str) -> list[int]:
-    """Indices, rising, of labels by their text."""
-    places = {label: index for index, label in enumerate(labels)}
-    if any(text not in places for text in texts) or len(set(texts)) < len(texts):
+    """Indices, ascending, of labels by their text."""
+    index_of = {label: index for index, label in enumerate(labels)}
+    if any(text not in index_of for text in texts) or len(set(texts)) < len(texts):
         raise BadData(f"{where}: 'answer' names a label that its item does not have, or one twice.")
-    return sorted(places[text] for text in texts)
+    return sorted(index_of[text] for text in texts)

@@ -1,14 +1,14 @@
-"""In-context learning: adaptation examples laid before the query, in the format that the query has itself.
+"""In-context learning: adaptation examples before the query, in the query's own format.
 
     Query: ...                  a shot: its query, its context and its answer
     Context: ...
     Answer: benign
 
-    Query: ...                  what is asked; nothing of it is ever cut for a shot
+    Query: ...                  the item; it is never cut for a shot
     Context: ...
     Answer:
 
-Shots that do not fit beside a query are left out of its prompt, and how many that were is part of the result.
+Shots that do not fit with a query are left out of its prompt; their number is part of the result.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ _LEAD = "Query: "
 
 
 @dataclass(frozen=True)
-class Shown:
+class FewShotPrompts:
     """Examples with shots before their queries."""
 
     examples: tuple[Example, ...]
     counts: tuple[int, ...]
     """shots before each"""
     tokens: tuple[int, ...]
-    """of each prompt as it is read: a context that is too long has lost its end"""
+    """of each prompt after truncation"""
     shots: int
-    """that were there"""
+    """that were given"""
 
     @property
     def record(self) -> dict[str, Any]:
@@ -55,11 +55,11 @@ class Shown:
 
 def with_shots(
     examples: Sequence[Example], shots: Sequence[Example], tokenizer: Any, max_length: int, reserved: int = 0
-) -> Shown:
+) -> FewShotPrompts:
     """Examples with as many of the shots, in their order, as fit before each.
 
-    A shot that does not fit is passed over for the next one. An example whose own prompt is too long has none. No example is
-    shown itself.
+    A shot that does not fit is skipped for the next one. An example whose own prompt is too long has none. No example is its
+    own shot.
 
     Args:
         max_length: of a prompt and its answer. reserved: tokens kept for an answer that is written; 0 where labels are
@@ -79,7 +79,7 @@ def with_shots(
         others = [index for index, shot in enumerate(shots) if shot.id != example.id]
         found.append(_one(example, [texts[i] for i in others], [lengths[i] for i in others], tokenizer, limit))
     changed, counts, tokens = zip(*found, strict=True) if found else ((), (), ())
-    return Shown(tuple(changed), tuple(counts), tuple(tokens), len(shots))
+    return FewShotPrompts(tuple(changed), tuple(counts), tuple(tokens), len(shots))
 
 
 def reserved_for(output_type: str, evaluation: EvaluationSettings) -> int:

@@ -36,7 +36,7 @@ EVALUATIONS = 40
 def composed(experts: ExpertSet, weights: Sequence[float]) -> Expert:
     """One expert whose factors are the weighted sums of the experts' factors.
 
-    In every module an expert of lower rank is padded with zeros.
+    An expert of lower rank is padded with zeros in every module.
     """
     factors = {}
     for module in experts.shapes:
@@ -84,7 +84,7 @@ def lorahub(
     """Search the weights of a task on its examples; the composed expert, and a record of the search.
 
     Args:
-        on_done: called after each candidate with how many were tried and the loss.
+        on_done: called after each candidate with their number and the loss.
 
     Raises:
         TestLeak: a test example is among those given. MissingData: nevergrad is not installed.
@@ -116,7 +116,7 @@ def lorahub(
     weights = [float(weight) for weight in found]
     record = {
         "weights": dict(zip(experts.names, weights, strict=True)), "losses": losses, "loss": loss_at(weights),
-        "tunable_parameters": count, "adaptation_examples": len(examples), "seconds": time.perf_counter() - started,
-        "peak_memory_bytes": memory.bytes,
+        "tunable_parameters": count, "adaptation_examples": len(examples),
+        "adaptation_seconds": time.perf_counter() - started, "adaptation_memory_bytes": memory.bytes,
     }  # fmt: skip
     return composed(experts, weights), record

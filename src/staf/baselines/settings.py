@@ -10,28 +10,30 @@ from staf.config import Settings
 
 
 class BaselineSettings(Settings):
-    """What a method is compared with: a baseline that learns from, or is shown, the adaptation examples."""
+    """A baseline of the language model, trained on the adaptation examples or shown them."""
 
-    RENAMED: ClassVar[dict[str, str]] = {"num_virtual_tokens": "num_virtual_tokens", "max_prompt_tokens": "max_prompt_tokens"}
+    RENAMED: ClassVar[dict[str, str]] = {
+        "virtual_tokens": "num_virtual_tokens", "shown_tokens": "max_prompt_tokens", "validation_share": "val_fraction",
+    }  # fmt: skip
 
     method: Literal["prompt_tuning", "prefix_tuning", "p_tuning", "lora", "ia3", "full", "in_context"] = "lora"
     """a row of `staf.baselines.BASELINES`"""
     learning_rates: tuple[float, ...] | None = Field(None, min_length=1)
     """AdamW's rates that are tried; None takes the three of the method's row"""
     epochs: int = Field(5, ge=1)
-    """passes over the examples, at most: the held-out part says after how many it was best"""
+    """maximum passes over the examples: the validation part selects how many"""
     batch_size: int = Field(16, ge=1)
-    """examples a step"""
+    """examples per step"""
     num_virtual_tokens: int = Field(20, ge=1)
     """prompt, prefix and P-tuning: vectors before the first token"""
     rank: int = Field(8, ge=1)
-    """LoRA: of every adapted matrix"""
+    """LoRA: of every adapted module"""
     shots: int | None = Field(None, ge=1)
     """adaptation examples drawn; None takes all, and in_context shows as many of them as fit"""
     max_prompt_tokens: int | None = Field(None, ge=16)
-    """in_context: tokens of a prompt with its shots and its answer; None takes what the base's context holds"""
+    """in_context: tokens of a prompt with its shots and its answer; None takes the base's context length"""
     val_fraction: float = Field(0.2, gt=0, lt=1)
-    """part of the adaptation examples that judges rates and epochs"""
+    """part of the adaptation examples that selects rate and epochs"""
     seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")
@@ -39,4 +41,73 @@ class BaselineSettings(Settings):
         wrong = [rate for rate in self.learning_rates or () if rate <= 0]
         if wrong:
             raise ValueError(f"learning_rates must all be above 0, found {', '.join(map(str, wrong))}")
+        return self
+
+
+class ClassifierSettings(Settings):
+    """Text classifiers (Table 5); sizes are those of TextCNN's and CAML's papers where given."""
+
+    RENAMED: ClassVar[dict[str, str]] = {
+        "validation_share": "val_fraction", "with_query": "include_query", "inverse_strengths": "c_values",
+        "minimum_count": "min_count", "vocabulary": "max_vocabulary", "vector_width": "embedding_dim",
+        "filters": "num_filters", "filter_widths": "kernel_sizes", "plain_filter_width": "kernel_size",
+        "state_width": "hidden_size", "max_tokens": "max_length",
+    }  # fmt: skip
+
+    val_fraction: float = Field(0.2, gt=0, lt=1)
+    """networks: part of the adaptation examples that selects rate and epoch, in groups"""
+    include_query: bool = False
+    """read the query before the context: where the label depends on it"""
+    seed: int = Field(0, ge=0)
+
+    c_values: tuple[float, ...] = Field((0.1, 1.0, 10.0, 100.0), min_length=1)
+    """tfidf: values of C that are tried by cross-validation"""
+    folds: int = Field(5, ge=2)
+    """tfidf: folds of the cross-validation, by group"""
+
+    min_count: int = Field(1, ge=1)
+    """word networks: occurrences that a word needs in the training part"""
+    max_vocabulary: int = Field(50_000, ge=1)
+    """word networks: maximum number of words, the most frequent"""
+    max_words: int = Field(2500, ge=1)
+    """word networks: words of a text, as CAML"""
+    embedding_dim: int = Field(100, ge=1)
+    """word networks: size of a word vector"""
+    num_filters: int = Field(100, ge=1)
+    """cnn, text_cnn: filters of each width"""
+    kernel_sizes: tuple[int, ...] = Field((3, 4, 5), min_length=1)
+    """text_cnn: words that a filter spans, as Kim (2014)"""
+    kernel_size: int = Field(4, ge=1)
+    """cnn: words that a filter spans, as CAML's plain CNN"""
+    hidden_size: int = Field(128, ge=1)
+    """rnn: size of the state in each direction"""
+    dropout: float = Field(0.5, ge=0, lt=1)
+    """word networks: rate before the last layer"""
+    learning_rates: tuple[float, ...] = Field((3e-4, 1e-3, 3e-3), min_length=1)
+    """word networks: AdamW's rates that are tried"""
+    epochs: int = Field(50, ge=1)
+    """word networks: maximum passes over the training part"""
+
+    encoder: str | None = None
+    """encoder: hub id or folder"""
+    encoder_learning_rates: tuple[float, ...] = Field((2e-5, 5e-5, 1e-4), min_length=1)
+    """encoder: AdamW's rates that are tried"""
+    encoder_epochs: int = Field(10, ge=1)
+    """encoder: maximum passes over the training part"""
+    max_length: int = Field(512, ge=16)
+    """encoder: tokens of a text"""
+
+    batch_size: int = Field(16, ge=1)
+    """all networks: examples per step"""
+    weight_decay: float = Field(0.01, ge=0)
+    """all networks: AdamW's"""
+    patience: int = Field(5, ge=1)
+    """all networks: epochs without a lower validation loss before training stops"""
+
+    @model_validator(mode="after")
+    def _candidates(self) -> ClassifierSettings:
+        for name in ("c_values", "kernel_sizes", "learning_rates", "encoder_learning_rates"):
+            values = getattr(self, name)
+            if min(values) <= 0 or len(set(values)) < len(values):
+                raise ValueError(f"{name} = {values} must be above 0, each once")
         return self

@@ -21,7 +21,7 @@ SHARES = (80, 10, 10)
 """Train, adaptation and test in percent."""
 
 
-def dice(key: str) -> random.Random:
+def seeded_rng(key: str) -> random.Random:
     """A generator of random numbers that depends on `key` alone."""
     return random.Random(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big"))
 
@@ -72,7 +72,7 @@ def few_shot(examples: Iterable[Example], shots: int, seed: int) -> list[Example
         raise ConfigError(
             f"{shots} shots cannot be drawn: the adaptation set has {len(pool)} examples. Ask for 1 to {len(pool)}."
         )
-    return dice(f"few_shot:{seed}").sample(pool, shots)
+    return seeded_rng(f"few_shot:{seed}").sample(pool, shots)
 
 
 def dedup_keys_of(examples: Iterable[Example]) -> frozenset[str]:

@@ -12,7 +12,7 @@ from importlib import resources
 
 import yaml
 
-from staf.data.splits import dice
+from staf.data.splits import seeded_rng
 
 
 @cache
@@ -27,5 +27,5 @@ def templates() -> dict[str, dict[str, tuple[str, ...]]]:
 
 def query(task_type: str, asked: str, example_id: str, options: Sequence[str] = ()) -> str:
     """One phrasing of a query, drawn by the example's id, with all options in it."""
-    template = dice(f"phrasing:{example_id}").choice(templates()[task_type][asked])
+    template = seeded_rng(f"phrasing:{example_id}").choice(templates()[task_type][asked])
     return template.replace("{options}", "; ".join(options))

@@ -1,21 +1,35 @@
-"""Scoring a method on a task's test set: predictions first, saved, then metrics from them alone.
+"""Scoring a method on a task's test set: predictions first, saved, then metrics from them."""
 
-A method is a row of a table. Routed experts, baselines and classifiers differ in how they answer and in nothing after that.
-"""
-
-from staf.evaluate.answer import Answerer
-from staf.evaluate.method import Method, method_of_router, setting_of
-from staf.evaluate.predictions import predictions_of
-from staf.evaluate.score import best_single, finish, predict, sample
+from staf.evaluate.answer import Answerer, PartialPredictions, Predictions, calibrate, predictions_of
+from staf.evaluate.calibrate import LabelCalibrator
+from staf.evaluate.score import (
+    ROUTERLESS,
+    ROUTERS,
+    Answered,
+    Method,
+    best_single,
+    finish,
+    predict,
+    router_method,
+    sample,
+    setting_of,
+)
 
 __all__ = [
+    "ROUTERLESS",
+    "ROUTERS",
+    "Answered",
     "Answerer",
+    "LabelCalibrator",
     "Method",
+    "PartialPredictions",
+    "Predictions",
     "best_single",
+    "calibrate",
     "finish",
-    "method_of_router",
     "predict",
     "predictions_of",
+    "router_method",
     "sample",
     "setting_of",
 ]

@@ -1,20 +1,43 @@
-"""How a base answers: label scores, spans of the context, free text. What becomes of the answers is the same for all."""
+"""A base answers examples, and answers become predictions, in the same way for every method.
+
+Predictions of labels are ids and numbers. Where the answer is text, a prediction holds the raw output too: such a file must
+stay where the data is kept (it is readable by its owner only).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 from torch import Tensor
 
-from staf.data.example import Example
+from staf.data.answers import Entity, answer_parts, read_entities, read_several
+from staf.data.example import Example, prompt_of
+from staf.errors import BadData
+from staf.evaluate.calibrate import LabelCalibrator, fit_calibrator
 from staf.evaluate.settings import EvaluationSettings
 from staf.lm.base import Base
+from staf.lm.batches import encode_answer
 from staf.lm.generation import extract_spans, generate
 from staf.lm.scoring import OnDone, score_labels
 
+Predictions = list[dict[str, Any]]
+LABEL_TYPES = ("multiple_choice", "multi_label")
+"""Output types whose labels are scored; the others are generated."""
+DIGITS = 6
+"""of a saved score"""
+UNTYPED = "untyped"
+"""type of an answered mention that names none"""
+BLOCK = 256
+"""Items answered between two writes of the partial predictions."""
+
 
 class Answerer:
-    """A base answers examples in their order, in whichever of the three ways their form asks for, as it is routed now.
+    """A base answers examples in their order, as it is routed now, in whichever way their output type needs.
 
     Args:
         on_done: called with the number of examples just answered.
@@ -30,16 +53,167 @@ class Answerer:
             length_normalised=self.settings.length_normalised, on_done=self.on_done,
         )  # fmt: skip
 
-    def spans(self, examples: Sequence[Example]) -> list[str]:
-        """As `staf.lm.generation.extract_spans`."""
-        return extract_spans(
+    def texts(self, examples: Sequence[Example], *, spans: bool = False) -> list[str]:
+        """As `staf.lm.generation.generate`, or with `spans` as `extract_spans`."""
+        write = extract_spans if spans else generate
+        return write(
             self.base, examples, max_length=self.settings.max_length, max_new_tokens=self.settings.max_new_tokens,
             token_budget=self.settings.token_budget, on_done=self.on_done,
         )  # fmt: skip
 
-    def texts(self, examples: Sequence[Example]) -> list[str]:
-        """As `staf.lm.generation.generate`."""
-        return generate(
-            self.base, examples, max_length=self.settings.max_length, max_new_tokens=self.settings.max_new_tokens,
-            token_budget=self.settings.token_budget, on_done=self.on_done,
-        )  # fmt: skip
+    def truncated(self, examples: Sequence[Example]) -> list[bool]:
+        """Whether each example's prompt is longer than max_length leaves room for, so that its context is cut."""
+        tokenizer, lengths = self.base.tokenizer, dict[tuple[str, ...], int]()
+        prompts = (
+            tokenizer([prompt_of(example.query, example.context) for example in examples])["input_ids"] if examples else []
+        )
+        found = []
+        for example, tokens in zip(examples, prompts, strict=True):
+            if example.output_type in LABEL_TYPES and example.labels not in lengths:
+                lengths[example.labels] = max(len(encode_answer(label, tokenizer)) for label in example.labels)
+            answer = lengths.get(example.labels, self.settings.max_new_tokens)
+            found.append(len(tokens) > self.settings.max_length - answer)
+        return found
+
+
+class PartialPredictions:
+    """Predictions appended as they come, so that an interrupted run resumes at the item.
+
+    Args:
+        path: a file of JSON lines; None keeps nothing.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+
+    def read(self) -> dict[str, dict[str, Any]]:
+        """Complete lines by id; an incomplete last line is dropped."""
+        if self.path is None or not self.path.is_file():
+            return {}
+        complete = self.path.read_bytes().rpartition(b"\n")[0]
+        os.truncate(self.path, len(complete) + 1 if complete else 0)
+        return {row["id"]: row for row in map(json.loads, complete.splitlines())}
+
+    def append(self, rows: Predictions) -> None:
+        """Write rows and flush; the file is readable by its owner only."""
+        if self.path is None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a", encoding="utf-8") as stream:
+            stream.writelines(json.dumps(row) + "\n" for row in rows)
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def clear(self) -> None:
+        """Remove the file once the run is finished."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+
+def predictions_of(
+    output_type: str,
+    answerer: Answerer,
+    examples: Sequence[Example],
+    calibration: Sequence[Example] = (),
+    *,
+    calibrator: LabelCalibrator | None = None,
+    partial: PartialPredictions | None = None,
+) -> Predictions:
+    """Answers to examples as they are saved, in the order given.
+
+    Args:
+        output_type: of all examples.
+        calibration: adaptation examples that calibrate the scores of multi_label tasks.
+        calibrator: a fitted one instead, as a router keeps it.
+        partial: what an interrupted run left; what is answered now is appended.
+
+    Raises:
+        BadData: an example has no labels, or no context. MissingData: too few calibration examples.
+        ConfigError: a query that does not fit.
+    """
+    if output_type == "multi_label" and calibrator is None:
+        calibrator = calibrate(answerer, calibration)
+    partial = partial or PartialPredictions(None)
+    found = partial.read()
+    left = [example for example in examples if example.id not in found]
+    if answerer.on_done is not None and len(left) < len(examples):
+        answerer.on_done(len(examples) - len(left))
+    size = BLOCK if partial.path else max(len(left), 1)
+    for start in range(0, len(left), size):
+        block = left[start : start + size]
+        rows = _answered(output_type, answerer, block, calibrator)
+        rows = [row | {"truncated": cut} for row, cut in zip(rows, answerer.truncated(block), strict=True)]
+        partial.append(rows)
+        found |= {row["id"]: row for row in rows}
+    return [found[example.id] for example in examples]
+
+
+def calibrate(answerer: Answerer, examples: Sequence[Example]) -> LabelCalibrator:
+    """The calibrator of a multi_label task as the base is routed now, from labelled adaptation examples.
+
+    Raises:
+        MissingData: there are no examples, or every label of all of them is right, or none is.
+    """
+    scores = [own.numpy().astype(float) for own in answerer.scores(examples)] if examples else []
+    gold = [np.isin(np.arange(len(example.labels)), gold_indices(example)) for example in examples]
+    return fit_calibrator([example.labels for example in examples], scores, gold)
+
+
+def gold_indices(example: Example) -> list[int]:
+    """Indices of the right labels, ascending; one of them for multiple_choice.
+
+    Raises:
+        BadData: an answer is not among the labels; names the example, never its text.
+    """
+    answers = (example.answer,) if example.output_type == "multiple_choice" else read_several(example.answer)
+    index_of = {label: index for index, label in enumerate(example.labels)}
+    if any(answer not in index_of for answer in answers):
+        raise BadData(f"{example.id}: its answer is not among the {len(example.labels)} labels. Prepare the data again.")
+    return sorted(index_of[answer] for answer in answers)
+
+
+def label_prediction(example: Example, scores: Iterable[float], threshold: float | None) -> dict[str, Any]:
+    """The prediction of label scores.
+
+    Args:
+        scores: log-likelihoods of the labels, or their log-odds where a threshold is given.
+        threshold: of log-odds from which on a label is answered; None for multiple_choice.
+    """
+    gold, rounded = gold_indices(example), [round(float(score), DIGITS) for score in scores]
+    if threshold is None:
+        return {"id": example.id, "gold": gold[0], "scores": rounded}
+    answer = [index for index, score in enumerate(rounded) if score >= threshold]
+    return {"id": example.id, "gold": gold, "answer": answer, "scores": rounded}
+
+
+def _answered(
+    output_type: str, answerer: Answerer, examples: Sequence[Example], calibrator: LabelCalibrator | None
+) -> Predictions:
+    if output_type in LABEL_TYPES:
+        scored = zip(examples, answerer.scores(examples), strict=True)
+        if calibrator is None or output_type == "multiple_choice":
+            return [label_prediction(example, scores.tolist(), None) for example, scores in scored]
+        return [
+            label_prediction(e, calibrator.log_odds(e.labels, scores.numpy().astype(float)), calibrator.threshold)
+            for e, scores in scored
+        ]
+    outputs = answerer.texts(examples, spans=output_type == "span")
+    read = _mentioned if output_type == "ner" else _written
+    return [{"id": e.id, **read(output, e), "output": output} for e, output in zip(examples, outputs, strict=True)]
+
+
+def _written(output: str, example: Example) -> dict[str, Any]:
+    return {"gold": [example.answer], "answer": output}
+
+
+def _mentioned(output: str, example: Example) -> dict[str, Any]:
+    """Gold and answered mentions, and how many of the latter are not in the context or of no type of the task."""
+    entities = [*read_entities(output), *(Entity(UNTYPED, part) for part in answer_parts(output) if ":" not in part)]
+    real = sum(entity.type in example.labels and entity.text in example.context for entity in entities)
+    return {
+        "gold": _mentions(read_entities(example.answer)), "answer": _mentions(entities), "invented": len(entities) - real,
+    }  # fmt: skip
+
+
+def _mentions(entities: Iterable[Entity]) -> list[dict[str, str]]:
+    return [{"type": entity.type, "text": entity.text} for entity in entities]

@@ -1,42 +1,43 @@
-"""From the likelihood of a label to the chance that it belongs: what several labels need, and one right label does not.
+"""From the likelihood of a label to the probability that it is right, for tasks with several right labels.
 
-A language model says how likely a label is beside others, never whether it belongs, and most of that likelihood is the label's
-own: with the default base 90 to 97 % of its variance over clinical stays lies between labels. So adaptation examples say how
-likely each label is on the average, which is taken off (as contextual calibration does, Zhao et al. 2021), how often each label
-is right, and how much the rest says: one slope for all labels, by logistic regression (Platt, 1999).
+A language model says how likely a label is compared with others, never whether it is right, and most of that likelihood is the
+label's own: with the default base 90 to 97 % of its variance over clinical stays lies between labels. So labelled adaptation
+examples give each label's mean score, which is subtracted (as contextual calibration does, Zhao et al. 2021), its rate, and
+one slope for all labels, by logistic regression (Platt, 1999):
 
     log-odds of a label = logit(its rate) + slope (score - its mean score)
 
-The slope is never negative, so that which stay a label belongs to more is always the model's own word. What an example adds to
-rates and means is left out where the slope and the threshold are fitted on that same example.
+The slope is never negative, so the ranking of items by a label is always the model's own. What an example adds to rates and
+means is left out where slope and threshold are fitted on that same example.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
-from staf.errors import MissingData
+from staf.errors import DamagedFile, MissingData
 from staf.metrics.classification import best_threshold
 
 RATE_EXAMPLES = 4.0
 """Examples with the rate of all labels that every label's own rate is mixed with; chosen by loss on adaptation examples."""
 LEAST_SLOPE, MOST_SLOPE = 0.01, 100.0
-"""Of one standard deviation of what scores say beyond their labels, in log-odds."""
+"""Of one standard deviation of the centred scores, in log-odds."""
 
 
 @dataclass(frozen=True)
 class LabelCalibrator:
-    """What the score of a label says; it is answered from the threshold on."""
+    """Log-odds from scores; labels at or above the threshold are answered."""
 
     rates: dict[str, float]
     means: dict[str, float]
-    """mean score of each label that was met"""
+    """mean score of each label that was seen"""
     rate: float
     mean: float
-    """of all labels together, which stand for one that was not met"""
+    """of all labels together, used for one that was not seen"""
     slope: float
     threshold: float
     """log-odds"""
@@ -48,11 +49,27 @@ class LabelCalibrator:
         found: np.ndarray = _logit(rates) + self.slope * (scores - means)
         return found
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> LabelCalibrator:
+        """The calibrator of `to_dict`.
+
+        Raises:
+            DamagedFile: the values are not those of a calibrator.
+        """
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise DamagedFile(f"these are not the values of a calibrator ({error}). Adapt again.") from error
+
 
 def fit_calibrator(
     labels: Sequence[Sequence[str]], scores: Sequence[np.ndarray], gold: Sequence[np.ndarray]
 ) -> LabelCalibrator:
-    """The scale that adaptation examples show.
+    """The calibrator of labelled adaptation examples.
 
     Args:
         labels: of each example. scores: their log-likelihoods (labels,). gold: (labels,), true where the label is right.
@@ -64,8 +81,8 @@ def fit_calibrator(
     right = np.concatenate(list(gold)) if len(gold) else np.empty(0, dtype=bool)
     if not right.any() or right.all():
         raise MissingData(
-            f"{len(scores)} adaptation examples with {int(right.sum())} right labels of {len(right)} cannot say what a score "
-            "means: some labels must be right and some wrong. Draw more (calibration_examples)."
+            f"{len(scores)} adaptation examples with {int(right.sum())} right labels of {len(right)} cannot calibrate scores: "
+            "some labels must be right and some wrong. Draw more (calibration_examples)."
         )
     names, owner = np.unique([label for own in labels for label in own], return_inverse=True)
     counts, sums, rights = (np.bincount(owner, weights) for weights in (None, values, right))
@@ -79,16 +96,16 @@ def fit_calibrator(
     return LabelCalibrator(_by_name(names, rates), _by_name(names, means), rate, mean, slope, threshold)
 
 
-def _slope(beyond: np.ndarray, prior: np.ndarray, right: np.ndarray) -> float:
-    """What one unit of score beyond a label's mean (n,) adds to its prior log-odds (n,): least mean logistic loss."""
+def _slope(centred: np.ndarray, prior: np.ndarray, right: np.ndarray) -> float:
+    """What one unit of centred score (n,) adds to the prior log-odds (n,): least mean logistic loss."""
     from scipy.optimize import minimize_scalar
 
-    width = float(beyond.std())
+    width = float(centred.std())
     if width < 1e-9:
         return 0.0
 
     def loss(slope: float) -> float:
-        odds = prior + slope / width * beyond
+        odds = prior + slope / width * centred
         return float(np.mean(np.logaddexp(0.0, odds) - right * odds))
 
     return float(minimize_scalar(loss, bounds=(LEAST_SLOPE, MOST_SLOPE), method="bounded").x) / width

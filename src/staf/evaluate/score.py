@@ -1,28 +1,106 @@
-"""Predictions under a method, and the result that is computed from them alone."""
+"""A method's predictions on a task's test set, and the result computed from them.
+
+A method is a row of a table. Routed experts and baselines differ in how they answer and in nothing after that.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from staf import __version__
 from staf.data.example import Example
-from staf.data.splits import dice, refuse_test
+from staf.data.splits import refuse_test, seeded_rng
 from staf.data.task import Task
-from staf.evaluate.answer import Answerer
-from staf.evaluate.method import Method
-from staf.evaluate.predictions import Predictions, predictions_of
+from staf.evaluate.answer import Answerer, PartialPredictions, Predictions, predictions_of
+from staf.evaluate.calibrate import LabelCalibrator
+from staf.evaluate.compare import compare_with_baselines
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.store import ExpertSet
 from staf.experts.train import data_fingerprint
 from staf.lm.base import Base
 from staf.lm.scoring import OnDone
-from staf.metrics import compare_methods, compute_metrics, item_quality, selective_curve
+from staf.metrics import compute_metrics, item_quality, selective_curve
 from staf.routing.merge import Mixture
 from staf.routing.router import one_hot
+from staf.routing.store import Router
 from staf.runs import Run
+
+ROUTERLESS = ("original", "single", "average")
+"""Methods of the base and the experts that need no router."""
+ROUTERS = {"cma": "few_shot", "gradient": "normal", "zero_shot": "zero_shot", "best_expert": "best_expert"}
+"""The row of a router by its method."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a task is answered, and the cost of getting there."""
+
+    name: str
+    """of the row: original, single, average, few_shot, normal, lora ..."""
+    weights: Tensor | None
+    """(G, K) of the experts, or None where no expert takes part"""
+    granularity: str = "task"
+    setting: str = "-"
+    seed: int = 0
+    tunable_parameters: int = 0
+    adaptation_examples: int = 0
+    adaptation_seconds: float = 0.0
+    adaptation_memory_bytes: int = 0
+    record: dict[str, Any] = field(default_factory=dict)
+    """what else the result keeps: stop_reason, settings, details"""
+
+    @classmethod
+    def of_baseline(
+        cls, name: str, record: dict[str, Any], settings: dict[str, Any], setting: str, *, weights: Tensor | None = None
+    ) -> Method:
+        """The row of a baseline, from its record (tunable_parameters, adaptation_examples, _seconds, _memory_bytes)."""
+        keys = ("tunable_parameters", "adaptation_examples", "adaptation_seconds", "adaptation_memory_bytes")
+        return cls(
+            name, weights, setting=setting, seed=settings["seed"], record={"settings": settings, "details": record},
+            **{key: record[key] for key in keys},
+        )  # fmt: skip
+
+
+def router_method(router: Router, setting: str | None = None) -> Method:
+    """The row of a router: few_shot, normal, zero_shot, best_expert, with a suffix for its weights.
+
+    The name, which is also the folder of its runs, says how it was searched for; the setting says how many examples it had.
+
+    Args:
+        setting: of the row; None takes few-shot where the router had a draw of the adaptation examples.
+    """
+    found, chosen = router.record, router.recipe
+    name = ROUTERS[chosen.method] + ("" if chosen.weighting == "softmax" else f"_{chosen.weighting}")
+    zero_shot = chosen.method == "zero_shot"
+    return Method(
+        name + ("_scaled" if chosen.learned_scale else ""), router.weights, chosen.granularity,
+        "zero-shot" if zero_shot else setting or setting_of(chosen.shots), chosen.seed, found["tunable_parameters"],
+        found["examples"], found["seconds"], found.get("peak_memory_bytes", 0),
+        {"stop_reason": found["stop_reason"], "settings": chosen.model_dump()},
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a method answered."""
+
+    method: Method
+    predictions: Predictions
+    seconds: float = 0.0
+    """of predicting"""
+    base: Base | None = None
+    """that answered; None where no language model took part"""
+
+
+def setting_of(shots: int | None) -> str:
+    """The setting of a table's row: few-shot from a draw, normal from all adaptation examples."""
+    return "normal" if shots is None else "few-shot"
 
 
 def sample(examples: Sequence[Example], limit: int | None) -> list[Example]:
@@ -30,7 +108,7 @@ def sample(examples: Sequence[Example], limit: int | None) -> list[Example]:
     ordered = sorted(examples, key=lambda example: example.id)
     if limit is None or limit >= len(ordered):
         return ordered
-    return sorted(dice("test sample").sample(ordered, limit), key=lambda example: example.id)
+    return sorted(seeded_rng("test sample").sample(ordered, limit), key=lambda example: example.id)
 
 
 def predict(
@@ -43,12 +121,15 @@ def predict(
     *,
     output_type: str = "multiple_choice",
     calibration: Sequence[Example] = (),
+    calibrator: LabelCalibrator | None = None,
+    partial: PartialPredictions | None = None,
 ) -> Predictions:
-    """Predictions for examples under the routed base, in the order given, as `predictions_of` makes them."""
+    """Predictions for examples under the routed base, in the order given; arguments as for `predictions_of`."""
     if mixture is not None and method.weights is not None:
         mixture.set_weights(method.weights, method.granularity)
     try:
-        return predictions_of(output_type, Answerer(base, settings, on_done), examples, calibration)
+        answerer = Answerer(base, settings, on_done)
+        return predictions_of(output_type, answerer, examples, calibration, calibrator=calibrator, partial=partial)
     finally:
         base.lora.set_rank_scale({})
 
@@ -56,23 +137,27 @@ def predict(
 def finish(
     run: Run,
     task: Task,
-    method: Method,
-    predictions: Predictions,
+    answered: Answered,
     examples: Sequence[Example],
     settings: EvaluationSettings,
     *,
     identity: dict[str, str],
-    seconds: float,
     memory_bytes: int,
+    calibration_examples: int = 0,
     experts: ExpertSet | None = None,
     baselines: dict[str, Run] | None = None,
 ) -> dict[str, Any]:
-    """Metrics of predictions, and the run that keeps both.
+    """Compute the metrics of predictions and write both into the run; returns the result.
 
     Args:
-        identity: of the base. seconds, memory_bytes: of predicting.
+        identity: of the base. memory_bytes: peak of predicting. calibration_examples: labelled examples that calibrated scores.
         baselines: finished runs on the same examples to compare with, by name.
+
+    Raises:
+        ConfigError: a baseline was computed in another dtype, and `across_dtypes` is not set.
     """
+    method, predictions, compute = answered.method, answered.predictions, compute_of(answered.base)
+    cut = [row["truncated"] for row in predictions if "truncated" in row]
     result = {
         "stage": "evaluate",
         "task": task.name,
@@ -86,16 +171,19 @@ def finish(
         "metrics": compute_metrics(task.output_type, predictions, fixed_labels=task.fixed_labels, resamples=settings.resamples),
         "selective": selective_curve(task.output_type, predictions, resamples=settings.resamples),
         "primary_metric": task.metric,
-        "comparisons": _comparisons(task, predictions, baselines or {}, settings.resamples),
+        "comparisons": compare_with_baselines(task, predictions, compute, baselines or {}, settings),
         "tunable_parameters": method.tunable_parameters,
         "adaptation_examples": method.adaptation_examples,
-        "seconds": seconds + method.adaptation_seconds,
-        "seconds_of_predicting": seconds,
+        "calibration_examples": calibration_examples,
+        "truncated_prompts": fmean(cut) if cut else None,
+        "seconds": answered.seconds + method.adaptation_seconds,
+        "seconds_of_predicting": answered.seconds,
         "peak_memory_bytes": max(memory_bytes, method.adaptation_memory_bytes),
         **_weights_of(experts, method),
         "stop_reason": method.record.get("stop_reason"),
         "details": method.record.get("details"),
         "base": identity,
+        "compute": compute,
         "data_fingerprint": data_fingerprint(examples),
         "experts_fingerprint": None if experts is None else experts.fingerprint,
         "settings": {"evaluation": settings.model_dump(), "router": method.record.get("settings")},
@@ -105,22 +193,9 @@ def finish(
     return result
 
 
-def _comparisons(task: Task, predictions: Predictions, baselines: dict[str, Run], resamples: int) -> dict[str, dict[str, Any]]:
-    """Paired comparisons by the task's own metric with each baseline for which that is defined."""
-    found = {
-        name: compare_methods(
-            task.output_type, task.metric, predictions, run.predictions(), fixed_labels=task.fixed_labels, resamples=resamples
-        )
-        for name, run in baselines.items()
-    }
-    return {name: comparison.as_dict() for name, comparison in found.items() if comparison is not None}
-
-
-def _weights_of(experts: ExpertSet | None, method: Method) -> dict[str, Any]:
-    if experts is None or method.weights is None:
-        return {"weights": None, "weight_total": None}
-    mean = method.weights.mean(0)
-    return {"weights": dict(zip(experts.names, mean.tolist(), strict=True)), "weight_total": float(mean.sum())}
+def compute_of(base: Base | None) -> dict[str, str] | None:
+    """Dtype and device that answers were computed in; None where no language model took part."""
+    return None if base is None else {"dtype": str(base.dtype).removeprefix("torch."), "device": str(base.device)}
 
 
 def best_single(
@@ -129,14 +204,14 @@ def best_single(
     task: Task,
     examples: Sequence[Example],
     settings: EvaluationSettings,
-    on_done: Callable[[int], None] | None = None,
+    on_done: OnDone | None = None,
     *,
     calibration: Sequence[Example] = (),
 ) -> tuple[str, dict[str, float]]:
-    """The expert that answers adaptation examples best (never test ones), and what every expert scores there.
+    """The expert that answers adaptation examples best (never test ones), and the score of every expert there.
 
-    By the task's own metric; where it has none on these examples (AUC of one class), and between equals, by the mean quality of
-    an answer.
+    By the task's primary metric; where it is undefined on these examples (AUC of one class), and between equals, by the mean
+    quality of an answer.
 
     Raises:
         TestLeak: a test example is among those given.
@@ -152,3 +227,10 @@ def best_single(
     scores = {name: score for name, score in found.items() if score is not None}
     scores = scores if len(scores) == len(found) else qualities
     return max(scores, key=lambda name: (scores[name], qualities[name])), scores
+
+
+def _weights_of(experts: ExpertSet | None, method: Method) -> dict[str, Any]:
+    if experts is None or method.weights is None:
+        return {"weights": None, "weight_total": None}
+    mean = method.weights.mean(0)
+    return {"weights": dict(zip(experts.names, mean.tolist(), strict=True)), "weight_total": float(mean.sum())}

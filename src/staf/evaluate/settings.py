@@ -1,6 +1,8 @@
-"""Settings of scoring."""
+"""Settings of evaluation."""
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -10,19 +12,23 @@ from staf.config import Settings
 class EvaluationSettings(Settings):
     """Scoring and its statistics."""
 
+    RENAMED: ClassVar[dict[str, str]] = {"max_tokens": "max_length"}
+
     length_normalised: bool = True
-    """a label's log-likelihood divided by its tokens"""
+    """divide a label's log-likelihood by its tokens"""
     max_length: int = Field(512, ge=16)
     """tokens of a prompt with its longest answer"""
     token_budget: int = Field(4096, ge=64)
-    """places in one batch"""
+    """tokens in one batch"""
     limit: int | None = Field(None, ge=1)
-    """at most so many test examples; None takes all"""
+    """maximum test examples; None takes all"""
     selection_limit: int | None = Field(None, ge=1)
-    """at most so many adaptation examples choose the single best expert; None takes all"""
+    """maximum adaptation examples that choose the best single expert; None takes all"""
     calibration_examples: int = Field(32, ge=1)
-    """several labels: adaptation examples that say from which score on a label belongs, the same for every method"""
+    """multi_label: adaptation examples that calibrate label scores, the same for every method"""
     max_new_tokens: int = Field(64, ge=1)
-    """tokens of an answer that is written: a span, entities, free text"""
+    """tokens of a generated answer: a span, entities, free text"""
     resamples: int = Field(2000, ge=100)
     """bootstrap resamples behind the 95 % intervals"""
+    across_dtypes: bool = False
+    """compare with runs that were computed in another dtype"""

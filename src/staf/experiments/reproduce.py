@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from staf.baselines.classifiers.encoder import encoder_folder
-from staf.baselines.in_context import Shown, reserved_for, with_shots
+from staf.baselines.in_context import FewShotPrompts, reserved_for, with_shots
+from staf.baselines.networks import encoder_folder
 from staf.data.registry import find_task
 from staf.data.selection import expert_sources, task_examples
 from staf.errors import MissingData, StafError
@@ -196,7 +196,7 @@ def token_cell(runner: Runner, task: str, with_examples: bool) -> Cell:
     )  # fmt: skip
 
 
-def prompts(runner: Runner, name: str, seed: int | None) -> Shown:
+def prompts(runner: Runner, name: str, seed: int | None) -> FewShotPrompts:
     """The prompts of a task's test items as in-context learning has them, with the shots of a seed; None shows none.
 
     Raises:

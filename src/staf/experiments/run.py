@@ -8,8 +8,7 @@ from pathlib import Path
 
 from staf.baselines import BASELINES
 from staf.baselines.classifiers import CLASSIFIERS
-from staf.baselines.classifiers.settings import ClassifierSettings
-from staf.baselines.settings import BaselineSettings
+from staf.baselines.settings import BaselineSettings, ClassifierSettings
 from staf.config import parse
 from staf.data.example import Example
 from staf.data.registry import find_task

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from staf import __version__
 from staf.data.example import Example
-from staf.data.splits import dice, refuse_test
+from staf.data.splits import refuse_test, seeded_rng
 from staf.errors import ConfigError, MissingData
 from staf.experts.checkpoint import Checkpoints
 from staf.experts.store import ExpertSet
@@ -59,7 +59,7 @@ def _held_out(examples: int, recipe: RouterRecipe) -> int:
 
 def restart_seed(seed: int, restart: int) -> int:
     """The seed of a restart; the first one uses the recipe's."""
-    return seed if restart == 0 else dice(f"restart:{seed}:{restart}").randrange(2**31)
+    return seed if restart == 0 else seeded_rng(f"restart:{seed}:{restart}").randrange(2**31)
 
 
 def adaptation_digest(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from staf.data.example import Example
-from staf.data.splits import dice
+from staf.data.splits import seeded_rng
 from staf.errors import ConfigError, ExpertMismatch, MissingData
 from staf.lm.base import Base
 from staf.lm.batches import Encoded, collate, encode, encode_answer, encode_prompt
@@ -145,7 +145,7 @@ class LabelLoss:
     def _rows(self, example: Example) -> list[Encoded]:
         others = [label for label in example.labels if label != example.answer]
         if len(others) >= LABELS_A_STEP:
-            others = dice(f"labels:{self.seed}:{example.id}").sample(others, LABELS_A_STEP - 1)
+            others = seeded_rng(f"labels:{self.seed}:{example.id}").sample(others, LABELS_A_STEP - 1)
         answers = [encode_answer(label, self.base.tokenizer) for label in (example.answer, *others)]
         prompt = encode_prompt(example, self.base.tokenizer, self.max_length - max(map(len, answers)))
         return [Encoded(example.id, tuple(prompt + answer), len(prompt)) for answer in answers]

@@ -28,7 +28,7 @@ from torch.nn import functional
 from staf import __version__
 from staf.checkpoint_io import read_checkpoint, write_checkpoint
 from staf.data.example import Example
-from staf.data.splits import dice, refuse_test
+from staf.data.splits import refuse_test, seeded_rng
 from staf.errors import DamagedFile, ExpertMismatch, MissingData
 from staf.experts.store import ExpertSet
 from staf.lm.base import Base
@@ -74,7 +74,7 @@ def expert_centroid(base: Base, examples: Sequence[Example], max_length: int = 5
     if not examples:
         raise MissingData("no training examples to describe an expert by. See what there is: staf data list")
     ordered = sorted(examples, key=lambda example: example.id)
-    return prompt_mean(base, dice("centroid").sample(ordered, min(PROMPTS, len(ordered))), max_length)
+    return prompt_mean(base, seeded_rng("centroid").sample(ordered, min(PROMPTS, len(ordered))), max_length)
 
 
 def expert_centroids(

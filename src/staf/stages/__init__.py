@@ -4,6 +4,7 @@ The command line and the demo call these and nothing else of the stages. The bas
 has nothing to do costs no model.
 """
 
+from staf.evaluate import router_method
 from staf.stages.adaptation import (
     adapt_seeds,
     adapt_stage,
@@ -14,16 +15,20 @@ from staf.stages.adaptation import (
 )
 from staf.stages.context import Context, RunContext
 from staf.stages.evaluation import (
+    EvaluationRequest,
+    baseline_stage,
     calibration_set,
+    classifier_stage,
+    evaluate_request,
     evaluate_stage,
+    external_stage,
+    lorahub_stage,
     named_method,
     router_and_mixture,
-    router_method,
     select_single_expert,
+    training_records,
 )
 from staf.stages.fusing import merge_stage
-from staf.stages.named import EvaluationRequest, evaluate_request
-from staf.stages.peers import baseline_stage, classifier_stage, external_stage, lorahub_stage, training_records
 from staf.stages.training import TrainingJob, estimate_stage, train_experts, train_on_ray, train_stage, training_examples
 
 __all__ = [

@@ -1,36 +1,62 @@
-"""Scoring routed experts as a step on folders: a finished run is read, else predicted, measured and kept."""
+"""Scoring a method on a task's test set: a finished run is read, an interrupted one resumes, else it is made."""
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from staf.baselines import (
+    BASELINES,
+    CLASSIFIERS,
+    METHODS,
+    NEED_EXPERTS,
+    baseline_predictions,
+    check_external_name,
+    classify,
+    read_predictions,
+)
+from staf.baselines.lorahub import EVALUATIONS, lorahub
+from staf.baselines.peft import Choice, Tuning
+from staf.baselines.settings import BaselineSettings, ClassifierSettings
+from staf.config import parse
 from staf.data.example import Example
-from staf.data.selection import refuse_leak, task_examples
-from staf.data.task import Task
-from staf.errors import UnknownName
-from staf.evaluate import Method, best_single, finish, method_of_router, predict, sample
-from staf.evaluate.predictions import Predictions
+from staf.data.selection import label_set, refuse_leak, task_examples
+from staf.data.task import Task, narrowed
+from staf.errors import ConfigError, UnknownName
+from staf.evaluate import (
+    ROUTERLESS,
+    Answered,
+    Method,
+    PartialPredictions,
+    best_single,
+    finish,
+    predict,
+    router_method,
+    sample,
+    setting_of,
+)
 from staf.evaluate.settings import EvaluationSettings
+from staf.experts.recipe import ExpertRecipe
 from staf.experts.store import ExpertSet, load_experts
 from staf.experts.train import data_fingerprint
+from staf.io import sha256_of
 from staf.lm.scoring import OnDone
 from staf.routing.merge import Mixture
 from staf.routing.router import one_hot, uniform
 from staf.routing.store import Router, load_router
 from staf.runs import PeakMemory, Run, digest_of
+from staf.stages.adaptation import adaptation_examples
 from staf.stages.context import Context
+from staf.stages.training import training_examples
 
 Scored = tuple[dict[str, Any], Run]
-Answered = tuple[Method, Predictions, float]
-"""the row, with what it took to learn, the predictions, and the seconds of predicting"""
-ROUTERLESS = ("original", "single", "average")
-ROUTERS = {"cma": "few_shot", "gradient": "normal", "zero_shot": "zero_shot", "best_expert": "best_expert"}
-"""The row of a router by how it was searched for."""
+RENAMED = {"logistic": "tfidf"}
+"""Former names of methods."""
+Answer = Callable[[Sequence[Example], OnDone, PartialPredictions], Answered]
 
 
 def scored_run(
@@ -40,16 +66,16 @@ def scored_run(
     name: str,
     seed: int,
     depends_on: Sequence[str],
-    predicted: Callable[[Sequence[Example], OnDone], Answered],
+    answer: Answer,
     experts: ExpertSet | None = None,
     baselines: dict[str, Run] | None = None,
 ) -> Scored:
     """The result of a method on a task's test set: read where the run is finished, else made.
 
     Args:
-        name, seed: of the method, where its run lies. depends_on: fingerprints of what its predictions depend on besides base,
-            settings, and test and calibration examples.
-        predicted: answers the test items.
+        name, seed: of the method; they name its run. depends_on: fingerprints of what its predictions depend on apart from
+            base, settings, test and calibration examples.
+        answer: answers the test items.
         experts: that took part. baselines: finished runs on the same items to compare with.
 
     Raises:
@@ -65,13 +91,14 @@ def scored_run(
         return finished, run
     if experts is not None:
         refuse_leak(task, examples, experts.dedup_keys)
-    memory = PeakMemory()
+    memory, partial = PeakMemory(), PartialPredictions(run.folder / "partial.jsonl")
     with context.progress.bar(f"score {task.name}: {name}", len(examples) + len(calibration)) as bar:
-        method, predictions, seconds = predicted(examples, lambda done: bar.advance(done))
+        answered = answer(examples, lambda done: bar.advance(done), partial)
     result = finish(
-        run, task, method, predictions, examples, settings, identity=context.identity, experts=experts, baselines=baselines,
-        seconds=seconds, memory_bytes=memory.bytes,
+        run, task, answered, examples, settings, identity=context.identity, experts=experts, baselines=baselines,
+        memory_bytes=memory.bytes, calibration_examples=len(calibration) if answered.base is not None else 0,
     )  # fmt: skip
+    partial.clear()
     return result, run
 
 
@@ -83,31 +110,27 @@ def evaluate_stage(
     settings: EvaluationSettings,
     baselines: dict[str, Run] | None = None,
 ) -> Scored:
-    """Score weights of experts, or the original model, on the test set of a task."""
+    """Score weights of experts, or the base model, on the test set of a task."""
 
-    def predicted(examples: Sequence[Example], on_done: OnDone) -> Answered:
+    def answer(examples: Sequence[Example], on_done: OnDone, partial: PartialPredictions) -> Answered:
         mixture, calibration = None if experts is None else context.mixture(experts), calibration_set(context, task, settings)
         base, started = context.base, time.perf_counter()
         found = predict(
-            base, mixture, method, examples, settings, on_done, output_type=task.output_type, calibration=calibration
-        )
-        return method, found, time.perf_counter() - started
+            base, mixture, method, examples, settings, on_done, output_type=task.output_type, calibration=calibration,
+            partial=partial,
+        )  # fmt: skip
+        return Answered(method, found, time.perf_counter() - started, base)
 
     weights = "" if method.weights is None else hashlib.sha256(method.weights.numpy().tobytes()).hexdigest()
     depends_on = ("" if experts is None else experts.fingerprint, weights)
-    return scored_run(context, task, settings, method.name, method.seed, depends_on, predicted, experts, baselines)
+    return scored_run(context, task, settings, method.name, method.seed, depends_on, answer, experts, baselines)
 
 
 def calibration_set(context: Context, task: Task, settings: EvaluationSettings) -> list[Example]:
-    """Adaptation examples that say what a label's score means, the same for every method; none where one label is right."""
+    """Adaptation examples that calibrate label scores, the same for every method; none but for multi_label tasks."""
     if task.output_type != "multi_label":
         return []
     return sample(task_examples(task, "adaptation", context.store), settings.calibration_examples)
-
-
-def selection_set(context: Context, task: Task, settings: EvaluationSettings) -> list[Example]:
-    """Adaptation examples that choose the single best expert."""
-    return sample(task_examples(task, "adaptation", context.store), settings.selection_limit)
 
 
 def named_method(
@@ -125,60 +148,43 @@ def named_method(
         return Method("average", uniform(count))
     if name != "single":
         raise UnknownName.among("method", name, ROUTERLESS)
-    if expert is not None:
-        if expert not in experts.names:
-            raise UnknownName.among("expert", expert, experts.names)
-        chosen = one_hot(experts.names.index(expert), count)
-        return Method("single", chosen, record={"settings": {"expert": expert}})
-    examples, calibration = selection_set(context, task, settings), calibration_set(context, task, settings)
-    started, memory = time.perf_counter(), PeakMemory()
-    with context.progress.bar(f"choose the best of {count} experts", (len(examples) + len(calibration)) * count) as bar:
-        best, scores = best_single(
-            context.base, context.mixture(experts), task, examples, settings, lambda done: bar.advance(done),
-            calibration=calibration,
-        )  # fmt: skip
-    return Method(
-        "single", one_hot(experts.names.index(best), count), adaptation_examples=len(examples),
-        adaptation_seconds=time.perf_counter() - started, adaptation_memory_bytes=memory.bytes,
-        record={"settings": {"expert": best, "score_on_adaptation_examples": scores}},
-    )  # fmt: skip
+    if expert is None:
+        return select_single_expert(context, task, experts, settings)
+    if expert not in experts.names:
+        raise UnknownName.among("expert", expert, experts.names)
+    return Method("single", one_hot(experts.names.index(expert), count), record={"settings": {"expert": expert}})
 
 
 def select_single_expert(context: Context, task: Task, experts: ExpertSet, settings: EvaluationSettings) -> Method:
-    """Single with the best expert, which is looked for once: the choice is a run of its own."""
-    read = (examples_digest(selection_set(context, task, settings)), examples_digest(calibration_set(context, task, settings)))
+    """The expert that is best on the adaptation set of a task; the selection is a run of its own, done once."""
+    examples = sample(task_examples(task, "adaptation", context.store), settings.selection_limit)
+    calibration, count = calibration_set(context, task, settings), len(experts.names)
+    read = (examples_digest(examples), examples_digest(calibration))
     digest = context.named(context.identity["fingerprint"], experts.fingerprint, settings.digest(), task.metric, *read)
     run = Run.at(context.runs, "choose", task.name, "single", 0, digest)
     found = run.result()
-    if found is not None:
-        method = named_method(context, task, experts, "single", settings, found["expert"])
-        return replace(
-            method, adaptation_examples=found["examples"], adaptation_seconds=found["seconds"],
-            adaptation_memory_bytes=found["peak_memory_bytes"], record={"settings": found["settings"]},
-        )  # fmt: skip
-    method = named_method(context, task, experts, "single", settings)
-    own = method.record["settings"]
-    result = {
-        "stage": "choose", "task": task.name, "method": "single", "seed": 0, "metrics": {}, "expert": own["expert"],
-        "examples": method.adaptation_examples, "seconds": method.adaptation_seconds,
-        "peak_memory_bytes": method.adaptation_memory_bytes, "settings": own,
-    }  # fmt: skip
-    run.finish({"evaluation": settings.model_dump()}, result)
-    return method
-
-
-def router_method(router: Router, setting: str | None = None) -> Method:
-    """The row of a router: few_shot, normal, zero_shot, best_expert, with a suffix for its weights.
-
-    The name says how it was searched for, and names the folder of its runs; how many examples it had is said by its setting.
-    """
-    name = ROUTERS[router.recipe.method]
-    name += "" if router.recipe.weighting == "softmax" else f"_{router.recipe.weighting}"
-    return method_of_router(name + ("_scaled" if router.recipe.learned_scale else ""), router, setting)
+    if found is None:
+        started, memory = time.perf_counter(), PeakMemory()
+        with context.progress.bar(f"choose the best of {count} experts", (len(examples) + len(calibration)) * count) as bar:
+            best, scores = best_single(
+                context.base, context.mixture(experts), task, examples, settings, lambda done: bar.advance(done),
+                calibration=calibration,
+            )  # fmt: skip
+        found = {
+            "stage": "choose", "task": task.name, "method": "single", "seed": 0, "metrics": {}, "expert": best,
+            "examples": len(examples), "seconds": time.perf_counter() - started, "peak_memory_bytes": memory.bytes,
+            "settings": {"expert": best, "score_on_adaptation_examples": scores},
+        }  # fmt: skip
+        run.finish({"evaluation": settings.model_dump()}, found)
+    return Method(
+        "single", one_hot(experts.names.index(found["expert"]), count), adaptation_examples=found["examples"],
+        adaptation_seconds=found["seconds"], adaptation_memory_bytes=found["peak_memory_bytes"],
+        record={"settings": found["settings"]},
+    )  # fmt: skip
 
 
 def router_and_mixture(context: Context, router: Path, experts: Path) -> tuple[Router, Mixture]:
-    """A router, and the experts it was made for attached to the base.
+    """A router, and its experts attached to the base.
 
     Raises:
         BaseMismatch, ExpertMismatch: they do not belong together.
@@ -189,6 +195,198 @@ def router_and_mixture(context: Context, router: Path, experts: Path) -> tuple[R
     return found, context.mixture(loaded)
 
 
+def baseline_stage(
+    context: Context,
+    task: Task,
+    settings: BaselineSettings,
+    evaluation: EvaluationSettings,
+    setting: str | None = None,
+    search_seed: int | None = None,
+    records: Sequence[Example] = (),
+) -> Scored:
+    """Score a baseline of `staf.baselines.BASELINES` on the test set of a task.
+
+    Args:
+        search_seed: the seed whose draw chooses the learning rate for all; None lets every seed search by itself.
+        records: further examples of the task to learn from, such as `training_records`, once the rate is chosen without them.
+    """
+    adaptation = task_examples(task, "adaptation", context.store)
+    searching = settings if search_seed is None else settings.model_copy(update={"seed": search_seed})
+
+    def answer(examples: Sequence[Example], on_done: OnDone, _: PartialPredictions) -> Answered:
+        choice, seconds = tune_learning_rate(context, task, searching, evaluation)
+        started, calibration = time.perf_counter(), calibration_set(context, task, evaluation)
+        found, record = baseline_predictions(
+            context.base, task, adaptation, examples, settings, evaluation, on_done,
+            calibration=calibration, choice=choice, records=records,
+        )  # fmt: skip
+        learned = record["adaptation_seconds"]
+        method = Method.of_baseline(settings.method, record, settings.model_dump(), setting or setting_of(settings.shots))
+        method = replace(method, adaptation_seconds=seconds + learned)
+        return Answered(method, found, time.perf_counter() - started - learned, context.base)
+
+    further = (examples_digest(records),) if records else ()
+    depends_on = ("baseline", settings.digest(), searching.digest(), examples_digest(adaptation), *further)
+    return scored_run(context, task, evaluation, settings.method, settings.seed, depends_on, answer)
+
+
+def tune_learning_rate(
+    context: Context, task: Task, settings: BaselineSettings, evaluation: EvaluationSettings
+) -> tuple[Choice | None, float]:
+    """What the search of a trained baseline chose, a run of its own, and its seconds; None where nothing is trained.
+
+    Raises:
+        TrainingFailed: no learning rate gave a finite loss.
+    """
+    if settings.method == "in_context":
+        return None, 0.0
+    examples = adaptation_examples(context, task, settings.shots, settings.seed)
+    digest = context.named(context.identity["fingerprint"], settings.digest(), evaluation.digest(), examples_digest(examples))
+    run = Run.at(context.runs, "tune", task.name, settings.method, settings.seed, digest)
+    found = run.result()
+    if found is None:
+        tuning = Tuning(context.base, examples, settings, evaluation.max_length, evaluation.token_budget)
+        started = time.perf_counter()
+        context.progress.log(f"{settings.method} on {task.name}: trying learning rates")
+        choice = tuning.choose()
+        found = {
+            "stage": "tune", "task": task.name, "method": settings.method, "seed": settings.seed, "metrics": {},
+            "choice": asdict(choice), "seconds": time.perf_counter() - started, "settings": settings.model_dump(),
+        }  # fmt: skip
+        run.finish(settings.model_dump(), found)
+    return Choice(**found["choice"]), found["seconds"]
+
+
+def lorahub_stage(
+    context: Context, task: Task, experts: ExpertSet, settings: BaselineSettings, evaluation: EvaluationSettings,
+    setting: str | None = None,
+) -> Scored:  # fmt: skip
+    """Score LoraHub's rule over experts, its weights found with `settings.shots` examples."""
+    adaptation = adaptation_examples(context, task, settings.shots, settings.seed)
+
+    def answer(examples: Sequence[Example], on_done: OnDone, _: PartialPredictions) -> Answered:
+        calibration = calibration_set(context, task, evaluation)
+        context.detach_experts()
+        with context.progress.bar(f"LoraHub on {task.name}", EVALUATIONS) as bar:
+            expert, record = lorahub(
+                context.base, experts, adaptation, seed=settings.seed, max_length=evaluation.max_length,
+                on_done=lambda done, loss: bar.advance(1, f"loss {loss:.3f}"),
+            )  # fmt: skip
+        found_setting = setting or setting_of(settings.shots)
+        method = Method.of_baseline("lorahub", record, settings.model_dump(), found_setting, weights=one_hot(0, 1))
+        started, mixture = time.perf_counter(), Mixture(context.base, ExpertSet((expert,)))
+        found = predict(
+            context.base, mixture, method, examples, evaluation, on_done, output_type=task.output_type, calibration=calibration
+        )
+        return Answered(replace(method, weights=None), found, time.perf_counter() - started, context.base)
+
+    depends_on = ("lorahub", experts.fingerprint, settings.digest(), examples_digest(adaptation))
+    return scored_run(context, task, evaluation, "lorahub", settings.seed, depends_on, answer, experts)
+
+
+def classifier_stage(
+    context: Context, task: Task, name: str, shots: int | None, settings: ClassifierSettings, evaluation: EvaluationSettings,
+    setting: str | None = None, records: Sequence[Example] = (),
+) -> Scored:  # fmt: skip
+    """Score a classifier of `staf.baselines.CLASSIFIERS`, fitted on the adaptation set or a draw of `shots`.
+
+    Args:
+        records: further examples of the task to fit on, such as `training_records`; one that is among the others counts once.
+    """
+    drawn = adaptation_examples(context, task, shots, settings.seed)
+    adaptation = list({example.id: example for example in (*drawn, *records)}.values())
+
+    def answer(examples: Sequence[Example], _: OnDone, __: PartialPredictions) -> Answered:
+        found, record = classify(name, adaptation, examples, settings)
+        method = Method.of_baseline(name, record, settings.model_dump(mode="json"), setting or setting_of(shots))
+        return Answered(method, found)  # fitting and answering are one step; its seconds are those of adaptation
+
+    depends_on = ("classifier", name, settings.digest(), examples_digest(adaptation))
+    return scored_run(context, task, evaluation, name, settings.seed, depends_on, answer)
+
+
+def external_stage(context: Context, task: Task, name: str, file: Path, evaluation: EvaluationSettings) -> Scored:
+    """Score another system's predictions on the test set of a task (`staf.baselines.external` has the format).
+
+    Raises:
+        ConfigError: its name is that of one of our own methods, or no name of a folder. MissingData, BadData: as
+            `read_predictions`.
+    """
+    check_external_name(name)
+
+    def answer(examples: Sequence[Example], _: OnDone, __: PartialPredictions) -> Answered:
+        method = Method(name, None, setting="external", record={"settings": {"file": file.name}})
+        return Answered(method, read_predictions(file, examples))
+
+    return scored_run(context, task, evaluation, name, 0, ("external", sha256_of(file)), answer)
+
+
+def training_records(context: Context, task: Task, settings: Mapping[str, ExpertRecipe]) -> list[Example]:
+    """What the experts of a task's own data sets see of the task in training, with the task's query.
+
+    Args:
+        settings: of these experts, by data set: they see no more than their steps take.
+    """
+    store, found = context.store, list[Example]()
+    for name, own in settings.items():
+        seen = {example.id for example in training_examples(context, name, own)}
+        found += [e for e in store.examples(name, task.task_type, store.training_split, task.output_type) if e.id in seen]
+    return found if task.top_labels is None else narrowed(found, label_set(task, store))
+
+
+@dataclass(frozen=True)
+class EvaluationRequest:
+    """What is to be scored."""
+
+    method: str = "original"
+    """of `METHODS`; with `predictions` the name of the other system"""
+    experts: Path | None = None
+    router: Path | None = None
+    expert: str | None = None
+    """of single: which one; else the best on adaptation examples"""
+    shots: int | None = None
+    """of baselines and classifiers: adaptation examples drawn; None takes all"""
+    method_args: dict[str, Any] = field(default_factory=dict)
+    """further settings of a baseline or classifier, such as seed"""
+    predictions: Path | None = None
+    """of another system"""
+
+
+def evaluate_request(context: Context, task: Task, settings: EvaluationSettings, request: EvaluationRequest) -> Scored:
+    """Score what is requested on the test set of a task.
+
+    Raises:
+        UnknownName: no such method. ConfigError: experts are needed and not given, or settings that the method does not have.
+    """
+    name, where = request.method, f"staf evaluate --method {request.method}"
+    if request.predictions is not None:
+        return external_stage(context, task, name, request.predictions, settings)
+    if name in RENAMED:
+        raise ConfigError(f"the method '{name}' is now '{RENAMED[name]}': give --method {RENAMED[name]}.")
+    if request.router is None and name not in METHODS:
+        raise UnknownName.among("method", name, METHODS)
+    if request.experts is None and (request.router is not None or name in NEED_EXPERTS):
+        raise ConfigError(
+            "a router, single, average and lorahub need the experts: add --experts and the folder of the experts."
+        )
+    if request.router is not None and request.experts is not None:
+        found, mixture = router_and_mixture(context, request.router, request.experts)
+        return evaluate_stage(context, task, mixture.experts, router_method(found), settings)
+    if name in CLASSIFIERS:
+        own = parse(ClassifierSettings, request.method_args, where)
+        return classifier_stage(context, task, name, request.shots, own, settings)
+    values = {"shots": request.shots, **request.method_args, "method": "lora" if name == "lorahub" else name}
+    if name in BASELINES:
+        return baseline_stage(context, task, parse(BaselineSettings, values, where), settings)
+    if request.experts is None:
+        return evaluate_stage(context, task, None, Method("original", None), settings)
+    experts = load_experts(request.experts)
+    if name == "lorahub":
+        return lorahub_stage(context, task, experts, parse(BaselineSettings, values, where), settings)
+    method = named_method(context, task, experts, name, settings, request.expert)
+    return evaluate_stage(context, task, experts, method, settings)
+
+
 def examples_digest(examples: Sequence[Example]) -> str:
-    """Sixteen hexadecimal digits of all of some examples that a score depends on: texts, answers and labels."""
+    """Sixteen hexadecimal digits of all that a score depends on in some examples: texts, answers and labels."""
     return digest_of(data_fingerprint(examples), *("\x1e".join(example.labels) for example in examples))

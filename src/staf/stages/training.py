@@ -11,7 +11,7 @@ from pathlib import Path
 
 from staf.data.example import Example
 from staf.data.selection import expert_examples, expert_name, expert_sources
-from staf.data.splits import dice
+from staf.data.splits import seeded_rng
 from staf.errors import ConfigError, DamagedFile, MissingData, StafError, TrainingFailed, UnknownName
 from staf.experts.distributed import ALONE, World
 from staf.experts.estimate import Estimate, estimate, seconds_per_token
@@ -169,7 +169,7 @@ def _enough(examples: list[Example], settings: ExpertRecipe) -> list[Example]:
     if settings.steps is None or settings.steps * settings.batch_size >= len(examples):
         return examples
     ordered = sorted(examples, key=lambda example: example.id)
-    return dice(f"training draw {settings.seed}").sample(ordered, settings.steps * settings.batch_size)
+    return seeded_rng(f"training draw {settings.seed}").sample(ordered, settings.steps * settings.batch_size)
 
 
 def _finish_training(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from staf.data.example import Example
 from staf.data.read_report import ReadReport
 from staf.data.readers.draws import WINDOW, Origin, example
-from staf.data.splits import dice
+from staf.data.splits import seeded_rng
 from staf.errors import BadData
 
 DOCTOR = "Doctor"
@@ -88,7 +88,7 @@ def asked_turns(dialogue: Dialogue, most: int, report: ReadReport) -> Iterator[E
     ]
     if not fit:
         report.skip("a conversation without a doctor's turn to ask for")
-    for index in sorted(dice(f"turns:{dialogue.id}").sample(fit, min(most, len(fit)))):
+    for index in sorted(seeded_rng(f"turns:{dialogue.id}").sample(fit, min(most, len(fit)))):
         example_id = f"{dialogue.id}/turn/{index + 1}"
         origin = Origin(dialogue.split, dialogue.dedup_keys, dialogue.group)
         yield example(

@@ -25,7 +25,7 @@ from staf.data.example import Example, dedup_key, normalise
 from staf.data.read_report import ReadReport
 from staf.data.readers.draws import Origin, choice, draw, says
 from staf.data.sources import csv_rows, text_field
-from staf.data.splits import dice, split_of
+from staf.data.splits import seeded_rng, split_of
 from staf.errors import BadData
 
 COLUMNS = ("idx", "disease", "Symptom", "reason", "TestsAndProcedures", "commonMedications")
@@ -139,7 +139,7 @@ def _listed(disease: Disease, asked: str) -> tuple[str, ...]:
 
 def _strangers(example_id: str, own: Sequence[str], others: Sequence[Sequence[str]]) -> list[str]:
     """One name of each of three other diseases, none of them listed for this one; fewer where there are not enough."""
-    rng = dice(f"strangers:{example_id}")
+    rng = seeded_rng(f"strangers:{example_id}")
     taken = {normalise(_bare(name)) for name in own}
     found: list[str] = []
     for names in rng.sample(others, len(others)):

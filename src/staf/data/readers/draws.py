@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from staf.data.example import Example, normalise
-from staf.data.splits import dice
+from staf.data.splits import seeded_rng
 from staf.data.templates import query
 
 WINDOW = 2_000
@@ -22,19 +22,19 @@ MAX_DRAWS = 50
 def shuffled(example_id: str, options: Iterable[str]) -> tuple[str, ...]:
     """The options in a random order."""
     mixed = list(options)
-    dice(f"order:{example_id}").shuffle(mixed)
+    seeded_rng(f"order:{example_id}").shuffle(mixed)
     return tuple(mixed)
 
 
 def draw(key: str, candidates: Iterable[str], count: int) -> list[str]:
     """Up to `count` different candidates, drawn by `key`; the candidates' order must be fixed."""
     distinct = list(dict.fromkeys(candidates))
-    return dice(f"draw:{key}").sample(distinct, min(count, len(distinct)))
+    return seeded_rng(f"draw:{key}").sample(distinct, min(count, len(distinct)))
 
 
 def draw_fitting(key: str, pool: Sequence[str], count: int, fits: Callable[[str], bool]) -> list[str]:
     """Up to `count` different members of a pool that fit, by `MAX_DRAWS` draws with replacement."""
-    rng = dice(key)
+    rng = seeded_rng(key)
     found: dict[str, None] = {}
     for _ in range(MAX_DRAWS if pool else 0):
         drawn = rng.choice(pool)
@@ -63,7 +63,7 @@ def window(key: str, text: str, start: int, end: int, size: int = WINDOW) -> str
     spare = size - (end - start)
     if len(text) <= size:
         return text.strip()
-    first = max(0, min(start - round(dice(f"window:{key}").random() * max(spare, 0)), len(text) - size))
+    first = max(0, min(start - round(seeded_rng(f"window:{key}").random() * max(spare, 0)), len(text) - size))
     last = max(first + size, end)
     if first > 0:
         first = text.find(" ", first, start) + 1 or start

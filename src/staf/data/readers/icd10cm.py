@@ -22,7 +22,7 @@ from staf.data.example import Example, dedup_key, normalise
 from staf.data.read_report import ReadReport
 from staf.data.readers.draws import Origin, choice, draw, example, says
 from staf.data.sources import find_one, opened, single_spaced
-from staf.data.splits import dice, split_of
+from staf.data.splits import seeded_rng, split_of
 from staf.errors import BadData
 
 LAYOUTS = ("simple_icd_10_cm/data/icd10c-tabular-*.xml", "icd10c*tabular*.xml", "icd10c*tabular*.xml.gz")
@@ -196,7 +196,7 @@ def _relations(listed: Tabular, report: ReadReport) -> Iterator[Example]:
             if not unnamed or len(code.title) > LONGEST_TITLE:
                 report.skip("the title says the broader one, or is long")
                 continue
-            answer = dice(example_id).choice(unnamed)
+            answer = seeded_rng(example_id).choice(unnamed)
             near = broad[code.chapter, code.split, answer.parent == ""]
             near_titles = (c.title for c in near if c.category != code.category and c.title != answer.title)
             wrong = draw(example_id, near_titles, 3)

@@ -15,7 +15,7 @@ from staf.data.read_report import ReadReport
 from staf.data.readers.draws import Origin, choice, draw, draw_fitting, says
 from staf.data.readers.obo import Term
 from staf.data.readers.ontology import Ontology
-from staf.data.splits import dice
+from staf.data.splits import seeded_rng
 
 LONGEST_DEFINITION = 500
 """Characters; longer definitions (1 in 40) are left out, so that prompts stay short."""
@@ -51,7 +51,7 @@ def relations(known: Ontology, asked: str, report: ReadReport) -> Iterator[Examp
         if not unnamed:
             report.skip("the name says the broader term")
             continue
-        answer = known.terms[dice(example_id).choice(unnamed)].name
+        answer = known.terms[seeded_rng(example_id).choice(unnamed)].name
         wrong = _strangers(known, term_id, inner[known.branches(term_id)[0]], term_id)
         yield from _choice(example_id, "entity_relation", asked, (known, term_id), wrong, report, answer)
 

@@ -1,0 +1,112 @@
+"""Every baseline by name, and the predictions of those that use the language model."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from staf.baselines.classifiers import CLASSIFIERS
+from staf.baselines.in_context import reserved_for, with_shots
+from staf.baselines.peft import TRAINED, Choice, OnTrial, Tuning, tuned_base
+from staf.baselines.settings import BaselineSettings
+from staf.data.example import Example
+from staf.data.splits import few_shot, refuse_test
+from staf.data.task import Task
+from staf.errors import ConfigError
+from staf.evaluate import Answerer, Predictions, predictions_of
+from staf.evaluate.score import ROUTERLESS, ROUTERS
+from staf.evaluate.settings import EvaluationSettings
+from staf.lm.base import Base
+from staf.lm.scoring import OnDone
+from staf.runs import PeakMemory
+
+BASELINES = {**{name: row.title for name, row in TRAINED.items()}, "in_context": "In-context learning"}
+"""Titles of the baselines of `BaselineSettings.method`."""
+METHODS = (*ROUTERLESS, "lorahub", *BASELINES, *CLASSIFIERS)
+"""What `staf evaluate --method` takes."""
+NEED_EXPERTS = ("single", "average", "lorahub")
+
+
+def baseline_predictions(
+    base: Base,
+    task: Task,
+    adaptation: Sequence[Example],
+    test: Sequence[Example],
+    settings: BaselineSettings,
+    evaluation: EvaluationSettings,
+    on_done: OnDone | None = None,
+    on_trial: OnTrial | None = None,
+    *,
+    calibration: Sequence[Example] = (),
+    choice: Choice | None = None,
+    records: Sequence[Example] = (),
+) -> tuple[Predictions, dict[str, Any]]:
+    """Predictions of test examples by a baseline of `BASELINES`, in the order given, and the record of how.
+
+    Args:
+        base: is not changed; trained baselines load the plain model from its folder once more for each trial.
+        adaptation: examples of the adaptation split, of which `settings.shots` are drawn by the seed.
+        calibration: of the adaptation split, the same for every method; for multi_label tasks.
+        choice: learning rate and epochs of an earlier search; None searches.
+        records: further examples of the task; one that is drawn as well counts once.
+
+    Returns:
+        the predictions, and a record with method, seed, settings, tunable_parameters, adaptation_examples, adaptation_seconds,
+        adaptation_memory_bytes and those of `Tuning.search` or `FewShotPrompts.record`.
+
+    Raises:
+        ConfigError: there are too few examples. TestLeak: a test example is among those to learn from.
+        MissingData: too few calibration examples, or peft is not installed.
+        TrainingFailed: no learning rate gave a finite loss.
+    """
+    drawn = _learned_from(adaptation, records, settings)
+    started, memory = time.perf_counter(), PeakMemory()
+    if settings.method == "in_context":
+        evaluation = evaluation.model_copy(update={"max_length": settings.max_prompt_tokens or base.context_length})
+        reserved = reserved_for(task.output_type, evaluation)
+        shown, calibrating = (
+            with_shots(some, drawn, base.tokenizer, evaluation.max_length, reserved) for some in (test, calibration)
+        )
+        answering, test, calibration = base, shown.examples, calibrating.examples
+        how: dict[str, Any] = {**shown.record, "tunable_parameters": 0}
+    else:
+        tuning = Tuning(base, drawn, settings, evaluation.max_length, evaluation.token_budget)
+        tuned = tuning.learn(tuning.choose(on_trial) if choice is None else choice)
+        answering, how = tuned_base(base, tuned.model), tuned.record
+    record = {
+        "method": settings.method,
+        "title": BASELINES[settings.method],
+        "seed": settings.seed,
+        "settings": settings.model_dump(),
+        "adaptation_examples": len(drawn),
+        "adaptation_seconds": time.perf_counter() - started,
+        "adaptation_memory_bytes": memory.bytes,
+        **how,
+    }
+    return predictions_of(task.output_type, Answerer(answering, evaluation, on_done), test, calibration), record
+
+
+def check_external_name(name: str) -> None:
+    """Check that a system's name is none of ours in any case, and that its runs can be in a folder of it.
+
+    Raises:
+        ConfigError: it is, or it holds anything but letters, digits, '_', '-' and '.', with a letter or digit first.
+    """
+    plain = name.lower()
+    routers = any(plain == router or plain.startswith(f"{router}_") for router in ROUTERS.values())
+    if routers or plain in {"", *METHODS}:
+        raise ConfigError(f"predictions of another system need a name of their own, found '{name}': give --method G-BERT, say.")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise ConfigError(
+            f"'{name}' cannot name another system, as its runs are in a folder of that name: letters, digits, '_', '-' and '.' "
+            "are expected, with a letter or digit first. Give --method G-BERT, say."
+        )
+
+
+def _learned_from(adaptation: Sequence[Example], records: Sequence[Example], settings: BaselineSettings) -> list[Example]:
+    """The draw of adaptation examples, and the records that are not among them."""
+    refuse_test([*adaptation, *records])
+    drawn = few_shot(adaptation, len(adaptation) if settings.shots is None else settings.shots, settings.seed)
+    return list({example.id: example for example in (*drawn, *records)}.values())

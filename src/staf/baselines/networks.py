@@ -1,0 +1,342 @@
+"""Networks over words (CNN, TextCNN, GRU) and fine-tuned encoders, as text classifiers.
+
+Several filter widths are TextCNN (Kim, 2014); one width with tanh is the plain CNN, and the recurrent network the bidirectional
+GRU, that CAML is compared with (Mullenbach et al., 2018). An encoder is any BERT by hub id or folder; its weights are read from
+safetensors only, since a pickle can run code, and no remote code is run. A text's scores do not depend on its batch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from staf.baselines.classifiers import Problem, Scored, log_scores, loss_of
+from staf.baselines.settings import ClassifierSettings
+from staf.baselines.training import Trial, best_of, fit
+from staf.errors import ConfigError, DamagedFile, MissingData
+from staf.lm.base import default_device, fingerprint_of
+from staf.lm.batches import epoch_order, plan_batches, round_up
+
+PAD, UNKNOWN = 0, 1
+"""Ids of padding, and of a word that is not in the vocabulary."""
+TOKEN_BUDGET = 16384
+"""Tokens of one batch that is only scored."""
+_WORD = re.compile(r"[^\W_]+")
+_FILES = ["*.safetensors", "*.json", "tokenizer*", "vocab.*", "merges.txt", "*.model"]
+_CONVERT = (
+    "import sys; from transformers import AutoModel, AutoTokenizer; "
+    "[kind.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[2]) for kind in (AutoTokenizer, AutoModel)]"
+)
+"""Saves an encoder anew, its weights as safetensors; docs/classifiers.md has the same command."""
+_ROBERTA_OFFSET = 2
+"""RoBERTa and its kin count positions from 2 on, and include these two in the length of their table."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A trainable model, and how it is called."""
+
+    module: nn.Module
+    forward: Callable[[Tensor, Tensor], Tensor]
+    """logits (B, L) of ids (B, T) and the mask (B, T) of what is not padding"""
+    pad: int
+
+
+class Convolutions(nn.Module):
+    """Filters of given widths over word vectors, the maximum over time of each, then one linear layer."""
+
+    def __init__(
+        self, vocabulary: int, labels: int, widths: Sequence[int], activation: Callable[[Tensor], Tensor],
+        settings: ClassifierSettings,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.activation, self.widths = activation, tuple(widths)
+        self.vectors = word_vectors(vocabulary, settings.embedding_dim)
+        self.filters = nn.ModuleList(nn.Conv1d(settings.embedding_dim, settings.num_filters, width) for width in self.widths)
+        self.dropout = nn.Dropout(settings.dropout)
+        self.output = nn.Linear(settings.num_filters * len(widths), labels)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Logits (B, L) of word ids (B, T); mask (B, T) is True where there is a word."""
+        vectors = self.vectors(ids).transpose(1, 2)  # (B, d, T)
+        highest = []
+        for width, convolution in zip(self.widths, self.filters, strict=True):
+            found = self.activation(convolution(functional.pad(vectors, (0, width - 1))))  # (B, f, T)
+            highest.append(found.masked_fill(~mask[:, None], float("-inf")).amax(2))
+        return torch.as_tensor(self.output(self.dropout(torch.cat(highest, 1))))
+
+
+class Recurrent(nn.Module):
+    """A bidirectional GRU over word vectors, its two last states, then one linear layer."""
+
+    def __init__(self, vocabulary: int, labels: int, settings: ClassifierSettings) -> None:
+        super().__init__()
+        self.vectors = word_vectors(vocabulary, settings.embedding_dim)
+        self.states = nn.GRU(settings.embedding_dim, settings.hidden_size, batch_first=True, bidirectional=True)
+        self.dropout = nn.Dropout(settings.dropout)
+        self.output = nn.Linear(2 * settings.hidden_size, labels)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Logits (B, L) of word ids (B, T); mask (B, T) is True where there is a word."""
+        packed = pack_padded_sequence(self.vectors(ids), mask.sum(1).cpu(), batch_first=True, enforce_sorted=False)
+        _, last = self.states(packed)  # (2, B, h)
+        return torch.as_tensor(self.output(self.dropout(torch.cat([last[0], last[1]], 1))))
+
+
+def word_vectors(vocabulary: int, width: int) -> nn.Embedding:
+    """Random word vectors, 0 for padding and for unknown words."""
+    vectors = nn.Embedding(vocabulary, width, padding_idx=PAD)
+    with torch.no_grad():
+        vectors.weight.normal_(std=0.1)
+        vectors.weight[:2] = 0
+    return vectors
+
+
+def words_of(text: str) -> list[str]:
+    """Runs of letters and digits, in lower case."""
+    return _WORD.findall(text.casefold())
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Ids of words, from 2 on."""
+
+    ids: dict[str, int]
+    max_words: int
+    """of a text; what follows is not read"""
+
+    @classmethod
+    def of(cls, texts: Iterable[str], settings: ClassifierSettings) -> Vocabulary:
+        """The most frequent words of the texts; equally frequent ones in alphabetical order."""
+        counts = Counter(word for text in texts for word in words_of(text))
+        ranked = sorted(counts, key=lambda word: (-counts[word], word))
+        kept = [word for word in ranked if counts[word] >= settings.min_count][: settings.max_vocabulary]
+        return cls({word: number for number, word in enumerate(kept, start=2)}, settings.max_words)
+
+    def __len__(self) -> int:
+        """Words, padding and the unknown word."""
+        return len(self.ids) + 2
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of the first words of a text; one unknown word where there is none."""
+        return [self.ids.get(word, UNKNOWN) for word in words_of(text)[: self.max_words]] or [UNKNOWN]
+
+
+def cnn(problem: Problem, texts: Sequence[str], settings: ClassifierSettings) -> Scored:
+    """Scores (n, L) of texts (n) by a CNN of one filter width and tanh."""
+    return _with_words(
+        lambda size: Convolutions(size, len(problem.labels), (settings.kernel_size,), torch.tanh, settings),
+        problem, texts, settings,
+    )  # fmt: skip
+
+
+def text_cnn(problem: Problem, texts: Sequence[str], settings: ClassifierSettings) -> Scored:
+    """Scores (n, L) of texts (n) by TextCNN: several filter widths and the rectifier."""
+    return _with_words(
+        lambda size: Convolutions(size, len(problem.labels), settings.kernel_sizes, torch.relu, settings),
+        problem, texts, settings,
+    )  # fmt: skip
+
+
+def rnn(problem: Problem, texts: Sequence[str], settings: ClassifierSettings) -> Scored:
+    """Scores (n, L) of texts (n) by a bidirectional GRU."""
+    return _with_words(lambda size: Recurrent(size, len(problem.labels), settings), problem, texts, settings)
+
+
+def encoder(problem: Problem, texts: Sequence[str], settings: ClassifierSettings) -> Scored:
+    """Scores (n, L) of texts (n) by a fine-tuned encoder.
+
+    Raises:
+        ConfigError: no encoder is named. MissingData: it is not there. DamagedFile: it has no safetensors weights, or does not
+            load as a text classifier. TrainingFailed: no loss was finite.
+    """
+    if settings.encoder is None:
+        raise ConfigError("the classifier 'encoder' needs its model: set encoder to a hub id (owner/name) or a folder.")
+    folder = encoder_folder(settings.encoder)
+    fingerprint = fingerprint_of(folder)
+    config, tokenizer = _config_and_tokenizer(folder)
+    limit = _limit(config, tokenizer, settings)
+
+    def start() -> Network:
+        model = _model(folder, len(problem.labels))
+
+        def forward(ids: Tensor, mask: Tensor) -> Tensor:
+            return torch.as_tensor(model(input_ids=ids, attention_mask=mask.long()).logits)
+
+        return Network(model, forward, tokenizer.pad_token_id)
+
+    return _learn(
+        start, problem, lambda text: tokenizer(text, truncation=True, max_length=limit)["input_ids"], texts, settings,
+        settings.encoder_learning_rates, settings.encoder_epochs,
+        truncated=[len(tokenizer(text)["input_ids"]) > limit for text in texts],
+        details={"encoder": {"name": settings.encoder, "fingerprint": fingerprint}, "max_length": limit},
+    )  # fmt: skip
+
+
+def _with_words(
+    make: Callable[[int], nn.Module], problem: Problem, texts: Sequence[str], settings: ClassifierSettings
+) -> Scored:
+    """A network over words, from the size of the vocabulary."""
+    vocabulary = Vocabulary.of(problem.train.texts, settings)
+
+    def start() -> Network:
+        module = make(len(vocabulary))
+        return Network(module, module, PAD)
+
+    return _learn(
+        start, problem, vocabulary.encode, texts, settings, settings.learning_rates, settings.epochs,
+        truncated=[len(words_of(text)) > settings.max_words for text in texts], details={"vocabulary": len(vocabulary)},
+    )  # fmt: skip
+
+
+def _learn(
+    start: Callable[[], Network], problem: Problem, encode: Callable[[str], list[int]], texts: Sequence[str],
+    settings: ClassifierSettings, rates: Sequence[float], epochs: int, *, truncated: list[bool], details: dict[str, Any],
+) -> Scored:  # fmt: skip
+    """Train a network once at each rate from the same start, and score texts by the best of them at its best epoch.
+
+    Raises:
+        TrainingFailed: at no rate was a validation loss finite.
+    """
+    device, trials, best = default_device(), list[Trial](), None
+    train, val, asked = ([encode(text) for text in some] for some in (problem.train.texts, problem.val.texts, texts))
+    lengths, targets = [len(row) for row in train], torch.from_numpy(problem.train.targets).to(device)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        for rate in rates:
+            torch.manual_seed(settings.seed)
+            network = start()
+            network.module.to(device)
+
+            def loss(group: list[int], network: Network = network) -> tuple[Tensor, int]:
+                logits = network.forward(*padded([train[i] for i in group], network.pad, device)).float()
+                if problem.output_type == "multiple_choice":
+                    return functional.cross_entropy(logits, targets[group]), len(group)
+                return functional.binary_cross_entropy_with_logits(logits, targets[group]), len(group)
+
+            def validate(network: Network = network) -> float:
+                scores = log_scores(_logits(network, val, device), problem.output_type)
+                return loss_of(scores, problem.val.targets, problem.output_type)
+
+            trials.append(
+                fit(
+                    network.module,
+                    lambda epoch: epoch_order(lengths, settings.batch_size, settings.seed, epoch - 1),
+                    loss,
+                    validate,
+                    learning_rate=rate,
+                    epochs=epochs,
+                    weight_decay=settings.weight_decay,
+                    patience=settings.patience,
+                    keep_best=True,
+                )
+            )
+            if best is None or trials[-1].best < min(trial.best for trial in trials[:-1]):
+                best = network
+    chosen, records, network = best_of(trials, "classifier"), [trial.as_dict() for trial in trials], best or start()
+    scores, val_scores = (log_scores(_logits(network, rows, device), problem.output_type) for rows in (asked, val))
+    parameters = sum(p.numel() for p in network.module.parameters() if p.requires_grad)
+    return Scored(scores, val_scores, problem.val.targets, records, records[chosen], parameters, truncated, details)
+
+
+@torch.no_grad()
+def _logits(network: Network, rows: Sequence[list[int]], device: torch.device) -> np.ndarray:
+    """Logits (n, L) of rows of ids, in their order."""
+    network.module.eval()
+    found: dict[int, np.ndarray] = {}
+    for batch in plan_batches([len(row) for row in rows], TOKEN_BUDGET):
+        logits = network.forward(*padded([rows[i] for i in batch], network.pad, device))
+        found.update(zip(batch, logits.float().cpu().numpy(), strict=True))
+    return np.stack([found[index] for index in range(len(rows))])
+
+
+def padded(rows: Sequence[list[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Ids (B, T) padded on the right, and the mask (B, T) of what is not padding."""
+    width = round_up(max(len(row) for row in rows))
+    ids = torch.full((len(rows), width), pad, dtype=torch.long)
+    mask = torch.zeros((len(rows), width), dtype=torch.bool)
+    for index, row in enumerate(rows):
+        ids[index, : len(row)] = torch.tensor(row)
+        mask[index, : len(row)] = True
+    return ids.to(device), mask.to(device)
+
+
+def encoder_folder(name: str) -> Path:
+    """The local folder of an encoder named by hub id or folder.
+
+    Raises:
+        MissingData: it is not there and cannot be fetched. DamagedFile: its weights are not there as safetensors.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return _with_safetensors(path, name)
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise MissingData(f"no encoder at {name}: it is not a folder and not a hub id (owner/name). Give one of these.")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=_FILES))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise MissingData(
+            f"encoder '{name}' is not in the local hub cache and the hub did not give it ({type(error).__name__}). "
+            "Download it where there is a network and name its folder."
+        ) from error
+    return _with_safetensors(folder, name)
+
+
+def _with_safetensors(folder: Path, name: str) -> Path:
+    if not any(folder.glob("*.safetensors")):
+        raise DamagedFile(
+            f"encoder {name} has no weights as safetensors; those of a pickle (pytorch_model.bin) are not read, as it can run "
+            f'code. Where you trust it, convert it once and name the new folder: python -c "{_CONVERT}" {name} NEW-FOLDER'
+        )
+    return folder
+
+
+def _config_and_tokenizer(folder: Path) -> tuple[Any, Any]:
+    from transformers import AutoConfig, AutoTokenizer
+
+    try:
+        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise DamagedFile(f"{folder} has no config or no tokenizer that can be loaded: {error}") from error
+    if tokenizer.pad_token_id is None:
+        raise DamagedFile(f"the tokenizer of {folder} has no padding token. An encoder was expected, such as a BERT.")
+    return config, tokenizer
+
+
+def _limit(config: Any, tokenizer: Any, settings: ClassifierSettings) -> int:
+    """Tokens of a text that settings, tokenizer and position table allow."""
+    positions = getattr(config, "max_position_embeddings", None) or settings.max_length
+    if "roberta" in config.model_type or config.model_type in ("camembert", "longformer"):
+        positions -= _ROBERTA_OFFSET
+    return int(min(settings.max_length, tokenizer.model_max_length, positions))
+
+
+def _model(folder: Path, labels: int) -> Any:
+    from transformers import AutoModelForSequenceClassification
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        return AutoModelForSequenceClassification.from_pretrained(
+            str(folder), num_labels=labels, dtype=torch.float32, use_safetensors=True, ignore_mismatched_sizes=True,
+            trust_remote_code=False,
+        )  # fmt: skip
+    except (OSError, ValueError) as error:
+        raise DamagedFile(f"{folder} does not load as an encoder with a classification head: {error}") from error
+    finally:
+        logging.set_verbosity(verbosity)

@@ -1,0 +1,288 @@
+"""Trained baselines of the language model: PEFT's methods and full fine-tuning, with a learning-rate search.
+
+Each rate is a trial: a freshly loaded model learns from one part of the adaptation examples, and the other part selects the
+epoch. With the best rate and number of epochs a last model learns from all of them. No test item is seen. All but full
+fine-tuning are PEFT's with its defaults; LoRA adapts the modules that our experts adapt.
+
+A trained model answers as every method does: what was trained is in the model (LoRA, IA3, full fine-tuning), or lies before
+every prompt as keys and values (prompt, prefix and P-tuning).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from staf.baselines.settings import BaselineSettings
+from staf.baselines.training import Trial, best_of, fit
+from staf.data.example import Example
+from staf.data.splits import refuse_test, seeded_rng
+from staf.errors import ConfigError, MissingData, TrainingFailed
+from staf.lm.attention import register
+from staf.lm.base import TARGET_MODULES, Base, KVCache
+from staf.lm.batches import Batch, Encoded, collate, encode, epoch_order, plan_batches
+from staf.lm.prefix_cache import kv_layers
+
+_KEYS_AND_VALUES = frozenset({"k_proj", "v_proj", "qkv_proj", "query_key_value"})
+_LAST_OF_FEED_FORWARD = frozenset({"down_proj", "dense_4h_to_h"})
+OnTrial = Callable[[Trial], None]
+"""called after each learning rate"""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A method that is trained."""
+
+    title: str
+    """as tables print it"""
+    config: Callable[[Any, Any, BaselineSettings], Any] | None
+    """PEFT's config from the module peft, the model and the settings; None trains every parameter"""
+    learning_rates: tuple[float, ...]
+    """AdamW's, tried unless the settings name others"""
+
+
+def load_peft() -> Any:
+    """The module peft.
+
+    Raises:
+        MissingData: it is not installed.
+    """
+    try:
+        return importlib.import_module("peft")
+    except ImportError as error:
+        raise MissingData(
+            f"this baseline is trained by peft, which does not load here ({error}). Install it: pip install "
+            "'staf-llm[bench]'. The baselines full and in_context do without."
+        ) from error
+
+
+def _prompt(peft: Any, model: Any, settings: BaselineSettings) -> Any:
+    """Prompt tuning (Lester et al., 2021), from embeddings of sampled tokens, as they found best without labels."""
+    return peft.PromptTuningConfig(
+        task_type="CAUSAL_LM", num_virtual_tokens=settings.num_virtual_tokens, prompt_tuning_init="SAMPLE_VOCAB"
+    )
+
+
+def _prefix(peft: Any, model: Any, settings: BaselineSettings) -> Any:
+    """Prefix tuning (Li and Liang, 2021): keys and values of every layer."""
+    return peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=settings.num_virtual_tokens)
+
+
+def _p_tuning(peft: Any, model: Any, settings: BaselineSettings) -> Any:
+    """P-tuning (Liu et al., 2021): the vectors of a prompt come out of a small network."""
+    return peft.PromptEncoderConfig(
+        task_type="CAUSAL_LM", num_virtual_tokens=settings.num_virtual_tokens, encoder_hidden_size=model.config.hidden_size
+    )
+
+
+def _lora(peft: Any, model: Any, settings: BaselineSettings) -> Any:
+    """LoRA (Hu et al., 2021) of every module that our experts adapt, alpha twice the rank."""
+    return peft.LoraConfig(
+        task_type="CAUSAL_LM", r=settings.rank, lora_alpha=2 * settings.rank, target_modules=list(target_modules(model))
+    )
+
+
+def _ia3(peft: Any, model: Any, settings: BaselineSettings) -> Any:
+    """IA3 (Liu et al., 2022): factors of keys, values and the inner activations of the feed-forward part."""
+    modules = [(name, name.rpartition(".")[2]) for name in target_modules(model)]
+    inner = [name for name, last in modules if last in _LAST_OF_FEED_FORWARD]
+    outer = [name for name, last in modules if last in _KEYS_AND_VALUES]
+    return peft.IA3Config(task_type="CAUSAL_LM", target_modules=outer + inner, feedforward_modules=inner)
+
+
+TRAINED = {
+    "prompt_tuning": Baseline("Prompt tuning", _prompt, (3e-3, 3e-2, 3e-1)),
+    "prefix_tuning": Baseline("Prefix tuning", _prefix, (1e-3, 1e-2, 1e-1)),
+    "p_tuning": Baseline("P-tuning", _p_tuning, (1e-4, 1e-3, 1e-2)),
+    "lora": Baseline("LoRA", _lora, (1e-4, 5e-4, 2e-3)),
+    "ia3": Baseline("IA3", _ia3, (1e-3, 1e-2, 5e-2)),
+    "full": Baseline("Full fine-tuning", None, (5e-6, 2e-5, 1e-4)),
+}
+"""By the name that `BaselineSettings.method` gives."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a search chose."""
+
+    learning_rate: float
+    epochs: int
+    trials: list[dict[str, Any]]
+    """every trial"""
+    validation_ids: list[str]
+    """of the examples that selected"""
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A model that learned from all adaptation examples, and how."""
+
+    model: Any
+    record: dict[str, Any]
+
+
+class Tuning:
+    """The training of one baseline on the adaptation examples of one task.
+
+    Args:
+        max_length: tokens of one example, answer included; virtual tokens come on top. token_budget: of a validation batch.
+
+    Raises:
+        TestLeak: a test example is among those given.
+        ConfigError: fewer than two examples, or a query that does not fit into max_length.
+    """
+
+    def __init__(
+        self, base: Base, examples: Sequence[Example], settings: BaselineSettings, max_length: int, token_budget: int
+    ) -> None:
+        refuse_test(examples)
+        self.base, self.settings, self.token_budget = base, settings, token_budget
+        self.row = TRAINED[settings.method]
+        if len(examples) < 2:
+            raise ConfigError(
+                f"baseline {settings.method}: {len(examples)} adaptation examples cannot be split into a training and a "
+                "validation part. Give at least 2."
+            )
+        held = max(int(len(examples) * settings.val_fraction), 1)
+        ordered = sorted(examples, key=lambda example: example.id)
+        order = seeded_rng(f"baseline:{settings.seed}").sample(range(len(ordered)), len(ordered))
+        self.items = [encode(example, base.tokenizer, max_length) for example in ordered]
+        self.held = [self.items[i] for i in order[:held]]
+        self.fitted = [self.items[i] for i in order[held:]]
+
+    def choose(self, on_trial: OnTrial | None = None) -> Choice:
+        """Try the learning rates.
+
+        Raises:
+            TrainingFailed: no rate gave a finite loss.
+        """
+        trials = []
+        for rate in self.settings.learning_rates or self.row.learning_rates:
+            trials.append(self.fit(self.fitted, rate, self.settings.epochs, self.held)[1])
+            if on_trial is not None:
+                on_trial(trials[-1])
+        best = trials[best_of(trials, f"baseline {self.settings.method}")]
+        tried = [trial.as_dict() for trial in trials]
+        return Choice(best.learning_rate, best.epochs, tried, [item.id for item in self.held])
+
+    def learn(self, choice: Choice) -> Tuned:
+        """Learn from all examples with the learning rate and epochs of a search.
+
+        Raises:
+            TrainingFailed: the loss is not a finite number.
+        """
+        model, last = self.fit(self.items, choice.learning_rate, choice.epochs)
+        if last.stop_reason == "diverged":
+            raise TrainingFailed(
+                f"baseline {self.settings.method}: with learning rate {choice.learning_rate}, the best on the validation part, "
+                "the loss on all adaptation examples was not a finite number. Try lower ones (learning_rates)."
+            )
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        record = {**asdict(choice), "validation_examples": len(choice.validation_ids), "losses": last.losses}
+        return Tuned(model, {**record, "tunable_parameters": trained})
+
+    def search(self, on_trial: OnTrial | None = None) -> Tuned:
+        """Try the learning rates, and learn from all examples with the best; raises as `choose` and `learn`."""
+        return self.learn(self.choose(on_trial))
+
+    def fresh(self) -> Any:
+        """The plain base with the baseline's trainable parameters in float32, initialised by the seed."""
+        devices = [self.base.device] if self.base.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(self.settings.seed)
+            model = plain_model(self.base)
+            if self.row.config is None:
+                model = model.requires_grad_(True)
+            else:
+                peft = load_peft()
+                model = peft.get_peft_model(model, self.row.config(peft, model, self.settings))
+            model = model.to(self.base.device)
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+        return model
+
+    def fit(self, items: Sequence[Encoded], rate: float, epochs: int, held: Sequence[Encoded] = ()) -> tuple[Any, Trial]:
+        """A fresh model after training on items, and its losses; it ends early where a loss is not finite."""
+        model, lengths = self.fresh(), [len(item.tokens) for item in items]
+        held_out = [self._batch(held, group) for group in plan_batches([len(item.tokens) for item in held], self.token_budget)]
+
+        def batches(epoch: int) -> list[list[int]]:
+            return epoch_order(lengths, self.settings.batch_size, self.settings.seed, epoch)
+
+        def loss_of(group: list[int]) -> tuple[Tensor, int]:
+            with self._autocast():
+                logprobs = model_logprobs(model, self._batch(items, group))
+            return -logprobs.mean(), logprobs.shape[0]
+
+        def validate() -> float:
+            with self._autocast(), torch.no_grad():
+                return -float(torch.cat([model_logprobs(model, batch) for batch in held_out]).mean())
+
+        trial = fit(model, batches, loss_of, validate if held else None, learning_rate=rate, epochs=epochs)
+        return model, trial
+
+    def _autocast(self) -> torch.autocast:
+        """Products in bfloat16 over trained float32, as trainers do it, where the base is in bfloat16."""
+        return torch.autocast(self.base.device.type, torch.bfloat16, enabled=self.base.dtype == torch.bfloat16)
+
+    def _batch(self, items: Sequence[Encoded], group: Sequence[int]) -> Batch:
+        return collate([items[i] for i in group], self.base.tokenizer.eos_token_id, self.base.device)
+
+
+def target_modules(model: Any) -> tuple[str, ...]:
+    """The adapted modules of one layer of a model, as our experts have them."""
+    return TARGET_MODULES[model.config.model_type][1]
+
+
+def plain_model(base: Base) -> Any:
+    """The base as transformers loads it, anew from its folder, in its dtype, nothing trainable.
+
+    Attention is the base's own, which is the same function and takes a sixth off a training step on a processor.
+    """
+    from transformers import AutoModelForCausalLM
+
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        str(base.folder), dtype=base.dtype, use_safetensors=True, attn_implementation=register()
+    )
+    return model.to(base.device).requires_grad_(False)
+
+
+def model_logprobs(model: Any, batch: Batch) -> Tensor:
+    """Log p of every answer token of a batch under a transformers or PEFT model, (N,) float32, row by row.
+
+    Logits are computed in the columns in which some row has an answer. These are counted from the end, since prompt methods
+    lengthen every row at its start.
+    """
+    asked = batch.answer[:, 1:]
+    columns = asked.any(0).nonzero()[:, 0]
+    logits = model(input_ids=batch.ids, logits_to_keep=columns - batch.ids.shape[1], use_cache=False).logits  # (B, C, V)
+    targets = batch.ids[:, 1:][asked]
+    logprobs = functional.log_softmax(logits[asked[:, columns]].float(), dim=-1)  # (N, V)
+    return logprobs.gather(1, targets[:, None])[:, 0]
+
+
+@torch.no_grad()
+def tuned_base(base: Base, model: Any) -> Base:
+    """The base with another model, of transformers or PEFT, trained; the base given is not changed."""
+    model.eval()
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    dtype = inner.get_input_embeddings().weight.dtype  # float32 where all of it was trained
+    return replace(base, model=inner, dtype=dtype, prefix_kv=_prefix_kv(base, model, inner))
+
+
+def _prefix_kv(base: Base, model: Any, inner: Any) -> KVCache | None:
+    """Keys and values that PEFT puts before every prompt, or None."""
+    settings = getattr(model, "active_peft_config", None)
+    if settings is None or not settings.is_prompt_learning:
+        return None
+    found = model.get_prompt(batch_size=1)
+    if settings.peft_type != "PREFIX_TUNING":
+        found = inner.get_decoder()(inputs_embeds=found.to(base.dtype), use_cache=True).past_key_values
+    return tuple((keys.to(base.dtype), values.to(base.dtype)) for keys, values in kv_layers(found))
