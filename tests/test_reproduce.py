@@ -27,7 +27,7 @@ from staf.evaluate import sample
 from staf.experiments.plan import EXPERIMENTS, EXTERNAL, RunSpec
 from staf.experiments.profile import Profile, load_profile
 from staf.experiments.reproduce import outcome_of, papers_numbers, refuse_missing, reproduce, run_shard, write_tables
-from staf.experiments.run import Runner, Shard, run_on_cluster
+from staf.experiments.run import Runner, parse_shard, run_on_cluster
 from staf.experts.launch import Failures, Job
 from staf.log import NullProgress, Progress
 from staf.report.reproduced import table_rows
@@ -420,12 +420,12 @@ def test_shards_split_the_runs_and_the_table_is_written_from_all_of_them(
     whole = runner_of(tiny_folder, own, tmp_path)
 
     def note(self: Runner, spec: RunSpec) -> Scored:
-        met.setdefault(self.shard.index, []).append(spec)
+        met.setdefault(self.shard[0], []).append(spec)
         raise MissingData("not here.")
 
     monkeypatch.setattr(Runner, "run", note)
     for index in range(3):
-        assert run_shard("fig6", replace(whole, shard=Shard.parse(f"{index}/3"))) == (0, len(met[index]))
+        assert run_shard("fig6", replace(whole, shard=parse_shard(f"{index}/3"))) == (0, len(met[index]))
     found = [spec for own in met.values() for spec in own]
     assert len(found) == len(set(found))
     assert set(found) == set(EXPERIMENTS["fig6"](whole.profile).runs(2))
@@ -435,14 +435,14 @@ def test_shards_split_the_runs_and_the_table_is_written_from_all_of_them(
 @pytest.mark.parametrize("text", ["", "1", "3/3", "-1/2", "a/b"])
 def test_a_shard_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="expected i/n"):
-        Shard.parse(text)
+        parse_shard(text)
 
 
 def test_a_shard_leaves_experts_to_the_shard_that_trains_them(tiny_folder: Path, own: Path, tmp_path: Path) -> None:
-    first, second = (replace(runner_of(tiny_folder, own, tmp_path), shard=Shard(index, 2)) for index in range(2))
+    first, second = (replace(runner_of(tiny_folder, own, tmp_path), shard=(index, 2)) for index in range(2))
     with pytest.raises(MissingData, match="expert entity_synonymy is trained by another shard"):
         first.experts(("entity_relation", "entity_synonymy"))
     assert [path.parent.name for path in (tmp_path / "experts").glob("*/staf.json")] == ["entity_relation"]
-    again = replace(first, failed={})
+    again = replace(first, cache={})
     assert second.experts(("entity_synonymy",)).names == ("entity_synonymy",)
     assert again.experts(("entity_relation", "entity_synonymy")).names == ("entity_relation", "entity_synonymy")

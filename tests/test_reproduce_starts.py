@@ -17,7 +17,7 @@ BEST = {"method": "best_expert", "shots": 4, "temperature": 0.3, "max_length": 9
 SEARCH = {
     "method": "cma",
     "shots": 4,
-    "max_evaluations": 2,
+    "max_evaluations": 6,
     "popsize": 2,
     "temperature": 0.3,
     "sigma0": 0.3,
@@ -33,11 +33,11 @@ def test_a_search_begins_at_the_router_that_the_profile_names(tiny_folder: Path,
     made = {file.parts[-3].split("-")[0]: file for file in tmp_path.glob("routers/icd10_chapter/*/seed-1/router.json")}
     assert set(made) == {start, "informed"}
     found = {name: json.loads(file.read_text()) for name, file in made.items()}
-    assert found["informed"]["found"]["start"] == {"task": "icd10_chapter", "run": found[start]["found"]["run"]}
+    assert found["informed"]["result"]["init_from"] == {"task": "icd10_chapter", "run": found[start]["result"]["run"]}
     runner.run(RunSpec("icd10_chapter", "extra", 1, router="plain"))
     plain = json.loads(next(tmp_path.glob("routers/icd10_chapter/plain-*/seed-1/router.json")).read_text())
-    assert plain["found"]["start"] is None
-    assert plain["found"]["history"] != found["informed"]["found"]["history"]
+    assert plain["result"]["init_from"] is None
+    assert plain["result"]["history"] != found["informed"]["result"]["history"]
 
 
 @pytest.mark.parametrize(

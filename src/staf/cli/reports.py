@@ -87,12 +87,12 @@ def reproduce(
     from staf.experiments.plan import EXPERIMENTS, find_experiment
     from staf.experiments.profile import load_profile
     from staf.experiments.reproduce import print_table_of, reproduce, run_shard, write_tables
-    from staf.experiments.run import Runner, Shard
+    from staf.experiments.run import Runner, parse_shard
     from staf.experts.launch import LAUNCHERS
     from staf.report.page import write_page
     from staf.stages import RunContext
 
-    sizes, part = load_profile(profile, overrides(override)), Shard.parse(shard)
+    sizes, part = load_profile(profile, overrides(override)), parse_shard(shard)
     if launcher not in LAUNCHERS:
         raise UnknownName.among("launcher", launcher, LAUNCHERS)
     run_context = RunContext(sizes.base, data_dir, out / "runs", sizes.splits, sizes.compute)
@@ -101,7 +101,7 @@ def reproduce(
     names = list(EXPERIMENTS) if name == "all" else [name]
     for wanted in names:
         find_experiment(wanted, sizes)  # reject a misspelt name before anything runs
-    if part.count > 1:
+    if part[1] > 1:
         for wanted in names:
             finished, count = run_shard(wanted, runner)
             print(f"{wanted}: {finished} of {count} runs of shard {shard} are finished")

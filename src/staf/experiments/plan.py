@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from staf.baselines.classifiers import CLASSIFIERS
 from staf.data.registry import find_task
 from staf.errors import MissingData, UnknownName
 from staf.experiments.profile import Profile
+from staf.report.names import METHODS
 
 MEDITRON = "meditron"
 """Table 5's other language model: predictions of another system are read, or staf trains the one that the profile names."""
@@ -68,17 +70,22 @@ class Row:
     """A method, with what differs from the profile."""
 
     method: str
-    title: str
     setting: str = "-"
     changes: Mapping[str, object] = field(default_factory=dict)
     """of the runs"""
     id: str = ""
     """as the papers' numbers name it; the method where empty"""
+    own_title: str = ""
 
     @property
     def name(self) -> str:
         """As results name it."""
         return self.id or self.method
+
+    @property
+    def title(self) -> str:
+        """As tables print it."""
+        return self.own_title or METHODS.get(self.method, self.method).partition(" (")[0]
 
 
 @dataclass(frozen=True)
@@ -105,27 +112,20 @@ class Experiment:
         return sorted(specs, key=lambda spec: spec.seed)
 
 
-_BASE = Row("original", "Base model")
-_OURS = (Row("average", "Average of experts"), Row("normal", "Normal router", NORMAL))
-_SHOTS = (
-    Row("in_context", "In-context learning", FEW),
-    Row("lora", "LoRA, the same examples", FEW, {"few_shot": True}, "lora_few"),
-    Row("lorahub", "LoraHub", FEW),
-    Row("few_shot", "Few-shot router", FEW),
-)
+_BASE, _AVERAGE, _NORMAL = Row("original"), Row("average"), Row("normal", NORMAL)
+_IN_CONTEXT, _FEW_SHOT = Row("in_context", FEW), Row("few_shot", FEW)
 _METHODS = (
     _BASE,
-    Row("prompt_tuning", "Prompt tuning", NORMAL),
-    Row("prefix_tuning", "Prefix tuning", NORMAL),
-    Row("p_tuning", "P-tuning", NORMAL),
-    Row("lora", "LoRA", NORMAL),
-    Row("ia3", "IA3", NORMAL),
-    Row("single", "Best single expert"),
-    *_OURS,
-    Row("full", "Full fine-tuning", NORMAL),
-    *_SHOTS,
+    *(Row(method, NORMAL) for method in ("prompt_tuning", "prefix_tuning", "p_tuning", "lora", "ia3")),
+    Row("single"),
+    _AVERAGE,
+    _NORMAL,
+    Row("full", NORMAL),
+    _IN_CONTEXT,
+    Row("lora", FEW, {"few_shot": True}, "lora_few", "LoRA, the same examples"),
+    Row("lorahub", FEW),
+    _FEW_SHOT,
 )
-_TWO = tuple(row for row in _SHOTS if row.method in ("in_context", "few_shot"))
 _LABELS = {"": "micro_auc", " accuracy": "one_minus_hamming_loss", " F1": "micro_f1"}
 TABLE5 = {
     "icd_coding": _LABELS,
@@ -135,9 +135,6 @@ TABLE5 = {
 """Table 5's metrics of each task, by what is added to the task's name; rows are compared over the columns by the first, AUC."""
 TABLE4 = {"icd_coding": "micro_auc", "medication": "micro_f1", "readmission": "macro_auc"}
 """Table 4's metric of each task."""
-CLASSIFIERS = {
-    "tfidf": "Logistic regression", "cnn": "CNN", "text_cnn": "TextCNN", "rnn": "RNN", "encoder": "Encoder, fine-tuned",
-}  # fmt: skip
 
 
 def _methods(profile: Profile) -> tuple[Row, ...]:
@@ -145,7 +142,7 @@ def _methods(profile: Profile) -> tuple[Row, ...]:
     extra = []
     for name, router in profile.extra_routers.items():
         setting = "zero-shot" if router.method == "zero_shot" else FEW if router.shots else NORMAL
-        extra.append(Row("extra", f"Extra: {name.replace('_', ' ')}", setting, {"router": name}, name))
+        extra.append(Row("extra", setting, {"router": name}, name, f"Extra: {name.replace('_', ' ')}"))
     return (*_METHODS, *extra)
 
 
@@ -181,46 +178,41 @@ def table5(profile: Profile) -> Experiment:
     tasks = profile.unseen_task
     columns = tuple(Column(name + more, tasks[name], m) for name in tasks for more, m in TABLE5[name].items())
     sources = sorted({dataset for task in tasks.values() for dataset in find_task(task).datasets})
-    rows = [Row(name, title, NORMAL, {"records": True}) for name, title in CLASSIFIERS.items()]
+    rows = [Row(name, NORMAL, {"records": True}) for name in CLASSIFIERS]
     for name, title in EXTERNAL.items():
         if name == MEDITRON and profile.language_model is not None:
-            own = f"{Path(profile.language_model).name}, LoRA"
-            rows.append(Row("language_model", own, NORMAL, {"records": True}, MEDITRON))
+            title = f"{Path(profile.language_model).name}, LoRA"
+            rows.append(Row("language_model", NORMAL, {"records": True}, MEDITRON, title))
         else:
-            rows.append(Row(name, title, "external"))
-    new = Row(
-        "normal",
-        "Normal router, with an expert of the task's own data",
-        NORMAL,
-        {"experts": (*profile.experts, *sources)},
-        "new",
-    )
+            rows.append(Row(name, "external", own_title=title))
+    own = "Normal router, an expert of the task's own data"
+    new = Row("normal", NORMAL, {"experts": (*profile.experts, *sources)}, "new", own)
     differs = (
         "accuracy of codes and medications is over labels and stays; an encoder and another language model where the profile "
         "names them, and other systems where it names their answers. Classifiers and that model learn from what new has: the "
         "adaptation examples, and those of the task's training records that its expert sees; average and normal have no "
         "training records"
     )
-    return Experiment("Table 5: text classifiers", columns, (*rows, *_OURS, new), differs)
+    return Experiment("Table 5: text classifiers", columns, (*rows, _AVERAGE, _NORMAL, new), differs)
 
 
 def fig5(profile: Profile) -> Experiment:
     """ICD coding by the number of labels."""
     columns = tuple(Column(f"{count} labels", task, "micro_auc") for count, task in profile.label_counts.items())
-    return Experiment("Figure 5: AUC by the number of labels", columns, (_BASE, *_TWO), "AUC is micro")
+    return Experiment("Figure 5: AUC by the number of labels", columns, (_BASE, _IN_CONTEXT, _FEW_SHOT), "AUC is micro")
 
 
 def fig6(profile: Profile) -> Experiment:
     """Few-shot routers by the number of examples."""
     columns = _columns("fig6", profile.unseen_data, "pubmedqa", "cliner", "mednli")
-    rows = tuple(Row("few_shot", f"{count} examples", FEW, {"shots": count}, str(count)) for count in profile.shots)
+    rows = tuple(Row("few_shot", FEW, {"shots": count}, str(count), f"{count} examples") for count in profile.shots)
     return Experiment("Figure 6: few-shot routers by the number of examples", columns, rows, "each task's own metric")
 
 
 def fig7(profile: Profile) -> Experiment:
     """Weights of the experts on three tasks."""
     columns = _columns("fig7", {**profile.unseen_data, **profile.unseen_task}, "pubmedqa", "cliner", "medication")
-    return Experiment("Figure 7: weights of the experts", columns, _OURS[1:], "the papers' third task is medication")
+    return Experiment("Figure 7: weights of the experts", columns, (_NORMAL,), "the papers' third task is medication")
 
 
 def fig8(profile: Profile) -> Experiment:
@@ -228,7 +220,7 @@ def fig8(profile: Profile) -> Experiment:
     columns = _columns("fig8", {**profile.unseen_data, **profile.unseen_task}, "emrqa", "medication", "readmission")
     rows = [_BASE]
     for count in profile.expert_counts:
-        rows.append(Row("normal", f"{count} experts", NORMAL, {"experts": tuple(profile.experts[:count])}, str(count)))
+        rows.append(Row("normal", NORMAL, {"experts": tuple(profile.experts[:count])}, str(count), f"{count} experts"))
     title = "Figure 8: normal routers by the number of experts"
     return Experiment(title, columns, tuple(rows), "experts in the profile's order")
 
@@ -238,8 +230,8 @@ def cross_domain(profile: Profile) -> Experiment:
     kept = tuple(name for name in profile.experts if name != "named_entity_recognition")
     rows = (
         _BASE,
-        Row("normal", "Normal router, all medical experts", NORMAL, {}, "all_medical"),
-        Row("normal", "Normal router, an expert of another domain", NORMAL, {"experts": (*kept, profile.foreign_expert)}),
+        Row("normal", NORMAL, {}, "all_medical", "Normal router, all medical experts"),
+        Row("normal", NORMAL, {"experts": (*kept, profile.foreign_expert)}, "", "Normal router, an expert of another domain"),
     )
     columns = _columns("cross-domain", profile.unseen_data, "cliner")
     return Experiment("Section 5.1: an expert of another domain", columns, rows, "")
@@ -249,7 +241,7 @@ def tokens(profile: Profile) -> Experiment:
     """What in-context learning and a few-shot router read for one answer."""
     columns = tuple(Column(name, task, "prompt_tokens") for name, task in profile.unseen_data.items())
     differs = "prompts are counted after truncation, both at the limit of in-context learning, answer included"
-    return Experiment("Section 5.2: tokens read for one answer", columns, _TWO, differs, counts_tokens=True)
+    return Experiment("Section 5.2: tokens read for one answer", columns, (_IN_CONTEXT, _FEW_SHOT), differs, counts_tokens=True)
 
 
 EXPERIMENTS: dict[str, Callable[[Profile], Experiment]] = {

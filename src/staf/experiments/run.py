@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from staf.baselines import BASELINES
 from staf.baselines.classifiers import CLASSIFIERS
@@ -47,48 +49,41 @@ Outcomes = dict[RunSpec, Scored | str]
 """the result of a run, or why there is none"""
 
 
-@dataclass(frozen=True)
-class Shard:
-    """One of several processes that share the runs of an experiment; experts and runs are split by their index."""
+def parse_shard(text: str) -> tuple[int, int]:
+    """Index and number of the processes that share the runs of an experiment, from i/n, i from 0 to n - 1.
 
-    index: int
-    count: int
-
-    @classmethod
-    def parse(cls, text: str) -> Shard:
-        """From i/n, i from 0 to n - 1.
-
-        Raises:
-            ConfigError: it is not of that form.
-        """
-        index, _, count = text.partition("/")
-        if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
-            raise ConfigError(f"--shard {text}: expected i/n with i from 0 to n - 1, such as 0/4. Correct it.")
-        return cls(int(index), int(count))
-
-    def has(self, index: int) -> bool:
-        """Whether the item of this index is of this shard."""
-        return index % self.count == self.index
+    Raises:
+        ConfigError: it is not of that form.
+    """
+    index, _, count = text.partition("/")
+    if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
+        raise ConfigError(f"--shard {text}: expected i/n with i from 0 to n - 1, such as 0/4. Correct it.")
+    return int(index), int(count)
 
 
 @dataclass(frozen=True)
 class Runner:
-    """Runs specs of one profile in a context; results and failures are kept, as tables and figures share many runs."""
+    """Makes the runs of one profile in a context; tables and figures share many of them."""
 
     context: Context
     profile: Profile
     out: Path
     """folder for experts and routers"""
-    shard: Shard = Shard(0, 1)
-    known: dict[str, Expert] = field(default_factory=dict, compare=False)
-    """experts by name: checking that one is trained reads all of its data"""
-    failed: dict[str, StafError] = field(default_factory=dict, compare=False)
-    """experts that could not be trained, which are not tried again"""
-    records: dict[str, list[Example]] = field(default_factory=dict, compare=False)
-    """by task, further training records of classifiers"""
-    others: dict[str, Context] = field(default_factory=dict, compare=False)
-    """contexts of other base models"""
-    done: dict[RunSpec, Scored | StafError] = field(default_factory=dict, compare=False)
+    shard: tuple[int, int] = (0, 1)
+    """index and number of processes; experts and runs are split by their index"""
+    cache: dict[Hashable, Any] = field(default_factory=dict, compare=False)
+    """runs, experts, training records and contexts that were made before, or the error that prevented it"""
+
+    def _once(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What `make` returns or raises, made only once."""
+        if key not in self.cache:
+            try:
+                self.cache[key] = make()
+            except StafError as error:
+                self.cache[key] = error
+        if isinstance(found := self.cache[key], StafError):
+            raise found
+        return found
 
     def up_to(self, seeds: int) -> Runner:
         """This runner with the first seeds only; what is known and done is shared."""
@@ -101,23 +96,14 @@ class Runner:
             StafError: as `train_stage`. MissingData: another shard trains one, and has not yet.
         """
         wanted = sorted(self.profile.experts if names is None else names)
-        for name in wanted:
-            if name in self.failed:
-                raise self.failed[name]
-            if name not in self.known:
-                try:
-                    self._refuse_other_shards(name, wanted)
-                    self.known[name] = train_stage(self.context, name, self.profile.of_expert(name), self.out / "experts")
-                except StafError as error:
-                    self.failed[name] = error
-                    raise
-        return ExpertSet(tuple(self.known[name] for name in wanted))
+        return ExpertSet(tuple(self._once(("expert", name), partial(self._expert, name, wanted)) for name in wanted))
 
-    def _refuse_other_shards(self, name: str, wanted: list[str]) -> None:
-        """Two processes never train the same expert at the same time."""
-        everyone = sorted({*self.profile.experts, *wanted})
-        if not self.shard.has(everyone.index(name)) and training_run_of(self.out / "experts" / name) is None:
+    def _expert(self, name: str, wanted: list[str]) -> Expert:
+        index, count = self.shard
+        everyone, folder = sorted({*self.profile.experts, *wanted}), self.out / "experts"
+        if everyone.index(name) % count != index and training_run_of(folder / name) is None:
             raise MissingData(f"expert {name} is trained by another shard. Rerun this one when all have finished.")
+        return train_stage(self.context, name, self.profile.of_expert(name), folder)
 
     def run(self, spec: RunSpec) -> Scored:
         """The result of a spec, read or made.
@@ -125,14 +111,7 @@ class Runner:
         Raises:
             StafError: as its stage; nothing is half written.
         """
-        if spec not in self.done:
-            try:
-                self.done[spec] = self._run(spec)
-            except StafError as error:
-                self.done[spec] = error
-        found = self.done[spec]
-        if isinstance(found, StafError):
-            raise found
+        found: Scored = self._once(spec, lambda: self._run(spec))
         return found
 
     def _run(self, spec: RunSpec) -> Scored:
@@ -169,10 +148,9 @@ class Runner:
         """What the expert of the task's own data sees of this task, where the spec is fitted on it too."""
         if not spec.records:
             return ()
-        if task.name not in self.records:
-            settings = {name: self.profile.of_expert(name) for name in task.datasets}
-            self.records[task.name] = training_records(self.context, task, settings)
-        return self.records[task.name]
+        settings = {name: self.profile.of_expert(name) for name in task.datasets}
+        found: list[Example] = self._once(("records", task.name), lambda: training_records(self.context, task, settings))
+        return found
 
     def _normal_shots(self, task: Task) -> int | None:
         """Adaptation examples of the normal setting; None for all, also where there are no more than the profile takes."""
@@ -195,9 +173,8 @@ class Runner:
         name = self.profile.language_model
         if name is None:
             raise MissingData("the profile names no other language model: -o language_model= and a hub id or folder.")
-        if name not in self.others:
-            self.others[name] = self.context.of_base(name)
-        return self.others[name]
+        found: Context = self._once(("context", name), lambda: self.context.of_base(name))
+        return found
 
     def _method(self, spec: RunSpec, task: Task, profile: Profile, experts: ExpertSet) -> Method:
         """The weights of experts that are scored."""
@@ -225,11 +202,12 @@ class Runner:
 
     def run_all(self, experiment: Experiment) -> Outcomes:
         """Every run of this shard: its result, or why there is none."""
-        specs = [spec for i, spec in enumerate(experiment.runs(self.profile.seeds)) if self.shard.has(i)]
+        index, count = self.shard
+        specs = experiment.runs(self.profile.seeds)[index::count]
         found: Outcomes = {}
         with self.context.progress.bar(experiment.title, len(specs)) as bar:
             for spec in specs:
-                tried = spec in self.done
+                tried = spec in self.cache
                 try:
                     found[spec] = self.run(spec)
                 except StafError as error:
@@ -275,7 +253,9 @@ def run_on_cluster(experiment: Experiment, runner: Runner, run_context: RunConte
     specs = experiment.runs(profile.seeds)
     names = sorted({name for spec in specs for name in spec.needs(profile)})
     jobs = [TrainingJob(name, profile.of_expert(name), runner.out / "experts", run_context) for name in names]
-    for name, error in train_on_ray(jobs, progress).items():
-        runner.failed[name] = TrainingFailed(f"expert {name} was not trained. {type(error).__name__}: {error}")
-    ready = [spec for spec in specs if runner.failed.keys().isdisjoint(spec.needs(profile))]
+    failures = train_on_ray(jobs, progress)
+    for name, error in failures.items():
+        message = f"expert {name} was not trained. {type(error).__name__}: {error}"
+        runner.cache["expert", name] = TrainingFailed(message)
+    ready = [spec for spec in specs if failures.keys().isdisjoint(spec.needs(profile))]
     run_ray(experiment.title, [RunJob(spec, profile, runner.out, run_context) for spec in ready], progress)
