@@ -17,7 +17,7 @@ from refusal import SECRET, refused
 from staf.data.example import dedup_key
 from staf.data.read_report import ReadReport
 from staf.data.readers import hallmarks, mednli, question_entailment, wikimed
-from staf.data.readers.semantic_types import COARSE, LABELS
+from staf.data.readers.wikimed import COARSE, LABELS
 from staf.errors import BadData
 
 # ---- Hallmarks of Cancer ---------------------------------------------------------------------------------------------

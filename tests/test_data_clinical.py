@@ -17,8 +17,8 @@ from staf.data.example import Example, dedup_key
 from staf.data.read_report import ReadReport
 from staf.data.readers import mimic
 from staf.data.readers.admission_notes import on_admission
-from staf.data.readers.composed import compose
-from staf.data.readers.draws import says
+from staf.data.readers.shapes import says
+from staf.data.readers.stays import compose
 from staf.data.tables import tables
 from staf.errors import BadData, MissingData
 

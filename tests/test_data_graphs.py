@@ -13,7 +13,7 @@ from formats.pharmacotherapydb import COLUMNS
 from staf.data.example import dedup_key, normalise
 from staf.data.read_report import ReadReport
 from staf.data.readers import disease_ontology, hpo, hpoa, icd10cm, pharmacotherapydb
-from staf.data.readers.draws import draw_fitting
+from staf.data.readers.shapes import draw_fitting
 from staf.data.splits import split_of
 from staf.errors import BadData, MissingData
 

@@ -9,7 +9,8 @@ from corpora import separate
 
 from staf.data.example import dedup_key, normalise
 from staf.data.read_report import ReadReport
-from staf.data.readers import hpo, obo
+from staf.data.readers import hpo
+from staf.data.readers import ontology as obo
 from staf.errors import BadData
 
 OBO = r"""format-version: 1.2

@@ -15,8 +15,7 @@ from formats import emrqa as charts
 from staf.data.answers import check_answer
 from staf.data.read_report import ReadReport
 from staf.data.readers import clicr, covid_qa, emrqa
-from staf.data.readers.draws import WINDOW
-from staf.data.readers.places import spaced
+from staf.data.readers.shapes import WINDOW, spaced
 from staf.errors import BadData
 
 

@@ -12,8 +12,9 @@ from distributed import distributed
 
 from staf.data.example import SPLITS, dedup_key, prompt_of
 from staf.data.read_report import ReadReport
-from staf.data.readers import hpo, icd10cm, multiple_choice, obo, pubmedqa
-from staf.data.readers.draws import says, shuffled
+from staf.data.readers import hpo, icd10cm, multiple_choice, pubmedqa
+from staf.data.readers import ontology as obo
+from staf.data.readers.shapes import says, shuffled
 from staf.data.templates import query, templates
 from staf.errors import BadData
 

@@ -13,7 +13,7 @@ from formats.uci_diabetes import encounter
 from staf.data.example import Example
 from staf.data.read_report import ReadReport
 from staf.data.readers import uci_diabetes
-from staf.data.readers.draws import says
+from staf.data.readers.shapes import says
 from staf.errors import BadData
 
 

@@ -14,8 +14,12 @@ import json
 import zlib
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
+from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
+
+import yaml
 
 from staf.data.read_report import ReadReport
 from staf.errors import BadData, MissingData
@@ -324,6 +328,13 @@ def _names(path: Path, header: list[str], columns: Sequence[str]) -> list[str]:
     if missing := [name for name in columns if name not in found]:
         raise BadData(f"{path}, line 1: column {', '.join(missing)} is missing; the header has {len(header)} columns.")
     return found
+
+
+@cache
+def vocabulary(name: str) -> Any:
+    """A section of `readers/vocabularies.yaml`: columns, labels or words of a corpus."""
+    text = resources.files("staf.data").joinpath("readers", "vocabularies.yaml").read_text(encoding="utf-8")
+    return yaml.safe_load(text)[name]
 
 
 def listed(record: dict[str, Any], name: str, place: str) -> list[dict[str, Any]]:

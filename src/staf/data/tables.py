@@ -30,7 +30,7 @@ BATCH = 500
 """Rows in memory at a time."""
 BLOCK = 1 << 20
 
-Form = str | tuple[str, ...]
+Form = str | Sequence[str]
 """What a cell must be: a 'number', a 'time', some 'text', 'empty', a regular expression, or one of several words."""
 
 _CSV = "header=true, delim=',', quote='\"', escape='\"'"
@@ -249,7 +249,7 @@ def _header(path: Path, called: str, columns: Sequence[str]) -> list[str]:
 def _unlike(column: str, form: Form) -> str:
     """Condition in SQL that a cell is not of its form."""
     name = _quoted(column)
-    if isinstance(form, tuple):
+    if not isinstance(form, str):
         test = f"{name} NOT IN ({', '.join(map(_text, form))})"
     elif form == "empty":
         return f"{name} IS NOT NULL"
@@ -263,7 +263,7 @@ def _unlike(column: str, form: Form) -> str:
 
 
 def _problem(form: Form) -> str:
-    if isinstance(form, tuple):
+    if not isinstance(form, str):
         return f"not one of {', '.join(form)}"
     return {"number": "not an integer", "time": "not a date and time", "text": "empty"}.get(form, "empty or malformed")
 

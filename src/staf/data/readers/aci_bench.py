@@ -45,7 +45,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """ACI-BENCH as kinds summarization and medical_conversation, in its authors' split."""
+    """ACI-BENCH as task types summarization and medical_conversation, in its authors' split."""
     for part, path in zip(FILES, files(folder), strict=True):
 
         def make(place: str, row: dict[str, str], part: str = part) -> Iterator[Example]:

@@ -24,8 +24,7 @@ from staf.data.answers import Entity
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key
 from staf.data.read_report import ReadReport
-from staf.data.readers.draws import Origin, draw
-from staf.data.readers.places import mentions, of_long, pair
+from staf.data.readers.shapes import Origin, draw, mentions, of_long, pair
 from staf.data.sources import find_one, single_spaced, text_lines
 from staf.errors import BadData
 

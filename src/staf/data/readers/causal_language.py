@@ -14,7 +14,7 @@ from pathlib import Path
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, normalise
 from staf.data.read_report import ReadReport
-from staf.data.readers.draws import Origin, example
+from staf.data.readers.shapes import Origin, example
 from staf.data.sources import csv_rows, find_one, text_field
 from staf.data.splits import split_of
 from staf.errors import BadData
@@ -30,35 +30,26 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """Sentences on causes as kind relation_extraction."""
+    """Sentences on causes as task type relation_extraction."""
     (path,) = files(folder)
     labels: dict[str, set[str]] = defaultdict(set)
     for _, row in csv_rows(path, ("sentence", "label"), ReadReport(skip_rejected=True)):
         labels[normalise(row["sentence"])].add(row["label"])
     seen: set[str] = set()
-    written: set[str] = set()
 
     def make(place: str, row: dict[str, str]) -> Iterator[Example]:
         sentence, wording = text_field(row, "sentence", place), normalise(row["sentence"])
-        label = _label(row["label"], place)
-        written.add(row["sentence"])
+        if row["label"] not in ("0", "1", "2", "3"):
+            raise BadData(f"{place}: the label must be 0, 1, 2 or 3.")
         if len(labels[wording]) > 1:
             report.skip("a sentence with contradicting labels")
         elif wording in seen:
             report.skip("a repeated sentence")
         else:
             seen.add(wording)
-            yield _example(f"pubmed-causal-language/{place.rpartition(' ')[2]}", sentence, wording, label)
+            example_id = f"pubmed-causal-language/{place.rpartition(' ')[2]}"
+            origin = Origin(split_of(wording), minhash_keys(sentence), wording)
+            label = LABELS[int(row["label"])]
+            yield example(example_id, "relation_extraction", "sentence", sentence, label, origin, LABELS)
 
     yield from report.each(csv_rows(path, ("sentence", "label"), report), make)
-
-
-def _label(code: str, place: str) -> str:
-    if code not in ("0", "1", "2", "3"):
-        raise BadData(f"{place}: the label must be 0, 1, 2 or 3.")
-    return LABELS[int(code)]
-
-
-def _example(example_id: str, sentence: str, wording: str, label: str) -> Example:
-    origin = Origin(split_of(wording), minhash_keys(sentence), wording)
-    return example(example_id, "relation_extraction", "sentence", sentence, label, origin, LABELS)

@@ -17,7 +17,7 @@ from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key
 from staf.data.read_report import ReadReport
 from staf.data.readers import disease_table
-from staf.data.readers.draws import Origin, example
+from staf.data.readers.shapes import Origin, example
 from staf.data.sources import find_one, json_items, text_field
 from staf.data.splits import split_of
 from staf.errors import BadData
@@ -33,7 +33,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """ChatDoctor as kinds medical_conversation, entity_attribute and entity_relation."""
+    """ChatDoctor as task types medical_conversation, entity_attribute and entity_relation."""
     dialogues, table = files(folder)
     yield from _dialogues(dialogues, "chatdoctor", report)
     yield from disease_table.read(table, report)
@@ -45,14 +45,13 @@ def healthcaremagic_files(folder: Path) -> list[Path]:
 
 
 def healthcaremagic(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """HealthCareMagic-100k as kind medical_conversation."""
+    """HealthCareMagic-100k as task type medical_conversation."""
     for path in healthcaremagic_files(folder):
         yield from _dialogues(path, "healthcaremagic", report)
 
 
 def _dialogues(path: Path, dataset: str, report: ReadReport) -> Iterator[Example]:
     """Each record as one example."""
-    seen: set[int] = set()
 
     def make(place: str, record: Any) -> Iterator[Example]:
         if not isinstance(record, dict):
@@ -60,8 +59,6 @@ def _dialogues(path: Path, dataset: str, report: ReadReport) -> Iterator[Example
         patient, doctor = text_field(record, "input", place), text_field(record, "output", place)
         example_id = f"{dataset}/dialogue/{place.rpartition(' ')[2]}"
         group = dedup_key(patient)
-        said = hash(record["input"])
-        seen.add(said)
         origin = Origin(split_of(group), minhash_keys(patient), group)
         yield example(example_id, "medical_conversation", "reply", patient, doctor, origin, output_type="generate_until")
 

@@ -20,8 +20,7 @@ from typing import Any
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key
 from staf.data.read_report import ReadReport
-from staf.data.readers.draws import Origin
-from staf.data.readers.places import span
+from staf.data.readers.shapes import Origin, span
 from staf.data.sources import find_one, json_file, listed, single_spaced, text_field
 from staf.errors import BadData
 
@@ -53,7 +52,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """Queries as kind reading_comprehension, in the authors' splits."""
+    """Queries as task type reading_comprehension, in the authors' splits."""
 
     def make(place: str, record: tuple[_Report, dict[str, Any]]) -> Iterator[Example]:
         yield from _example(place, *record, report)

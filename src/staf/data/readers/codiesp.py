@@ -19,7 +19,7 @@ from staf.data.archives import members
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key
 from staf.data.read_report import ReadReport
-from staf.data.readers.draws import Origin, example
+from staf.data.readers.shapes import Origin, example
 from staf.data.sources import decoded, find, find_one, single_spaced
 from staf.errors import BadData, MissingData
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from staf.data.example import Example
 from staf.data.read_report import ReadReport
-from staf.data.readers.draws import WINDOW, Origin, example
+from staf.data.readers.shapes import WINDOW, Origin, example
 from staf.data.splits import seeded_rng
 from staf.errors import BadData
 

@@ -18,8 +18,7 @@ from typing import Any
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example
 from staf.data.read_report import ReadReport
-from staf.data.readers.draws import Origin
-from staf.data.readers.places import spaced, span
+from staf.data.readers.shapes import Origin, spaced, span
 from staf.data.sources import find_one, json_file, listed, text_field
 from staf.data.splits import split_of
 from staf.errors import BadData
@@ -45,7 +44,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """Questions as kind reading_comprehension, split 80/10/10 by article."""
+    """Questions as task type reading_comprehension, split 80/10/10 by article."""
 
     def make(place: str, record: tuple[_Article, dict[str, Any]]) -> Iterator[Example]:
         yield from _example(place, *record, report)

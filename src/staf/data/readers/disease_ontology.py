@@ -19,9 +19,8 @@ from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key
 from staf.data.read_report import ReadReport
 from staf.data.readers import term_choices
-from staf.data.readers.draws import Origin, example
-from staf.data.readers.obo import Term
-from staf.data.readers.ontology import Ontology, below
+from staf.data.readers.ontology import Ontology, Term, below
+from staf.data.readers.shapes import Origin, example
 from staf.data.sources import find_one, single_spaced
 
 LAYOUTS = ("doid.obo", "doid.obo.gz", "src/ontology/doid.obo")
@@ -40,7 +39,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """The ontology as kinds entity_attribute, entity_synonymy and entity_relation, split 80/10/10."""
+    """The ontology as task types entity_attribute, entity_synonymy and entity_relation, split 80/10/10."""
     known = diseases(files(folder)[0], report)
     yield from term_choices.definitions(known, "defined", report)
     yield from _define(known, report)

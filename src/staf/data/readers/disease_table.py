@@ -13,7 +13,6 @@ answer, or the other way round, are left out.
 from __future__ import annotations
 
 import ast
-import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from staf.data.answers import safe_label
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key, normalise
 from staf.data.read_report import ReadReport
-from staf.data.readers.draws import Origin, choice, draw, says
+from staf.data.readers.shapes import Origin, choice, draw, says
 from staf.data.sources import csv_rows, text_field
 from staf.data.splits import seeded_rng, split_of
 from staf.errors import BadData
@@ -33,10 +32,6 @@ PER_DISEASE = 2
 """Symptoms, and medications, that are asked for of each disease."""
 LONGEST_LIST = 20_000
 """Characters of a cell; a longer one is not taken for a list."""
-SHORT_REASON = 40
-"""Characters; a shorter text says nothing of the disease."""
-
-_ESCAPE = re.compile(r"\\x[0-9a-fA-F]{2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +50,10 @@ class Disease:
 
 
 def read(path: Path, report: ReadReport) -> Iterator[Example]:
-    """The table as kinds entity_attribute and entity_relation."""
+    """The table as task types entity_attribute and entity_relation."""
 
     def make(place: str, row: dict[str, str]) -> Iterator[Disease]:
-        yield _disease(row, place, report)
+        yield _disease(row, place)
 
     by_split: dict[str, list[Disease]] = {}
     diseases = list(report.each(csv_rows(path, COLUMNS, report), make))
@@ -86,20 +81,15 @@ def literal_list(text: str) -> tuple[str, ...] | None:
     return tuple(safe_label(item) for item in value)
 
 
-def _disease(row: dict[str, str], place: str, report: ReadReport) -> Disease:
+def _disease(row: dict[str, str], place: str) -> Disease:
     lists = {}
     for column in ("Symptom", "TestsAndProcedures", "commonMedications"):
         found = literal_list(row[column])
         if found is None or (not found and column != "TestsAndProcedures"):
             raise BadData(f"{place}: column {column} holds no Python list of texts.")
         lists[column] = found
-    disease = Disease(
-        text_field(row, "idx", place),
-        safe_label(text_field(row, "disease", place)),
-        lists["Symptom"],
-        lists["commonMedications"],
-    )
-    return disease
+    name = safe_label(text_field(row, "disease", place))
+    return Disease(text_field(row, "idx", place), name, lists["Symptom"], lists["commonMedications"])
 
 
 def _described(disease: Disease, near: Sequence[Disease], report: ReadReport) -> Iterator[Example]:

@@ -29,8 +29,7 @@ from typing import Any
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example
 from staf.data.read_report import ReadReport
-from staf.data.readers.draws import Origin, draw
-from staf.data.readers.places import span
+from staf.data.readers.shapes import Origin, draw, span
 from staf.data.sources import find_one, json_file, listed, single_spaced
 from staf.data.splits import split_of
 from staf.errors import BadData
@@ -64,7 +63,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """Questions as kind reading_comprehension, split 80/10/10 by note."""
+    """Questions as task type reading_comprehension, split 80/10/10 by note."""
 
     def make(place: str, record: tuple[str, dict[str, Any]]) -> Iterator[Example]:
         yield from _examples(place, *record, report)

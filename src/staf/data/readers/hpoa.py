@@ -21,8 +21,8 @@ from pathlib import Path
 
 from staf.data.example import Example, dedup_key, normalise
 from staf.data.read_report import ReadReport
-from staf.data.readers.draws import Origin, choice, draw, draw_fitting, says
 from staf.data.readers.ontology import Ontology
+from staf.data.readers.shapes import Origin, choice, draw, draw_fitting, says
 from staf.data.sources import csv_rows, single_spaced
 from staf.data.splits import split_of
 from staf.errors import BadData
@@ -72,7 +72,7 @@ class _Disease:
 
 
 def findings(path: Path, known: Ontology, report: ReadReport) -> Iterator[Example]:
-    """Findings of diseases as kind entity_relation, split 80/10/10 by disease."""
+    """Findings of diseases as task type entity_relation, split 80/10/10 by disease."""
     diseases = {disease.id: disease for disease in _diseases(path, known, report)}
     right = {i: sorted(disease.findings - disease.negated) for i, disease in diseases.items()}
     pool = [finding for own in right.values() for finding in own]

@@ -24,8 +24,7 @@ from staf.data.answers import Entity
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example
 from staf.data.read_report import ReadReport
-from staf.data.readers.draws import Origin
-from staf.data.readers.places import mentions, of_long
+from staf.data.readers.shapes import Origin, mentions, of_long
 from staf.data.sources import find, single_spaced, text_lines
 from staf.data.splits import split_of
 from staf.errors import BadData
@@ -55,7 +54,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """Concepts of notes as kind named_entity_recognition."""
+    """Concepts of notes as task type named_entity_recognition."""
 
     def make(place: str, note: _Note) -> Iterator[Example]:
         yield from _examples(place, note, report)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from staf.data.example import Example, dedup_key, normalise
 from staf.data.read_report import ReadReport
-from staf.data.readers.draws import Origin, choice, draw, example, says
+from staf.data.readers.shapes import Origin, choice, draw, example, says
 from staf.data.sources import find_one, opened, single_spaced
 from staf.data.splits import seeded_rng, split_of
 from staf.errors import BadData
@@ -83,10 +83,6 @@ class Tabular:
     """Chapter titles without their code range, by number."""
     codes: dict[str, Code]
     """Codes by name, sorted."""
-    sections: int = 0
-    """Blocks of categories, such as A00-A09."""
-    inclusion_terms: int = 0
-    """Of codes and, a few, of sections, which no code has for its own."""
 
 
 def files(folder: Path) -> list[Path]:
@@ -100,7 +96,6 @@ def tabular(path: Path) -> Tabular:
     codes: dict[str, Code] = {}
     open_codes: list[ET.Element] = []
     chapter = ET.Element("none")
-    found: Counter[str] = Counter()
     with opened(path) as stream:
         try:
             for event, element in ET.iterparse(stream, events=("start", "end")):
@@ -109,8 +104,6 @@ def tabular(path: Path) -> Tabular:
                     if event == "end":
                         chapters[_child_text(element, "name")] = _CODE_RANGE.sub("", _child_text(element, "desc"))
                         element.clear()
-                elif event == "end" and element.tag in ("section", "inclusionTerm"):
-                    found[element.tag] += 1 if element.tag == "section" else len(element.findall("note"))
                 elif element.tag == "diag" and event == "start":
                     open_codes.append(element)
                 elif element.tag == "diag":
@@ -125,11 +118,11 @@ def tabular(path: Path) -> Tabular:
             raise BadData(f"{path}, line {error.position[0]}: not valid XML. Get it again.") from error
     if not chapters or not codes:
         raise BadData(f"{path} holds no chapters or no codes: a tabular list of ICD-10-CM is expected.")
-    return Tabular(chapters, dict(sorted(codes.items())), found["section"], found["inclusionTerm"])
+    return Tabular(chapters, dict(sorted(codes.items())))
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """ICD-10-CM as kinds entity_synonymy, entity_relation and icd10_chapter, split 60/20/20 by category."""
+    """ICD-10-CM as task types entity_synonymy, entity_relation and icd10_chapter, split 60/20/20 by category."""
     listed = tabular(files(folder)[0])
     yield from _synonymy(listed, report)
     yield from _relations(listed, report)

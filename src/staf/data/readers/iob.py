@@ -18,8 +18,7 @@ from staf.data.answers import Entity
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key
 from staf.data.read_report import ReadReport
-from staf.data.readers.draws import Origin
-from staf.data.readers.places import mentions, of_long
+from staf.data.readers.shapes import Origin, mentions, of_long
 from staf.data.sources import find_one, text_lines
 from staf.errors import BadData
 
@@ -58,13 +57,13 @@ def conll_files(folder: Path) -> list[Path]:
 
 
 def ncbi(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """NCBI-disease as kind named_entity_recognition, in its own splits."""
+    """NCBI-disease as task type named_entity_recognition, in its own splits."""
     for split, path in zip(NCBI_LAYOUTS, ncbi_files(folder), strict=True):
         yield from _read("ncbi-disease", path, split, 2, NCBI_TYPES, report)
 
 
 def conll(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """CoNLL-2003 (English) as kind named_entity_recognition, in its own splits; news, not medicine."""
+    """CoNLL-2003 (English) as task type named_entity_recognition, in its own splits; news, not medicine."""
     for split, path in zip(CONLL_LAYOUTS, conll_files(folder), strict=False):
         yield from _read("conll-2003", path, split, 4, CONLL_TYPES, report)
 

@@ -15,7 +15,7 @@ from typing import Any
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key
 from staf.data.read_report import ReadReport
-from staf.data.readers.draws import Origin, example
+from staf.data.readers.shapes import Origin, example
 from staf.data.sources import find_one, json_lines, text_field
 from staf.errors import BadData
 
@@ -30,7 +30,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """MedNLI as kind natural_language_inference."""
+    """MedNLI as task type natural_language_inference."""
     for part, path in zip(PARTS, files(folder), strict=True):
         yield from _pairs(path, part, report)
 

@@ -29,7 +29,7 @@ from staf.data.answers import safe_label
 from staf.data.archives import members
 from staf.data.example import Example, dedup_key, normalise
 from staf.data.read_report import ReadReport
-from staf.data.readers.draws import Origin, choice, draw, example
+from staf.data.readers.shapes import Origin, choice, draw, example
 from staf.data.sources import find, single_spaced
 from staf.data.splits import split_of
 from staf.errors import BadData
@@ -99,7 +99,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """MedQuAD as kinds question_answering and multiple_choice, split 80/10/10 by groups of foci."""
+    """MedQuAD as task types question_answering and multiple_choice, split 80/10/10 by groups of foci."""
     pairs: list[Pair] = []
     foci: dict[str, set[str]] = defaultdict(set)
     seen: set[str] = set()

@@ -15,7 +15,7 @@ from staf.data.archives import sheet_rows
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key
 from staf.data.read_report import ReadReport
-from staf.data.readers.draws import Origin, example
+from staf.data.readers.shapes import Origin, example
 from staf.data.sources import find_one, lines_field, text_field
 from staf.data.splits import split_of
 
@@ -30,7 +30,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """MeQSum as kind summarization, split 80/10/10 by the hash of the question."""
+    """MeQSum as task type summarization, split 80/10/10 by the hash of the question."""
 
     def make(place: str, row: dict[str, Any]) -> Iterator[Example]:
         question, summary = lines_field(row, "CHQ", place), text_field(row, "Summary", place)

@@ -24,9 +24,8 @@ from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key
 from staf.data.read_report import ReadReport
 from staf.data.readers.admission_notes import on_admission
-from staf.data.readers.composed import compose
-from staf.data.readers.stays import stay_example
-from staf.data.sources import find_one, single_spaced
+from staf.data.readers.stays import compose, stay_example
+from staf.data.sources import find_one, single_spaced, vocabulary
 from staf.data.tables import Tables, tables
 from staf.errors import BadData, MissingData
 
@@ -37,41 +36,12 @@ SKETCHED = 3_000
 MOST_LOST = 0.01
 """Share of codes that may look as if a leading zero were lost."""
 
-_Columns = dict[str, tuple[str, ...]]
+_Columns = dict[str, list[str]]
 
-_NOTES: _Columns = {"noteevents": ("row_id", "hadm_id", "chartdate", "category", "description", "iserror", "text")}
-_COMMON: _Columns = {
-    "admissions": (
-        "row_id", "subject_id", "hadm_id", "admittime", "dischtime", "deathtime", "admission_type", "admission_location",
-        "discharge_location", "diagnosis", "hospital_expire_flag",
-    ),
-    "patients": ("subject_id", "gender", "dob"),
-    "diagnoses_icd": ("subject_id", "hadm_id", "seq_num", "icd9_code"),
-    "d_icd_diagnoses": ("icd9_code", "long_title"),
-    "prescriptions": ("hadm_id", "drug_type", "drug"),
-}  # fmt: skip
-_COMPOSED: _Columns = {
-    "procedures_icd": ("hadm_id", "seq_num", "icd9_code"),
-    "d_icd_procedures": ("icd9_code", "long_title"),
-    "icustays": ("hadm_id", "intime", "first_careunit", "los"),
-    "services": ("row_id", "hadm_id", "transfertime", "curr_service"),
-    "microbiologyevents": ("hadm_id", "spec_type_desc", "org_name"),
-}
-_LABORATORY: _Columns = {"labevents": ("hadm_id", "itemid", "flag"), "d_labitems": ("itemid", "label")}
-_FORMS: dict[str, dict[str, str | tuple[str, ...]]] = {
-    "admissions": {
-        "hadm_id": "number", "subject_id": "number", "admittime": "time", "dischtime": "time",
-        "hospital_expire_flag": ("0", "1"),
-    },
-    "patients": {"subject_id": "number", "dob": "time"},
-    "diagnoses_icd": {"hadm_id": "number"},
-    "d_icd_diagnoses": {"icd9_code": "text"},
-    "prescriptions": {"hadm_id": "number", "drug_type": ("MAIN", "BASE", "ADDITIVE"), "drug": "text"},
-    "noteevents": {"row_id": "number", "chartdate": "time"},
-    "procedures_icd": {"hadm_id": "number", "icd9_code": "text"},
-    "icustays": {"hadm_id": "number"},
-    "services": {"hadm_id": "number", "row_id": "number"},
-}  # fmt: skip
+_NOTES: _Columns = vocabulary("mimic_notes")
+_COMMON: _Columns = vocabulary("mimic_tables")
+_COMPOSED: _Columns = vocabulary("mimic_composed")
+_LABORATORY: _Columns = vocabulary("mimic_laboratory")
 SHARES = {"mimic-iii": (80, 10, 10), "mimic-iii-demo": (40, 40, 20)}
 """Train, adaptation and test: no expert is trained on these, and a tenth of the demo's 100 patients is too few to adapt to."""
 
@@ -143,7 +113,7 @@ def _load(database: Tables, paths: Mapping[str, Path], report: ReadReport) -> No
     """Load the tables and create the cohorts of the three tasks."""
     columns = _COMMON | _NOTES | _COMPOSED | _LABORATORY
     for table, path in paths.items():
-        database.load(table, path, columns[table], _FORMS.get(table), _WHERE.get(table, "true"))
+        database.load(table, path, columns[table], vocabulary("mimic_forms").get(table), _WHERE.get(table, "true"))
     database.script("mimic_tables")
     for script in ("icd_coding", "drug_names", "medication_recommendation", "readmission"):
         database.script(script)

@@ -17,8 +17,7 @@ from pathlib import Path
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key, normalise
 from staf.data.read_report import ReadReport
-from staf.data.readers.draws import Origin
-from staf.data.readers.places import pair
+from staf.data.readers.shapes import Origin, pair
 from staf.data.sources import csv_rows, find_one, single_spaced, text_field
 from staf.data.splits import split_of
 from staf.errors import BadData
@@ -49,7 +48,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """Pairs as kind relation_extraction, split 80/10/10 by the hash of their text."""
+    """Pairs as task type relation_extraction, split 80/10/10 by the hash of their text."""
     for path in files(folder):
         yield from report.each(csv_rows(path, COLUMNS, report), lambda place, row: _example(place, row, report))
 

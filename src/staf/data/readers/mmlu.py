@@ -28,7 +28,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """MMLU as kind multiple_choice, in its authors' split."""
+    """MMLU as task type multiple_choice, in its authors' split."""
     seen: dict[str, str] = {}
     for path in files(folder):
         yield from _subject(path, seen, report)

@@ -19,7 +19,7 @@ from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key
 from staf.data.read_report import ReadReport
 from staf.data.readers.conversations import Dialogue, asked_turns, read_turns, summary, written
-from staf.data.sources import csv_rows, find_one, lines_field, text_field
+from staf.data.sources import csv_rows, find_one, lines_field, text_field, vocabulary
 from staf.errors import BadData
 
 FILES = {
@@ -30,28 +30,7 @@ FILES = {
 }
 """File and split by the name of the part."""
 COLUMNS = ("ID", "section_header", "section_text", "dialogue")
-SECTIONS = {
-    "FAM/SOCHX": "family and social history",
-    "GENHX": "history of present illness",
-    "PASTMEDICALHX": "past medical history",
-    "CC": "chief complaint",
-    "PASTSURGICAL": "past surgical history",
-    "ALLERGY": "allergies",
-    "ROS": "review of systems",
-    "MEDICATIONS": "medications",
-    "ASSESSMENT": "assessment",
-    "EXAM": "examination",
-    "DIAGNOSIS": "diagnosis",
-    "DISPOSITION": "disposition",
-    "PLAN": "plan",
-    "EDCOURSE": "emergency department course",
-    "IMMUNIZATIONS": "immunizations",
-    "IMAGING": "imaging",
-    "GYNHX": "gynecologic history",
-    "PROCEDURES": "procedures",
-    "OTHER_HISTORY": "other history",
-    "LABS": "laboratory results",
-}
+SECTIONS: dict[str, str] = vocabulary("mts_sections")
 """Names of the sections by their headers."""
 TURNS = 2
 """Turns of the doctor that are asked for, at most, of one conversation."""
@@ -70,7 +49,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """MTS-Dialog as kinds summarization and medical_conversation, in its authors' split."""
+    """MTS-Dialog as task types summarization and medical_conversation, in its authors' split."""
     known: dict[str, str] = {}
     for part, path in zip(FILES, files(folder), strict=True):
         yield from report.each(csv_rows(path, COLUMNS, report), _maker(part, known, report))

@@ -20,7 +20,7 @@ from staf.data.answers import safe_label
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key, normalise
 from staf.data.read_report import ReadReport
-from staf.data.readers.draws import Origin, example, shuffled
+from staf.data.readers.shapes import Origin, example, shuffled
 from staf.data.sources import find, find_one, json_lines, single_spaced, text_field
 from staf.data.splits import SHARES, split_of
 from staf.errors import BadData
@@ -66,7 +66,7 @@ def medmcqa(folder: Path, report: ReadReport) -> Iterator[Example]:
 
 
 def medqa(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """MedQA (USMLE) as kind multiple_choice, in its authors' split; dev adapts."""
+    """MedQA (USMLE) as task type multiple_choice, in its authors' split; dev adapts."""
     for path in medqa_files(folder):
         part = path.stem.rpartition("_")[2]
         yield from _questions(path, f"medqa-usmle/{part}", MEDQA_SPLITS[part], report)

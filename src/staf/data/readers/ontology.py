@@ -1,20 +1,159 @@
-"""An ontology as a graph: the current terms below a root, their ancestors, siblings and cousins.
+"""Ontologies in OBO 1.2, and as a graph: the current terms below a root, their ancestors, siblings and cousins.
 
-A term is in the split of its first parent, so that siblings, which are each other's wrong answers, are in one split.
+    [Term]
+    id: HP:0000003
+    name: Multicystic kidney dysplasia
+    def: "Multicystic dysplasia of the kidney is .." [https://orcid.org/..]
+    synonym: "Multicystic kidneys" EXACT layperson []
+    is_a: HP:0000107 ! Renal cyst
+
+A stanza without id or name, with an unquoted definition, or with an id seen before is rejected by its line; unknown tags are
+ignored. (obonet keeps no line numbers, accepts repeated ids and tags, and cuts quoted text at ' ! '.) A term is in the split of
+its first parent, so that siblings, which are each other's wrong answers, are in one split.
 """
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 from staf.data.read_report import ReadReport
-from staf.data.readers.obo import Term, terms
+from staf.data.sources import single_spaced, text_lines
 from staf.data.splits import split_of
 from staf.errors import BadData
+
+SCOPES = ("EXACT", "BROAD", "NARROW", "RELATED")
+
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"\s*(.*)')
+_ESCAPE = re.compile(r"\\(.)")
+_SPACES = {"n": " ", "W": " ", "t": " "}
+
+
+@dataclass(frozen=True, slots=True)
+class Synonym:
+    """Another name of a term."""
+
+    text: str
+    """The name, escapes resolved."""
+    scope: str
+    """EXACT, BROAD, NARROW or RELATED."""
+    type: str
+    """A synonym type such as 'layperson', or ''."""
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One [Term] stanza."""
+
+    id: str
+    """Such as 'HP:0000003'."""
+    name: str
+    """The preferred name."""
+    definition: str
+    """The definition, or ''."""
+    synonyms: tuple[Synonym, ...]
+    """In the order of the file."""
+    is_a: tuple[str, ...]
+    """Ids of the broader terms, in the order of the file."""
+    obsolete: bool
+    """True where the term is kept only so that its id is not used again."""
+
+
+def terms(path: Path, report: ReadReport | None = None) -> Iterator[Term]:
+    """The terms of an OBO file, plain or gzipped, in their order, obsolete ones included.
+
+    Args:
+        path: of the file.
+        report: takes the stanzas that do not fit; None stops at the first.
+    """
+    report = report or ReadReport()
+    seen: set[str] = set()
+    for start, tags in _stanzas(path, report):
+        try:
+            term = _term(path, start, tags)
+            if term.id in seen:
+                raise BadData(f"{path}, line {start}: the id of this term was used before.")
+        except BadData as problem:
+            report.reject(problem, "\n".join(f"{tag}: {value}" for _, tag, value in tags))
+            continue
+        seen.add(term.id)
+        yield term
+
+
+def _stanzas(path: Path, report: ReadReport) -> Iterator[tuple[int, list[tuple[int, str, str]]]]:
+    """Each [Term] stanza as the line of its head and its (line, tag, value) triples."""
+    header, start, is_term = False, 0, False
+    tags: list[tuple[int, str, str]] = []
+    for number, line in text_lines(path, report):
+        if line.startswith("["):
+            if is_term:
+                yield start, tags
+            start, tags, is_term = number, [], line.strip() == "[Term]"
+        elif line.strip() and not line.startswith("!"):
+            tag, colon, value = line.partition(":")
+            if not colon:
+                report.reject(BadData(f"{path}, line {number}: 'tag: value' is expected."), line)
+                continue
+            header = header or tag == "format-version"
+            tags.append((number, tag, value.strip()))
+        if start and not header:
+            raise BadData(f"{path} is not an OBO file: no 'format-version:' before its first stanza.")
+    if not start:
+        raise BadData(f"{path} holds no [Term] at all; an OBO file is expected.")
+    if is_term:
+        yield start, tags
+
+
+def _term(path: Path, start: int, tags: list[tuple[int, str, str]]) -> Term:
+    single: dict[str, str] = {}
+    synonyms: list[Synonym] = []
+    parents: list[str] = []
+    for number, tag, value in tags:
+        place = f"{path}, line {number}"
+        if tag in ("id", "name", "def", "is_obsolete"):
+            if tag in single or not value:
+                raise BadData(f"{place}: '{tag}' is empty or given twice in one term.")
+            single[tag] = _quoted(value, place)[0] if tag == "def" else _unescaped(value)
+        elif tag == "synonym":
+            synonyms.append(_synonym(value, place))
+        elif tag == "is_a":
+            parents.append(value.split()[0] if value else "")
+    if not single.get("id") or not single.get("name") or "" in parents:
+        raise BadData(f"{path}, line {start}: the term has no id, no name or an empty is_a.")
+    return Term(
+        id=single["id"],
+        name=single["name"],
+        definition=single.get("def", ""),
+        synonyms=tuple(synonyms),
+        is_a=tuple(parents),
+        obsolete=single.get("is_obsolete") == "true",
+    )
+
+
+def _synonym(value: str, place: str) -> Synonym:
+    text, rest = _quoted(value, place)
+    words = rest.partition("[")[0].split()
+    if not words or words[0] not in SCOPES or len(words) > 2:
+        raise BadData(f"{place}: a synonym needs a scope ({', '.join(SCOPES)}) and at most one type before its sources.")
+    return Synonym(text, words[0], words[1] if len(words) == 2 else "")
+
+
+def _quoted(value: str, place: str) -> tuple[str, str]:
+    """The text between the quotation marks, and what follows them."""
+    match = _QUOTED.fullmatch(value)
+    if match is None:
+        raise BadData(f"{place}: a text in quotation marks is expected.")
+    return _unescaped(match[1]), match[2]
+
+
+def _unescaped(text: str) -> str:
+    """OBO's escapes resolved, on one line."""
+    return single_spaced(_ESCAPE.sub(lambda match: _SPACES.get(match[1], match[1]), text))
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from staf.data.dedup import minhash_keys
 from staf.data.example import Example, normalise
 from staf.data.read_report import ReadReport
 from staf.data.readers import codiesp
-from staf.data.readers.draws import Origin, example
+from staf.data.readers.shapes import Origin, example
 from staf.data.sources import decoded, find
 from staf.errors import BadData
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from staf.data.example import Example, dedup_key
 from staf.data.read_report import ReadReport
-from staf.data.readers.draws import Origin, between, example
+from staf.data.readers.shapes import Origin, between, example
 from staf.data.sources import csv_rows, find_one, text_field
 from staf.data.splits import split_of
 from staf.errors import BadData
@@ -31,7 +31,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """The pairs as kind entity_relation, split 80/10/10 by disease."""
+    """The pairs as task type entity_relation, split 80/10/10 by disease."""
 
     def make(place: str, row: dict[str, str]) -> Iterator[Example]:
         disease_id, drug_id, disease, drug, category = (text_field(row, name, place) for name in COLUMNS)

@@ -21,7 +21,7 @@ from typing import Any
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key, normalise
 from staf.data.read_report import ReadReport
-from staf.data.readers.draws import Origin, example
+from staf.data.readers.shapes import Origin, example
 from staf.data.sources import find_one, json_file, json_lines, json_members, single_spaced, text_field
 from staf.data.splits import split_of
 from staf.errors import BadData
@@ -46,7 +46,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """PubMedQA as kind question_answering."""
+    """PubMedQA as task type question_answering."""
     first, second, *more = files(folder)
     if first.suffix == ".jsonl":
         yield from _packaged(first, "test", report)

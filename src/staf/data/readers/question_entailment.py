@@ -19,7 +19,7 @@ from pathlib import Path
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key, normalise
 from staf.data.read_report import ReadReport
-from staf.data.readers.draws import Origin, example
+from staf.data.readers.shapes import Origin, example
 from staf.data.sources import find_one, opened, single_spaced
 from staf.data.splits import split_of
 from staf.errors import BadData
@@ -51,7 +51,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """Question entailment as kind natural_language_inference."""
+    """Question entailment as task type natural_language_inference."""
     for part, path in zip(LAYOUTS, files(folder), strict=True):
         yield from _part(path, part, report)
 
@@ -62,12 +62,10 @@ def _part(path: Path, part: str, report: ReadReport) -> Iterator[Example]:
     for _, pair in records:
         values[pair.wording].add(pair.value)
     seen: set[tuple[str, str]] = set()
-    written: set[tuple[str, str]] = set()
 
     def make(place: str, pair: Pair) -> Iterator[Example]:
         if pair.pid is None or pair.chq is None or pair.faq is None or pair.value not in ANSWERS:
             raise BadData(f"{place}: pid, chq or faq is missing, or the value is neither true nor false.")
-        _count(pair, part, written, report)
         reason = _left_out(pair, pair.wording in seen, len(values[pair.wording]) > 1, part)
         seen.add(pair.wording)
         if reason:
@@ -91,13 +89,6 @@ def _pairs(path: Path) -> Iterator[tuple[str, Pair]]:
                     element.clear()
         except ET.ParseError as error:
             raise BadData(f"{path}, line {error.position[0]}: not valid XML. Get it again.") from None
-
-
-def _count(pair: Pair, part: str, written: set[tuple[str, str]], report: ReadReport) -> None:
-    """Tell what the file holds; `written` takes the pairs as they are written."""
-    chq, faq = (pair.chq or "").strip(), (pair.faq or "").strip()
-    words = single_spaced(chq), single_spaced(faq)
-    written.add(words)
 
 
 def _left_out(pair: Pair, repeated: bool, contradicted: bool, part: str) -> str:

@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key, normalise
 from staf.data.read_report import ReadReport
-from staf.data.readers.draws import Origin, choice, draw, draw_fitting, says
-from staf.data.readers.obo import Term
-from staf.data.readers.ontology import Ontology
+from staf.data.readers.ontology import Ontology, Term
+from staf.data.readers.shapes import Origin, choice, draw, draw_fitting, says
 from staf.data.splits import seeded_rng
 
 LONGEST_DEFINITION = 500

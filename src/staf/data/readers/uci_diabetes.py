@@ -25,10 +25,9 @@ from staf.data.archives import members
 from staf.data.example import Example, dedup_key
 from staf.data.fetch import cache_folder
 from staf.data.read_report import ReadReport
-from staf.data.readers.composed import compose
-from staf.data.readers.stays import stay_example
-from staf.data.sources import find_one
-from staf.data.tables import Tables, tables
+from staf.data.readers.stays import compose, stay_example
+from staf.data.sources import find_one, vocabulary
+from staf.data.tables import Form, Tables, tables
 from staf.errors import BadData
 
 ARCHIVE = "dataset_diabetes.zip"
@@ -37,24 +36,13 @@ NAMES = "dataset_diabetes/IDs_mapping.csv"
 
 _IDS = ("admission_type_id", "discharge_disposition_id", "admission_source_id")
 _UNTOLD = ("null", "not available", "not mapped", "unknown/invalid")
-_DRUGS = (
-    "metformin", "repaglinide", "nateglinide", "chlorpropamide", "glimepiride", "acetohexamide", "glipizide", "glyburide",
-    "tolbutamide", "pioglitazone", "rosiglitazone", "acarbose", "miglitol", "troglitazone", "tolazamide", "examide",
-    "citoglipton", "insulin", "glyburide-metformin", "glipizide-metformin", "glimepiride-pioglitazone",
-    "metformin-rosiglitazone", "metformin-pioglitazone",
-)  # fmt: skip
-_COLUMNS = (
-    "encounter_id", "patient_nbr", "race", "gender", "age", "weight", *_IDS, "time_in_hospital", "payer_code",
-    "medical_specialty", "num_lab_procedures", "num_procedures", "num_medications", "number_outpatient", "number_emergency",
-    "number_inpatient", "diag_1", "diag_2", "diag_3", "number_diagnoses", "max_glu_serum", "a1cresult", *_DRUGS, "change",
-    "diabetesmed", "readmitted",
-)  # fmt: skip
-_RETURNS = ("<30", ">30", "NO")
-_FORMS: dict[str, str | tuple[str, ...]] = {
+_DRUGS: list[str] = vocabulary("uci_drugs")
+_COLUMNS = [*vocabulary("uci_columns"), *_DRUGS]
+_FORMS: dict[str, Form] = {
     "encounter_id": "number",
     "patient_nbr": "number",
     "age": "text",
-    "readmitted": _RETURNS,
+    "readmitted": ("<30", ">30", "NO"),
     **dict.fromkeys(_DRUGS, ("No", "Steady", "Up", "Down")),
 }
 
@@ -65,7 +53,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """The encounters as kinds icd_coding, medication_recommendation and readmission."""
+    """The encounters as task types icd_coding, medication_recommendation and readmission."""
     archive = files(folder)[0]
     with tables(report) as database:
         _load(database, archive)

@@ -24,9 +24,9 @@ from staf.data.answers import safe_label
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key, normalise
 from staf.data.read_report import ReadReport
-from staf.data.readers.draws import Origin, between, choice, draw, draw_fitting, example, says
+from staf.data.readers.shapes import Origin, between, choice, draw, draw_fitting, example, says
 from staf.data.readers.term_choices import LONGEST_DEFINITION, NAMES_PER_TERM, wording
-from staf.data.sources import find_one, single_spaced
+from staf.data.sources import find_one, single_spaced, vocabulary
 from staf.data.splits import split_of
 from staf.data.tables import Form, Tables, tables
 
@@ -36,40 +36,12 @@ CONCEPTS = 15_479
 """The size of UMLS in Table 1 of STAF-LLM; each of these concepts gives two to eight examples."""
 LONGEST_NAME = 100
 """Characters; the systematic names of chemicals run to thousands."""
-RELATIONS = {
-    "isa": "is a kind of",
-    "part_of": "is a part of",
-    "may_treat": "may treat",
-    "may_prevent": "may prevent",
-    "may_diagnose": "may diagnose",
-    "contraindicated_with_disease": "is contraindicated with",
-    "causative_agent_of": "is the causative agent of",
-    "cause_of": "causes",
-    "finding_site_of": "is the site of",
-    "associated_morphology_of": "is the abnormal structure seen in",
-    "has_ingredient": "has the ingredient",
-    "has_mechanism_of_action": "has the mechanism of action",
-}
-"""RELA of MRREL, and the words for it; the inverse ones (has_causative_agent) say nothing new."""
+RELATIONS: dict[str, str] = vocabulary("umls_relations")
 RELATIONS_PER_CONCEPT = 3
 PAIRS_PER_RELATION = 2_000
 
-LAYOUTS = {
-    "MRCONSO": "CUI LAT TS LUI STT SUI ISPREF AUI SAUI SCUI SDUI SAB TTY CODE STR SRL SUPPRESS CVF",
-    "MRDEF": "CUI AUI ATUI SATUI SAB DEF SUPPRESS CVF",
-    "MRREL": "CUI1 AUI1 STYPE1 REL CUI2 AUI2 STYPE2 RELA RUI SRUI SAB SL RG DIR SUPPRESS CVF",
-    "MRSTY": "CUI TUI STN STY ATUI CVF",
-}
-"""Columns in order, from the tables of chapter 3 of the UMLS Reference Manual (NLM, NBK9685)."""
-_CUI = "C[0-9]{7}"
-FORMS: dict[str, Form] = {
-    **dict.fromkeys(("CUI", "CUI1", "CUI2"), _CUI),
-    **dict.fromkeys(("STR", "DEF", "STY"), "text"),
-    "SUPPRESS": "[NOEY]",
-    "TUI": "T[0-9]{3}",
-    "STN": "[AB][0-9.]*",
-}
-"""What a cell must be where a row is of no use without it."""
+LAYOUTS: dict[str, str] = vocabulary("umls_layouts")
+FORMS: dict[str, Form] = vocabulary("umls_forms")
 
 _MARKUP = re.compile(r"</?[A-Za-z][^<>]*>")
 
@@ -114,7 +86,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """The Metathesaurus as kinds entity_attribute, entity_synonymy and entity_relation, split 80/10/10 by concept."""
+    """The Metathesaurus as task types entity_attribute, entity_synonymy and entity_relation, split 80/10/10 by concept."""
     paths = dict(zip(LAYOUTS, files(folder), strict=True))
     variables = {
         "concepts": CONCEPTS,

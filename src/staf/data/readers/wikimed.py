@@ -24,13 +24,15 @@ from staf.data.answers import write_several
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example
 from staf.data.read_report import ReadReport
-from staf.data.readers.draws import WINDOW, Origin, example
-from staf.data.readers.semantic_types import COARSE, LABELS
+from staf.data.readers.shapes import WINDOW, Origin, example
 from staf.data.readers.umls import LAYOUTS
-from staf.data.sources import csv_rows, find_one, json_lines, listed, single_spaced, text_field
+from staf.data.sources import csv_rows, find_one, json_lines, listed, single_spaced, text_field, vocabulary
 from staf.data.splits import split_of
 from staf.errors import BadData
 
+LABELS = tuple(vocabulary("semantic_types"))
+COARSE = {fine: coarse for coarse, fines in vocabulary("semantic_types").items() for fine in fines}
+"""Coarse type of each semantic type of the UMLS."""
 PAGES = ("WikiMed.json", "wikimed.json", "*/WikiMed.json", "*/wikimed.json")
 TYPES = ("MRSTY.RRF", "MRSTY.RRF.gz", "**/META/MRSTY.RRF", "**/META/MRSTY.RRF.gz")
 TYPE_COLUMNS = (*LAYOUTS["MRSTY"].split(), "")
@@ -68,7 +70,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """WikiMed as kind document_classification."""
+    """WikiMed as task type document_classification."""
     pages, types = files(folder)
     known = concept_types(types, report)
 
