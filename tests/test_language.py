@@ -32,6 +32,7 @@ NOT_YET: tuple[str, ...] = (
 
 def texts() -> list[Path]:
     source = [p for p in (ROOT / "src" / "staf").rglob("*") if p.suffix in (".py", ".yaml", ".html", ".sql")]
+    source = [p for p in source if p.name != "templates.yaml"]  # prompts are kept as they are
     documents = list((ROOT / "docs").glob("*.md"))
     return sorted([*source, *documents, ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
 

@@ -1,6 +1,7 @@
 """The built-in tasks give the same examples as when these fingerprints were taken (task_fingerprints.json).
 
-A change is named here: none so far.
+Each change is named here:
+- readmission: queries ask for any readmission, and planned returns count (all-cause, as the papers cite).
 """
 
 from __future__ import annotations

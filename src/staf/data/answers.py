@@ -1,10 +1,10 @@
 """The canonical text of each output type, and the way back from text to value.
 
-    choice     one label                          yes
-    several    labels in their order, or none     heart failure; sepsis
-    span       words of the context               two weeks
-    entities   typed mentions, in text order      problem: chest pain; treatment: aspirin
-    text       free text                          as it stands
+    multiple_choice    one label                          yes
+    multi_label        labels in their order, or none     heart failure; sepsis
+    span               words of the context               two weeks
+    ner                typed mentions, in text order      problem: chest pain; treatment: aspirin
+    generate_until     free text                          as it stands
 
 What a writer wrote its reader reads back unchanged; a reader also takes what a model wrote, and drops what is no answer.
 """

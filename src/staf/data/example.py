@@ -4,8 +4,8 @@
     Context: ...
     Answer: entailment
 
-An example also says what form its answer has, which answers are valid (`labels`), which split it belongs to, and what it is
-about (`subjects`), so that a test item can be recognised in training data without keeping its text.
+An example also has an output type, says which answers are valid (`labels`), which split it belongs to, and what it is
+about (`dedup_keys`), so that a test item can be recognised in training data without keeping its text.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Example:
     context: str
     """What it is asked about; may be empty."""
     answer: str
-    """The canonical text of the right answer, as its form has it (`staf.data.answers`)."""
+    """The canonical text of the right answer, by its output type (`staf.data.answers`)."""
     labels: tuple[str, ...]
     """Every valid label, in the order of the query; types of entities; empty where any text may be the answer."""
     split: str

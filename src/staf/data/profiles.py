@@ -3,7 +3,7 @@
     staf-llm    the corpus's own split, else drawn by hash; for the papers' own corpora, the sizes of Table 2
     sa-mdkif    the corpus's own test, else 8:2; what is not test is both what experts train on and what routers adapt to
 
-Both are drawn by groups (a patient, a document, a term), and then nothing that test is about is left in the rest.
+Both are drawn by groups (a patient, a document, a term), and then no example of the rest shares a dedup key with test.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Item:
     """As the reader gave it."""
     group: str
     dedup_keys: tuple[int, ...]
-    """Fingerprints as whole numbers, 64 bits each."""
+    """Deduplication keys as integers of 64 bits."""
 
 
 def check_profile(profile: str) -> None:
@@ -48,10 +48,10 @@ def divide(
         items: of one data set.
         profile: one of `PROFILES`.
         own_split: the corpus says what its test split is.
-        sizes: Table 2's train, adaptation and test sizes, by kind.
+        sizes: Table 2's train, adaptation and test sizes, by task type.
 
     Returns:
-        train, adaptation, test or `LEFT_OUT` for each item, no subject in two of them; counts of those left out.
+        train, adaptation, test or `LEFT_OUT` for each item, no dedup key in two of them; counts of those left out.
     """
     check_profile(profile)
     if profile == "sa-mdkif":
@@ -62,12 +62,12 @@ def divide(
         splits = [item.split for item in items]
     left_out = Counter({"beyond the sizes of Table 2": splits.count(LEFT_OUT)})
     separated = apart(items, splits)
-    left_out["its subject belongs to another split"] = separated.count(LEFT_OUT) - splits.count(LEFT_OUT)
+    left_out["about something in another split"] = separated.count(LEFT_OUT) - splits.count(LEFT_OUT)
     return separated, left_out
 
 
 def apart(items: Sequence[Item], splits: Sequence[str]) -> list[str]:
-    """The splits without what would tell one about another: subjects of test leave the rest, of adaptation leave train."""
+    """The splits with no dedup key in two of them: those of test leave the rest, those of adaptation leave train."""
     held_out: set[int] = set()
     result = list(splits)
     for split in ("test", "adaptation", "train"):
@@ -101,7 +101,7 @@ def _sized(items: Sequence[Item], own_split: bool, sizes: Mapping[str, tuple[int
 
 
 def _filled(items: Sequence[Item], caps: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """Groups in the order of their hash: test first, until it is full for every kind, then adaptation, then train."""
+    """Groups in the order of their hash: test first, until it is full for every task type, then adaptation, then train."""
     members: dict[str, Counter[str]] = {}
     for item in items:
         members.setdefault(item.group, Counter())[item.task_type] += 1
@@ -121,7 +121,7 @@ def _hash(group: str) -> bytes:
 
 
 def _cut(items: Sequence[Item], splits: list[str], caps: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """Whole groups, in the order of their hash, until a split of a kind is full."""
+    """Complete groups, in the order of their hash, until a split of a task type is full."""
     groups: dict[tuple[str, str], dict[str, list[int]]] = {}
     for index, (item, split) in enumerate(zip(items, splits, strict=True)):
         if item.task_type in caps:

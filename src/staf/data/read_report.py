@@ -1,7 +1,7 @@
-"""What a reader reports about its sources: what it left out and why, and which rows do not fit the format.
+"""Report of one reading: what was left out and why, and which rows do not fit the format.
 
-A bad row stops the reading, with its file and line. Only where the user asks for it (`--skip-invalid`) is it counted and kept
-in a side file, to be looked at; its text goes nowhere else.
+A row that does not fit stops the reading, with its file and line. Only where the user asks for it (`--skip-invalid`) is it
+counted and kept in a side file, to be looked at; its text goes nowhere else.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class RejectedRow:
     problem: str
     """File, line and what is wrong; never the row's text."""
     content: str
-    """The row itself, for the side file alone."""
+    """The row itself, for the side file only."""
 
 
 @dataclass
@@ -61,7 +61,7 @@ class ReadReport:
         self.rejected.append(RejectedRow(str(problem), _as_text(content)[:MAX_KEPT]))
 
     def each(self, records: Iterable[tuple[str, Record]], make: Callable[[str, Record], Iterable[Made]]) -> Iterator[Made]:
-        """What `make` makes of each (place, record), mostly examples; a record that it refuses is a bad row as a whole."""
+        """What `make` makes of each (place, record), mostly examples; a record that it refuses is rejected."""
         for place, record in records:
             try:
                 made = list(make(place, record))

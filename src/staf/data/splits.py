@@ -1,10 +1,8 @@
-"""Who may see what: train, adaptation and test, drawn by hash, and the checks that keep them apart.
+"""Splits: train, adaptation and test drawn by hash, and the checks that keep them apart.
 
 A split belongs to a group (a term, a three-character category, a question), never to a row, so that what is known of a
 group lies in one split. The draw needs no list and no seed: the same group falls in the same split on every machine and
 in every release of a corpus.
-
-Knows nothing of corpora: groups come in as texts, examples as `Example`.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ SHARES = (80, 10, 10)
 
 
 def seeded_rng(key: str) -> random.Random:
-    """A generator of random numbers that depends on `key` alone."""
+    """A random number generator that depends only on `key`."""
     return random.Random(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big"))
 
 
@@ -37,7 +35,7 @@ def split_of(group: str, shares: tuple[int, int, int] = SHARES) -> str:
         ConfigError: a share is negative or all are 0.
     """
     if min(shares) < 0 or sum(shares) == 0:
-        raise ConfigError(f"shares {shares} cannot be used: they must be three parts >= 0, not all 0, such as {SHARES}.")
+        raise ConfigError(f"shares {shares} cannot be used: give three numbers >= 0, not all 0, for example {SHARES}.")
     place = int.from_bytes(hashlib.sha256(f"split:{group}".encode()).digest()[:8], "big") % sum(shares)
     if place < shares[0]:
         return SPLITS[0]

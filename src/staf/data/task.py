@@ -67,7 +67,7 @@ class Task(Settings):
     """One downstream task, or a corpus that an expert trains on."""
 
     RENAMED: ClassVar[dict[str, str]] = {
-        "name": "task", "kind": "task_type", "output_type": "output_type", "proxy_for": "proxy_for", "top": "top_labels",
+        "name": "task", "kind": "task_type", "form": "output_type", "stands_in_for": "proxy_for", "top": "top_labels",
     }  # fmt: skip
 
     task: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*$")]
