@@ -27,7 +27,7 @@ from staf.routing.merge import Mixture
 from staf.routing.prompt import TaskPrompt
 from staf.routing.recipe import RouterRecipe
 from staf.routing.store import Router
-from staf.routing.summary import record_of, seed_rows, weighing
+from staf.routing.summary import record_of, seed_rows, summarize_weights
 
 FAST = {"max_evaluations": 24, "epochs": 2, "batch_size": 8, "learning_rate": 0.3}
 LOSSES = st.lists(st.floats(0, 10), max_size=12)
@@ -185,7 +185,7 @@ def test_the_best_restart_is_kept_and_all_are_told(mixture: Mixture, method: str
     assert seen[-1] == planned_progress(12, settings)
     first = learn(mixture, **{**changes, "restarts": 1})
     assert first.record["loss"] == restarts[0]["loss"]  # the first restart is what there is without restarts
-    shown = weighing([router])
+    shown = summarize_weights([router])
     assert shown.over == "3 restarts"
     assert shown.spread is not None
     assert shown.spread["relation"] == pytest.approx(statistics.stdev(r["weights"]["relation"] for r in restarts))
@@ -331,7 +331,7 @@ def test_weights_over_seeds_by_hand(experts: ExpertSet) -> None:
         Path("r/seed-0"): a_router(experts, [0.5, 0.25, 0.25], 0, 1.0),
         Path("r/seed-1"): a_router(experts, [1.0, 0.0, 0.0], 1, 3.0),
     }
-    found = weighing(list(routers.values()))
+    found = summarize_weights(list(routers.values()))
     assert found.weights == {"attribute": 0.75, "relation": 0.125, "synonymy": 0.125}
     assert found.spread is not None
     assert found.spread["attribute"] == pytest.approx(0.5 / math.sqrt(2))
@@ -341,14 +341,14 @@ def test_weights_over_seeds_by_hand(experts: ExpertSet) -> None:
     whole = record_of(routers)
     assert whole["loss"] == {"mean": 2.0, "spread": pytest.approx(math.sqrt(2))}
     assert [one["folder"] for one in whole["routers"]] == ["r/seed-0", "r/seed-1"]
-    single = weighing([a_router(experts, [0.5, 0.25, 0.25], 0, 1.0)])
+    single = summarize_weights([a_router(experts, [0.5, 0.25, 0.25], 0, 1.0)])
     assert (single.spread, single.over) == (None, None)
     assert single.rows()[0]["spread"] is None
 
 
 def test_weights_of_one_router_vary_over_its_groups(experts: ExpertSet) -> None:
     router = replace(a_router(experts, [0, 0, 0], 0, 1.0), weights=torch.tensor([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]]))
-    found = weighing([router])
+    found = summarize_weights([router])
     assert found.over == "2 groups"
     assert found.spread is not None
     assert found.spread["synonymy"] == 0
@@ -358,11 +358,11 @@ def test_weights_of_one_router_vary_over_its_groups(experts: ExpertSet) -> None:
 @pytest.mark.parametrize("learned_scale", [False, True])
 def test_the_null_experts_share_and_the_scale_are_told(mixture: Mixture, learned_scale: bool) -> None:
     router = learn(mixture, method="cma", null_expert=True, learned_scale=learned_scale)
-    beside = router.other_weights
-    scale = beside.get("learned scale", 1.0)
+    other = router.other_weights
+    scale = other.get("learned scale", 1.0)
     assert (scale != 1.0) == learned_scale
-    assert beside["base model (null expert)"] == pytest.approx(1 - float(router.weights.sum()) / scale, abs=1e-6)
-    assert 0 < beside["base model (null expert)"] < 1
-    assert [row["expert"] for row in weighing([router]).rows()] == [*router.experts, *beside]
-    assert weighing([router, router]).beside == pytest.approx(beside)
+    assert other["base model (null expert)"] == pytest.approx(1 - float(router.weights.sum()) / scale, abs=1e-6)
+    assert 0 < other["base model (null expert)"] < 1
+    assert [row["expert"] for row in summarize_weights([router]).rows()] == [*router.experts, *other]
+    assert summarize_weights([router, router]).other == pytest.approx(other)
     assert learn(mixture).other_weights == {}

@@ -17,7 +17,7 @@ from staf.errors import ConfigError, ExpertMismatch
 from staf.experts.store import save_expert
 from staf.lm.base import load_base
 from staf.routing.adapt import OnProgress
-from staf.routing.objective import Judge, RouterObjective
+from staf.routing.objective import RouterObjective, TaskLoss
 from staf.routing.store import load_router
 
 FEW = ["--method", "cma", "--shots", "4", "-o", "max_evaluations=12", "-o", "popsize=4"]
@@ -47,7 +47,7 @@ def adapt(*arguments: object) -> str:
 
 def test_one_router_as_a_table_and_as_one_object(home: Path, common: list[object]) -> None:
     table = adapt(*common, *FEW, "--out", home / "one", "-o", "restarts=2")
-    for text in ("Weights of the experts for icd10_chapter", "spread over 2 restarts", "synonymy", "stopped because"):
+    for text in ("Weights of the experts for icd10_chapter", "spread over 2 restarts", "synonymy", "stop reason"):
         assert text in table
     drawing = ElementTree.parse(home / "one" / "weights.svg").getroot()
     assert drawing.tag == "{http://www.w3.org/2000/svg}svg"
@@ -81,11 +81,9 @@ def test_a_start_is_taken_and_told_and_one_that_does_not_fit_is_refused(home: Pa
     first, second = home / "first", home / "second"
     adapt(*common, *FEW, "--out", first)
     found = json.loads(adapt(*common, *FEW, "--out", second, "--init-from", first, "--json"))
-    assert found["start"] == {"task": "icd10_chapter", "run": load_router(first).record["run"]}
-    assert found["run"] != found["start"]["run"]
-    with pytest.raises(
-        ConfigError, match=r"it has granularity=task, these settings have granularity=layer\. Make them the same"
-    ):
+    assert found["init_from"] == {"task": "icd10_chapter", "run": load_router(first).record["run"]}
+    assert found["run"] != found["init_from"]["run"]
+    with pytest.raises(ConfigError, match=r"it has granularity=task, this recipe has granularity=layer\. Set them to the same"):
         adapt(*common, *FEW, "--out", home / "third", "--init-from", first, "-o", "granularity=layer")
     with pytest.raises(ConfigError, match="cannot be its own start"):
         adapt(*common, *FEW, "--out", first, "--init-from", first)
@@ -105,7 +103,7 @@ def test_a_router_of_the_best_expert_is_made_once_and_is_a_start(home: Path, com
     assert "Weights of the experts for icd10_chapter" in again
     assert "Router of the best expert" in (best / "weights.svg").read_text()
     searched = json.loads(adapt(*common, *FEW, "--init-from", best, "--out", home / "from-best", "--json"))
-    assert searched["start"] == {"task": "icd10_chapter", "run": found["run"]}
+    assert searched["init_from"] == {"task": "icd10_chapter", "run": found["run"]}
     for wrong in (["--seeds", 2], ["--init-from", home / "one"]):
         with pytest.raises(
             ConfigError, match="a best-expert router is computed, not searched for: leave --seeds and --init-from"
@@ -144,9 +142,9 @@ def test_the_same_command_goes_on_after_a_stop(
     evaluated: list[int] = []
     real_losses = RouterObjective.task_losses
 
-    def task_losses(self: RouterObjective, numbers: list[torch.Tensor], judge: Judge) -> list[float]:
-        evaluated.extend([1] * len(numbers))
-        return real_losses(self, numbers, judge)
+    def task_losses(self: RouterObjective, candidates: list[torch.Tensor], loss: TaskLoss) -> list[float]:
+        evaluated.extend([1] * len(candidates))
+        return real_losses(self, candidates, loss)
 
     monkeypatch.setattr(RouterObjective, "task_losses", task_losses)
     adapt(*common, *few, "--out", out)

@@ -19,7 +19,7 @@ from staf.routing.adapt import adapt_router
 from staf.routing.best_expert import LEAD, best_expert_router
 from staf.routing.merge import Mixture
 from staf.routing.recipe import RouterRecipe
-from staf.routing.router import RouterShape, expert_weights, one_hot, unflatten
+from staf.routing.router import RouterShape, expert_weights, one_hot
 from staf.routing.store import load_router, save_router
 
 EXAMPLES = make_examples(6, "adaptation")
@@ -52,7 +52,7 @@ def test_the_best_has_its_lead_at_any_temperature_and_the_numbers_give_the_weigh
     router = best_expert_router(mixture, "colour", EXAMPLES, chosen(temperature=temperature))
     assert float(router.weights.max()) == pytest.approx(math.exp(LEAD) / (math.exp(LEAD) + 2))
     shape = RouterShape(1, 3, temperature=temperature)
-    assert torch.allclose(expert_weights(unflatten(router.params, shape), mixture.descriptor("task"), shape), router.weights)
+    assert torch.allclose(expert_weights(router.params, mixture.descriptor("task"), shape), router.weights)
 
 
 def test_neither_the_order_of_experts_nor_that_of_examples_matters(base: Base, experts: ExpertSet) -> None:

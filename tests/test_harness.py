@@ -9,7 +9,7 @@ import torch
 from conftest import make_examples
 
 from staf.experts.store import ExpertSet
-from staf.export import save_fused
+from staf.export import save_merged
 from staf.lm.base import Base, load_base
 from staf.lm.scoring import ScoringRequest, build_choices, loglikelihoods
 from staf.routing.adapt import adapt_router
@@ -26,7 +26,7 @@ def test_a_fused_folder_runs_in_the_harness_unchanged(base: Base, experts: Exper
 
     mixture = Mixture(base, experts)
     router = adapt_router(mixture, "colour", make_examples(8, "adaptation"), RouterRecipe(epochs=1))
-    save_fused(mixture, router, tmp_path / "fused")
+    save_merged(str(base.folder), experts, router, tmp_path / "fused")
     asked = [(f"The thing {i} is", choice) for i in range(6) for choice in (" blue", " a dark green", " red")]
     requests = [Instance("loglikelihood", {}, pair, index) for index, pair in enumerate(asked)]
     model = HFLM(pretrained=str(tmp_path / "fused"), dtype="float32", device="cpu", batch_size=4)

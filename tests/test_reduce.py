@@ -22,7 +22,7 @@ from staf.experts.sets import write_set
 from staf.experts.store import Expert, ExpertSet, load_expert, load_experts, training_run_of
 from staf.lm.base import Base
 from staf.routing.merge import Mixture
-from staf.routing.pruning import heavier_than, heaviest, prune_by_router, pruned_weights, pruning_error
+from staf.routing.pruning import heaviest, prune_by_router, pruned_weights, pruning_error
 from staf.routing.recipe import RouterRecipe
 from staf.routing.store import Router, module_groups, save_router
 
@@ -185,8 +185,6 @@ def test_the_heaviest_and_those_above_a_threshold_by_hand() -> None:
     weights = torch.tensor([[0.1, 0.6, 0.3], [0.3, 0.0, 0.7]])  # means 0.2, 0.3, 0.5
     assert heaviest(weights, 2) == (1, 2)
     assert heaviest(weights, 3) == (0, 1, 2)
-    assert heavier_than(weights, 0.25) == (1, 2)
-    assert heavier_than(torch.tensor([[-0.9, 0.1]]), 0.5) == (0,)
     assert heaviest(torch.ones(1, 4), 2) == (0, 1)  # ties go to the first
     assert pruned_weights(weights, (1, 2)).tolist() == [pytest.approx([2 / 3, 1 / 3]), pytest.approx([0.0, 1.0])]
     assert pruned_weights(torch.tensor([[1.0, 0.0]]), (1,)).tolist() == [[0.0]]
@@ -197,8 +195,6 @@ def test_keeping_nobody_is_refused() -> None:
     for count in (0, 3):
         with pytest.raises(ConfigError, match=f"{count} of 2 experts cannot be kept: give 1 to 2"):
             heaviest(weights, count)
-    with pytest.raises(ConfigError, match=r"above 0\.8; the largest is 0\.75"):
-        heavier_than(weights, 0.8)
 
 
 @pytest.mark.parametrize("granularity", ["task", "layer"])

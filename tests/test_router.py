@@ -25,7 +25,6 @@ from staf.routing.router import (
     expert_weights,
     initial_params,
     one_hot,
-    unflatten,
     uniform,
     weight_penalty,
 )
@@ -38,7 +37,7 @@ def numbers_of(shape: RouterShape, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("groups", [1, 4])
 def test_softmax_weights_sum_to_one_in_every_group(groups: int) -> None:
     shape = RouterShape(groups, 5)
-    weights = expert_weights(unflatten(numbers_of(shape), shape), torch.rand(groups, 5) + 0.5, shape)
+    weights = expert_weights(numbers_of(shape), torch.rand(groups, 5) + 0.5, shape)
     assert weights.shape == (groups, 5)
     assert torch.allclose(weights.sum(1), torch.ones(groups))
     assert bool((weights > 0).all())
@@ -46,7 +45,7 @@ def test_softmax_weights_sum_to_one_in_every_group(groups: int) -> None:
 
 def test_the_logits_are_alpha_times_descriptor_plus_bias_by_hand() -> None:
     shape = RouterShape(1, 2, temperature=2.0)
-    weights = expert_weights(unflatten(torch.tensor([1.0, 3.0, 0.5, -0.5]), shape), torch.tensor([[2.0, 1.0]]), shape)
+    weights = expert_weights(torch.tensor([1.0, 3.0, 0.5, -0.5]), torch.tensor([[2.0, 1.0]]), shape)
     e = np.exp(np.array([1.0 * 2.0 + 0.5, 3.0 * 1.0 - 0.5]) / 2.0)
     assert weights[0].tolist() == pytest.approx((e / e.sum()).tolist())
 
@@ -54,25 +53,25 @@ def test_the_logits_are_alpha_times_descriptor_plus_bias_by_hand() -> None:
 def test_a_high_temperature_evens_the_weights_out() -> None:
     flat, sharp = RouterShape(1, 3, temperature=100.0), RouterShape(1, 3, temperature=0.01)
     numbers = torch.tensor([1.0, 2.0, 3.0, 0.0, 0.0, 0.0])
-    assert torch.allclose(expert_weights(unflatten(numbers, flat), torch.ones(1, 3), flat), uniform(3), atol=0.01)
-    assert torch.allclose(expert_weights(unflatten(numbers, sharp), torch.ones(1, 3), sharp), one_hot(2, 3), atol=1e-6)
+    assert torch.allclose(expert_weights(numbers, torch.ones(1, 3), flat), uniform(3), atol=0.01)
+    assert torch.allclose(expert_weights(numbers, torch.ones(1, 3), sharp), one_hot(2, 3), atol=1e-6)
 
 
 def test_the_null_expert_takes_its_share_from_the_others() -> None:
     shape = RouterShape(1, 2, null_expert=True)
     assert shape.num_params == 6
-    weights = expert_weights(unflatten(torch.zeros(6), shape), torch.ones(1, 2), shape)
+    weights = expert_weights(torch.zeros(6), torch.ones(1, 2), shape)
     assert weights[0].tolist() == pytest.approx([1 / 3, 1 / 3])
     drawn_to_null = torch.tensor([0.0, 0, 0, 50.0, 0, 0])
-    assert expert_weights(unflatten(drawn_to_null, shape), torch.ones(1, 2), shape).sum() < 1e-6
+    assert expert_weights(drawn_to_null, torch.ones(1, 2), shape).sum() < 1e-6
 
 
 def test_the_learned_scale_multiplies_all_weights_and_starts_at_one() -> None:
     shape = RouterShape(1, 2, learned_scale=True)
     start = initial_params(shape, 0, 0.5)
-    assert expert_weights(unflatten(start, shape), torch.ones(1, 2), shape).sum().item() == pytest.approx(1.0)
+    assert expert_weights(start, torch.ones(1, 2), shape).sum().item() == pytest.approx(1.0)
     start[-1] = math.log(3.0)
-    assert expert_weights(unflatten(start, shape), torch.ones(1, 2), shape).sum().item() == pytest.approx(3.0)
+    assert expert_weights(start, torch.ones(1, 2), shape).sum().item() == pytest.approx(3.0)
 
 
 def test_free_weights_are_the_average_and_the_logits_and_unit_ones_have_length_one() -> None:
@@ -80,11 +79,11 @@ def test_free_weights_are_the_average_and_the_logits_and_unit_ones_have_length_o
     logits = torch.tensor([[1.0 * 2 + 0.5, -2.0 * 1 + 0.5]])
     descriptor = torch.tensor([[2.0, 1.0]])
     free, unit = RouterShape(1, 2, weighting="unconstrained"), RouterShape(1, 2, weighting="l2")
-    assert torch.equal(expert_weights(unflatten(numbers, free), descriptor, free), logits + 0.5)
-    found = expert_weights(unflatten(numbers, unit), descriptor, unit)
+    assert torch.equal(expert_weights(numbers, descriptor, free), logits + 0.5)
+    found = expert_weights(numbers, descriptor, unit)
     assert torch.allclose(found, logits / logits.norm())
     nothing = torch.zeros(4)
-    assert torch.equal(expert_weights(unflatten(nothing, free), descriptor, free), uniform(2))
+    assert torch.equal(expert_weights(nothing, descriptor, free), uniform(2))
 
 
 @pytest.mark.parametrize(
@@ -101,10 +100,8 @@ def test_weightings_that_contradict_are_refused(values: dict[str, object], messa
 
 def test_both_penalties_by_hand() -> None:
     assert weight_penalty(torch.tensor([[0.5, 0.5], [1.0, 0.0]])).item() == pytest.approx((0.5 + 1.0) / 2)
-    shape = RouterShape(2, 2)
-    params = unflatten(torch.tensor([1.0, 2.0, 0.0, 1.0, 9.0, 9.0, 9.0, 9.0]), shape)
-    assert alpha_penalty(params).item() == pytest.approx((1 + 4 + 0 + 1) / 2)
-    assert torch.equal(params.flatten(), torch.tensor([1.0, 2.0, 0.0, 1.0, 9.0, 9.0, 9.0, 9.0]))
+    params = torch.tensor([1.0, 2.0, 0.0, 1.0, 9.0, 9.0, 9.0, 9.0])
+    assert alpha_penalty(RouterShape(2, 2).alpha(params)).item() == pytest.approx((1 + 4 + 0 + 1) / 2)
 
 
 def planted(numbers: np.ndarray) -> float:
@@ -170,7 +167,7 @@ def test_a_planted_weight_vector_is_recovered_from_its_distribution(base: Base, 
     descriptor = mixture.descriptor("task")
 
     def divergence(numbers: torch.Tensor) -> torch.Tensor:
-        mixture.set_weights(expert_weights(unflatten(numbers, shape), descriptor, shape))
+        mixture.set_weights(expert_weights(numbers, descriptor, shape))
         found = torch.log_softmax(base.logits(base.hidden_states(ids).flatten(0, 1)), -1)
         return torch.nn.functional.kl_div(found, target, log_target=True, reduction="batchmean")
 
@@ -187,7 +184,7 @@ def test_a_planted_weight_vector_is_recovered_from_its_distribution(base: Base, 
             lambda n, _: divergence(n), lambda n: divergence(n).item(), start,
             batches=lambda _: range(50), epochs=4, learning_rate=0.1,
         ).best  # fmt: skip
-    found = expert_weights(unflatten(numbers, shape), descriptor, shape)
+    found = expert_weights(numbers, descriptor, shape)
     assert torch.allclose(found, planted_weights, atol=0.02)
 
 

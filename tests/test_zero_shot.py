@@ -23,7 +23,7 @@ from staf.lm.batches import encode_prompt
 from staf.routing import zero_shot
 from staf.routing.merge import Mixture
 from staf.routing.recipe import RouterRecipe
-from staf.routing.router import RouterShape, expert_weights, one_hot, unflatten, uniform
+from staf.routing.router import RouterShape, expert_weights, one_hot, uniform
 from staf.routing.store import load_router, save_router
 from staf.routing.zero_shot import expert_centroid, expert_centroids, prompt_mean, similarities, zero_shot_router
 
@@ -121,7 +121,7 @@ def test_the_weights_are_a_softmax_of_the_similarities_and_the_numbers_give_them
     assert torch.allclose(router.weights[0], torch.softmax(similar / 0.5, 0))
     shape = RouterShape(1, 3, temperature=0.5)
     descriptor = Mixture(base, experts).descriptor("task")
-    assert torch.allclose(expert_weights(unflatten(router.params, shape), descriptor, shape), router.weights)
+    assert torch.allclose(expert_weights(router.params, descriptor, shape), router.weights)
     for temperature, limit in ((1e4, uniform(3)), (1e-4, one_hot(int(similar.argmax()), 3))):
         found = zero_shot_router(base, experts, "colour", inputs, centroids, chosen(temperature=temperature))
         assert torch.allclose(found.weights, limit, atol=1e-3)

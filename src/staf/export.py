@@ -1,36 +1,53 @@
-"""A fused model as one ordinary folder that any tool loads (STAF-LLM, Algorithm 2: fuse, then inference)."""
+"""A router's experts merged into the base's weights: an ordinary folder that any tool loads (STAF-LLM, Algorithm 2).
+
+The base is streamed from its safetensors, one file at a time, and never loaded: peak memory is one file besides the experts.
+"""
 
 from __future__ import annotations
 
-import os
+import json
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from staf import __version__
-from staf.errors import StafError
-from staf.io import sync_folder, write_json
-from staf.routing.merge import Mixture
+from staf.errors import ExpertMismatch, StafError, UnknownName
+from staf.experts.reduce import concat_factors
+from staf.experts.store import ExpertSet
+from staf.io import read_json, staged_folder, write_json
+from staf.lm.base import identity_of, resolve
+from staf.lm.dtype import DTYPES
+from staf.lm.lora import merged_weight
 from staf.routing.store import Router
 
+INDEX = "model.safetensors.index.json"
+COPIED = (".json", ".txt", ".model", ".jinja")
+"""Endings of files that are copied as they are: tokenizer, chat template, generation settings."""
 
-def save_fused(mixture: Mixture, router: Router, out: Path) -> dict[str, Any]:
-    """Add the routed experts into the weights, save model and tokenizer to `out`, and take them out again.
 
-    The model keeps the number format it is loaded in; nothing of staf is needed to load it.
+def save_merged(base: str | None, experts: ExpertSet, router: Router, out: Path, dtype: str | None = None) -> dict[str, Any]:
+    """Merge a router's experts into a base and save model and tokenizer to `out`; nothing of staf is needed to load it.
+
+    Args:
+        base: hub id, folder or GGUF file; None is the default base.
+        dtype: of the saved weights, bfloat16, float16 or float32; None keeps the base's.
 
     Returns:
-        the record that is written beside it as staf.json.
+        the record written to staf.json.
 
     Raises:
-        StafError: `out` exists, or cannot be written; nothing is left half-written.
+        BaseMismatch, ExpertMismatch: the router is of another base or other experts, or the base's files lack a module.
+        StafError: `out` exists, or cannot be written; nothing is left there.
     """
+    if dtype is not None and dtype not in DTYPES:
+        raise UnknownName.among("dtype", dtype, DTYPES)
     if out.exists():
         raise StafError(f"{out} exists already. Delete it or name another folder; nothing was changed.")
-    base = mixture.base
+    router.check(identity_of(base), experts)
+    source = resolve(base)
     card = {
         "task": router.task,
         "router": router.record.get("run"),
@@ -41,26 +58,51 @@ def save_fused(mixture: Mixture, router: Router, out: Path) -> dict[str, Any]:
         "method": router.recipe.method,
         "version": __version__,
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    deltas = mixture.deltas(router.weights, router.recipe.granularity)
-    originals = {name: base.lora.layers[name].weight.detach().clone() for name in deltas}
-    try:
-        with torch.no_grad():
-            for name, change in deltas.items():
-                weight = base.lora.layers[name].weight
-                weight.copy_((weight.float() + change).to(weight.dtype))  # Eq. 10
-        base.model.save_pretrained(str(temporary))
-        base.tokenizer.save_pretrained(str(temporary))
-        write_json(temporary / "staf.json", card)
-        os.chmod(temporary, 0o755)
-        os.replace(temporary, out)
-        sync_folder(out.parent)
-    except OSError as error:
-        raise StafError(f"cannot write {out}: {error.strerror or error}. Nothing was left there.") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        with torch.no_grad():
-            for name, original in originals.items():
-                base.lora.layers[name].weight.copy_(original)
+    with staged_folder(out) as folder:
+        _merge_files(source, folder, experts, router, None if dtype is None else DTYPES[dtype])
+        for path in sorted(source.iterdir()):
+            if path.suffix in COPIED and path.name not in (INDEX, "config.json", "complete.json", "staf.json"):
+                shutil.copyfile(path, folder / path.name)
+        config = read_json(source / "config.json")
+        given = (
+            {} if dtype is None else {name: dtype for name in ("dtype", "torch_dtype") if name in config} or {"dtype": dtype}
+        )
+        write_json(folder / "config.json", config | given)
+        write_json(folder / "staf.json", card)
     return card
+
+
+def _merge_files(source: Path, folder: Path, experts: ExpertSet, router: Router, dtype: torch.dtype | None) -> None:
+    """Copy every weight file with the experts' deltas in it, one after the other."""
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    merged, size = set[str](), 0
+    for path in sorted(path for path in source.glob("*.safetensors") if not path.name.startswith("consolidated")):
+        tensors: dict[str, Tensor] = {}
+        with safe_open(path, framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118
+                module, tensor = key.removesuffix(".weight"), file.get_tensor(key)
+                if module in router.modules and key.endswith(".weight"):
+                    weights = router.weights[router.modules[module]]
+                    tensors[key] = _merged(tensor, experts, module, weights, dtype or tensor.dtype)
+                    merged.add(module)
+                else:
+                    tensors[key] = tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
+                size += tensors[key].nbytes
+        save_file(tensors, str(folder / path.name), metadata={"format": "pt"})
+    if missing := sorted(router.modules.keys() - merged):
+        raise ExpertMismatch(
+            f"the weight files of {source} name no {missing[0]}.weight, and {len(missing) - 1} other modules of the router are "
+            "missing. Save the base once with transformers' save_pretrained and give that folder with --base."
+        )
+    if (source / INDEX).is_file():
+        index = json.loads((source / INDEX).read_text(encoding="utf-8"))
+        write_json(folder / INDEX, {**index, "metadata": {**index.get("metadata", {}), "total_size": size}})
+
+
+def _merged(tensor: Tensor, experts: ExpertSet, module: str, weights: Tensor, dtype: torch.dtype) -> Tensor:
+    """W + sum_i R_i B_i A_i of one module, summed in float32 and cast; weights (K,)."""
+    shape = (tensor.shape[0], tensor.shape[1])
+    b, a = concat_factors(experts.factors_of(module, shape), weights)
+    return merged_weight(tensor.float(), b, torch.ones(len(a)), a).to(dtype)  # Eq. 10

@@ -99,9 +99,9 @@ def adapt(
 def print_routers(routers: dict[Path, Router], task: str, out: Path) -> None:
     """Print and plot the weights of a task's routers, with the cost of the adaptation."""
     from staf.cli.printing import draw_weights, print_table
-    from staf.routing.summary import seed_rows, weighing
+    from staf.routing.summary import seed_rows, summarize_weights
 
-    found = weighing(list(routers.values()))
+    found = summarize_weights(list(routers.values()))
     settings, weights = next(iter(routers.values())).recipe, found.rows()
     print_table(weights, list(weights[0]), f"Weights of the experts for {task}")
     figure = draw_weights(out / "weights.svg", task, settings, found.weights, found.spread)

@@ -63,9 +63,9 @@ def evaluate(
 
 
 def predict(
-    file: Annotated[Path, typer.Argument(help='JSON lines, each with "context" and optionally "id".')],
-    task: TaskName,
-    out: Annotated[Path, typer.Option("--out", help="JSON lines with answer and probabilities; an interrupted run resumes.")],
+    file: Annotated[Path, typer.Argument(help='JSON lines, CSV or Parquet with "context" and optionally "id".')],
+    out: Annotated[Path, typer.Option("--out", help="JSON lines, CSV or Parquet of answers; an interrupted run resumes.")],
+    task: Annotated[str | None, typer.Option("--task", help="Without --router: what the base model answers.")] = None,
     experts: Annotated[Path | None, typer.Option("--experts", help="Folder of trained experts.")] = None,
     router: Annotated[Path | None, typer.Option(help="Folder of the router; default: the base model without experts.")] = None,
     base: Base = None,
@@ -76,11 +76,11 @@ def predict(
     as_json: Json = False,
     list_options: ListOptions = False,
 ) -> None:
-    """Answer a task for every line of a file, with a probability per label.
+    """Answer a router's task for every line of a file, with a probability per label; no data of the task is needed.
 
     A task with many labels has a long prompt: raise its limit, as in -o max_length=1024.
 
-    Try:  staf predict titles.jsonl --task icd10_chapter --experts experts --router routers/chapter --out answers.jsonl
+    Try:  staf predict titles.jsonl --router routers/chapter --experts experts --out answers.jsonl
     """
     from staf.cli.printing import Terminal, print_json
     from staf.config import parse
@@ -89,9 +89,11 @@ def predict(
     from staf.predict import predict_file
     from staf.stages import Context
 
-    settings = parse(EvaluationSettings, overrides(override), "staf predict")
+    changed = overrides(override)
+    settings = parse(EvaluationSettings, changed, "staf predict") if changed else None
     context = Context(base, data_dir, Path("runs"), Terminal(), dtype=dtype, profile=splits)
-    count = predict_file(context, find_task(task), file, out, experts, router, settings)
+    asked = None if task is None else find_task(task)
+    count = predict_file(context, file, out, router=router, experts=experts, task=asked, settings=settings)
     print_json({"answers": count, "out": str(out)}) if as_json else print(f"{count} answers in {out}")
 
 
@@ -100,16 +102,18 @@ def merge(
     experts: Experts,
     out: Annotated[Path, typer.Option("--out", help="Folder for the merged model; it must not exist.")],
     base: Base = None,
+    dtype: Annotated[str, typer.Option(help="Of the saved weights: float32, bfloat16 or float16.")] = "float32",
     as_json: Json = False,
 ) -> None:
     """Merge the routed experts into the base weights and save an ordinary transformers model.
 
     Try:  staf merge --router routers/icd10_chapter-cma --experts experts --out merged/icd10_chapter
     """
-    from staf.cli.printing import Terminal, print_json
-    from staf.export import save_fused
-    from staf.stages import Context, router_and_mixture
+    from staf.cli.printing import print_json
+    from staf.experts.store import load_experts
+    from staf.export import save_merged
+    from staf.routing.store import load_router
 
-    found, mixture = router_and_mixture(Context(base, None, Path("runs"), Terminal(), dtype="float32"), router, experts)
-    card = save_fused(mixture, found, out)
+    found = load_router(router)
+    card = save_merged(base, load_experts(experts), found, out, dtype)
     print_json(card) if as_json else print(f"merged model for '{found.task}' in {out}")

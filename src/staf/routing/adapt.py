@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from staf import __version__
+from staf.compute import numerics
 from staf.data.example import Example
 from staf.data.splits import refuse_test, seeded_rng
 from staf.errors import ConfigError, MissingData
@@ -35,6 +35,7 @@ from staf.routing.objective import RouterObjective, examples_a_step
 from staf.routing.recipe import RouterRecipe
 from staf.routing.router import initial_params
 from staf.routing.store import Router
+from staf.runs import digest_of
 
 OnProgress = Callable[[int, float], None]
 """called with the number of steps or evaluations, and the loss"""
@@ -69,7 +70,7 @@ def adaptation_digest(
     """Sixteen hexadecimal digits that name an adaptation: base, experts, task, examples, recipe, initial router."""
     params = "" if init_from is None else hashlib.sha256(init_from.params.numpy().tobytes()).hexdigest()
     parts = (base["fingerprint"], experts.fingerprint, task, data_fingerprint(examples), recipe.digest(), params)
-    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
+    return digest_of(*parts)
 
 
 def adapt_router(
@@ -138,9 +139,11 @@ class _Adaptation:
 
     def fit(self, restart: int, checkpoint: Path | None, log: Log | None) -> FitResult:
         """One restart, from its start or from its newest state."""
-        states = None
+        states, base = None, self.objective.mixture.base
         if checkpoint is not None:
-            states = Checkpoints(checkpoint / f"restart-{restart}", self._state_digest(), log or (lambda text: None))
+            states = Checkpoints(
+                checkpoint / f"restart-{restart}", self._state_digest(), log or (lambda text: None), numerics(base)
+            )
         return self._fit_cma(restart, states) if self.recipe.method == "cma" else self._fit_gradient(restart, states)
 
     def _fit_cma(self, restart: int, states: Checkpoints | None) -> FitResult:
@@ -190,13 +193,12 @@ class _Adaptation:
         return None if report is None else lambda done, loss: report(offset + done, loss)
 
     def _state_digest(self) -> str:
-        """Names everything the losses depend on: the adaptation, dtype, device and libraries."""
+        """Names what the losses depend on besides dtype, device and threads: the adaptation and the libraries."""
         mixture = self.objective.mixture
         what = adaptation_digest(
             mixture.base.identity, mixture.experts, self.task, self.examples, self.recipe, self.init_from
         )  # fmt: skip
-        how = (str(mixture.base.dtype), mixture.base.device.type, *(version(name) for name in ("torch", "numpy", "cma")))
-        return hashlib.sha256("\x1f".join((what, *how)).encode()).hexdigest()[:16]
+        return digest_of(what, *(version(name) for name in ("torch", "numpy", "cma")))
 
     def _save(self, states: Checkpoints, step: int, state: SearchHistory | GradientState) -> None:
         tensors = {name: value for name, value in vars(state).items() if isinstance(value, Tensor)}
@@ -237,7 +239,6 @@ class _Adaptation:
             "tunable_parameters": self.moved.stop - self.moved.start if cma else objective.shape.num_params,
             "prompt_tokens": sum(objective.loss_on(self.examples).lengths),
             "seconds": time.perf_counter() - self.started,
-            "versions": {"staf": __version__, "torch": torch.__version__},
         }
         weights = objective.weights(chosen.best).detach()
         return Router.of(

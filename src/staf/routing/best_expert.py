@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from staf import __version__
 from staf.data.example import Example
 from staf.data.splits import refuse_test
 from staf.errors import MissingData, TrainingFailed
@@ -71,6 +70,5 @@ def best_expert_router(
         "example_ids": sorted(example.id for example in examples),
         "tunable_parameters": 1,
         "seconds": time.perf_counter() - started,
-        "versions": {"staf": __version__, "torch": torch.__version__},
     }
     return Router.of(mixture.base, mixture.experts, task, examples, recipe, objective.weights(params), params, record)

@@ -23,7 +23,7 @@ from staf.lm.prefix_cache import PrefixKV, hidden_states, prefix_batches
 from staf.lm.scoring import ScoringRequest, loglikelihoods, scoring_requests
 from staf.routing.merge import Mixture
 from staf.routing.recipe import RouterRecipe
-from staf.routing.router import RouterShape, alpha_penalty, expert_weights, unflatten, weight_penalty
+from staf.routing.router import RouterShape, alpha_penalty, expert_weights, weight_penalty
 
 TOKEN_BUDGET = 8192
 """Tokens of a batch without gradients."""
@@ -193,16 +193,13 @@ class RouterObjective:
 
     def weights(self, params: Tensor) -> Tensor:
         """Expert weights (G, K) of parameters (n,)."""
-        return expert_weights(unflatten(params, self.shape), self.descriptor, self.shape)
+        return expert_weights(params, self.descriptor, self.shape)
 
     def penalty(self, params: Tensor) -> Tensor:
         """gamma_1 L_r of parameters (n,)."""
-        by_name = unflatten(params, self.shape)
         if self.recipe.penalty == "alpha":
-            value = alpha_penalty(by_name)
-        else:
-            value = weight_penalty(expert_weights(by_name, self.descriptor, self.shape))
-        return self.recipe.gamma_1 * value
+            return self.recipe.gamma_1 * alpha_penalty(self.shape.alpha(params))
+        return self.recipe.gamma_1 * weight_penalty(self.weights(params))
 
     def total(self, params: Tensor, loss: TaskLoss, batch: Sequence[int]) -> Tensor:
         """L_total on some examples of a loss, (); gradients flow to the parameters (n,)."""

@@ -30,19 +30,6 @@ def heaviest(weights: Tensor, count: int) -> tuple[int, ...]:
     return tuple(sorted(order[:count].tolist()))
 
 
-def heavier_than(weights: Tensor, threshold: float) -> tuple[int, ...]:
-    """The experts whose mean absolute weight over the groups of weights (G, K) is above a threshold, in order of the set.
-
-    Raises:
-        ConfigError: none is.
-    """
-    mean = weights.abs().mean(0)
-    kept = tuple(torch.nonzero(mean > threshold)[:, 0].tolist())
-    if not kept:
-        raise ConfigError(f"no expert has a weight above {threshold:g}; the largest is {float(mean.max()):.4g}. Give less.")
-    return kept
-
-
 def pruning_error(experts: ExpertSet, weights: Tensor, kept: Sequence[int], groups: Mapping[str, int] | None = None) -> float:
     """Norm of what the experts that are not kept add under the weights (G, K), divided by the norm of what all add.
 
@@ -53,12 +40,12 @@ def pruning_error(experts: ExpertSet, weights: Tensor, kept: Sequence[int], grou
     """
     dropped = torch.ones(weights.shape[1])
     dropped[list(kept)] = 0.0
-    lost, whole = 0.0, 0.0
+    dropped_energy, total_energy = 0.0, 0.0
     for module in experts.shapes:
         parts, row = experts.factors_of(module), weights[0 if groups is None else groups[module]]
-        lost += _squared_norm(*concat_factors(parts, row * dropped))
-        whole += _squared_norm(*concat_factors(parts, row))
-    return (lost / whole) ** 0.5 if whole > 0 else 0.0
+        dropped_energy += _squared_norm(*concat_factors(parts, row * dropped))
+        total_energy += _squared_norm(*concat_factors(parts, row))
+    return (dropped_energy / total_energy) ** 0.5 if total_energy > 0 else 0.0
 
 
 def _squared_norm(b: Tensor, a: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""What a router is: the settings of Stage II that decide its numbers."""
+"""Settings of Stage II that decide a router's parameters."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RouterRecipe(Settings):
     }
 
     method: Literal["gradient", "cma", "zero_shot", "best_expert"] = "gradient"
-    """normal or few-shot setting; or, not in the papers, from unlabelled inputs, or led by the expert with the lowest loss"""
+    """normal setting, few-shot setting; not in the papers: from unlabelled inputs, or by each expert's loss"""
     granularity: Literal["task", "layer", "matrix"] = "task"
     """one row of weights per task, per layer or per matrix"""
     temperature: float = Field(1.0, gt=0)
@@ -31,11 +31,11 @@ class RouterRecipe(Settings):
     null_expert: bool = False
     """slot 0 for the untouched base (SA-MDKIF, Eq. 3)"""
     learned_scale: bool = False
-    """one learned factor beside the softmax; not in the papers"""
+    """one learned factor of all weights; not in the papers"""
     weighting: Literal["softmax", "unconstrained", "l2"] = "softmax"
     """Eq. 3; or, not in the papers, 1 / K and the logits (0 is the average), or these at length 1"""
     objective: Literal["lm", "label_ce"] = "lm"
-    """Eq. 5: -log p of the right answer; or, not in the papers, -log of its share among all labels of its example"""
+    """Eq. 5: -log p of the right answer; not in the papers: cross-entropy among all labels of an example"""
     penalty: Literal["weights", "alpha"] = "weights"
     """Eq. 7, or SA-MDKIF's Eq. 6"""
     gamma_1: float = Field(0.05, ge=0)
@@ -48,16 +48,16 @@ class RouterRecipe(Settings):
     """tokens of one example, answer included"""
     seed: int = Field(0, ge=0)
     restarts: int = Field(1, ge=1)
-    """independent attempts with seeds derived from `seed`; the one with the lowest loss is kept"""
+    """independent fits with seeds derived from `seed`; the one with the lowest loss is kept"""
     val_fraction: float | None = Field(None, ge=0, lt=1)
-    """part of the adaptation examples that judges epochs or generations; None takes 0.2 for gradient and 0 for cma"""
+    """part of the adaptation examples held out for validation; None is 0.2 for gradient and 0 for cma"""
     patience: int | None = Field(None, ge=1)
-    """epochs or generations that may be no better before it stops; None goes on to the end"""
+    """epochs or generations without a better loss before it stops; None never stops early"""
     tolerance: float = Field(0.0, ge=0)
-    """a loss has to fall by more than this to be better"""
+    """minimum decrease of a better loss"""
 
     learning_rate: float = Field(0.3, gt=0)
-    """gradient: Adam's rate on A, b and the scale; for free weights a tenth of this"""
+    """gradient: Adam's rate on A, b and the scale"""
     epochs: int = Field(5, ge=1)
     """gradient: passes over the adaptation examples, in each restart"""
     batch_size: int = Field(16, ge=1)

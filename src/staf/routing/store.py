@@ -16,6 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from staf.checkpoint_io import read_checkpoint, write_checkpoint
+from staf.compute import compute_record
 from staf.data.example import Example
 from staf.errors import BaseMismatch, ConfigError, DamagedFile, ExpertMismatch
 from staf.experts.store import ExpertSet
@@ -60,7 +61,8 @@ class Router:
         prompt = TaskPrompt.of(examples, recipe.max_length)
         modules = dict(zip(base.lora.layers, module_groups(base, recipe.granularity), strict=True))
         return cls(
-            task, prompt, recipe, weights, params, experts.names, experts.fingerprint, base.identity, modules, record
+            task, prompt, recipe, weights, params, experts.names, experts.fingerprint, base.identity, modules,
+            {**record, "compute": compute_record(base)},
         )  # fmt: skip
 
     @property
@@ -85,10 +87,12 @@ class Router:
         Raises:
             BaseMismatch, ExpertMismatch: it was not.
         """
-        if self.base["fingerprint"] != base["fingerprint"]:
+        tokenizers = {self.base.get("tokenizer"), base.get("tokenizer")} - {None}
+        if self.base["fingerprint"] != base["fingerprint"] or len(tokenizers) > 1:
             raise BaseMismatch(
                 f"the router for '{self.task}' was made on {self.base['name']} ({self.base['fingerprint']}), "
-                f"this base is {base['name']} ({base['fingerprint']}). Give that base with --base, or adapt again."
+                f"this base is {base['name']} ({base['fingerprint']}) or has another tokenizer. "
+                "Give that base with --base, or adapt again."
             )
         if self.experts_fingerprint != experts.fingerprint:
             raise ExpertMismatch(

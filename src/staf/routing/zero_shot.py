@@ -25,7 +25,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from staf import __version__
 from staf.checkpoint_io import read_checkpoint, write_checkpoint
 from staf.data.example import Example
 from staf.data.splits import refuse_test, seeded_rng
@@ -162,7 +161,6 @@ def zero_shot_router(
         "similarities": dict(zip(experts.names, similar.tolist(), strict=True)),
         "tunable_parameters": 0,
         "seconds": time.perf_counter() - started,
-        "versions": {"staf": __version__, "torch": torch.__version__},
     }
     params = torch.cat([torch.zeros_like(similar), similar])
     return Router.of(base, experts, task, questions, recipe, weights, params, record)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from staf.data.answers import read_several
+from staf.compute import compute_record
 from staf.data.example import Example
 from staf.data.registry import find_task
 from staf.data.selection import expert_examples, task_examples
@@ -17,8 +15,7 @@ from staf.data.splits import few_shot
 from staf.data.task import Task
 from staf.errors import MissingData
 from staf.evaluate import sample
-from staf.evaluate.answer import Answerer
-from staf.evaluate.calibrate import fit_calibrator
+from staf.evaluate.answer import Answerer, calibrate
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.store import ExpertSet
 from staf.routing.adapt import adapt_router, adaptation_digest, planned_progress
@@ -150,22 +147,19 @@ def _digest(
 
 
 def _calibrated(context: Context, router: Router, experts: ExpertSet, examples: Sequence[Example]) -> Router:
-    """The router with what its scores say of several labels, from its own adaptation examples; else as it is."""
+    """The router with the calibration of several labels, from its own adaptation examples; else as it is."""
     settings = EvaluationSettings(max_length=router.recipe.max_length)
     if router.prompt.output_type != "multi_label":
         return router
-    drawn = sample(examples, settings.calibration_examples)
     context.mixture(experts).set_weights(router.weights, router.recipe.granularity)
     try:
-        scores = [found.numpy().astype(float) for found in Answerer(context.base, settings).scores(drawn)]
-    finally:
-        context.base.lora.set_rank_scale({})
-    right = [np.array([label in read_several(example.answer) for label in example.labels]) for example in drawn]
-    try:
-        return replace(router, calibration=asdict(fit_calibrator([example.labels for example in drawn], scores, right)))
+        fitted = calibrate(Answerer(context.base, settings), sample(examples, settings.calibration_examples))
     except MissingData as error:
         context.progress.log(f"router {router.task}: no calibration, so it cannot predict new files ({error})")
         return router
+    finally:
+        context.base.lora.set_rank_scale({})
+    return replace(router, calibration=fitted.to_dict())
 
 
 def _existing(context: Context, out: Path, digest: str) -> Router | None:
@@ -180,7 +174,7 @@ def _existing(context: Context, out: Path, digest: str) -> Router | None:
 
 def _save(context: Context, out: Path, router: Router, digest: str, memory: PeakMemory) -> Router:
     """Write a router with how it was computed and what it took."""
-    compute = {"dtype": str(context.base.dtype).removeprefix("torch."), "device": context.base.device.type}
+    compute = compute_record(context.base, context.compute)
     record = {**router.record, "run": digest, "compute": compute, "peak_memory_bytes": memory.bytes}
     save_router(out, replace(router, record=record))
     return replace(router, record=record)
