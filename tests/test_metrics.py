@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
-from staf.metrics import compare, compute_metrics, correctness, interval, predicted
+from staf.metrics import compare_methods, compute_metrics, correctness, interval, predicted
 
 
 def random_predictions(count: int = 200, labels: int = 4) -> list[dict[str, object]]:
@@ -66,18 +66,20 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
 def test_a_comparison_by_hand() -> None:
     ours = [{"id": str(i), "gold": 0, "scores": [1.0, 0.0]} for i in range(40)]
     other = [r | {"scores": [0.0, 1.0] if i < 20 else r["scores"]} for i, r in enumerate(ours)]
-    found = compare(ours, other, 2000)
+    found = compare_methods("multiple_choice", "accuracy", ours, other, resamples=2000)
+    assert found is not None
     assert found.difference == pytest.approx(0.5)
     assert found.low > 0.3
     assert found.p_value < 0.001
-    same = compare(ours, ours, 200)
+    same = compare_methods("multiple_choice", "accuracy", ours, ours, resamples=200)
+    assert same is not None
     assert (same.difference, same.low, same.high, same.p_value) == (0.0, 0.0, 0.0, 1.0)
 
 
 def test_methods_on_different_items_cannot_be_compared() -> None:
     rows = random_predictions(5)
     with pytest.raises(ValueError, match="the same items in the same order"):
-        compare(rows, rows[::-1], 100)
+        compare_methods("multiple_choice", "accuracy", rows, rows[::-1], resamples=100)
 
 
 def test_varying_labels_have_no_metric_by_label() -> None:

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from staf.errors import BadData, UnknownName
-from staf.metrics import compare, compare_methods, compare_over_seeds, compute_metrics, holm, over_seeds
+from staf.metrics import compare_methods, compare_over_seeds, compute_metrics, holm, over_seeds
 from staf.metrics.stats import MAX_BLOCK, Statistic, compare_statistics, measure, resample, sign_flip
 
 OUTPUT_TYPES: dict[str, list[dict[str, Any]]] = {
@@ -151,11 +151,6 @@ def test_equal_methods_are_called_different_about_as_rarely_as_promised(metric: 
     ]
     false_alarms = np.mean([c is not None and c.p_value <= 0.05 for c in found])
     assert false_alarms <= 0.13
-
-
-def test_accuracy_is_compared_as_before() -> None:
-    ours, other = paired(3, gain=0.3)
-    assert compare_methods("multiple_choice", "accuracy", ours, other, resamples=300) == compare(ours, other, 300)
 
 
 def test_what_cannot_be_compared() -> None:

@@ -62,48 +62,32 @@ def load_peft() -> Any:
         ) from error
 
 
-def _prompt(peft: Any, model: Any, settings: BaselineSettings) -> Any:
-    """Prompt tuning (Lester et al., 2021), from embeddings of sampled tokens, as they found best without labels."""
-    return peft.PromptTuningConfig(
-        task_type="CAUSAL_LM", num_virtual_tokens=settings.num_virtual_tokens, prompt_tuning_init="SAMPLE_VOCAB"
-    )
-
-
-def _prefix(peft: Any, model: Any, settings: BaselineSettings) -> Any:
-    """Prefix tuning (Li and Liang, 2021): keys and values of every layer."""
-    return peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=settings.num_virtual_tokens)
-
-
-def _p_tuning(peft: Any, model: Any, settings: BaselineSettings) -> Any:
-    """P-tuning (Liu et al., 2021): the vectors of a prompt come out of a small network."""
-    return peft.PromptEncoderConfig(
-        task_type="CAUSAL_LM", num_virtual_tokens=settings.num_virtual_tokens, encoder_hidden_size=model.config.hidden_size
-    )
-
-
-def _lora(peft: Any, model: Any, settings: BaselineSettings) -> Any:
-    """LoRA (Hu et al., 2021) of every module that our experts adapt, alpha twice the rank."""
-    return peft.LoraConfig(
-        task_type="CAUSAL_LM", r=settings.rank, lora_alpha=2 * settings.rank, target_modules=list(target_modules(model))
-    )
-
-
 def _ia3(peft: Any, model: Any, settings: BaselineSettings) -> Any:
     """IA3 (Liu et al., 2022): factors of keys, values and the inner activations of the feed-forward part."""
     modules = [(name, name.rpartition(".")[2]) for name in target_modules(model)]
     inner = [name for name, last in modules if last in _LAST_OF_FEED_FORWARD]
     outer = [name for name, last in modules if last in _KEYS_AND_VALUES]
-    return peft.IA3Config(task_type="CAUSAL_LM", target_modules=outer + inner, feedforward_modules=inner)
+    return peft.IA3Config(task_type=_TASK, target_modules=outer + inner, feedforward_modules=inner)
 
 
+_TASK = "CAUSAL_LM"
 TRAINED = {
-    "prompt_tuning": Baseline("Prompt tuning", _prompt, (3e-3, 3e-2, 3e-1)),
-    "prefix_tuning": Baseline("Prefix tuning", _prefix, (1e-3, 1e-2, 1e-1)),
-    "p_tuning": Baseline("P-tuning", _p_tuning, (1e-4, 1e-3, 1e-2)),
-    "lora": Baseline("LoRA", _lora, (1e-4, 5e-4, 2e-3)),
+    # Lester et al., 2021: from embeddings of sampled tokens, as they found best without labels
+    "prompt_tuning": Baseline("Prompt tuning", lambda peft, model, s: peft.PromptTuningConfig(
+        task_type=_TASK, num_virtual_tokens=s.num_virtual_tokens, prompt_tuning_init="SAMPLE_VOCAB"), (3e-3, 3e-2, 3e-1)),
+    # Li and Liang, 2021: keys and values of every layer
+    "prefix_tuning": Baseline("Prefix tuning", lambda peft, model, s: peft.PrefixTuningConfig(
+        task_type=_TASK, num_virtual_tokens=s.num_virtual_tokens), (1e-3, 1e-2, 1e-1)),
+    # Liu et al., 2021: the vectors of a prompt come out of a small network
+    "p_tuning": Baseline("P-tuning", lambda peft, model, s: peft.PromptEncoderConfig(
+        task_type=_TASK, num_virtual_tokens=s.num_virtual_tokens, encoder_hidden_size=model.config.hidden_size),
+        (1e-4, 1e-3, 1e-2)),
+    # Hu et al., 2021: every module that our experts adapt, alpha twice the rank
+    "lora": Baseline("LoRA", lambda peft, model, s: peft.LoraConfig(
+        task_type=_TASK, r=s.rank, lora_alpha=2 * s.rank, target_modules=list(target_modules(model))), (1e-4, 5e-4, 2e-3)),
     "ia3": Baseline("IA3", _ia3, (1e-3, 1e-2, 5e-2)),
     "full": Baseline("Full fine-tuning", None, (5e-6, 2e-5, 1e-4)),
-}
+}  # fmt: skip
 """By the name that `BaselineSettings.method` gives."""
 
 

@@ -143,6 +143,7 @@ def finish(
     *,
     identity: dict[str, str],
     memory_bytes: int,
+    compute: dict[str, Any] | None = None,
     calibration_examples: int = 0,
     experts: ExpertSet | None = None,
     baselines: dict[str, Run] | None = None,
@@ -150,13 +151,14 @@ def finish(
     """Compute the metrics of predictions and write both into the run; returns the result.
 
     Args:
-        identity: of the base. memory_bytes: peak of predicting. calibration_examples: labelled examples that calibrated scores.
+        identity: of the base. memory_bytes: peak of predicting. compute: dtype, device and versions (`staf.compute`);
+            None where no language model took part. calibration_examples: labelled examples that calibrated scores.
         baselines: finished runs on the same examples to compare with, by name.
 
     Raises:
         ConfigError: a baseline was computed in another dtype, and `across_dtypes` is not set.
     """
-    method, predictions, compute = answered.method, answered.predictions, compute_of(answered.base)
+    method, predictions = answered.method, answered.predictions
     cut = [row["truncated"] for row in predictions if "truncated" in row]
     result = {
         "stage": "evaluate",
@@ -191,11 +193,6 @@ def finish(
     }
     run.finish({"method": method.name, "evaluation": settings.model_dump()}, result, predictions)
     return result
-
-
-def compute_of(base: Base | None) -> dict[str, str] | None:
-    """Dtype and device that answers were computed in; None where no language model took part."""
-    return None if base is None else {"dtype": str(base.dtype).removeprefix("torch."), "device": str(base.device)}
 
 
 def best_single(

@@ -6,7 +6,6 @@ gives quality against coverage; `over_seeds`, `measure_over_seeds` and `compare_
 """
 
 from staf.metrics.by_output_type import (
-    compare,
     compare_methods,
     compare_over_seeds,
     compute_metrics,
@@ -21,7 +20,6 @@ __all__ = [
     "Comparison",
     "Metric",
     "Spread",
-    "compare",
     "compare_methods",
     "compare_over_seeds",
     "compute_metrics",

@@ -21,7 +21,7 @@ import numpy as np
 from staf.errors import UnknownName
 from staf.metrics import calibration, classification, text
 from staf.metrics.schema import Prediction, check, correctness
-from staf.metrics.stats import Comparison, Metric, Statistic, compare_items, compare_seeds, measure, measure_seeds
+from staf.metrics.stats import Comparison, Metric, Statistic, compare_seeds, measure, measure_seeds
 
 BINS = 10
 """of the calibration error, where nothing else is asked for"""
@@ -38,15 +38,13 @@ def compute_metrics(
     bins: int = BINS,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Every metric of an output type, as plain values: {name: {"value", "low", "high", "n", ...}}, null where undefined.
+    """Every metric: {name: {"value", "low", "high", "n", "higher_is_better", ...}}, null where undefined.
 
-    `low` and `high` are the ends of the 95 % interval over items, `n` the number of items ("examples" is the same number).
-    "higher_is_better" is there too; "classes" is how many labels or types a macro mean is of, and "classes_left_out" how many
-    labels had no positive, or for AUC no negative.
+    `low` and `high` are the ends of the 95 % interval over `n` items ("examples" is the same number). "classes" is the number
+    of labels or types in a macro mean, "classes_left_out" that of labels without a positive, or for AUC without a negative.
 
     Args:
-        fixed_labels: every item has the same labels.
-        bins: of the calibration error.
+        fixed_labels: every item has the same labels. bins: of the calibration error.
 
     Raises:
         UnknownName: no such output type. BadData: predictions that are not of this type.
@@ -59,16 +57,6 @@ def compute_metrics(
     }
 
 
-def compare(ours: Sequence[Prediction], other: Sequence[Prediction], resamples: int) -> Comparison:
-    """Paired comparison of accuracy on the same items: bootstrap interval of the difference, sign-flip p-value.
-
-    Raises:
-        ValueError: the two are not about the same items in the same order.
-    """
-    _refuse_other_items(ours, other)
-    return compare_items(correctness(ours) - correctness(other), resamples)
-
-
 def compare_methods(
     output_type: str,
     metric: str,
@@ -78,12 +66,7 @@ def compare_methods(
     fixed_labels: bool = False,
     resamples: int = 2000,
 ) -> Comparison | None:
-    """Paired comparison of two methods by one of the metrics of `compute_metrics`; None where it is undefined.
-
-    Raises:
-        UnknownName: no such output type, or no such metric of both. BadData: predictions that are not of this type.
-        ValueError: the two are not about the same items in the same order, or not with the same gold answers.
-    """
+    """As `compare_over_seeds`, of one run each."""
     return compare_over_seeds(output_type, metric, [ours], [other], fixed_labels=fixed_labels, resamples=resamples)
 
 
@@ -153,11 +136,7 @@ def selective_curve(
 
 
 def item_quality(output_type: str, predictions: Sequence[Prediction]) -> np.ndarray:
-    """Quality of each item between 0 and 1, (n,): what `selective_curve` averages.
-
-    Raises:
-        UnknownName: no such output type. BadData: predictions that are not of this type.
-    """
+    """Quality of each item between 0 and 1, (n,): what `selective_curve` averages; raises as `compute_metrics`."""
     check(output_type, predictions)
     return _QUALITY[output_type](predictions)
 
@@ -165,11 +144,7 @@ def item_quality(output_type: str, predictions: Sequence[Prediction]) -> np.ndar
 def statistics_of(
     output_type: str, predictions: Sequence[Prediction], *, fixed_labels: bool = False, bins: int = BINS
 ) -> Statistics:
-    """The metrics of an output type, not yet measured, by name.
-
-    Raises:
-        UnknownName: no such output type. BadData: predictions that are not of this type.
-    """
+    """The metrics of an output type by name, not yet measured; raises as `compute_metrics`."""
     check(output_type, predictions, fixed_labels=fixed_labels)
     found = _STATISTICS[output_type](predictions, bins)
     if output_type == "multiple_choice" and fixed_labels:
@@ -214,28 +189,13 @@ def _multi_label(predictions: Sequence[Prediction], bins: int) -> Statistics:
     return found
 
 
-def _span(predictions: Sequence[Prediction], bins: int) -> Statistics:
-    return {
-        "exact_match": Statistic.mean(text.exact_match(predictions)),
-        "token_f1": Statistic.mean(text.token_f1(predictions)),
-    }
-
-
 def _ner(predictions: Sequence[Prediction], bins: int) -> Statistics:
     exact = text.entity_counts(predictions, text.exact_matches)
     overlapping = text.entity_counts(predictions, text.overlap_matches)
-    found = {
-        "entity_f1": classification.micro_f1_of(*exact),
-        "entity_f1_macro": classification.macro_f1_of(*exact),
-        "entity_f1_overlap": classification.micro_f1_of(*overlapping),
-        "entity_f1_overlap_macro": classification.macro_f1_of(*overlapping),
-    }
+    found: Statistics = {}
+    for name, counts in (("entity_f1", exact), ("entity_f1_overlap", overlapping)):
+        found |= {name: classification.micro_f1_of(*counts), f"{name}_macro": classification.macro_f1_of(*counts)}
     return found | ({"invented_rate": text.invented_rate(predictions)} if "invented" in predictions[0] else {})
-
-
-def _generate_until(predictions: Sequence[Prediction], bins: int) -> Statistics:
-    kinds = {"rouge_l": "rougeL", "rouge_1": "rouge1", "rouge_2": "rouge2"}
-    return {name: Statistic.mean(text.rouge(predictions, kind)) for name, kind in kinds.items()}
 
 
 def _of_seeds(output_type: str, metric: str, runs: Sequence[Sequence[Prediction]], fixed_labels: bool) -> list[Statistic]:
@@ -268,9 +228,9 @@ def _confidence(output_type: str, predictions: Sequence[Prediction]) -> np.ndarr
 _STATISTICS: dict[str, Callable[[Sequence[Prediction], int], Statistics]] = {
     "multiple_choice": _multiple_choice,
     "multi_label": _multi_label,
-    "span": _span,
+    "span": lambda p, _: {"exact_match": Statistic.mean(text.exact_match(p)), "token_f1": Statistic.mean(text.token_f1(p))},
     "ner": _ner,
-    "generate_until": _generate_until,
+    "generate_until": lambda p, _: {name: Statistic.mean(text.rouge(p, kind)) for name, kind in text.ROUGE.items()},
 }
 _QUALITY: dict[str, Callable[[Sequence[Prediction]], np.ndarray]] = {
     "multiple_choice": correctness,

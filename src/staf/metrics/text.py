@@ -25,7 +25,8 @@ from staf.metrics.stats import Statistic
 
 Words = tuple[str, ...]
 Matches = Callable[[list[Words], list[Words]], int]
-ROUGE = ("rouge1", "rouge2", "rougeL")
+ROUGE = {"rouge_l": "rougeL", "rouge_1": "rouge1", "rouge_2": "rouge2"}
+"""The package's name of each metric."""
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 
@@ -59,7 +60,7 @@ def rouge(predictions: Sequence[Prediction], kind: str = "rougeL") -> np.ndarray
 def _scorer() -> Any:
     from rouge_score.rouge_scorer import RougeScorer
 
-    return RougeScorer(ROUGE, use_stemmer=False)
+    return RougeScorer(list(ROUGE.values()), use_stemmer=False)
 
 
 def entity_counts(predictions: Sequence[Prediction], matches: Matches) -> Counts:

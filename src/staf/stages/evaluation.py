@@ -22,6 +22,7 @@ from staf.baselines import (
 from staf.baselines.lorahub import EVALUATIONS, lorahub
 from staf.baselines.peft import Choice, Tuning
 from staf.baselines.settings import BaselineSettings, ClassifierSettings
+from staf.compute import compute_record
 from staf.config import parse
 from staf.data.example import Example
 from staf.data.selection import label_set, refuse_leak, task_examples
@@ -94,9 +95,11 @@ def scored_run(
     memory, partial = PeakMemory(), PartialPredictions(run.folder / "partial.jsonl")
     with context.progress.bar(f"score {task.name}: {name}", len(examples) + len(calibration)) as bar:
         answered = answer(examples, lambda done: bar.advance(done), partial)
+    base = answered.base
     result = finish(
         run, task, answered, examples, settings, identity=context.identity, experts=experts, baselines=baselines,
-        memory_bytes=memory.bytes, calibration_examples=len(calibration) if answered.base is not None else 0,
+        memory_bytes=memory.bytes, compute=None if base is None else compute_record(base, context.compute),
+        calibration_examples=0 if base is None else len(calibration),
     )  # fmt: skip
     partial.clear()
     return result, run
