@@ -17,9 +17,11 @@ SMALL = {
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "gpt_neox": {},
     "mistral": {"num_key_value_heads": 2, "sliding_window": 24},
+    "qwen3": {"num_key_value_heads": 2, "head_dim": 8},
     "qwen2": {"num_key_value_heads": 2, "use_sliding_window": True, "sliding_window": 24, "max_window_layers": 1},
 }
-"""Partial rotation and parallel residuals; a window in every layer, shorter than most prompts; one in every second layer."""
+"""Partial rotation and parallel residuals; a window in every layer, shorter than most prompts; norms of queries and keys; a
+window in every second layer."""
 
 
 def save_model(tiny_folder: Path, folder: Path, model_type: str, **settings: Any) -> None:

@@ -29,6 +29,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "head_dim unlike d / H": {"model_type": "llama", "num_key_value_heads": 2, "head_dim": 12},
     "tied": {"model_type": "llama", "tie_word_embeddings": True},
     "qwen2": {"model_type": "qwen2", "num_key_value_heads": 2},
+    "qwen3": {"model_type": "qwen3", "num_key_value_heads": 2, "head_dim": 8},
     "window": {"model_type": "mistral", "num_key_value_heads": 2, "sliding_window": 24},
     "gpt_neox": {"model_type": "gpt_neox"},
 }  # fmt: skip

@@ -95,7 +95,7 @@ def meta_model(base: str | None, dtype: torch.dtype) -> Base:
     name = base if base is not None else DEFAULT_BASE
     path = str(resolve(base)) if base is None or base.endswith(".gguf") else base
     try:
-        config = AutoConfig.from_pretrained(path)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise MissingData(
             f"no config of the base model {name} ({type(error).__name__}): a folder with config.json or a hub id was expected. "
@@ -115,7 +115,7 @@ def _tokenizer(path: str) -> Any:
     if Path(path).is_dir() and not any(Path(path).glob("*token*")):
         return None
     try:
-        return AutoTokenizer.from_pretrained(path)
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError):
         return None
 

@@ -1,7 +1,7 @@
 """The frozen base model: a hub id, a local folder, a GGUF file, or the small default.
 
-A base is identified by name, revision and fingerprints of its weights and its tokenizer, kept in every expert and router, so
-that a base of the same shapes with other weights is refused. Only safetensors are read, and no remote code runs.
+A base is identified by name, revision and fingerprints of its weights and its tokenizer, so that a base of the same shapes with
+other weights is refused. Only safetensors are read, and no remote code runs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch.nn import functional
 from staf.data.fetch import cache_folder, fetch_package, packages
 from staf.errors import DamagedFile, MissingData, StafError, UnknownName
 from staf.io import read_json, sha256_of, staged_folder, write_json
-from staf.lm.attention import register
+from staf.lm.attention import NAME, register
 from staf.lm.batches import round_up
 from staf.lm.dtype import DTYPES, choose_dtype
 from staf.lm.lora import LoraModel
@@ -65,7 +65,7 @@ class Base:
     """A frozen causal language model with LoRA layers, its tokenizer and its identity."""
 
     identity: dict[str, str]
-    """name, fingerprint, tokenizer, revision (of a hub model), note; kept in every expert, router and result"""
+    """name, fingerprint, tokenizer, and where known revision and source; kept in every expert, router and result"""
     folder: Path
     model: Any
     tokenizer: Any
@@ -149,8 +149,10 @@ class Base:
     def has_cpu_attention(self) -> bool:
         """Whether `staf.lm.attention` computes attention in parts: on a CPU, for models with full attention."""
         config = self.model.config
+        if self.device.type != "cpu" or config._attn_implementation != NAME:
+            return False
         windowed = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
-        return self.device.type == "cpu" and config.model_type in ("llama", "mistral", "qwen2", "qwen3") and not windowed
+        return config.model_type in ("llama", "mistral", "qwen2", "qwen3") and not windowed
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Float32 logits (N, V) of hidden states (N, d)."""
@@ -235,8 +237,9 @@ def from_gguf(path: Path) -> Path:
     if (folder / _CONVERTED).is_file():
         return folder
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
-    _hide_progress_bars()
+    logging.disable_progress_bar()
     loaded = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, dtype=torch.float32, **_SAFE)
     config = loaded.config.to_dict()
     config.pop("quantization_config", None)
@@ -254,12 +257,6 @@ def from_gguf(path: Path) -> Path:
         if not (folder / _CONVERTED).is_file():  # else another process has converted it meanwhile
             raise
     return folder
-
-
-def _hide_progress_bars() -> None:
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
 
 
 def fingerprint_of(folder: Path) -> str:
@@ -372,8 +369,9 @@ def load_base(base: str | None = None, *, dtype: str | None = None, device: str 
 def _load_model(folder: Path, dtype: torch.dtype, options: dict[str, Any]) -> tuple[Any, tuple[str, ...], tuple[int, ...]]:
     """The model of a folder, its target modules and the layer of each; raises as `load_base`."""
     from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.utils import logging
 
-    _hide_progress_bars()
+    logging.disable_progress_bar()
     targets, layer_of = targets_of(AutoConfig.from_pretrained(str(folder), **_SAFE))
     loader: Any = AutoModelForCausalLM
     try:

@@ -87,8 +87,7 @@ def encode_answer(answer: str, tokenizer: Any) -> list[int]:
     full: list[int] = tokenizer(f"{_LEAD} {answer}", add_special_tokens=False)["input_ids"]
     if full[: len(lead)] == lead:
         return full[len(lead) :]
-    alone: list[int] = tokenizer(f" {answer}", add_special_tokens=False)["input_ids"]
-    return alone
+    return list(tokenizer(f" {answer}", add_special_tokens=False)["input_ids"])
 
 
 def encode(example: Example, tokenizer: Any, max_length: int) -> Encoded:

@@ -5,7 +5,7 @@
          |            |------ shot 3 ----------- shot 2's query
 
 In a batch padding is on the right. Tokens that follow a prompt are appended behind the padding, a mask hides it from them,
-and their positions continue from their own prompt's end, so each row is computed as if it were alone:
+and their positions continue from their own prompt's end, so each row is computed as if there were no others:
 
     keys and values   p p p p . .   x x x          positions of x   4 5 6
                       p p p p p p   x x x                           6 7 8
