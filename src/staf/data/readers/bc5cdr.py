@@ -166,11 +166,8 @@ def _pairs(abstract: _Abstract, split: str, about: tuple[str, ...], report: Read
             related = (chemical, disease) in abstract.relations
             if related or f"{chemical}/{disease}" in drawn:
                 origin = Origin(split, about, about[0])
-                yield pair(
-                    f"{NAME}/relation/{abstract.pubmed_id}/{chemical}/{disease}",
-                    (chemical_name, disease_name),
-                    single_spaced(abstract.text),
-                    RELATIONS[0] if related else RELATIONS[1],
-                    RELATIONS,
-                    origin,
-                )
+                entities = (chemical_name, disease_name)
+                text = single_spaced(abstract.text)
+                answer = RELATIONS[0] if related else RELATIONS[1]
+                example_id = f"{NAME}/relation/{abstract.pubmed_id}/{chemical}/{disease}"
+                yield pair(example_id, entities, text, answer, RELATIONS, origin)

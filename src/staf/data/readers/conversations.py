@@ -24,10 +24,9 @@ SHORTEST_TURN = 6
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What one speaker says at a time."""
+    """What one speaker says; the speaker is '' where the conversation begins without a mark."""
 
     speaker: str
-    """Such as 'Doctor'; '' where the conversation begins without a mark."""
     text: str
 
     @property
@@ -38,10 +37,9 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """A conversation, and what its examples have in common."""
+    """A conversation, and what its examples share; their ids begin with its id."""
 
     id: str
-    """Begins the ids of its examples: 'mts-dialog/training/7'."""
     turns: tuple[Turn, ...]
     split: str
     dedup_keys: tuple[str, ...]
@@ -91,14 +89,9 @@ def asked_turns(dialogue: Dialogue, most: int, report: ReadReport) -> Iterator[E
     for index in sorted(seeded_rng(f"turns:{dialogue.id}").sample(fit, min(most, len(fit)))):
         example_id = f"{dialogue.id}/turn/{index + 1}"
         origin = Origin(dialogue.split, dialogue.dedup_keys, dialogue.group)
+        context = last_words(turns[:index])
         yield example(
-            example_id,
-            "medical_conversation",
-            "turn",
-            last_words(turns[:index]),
-            turns[index].text,
-            origin,
-            output_type="generate_until",
+            example_id, "medical_conversation", "turn", context, turns[index].text, origin, output_type="generate_until"
         )
 
 

@@ -49,26 +49,21 @@ _MARK = "|"
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """One row of the annotations."""
+    """One row of the annotations; `valid` where label and reasoning are, `start` to `end` (exclusive) count characters."""
 
     effect: str
-    """One of `LABELS`."""
     valid_label: bool
     valid: bool
-    """Both label and reasoning were found valid."""
     start: int
     end: int
-    """Characters of the article, end exclusive."""
     evidence: str
-    """Unchanged from the article."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One article."""
+    """One article, by its number in PubMed Central."""
 
     id: str
-    """Its number in PubMed Central."""
     split: str
     text: str
 
@@ -179,15 +174,8 @@ def _prompts(
 def _effect(article: Report, prompt: str, asked: str, annotation: Annotation) -> Example:
     example_id = f"{NAME}/effect/{prompt}"
     origin = Origin(article.split, article.dedup_keys(annotation), article.group)
-    return example(
-        example_id,
-        "natural_language_inference",
-        "effect",
-        f"{asked} Evidence: {single_spaced(annotation.evidence)}",
-        annotation.effect,
-        origin,
-        LABELS,
-    )
+    context = f"{asked} Evidence: {single_spaced(annotation.evidence)}"
+    return example(example_id, "natural_language_inference", "effect", context, annotation.effect, origin, LABELS)
 
 
 def _evidence(article: Report, prompt: str, asked: str, annotation: Annotation) -> Example:

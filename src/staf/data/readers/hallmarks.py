@@ -19,24 +19,12 @@ from staf.data.dedup import minhash_keys
 from staf.data.example import Example
 from staf.data.read_report import ReadReport
 from staf.data.readers.shapes import Origin, example
-from staf.data.sources import decoded, find_one, single_spaced
+from staf.data.sources import decoded, find_one, single_spaced, vocabulary
 from staf.data.splits import split_of
 from staf.errors import BadData
 
 LAYOUTS = ("Hallmarks-of-Cancer-*.tar.gz", "Hallmarks-of-Cancer-*.zip")
-HALLMARKS = (
-    "sustaining proliferative signaling",
-    "evading growth suppressors",
-    "resisting cell death",
-    "enabling replicative immortality",
-    "inducing angiogenesis",
-    "activating invasion and metastasis",
-    "genomic instability and mutation",
-    "tumor promoting inflammation",
-    "cellular energetics",
-    "avoiding immune destruction",
-)
-"""In the order of Baker et al."""
+HALLMARKS = tuple(vocabulary("hallmarks"))
 NO_HALLMARK = "NULL"
 LEVELS = "--"
 
@@ -52,11 +40,10 @@ def read(folder: Path, report: ReadReport) -> Iterator[Example]:
     """Hallmarks of Cancer as task type document_classification."""
     (path,) = files(folder)
     labelled = {_pubmed_id(name): content for name, content in members(path, "*/labels/*.txt")}
-    seen: set[str] = set()
 
     def make(place: str, abstract: tuple[str, bytes, bytes]) -> Iterator[Example]:
         pubmed_id, text, labels = abstract
-        yield _example(pubmed_id, _slots(labels, seen, place), _sentences(text, place), report, place)
+        yield _example(pubmed_id, _slots(labels, place), _sentences(text, place), place)
 
     yield from report.each(_abstracts(path, labelled), make)
     if labelled:
@@ -72,7 +59,7 @@ def _abstracts(path: Path, labelled: dict[str, bytes]) -> Iterator[tuple[str, tu
         yield f"{path}, {name}", (pubmed_id, text, labelled.pop(pubmed_id))
 
 
-def _example(pubmed_id: str, slots: list[set[str]], sentences: list[str], report: ReadReport, place: str) -> Example:
+def _example(pubmed_id: str, slots: list[set[str]], sentences: list[str], place: str) -> Example:
     if len(slots) != len(sentences):
         raise BadData(f"{place}: {len(sentences)} sentences are here, and {len(slots)} slots in its label file.")
     found = set().union(*slots)
@@ -81,15 +68,9 @@ def _example(pubmed_id: str, slots: list[set[str]], sentences: list[str], report
         raise BadData(f"{place}: {len(unknown)} of its labels lie under none of the {len(HALLMARKS)} hallmarks.")
     example_id, text = f"hallmarks-of-cancer/{pubmed_id}", single_spaced(" ".join(sentences))
     origin = Origin(split_of(example_id), minhash_keys(text), example_id)
+    answer = write_several(found - {NO_HALLMARK}, HALLMARKS)
     return example(
-        example_id,
-        "document_classification",
-        "hallmarks",
-        text,
-        write_several(found - {NO_HALLMARK}, HALLMARKS),
-        origin,
-        HALLMARKS,
-        output_type="multi_label",
+        example_id, "document_classification", "hallmarks", text, answer, origin, HALLMARKS, output_type="multi_label"
     )
 
 
@@ -100,14 +81,12 @@ def _sentences(text: bytes, place: str) -> list[str]:
     return sentences
 
 
-def _slots(labels: bytes, seen: set[str], place: str) -> list[set[str]]:
-    """The hallmarks of each sentence, NULL among them; the label strings go into `seen`."""
+def _slots(labels: bytes, place: str) -> list[set[str]]:
+    """The hallmarks of each sentence, NULL among them."""
     before, *slots = decoded(labels, place).split("<")
     if before.strip():
         raise BadData(f"{place}: its label file does not begin with '<'.")
-    paths = [[path.strip() for path in _BETWEEN_LABELS.split(slot) if path.strip()] for slot in slots]
-    seen.update(path for slot in paths for path in slot)
-    return [{_hallmark(path) for path in slot} for slot in paths]
+    return [{_hallmark(path.strip()) for path in _BETWEEN_LABELS.split(slot) if path.strip()} for slot in slots]
 
 
 def _hallmark(path: str) -> str:

@@ -45,14 +45,11 @@ _PERCENTAGE = re.compile(r"(\d+(?:\.\d+)?)%")
 
 @dataclass
 class _Disease:
-    """A disease under all its ids and names."""
+    """A disease under all its ids and names (by normalised form); the first id and name of the file are used."""
 
     id: str
-    """Its first id in the file."""
     order: int
-    """Smaller for what comes earlier in the file."""
     names: dict[str, str] = field(default_factory=dict)
-    """Its names by their normalised form; the first one in the file is what is asked about."""
     annotated: set[str] = field(default_factory=set)
     findings: set[str] = field(default_factory=set)
     negated: set[str] = field(default_factory=set)
@@ -96,15 +93,9 @@ def _example(disease: _Disease, finding: str, pool: list[str], known: Ontology, 
         report.skip("too few near terms for four options")
         return
     origin = Origin(split_of(disease.group), tuple(dedup_key(name) for name in disease.names), disease.group)
-    yield choice(
-        example_id,
-        "entity_relation",
-        "finding",
-        next(iter(disease.names.values())),
-        known.terms[finding].name,
-        [known.terms[i].name for i in wrong],
-        origin,
-    )
+    context = next(iter(disease.names.values()))
+    answer = known.terms[finding].name
+    yield choice(example_id, "entity_relation", "finding", context, answer, [known.terms[i].name for i in wrong], origin)
 
 
 def least_share(frequency: str) -> float | None:

@@ -46,18 +46,13 @@ _CODE_RANGE = re.compile(r"\s*\([A-Z0-9]+-[A-Z0-9]+\)$")
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """One `diag` element."""
+    """One `diag` element: a code such as 'I25.1', its parent ('' for a category) and the number of its chapter."""
 
     name: str
-    """The code, such as 'I25.1'."""
     title: str
-    """Its `desc`, on one line."""
     parent: str
-    """The code that it lies in; '' for a category."""
     chapter: str
-    """The number of its chapter, as text."""
     inclusion_terms: tuple[str, ...]
-    """Other wordings that are coded here."""
 
     @property
     def category(self) -> str:
@@ -77,12 +72,10 @@ class Code:
 
 @dataclass(frozen=True)
 class Tabular:
-    """The tabular list."""
+    """The tabular list: chapter titles by number, and codes by name, sorted."""
 
     chapters: dict[str, str]
-    """Chapter titles without their code range, by number."""
     codes: dict[str, Code]
-    """Codes by name, sorted."""
 
 
 def files(folder: Path) -> list[Path]:

@@ -67,27 +67,14 @@ _TAGS = {"Document": _Tags(), "DiseaseFile": _Tags(), "doc": _Tags("doctitle-foc
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A question and its answer."""
+    """A question and its answer ('' where there is none); `focus` is the normalised topic of its document."""
 
     id: str
-    """Collection, document and number, such as '1_CancerGov_QA/0000001_1/1'."""
     collection: str
     question_type: str
     question: str
     answer: str
-    """Single-spaced; empty where there is none."""
     focus: str
-    """What the document is about, normalised; the document itself where it does not say."""
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """A page of one of the sites."""
-
-    root: str
-    focus: str
-    concepts: frozenset[str]
-    pairs: tuple[Pair, ...]
 
 
 def files(folder: Path) -> list[Path]:
@@ -105,13 +92,13 @@ def read(folder: Path, report: ReadReport) -> Iterator[Example]:
     seen: set[str] = set()
     for place, name, content in _contents(folder):
         try:
-            document = parse(place, name, content)
+            focus, concepts, found = parse(place, name, content)
         except BadData as problem:
             report.reject(problem, content)
             continue
-        for concept in document.concepts:
-            foci[concept].add(document.focus)
-        pairs.extend(pair for pair in document.pairs if _is_wanted(pair, seen, report))
+        for concept in concepts:
+            foci[concept].add(focus)
+        pairs.extend(pair for pair in found if _is_wanted(pair, seen, report))
     groups = _joined(foci)
     for pair in pairs:
         yield _question(pair, groups.get(pair.focus, pair.focus))
@@ -129,8 +116,8 @@ def _contents(folder: Path) -> Iterator[tuple[str, str, bytes]]:
         yield place, "/".join(name.removesuffix(".xml").split("/")[-2:]), content
 
 
-def parse(place: str, name: str, content: bytes) -> Document:
-    """One XML file; `name` is 'collection/document'."""
+def parse(place: str, name: str, content: bytes) -> tuple[str, set[str], list[Pair]]:
+    """Focus, UMLS concepts and pairs of one XML file; `name` is 'collection/document'."""
     try:
         root = ElementTree.fromstring(content)
     except ElementTree.ParseError as error:
@@ -138,9 +125,8 @@ def parse(place: str, name: str, content: bytes) -> Document:
     if (tags := _TAGS.get(root.tag)) is None:
         raise BadData(f"{place}: the root must be one of {', '.join(_TAGS)}.")
     focus = normalise(_text(root.find(tags.focus))) or name
-    concepts = frozenset(filter(None, (_text(element) for element in root.iter(tags.concept))))
-    pairs = tuple(_pair(element, tags, place, name, focus) for element in root.iter(tags.pair))
-    return Document(root.tag, focus, concepts, pairs)
+    concepts = set(filter(None, map(_text, root.iter(tags.concept))))
+    return focus, concepts, [_pair(element, tags, place, name, focus) for element in root.iter(tags.pair)]
 
 
 def _pair(element: ElementTree.Element, tags: _Tags, place: str, name: str, focus: str) -> Pair:
@@ -204,14 +190,11 @@ def _dedup_keys(pair: Pair) -> tuple[str, ...]:
 
 @dataclass(slots=True)
 class _Pool:
-    """Options that answers to one kind of question give, each once, and the groups that give each."""
+    """Options from answers to one type of question by normalised text, the groups of each, and the texts of each group."""
 
     options: dict[str, str] = field(default_factory=dict)
-    """Options by their normalised text."""
     givers: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    """Groups by the normalised text of what they give."""
     given: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    """Normalised texts by the group that gives them."""
 
     def add(self, option: str, group: str) -> None:
         """Put an option of a group's answer in."""

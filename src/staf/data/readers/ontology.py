@@ -36,63 +36,48 @@ _SPACES = {"n": " ", "W": " ", "t": " "}
 
 @dataclass(frozen=True, slots=True)
 class Synonym:
-    """Another name of a term."""
+    """Another name of a term; `scope` is one of `SCOPES`, `type` such as 'layperson' or ''."""
 
     text: str
-    """The name, escapes resolved."""
     scope: str
-    """EXACT, BROAD, NARROW or RELATED."""
     type: str
-    """A synonym type such as 'layperson', or ''."""
 
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One [Term] stanza."""
+    """One [Term] stanza; `definition` may be '', `is_a` holds the ids of the broader terms."""
 
     id: str
-    """Such as 'HP:0000003'."""
     name: str
-    """The preferred name."""
     definition: str
-    """The definition, or ''."""
     synonyms: tuple[Synonym, ...]
-    """In the order of the file."""
     is_a: tuple[str, ...]
-    """Ids of the broader terms, in the order of the file."""
     obsolete: bool
-    """True where the term is kept only so that its id is not used again."""
 
 
 def terms(path: Path, report: ReadReport | None = None) -> Iterator[Term]:
-    """The terms of an OBO file, plain or gzipped, in their order, obsolete ones included.
-
-    Args:
-        path: of the file.
-        report: takes the stanzas that do not fit; None stops at the first.
-    """
+    """The terms of an OBO file, plain or gzipped, in their order, obsolete ones included."""
     report = report or ReadReport()
     seen: set[str] = set()
-    for start, tags in _stanzas(path, report):
-        try:
-            term = _term(path, start, tags)
-            if term.id in seen:
-                raise BadData(f"{path}, line {start}: the id of this term was used before.")
-        except BadData as problem:
-            report.reject(problem, "\n".join(f"{tag}: {value}" for _, tag, value in tags))
-            continue
+
+    def make(place: str, tags: list[tuple[int, str, str]]) -> Iterator[Term]:
+        term = _term(path, place, tags)
+        if term.id in seen:
+            raise BadData(f"{place}: the id of this term was used before.")
         seen.add(term.id)
         yield term
 
+    yield from report.each(_stanzas(path, report), make)
 
-def _stanzas(path: Path, report: ReadReport) -> Iterator[tuple[int, list[tuple[int, str, str]]]]:
-    """Each [Term] stanza as the line of its head and its (line, tag, value) triples."""
+
+def _stanzas(path: Path, report: ReadReport) -> Iterator[tuple[str, list[tuple[int, str, str]]]]:
+    """Each [Term] stanza as the place of its head and its (line, tag, value) triples."""
     header, start, is_term = False, 0, False
     tags: list[tuple[int, str, str]] = []
     for number, line in text_lines(path, report):
         if line.startswith("["):
             if is_term:
-                yield start, tags
+                yield f"{path}, line {start}", tags
             start, tags, is_term = number, [], line.strip() == "[Term]"
         elif line.strip() and not line.startswith("!"):
             tag, colon, value = line.partition(":")
@@ -106,10 +91,10 @@ def _stanzas(path: Path, report: ReadReport) -> Iterator[tuple[int, list[tuple[i
     if not start:
         raise BadData(f"{path} holds no [Term] at all; an OBO file is expected.")
     if is_term:
-        yield start, tags
+        yield f"{path}, line {start}", tags
 
 
-def _term(path: Path, start: int, tags: list[tuple[int, str, str]]) -> Term:
+def _term(path: Path, head: str, tags: list[tuple[int, str, str]]) -> Term:
     single: dict[str, str] = {}
     synonyms: list[Synonym] = []
     parents: list[str] = []
@@ -124,15 +109,9 @@ def _term(path: Path, start: int, tags: list[tuple[int, str, str]]) -> Term:
         elif tag == "is_a":
             parents.append(value.split()[0] if value else "")
     if not single.get("id") or not single.get("name") or "" in parents:
-        raise BadData(f"{path}, line {start}: the term has no id, no name or an empty is_a.")
-    return Term(
-        id=single["id"],
-        name=single["name"],
-        definition=single.get("def", ""),
-        synonyms=tuple(synonyms),
-        is_a=tuple(parents),
-        obsolete=single.get("is_obsolete") == "true",
-    )
+        raise BadData(f"{head}: the term has no id, no name or an empty is_a.")
+    obsolete = single.get("is_obsolete") == "true"
+    return Term(single["id"], single["name"], single.get("def", ""), tuple(synonyms), tuple(parents), obsolete)
 
 
 def _synonym(value: str, place: str) -> Synonym:

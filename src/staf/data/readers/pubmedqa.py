@@ -138,12 +138,7 @@ def _conclusion(
         return
     example_id = f"pubmedqa/{name}/conclusion"
     origin = Origin("train", minhash_keys(question), dedup_key(question))
+    context = f"{question} {passage}"
     yield example(
-        example_id,
-        "question_answering",
-        "conclusion",
-        f"{question} {passage}",
-        single_spaced(answer),
-        origin,
-        output_type="generate_until",
+        example_id, "question_answering", "conclusion", context, single_spaced(answer), origin, output_type="generate_until"
     )

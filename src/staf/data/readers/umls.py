@@ -48,18 +48,13 @@ _MARKUP = re.compile(r"</?[A-Za-z][^<>]*>")
 
 @dataclass
 class Concept:
-    """A concept that was drawn."""
+    """A drawn concept, with the names of its semantic types by tree number and its other English names."""
 
     cui: str
-    """Its identifier, 'C' and seven digits."""
     name: str
-    """The preferred English name."""
     definition: str
-    """One of its English definitions, without markup."""
     types: dict[str, str] = field(default_factory=dict)
-    """Names of its semantic types by tree number."""
     names: list[str] = field(default_factory=list)
-    """Other English names, in a fixed order."""
 
     @property
     def group(self) -> str:
@@ -227,12 +222,6 @@ def _relations(concepts: dict[str, Concept], pairs: list[dict[str, Any]]) -> Ite
         concept = concepts[pair["first"]]
         example_id = f"umls/relation/{pair['first']}/{pair['second']}"
         origin = Origin(concept.split, (dedup_key(concept.name),), concept.group)
-        yield example(
-            example_id,
-            "entity_relation",
-            "between",
-            between(concept.name, safe_label(pair["name"])),
-            RELATIONS[pair["relation"]],
-            origin,
-            labels,
-        )
+        context = between(concept.name, safe_label(pair["name"]))
+        answer = RELATIONS[pair["relation"]]
+        yield example(example_id, "entity_relation", "between", context, answer, origin, labels)

@@ -45,15 +45,12 @@ _CONCEPT = re.compile(r"C(\d{7})")
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One line of WikiMed."""
+    """One line of WikiMed: of each mention its end in the text, and the numbers of its concepts."""
 
     id: str
     text: str
-    """Unchanged; the offsets of mentions count its characters."""
     split: str
-    """Ours."""
     mentions: tuple[tuple[int, tuple[int, ...]], ...]
-    """Where each mention ends, and the numbers of its concepts."""
 
     @property
     def shown(self) -> int:
@@ -126,13 +123,7 @@ def _mention(mention: dict[str, Any], length: int, place: str) -> tuple[int, tup
 def _example(page: Page, found: set[str]) -> Example:
     example_id, text = f"wikimed/{page.id}", single_spaced(page.text[: page.shown])
     origin = Origin(page.split, minhash_keys(text), example_id)
+    answer = write_several(found, LABELS)
     return example(
-        example_id,
-        "document_classification",
-        "semantic_types",
-        text,
-        write_several(found, LABELS),
-        origin,
-        LABELS,
-        output_type="multi_label",
+        example_id, "document_classification", "semantic_types", text, answer, origin, LABELS, output_type="multi_label"
     )
