@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from distributed import DATA, distributed
 from formats import WRITERS
-from staf.data.readers.draws import says
 
 from staf.data.answers import check_answer
 from staf.data.card import CATEGORIES
@@ -16,6 +15,7 @@ from staf.data.example import KNOWLEDGE_TYPES, SPLITS, Example
 from staf.data.prepare import load, prepare
 from staf.data.profiles import PROFILES
 from staf.data.read_report import ReadReport
+from staf.data.readers.shapes import says
 from staf.data.registry import default_registry
 from staf.data.templates import templates
 from staf.errors import MissingData

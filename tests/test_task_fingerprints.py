@@ -1,7 +1,8 @@
 """The built-in tasks give the same examples as when these fingerprints were taken (task_fingerprints.json).
 
 Each change is named here:
-- readmission: queries ask for any readmission, and planned returns count (all-cause, as the papers cite).
+- readmission: queries ask for any readmission, and planned returns count (all-cause, as the papers cite);
+  of the distributed corpora only the demo's fingerprints of it were taken again.
 """
 
 from __future__ import annotations
