@@ -15,7 +15,7 @@ from staf.compute import ComputeOptions, split_options
 from staf.config import find_recipe, load_values, parse
 from staf.errors import MissingData, UnknownName
 from staf.experts import estimate as estimates
-from staf.experts.estimate import FLOAT, SavedBytes, estimate, memory_of, meta_model, seconds_per_token, token_counts
+from staf.experts.estimate import FLOAT, estimate, memory_of, meta_model, saved_for_backward, seconds_per_token, token_counts
 from staf.experts.recipe import ExpertRecipe
 from staf.experts.train import ExpertTraining, gradient_checkpointing, micro_batches
 from staf.lm.base import Base
@@ -74,9 +74,9 @@ def saved_by_a_step(base: Base, options: ComputeOptions) -> int:
     largest, others = 0, [*base.model.parameters(), training.factors.compute_params]
     while training.step * SETTINGS.batch_size < 20:
         for part in micro_batches(training.next_batch(), options.gradient_accumulation_steps):
-            with gradient_checkpointing(base, options.gradient_checkpointing), SavedBytes(others) as saved:
+            with gradient_checkpointing(base, options.gradient_checkpointing), saved_for_backward(others) as saved:
                 base.answer_hidden_states(part.ids, part.answer)
-            largest = max(largest, saved.bytes)
+            largest = max(largest, sum(storage.nbytes() for storage in saved.values()))
         training.step += 1
     return largest
 

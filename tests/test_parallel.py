@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from processes import WAYS, outcome, trained
 
 from staf.errors import ConfigError
-from staf.experts.distributed import ALONE, World, init_distributed, open_base
+from staf.experts.distributed import SINGLE_PROCESS, World, init_distributed, open_base
 from staf.lm.base import Base
 from staf.lm.batches import Batch
 
@@ -39,7 +39,7 @@ def test_the_rows_of_all_processes_are_the_batch(rows: int, size: int) -> None:
 def test_alone_nothing_of_torch_distributed_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with init_distributed() as world, world.main_process_first():
-        assert world == ALONE
+        assert world == SINGLE_PROCESS
         assert world.is_main_process
         tensor, state = torch.ones(2), torch.get_rng_state()
         assert world.all_reduce(tensor) is tensor
@@ -62,7 +62,7 @@ def test_processes_that_cannot_meet_are_told_what_is_missing(monkeypatch: pytest
 
 def test_a_base_is_not_sharded_over_one_process(tiny_folder: Path) -> None:
     with pytest.raises(ConfigError, match="spreads the base over several processes, but there is one"):
-        open_base(str(tiny_folder), "float32", ALONE, sharded=True)
+        open_base(str(tiny_folder), "float32", SINGLE_PROCESS, sharded=True)
 
 
 def free_port() -> int:
@@ -101,7 +101,7 @@ def two(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dic
 def test_two_processes_train_what_one_trains(
     two: list[dict[str, Any]], base: Base, tmp_path: Path, prefix: str, way: str
 ) -> None:
-    alone = outcome(trained(base, tmp_path, ALONE, WAYS[way]))
+    alone = outcome(trained(base, tmp_path, SINGLE_PROCESS, WAYS[way]))
     for found in two:
         both = found[prefix + way]
         assert both["curve"] == pytest.approx(alone["curve"], rel=1e-3)

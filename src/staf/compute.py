@@ -26,7 +26,7 @@ class ComputeOptions(Settings):
 
 
 def numerics(base: Any) -> dict[str, Any]:
-    """What decides the bits of a result beside its settings: dtype, device type and number of threads of a loaded base."""
+    """dtype, device type and threads of a loaded base: what decides the bits of a result in addition to its settings."""
     import torch
 
     return {

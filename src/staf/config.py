@@ -1,6 +1,6 @@
 """Base of all settings: frozen, validated, every mistake reported at once.
 
-Each class of settings lives beside its users. A recipe (recipes/*.yaml) says what differs from the defaults.
+Each class of settings lives next to its users. A recipe (recipes/*.yaml) says what differs from the defaults.
 """
 
 from __future__ import annotations

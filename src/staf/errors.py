@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 
 class StafError(Exception):
-    """Any mistake that the user can mend: printed as one message, exit code 1."""
+    """User-fixable error: printed as one message, exit code 1."""
 
 
 class ConfigError(StafError):

@@ -1,4 +1,4 @@
-"""Whole-or-nothing files: temporary name, fsync, rename; and their checksums.
+"""Atomic file writes: temporary name, fsync, rename; JSON and checksums.
 
 A stop at any moment leaves the old file or the new one, never a mixture.
 
@@ -30,7 +30,7 @@ def sha256_of(path: Path) -> str:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` to `path` whole or not at all.
+    """Write `data` to `path` atomically.
 
     Raises:
         StafError: the folder is read-only or the disk is full; what was at `path` is untouched.
@@ -90,7 +90,7 @@ def staged_folder(target: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, record: Any) -> None:
-    """Write `record` as indented JSON with sorted keys, whole or not at all."""
+    """Write `record` as indented JSON with sorted keys, atomically."""
     write_bytes(path, (json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 

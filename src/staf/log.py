@@ -12,7 +12,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -31,29 +31,22 @@ class Bar(Protocol):
         """Report `done` more finished units."""
 
 
-class Progress(Protocol):
-    """Shows how long work proceeds."""
+class Progress:
+    """Shows how work proceeds; this base class shows nothing."""
 
-    def bar(self, title: str, total: int) -> AbstractContextManager[Bar]:
+    @contextmanager
+    def bar(self, title: str, total: int) -> Iterator[Bar]:
         """A bar of `total` units for the time of a `with` block."""
+        yield TextBar(lambda text: None, title, total)
 
     def log(self, text: str) -> None:
         """Show one line."""
 
 
-class NullProgress:
-    """Shows nothing."""
-
-    @contextmanager
-    def bar(self, title: str, total: int) -> Iterator[Bar]:
-        """A bar that is not drawn."""
-        yield TextBar(lambda text: None, title, total)
-
-    def log(self, text: str) -> None:
-        """Drop the line."""
+NullProgress = Progress
 
 
-class StderrProgress:
+class StderrProgress(Progress):
     """Writes lines to stderr, for processes whose output is gathered."""
 
     @contextmanager

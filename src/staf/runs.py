@@ -1,4 +1,4 @@
-"""Run folders: one result, one file, written last and whole.
+"""Run folders: one result, one file, written last.
 
     <runs>/<stage>/<task>/<method>/seed<k>-<digest>/    config.json, predictions.jsonl, result.json
 
@@ -83,7 +83,7 @@ class Run:
 class PeakMemory:
     """Peak memory from `reset` on, in bytes: what tensors take on a GPU where one is used, else the process's resident memory.
 
-    Linux can reset its mark; elsewhere the peak is that of the whole process so far. What was freed before is first given back
+    Linux can reset its mark; elsewhere the peak is that of the process so far. What was freed before is first given back
     to the system, as the allocator keeps it otherwise (`staf.lm.allocator`) and it would count as this measurement's.
     """
 

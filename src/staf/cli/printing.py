@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from staf.log import Bar, TextBar
+from staf.log import Bar, Progress, TextBar
 
 if TYPE_CHECKING:
     from staf.routing.recipe import RouterRecipe
 
 
-class Terminal:
+class Terminal(Progress):
     """Progress bars with time left on stderr; plain lines where stderr is no terminal."""
 
     def __init__(self) -> None:

@@ -30,7 +30,7 @@ class Checkpoints:
     """The checkpoints of one training, or of one restart of an adaptation, in a folder.
 
     Args:
-        folder: created if missing. run: names the work; a state of another run is skipped. log: told what is skipped, and why.
+        folder: created if missing. run: names the work; a state of another run is skipped. log: gets what is skipped, and why.
         numerics: dtype, device and threads (`staf.compute.numerics`); a state of others is refused.
 
     Raises:

@@ -41,11 +41,7 @@ class World:
         return self.rank == 0
 
     def rows(self, batch: Batch) -> Batch:
-        """This process's rows of a batch.
-
-        With fewer rows than processes, one without any computes the first row and predicts nothing of it, so that all take
-        the same steps.
-        """
+        """This process's rows of a batch; with none, the first row, of which nothing is predicted."""
         if self.size == 1:
             return batch
         count = batch.ids.shape[0]
@@ -67,11 +63,7 @@ class World:
         return int(self.all_reduce(torch.tensor(number if self.is_main_process else 0)))
 
     def check_same(self, number: int, what: str) -> None:
-        """Check that all processes have one number.
-
-        Raises:
-            TrainingFailed: this process has another one than the main process.
-        """
+        """Raise TrainingFailed unless this process has the same number as the main process."""
         expected = self.broadcast(number)
         if number != expected:
             raise TrainingFailed(
@@ -99,7 +91,7 @@ class World:
             torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
-ALONE = World()
+SINGLE_PROCESS = World()
 
 
 @contextmanager
@@ -111,7 +103,7 @@ def init_distributed() -> Iterator[World]:
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from staf.errors import MissingData, StafError, TrainingFailed
-from staf.experts.distributed import ALONE, World
+from staf.experts.distributed import SINGLE_PROCESS, World
 from staf.log import Progress, StderrProgress
 
 LAUNCHERS = ("local", "ray")
@@ -53,7 +53,7 @@ def _run(job: Job, progress: Progress, world: World) -> None:
     job.run(_resident[job.run_context])
 
 
-def run_local(jobs: Sequence[Job], progress: Progress, world: World = ALONE) -> Failures:
+def run_local(jobs: Sequence[Job], progress: Progress, world: World = SINGLE_PROCESS) -> Failures:
     """Run jobs one after another; returns what failed. With several processes, or one job, its error is raised at once."""
     from torch import OutOfMemoryError
 
@@ -101,7 +101,7 @@ def run_ray(title: str, jobs: Sequence[Job], progress: Progress) -> Failures:
 
 def _run_remote(job: Job, folder: str) -> None:
     os.chdir(folder)
-    _run(job, StderrProgress(), ALONE)
+    _run(job, StderrProgress(), SINGLE_PROCESS)
 
 
 def _resources(nodes: Sequence[dict[str, Any]]) -> dict[str, Any]:

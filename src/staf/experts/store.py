@@ -185,7 +185,7 @@ def set_aside(expert: Path) -> Path:
 
 
 def load_expert(folder: Path, log: Log | None = None) -> Expert:
-    """Read an expert and check it; one in the former format is converted in its place, and `log` is told (stderr by default).
+    """Read an expert and check it; one in the former format is converted in place, reported to `log` (stderr by default).
 
     Raises:
         MissingData: there is none. DamagedFile: incomplete, altered, not finite, or of another kind.

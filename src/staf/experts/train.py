@@ -25,7 +25,7 @@ from staf.data.example import Example
 from staf.errors import TrainingFailed
 from staf.experts.adalora import TrainableFactors, budget
 from staf.experts.checkpoint import Checkpoints
-from staf.experts.distributed import ALONE, World, is_sharded
+from staf.experts.distributed import SINGLE_PROCESS, World, is_sharded
 from staf.experts.recipe import ExpertRecipe
 from staf.experts.store import Expert
 from staf.lm.base import TARGET_MODULES, Base
@@ -71,7 +71,7 @@ class ExpertTraining:
 
     def __init__(
         self, base: Base, items: Sequence[Encoded], recipe: ExpertRecipe, options: ComputeOptions | None = None,
-        world: World = ALONE,
+        world: World = SINGLE_PROCESS,
     ) -> None:  # fmt: skip
         self.base, self.items, self.recipe, self.world = base, items, recipe, world
         self.options = options or ComputeOptions()
@@ -247,7 +247,7 @@ def train_expert(
     checkpoint: Path,
     on_step: OnStep | None = None,
     log: Log | None = None,
-    world: World = ALONE,
+    world: World = SINGLE_PROCESS,
     options: ComputeOptions | None = None,
 ) -> Expert:
     """Train one expert from the start, or from its newest intact checkpoint.
@@ -255,7 +255,7 @@ def train_expert(
     Args:
         examples: training examples; none of them may be a test example.
         checkpoint: folder for the state; the caller deletes it once the expert is saved.
-        log: told which checkpoint is resumed, and which are skipped and why.
+        log: gets which checkpoint is resumed, and which are skipped and why.
         world: the processes that train it together; all return the expert, one writes checkpoints.
 
     Raises:

@@ -12,7 +12,7 @@ from staf.data.fetch import data_folder
 from staf.data.profiles import PROFILES, check_profile
 from staf.data.store import DataStore
 from staf.errors import ConfigError
-from staf.experts.distributed import ALONE, World, check_fsdp, open_base
+from staf.experts.distributed import SINGLE_PROCESS, World, check_fsdp, open_base
 from staf.experts.estimate import meta_model
 from staf.experts.store import ExpertSet
 from staf.lm.base import BASE_DTYPES, DEFAULT_BASE, Base, default_device, identity_of
@@ -34,7 +34,7 @@ class RunContext:
     compute: ComputeOptions = field(default_factory=ComputeOptions)
     fsdp: bool = False
 
-    def context(self, progress: Progress, world: World = ALONE) -> Context:
+    def context(self, progress: Progress, world: World = SINGLE_PROCESS) -> Context:
         """The context; raises as `Context`."""
         return Context(self.base, self.data, self.runs, progress, None, self.profile, world, self.fsdp, self.compute)
 
@@ -61,7 +61,7 @@ class Context:
         progress: Progress | None = None,
         dtype: str | None = None,
         profile: str = PROFILES[0],
-        world: World = ALONE,
+        world: World = SINGLE_PROCESS,
         fsdp: bool = False,
         compute: ComputeOptions | None = None,
     ) -> None:

@@ -13,7 +13,7 @@ from staf.data.example import Example
 from staf.data.selection import expert_examples, expert_name, expert_sources
 from staf.data.splits import seeded_rng
 from staf.errors import ConfigError, DamagedFile, MissingData, StafError, TrainingFailed, UnknownName
-from staf.experts.distributed import ALONE, World
+from staf.experts.distributed import SINGLE_PROCESS, World
 from staf.experts.estimate import Estimate, estimate, seconds_per_token
 from staf.experts.launch import LAUNCHERS, Failures, run_local, run_ray
 from staf.experts.recipe import ExpertRecipe
@@ -40,7 +40,7 @@ def train_stage(context: Context, name: str, settings: ExpertRecipe, out: Path, 
     """Train the expert of a knowledge type into out/<name>, or load it where it is there with these settings.
 
     Args:
-        track: a tracker of `staf.log.REPORTERS` that gets the numbers of each step beside metrics.jsonl of the run.
+        track: a reporter of `staf.log.REPORTERS` that also gets the numbers of each step.
     """
     with context.world.main_process_first():
         examples = training_examples(context, name, settings)
@@ -96,7 +96,7 @@ class TrainingJob:
         train_stage(context, self.name, self.recipe, self.out, self.report_to)
 
 
-def train_experts(jobs: Sequence[TrainingJob], launcher: str, progress: Progress, world: World = ALONE) -> None:
+def train_experts(jobs: Sequence[TrainingJob], launcher: str, progress: Progress, world: World = SINGLE_PROCESS) -> None:
     """Train experts by a launcher of `LAUNCHERS`.
 
     Raises:
