@@ -23,11 +23,10 @@ from staf.report.claims import (
     evaluate_claims,
     load_claims,
     needed,
-    not_worse,
+    rule_outcome,
     strict_outcome,
     tally,
     why_open,
-    within,
 )
 from staf.report.results import Table, parse_result
 
@@ -241,7 +240,7 @@ def test_meditron_may_be_no_row():
 def test_near_and_alike_need_test_and_means_within_five_points():
     def outcome(difference: float, low: float, high: float) -> tuple[str, str]:
         found = Compared("tie", difference, low, high, "paired")
-        return not_worse(found, 0.05), within(found, 0.05)
+        return rule_outcome("not_worse", found, 0.05), rule_outcome("within", found, 0.05)
 
     assert outcome(-0.01, -0.03, 0.01) == ("win", "win")
     assert outcome(-0.01, -0.08, 0.06) == ("tie", "tie")

@@ -132,3 +132,18 @@ def test_what_is_missing_is_reported_before_a_result_is_written(tiny_folder: Pat
     with pytest.raises(MissingData, match="expert summarization: clicr"):
         reproduce("fig6", "tiny", runner, seeds=1)
     assert not (tmp_path / "runs" / "reproduce").exists()
+
+
+def test_the_command_makes_the_runs_of_a_shard_and_no_table(ran: list[RunSpec], tiny_folder: Path, tmp_path: Path) -> None:
+    file, out = tmp_path / "mine.yaml", tmp_path / "out"
+    file.write_text(yaml.safe_dump(profile_of(tiny_folder).model_dump(mode="json", exclude_none=True)))
+    common = ["reproduce", "fig6", "--profile", str(file), "--out", str(out), "--data-dir", str(tmp_path)]
+    for index in range(2):
+        result = CliRunner().invoke(app, [*common, "--shard", f"{index}/2"])
+        assert result.exit_code == 0, result.exception
+        assert f"of 3 runs of shard {index}/2 are finished" in result.output
+    assert len(ran) == len(set(ran)) == 6
+    assert not (out / "runs" / "reproduce").exists()
+    assert CliRunner().invoke(app, common).exit_code == 0
+    assert (out / "tables" / "fig6.csv").is_file()
+    assert (out / "tables" / "fig6.md").is_file()

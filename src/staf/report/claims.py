@@ -194,38 +194,24 @@ def compare_rows(table: Table, column: str, ours: str, other: str) -> Compared |
     return Compared("win" if low > 0 else "loss" if high < 0 else "tie", difference, low, high, "by both intervals")
 
 
-def better(found: Compared, margin: float) -> str:
-    """As the test says."""
-    return found.outcome
-
-
-def not_worse(found: Compared, margin: float) -> str:
-    """A win where interval and mean are less than the margin behind, a loss where they are more, else a tie."""
-    if min(found.low, found.difference) > -margin:
+def rule_outcome(rule: str, found: Compared, margin: float) -> str:
+    """Outcome of two rows: better as the test says, not_worse and within where interval and mean are inside the margin."""
+    if rule == "better":
+        return found.outcome
+    low, high = min(found.low, found.difference), max(found.high, found.difference)
+    if low > -margin and (rule == "not_worse" or high < margin):
         return "win"
-    return "loss" if max(found.high, found.difference) < -margin else "tie"
+    return "loss" if high < -margin or (rule == "within" and low > margin) else "tie"
 
 
-def within(found: Compared, margin: float) -> str:
-    """A win where interval and mean are less than the margin from 0, a loss where they are farther, else a tie."""
-    lowest, highest = min(found.low, found.difference), max(found.high, found.difference)
-    if lowest > -margin and highest < margin:
-        return "win"
-    return "loss" if lowest > margin or highest < -margin else "tie"
-
-
-def _by_column(judge: Callable[[Compared, float], str]) -> Callable[[Claim, Tables], Iterator[Item]]:
-    """A rule that compares rows in every column; columns of the papers that were not run are missing."""
-
-    def rule(claim: Claim, tables: Tables) -> Iterator[Item]:
-        for name in claim.tables:
-            table = tables.get(name)
-            there = [column.name for column in table.columns] if table else []
-            for column in dict.fromkeys([*there, *load_claims().columns.get(name, ())]):
-                for ours, other in _pairs(claim, table):
-                    yield _item(claim, table, name, column, ours, other, judge)
-
-    return rule
+def by_column(claim: Claim, tables: Tables) -> Iterator[Item]:
+    """Rows compared in every column; columns of the papers that were not run are missing."""
+    for name in claim.tables:
+        table = tables.get(name)
+        there = [column.name for column in table.columns] if table else []
+        for column in dict.fromkeys([*there, *load_claims().columns.get(name, ())]):
+            for ours, other in _pairs(claim, table):
+                yield _item(claim, table, name, column, ours, other)
 
 
 def _pairs(claim: Claim, table: Table | None) -> Sequence[tuple[str, str]]:
@@ -235,9 +221,7 @@ def _pairs(claim: Claim, table: Table | None) -> Sequence[tuple[str, str]]:
     return [(str(more), str(fewer)) for fewer, more in pairwise(counts)] or [("a larger number", "a smaller number")]
 
 
-def _item(
-    claim: Claim, table: Table | None, name: str, column: str, ours: str, other: str, judge: Callable[[Compared, float], str]
-) -> Item:
+def _item(claim: Claim, table: Table | None, name: str, column: str, ours: str, other: str) -> Item:
     where = f"{name}, {column}"
     if table is None:
         return Item(where, "missing", reason=f"{name} was not run")
@@ -250,7 +234,7 @@ def _item(
         f"{number_text(found.low, 100)} to {number_text(found.high, 100)}, {found.test}"
     )
     short = f"{column} {number_text(found.difference, 100, '+')}"
-    return Item(where, judge(found, claim.margin), short, numbers, runs)
+    return Item(where, rule_outcome(claim.rule, found, claim.margin), short, numbers, runs)
 
 
 def _combined(claim: Claim, items: Sequence[Item]) -> list[str]:
@@ -360,7 +344,7 @@ def _by_weights(judge: Callable[[Claim, Table, str, Cell], Seeds | str]) -> Call
 
 
 RULES: dict[str, Callable[[Claim, Tables], Iterator[Item]]] = {
-    "better": _by_column(better), "not_worse": _by_column(not_worse), "within": _by_column(within), "drops": drops,
+    "better": by_column, "not_worse": by_column, "within": by_column, "drops": drops,
     "fewer_tokens": fewer_tokens, "small_weight": _by_weights(small_weight), "largest_weight": _by_weights(largest_weight),
     "larger_mean_weight": _by_weights(larger_mean_weight),
 }  # fmt: skip

@@ -158,11 +158,11 @@ def scores_figure(results: Sequence[Finished], task: str) -> Figure | None:
     factor = scale(groups[0].results, metric)
     with canvas(0.6 + 0.3 * len(groups)) as axes:
         for row, group in enumerate(groups):
-            points = _scores(group)
-            for s, (low, value, high) in enumerate(points):
-                y, reach = row + 0.16 * (s - (len(points) - 1) / 2), [[value - low], [high - value]]
-                xerr = [[factor * max(end, 0.0) for end in ends] for ends in reach]
-                axes.errorbar([value * factor], [y], xerr=xerr, fmt="o", markersize=3.5, color=f"C{row % 10}", elinewidth=1)
+            lows, values, highs = zip(*_scores(group), strict=True)
+            y = [row + 0.16 * (seed - (len(values) - 1) / 2) for seed in range(len(values))]
+            below = [factor * max(value - low, 0.0) for value, low in zip(values, lows, strict=True)]
+            above = [factor * max(high - value, 0.0) for value, high in zip(values, highs, strict=True)]
+            axes.errorbar([factor * value for value in values], y, xerr=[below, above], fmt="o", markersize=3.5, elinewidth=1)
         axes.set_yticks(range(len(groups)), [group.title for group in groups])
         axes.invert_yaxis()
         axes.set_xlabel(f"{metric_title(metric)}{', %' if factor == 100 else ''}")
