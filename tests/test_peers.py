@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,10 +15,11 @@ from conftest import random_expert
 from staf.baselines import check_external_name
 from staf.baselines.peft import Choice, Tuning
 from staf.baselines.settings import BaselineSettings, ClassifierSettings
+from staf.data.example import Example
 from staf.data.registry import find_task
 from staf.data.selection import task_examples
 from staf.errors import ConfigError
-from staf.evaluate import Method
+from staf.evaluate import Answerer, Method
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.recipe import ExpertRecipe
 from staf.experts.store import ExpertSet
@@ -28,8 +29,10 @@ from staf.routing.recipe import RouterRecipe
 from staf.routing.store import Router
 from staf.stages import (
     Context,
+    EvaluationRequest,
     baseline_stage,
     classifier_stage,
+    evaluate_request,
     evaluate_stage,
     external_stage,
     named_method,
@@ -80,6 +83,46 @@ def test_what_is_finished_is_read(context: Context, monkeypatch: pytest.MonkeyPa
     assert baseline_stage(context, TASK, lora(0), EVALUATION)[0] == first
     assert classifier_stage(context, TASK, "tfidf", 8, ClassifierSettings(), EVALUATION)[0] == counted
     assert counted["setting"] == "few-shot"
+
+
+def test_every_result_says_what_was_cut_what_calibrated_and_how_it_was_computed(context: Context) -> None:
+    task, settings = find_task("medication_demo"), EVALUATION.model_copy(update={"calibration_examples": 5})
+    original = evaluate_stage(context, task, None, Method("original", None), settings)[0]
+    assert original["calibration_examples"] == 5
+    assert original["compute"]["dtype"] == "float32"
+    assert 0 <= original["truncated_prompts"] <= 1
+    constant = evaluate_request(context, task, settings, EvaluationRequest("majority"))[0]
+    assert (constant["calibration_examples"], constant["compute"], constant["truncated_prompts"]) == (0, None, None)
+    assert constant["metrics"]["micro_auc"] is not None
+    with pytest.raises(ConfigError, match="'logistic' is now 'tfidf'"):
+        evaluate_request(context, task, settings, EvaluationRequest("logistic"))
+
+
+@pytest.mark.parametrize("method", ["original", "in_context"])
+def test_a_killed_evaluation_resumes_at_the_item(context: Context, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("staf.evaluate.answer.BLOCK", 1)
+    answered: list[str] = []
+    scores = Answerer.scores
+
+    def killed(self: Answerer, examples: Sequence[Example]) -> list[torch.Tensor]:
+        if len(answered) == 2:
+            raise KeyboardInterrupt
+        answered.extend(example.id for example in examples)
+        return scores(self, examples)
+
+    monkeypatch.setattr(Answerer, "scores", killed)
+    request = EvaluationRequest(method, shots=2 if method == "in_context" else None)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_request(context, TASK, EVALUATION, request)
+    later: list[str] = []
+    monkeypatch.setattr(
+        Answerer, "scores", lambda self, examples: later.extend(e.id for e in examples) or scores(self, examples)
+    )
+    run = evaluate_request(context, TASK, EVALUATION, request)[1]
+    assert len(later) == 2
+    assert not set(later) & set(answered)
+    assert {row["id"] for row in run.predictions()} == {*later, *answered}
+    assert not (run.folder / "partial.jsonl").exists()
 
 
 def test_another_system_needs_a_name_of_its_own(context: Context, tmp_path: Path) -> None:

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from staf.baselines.classifiers import CLASSIFIERS
-from staf.baselines.in_context import reserved_for, with_shots
+from staf.baselines.in_context import FewShotPrompts, reserved_for, with_shots
 from staf.baselines.peft import TRAINED, Choice, OnTrial, Tuning, tuned_base
 from staf.baselines.settings import BaselineSettings
 from staf.data.example import Example
 from staf.data.splits import few_shot, refuse_test
 from staf.data.task import Task
 from staf.errors import ConfigError
-from staf.evaluate import Answerer, Predictions, predictions_of
+from staf.evaluate import Answerer, PartialPredictions, Predictions, predictions_of
 from staf.evaluate.score import ROUTERLESS, ROUTERS
 from staf.evaluate.settings import EvaluationSettings
 from staf.lm.base import Base
@@ -42,6 +42,7 @@ def baseline_predictions(
     calibration: Sequence[Example] = (),
     choice: Choice | None = None,
     records: Sequence[Example] = (),
+    partial: PartialPredictions | None = None,
 ) -> tuple[Predictions, dict[str, Any]]:
     """Predictions of test examples by a baseline of `BASELINES`, in the order given, and the record of how.
 
@@ -51,10 +52,7 @@ def baseline_predictions(
         calibration: of the adaptation split, the same for every method; for multi_label tasks.
         choice: learning rate and epochs of an earlier search; None searches.
         records: further examples of the task; one that is drawn as well counts once.
-
-    Returns:
-        the predictions, and a record with method, seed, settings, tunable_parameters, adaptation_examples, adaptation_seconds,
-        adaptation_memory_bytes and those of `Tuning.search` or `FewShotPrompts.record`.
+        partial: what an interrupted run answered.
 
     Raises:
         ConfigError: there are too few examples. TestLeak: a test example is among those to learn from.
@@ -65,27 +63,27 @@ def baseline_predictions(
     started, memory = time.perf_counter(), PeakMemory()
     if settings.method == "in_context":
         evaluation = evaluation.model_copy(update={"max_length": settings.max_prompt_tokens or base.context_length})
-        reserved = reserved_for(task.output_type, evaluation)
-        shown, calibrating = (
-            with_shots(some, drawn, base.tokenizer, evaluation.max_length, reserved) for some in (test, calibration)
-        )
-        answering, test, calibration = base, shown.examples, calibrating.examples
-        how: dict[str, Any] = {**shown.record, "tunable_parameters": 0}
+        shown, calibrating = (_with_shots(base, task, some, drawn, evaluation) for some in (test, calibration))
+        answering, test, calibration, how = base, shown.examples, calibrating.examples, shown.record
     else:
         tuning = Tuning(base, drawn, settings, evaluation.max_length, evaluation.token_budget)
         tuned = tuning.learn(tuning.choose(on_trial) if choice is None else choice)
         answering, how = tuned_base(base, tuned.model), tuned.record
     record = {
-        "method": settings.method,
-        "title": BASELINES[settings.method],
-        "seed": settings.seed,
-        "settings": settings.model_dump(),
-        "adaptation_examples": len(drawn),
-        "adaptation_seconds": time.perf_counter() - started,
-        "adaptation_memory_bytes": memory.bytes,
-        **how,
-    }
-    return predictions_of(task.output_type, Answerer(answering, evaluation, on_done), test, calibration), record
+        "method": settings.method, "title": BASELINES[settings.method], "seed": settings.seed,
+        "settings": settings.model_dump(), "tunable_parameters": 0, "adaptation_examples": len(drawn),
+        "adaptation_seconds": time.perf_counter() - started, "adaptation_memory_bytes": memory.bytes, **how,
+    }  # fmt: skip
+    return predictions_of(
+        task.output_type, Answerer(answering, evaluation, on_done), test, calibration, partial=partial
+    ), record
+
+
+def _with_shots(
+    base: Base, task: Task, examples: Sequence[Example], shots: Sequence[Example], evaluation: EvaluationSettings
+) -> FewShotPrompts:
+    reserved = reserved_for(task.output_type, evaluation)
+    return with_shots(examples, shots, base.tokenizer, evaluation.max_length, reserved)
 
 
 def check_external_name(name: str) -> None:

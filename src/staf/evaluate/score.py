@@ -161,36 +161,27 @@ def finish(
     method, predictions = answered.method, answered.predictions
     cut = [row["truncated"] for row in predictions if "truncated" in row]
     result = {
-        "stage": "evaluate",
-        "task": task.name,
-        "task_title": task.title,
-        "labels": list(examples[0].labels) if task.fixed_labels else None,
-        "unseen": task.unseen,
+        "stage": "evaluate", "task": task.name, "task_title": task.title, "unseen": task.unseen,
         "output_type": task.output_type,
-        "method": method.name,
-        "setting": method.setting,
-        "seed": method.seed,
-        "metrics": compute_metrics(task.output_type, predictions, fixed_labels=task.fixed_labels, resamples=settings.resamples),
+        "labels": list(examples[0].labels) if task.fixed_labels else None,
+        "method": method.name, "setting": method.setting, "seed": method.seed,
+        "metrics": compute_metrics(
+            task.output_type, predictions, fixed_labels=task.fixed_labels, resamples=settings.resamples
+        ),
         "selective": selective_curve(task.output_type, predictions, resamples=settings.resamples),
         "primary_metric": task.metric,
         "comparisons": compare_with_baselines(task, predictions, compute, baselines or {}, settings),
-        "tunable_parameters": method.tunable_parameters,
-        "adaptation_examples": method.adaptation_examples,
-        "calibration_examples": calibration_examples,
-        "truncated_prompts": fmean(cut) if cut else None,
-        "seconds": answered.seconds + method.adaptation_seconds,
-        "seconds_of_predicting": answered.seconds,
+        "tunable_parameters": method.tunable_parameters, "adaptation_examples": method.adaptation_examples,
+        "calibration_examples": calibration_examples, "truncated_prompts": fmean(cut) if cut else None,
+        "seconds": answered.seconds + method.adaptation_seconds, "seconds_of_predicting": answered.seconds,
         "peak_memory_bytes": max(memory_bytes, method.adaptation_memory_bytes),
         **_weights_of(experts, method),
-        "stop_reason": method.record.get("stop_reason"),
-        "details": method.record.get("details"),
-        "base": identity,
-        "compute": compute,
-        "data_fingerprint": data_fingerprint(examples),
+        "stop_reason": method.record.get("stop_reason"), "details": method.record.get("details"),
+        "base": identity, "compute": compute, "data_fingerprint": data_fingerprint(examples),
         "experts_fingerprint": None if experts is None else experts.fingerprint,
         "settings": {"evaluation": settings.model_dump(), "router": method.record.get("settings")},
         "versions": {"staf": __version__, "torch": torch.__version__},
-    }
+    }  # fmt: skip
     run.finish({"method": method.name, "evaluation": settings.model_dump()}, result, predictions)
     return result
 

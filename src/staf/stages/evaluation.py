@@ -216,12 +216,12 @@ def baseline_stage(
     adaptation = task_examples(task, "adaptation", context.store)
     searching = settings if search_seed is None else settings.model_copy(update={"seed": search_seed})
 
-    def answer(examples: Sequence[Example], on_done: OnDone, _: PartialPredictions) -> Answered:
+    def answer(examples: Sequence[Example], on_done: OnDone, partial: PartialPredictions) -> Answered:
         choice, seconds = tune_learning_rate(context, task, searching, evaluation)
         started, calibration = time.perf_counter(), calibration_set(context, task, evaluation)
         found, record = baseline_predictions(
             context.base, task, adaptation, examples, settings, evaluation, on_done,
-            calibration=calibration, choice=choice, records=records,
+            calibration=calibration, choice=choice, records=records, partial=partial,
         )  # fmt: skip
         learned = record["adaptation_seconds"]
         method = Method.of_baseline(settings.method, record, settings.model_dump(), setting or setting_of(settings.shots))
@@ -267,7 +267,7 @@ def lorahub_stage(
     """Score LoraHub's rule over experts, its weights found with `settings.shots` examples."""
     adaptation = adaptation_examples(context, task, settings.shots, settings.seed)
 
-    def answer(examples: Sequence[Example], on_done: OnDone, _: PartialPredictions) -> Answered:
+    def answer(examples: Sequence[Example], on_done: OnDone, partial: PartialPredictions) -> Answered:
         calibration = calibration_set(context, task, evaluation)
         context.detach_experts()
         with context.progress.bar(f"LoraHub on {task.name}", EVALUATIONS) as bar:
@@ -279,8 +279,9 @@ def lorahub_stage(
         method = Method.of_baseline("lorahub", record, settings.model_dump(), found_setting, weights=one_hot(0, 1))
         started, mixture = time.perf_counter(), Mixture(context.base, ExpertSet((expert,)))
         found = predict(
-            context.base, mixture, method, examples, evaluation, on_done, output_type=task.output_type, calibration=calibration
-        )
+            context.base, mixture, method, examples, evaluation, on_done, output_type=task.output_type,
+            calibration=calibration, partial=partial,
+        )  # fmt: skip
         return Answered(replace(method, weights=None), found, time.perf_counter() - started, context.base)
 
     depends_on = ("lorahub", experts.fingerprint, settings.digest(), examples_digest(adaptation))
