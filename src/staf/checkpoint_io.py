@@ -1,7 +1,7 @@
-"""Bundles of tensors: a folder with `<kind>.json` (the record) and `<kind>-<sha>.safetensors` (the tensors).
+"""Tensors with a record, checked: `<kind>.json` (the record) and `<kind>-<sha>.safetensors` (the tensors).
 
 The record names its tensor file with size and SHA-256 and is renamed into place last, so a stop at any moment leaves
-the old bundle or the new one, never a mixture. Only safetensors and JSON are read; a pickle is refused by name.
+the old state or the new one, never a mixture. Only safetensors and JSON are read; a pickle is refused by name.
 
 Knows nothing of experts or routers: they give tensors and a record, and get them back checked.
 """
@@ -38,16 +38,18 @@ def write_checkpoint(folder: Path, kind: str, tensors: dict[str, torch.Tensor], 
 
 
 def read_checkpoint(folder: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Load a bundle and check it: kind, size, checksum, finite numbers.
+    """Load tensors and record, and check them: kind, size, checksum, finite numbers.
 
     Returns:
-        tensors by name, and the record without the bundle's own entries.
+        tensors by name, and the record without the entries of this module.
 
     Raises:
         MissingData: the folder or its record is not there.
         DamagedFile: pickle, wrong kind, truncated, altered, or with numbers that are not finite.
     """
     record = _read_record(folder, kind)
+    if not (folder / record["tensors"]["file"]).is_file():  # another process may have replaced both since
+        record = _read_record(folder, kind)
     entry = record.pop("tensors")
     path = folder / entry["file"]
     redo = f"Restore {folder} from a copy, or delete it and make it again."

@@ -40,7 +40,7 @@ Override = Annotated[
     list[str] | None, typer.Option("--override", "-o", help="A setting as name=value; repeatable. See --list-options.")
 ]
 SETTINGS: dict[str, dict[str, tuple[str, ...]]] = {
-    "train": {"--override": ("staf.experts.recipe:ExpertRecipe",)},
+    "train": {"--override": ("staf.experts.recipe:ExpertRecipe", "staf.compute:ComputeOptions")},
     "adapt": {"--override": ("staf.routing.recipe:RouterRecipe",)},
     "evaluate": {
         "--override": ("staf.evaluate.settings:EvaluationSettings",),
