@@ -14,8 +14,8 @@ from formats import chatdoctor as beasts
 from formats import mts_dialog as talks
 
 from staf.data.read_report import ReadReport
+from staf.data.readers.chatdoctor import literal_list
 from staf.data.readers.conversations import DOCTOR, SHORTEST_TURN, Turn, last_words
-from staf.data.readers.disease_table import literal_list
 from staf.data.readers.mts_dialog import SECTIONS
 from staf.data.registry import default_registry
 from staf.errors import BadData, MissingData

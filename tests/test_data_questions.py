@@ -18,7 +18,7 @@ from refusal import SECRET, refused
 from staf.data.example import Example, dedup_key, normalise
 from staf.data.prepare import prepare
 from staf.data.read_report import ReadReport
-from staf.data.readers import medquad, mmlu, multiple_choice, pubmedqa
+from staf.data.readers import medquad, multiple_choice, pubmedqa
 from staf.data.registry import default_registry
 from staf.errors import BadData, MissingData
 
@@ -156,7 +156,7 @@ def test_an_archive_that_is_cut_short_is_refused(tmp_path):
 
 
 def test_a_question_of_mmlu_keeps_the_order_of_options_that_speak_of_others(own):
-    found = by_id(mmlu.read(own / "mmlu-medical", ReadReport()))
+    found = by_id(multiple_choice.mmlu(own / "mmlu-medical", ReadReport()))
     example = found["mmlu-medical/test/anatomy/1"]
     assert example.context == "What ails the anatomy beast 0 of test?"
     assert example.labels == ("Its horn", "Its hoof, both of them", "Its tail", "Both A and C")
@@ -167,7 +167,7 @@ def test_a_question_of_mmlu_keeps_the_order_of_options_that_speak_of_others(own)
 
 def test_a_question_of_mmlu_is_in_one_split_once(own):
     report = ReadReport()
-    examples = list(mmlu.read(own / "mmlu-medical", report))
+    examples = list(multiple_choice.mmlu(own / "mmlu-medical", report))
     assert Counter(e.split for e in examples) == {"test": 21, "adaptation": 10, "train": 6}
     assert report.skipped == {
         "the same question with the same options is there already": 8,
@@ -187,7 +187,7 @@ def test_a_question_of_mmlu_is_in_one_split_once(own):
 def test_a_row_of_mmlu_that_does_not_fit_is_refused(tmp_path, line, message):
     tables.write(tmp_path)
     (tmp_path / "data" / "test" / "anatomy_test.csv").write_text(f"Good?,a,b,c,d,A\n{line}\n", encoding="utf-8")
-    refused(mmlu.read, tmp_path, message)
+    refused(multiple_choice.mmlu, tmp_path, message)
 
 
 def test_mmlu_without_one_of_its_splits_is_not_there(tmp_path):
@@ -195,7 +195,7 @@ def test_mmlu_without_one_of_its_splits_is_not_there(tmp_path):
     for path in (tmp_path / "data" / "val").iterdir():
         path.unlink()
     with pytest.raises(MissingData, match=r"data/val/\*_val\.csv"):
-        mmlu.files(tmp_path)
+        multiple_choice.mmlu_files(tmp_path)
 
 
 # ---- MedQA -----------------------------------------------------------------------------------------------------------
@@ -332,8 +332,8 @@ def test_medquad_has_the_documents_and_pairs_that_are_known_of_it():
 def test_mmlu_has_the_questions_that_are_known_of_it():
     report = ReadReport()
     folder = distributed("mmlu-medical")
-    examples = list(mmlu.read(folder, report))
-    assert len(mmlu.files(folder)) == 33
+    examples = list(multiple_choice.mmlu(folder, report))
+    assert len(multiple_choice.mmlu_files(folder)) == 33
     assert report.skipped == {
         "the same question with the same options is there already": 99,
         "an option is listed twice": 1,

@@ -89,8 +89,8 @@ def _example(place: str, article: _Article, record: dict[str, Any], report: Read
 
 def _nearest(text: str, answer: str, said: int) -> int:
     """Position of the answer nearest to its offset, -1 where there is none within `NEAR`."""
-    places = sorted(range(max(0, said - NEAR), said + NEAR + 1), key=lambda at: abs(at - said))
-    return next((at for at in places if text.startswith(answer, at)), -1)
+    starts = sorted(range(max(0, said - NEAR), said + NEAR + 1), key=lambda at: abs(at - said))
+    return next((at for at in starts if text.startswith(answer, at)), -1)
 
 
 def _id(record: dict[str, Any], place: str) -> int:

@@ -138,7 +138,7 @@ def _answer(note: _Note, answers: list[dict[str, Any]], place: str) -> tuple[int
         elif kind not in ("single", "empty", "complex") or not isinstance(start, int):
             raise BadData(f"{place}: an answer has an unknown 'answer_entity_type', or no number in 'evidence_start'.")
         elif kind == "complex":
-            reason = "the answer is put together of several places"
+            reason = "the answer is composed of several passages"
         elif (first := _nearest(note.text, single_spaced(evidence), note.place(start))) < 0:
             reason = "the evidence does not stand in the note"
         else:

@@ -144,17 +144,17 @@ def _from_notes(notes: list[dict[str, Any]], report: ReadReport) -> Iterator[Exa
     text = _bounded(" ".join(note["text"] for note in own))
     minhash = minhash_keys(text[:SKETCHED]) if text else ()
     if stay["codes"] and text:
-        yield _coding("mimic-iii", stay, text, minhash)
+        yield _example("mimic-iii", "icd_coding", stay, text, minhash)
     if stay["drugs"]:
         summary = next((note["text"] for note in own if not note["addendum"]), "")
         if arrival := on_admission(summary)[:LONGEST]:
-            yield _medication("mimic-iii", stay, arrival, minhash)
+            yield _example("mimic-iii", "medication_recommendation", stay, arrival, minhash)
         else:
             report.skip("medication_recommendation: no section on the state on arrival")
     if stay["returned"]:
         up_to_discharge = text if before == own else _bounded(" ".join(note["text"] for note in before))
         if up_to_discharge:
-            yield _readmission("mimic-iii", stay, up_to_discharge, minhash)
+            yield _example("mimic-iii", "readmission", stay, up_to_discharge, minhash)
         else:
             report.skip("readmission: no discharge summary by the day of discharge")
 
@@ -167,35 +167,25 @@ def _from_mentions(stay: dict[str, Any], report: ReadReport) -> Iterator[Example
         allowed = [(topic, mention) for topic, mention, said in mentions if not said["tells_diagnosis"]]
         text, left_out = compose(allowed, [*stay["codes"], *filter(None, stay["titles"])])
         report.skip("icd_coding: a mention that says an answer", left_out)
-        yield _coding("mimic-iii-demo", stay, text[:LONGEST])
+        yield _example("mimic-iii-demo", "icd_coding", stay, text[:LONGEST])
     if stay["drugs"]:
         allowed = [(topic, mention) for topic, mention, said in mentions if said["at_admission"]]
         text, left_out = compose(allowed, stay["drugs"])
         report.skip("medication_recommendation: a mention that says an answer", left_out)
-        yield _medication("mimic-iii-demo", stay, text[:LONGEST])
+        yield _example("mimic-iii-demo", "medication_recommendation", stay, text[:LONGEST])
     if stay["returned"]:
         text, _ = compose((topic, mention) for topic, mention, _ in mentions)
-        yield _readmission("mimic-iii-demo", stay, text[:LONGEST])
+        yield _example("mimic-iii-demo", "readmission", stay, text[:LONGEST])
 
 
-def _coding(name: str, stay: dict[str, Any], text: str, minhash: tuple[str, ...] = ()) -> Example:
-    labels = [safe_label(f"{code} {title}") for code, title in zip(stay["codes"], stay["titles"], strict=True)]
-    return _example(name, "icd_coding", stay, text, write_several(labels, labels), minhash)
-
-
-def _medication(name: str, stay: dict[str, Any], text: str, minhash: tuple[str, ...] = ()) -> Example:
-    drugs = [safe_label(drug) for drug in stay["drugs"]]
-    return _example(name, "medication_recommendation", stay, text, write_several(drugs, drugs), minhash)
-
-
-def _readmission(name: str, stay: dict[str, Any], text: str, minhash: tuple[str, ...] = ()) -> Example:
-    return _example(name, "readmission", stay, text, stay["returned"], minhash)
-
-
-def _example(name: str, task_type: str, stay: dict[str, Any], text: str, answer: str, minhash: tuple[str, ...]) -> Example:
-    example_id = f"{name}/{task_type}/{stay['hadm_id']}"
+def _example(name: str, task_type: str, stay: dict[str, Any], text: str, minhash: tuple[str, ...] = ()) -> Example:
+    if task_type == "icd_coding":
+        labels = [safe_label(f"{code} {title}") for code, title in zip(stay["codes"], stay["titles"], strict=True)]
+    else:
+        labels = [safe_label(drug) for drug in stay["drugs"] or ()]
+    answer = stay["returned"] if task_type == "readmission" else write_several(labels, labels)
     patient = dedup_key(f"mimic-iii patient {stay['subject_id']}")
-    return stay_example(example_id, task_type, patient, text, answer, SHARES[name], minhash)
+    return stay_example(f"{name}/{task_type}/{stay['hadm_id']}", task_type, patient, text, answer, SHARES[name], minhash)
 
 
 def _bounded(text: str) -> str:

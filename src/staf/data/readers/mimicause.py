@@ -18,24 +18,14 @@ from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key, normalise
 from staf.data.read_report import ReadReport
 from staf.data.readers.shapes import Origin, pair
-from staf.data.sources import csv_rows, find_one, single_spaced, text_field
+from staf.data.sources import csv_rows, find_one, single_spaced, text_field, vocabulary
 from staf.data.splits import split_of
 from staf.errors import BadData
 
 NAME = "mimicause"
 LAYOUTS = ("*.csv", "*/*.csv")
 COLUMNS = ("E1", "E2", "Text", "Label")
-RELATIONS = {
-    "cause(e1,e2)": "the first causes the second",
-    "cause(e2,e1)": "the second causes the first",
-    "enable(e1,e2)": "the first enables the second",
-    "enable(e2,e1)": "the second enables the first",
-    "prevent(e1,e2)": "the first prevents the second",
-    "prevent(e2,e1)": "the second prevents the first",
-    "hinder(e1,e2)": "the first hinders the second",
-    "hinder(e2,e1)": "the second hinders the first",
-    "other": "other",
-}
+RELATIONS: dict[str, str] = vocabulary("mimicause_relations")
 LABELS = tuple(RELATIONS.values())
 
 _BY_NUMBER = {str(number): label for number, label in enumerate(LABELS)}

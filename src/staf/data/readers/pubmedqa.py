@@ -85,8 +85,8 @@ def _labelled(path: Path, truth_path: Path, shares: tuple[int, int, int], report
         if split == "train":
             yield from _conclusion(pubmed_id, question, passage, record, place, report)
 
-    places = (f"{path}, record {number}" for number in range(1, len(records) + 1))
-    yield from report.each(zip(places, records.items(), strict=True), make)
+    heads = (f"{path}, record {number}" for number in range(1, len(records) + 1))
+    yield from report.each(zip(heads, records.items(), strict=True), make)
 
 
 def _added(path: Path, report: ReadReport) -> Iterator[Example]:

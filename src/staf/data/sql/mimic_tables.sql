@@ -10,7 +10,7 @@ SELECT
     admission_type,
     admission_location,
     discharge_location,
-    -- A death in hospital is recorded in three places; any of them counts.
+    -- A death in hospital is recorded in three columns; any of them counts.
     coalesce(hospital_expire_flag = '1', false)
         OR coalesce(discharge_location = 'DEAD/EXPIRED', false)
         OR deathtime IS NOT NULL AS died
