@@ -16,6 +16,7 @@ from staf.errors import ExpertMismatch, StafError, UnknownName
 from staf.experts.store import ExpertSet
 from staf.export import save_merged
 from staf.lm.base import Base, load_base
+from staf.routing.adapt import adapt_router
 from staf.routing.merge import Mixture
 from staf.routing.recipe import RouterRecipe
 from staf.routing.store import Router
@@ -86,3 +87,23 @@ def test_nothing_is_left_where_merging_is_refused(sharded: Base, tmp_path: Path)
     (tmp_path / "merged").mkdir()
     with pytest.raises(StafError, match="exists already"):
         save_merged(str(sharded.folder), experts, router, tmp_path / "merged")
+
+
+def test_experts_that_lack_modules_as_adapters_of_a_hub_do_are_routed_and_merged(base: Base, tmp_path: Path) -> None:
+    """One adapts attention only, one the feed-forward matrices only, with different ranks."""
+    made = []
+    for seed, part in enumerate(("self_attn", "mlp")):
+        whole = random_expert(base, part, seed, size=2.0)
+        made.append(replace(whole, factors={name: pair for name, pair in whole.factors.items() if part in name}))
+    experts = ExpertSet(tuple(made))
+    mixture = Mixture(base, experts)
+    router = adapt_router(mixture, "colour", make_examples(8, "adaptation"), RouterRecipe(epochs=1, granularity="layer"))
+    save_merged(str(base.folder), experts, router, tmp_path / "merged")
+    ids = torch.randint(1, 250, (2, 20))
+    with torch.no_grad():
+        mixture.set_weights(router.weights, "layer")
+        expected = base.logits(base.hidden_states(ids).flatten(0, 1))
+        base.lora.set_rank_scale({})
+        again = load_base(str(tmp_path / "merged"), dtype="float32", device="cpu")
+        assert torch.allclose(again.logits(again.hidden_states(ids).flatten(0, 1)), expected, atol=1e-4)
+        assert not torch.allclose(base.logits(base.hidden_states(ids).flatten(0, 1)), expected, atol=1e-3)

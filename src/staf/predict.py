@@ -204,6 +204,9 @@ def _records(file: Path) -> Iterator[Any]:
 
 def _write_table(out: Path, answers: list[dict[str, Any]]) -> None:
     """Answers as CSV or Parquet: a column for each label's probability if all lines have the same labels."""
+    import pyarrow.csv
+    import pyarrow.parquet
+
     labels = sorted({label for row in answers for label in row.get("probabilities", ())})
     same = all(len(row.get("probabilities", ())) == len(labels) for row in answers)
     rows = []
@@ -214,19 +217,9 @@ def _write_table(out: Path, answers: list[dict[str, Any]]) -> None:
         columns |= {"probabilities": json.dumps(probs, ensure_ascii=False)} if probs and not same else {}
         rows.append({"line": row["line"], "id": str(row["id"]), "answer": answer, **columns})
     names = list(rows[0]) if rows else ["line", "id", "answer"]
-    if out.suffix == ".parquet":
-        import pyarrow
-        import pyarrow.parquet
-
-        data = io.BytesIO()
-        pyarrow.parquet.write_table(pyarrow.table({name: [row[name] for row in rows] for name in names}), data)
-        write_bytes(out, data.getvalue())
-        return
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_bytes(out, text.getvalue().encode())
+    table, data = pyarrow.table({name: [row[name] for row in rows] for name in names}), io.BytesIO()
+    (pyarrow.parquet.write_table if out.suffix == ".parquet" else pyarrow.csv.write_csv)(table, data)
+    write_bytes(out, data.getvalue())
 
 
 def _complete_lines(journal: Path) -> int:
