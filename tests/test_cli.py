@@ -69,7 +69,7 @@ def test_every_step_by_hand(home: Path, trained: list[object], capsys: pytest.Ca
         assert result["metrics"]["accuracy"]["examples"] == 20
         assert (Path(result["run"]) / "result.json").is_file()
         lines = (Path(result["run"]) / "predictions.jsonl").read_text().splitlines()
-        assert [set(json.loads(line)) for line in lines] == [{"id", "gold", "scores"}] * 20
+        assert [set(json.loads(line)) for line in lines] == [{"id", "gold", "scores", "truncated"}] * 20
         scores[label] = result["metrics"]["accuracy"]["value"]
     assert "page:" in run("report", *runs, "--out", home / "report.html")
     page = (home / "report.html").read_text()

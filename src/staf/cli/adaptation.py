@@ -10,9 +10,7 @@ import typer
 from staf.cli.options import Base, DataDir, Dtype, Experts, Json, ListOptions, Override, Runs, Splits, TaskName, overrides
 
 if TYPE_CHECKING:
-    from staf.data.task import Task
     from staf.routing.store import Router
-    from staf.stages import Context
 
 METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
     "cma": {"shots": 32},
@@ -20,18 +18,6 @@ METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
     "zero_shot": {"shots": 32, "temperature": 0.3},
 }
 """Settings whose default depends on the method."""
-SEARCHLESS = {"zero_shot": "zero-shot", "best_expert": "best-expert"}
-"""Methods without a search, with their names in messages."""
-
-
-def _defaults(method: str, task: Task, context: Context) -> dict[str, Any]:
-    """Defaults of a method; no more shots than the task has adaptation examples."""
-    from staf.data.selection import default_shots
-
-    defaults = dict(METHOD_DEFAULTS.get(method, {}))
-    if "shots" in defaults:
-        defaults["shots"] = default_shots(task, context.store, defaults["shots"])
-    return defaults
 
 
 def adapt(
@@ -69,27 +55,19 @@ def adapt(
     from staf.cli.printing import Terminal, print_json
     from staf.config import parse
     from staf.data.registry import find_task
-    from staf.errors import ConfigError
-    from staf.experts.store import load_experts
+    from staf.data.selection import default_shots
     from staf.routing.recipe import RouterRecipe
     from staf.routing.summary import record_of
-    from staf.stages import Context, adapt_seeds, adapt_stage, best_expert_stage, zero_shot_stage
+    from staf.stages import Context, adapt_folders
 
     given = {**({"shots": shots} if shots is not None else {}), **overrides(override)}
-    parse(RouterRecipe, {"method": method, **METHOD_DEFAULTS.get(method, {}), **given}, "staf adapt")  # before data is read
-    context = Context(base, data_dir, runs, Terminal(), dtype=dtype, profile=splits)
-    row, loaded = find_task(task), load_experts(experts)
-    settings = parse(RouterRecipe, {"method": method, **_defaults(method, row, context), **given}, "staf adapt")
-    if method in SEARCHLESS and (seeds > 1 or init_from is not None):
-        raise ConfigError(f"a {SEARCHLESS[method]} router is computed, not searched for: leave --seeds and --init-from out.")
-    if method == "zero_shot":
-        routers = {out: zero_shot_stage(context, row, loaded, experts, settings, out)}
-    elif method == "best_expert":
-        routers = {out: best_expert_stage(context, row, loaded, settings, out)}
-    elif seeds > 1:
-        routers = adapt_seeds(context, row, loaded, settings, out, seeds, init_from)
-    else:
-        routers = {out: adapt_stage(context, row, loaded, settings, out, init_from)}
+    defaults = METHOD_DEFAULTS.get(method, {})
+    parse(RouterRecipe, {"method": method, **defaults, **given}, "staf adapt")  # before data is read
+    context, found = Context(base, data_dir, runs, Terminal(), dtype=dtype, profile=splits), find_task(task)
+    if "shots" in defaults:  # no more than the task has
+        defaults = {**defaults, "shots": default_shots(found, context.store, defaults["shots"])}
+    settings = parse(RouterRecipe, {"method": method, **defaults, **given}, "staf adapt")
+    routers = adapt_folders(context, found, experts, settings, out, seeds, init_from)
     if as_json:
         print_json(record_of(routers))
         return

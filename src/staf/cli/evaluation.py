@@ -82,7 +82,7 @@ def predict(
 
     Try:  staf predict titles.jsonl --router routers/chapter --experts experts --out answers.jsonl
     """
-    from staf.cli.printing import Terminal, print_json
+    from staf.cli.printing import Terminal, emit
     from staf.config import parse
     from staf.data.registry import find_task
     from staf.evaluate.settings import EvaluationSettings
@@ -94,7 +94,7 @@ def predict(
     context = Context(base, data_dir, Path("runs"), Terminal(), dtype=dtype, profile=splits)
     asked = None if task is None else find_task(task)
     count = predict_file(context, file, out, router=router, experts=experts, task=asked, settings=settings)
-    print_json({"answers": count, "out": str(out)}) if as_json else print(f"{count} answers in {out}")
+    emit(as_json, {"answers": count, "out": str(out)}, f"{count} answers in {out}")
 
 
 def merge(
@@ -109,11 +109,11 @@ def merge(
 
     Try:  staf merge --router routers/icd10_chapter-cma --experts experts --out merged/icd10_chapter
     """
-    from staf.cli.printing import print_json
+    from staf.cli.printing import emit
     from staf.experts.store import load_experts
     from staf.export import save_merged
     from staf.routing.store import load_router
 
     found = load_router(router)
     card = save_merged(base, load_experts(experts), found, out, dtype)
-    print_json(card) if as_json else print(f"merged model for '{found.task}' in {out}")
+    emit(as_json, card, f"merged model for '{found.task}' in {out}")

@@ -45,17 +45,18 @@ def add(
 
     Try:  staf experts add experts other/conll-2003
     """
-    from staf.cli.printing import Terminal, print_json
+    from staf.cli.printing import Terminal, emit
     from staf.experts.sets import add_expert
     from staf.stages import Context
 
     identity = None if base is None else Context(base, None, Path("runs")).identity
     found = add_expert(folder, source, name, identity, Terminal().log)
-    if as_json:
-        print_json({"folder": str(folder), "experts": found.names, "set": found.fingerprint})
-        return
-    print(f"{folder} now holds {', '.join(found.names)} ({found.fingerprint}).")
-    print("Routers of the former set no longer fit. Adapt again: staf adapt")
+    emit(
+        as_json,
+        {"folder": str(folder), "experts": found.names, "set": found.fingerprint},
+        f"{folder} now holds {', '.join(found.names)} ({found.fingerprint}).",
+        "Routers of the former set no longer fit. Adapt again: staf adapt",
+    )
 
 
 @app.command()

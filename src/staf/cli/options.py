@@ -44,7 +44,7 @@ SETTINGS: dict[str, dict[str, tuple[str, ...]]] = {
     "adapt": {"--override": ("staf.routing.recipe:RouterRecipe",)},
     "evaluate": {
         "--override": ("staf.evaluate.settings:EvaluationSettings",),
-        "--method-arg": ("staf.baselines.settings:BaselineSettings", "staf.baselines.classifiers.settings:ClassifierSettings"),
+        "--method-arg": ("staf.baselines.settings:BaselineSettings", "staf.baselines.settings:ClassifierSettings"),
     },
     "predict": {"--override": ("staf.evaluate.settings:EvaluationSettings",)},
     "reproduce": {"--override": ("staf.experiments.profile:Profile",)},
@@ -103,6 +103,14 @@ class App(typer.Typer):
     def command(self, name: str | None = None, **settings: Any) -> Any:
         """Register a function as a command."""
         return super().command(name, **{"cls": Command, **settings})
+
+
+def open_store(data_dir: Path | None, splits: str) -> Any:
+    """The data sets of a command: those of the folder given, else of STAF_DATA, else of packages."""
+    from staf.data.fetch import data_folder
+    from staf.data.store import DataStore
+
+    return DataStore(data_folder(data_dir), splits)
 
 
 def overrides(pairs: list[str] | None, option: str = "--override") -> dict[str, Any]:

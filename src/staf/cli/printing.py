@@ -64,6 +64,16 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
+def emit(as_json: bool, value: Any, *lines: str) -> None:
+    """A result on stdout: as JSON, else its lines."""
+    print_json(value) if as_json else print("\n".join(lines))
+
+
+def emit_rows(as_json: bool, rows: Sequence[dict[str, Any]], columns: Sequence[str] | None = None, title: str = "") -> None:
+    """Rows on stdout: as JSON, else as a table of these columns, all by default."""
+    print_json(rows) if as_json else print_table(rows, columns or list(rows[0]), title)
+
+
 def print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str], title: str = "") -> None:
     """Rows as a table on stdout."""
     from rich.console import Console
@@ -103,20 +113,17 @@ def print_settings(option: str, classes: Sequence[str]) -> None:
 
 
 def print_estimates(estimates: Sequence[Any]) -> None:
-    """What trainings would take as a table, and on what the numbers rest."""
+    """The memory and time of trainings as a table, with the base and device that the estimate is for."""
     from staf.report.texts import count_text, memory_text, time_text
 
-    columns = []
+    columns = {}
     for found in estimates:
-        parts = {part: memory_text(size) for part, size in vars(found.memory).items()}
-        amounts = {
-            "steps": count_text(found.steps),
-            "tokens": count_text(found.tokens),
+        columns[found.expert] = {part: memory_text(size) for part, size in vars(found.memory).items()} | {
+            "in all": memory_text(found.memory.total), "steps": count_text(found.steps), "tokens": count_text(found.tokens),
             "time": "not measured" if found.seconds is None else time_text(found.seconds),
-        }
-        columns.append({**parts, "in all": memory_text(found.memory.total), **amounts})
-    names = [found.expert for found in estimates]
-    rows = [{"": line, **{n: c[line] for n, c in zip(names, columns, strict=True)}} for line in columns[0]]
+        }  # fmt: skip
+    lines = next(iter(columns.values()))
+    rows = [{"": line, **{name: column[line] for name, column in columns.items()}} for line in lines]
     print_table(rows, list(rows[0]), "Memory by part, and time")
     one = estimates[0]
     free = memory_text(one.free_bytes)
@@ -183,8 +190,7 @@ def print_examples(examples: Sequence[Any], tokenizer: Any, as_json: bool) -> No
     rows = [_example_row(example, tokenizer) for example in examples]
     if as_json:
         print_json(rows)
-        return
-    for row in rows:
+    for row in () if as_json else rows:
         tokens = f"; {row['prompt_tokens']} prompt tokens, {row['answer_tokens']} answer tokens" if tokenizer else ""
         print(f"--- {row['id']} ({row['task_type']}, {row['output_type']}, {row['split']}{tokens})")
         print(f"{row['prompt']} {row['answer']}\n")

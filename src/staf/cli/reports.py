@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -40,12 +40,12 @@ def report(
 
     Try:  staf report --runs runs --out report.html
     """
-    from staf.cli.printing import print_json
+    from staf.cli.printing import emit
     from staf.data.registry import task_metrics
     from staf.report.page import write_page
 
     page = write_page(runs, out, task_metrics())
-    print_json({"page": str(page)}) if as_json else print(f"page: {page}")
+    emit(as_json, {"page": str(page)}, f"page: {page}")
 
 
 def demo(
@@ -82,14 +82,12 @@ def reproduce(
     Try:  staf reproduce table3 --profile cpu --out reproduced
     """
     from staf.cli.printing import Terminal, print_json
-    from staf.data.registry import task_metrics
     from staf.errors import UnknownName
     from staf.experiments.plan import EXPERIMENTS, find_experiment
     from staf.experiments.profile import load_profile
-    from staf.experiments.reproduce import print_table_of, reproduce, run_shard, write_tables
+    from staf.experiments.reproduce import print_table_of, run_shard
     from staf.experiments.run import Runner, parse_shard
     from staf.experts.launch import LAUNCHERS
-    from staf.report.page import write_page
     from staf.stages import RunContext
 
     sizes, part = load_profile(profile, overrides(override)), parse_shard(shard)
@@ -107,14 +105,8 @@ def reproduce(
             print(f"{wanted}: {finished} of {count} runs of shard {shard} are finished")
         print("Without --shard the same command writes the tables.")
         return
-    spread = run_context if launcher == "ray" else None
     for seeds in range(1, sizes.seeds + 1):
-        tables = [reproduce(wanted, Path(profile).stem, runner, spread, seeds)[0] for wanted in names]
-        for table in tables:
-            write_tables(table, out / "tables")
-        page = write_page(context.runs, out / "report.html", task_metrics())
-        if seeds < sizes.seeds:
-            context.progress.log(f"{seeds} of {sizes.seeds} seeds are done and on the page: {page}")
+        tables, page = _tables(names, Path(profile).stem, runner, run_context if launcher == "ray" else None, seeds)
     if as_json:
         found = [table.model_dump(mode="json") for table in tables]
         print_json(found if name == "all" else found[0])
@@ -122,3 +114,18 @@ def reproduce(
     for table in tables:
         print_table_of(table)
     print(f"page: {page}; tables: {out / 'tables'}")
+
+
+def _tables(names: list[str], profile: str, runner: Any, cluster: Any, seeds: int) -> tuple[list[Any], Path]:
+    """Tables of some experiments with so far `seeds` seeds, written with the page."""
+    from staf.data.registry import task_metrics
+    from staf.experiments.reproduce import reproduce, write_tables
+    from staf.report.page import write_page
+
+    tables = [reproduce(name, profile, runner, cluster, seeds)[0] for name in names]
+    for table in tables:
+        write_tables(table, runner.out / "tables")
+    page = write_page(runner.context.runs, runner.out / "report.html", task_metrics())
+    if seeds < runner.profile.seeds:
+        runner.context.progress.log(f"{seeds} of {runner.profile.seeds} seeds are done and on the page: {page}")
+    return tables, page

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from staf.cli.options import App, Base, DataDir, Json, Splits
+from staf.cli.options import App, Base, DataDir, Json, Splits, open_store
 
 app = App("List, check and inspect tasks.\n\nTry:  staf tasks list")
 
@@ -20,12 +20,12 @@ def list_command(as_json: Json = False) -> None:
 
     Try:  staf tasks list
     """
-    from staf.cli.printing import print_json, print_table
+    from staf.cli.printing import emit_rows
     from staf.data.registry import default_registry
 
     columns = ("name", "title", "task_type", "output_type", "metric", "unseen", "proxy_for")
     rows = [{column: getattr(task, column) for column in columns} for task in default_registry().tasks.values()]
-    print_json(rows) if as_json else print_table(rows, list(rows[0]))
+    emit_rows(as_json, rows)
 
 
 @app.command()
@@ -42,20 +42,15 @@ def validate(
 
     Try:  staf tasks validate icd10_chapter
     """
-    from staf.cli.printing import print_json
-    from staf.data.fetch import data_folder
+    from staf.cli.printing import emit
     from staf.data.registry import find_task
     from staf.data.selection import prepare_task
-    from staf.data.store import DataStore
     from staf.experts.store import load_experts
 
     trained = frozenset[str]() if experts is None else load_experts(experts).dedup_keys
-    counts = prepare_task(find_task(name), DataStore(data_folder(data_dir), splits), trained)
-    if as_json:
-        print_json({"task": name, **counts})
-        return
-    print(f"{name}: {counts['test']} test, {counts['adaptation']} adaptation and {counts['train']} training examples; "
-          "no test item occurs in the training set of an expert")  # fmt: skip
+    counts = prepare_task(find_task(name), open_store(data_dir, splits), trained)
+    sizes = f"{counts['test']} test, {counts['adaptation']} adaptation and {counts['train']} training examples"
+    emit(as_json, {"task": name, **counts}, f"{name}: {sizes}; no test item occurs in the training set of an expert")
 
 
 @app.command()
@@ -74,13 +69,11 @@ def show(
     """
     from staf.cli.printing import load_tokenizer, print_examples
     from staf.data.example import SPLITS
-    from staf.data.fetch import data_folder
     from staf.data.registry import find_task
     from staf.data.selection import task_examples
-    from staf.data.store import DataStore
     from staf.errors import UnknownName
 
     if split not in SPLITS:
         raise UnknownName.among("split", split, SPLITS)
-    examples = task_examples(find_task(name), split, DataStore(data_folder(data_dir), splits))
+    examples = task_examples(find_task(name), split, open_store(data_dir, splits))
     print_examples(examples[:count], load_tokenizer(base), as_json)

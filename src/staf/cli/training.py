@@ -11,6 +11,8 @@ import typer
 from staf.cli.options import Base, DataDir, Dtype, Json, ListOptions, Override, Runs, Splits, overrides
 
 if TYPE_CHECKING:
+    from staf.compute import ComputeOptions
+    from staf.experts.recipe import ExpertRecipe
     from staf.experts.store import Expert
 
 
@@ -43,20 +45,14 @@ def train(
 
     Try:  staf train --data entity_synonymy --out experts -o steps=80 -o tinit=16 -o tfinal=26
     """
-    from staf.cli.printing import Terminal, print_estimates, print_json, print_table
-    from staf.compute import ComputeOptions, split_options
-    from staf.config import find_recipe, load_values, parse
+    from staf.cli.printing import Terminal, emit_rows, print_estimates, print_json
     from staf.data.selection import expert_name
     from staf.experts.distributed import init_distributed
-    from staf.experts.recipe import ExpertRecipe
     from staf.experts.store import load_expert
     from staf.log import NullProgress, check_reporter
     from staf.stages import RunContext, TrainingJob, estimate_stage, train_experts
 
-    values = {} if recipe is None else load_values(find_recipe(recipe))
-    own, rest = split_options({**values, **overrides(override)})
-    settings = parse(ExpertRecipe, rest, "staf train")
-    options = parse(ComputeOptions, own if dtype is None else {**own, "dtype": dtype}, "staf train")
+    settings, options = expert_settings(recipe, overrides(override), dtype)
     names = expert_names(data)
     run_context = RunContext(base, data_dir, runs, splits, options, fsdp)
     if report_to is not None:
@@ -73,7 +69,23 @@ def train(
         if not world.is_main_process:
             return
     rows = [expert_row(load_expert(out / expert_name(name)), out) for name in names]
-    print_json(rows) if as_json else print_table(rows, list(rows[0]))
+    emit_rows(as_json, rows)
+
+
+def expert_settings(recipe: str | None, changed: dict[str, Any], dtype: str | None) -> tuple[ExpertRecipe, ComputeOptions]:
+    """Recipe and compute options from a recipe file, overrides and --dtype.
+
+    Raises:
+        MissingData: there is no such recipe. ConfigError: a setting is wrong.
+    """
+    from staf.compute import ComputeOptions, split_options
+    from staf.config import find_recipe, load_values, parse
+    from staf.experts.recipe import ExpertRecipe
+
+    values = {} if recipe is None else load_values(find_recipe(recipe))
+    own, rest = split_options({**values, **changed})
+    options = parse(ComputeOptions, own if dtype is None else {**own, "dtype": dtype}, "staf train")
+    return parse(ExpertRecipe, rest, "staf train"), options
 
 
 def expert_names(data: str) -> list[str]:

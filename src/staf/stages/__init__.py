@@ -6,6 +6,7 @@ has nothing to do costs no model.
 
 from staf.evaluate import router_method
 from staf.stages.adaptation import (
+    adapt_folders,
     adapt_seeds,
     adapt_stage,
     adaptation_examples,
@@ -36,6 +37,7 @@ __all__ = [
     "EvaluationRequest",
     "RunContext",
     "TrainingJob",
+    "adapt_folders",
     "adapt_seeds",
     "adapt_stage",
     "adaptation_examples",

@@ -13,11 +13,11 @@ from staf.data.registry import find_task
 from staf.data.selection import expert_examples, task_examples
 from staf.data.splits import few_shot
 from staf.data.task import Task
-from staf.errors import MissingData
+from staf.errors import ConfigError, MissingData
 from staf.evaluate import sample
 from staf.evaluate.answer import Answerer, calibrate
 from staf.evaluate.settings import EvaluationSettings
-from staf.experts.store import ExpertSet
+from staf.experts.store import ExpertSet, load_experts
 from staf.routing.adapt import adapt_router, adaptation_digest, planned_progress
 from staf.routing.best_expert import best_expert_router
 from staf.routing.objective import RouterObjective, candidate_losses
@@ -27,6 +27,9 @@ from staf.routing.store import Router, load_router, load_start, save_router
 from staf.routing.zero_shot import expert_centroids, zero_shot_router
 from staf.runs import PeakMemory
 from staf.stages.context import Context
+
+SEARCHLESS = ("zero_shot", "best_expert")
+"""Methods that compute a router without a search."""
 
 
 def adaptation_examples(context: Context, task: Task, shots: int | None, seed: int) -> list[Example]:
@@ -79,6 +82,27 @@ def adapt_seeds(
     return {
         (folder := out / f"seed-{one.seed}"): adapt_stage(context, task, experts, one, folder, init_from) for one in changed
     }
+
+
+def adapt_folders(
+    context: Context, task: Task, folder: Path, recipe: RouterRecipe, out: Path, seeds: int = 1, init_from: Path | None = None
+) -> dict[Path, Router]:
+    """Routers of a task over the experts in a folder, by the recipe's method: one in `out`, or one per seed.
+
+    Raises:
+        ConfigError: several seeds or `init_from` without a search. BaseMismatch, ExpertMismatch: `init_from` does not fit.
+    """
+    experts = load_experts(folder)
+    if recipe.method in SEARCHLESS and (seeds > 1 or init_from is not None):
+        name = recipe.method.replace("_", "-")
+        raise ConfigError(f"a {name} router is computed, not searched for: leave --seeds and --init-from out.")
+    if recipe.method == "zero_shot":
+        return {out: zero_shot_stage(context, task, experts, folder, recipe, out)}
+    if recipe.method == "best_expert":
+        return {out: best_expert_stage(context, task, experts, recipe, out)}
+    if seeds > 1:
+        return adapt_seeds(context, task, experts, recipe, out, seeds, init_from)
+    return {out: adapt_stage(context, task, experts, recipe, out, init_from)}
 
 
 def zero_shot_stage(context: Context, task: Task, experts: ExpertSet, folder: Path, recipe: RouterRecipe, out: Path) -> Router:
