@@ -286,19 +286,24 @@ def train_expert(
         base.lora.set_training(False)
         base.lora.detach()
     keys = frozenset(key for example in examples for key in example.dedup_keys)
-    record = {
+    record = _training_record(training, run, examples, time.perf_counter() - started)
+    return Expert(name, base.identity, training.factors.folded(recipe.lora_scaling), keys, record)
+
+
+def _training_record(training: ExpertTraining, run: str, examples: Sequence[Example], seconds: float) -> dict[str, Any]:
+    """What staf.json keeps of a training."""
+    return {
         "run": run,
-        "recipe": recipe.model_dump(),
+        "recipe": training.recipe.model_dump(),
         "schedule": {"steps": training.total, "tinit": training.tinit, "tfinal": training.tfinal},
-        "compute": compute_record(base, options),
+        "compute": compute_record(training.base, training.options),
         "data_fingerprint": data_fingerprint(examples),
         "examples": len(examples),
         "steps": training.total,
         "tokens": training.tokens,
         "curve": training.curve,
-        "seconds_of_last_run": time.perf_counter() - started,
+        "seconds_of_last_run": seconds,
     }
-    return Expert(name, base.identity, training.factors.folded(recipe.lora_scaling), keys, record)
 
 
 def _run_steps(training: ExpertTraining, checkpoints: Checkpoints, on_step: OnStep | None) -> None:
