@@ -15,7 +15,8 @@ def _router(method: str, title: str, short: str) -> dict[str, str]:
 
 BASELINES = {
     "prompt_tuning": "Prompt tuning", "prefix_tuning": "Prefix tuning", "p_tuning": "P-tuning", "lora": "LoRA", "ia3": "IA3",
-    "full": "Full fine-tuning", "in_context": "In-context learning", "lorahub": "LoraHub", "tfidf": "Logistic regression",
+    "full": "Full fine-tuning", "in_context": "In-context learning", "lorahub": "LoraHub", "majority": "Majority",
+    "tfidf": "Logistic regression",
     "cnn": "CNN", "text_cnn": "TextCNN", "rnn": "RNN (bidirectional GRU)", "encoder": "Encoder, fine-tuned",
 }  # fmt: skip
 """What routers are compared with."""
