@@ -114,7 +114,7 @@ def test_answers_are_words_of_the_evidence_or_the_evidence_itself(own):
     assert {e.split for e in examples.values()} == {"train", "adaptation", "test"}
     assert len({e.split for e in examples.values() if e.group == dose.group}) == 1
     assert +report.skipped == {
-        "the answer is put together of several places": 30,
+        "the answer is composed of several passages": 30,
         "the answer is a judgement of the note": 2,
     }
 

@@ -34,7 +34,6 @@ LAYOUTS = {
     "adaptation": ("CDR_DevelopmentSet.PubTator.txt",),
     "test": ("CDR_TestSet.PubTator.txt",),
 }
-PARTS = {"train": "training", "adaptation": "development", "test": "test"}
 TYPES = ("chemical", "disease")
 RELATIONS = ("chemical-induced disease", "no such relation")
 UNLINKED = "-1"

@@ -26,7 +26,6 @@ from staf.errors import BadData
 
 NAME = "clicr"
 LAYOUTS = {"train": ("train1.0.json",), "adaptation": ("dev1.0.json",), "test": ("test1.0.json",)}
-PARTS = {"train": "train", "adaptation": "dev", "test": "test"}
 PLACEHOLDER = "@placeholder"
 BLANK = "___"
 OWN = "dataset"
@@ -38,12 +37,9 @@ _MARK = re.compile(r"BEG__|__END")
 class _Report:
     """What the queries of a case report share."""
 
-    split: str
     text: str
     lower: str
-    document: str
-    """Fingerprint of its source."""
-    dedup_keys: tuple[str, ...]
+    origin: Origin
 
 
 def files(folder: Path) -> list[Path]:
@@ -76,7 +72,7 @@ def _queries(path: Path, split: str, report: ReadReport) -> Iterator[tuple[str, 
             continue
         about = dedup_key(f"{NAME} document {source}")
         text = f"{title} {context}"
-        case = _Report(split, text, text.lower(), about, (about, *minhash_keys(context)))
+        case = _Report(text, text.lower(), Origin(split, (about, *minhash_keys(context)), about))
         for index, query in enumerate(queries, 1):
             yield f"{place}, query {index}", (case, query)
 
@@ -93,8 +89,8 @@ def _example(place: str, case: _Report, record: dict[str, Any], report: ReadRepo
         if words.lower() not in case.lower:
             continue
         if match := re.search(rf"(?<!\w){re.escape(words)}(?!\w)", case.text, re.IGNORECASE):
-            origin = Origin(case.split, case.dedup_keys, case.document)
-            yield span(f"{NAME}/{name}", "blank", statement.replace(PLACEHOLDER, BLANK), case.text, match.span(), origin)
+            question = statement.replace(PLACEHOLDER, BLANK)
+            yield span(f"{NAME}/{name}", "blank", question, case.text, match.span(), case.origin)
             return
     report.skip("the report has no answer")
 

@@ -66,9 +66,15 @@ def _part(path: Path, part: str, report: ReadReport) -> Iterator[Example]:
     def make(place: str, pair: Pair) -> Iterator[Example]:
         if pair.pid is None or pair.chq is None or pair.faq is None or pair.value not in ANSWERS:
             raise BadData(f"{place}: pid, chq or faq is missing, or the value is neither true nor false.")
-        reason = _left_out(pair, pair.wording in seen, len(values[pair.wording]) > 1, part)
+        chq, faq = pair.wording
+        reasons = {
+            "a pair with an empty question": not chq or not faq,
+            "a pair of the same text": part != "test" and chq == faq,
+            "a pair with contradicting labels": part != "test" and len(values[pair.wording]) > 1,
+            "a repeated pair": part != "test" and pair.wording in seen,
+        }
         seen.add(pair.wording)
-        if reason:
+        if reason := next((reason for reason, applies in reasons.items() if applies), ""):
             report.skip(reason)
         else:
             yield _example(f"rqe-amia2016/{part}/{pair.pid}", pair, part)
@@ -89,20 +95,6 @@ def _pairs(path: Path) -> Iterator[tuple[str, Pair]]:
                     element.clear()
         except ET.ParseError as error:
             raise BadData(f"{path}, line {error.position[0]}: not valid XML. Get it again.") from None
-
-
-def _left_out(pair: Pair, repeated: bool, contradicted: bool, part: str) -> str:
-    """Why a pair is not used, or ''."""
-    chq, faq = pair.wording
-    if not chq or not faq:
-        return "a pair with an empty question"
-    if part == "test":
-        return ""
-    if chq == faq:
-        return "a pair of the same text"
-    if contradicted:
-        return "a pair with contradicting labels"
-    return "a repeated pair" if repeated else ""
 
 
 def _example(example_id: str, pair: Pair, part: str) -> Example:
