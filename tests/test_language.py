@@ -22,12 +22,8 @@ REPLACED = {
     r"whole": "complete, entire",
     r"alone": "only",
 }
-NOT_YET: tuple[str, ...] = (
-    "routing", "data", "baselines", "docs/architecture.md",
-    "predict.py", "stages", "evaluate", "report", "experiments", "recipes",
-    "export.py", "metrics",
-)  # fmt: skip
-"""Files and folders below src/staf and docs that still contain them; to be emptied."""
+EXEMPT = ("data/templates.yaml", "report/results.py")
+"""Prompts that are fixed by fingerprints, and the reader of former result keys."""
 
 
 def texts() -> list[Path]:
@@ -43,8 +39,8 @@ def shown(path: Path) -> str:
 
 @pytest.mark.parametrize("path", texts(), ids=shown)
 def test_replaced_expressions_do_not_return(path: Path) -> None:
-    if shown(path).startswith(NOT_YET):
-        pytest.skip("not cleaned yet")
+    if shown(path) in EXEMPT:
+        pytest.skip("exempt")
     found = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         for pattern, better in REPLACED.items():

@@ -1,1 +1,1 @@
-"""Whole experiments, each a reader of a recipe."""
+"""Experiments: the demo and the papers' tables and figures, each from a recipe."""

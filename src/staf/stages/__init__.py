@@ -1,7 +1,7 @@
-"""The stages as steps on folders: each is skipped when its result is there, and goes on where it was stopped.
+"""The stages as steps on folders: each is skipped if its result exists, and resumes after an interruption.
 
-The command line and the demo call these and nothing else of the stages. The base is loaded on first need, so a step that
-has nothing to do costs no model.
+The command line and the experiments call only these. The base is loaded on first use, so a step that has nothing to do loads
+no model.
 """
 
 from staf.evaluate import router_method
@@ -29,7 +29,7 @@ from staf.stages.evaluation import (
     select_single_expert,
     training_records,
 )
-from staf.stages.fusing import merge_stage
+from staf.stages.merging import merge_stage
 from staf.stages.training import TrainingJob, estimate_stage, train_experts, train_on_ray, train_stage, training_examples
 
 __all__ = [

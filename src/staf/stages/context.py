@@ -1,4 +1,4 @@
-"""What all stages of one command share: a base loaded on first need, data, a folder of runs, somebody who watches."""
+"""What all stages of one command share: a base loaded on first use, data, a folder of runs, progress."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Context:
 
     Args:
         base: hub id, folder or GGUF file; None is the default. data: the user's data folder; None uses packages.
-        runs: folder of results. progress: told of long work. dtype: number format; None is chosen by measurement.
+        runs: folder of results. progress: shown for long work. dtype: of the base; None chooses it.
         profile: how data sets are split. world: the processes that train one expert together.
         fsdp: spread the base over them, where it does not fit on one device. compute: how it is computed, dtype included.
 
@@ -87,7 +87,7 @@ class Context:
 
     @cached_property
     def meta_model(self) -> Base:
-        """The base without weights, from its config alone.
+        """The base without weights, from its config.
 
         Raises:
             ConfigError: in four bits, whose memory is not estimated.
