@@ -132,7 +132,7 @@ class PrefilledBatch:
         """
         positions = (_length(self.prefix) + self.lengths[:, None] + offsets)[:, -ids.shape[1] :]
         mask = self._mask(offsets, seen)
-        hidden = self.base.decode(ids, self.cache, position_ids=positions, attention_mask=mask, **_option(self.prefix))
+        hidden = self.base.decode(ids, self.cache, position_ids=positions, attention_mask=mask, prefix=self.prefix or None)
         if not self.growing:
             for layer in self.cache.layers:
                 layer.keys, layer.values = layer.keys[:, :, : self.width], layer.values[:, :, : self.width]
@@ -208,12 +208,10 @@ def hidden_states(base: Base, prompts: Sequence[Tokens], prefix: PrefixKV | None
     shared = layers if base.has_cpu_attention else ()
     width, pad = round_up(max(map(len, prompts)) - start), base.tokenizer.pad_token_id or 0
     ids = torch.tensor([[*prompt[start:], *(pad,) * (start + width - len(prompt))] for prompt in prompts])
-    options = _option(shared)
-    if shared:
-        options["position_ids"] = torch.arange(width, device=base.device)[None] + _length(shared)
-    elif layers and cache is None:
+    positions = torch.arange(width, device=base.device)[None] + _length(shared) if shared else None
+    if layers and not shared and cache is None:
         cache = _cache_of(layers, len(prompts))
-    return base.decode(ids.to(base.device), cache, **options)
+    return base.decode(ids.to(base.device), cache, position_ids=positions, prefix=shared or None)
 
 
 @torch.no_grad()
@@ -229,11 +227,6 @@ def prefill(base: Base, prompts: Sequence[Tokens], prefix: PrefixKV | None, grow
     last = hidden[torch.arange(len(prompts), device=base.device), lengths - 1]
     kept = virtual + start - _length(shared)
     return PrefilledBatch(base, cache, lengths + kept, kept + width, last, growing, shared)
-
-
-def _option(prefix: KVCache) -> dict[str, Any]:
-    """What the decoder passes on to `staf.lm.attention`."""
-    return {"prefix": prefix} if prefix else {}
 
 
 def _length(layers: KVCache) -> int:
