@@ -69,6 +69,20 @@ def test_ties_of_several_columns_may_be_a_win_together() -> None:
     assert mean.p_value == pytest.approx(0.0017, abs=2e-4)
 
 
+def test_degrees_of_freedom_survive_saving_and_reach_the_mean_over_columns(tmp_path: Path) -> None:
+    runner, found = runner_at(tmp_path), found_in(tmp_path, (55, 60, 65), 50)
+    (one,) = (test for test in compare(PLAN, found, runner) if test.ours == "normal")
+    assert one.freedom is not None
+    saved = PairedTest.model_validate_json(one.model_dump_json())
+    assert saved == one
+    columns = [Column(name, name, "accuracy") for name in "ab"]
+    tests = [saved.model_copy(update={"column": name}) for name in "ab"]
+    (mean,) = over_columns(columns, tests)
+    assert mean.freedom == pytest.approx(2 * one.freedom)  # Satterthwaite: two equal errors
+    (normal,) = over_columns(columns, [test.model_copy(update={"freedom": None}) for test in tests])
+    assert mean.p_value != normal.p_value
+
+
 def test_means_over_columns_are_of_one_family_of_metrics() -> None:
     one = PairedTest(column="a", ours="normal", other="original", difference=0.1, low=0, high=0.2, p_value=0.05, outcome="tie")
     metrics = {"a": "micro_auc", "b": "macro_auc", "c": "micro_f1", "d": "accuracy", "e": "exact_match"}

@@ -21,13 +21,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
 from staf.baselines.classifiers import MIN_PROB
 from staf.data.example import Example
 from staf.errors import BadData, ConfigError, MissingData
 from staf.evaluate.answer import LABEL_TYPES, gold_indices
-from staf.metrics.schema import check
+from staf.metrics.schema import Finite, check
 
-_KEYS = {"multiple_choice": ({"scores"}, {"answer"}), "multi_label": ({"scores"}, {"answer"}, {"scores", "answer"})}
+_KEYS = {"multiple_choice": ("scores", "answer"), "multi_label": ("scores", "answer", "answer, scores")}
+
+
+class Line(BaseModel):
+    """A line of the file; `model_fields_set` has the keys that were given."""
+
+    model_config = ConfigDict(strict=True, extra="allow", hide_input_in_errors=True)
+    id: str
+    scores: dict[str, Finite] = {}
+    answer: str | list[str] = ""
 
 
 def read_predictions(path: Path, examples: Sequence[Example]) -> list[dict[str, Any]]:
@@ -51,20 +62,21 @@ def read_predictions(path: Path, examples: Sequence[Example]) -> list[dict[str, 
         )
     by_id = {example.id: example for example in examples}
     found: dict[str, dict[str, Any]] = {}
-    keys: set[str] | None = None
+    keys = ""
     for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
-        entry = _entry(line, output_types[0], where)
-        given = set(entry) - {"id"}
-        if keys is not None and given != keys:
+        entry = _entry(line, where)
+        given = ", ".join(sorted(entry.model_fields_set - {"id"}))
+        if given not in _KEYS[output_types[0]]:
+            raise BadData(f"{where}: next to 'id' its keys must be one of: {'; '.join(_KEYS[output_types[0]])}.")
+        if given != (keys := keys or given):
             raise BadData(f"{where}: it has other keys than the lines before it. Give all lines the same.")
-        keys = given
-        if entry["id"] not in by_id or entry["id"] in found:
-            problem = "is there twice" if entry["id"] in found else "is no test item"
+        if entry.id not in by_id or entry.id in found:
+            problem = "is there twice" if entry.id in found else "is no test item"
             raise BadData(f"{where}: its id {problem}. Give each of the {len(by_id)} test items one line.")
-        found[entry["id"]] = _prediction(by_id[entry["id"]], entry, where)
+        found[entry.id] = _prediction(by_id[entry.id], entry, where)
     if missing := [example.id for example in examples if example.id not in found]:
         raise BadData(f"{path}: {len(missing)} of {len(examples)} test items have no line: {', '.join(missing[:3])}.")
     predictions = [found[example.id] for example in examples]
@@ -81,27 +93,15 @@ def _lines(path: Path) -> list[str]:
         raise BadData(f"{path} is not UTF-8 text. Save it as JSON lines in UTF-8.") from error
 
 
-def _entry(line: str, output_type: str, where: str) -> dict[str, Any]:
-    """The object of a line, its keys and their kinds checked."""
+def _entry(line: str, where: str) -> Line:
     try:
-        entry = json.loads(line, object_pairs_hook=_once)
+        return Line.model_validate(json.loads(line, object_pairs_hook=_once))
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        problem = f"; '{first['loc'][0]}': {first['msg']}" if first["loc"] else ""
     except (ValueError, RecursionError):
-        entry = None
-    if not isinstance(entry, dict) or not isinstance(entry.get("id"), str):
-        raise BadData(f"{where}: a JSON object with an 'id' that is a text, and no key twice, was expected.")
-    if set(entry) - {"id"} not in _KEYS[output_type]:
-        raise BadData(f"{where}: of output type '{output_type}' its keys must be 'id' and one of: {_wanted(output_type)}.")
-    scores, answer = entry.get("scores", {}), entry.get("answer", "" if output_type == "multiple_choice" else [])
-    if not isinstance(scores, dict) or not all(type(s) in (int, float) and math.isfinite(s) for s in scores.values()):
-        raise BadData(f"{where}: 'scores' must be an object of labels, each with a finite number.")
-    texts = [answer] if output_type == "multiple_choice" else answer
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise BadData(f"{where}: 'answer' must be {'a label' if output_type == 'multiple_choice' else 'a list of labels'}.")
-    return entry
-
-
-def _wanted(output_type: str) -> str:
-    return "; ".join(" and ".join(sorted(f"'{key}'" for key in keys)) for keys in _KEYS[output_type])
+        problem = ""
+    raise BadData(f"{where}: a JSON object as docs/classifiers.md has it, no key twice, was expected{problem}.")
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -111,27 +111,25 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _prediction(example: Example, entry: dict[str, Any], where: str) -> dict[str, Any]:
+def _prediction(example: Example, entry: Line, where: str) -> dict[str, Any]:
     labels, gold = example.labels, gold_indices(example)
-    if "scores" in entry and set(entry["scores"]) != set(labels):
+    if "scores" in entry.model_fields_set and set(entry.scores) != set(labels):
         raise BadData(f"{where}: 'scores' must name each of the {len(labels)} labels of its item and no other.")
-    scores = [float(entry["scores"][label]) for label in labels] if "scores" in entry else None
+    scores = [entry.scores[label] for label in labels] if entry.scores else []
+    answered = _answered(entry, example, where) if "answer" in entry.model_fields_set else None
     if example.output_type == "multiple_choice":
-        if scores is None:
-            answered = _answered([entry["answer"]], labels, where)[0]
-            scores = [0.0 if index == answered else math.log(MIN_PROB) for index in range(len(labels))]
-        return {"id": example.id, "gold": gold[0], "scores": scores}
-    if "answer" in entry:
-        answer = _answered(entry["answer"], labels, where)
-    else:
-        answer = [index for index, score in enumerate(scores or []) if score > 0]
-    prediction: dict[str, Any] = {"id": example.id, "gold": gold, "answer": answer}
-    return prediction if scores is None else {**prediction, "scores": scores}
+        near_certain = [0.0 if answered == [index] else math.log(MIN_PROB) for index in range(len(labels))]
+        return {"id": example.id, "gold": gold[0], "scores": scores or near_certain}
+    answer = [index for index, score in enumerate(scores) if score > 0] if answered is None else answered
+    return {"id": example.id, "gold": gold, "answer": answer} | ({"scores": scores} if scores else {})
 
 
-def _answered(texts: Sequence[str], labels: Sequence[str], where: str) -> list[int]:
-    """Indices, ascending, of labels by their text."""
-    index_of = {label: index for index, label in enumerate(labels)}
-    if any(text not in index_of for text in texts) or len(set(texts)) < len(texts):
+def _answered(entry: Line, example: Example, where: str) -> list[int]:
+    """Indices, ascending, of the labels answered."""
+    one = example.output_type == "multiple_choice"
+    if isinstance(entry.answer, str) != one:
+        raise BadData(f"{where}: 'answer' must be {'a label' if one else 'a list of labels'}.")
+    texts = [entry.answer] if isinstance(entry.answer, str) else entry.answer
+    if not set(texts) <= set(example.labels) or len(set(texts)) < len(texts):
         raise BadData(f"{where}: 'answer' names a label that its item does not have, or one twice.")
-    return sorted(index_of[text] for text in texts)
+    return sorted(example.labels.index(text) for text in texts)
