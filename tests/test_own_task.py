@@ -20,6 +20,8 @@ from staf.data.task import load_task
 from staf.errors import BadData, ConfigError, MissingData, TestLeak, UnknownName
 from staf.experts.store import save_expert
 from staf.lm.base import load_base
+from staf.log import NullProgress
+from staf.stages import Context, RunContext
 
 WORDS = ("hoof", "wing", "tail", "horn", "beak", "fin", "mane", "claw")
 
@@ -205,3 +207,43 @@ def test_an_expert_is_trained_on_a_file(tmp_path: Path, tiny_folder: Path, own: 
     other = write(tmp_path / "other", rows(30))
     with pytest.raises(ConfigError, match="leave test_split out"):
         expert_examples(str(other), DataStore(own, fetch=False))
+
+
+def test_the_commands_keep_the_test_items_of_a_task_file_out_of_training(tmp_path: Path, tiny_folder: Path, own: Path) -> None:
+    path = write(tmp_path / "task", rows(30))
+    changes = {"task": "corpus", "output_type": "generate_until", "doc_to_choice": None, "test_split": None}
+    corpus = write(tmp_path / "corpus", rows(30), **changes)
+    common = ["--base", tiny_folder, "--data-dir", own, "--runs", tmp_path / "runs"]
+    train = ["train", "--data", corpus, "-o", "steps=8", "-o", "batch_size=4", "-o", "tinit=1", "-o", "tfinal=1", *common]
+    evaluate = ["evaluate", "--task", path, "--method", "average", *common]
+    command(*train, "--out", tmp_path / "leaking")
+    with pytest.raises(TestLeak, match="10 of 10 test items of 'triage'"):
+        command(*evaluate, "--experts", tmp_path / "leaking")
+    (trained,) = command(*train, "--task", path, "--out", tmp_path / "experts")
+    assert trained["examples"] == 20
+    assert command(*evaluate, "--experts", tmp_path / "experts")["task"] == "triage"
+    assert command("tasks", "validate", path, "--experts", tmp_path / "experts", "--data-dir", own)["test"] == 10
+
+
+def test_a_context_and_its_jobs_know_the_tasks_that_they_are_given(tmp_path: Path, own: Path) -> None:
+    path = write(tmp_path, rows())
+    context = Context(None, own, tmp_path / "runs")
+    task = context.find_task(str(path))
+    item = task_examples(task, "test", context.store)[0]
+    assert set(item.dedup_keys) <= protected_keys(context.store)
+    job = RunContext(None, own, tmp_path / "runs", "staf-llm", tasks=(str(path),))
+    assert "triage" in job.context(NullProgress()).store.registry.tasks
+    assert "triage" not in default_registry().tasks
+
+
+def test_what_a_smaller_set_costs_an_own_task_needs_its_file(
+    tmp_path: Path, tiny_folder: Path, experts: Path, own: Path
+) -> None:
+    path, common = write(tmp_path / "task", rows(30)), ["--base", tiny_folder, "--data-dir", own]
+    adapt = ["adapt", "--task", path, "--experts", experts, "--method", "cma", "-o", "max_evaluations=4", "-o", "popsize=4"]
+    command(*adapt, "--out", tmp_path / "router", "--runs", tmp_path / "runs", *common)
+    reduce = ["experts", "reduce", experts, tmp_path / "small", "--rank", 1, "--router", tmp_path / "router", "--measure"]
+    assert command(*reduce, "--task", path, *common)["loss"]["before"] > 0
+    reduce[3] = tmp_path / "other"
+    with pytest.raises(ConfigError, match="is of the task 'triage', not of 'pubmedqa'"):
+        command(*reduce, "--task", "pubmedqa", *common)

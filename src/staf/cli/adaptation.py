@@ -54,7 +54,6 @@ def adapt(
     """
     from staf.cli.printing import Terminal, print_json
     from staf.config import parse
-    from staf.data.registry import find_task
     from staf.data.selection import default_shots
     from staf.routing.recipe import RouterRecipe
     from staf.routing.summary import record_of
@@ -63,7 +62,8 @@ def adapt(
     given = {**({"shots": shots} if shots is not None else {}), **overrides(override)}
     defaults = METHOD_DEFAULTS.get(method, {})
     parse(RouterRecipe, {"method": method, **defaults, **given}, "staf adapt")  # before data is read
-    context, found = Context(base, data_dir, runs, Terminal(), dtype=dtype, profile=splits), find_task(task)
+    context = Context(base, data_dir, runs, Terminal(), dtype=dtype, profile=splits)
+    found = context.find_task(task)
     if "shots" in defaults:  # no more than the task has
         defaults = {**defaults, "shots": default_shots(found, context.store, defaults["shots"])}
     settings = parse(RouterRecipe, {"method": method, **defaults, **given}, "staf adapt")
@@ -71,7 +71,7 @@ def adapt(
     if as_json:
         print_json(record_of(routers))
         return
-    print_routers(routers, task, out)
+    print_routers(routers, found.name, out)
 
 
 def print_routers(routers: dict[Path, Router], task: str, out: Path) -> None:

@@ -118,7 +118,7 @@ def show(
 
 @app.command()
 def export(
-    name: Annotated[str, typer.Argument(help="Name of a task, as in staf tasks list.")],
+    name: Annotated[str, typer.Argument(help="Name of a task, as in staf tasks list, or a task's YAML file.")],
     out: Annotated[Path, typer.Option("--out", help="JSON lines file, readable by its owner only.")],
     split: Annotated[str, typer.Option(help="train, adaptation or test.")] = "test",
     limit: Annotated[int | None, typer.Option(help="Maximum examples; the test subset matches evaluate --limit.")] = None,
@@ -132,7 +132,6 @@ def export(
     """
     from staf.cli.printing import emit
     from staf.data.example import SPLITS
-    from staf.data.registry import find_task
     from staf.data.selection import task_examples
     from staf.errors import UnknownName
     from staf.evaluate import sample
@@ -140,7 +139,8 @@ def export(
 
     if split not in SPLITS:
         raise UnknownName.among("split", split, SPLITS)
-    found = sample(task_examples(find_task(name), split, open_store(data_dir, splits)), limit)
+    task, store = open_store(data_dir, splits).with_task(name)
+    found = sample(task_examples(task, split, store), limit)
     rows = [
         {"id": example.id, "query": example.query, "context": example.context, "labels": example.labels}
         | ({} if split == "test" else {"answer": example.answer})
@@ -148,8 +148,8 @@ def export(
     ]
     write_bytes(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
     out.chmod(0o600)
-    record = {"task": name, "split": split, "examples": len(rows), "out": str(out)}
-    emit(as_json, record, f"{len(rows)} {split} examples of {name} in {out}")
+    record = {"task": task.name, "split": split, "examples": len(rows), "out": str(out)}
+    emit(as_json, record, f"{len(rows)} {split} examples of {task.name} in {out}")
 
 
 @app.command()

@@ -44,21 +44,21 @@ def evaluate(
     """
     from staf.cli.printing import Terminal, method_label, print_json
     from staf.config import parse
-    from staf.data.registry import find_task
     from staf.evaluate.settings import EvaluationSettings
     from staf.stages import Context, EvaluationRequest, evaluate_request
 
     settings = parse(EvaluationSettings, {"limit": limit, **overrides(override)}, "staf evaluate")
     context = Context(base, data_dir, runs, Terminal(), dtype=dtype, profile=splits)
     wanted = EvaluationRequest(method, experts, router, expert, shots, overrides(method_arg, "--method-arg"), predictions)
-    result, run = evaluate_request(context, find_task(task), settings, wanted)
+    result, run = evaluate_request(context, context.find_task(task), settings, wanted)
     if as_json:
         print_json({**result, "run": str(run.folder)})
         return
+    title = f"{method_label(result)} on {result['task']}"
     for name, metric in result["metrics"].items():
         if metric is not None:
             between = f" ({metric['low']:.3f} to {metric['high']:.3f})" if "low" in metric else ""
-            print(f"{method_label(result)} on {task}: {name} {metric['value']:.3f}{between}, {metric['examples']} examples")
+            print(f"{title}: {name} {metric['value']:.3f}{between}, {metric['examples']} examples")
     print(f"run: {run.folder}")
 
 
@@ -84,7 +84,6 @@ def predict(
     """
     from staf.cli.printing import Terminal, emit
     from staf.config import parse
-    from staf.data.registry import find_task
     from staf.evaluate.settings import EvaluationSettings
     from staf.predict import predict_file
     from staf.stages import Context
@@ -92,7 +91,7 @@ def predict(
     changed = overrides(override)
     settings = parse(EvaluationSettings, changed, "staf predict") if changed else None
     context = Context(base, data_dir, Path("runs"), Terminal(), dtype=dtype, profile=splits)
-    asked = None if task is None else find_task(task)
+    asked = None if task is None else context.find_task(task)
     count = predict_file(context, file, out, router=router, experts=experts, task=asked, settings=settings)
     emit(as_json, {"answers": count, "out": str(out)}, f"{count} answers in {out}")
 

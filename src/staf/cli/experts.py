@@ -93,6 +93,9 @@ def reduce(
     measure: Annotated[
         bool, typer.Option("--measure", help="With --router: its task's loss with the former and the smaller set.")
     ] = False,
+    task: Annotated[
+        str | None, typer.Option("--task", help="With --measure: the YAML file of the router's task, if it is your own.")
+    ] = None,
     base: Base = None,
     data_dir: DataDir = None,
     splits: Splits = "staf-llm",
@@ -121,7 +124,7 @@ def reduce(
     rows = reduce_set(smaller, rank, out)
     if found is not None and measure:
         context = Context(base, data_dir, Path("runs"), Terminal(), profile=splits)
-        losses = reduction_loss(context, found, experts, load_experts(out))
+        losses = reduction_loss(context, context.find_task(task or found.task), found, experts, load_experts(out))
     if as_json:
         print_json({"folder": str(out), "experts": rows, "lost_by_pruning": lost, "loss": losses})
         return

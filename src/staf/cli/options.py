@@ -65,7 +65,7 @@ ListOptions = Annotated[
     bool,
     typer.Option("--list-options", callback=_list_options, is_eager=True, help="Print all settings with defaults, and exit."),
 ]
-TaskName = Annotated[str, typer.Option("--task", help="Name of a task, as in staf tasks list.")]
+TaskName = Annotated[str, typer.Option("--task", help="Name of a task, as in staf tasks list, or a task's YAML file.")]
 
 
 class Command(TyperCommand):

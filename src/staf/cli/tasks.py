@@ -11,7 +11,7 @@ from staf.cli.options import App, Base, DataDir, Json, Splits, open_store
 
 app = App("List, check and inspect tasks.\n\nTry:  staf tasks list")
 
-Name = Annotated[str, typer.Argument(help="Name of a task, as in staf tasks list.")]
+Name = Annotated[str, typer.Argument(help="Name of a task, as in staf tasks list, or a task's YAML file.")]
 
 
 @app.command("list")
@@ -43,14 +43,14 @@ def validate(
     Try:  staf tasks validate icd10_chapter
     """
     from staf.cli.printing import emit
-    from staf.data.registry import find_task
     from staf.data.selection import prepare_task
     from staf.experts.store import load_experts
 
     trained = frozenset[str]() if experts is None else load_experts(experts).dedup_keys
-    counts = prepare_task(find_task(name), open_store(data_dir, splits), trained)
+    task, store = open_store(data_dir, splits).with_task(name)
+    counts = prepare_task(task, store, trained)
     sizes = f"{counts['test']} test, {counts['adaptation']} adaptation and {counts['train']} training examples"
-    emit(as_json, {"task": name, **counts}, f"{name}: {sizes}; no test item occurs in the training set of an expert")
+    emit(as_json, {"task": task.name, **counts}, f"{task.name}: {sizes}; no test item occurs in the training set of an expert")
 
 
 @app.command()
@@ -69,11 +69,11 @@ def show(
     """
     from staf.cli.printing import load_tokenizer, print_examples
     from staf.data.example import SPLITS
-    from staf.data.registry import find_task
     from staf.data.selection import task_examples
     from staf.errors import UnknownName
 
     if split not in SPLITS:
         raise UnknownName.among("split", split, SPLITS)
-    examples = task_examples(find_task(name), split, open_store(data_dir, splits))
+    task, store = open_store(data_dir, splits).with_task(name)
+    examples = task_examples(task, split, store)
     print_examples(examples[:count], load_tokenizer(base), as_json)

@@ -22,6 +22,12 @@ def train(
         typer.Option("--data", "--experts", help="Knowledge types, data sets or YAML files, comma-separated: one expert each."),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for the experts.")],
+    task: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--task", help="A task's YAML file whose test items are kept out too (repeatable); built-in tasks' always are."
+        ),
+    ] = None,
     recipe: Annotated[str | None, typer.Option(help="YAML file of expert settings, or paper (section 4.2.2).")] = None,
     base: Base = None,
     data_dir: DataDir = None,
@@ -54,7 +60,7 @@ def train(
 
     settings, options = expert_settings(recipe, overrides(override), dtype)
     names = expert_names(data)
-    run_context = RunContext(base, data_dir, runs, splits, options, fsdp)
+    run_context = RunContext(base, data_dir, runs, splits, options, fsdp, tuple(task or ()))
     if report_to is not None:
         check_reporter(report_to)
     if dry_run:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from staf.data.example import Example
@@ -26,6 +26,15 @@ class DataStore:
     registry: Registry = field(default_factory=default_registry)
     """Tasks and cards by name."""
     _local: dict[str, tuple[list[Example], Counter[str]]] = field(default_factory=dict, repr=False, compare=False)
+
+    def with_task(self, name: str) -> tuple[Task, DataStore]:
+        """The task of a name or file, and this store with it in the registry, so that its test items are protected.
+
+        Raises:
+            UnknownName, MissingData, ConfigError: as `Registry.find_task`.
+        """
+        task = self.registry.find_task(name)
+        return task, replace(self, registry=self.registry.with_task(task))
 
     @property
     def training_split(self) -> str:

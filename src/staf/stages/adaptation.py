@@ -9,7 +9,6 @@ from pathlib import Path
 
 from staf.compute import compute_record
 from staf.data.example import Example
-from staf.data.registry import find_task
 from staf.data.selection import expert_examples, task_examples
 from staf.data.splits import few_shot
 from staf.data.task import Task
@@ -139,17 +138,20 @@ def best_expert_stage(context: Context, task: Task, experts: ExpertSet, recipe: 
     return _save(context, out, _calibrated(context, router, experts, examples), digest, memory)
 
 
-def reduction_loss(context: Context, router: Router, experts: ExpertSet, smaller: ExpertSet) -> dict[str, float]:
+def reduction_loss(context: Context, task: Task, router: Router, experts: ExpertSet, smaller: ExpertSet) -> dict[str, float]:
     """L_task on the examples that a router was learned from: `before`, and `after` with a smaller set of experts.
 
     The weight of experts that are left out goes to those that are kept; nothing is adapted again.
 
     Raises:
         MissingData: the task's data is not here. BaseMismatch, ExpertMismatch: the router was made for another base or set.
+        ConfigError: the router is of another task.
     """
     router.check(context.identity, experts)
+    if task.name != router.task:
+        raise ConfigError(f"the router is of the task '{router.task}', not of '{task.name}'. Give that task's file.")
     recipe = router.recipe
-    examples = adaptation_examples(context, find_task(router.task), recipe.shots, recipe.seed)
+    examples = adaptation_examples(context, task, recipe.shots, recipe.seed)
     kept = [experts.names.index(name) for name in smaller.names]
     found = {}
     for name, some, weights in (

@@ -11,6 +11,7 @@ from staf.compute import ComputeOptions
 from staf.data.fetch import data_folder
 from staf.data.profiles import PROFILES, check_profile
 from staf.data.store import DataStore
+from staf.data.task import Task
 from staf.errors import ConfigError
 from staf.experts.distributed import SINGLE_PROCESS, World, check_fsdp, open_base
 from staf.experts.estimate import meta_model
@@ -33,10 +34,15 @@ class RunContext:
     profile: str
     compute: ComputeOptions = field(default_factory=ComputeOptions)
     fsdp: bool = False
+    tasks: tuple[str, ...] = ()
+    """Task files whose test items are kept out of training; those of built-in tasks always are."""
 
     def context(self, progress: Progress, world: World = SINGLE_PROCESS) -> Context:
-        """The context; raises as `Context`."""
-        return Context(self.base, self.data, self.runs, progress, None, self.profile, world, self.fsdp, self.compute)
+        """The context; raises as `Context` and `Context.find_task`."""
+        found = Context(self.base, self.data, self.runs, progress, None, self.profile, world, self.fsdp, self.compute)
+        for name in self.tasks:
+            found.find_task(name)
+        return found
 
 
 class Context:
@@ -73,6 +79,11 @@ class Context:
         self.dtype, self.world, self.fsdp = self.compute.dtype, world, fsdp
         self.progress: Progress = progress or NullProgress()
         self._mixture: tuple[str, Mixture] | None = None
+
+    def find_task(self, name: str) -> Task:
+        """The task of a name or file, from now on in the registry of this context; raises as `DataStore.with_task`."""
+        task, self.store = self.store.with_task(name)
+        return task
 
     @cached_property
     def identity(self) -> dict[str, str]:
