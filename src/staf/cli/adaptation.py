@@ -10,6 +10,9 @@ import typer
 from staf.cli.options import Base, DataDir, Dtype, Experts, Json, ListOptions, Override, Runs, Splits, TaskName, overrides
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from staf.routing.recipe import RouterRecipe
     from staf.routing.store import Router
 
 METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
@@ -53,25 +56,38 @@ def adapt(
     Try:  staf adapt --task icd10_chapter --experts experts --method cma --shots 32 --out routers/icd10_chapter-cma
     """
     from staf.cli.printing import Terminal, print_json
-    from staf.config import parse
     from staf.data.selection import default_shots
-    from staf.routing.recipe import RouterRecipe
     from staf.routing.summary import record_of
     from staf.stages import Context, adapt_folders
 
     given = {**({"shots": shots} if shots is not None else {}), **overrides(override)}
-    defaults = METHOD_DEFAULTS.get(method, {})
-    parse(RouterRecipe, {"method": method, **defaults, **given}, "staf adapt")  # before data is read
+    router_recipe(method, given)  # a wrong setting is reported before data is read
     context = Context(base, data_dir, runs, Terminal(), dtype=dtype, profile=splits)
     found = context.find_task(task)
-    if "shots" in defaults:  # no more than the task has
-        defaults = {**defaults, "shots": default_shots(found, context.store, defaults["shots"])}
-    settings = parse(RouterRecipe, {"method": method, **defaults, **given}, "staf adapt")
-    routers = adapt_folders(context, found, experts, settings, out, seeds, init_from)
+    recipe = router_recipe(method, given, lambda shots: default_shots(found, context.store, shots))
+    routers = adapt_folders(context, found, experts, recipe, out, seeds, init_from)
     if as_json:
         print_json(record_of(routers))
         return
     print_routers(routers, found.name, out)
+
+
+def router_recipe(method: str, given: dict[str, Any], available: Callable[[int], int] = lambda shots: shots) -> RouterRecipe:
+    """The recipe of a method: its defaults, changed by what is given.
+
+    Args:
+        available: of a default number of shots, as many as the task has.
+
+    Raises:
+        ConfigError: a setting is wrong.
+    """
+    from staf.config import parse
+    from staf.routing.recipe import RouterRecipe
+
+    defaults = METHOD_DEFAULTS.get(method, {})
+    if "shots" in defaults and "shots" not in given:
+        defaults = {**defaults, "shots": available(defaults["shots"])}
+    return parse(RouterRecipe, {"method": method, **defaults, **given}, "staf adapt")
 
 
 def print_routers(routers: dict[Path, Router], task: str, out: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -105,7 +105,7 @@ def reduce(
 
     Try:  staf experts reduce experts experts-rank2 --rank 2
     """
-    from staf.cli.printing import Terminal, print_json, print_table
+    from staf.cli.printing import Terminal, print_json
     from staf.errors import ConfigError
     from staf.experts.reduce import reduce_set
     from staf.experts.store import load_experts
@@ -125,13 +125,19 @@ def reduce(
     if found is not None and measure:
         context = Context(base, data_dir, Path("runs"), Terminal(), profile=splits)
         losses = reduction_loss(context, context.find_task(task or found.task), found, experts, load_experts(out))
-    if as_json:
-        print_json({"folder": str(out), "experts": rows, "lost_by_pruning": lost, "loss": losses})
-        return
+    record = {"folder": str(out), "experts": rows, "lost_by_pruning": lost, "loss": losses}
+    print_json(record) if as_json else print_reduction(record, found.task if found else "")
+
+
+def print_reduction(record: dict[str, Any], task: str) -> None:
+    """Print what a smaller set lost: by expert, by pruning and in the loss of a router's task, where they were measured."""
+    from staf.cli.printing import print_table
+
+    rows, lost, losses, out = record["experts"], record["lost_by_pruning"], record["loss"], record["folder"]
     print_table(rows, list(rows[0]))
     if lost is not None:
         print(f"The experts left out were {lost:.1%} of the norm of what the router adds.")
-    if found is not None and losses is not None:
-        print(f"Loss of {found.task} on what its router was learned from: {losses['before']:.4f}, with the smaller set "
+    if losses is not None:
+        print(f"Loss of {task} on what its router was learned from: {losses['before']:.4f}, with the smaller set "
               f"{losses['after']:.4f}.")  # fmt: skip
     print(f"The smaller set is {out}. Adapt again with it: staf adapt")

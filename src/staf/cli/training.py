@@ -11,9 +11,13 @@ import typer
 from staf.cli.options import Base, DataDir, Dtype, Json, ListOptions, Override, Runs, Splits, overrides
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from staf.compute import ComputeOptions
+    from staf.experts.estimate import Estimate
     from staf.experts.recipe import ExpertRecipe
     from staf.experts.store import Expert
+    from staf.stages import TrainingJob
 
 
 def train(
@@ -51,31 +55,46 @@ def train(
 
     Try:  staf train --data entity_synonymy --out experts -o steps=80 -o tinit=16 -o tfinal=26
     """
-    from staf.cli.printing import Terminal, emit_rows, print_estimates, print_json
-    from staf.data.selection import expert_name
-    from staf.experts.distributed import init_distributed
-    from staf.experts.store import load_expert
-    from staf.log import NullProgress, check_reporter
-    from staf.stages import RunContext, TrainingJob, estimate_stage, train_experts
+    from staf.cli.printing import emit_rows, print_estimates, print_json
+    from staf.log import check_reporter
+    from staf.stages import RunContext, TrainingJob
 
     settings, options = expert_settings(recipe, overrides(override), dtype)
     names = expert_names(data)
     run_context = RunContext(base, data_dir, runs, splits, options, fsdp, tuple(task or ()))
     if report_to is not None:
         check_reporter(report_to)
+    jobs = [TrainingJob(name, settings, out, run_context, report_to) for name in names]
     if dry_run:
-        context = replace(run_context, fsdp=False).context(Terminal())
-        estimates = [estimate_stage(context, name, settings) for name in names]
+        estimates = estimate_jobs(jobs)
         print_json([found.record() for found in estimates]) if as_json else print_estimates(estimates)
-        return
+    elif experts := run_jobs(jobs, launcher):
+        emit_rows(as_json, [expert_row(expert, out) for expert in experts])
+
+
+def estimate_jobs(jobs: Sequence[TrainingJob]) -> list[Estimate]:
+    """What each training would take, in one process."""
+    from staf.cli.printing import Terminal
+    from staf.stages import estimate_stage
+
+    context = replace(jobs[0].run_context, fsdp=False).context(Terminal())
+    return [estimate_stage(context, job.name, job.recipe) for job in jobs]
+
+
+def run_jobs(jobs: Sequence[TrainingJob], launcher: str) -> list[Expert]:
+    """The trained experts; none in processes of torchrun other than the first. Raises as `train_experts`."""
+    from staf.cli.printing import Terminal
+    from staf.data.selection import expert_name
+    from staf.experts.distributed import init_distributed
+    from staf.experts.store import load_expert
+    from staf.log import NullProgress
+    from staf.stages import train_experts
+
     with init_distributed() as world:
-        progress = Terminal() if world.is_main_process else NullProgress()
-        jobs = [TrainingJob(name, settings, out, run_context, report_to) for name in names]
-        train_experts(jobs, launcher, progress, world)
+        train_experts(jobs, launcher, Terminal() if world.is_main_process else NullProgress(), world)
         if not world.is_main_process:
-            return
-    rows = [expert_row(load_expert(out / expert_name(name)), out) for name in names]
-    emit_rows(as_json, rows)
+            return []
+    return [load_expert(job.out / expert_name(job.name)) for job in jobs]
 
 
 def expert_settings(recipe: str | None, changed: dict[str, Any], dtype: str | None) -> tuple[ExpertRecipe, ComputeOptions]:
@@ -108,6 +127,8 @@ def expert_names(data: str) -> list[str]:
             f"--data {data} is a folder; names were expected. Give the folder of your data sets as --data-dir {data}."
         )
     names = list(dict.fromkeys(name.strip() for name in data.split(",") if name.strip()))
+    if not names:
+        raise ConfigError("--data names no expert. Give a knowledge type, a data set or a YAML file; see: staf data list")
     for name in names:
         expert_name(name), expert_sources(name)  # reject a misspelt name before any training
     return names
