@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lorahub import ActiveAdapters, LoraHub, padded
+from router_peers import ActiveAdapters, LoraHub, padded
 from torch import Tensor
 from torch.nn import functional
 

@@ -38,9 +38,9 @@ from staf.data.prepare import load, prepare
 from staf.data.splits import seeded_rng
 from staf.experts.recipe import ExpertRecipe
 from staf.experts.train import ExpertTraining
-from staf.lm.allocator import configure_allocator
 from staf.lm.base import Base, load_base
 from staf.lm.batches import Batch, Encoded, encode
+from staf.lm.malloc import configure_allocator
 from staf.runs import PeakMemory
 
 SHORT = (("hpo", "entity_relation"), ("medmcqa", "multiple_choice"))

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 
 from staf.data.example import Example
-from staf.data.profiles import LEFT_OUT, Item, apart
 from staf.data.readers import hpo
+from staf.data.split_schemes import LEFT_OUT, Item, apart
 
 COLOURS = ("red", "green", "blue", "white", "black", "grey", "brown", "pink")
 PARTS = ("hoof", "wing", "tail", "horn", "beak", "fin", "mane", "claw", "scale", "snout")

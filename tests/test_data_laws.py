@@ -13,10 +13,10 @@ from staf.data.answers import check_answer
 from staf.data.card import CATEGORIES
 from staf.data.example import KNOWLEDGE_TYPES, SPLITS, Example
 from staf.data.prepare import load, prepare
-from staf.data.profiles import PROFILES
 from staf.data.read_report import ReadReport
 from staf.data.readers.shapes import says
 from staf.data.registry import default_registry
+from staf.data.split_schemes import PROFILES
 from staf.data.templates import templates
 from staf.errors import MissingData
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from staf.errors import DamagedFile, MissingData
-from staf.report import figures, page, tables, texts
+from staf.report import figures, formatting, page, tables
 from staf.report.names import METHODS
 from staf.report.results import Evaluation, Training, load_results
 
@@ -232,16 +232,16 @@ def test_the_training_table_shows_what_an_expert_cost():
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (texts.count_text(1234), "1,234"),
-        (texts.count_text(0), "0"),
-        (texts.count_text(3.7e6), "3.7M"),
-        (texts.time_text(0.42), "0.4 s"),
-        (texts.time_text(9.96), "10 s"),
-        (texts.time_text(74.2), "74 s"),
-        (texts.time_text(119.6), "2 min 0 s"),
-        (texts.time_text(3900), "1 h 5 min"),
-        (texts.memory_text(8.5e8), "850 MB"),
-        (texts.number_text(-0.0001, 100), "0.0"),
+        (formatting.count_text(1234), "1,234"),
+        (formatting.count_text(0), "0"),
+        (formatting.count_text(3.7e6), "3.7M"),
+        (formatting.time_text(0.42), "0.4 s"),
+        (formatting.time_text(9.96), "10 s"),
+        (formatting.time_text(74.2), "74 s"),
+        (formatting.time_text(119.6), "2 min 0 s"),
+        (formatting.time_text(3900), "1 h 5 min"),
+        (formatting.memory_text(8.5e8), "850 MB"),
+        (formatting.number_text(-0.0001, 100), "0.0"),
     ],
 )
 def test_numbers_are_printed_for_people(text, expected):

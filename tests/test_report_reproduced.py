@@ -31,10 +31,10 @@ from staf.metrics.schema import ChoicePrediction
 from staf.report import figures, page, tables
 from staf.report.claims import load_claims
 from staf.report.confusion import confusion_table, count_labels
+from staf.report.formatting import cell_text, papers_text
 from staf.report.names import method_title
 from staf.report.reproduced import comparison_rows, score_rows, token_rows, weight_rows
 from staf.report.results import Evaluation, Table, load_results, tables_of
-from staf.report.texts import cell_text, papers_text
 
 CLAIMS = load_claims().claims
 

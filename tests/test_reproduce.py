@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 from staf.baselines.classifiers import CLASSIFIERS
 from staf.cli import app
 from staf.compute import ComputeOptions
+from staf.data.paper_tables import paper_tables
 from staf.data.registry import default_registry, find_task
 from staf.data.selection import task_examples
-from staf.data.statistics import paper_tables
 from staf.data.store import DataStore
 from staf.errors import ConfigError, MissingData, TrainingFailed, UnknownName
 from staf.evaluate import sample

@@ -13,7 +13,7 @@ from staf.runs import PeakMemory
 
 FREED_BEFORE = """
 import numpy
-from staf.lm.allocator import configure_allocator
+from staf.lm.malloc import configure_allocator
 from staf.runs import PeakMemory
 print(configure_allocator())
 first = PeakMemory()

@@ -20,7 +20,6 @@ from staf.data.example import Example, prompt_of
 from staf.errors import BadData, ConfigError
 from staf.experts.store import ExpertSet
 from staf.lm import loss, scoring
-from staf.lm.attention import causal_attention, grouped_attention, prefix_attention
 from staf.lm.base import Base
 from staf.lm.batches import (
     FORWARD_COST,
@@ -33,6 +32,7 @@ from staf.lm.batches import (
     plan_batches,
     round_up,
 )
+from staf.lm.cpu_attention import causal_attention, grouped_attention, prefix_attention
 from staf.lm.loss import answer_loss, mean_loss
 from staf.lm.prefix_cache import PrefilledBatch
 from staf.lm.scoring import ScoringRequest, Trie, build_choices, build_trie, build_tries, score_batch, score_labels

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from distributed import DATA
 
-from staf.data.profiles import PROFILES
 from staf.data.registry import default_registry
 from staf.data.selection import task_examples
+from staf.data.split_schemes import PROFILES
 from staf.data.store import DataStore
 from staf.errors import StafError
 

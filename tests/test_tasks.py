@@ -8,9 +8,9 @@ import pytest
 from formats import WRITERS
 
 from staf.data.example import KNOWLEDGE_TYPES, Example
+from staf.data.paper_tables import corpus_rows, paper_tables, task_rows
 from staf.data.registry import default_registry, find_task
 from staf.data.selection import expert_examples, expert_sources, label_set, prepare_task, protected_keys, task_examples
-from staf.data.statistics import corpus_rows, paper_tables, task_rows
 from staf.data.store import DataStore
 from staf.data.task import frequent_labels, narrowed
 from staf.errors import MissingData, TestLeak, UnknownName

@@ -29,8 +29,8 @@ from staf.evaluate.calibrate import LabelCalibrator
 from staf.evaluate.settings import EvaluationSettings
 from staf.io import read_json, sha256_of, write_bytes, write_json
 from staf.routing.merge import Mixture
-from staf.routing.prompt import SEPARATOR, TaskPrompt
 from staf.routing.store import Router
+from staf.routing.task_prompt import SEPARATOR, TaskPrompt
 from staf.stages import Context, calibration_set, router_and_mixture
 
 BLOCK = 64

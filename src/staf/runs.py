@@ -84,7 +84,7 @@ class PeakMemory:
     """Peak memory from `reset` on, in bytes: what tensors take on a GPU where one is used, else the process's resident memory.
 
     Linux can reset its mark; elsewhere the peak is that of the process so far. What was freed before is first given back
-    to the system, as the allocator keeps it otherwise (`staf.lm.allocator`) and it would count as this measurement's.
+    to the system, as the allocator keeps it otherwise (`staf.lm.malloc`) and it would count as this measurement's.
     """
 
     def __init__(self) -> None:

@@ -24,9 +24,9 @@ from staf.baselines.training import Trial, best_of, fit
 from staf.data.example import Example
 from staf.data.splits import refuse_test, seeded_rng
 from staf.errors import ConfigError, MissingData, TrainingFailed
-from staf.lm.attention import register
 from staf.lm.base import TARGET_MODULES, Base, KVCache
 from staf.lm.batches import Batch, Encoded, collate, encode, epoch_order, plan_batches
+from staf.lm.cpu_attention import register
 from staf.lm.prefix_cache import kv_layers
 
 _KEYS_AND_VALUES = frozenset({"k_proj", "v_proj", "qkv_proj", "query_key_value"})

@@ -15,7 +15,7 @@ from staf import __version__
 from staf.cli import adaptation, data, evaluation, experts, reports, tasks, training
 from staf.cli.options import App
 from staf.errors import StafError
-from staf.lm.allocator import configure_allocator
+from staf.lm.malloc import configure_allocator
 
 
 def _print_version(wanted: bool) -> None:

@@ -159,8 +159,8 @@ def stats(data_dir: DataDir = None, splits: Splits = "staf-llm", as_json: Json =
     Try:  staf data stats
     """
     from staf.cli.printing import Terminal, print_json, print_table
+    from staf.data.paper_tables import corpus_rows, task_rows
     from staf.data.registry import default_registry
-    from staf.data.statistics import corpus_rows, task_rows
 
     store = open_store(data_dir, splits)
     here = [name for name in default_registry().cards if store.is_here(name)]

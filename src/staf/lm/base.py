@@ -23,8 +23,8 @@ from torch.nn import functional
 from staf.data.fetch import cache_folder, fetch_package, packages
 from staf.errors import DamagedFile, MissingData, StafError, UnknownName
 from staf.io import read_json, sha256_of, staged_folder, write_json
-from staf.lm.attention import NAME, register
 from staf.lm.batches import round_up
+from staf.lm.cpu_attention import NAME, register
 from staf.lm.dtype import DTYPES, choose_dtype
 from staf.lm.lora import LoraModel
 from staf.lm.quantization import NF4, loading_options
@@ -147,7 +147,7 @@ class Base:
 
     @property
     def has_cpu_attention(self) -> bool:
-        """Whether `staf.lm.attention` computes attention in parts: on a CPU, for models with full attention."""
+        """Whether `staf.lm.cpu_attention` computes attention in parts: on a CPU, for models with full attention."""
         config = self.model.config
         if self.device.type != "cpu" or config._attn_implementation != NAME:
             return False

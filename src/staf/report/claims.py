@@ -25,8 +25,8 @@ from statistics import fmean
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from staf.report.formatting import cell_text, count_text, number_text, p_text
 from staf.report.results import Z95, Cell, Table
-from staf.report.texts import cell_text, count_text, number_text, p_text
 
 HELD, NOT_HELD, OPEN, NOT_COMPARABLE = "held", "not held", "open", "not comparable"
 MOST_IN_SENTENCE = 9

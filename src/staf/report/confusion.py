@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from staf.errors import DamagedFile
 from staf.metrics.schema import ChoicePrediction
-from staf.report.groups import Group, method_groups
 from staf.report.results import Finished
+from staf.report.seed_groups import Group, method_groups
 from staf.report.tables import Row
 
 MOST_LABELS = 25

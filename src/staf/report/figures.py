@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from staf.report.groups import Group, method_groups, task_title
+from staf.report.formatting import MISSING, scale, score_text
 from staf.report.names import metric_title
 from staf.report.results import Cell, Finished, Table, Training
-from staf.report.texts import MISSING, scale, score_text
+from staf.report.seed_groups import Group, method_groups, task_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -18,10 +18,11 @@ from staf.io import write_bytes
 from staf.report import figures
 from staf.report.claims import HELD, NOT_COMPARABLE, NOT_HELD, OPEN, ClaimResult, evaluate_claims
 from staf.report.confusion import confusion_table
-from staf.report.groups import flatten, task_title, tasks_of
+from staf.report.formatting import MISSING
 from staf.report.names import method_title
 from staf.report.reproduced import comparison_rows, sizes_text, table_rows
 from staf.report.results import Evaluation, Finished, Table, Training, load_results, tables_of
+from staf.report.seed_groups import flatten, task_title, tasks_of
 from staf.report.tables import (
     Row,
     comparison_table,
@@ -30,7 +31,6 @@ from staf.report.tables import (
     task_table,
     training_table,
 )
-from staf.report.texts import MISSING
 
 OUTCOMES = {HELD: "✓", NOT_HELD: "✗", OPEN: "?", NOT_COMPARABLE: "–"}
 """Each outcome of a claim with its mark."""

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections import Counter
 
+from staf.report.formatting import MISSING, cell_text, count_text, number_text, p_text, papers_text, range_text
 from staf.report.names import metric_title
 from staf.report.results import Cell, PairedTest, Table
 from staf.report.tables import Row
-from staf.report.texts import MISSING, cell_text, count_text, number_text, p_text, papers_text, range_text
 
 ROUTERS = ("normal", "few_shot", "extra", "beyond")
 """Methods whose paired tests are shown."""

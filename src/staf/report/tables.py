@@ -14,10 +14,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from staf.report.groups import HELD_OUT, Group, method_groups, task_title
-from staf.report.names import METRICS, method_order, method_title, metric_title
-from staf.report.results import Evaluation, Finished, Training, evaluations
-from staf.report.texts import (
+from staf.report.formatting import (
     MISSING,
     count_text,
     difference_text,
@@ -29,6 +26,9 @@ from staf.report.texts import (
     score_text,
     time_text,
 )
+from staf.report.names import METRICS, method_order, method_title, metric_title
+from staf.report.results import Evaluation, Finished, Training, evaluations
+from staf.report.seed_groups import HELD_OUT, Group, method_groups, task_title
 
 if TYPE_CHECKING:
     from rich.console import Console

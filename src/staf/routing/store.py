@@ -22,8 +22,8 @@ from staf.errors import BaseMismatch, ConfigError, DamagedFile, ExpertMismatch
 from staf.experts.store import ExpertSet
 from staf.io import read_json, write_json
 from staf.lm.base import Base
-from staf.routing.prompt import TaskPrompt
 from staf.routing.recipe import RouterRecipe
+from staf.routing.task_prompt import TaskPrompt
 
 PARAMS_DEPEND_ON = ("granularity", "null_expert", "learned_scale", "temperature", "weighting")
 """Fields of a recipe that give a router's parameters their meaning."""

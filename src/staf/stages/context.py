@@ -9,7 +9,7 @@ from pathlib import Path
 
 from staf.compute import ComputeOptions
 from staf.data.fetch import data_folder
-from staf.data.profiles import PROFILES, check_profile
+from staf.data.split_schemes import PROFILES, check_profile
 from staf.data.store import DataStore
 from staf.data.task import Task
 from staf.errors import ConfigError

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from staf.data.dedup import SHORTEST, minhash_keys
-from staf.data.profiles import LEFT_OUT, Item, divide
+from staf.data.split_schemes import LEFT_OUT, Item, divide
 from staf.data.splits import split_of
 from staf.errors import UnknownName
 

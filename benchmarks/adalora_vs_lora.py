@@ -1,7 +1,7 @@
 """Is AdaLoRA better than LoRA at equal final parameters? Four knowledge types, five seeds, the same search for every method.
 
-    python benchmarks/adalora.py --out adalora-grid                    all cells, then the table
-    python benchmarks/adalora.py --out adalora-grid --share 0/2 --search    half of the search; then without --search
+    python benchmarks/adalora_vs_lora.py --out adalora-grid                    all cells, then the table
+    python benchmarks/adalora_vs_lora.py --out adalora-grid --share 0/2 --search    half of the search; then without --search
 
 Each method first tries six pairs of a learning rate and a scale with one seed, and the pair with the lowest loss on adaptation
 items is its own (LoRA tries lower ones: its delta grows faster, as AdaLoRA's singular values start at 0 and move by at most the

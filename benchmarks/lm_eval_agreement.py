@@ -1,6 +1,6 @@
 """Does lm-evaluation-harness agree? A fused model runs in lm_eval unchanged; its accuracy there beside ours.
 
-    pip install lm_eval && python benchmarks/harness.py --model demo/fused/icd10_chapter --limit 100
+    pip install lm_eval && python benchmarks/lm_eval_agreement.py --model demo/fused/icd10_chapter --limit 100
 
 lm_eval's own medical multiple-choice tasks (their prompts, their choices, their metric), with the documents given as local
 files in the fields that they have on the hub. lm_eval loads the fused folder as any model; ours loads it as a base and scores

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from staf.lm.allocator import HUGE_PAGES, configure_allocator
+from staf.lm.malloc import HUGE_PAGES, configure_allocator
 
 
 def test_memory_is_kept_unless_the_environment_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,7 +26,7 @@ def test_what_is_freed_is_used_again_without_new_pages() -> None:
     """Page faults of the second round of large allocations, in a process of its own."""
     script = """
 import resource, torch
-from staf.lm.allocator import configure_allocator
+from staf.lm.malloc import configure_allocator
 assert configure_allocator()
 def work():
     for _ in range(4):

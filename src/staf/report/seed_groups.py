@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from staf.report.formatting import MISSING
 from staf.report.names import BASELINES, method_order, method_title
 from staf.report.results import Evaluation, Finished, evaluations
-from staf.report.texts import MISSING
 
 HELD_OUT = "-held-out"
 """Ending of the name of an expert's own held-out task."""
