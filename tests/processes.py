@@ -68,7 +68,7 @@ def stopped_and_resumed(base: Base, out: Path, world: World) -> dict[str, Any]:
 
 
 def failed(base: Base, out: Path, world: World) -> str:
-    """The loss of process 1 alone is not a number at step 9."""
+    """The loss of process 1 only is not a number at step 9."""
     calls, real = 0, training.answer_loss
 
     def broken(*arguments: Any) -> tuple[torch.Tensor, int]:

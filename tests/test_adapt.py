@@ -169,7 +169,7 @@ def test_few_shots_are_all_fitted_on_unless_a_share_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize("method", ["gradient", "cma"])
-def test_the_best_restart_is_kept_and_all_are_told(mixture: Mixture, method: str) -> None:
+def test_the_best_restart_is_kept_and_all_are_recorded(mixture: Mixture, method: str) -> None:
     seen: list[int] = []
     changes = {"method": method, "restarts": 3, "init_std": 1.0, "seed": 4, "max_evaluations": 21, "popsize": 7}
     settings = parse(RouterRecipe, {**FAST, **changes}, "a test")
@@ -197,8 +197,8 @@ def test_a_warm_start_begins_where_the_other_router_ended(mixture: Mixture, expe
     assert history[0] == pytest.approx(first.record["loss"], abs=1e-6)
     again = learn(mixture, method="cma", sigma0=0.1, init_from=first, restarts=2)
     assert again.record["init_from"] == {"task": "colour", "run": None}
-    alone = learn(mixture, method="cma", sigma0=0.1)
-    assert again.record["loss"] < alone.record["loss"]
+    only = learn(mixture, method="cma", sigma0=0.1)
+    assert again.record["loss"] < only.record["loss"]
     base, examples, settings = mixture.base, make_examples(4), RouterRecipe()
     names = {adaptation_digest(base.identity, experts, "t", examples, settings, s) for s in (None, first, again)}
     assert len(names) == 3
@@ -212,13 +212,13 @@ def test_a_search_never_ends_worse_than_it_began(mixture: Mixture, seed: int) ->
     assert again.record["loss"] <= first.record["loss"] + 1e-6
 
 
-def test_a_search_moves_b_alone_and_with_one_expert_a_too(base: Base, mixture: Mixture) -> None:
+def test_a_search_moves_only_b_and_with_one_expert_a_too(base: Base, mixture: Mixture) -> None:
     first = learn(mixture, epochs=8)
     again = learn(mixture, method="cma", init_from=first)
     assert torch.equal(again.params[:3], first.params[:3])
     assert not torch.equal(again.params[3:], first.params[3:])
-    alone = Mixture(base, ExpertSet((random_expert(base, "only", 0),)))
-    router = learn(alone, method="cma", weighting="unconstrained", init_std=0.3)
+    only = Mixture(base, ExpertSet((random_expert(base, "only", 0),)))
+    router = learn(only, method="cma", weighting="unconstrained", init_std=0.3)
     assert router.record["tunable_parameters"] == len(router.params) == 2
 
 
@@ -356,7 +356,7 @@ def test_weights_of_one_router_vary_over_its_groups(experts: ExpertSet) -> None:
 
 
 @pytest.mark.parametrize("learned_scale", [False, True])
-def test_the_null_experts_share_and_the_scale_are_told(mixture: Mixture, learned_scale: bool) -> None:
+def test_the_null_experts_share_and_the_scale_are_recorded(mixture: Mixture, learned_scale: bool) -> None:
     router = learn(mixture, method="cma", null_expert=True, learned_scale=learned_scale)
     other = router.other_weights
     scale = other.get("learned scale", 1.0)

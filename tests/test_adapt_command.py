@@ -77,7 +77,7 @@ def test_several_seeds_have_a_folder_each_and_a_mean_with_its_deviation(home: Pa
     assert f"{found['loss']['mean']:.3f} ± {found['loss']['spread']:.3f}" in table
 
 
-def test_a_start_is_taken_and_told_and_one_that_does_not_fit_is_refused(home: Path, common: list[object]) -> None:
+def test_a_start_is_taken_and_recorded_and_one_that_does_not_fit_is_refused(home: Path, common: list[object]) -> None:
     first, second = home / "first", home / "second"
     adapt(*common, *FEW, "--out", first)
     found = json.loads(adapt(*common, *FEW, "--out", second, "--init-from", first, "--json"))

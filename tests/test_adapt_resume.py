@@ -86,7 +86,7 @@ def test_losses_of_other_candidates_are_refused() -> None:
 def descended(
     resume_from: GradientState | None = None, on_checkpoint: Callable[[GradientState], None] | None = None
 ) -> tuple[FitResult, list[int]]:
-    """A descent of five epochs of three batches that differ, and the steps that it told."""
+    """A descent of five epochs of three batches that differ, and the steps that it reported."""
     goals, steps = torch.tensor([[1.0, 0.0], [0.0, 2.0], [-1.0, 0.5]]), list[int]()
     result = fit_gradient(
         lambda n, batch: (n - goals[batch]).square().sum(), lambda n: float((n - 0.4).abs().sum()), torch.tensor([3.0, -3.0]),
@@ -191,7 +191,7 @@ def test_a_state_of_other_settings_examples_or_start_is_not_gone_on_with(base: B
         assert found.weights.numpy().tobytes() == fresh.weights.numpy().tobytes()
 
 
-def test_a_damaged_state_is_told_and_the_one_before_is_gone_on_with(base: Base, experts: object, tmp_path: Path) -> None:
+def test_a_damaged_state_is_reported_and_the_one_before_it_is_resumed(base: Base, experts: object, tmp_path: Path) -> None:
     whole = adapted(base, experts, "gradient", tmp_path / "state")
     newest = tmp_path / "state" / "restart-1" / "step-00000004"
     (path,) = newest.glob("*.safetensors")

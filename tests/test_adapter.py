@@ -161,7 +161,7 @@ def test_an_adapter_needs_a_name_and_the_first_one_a_base(base: Base, tmp_path: 
         load_expert(tmp_path / "any")
 
 
-def test_another_base_is_told(base: Base, tiny_folder: Path, tmp_path: Path) -> None:
+def test_another_base_is_reported(base: Base, tiny_folder: Path, tmp_path: Path) -> None:
     log: list[str] = []
     write_adapter(tmp_path / "any", random_expert(base, "any", 1).factors, {"name": "somebody/other-model"})
     add_expert(tmp_path / "set", tmp_path / "any", name="any", base=base.identity, log=log.append)

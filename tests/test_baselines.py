@@ -1,4 +1,4 @@
-"""Baselines: labels scored as by whole forwards, every row learns and leaves the base alone, test items are never fitted on."""
+"""Baselines: labels scored as by whole forwards, rows learn and leave the base unchanged, test items are never fitted on."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_the_settings_and_the_table_know_the_same_methods() -> None:
     assert all(len(TRAINED_ROWS[name].learning_rates) == 3 for name in TRAINED)
 
 
-def test_wrong_settings_are_told_at_once() -> None:
+def test_wrong_settings_are_refused_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         parse(BaselineSettings, {"method": "adapter", "epochs": 0, "virtual_token": 3}, "a test")
     assert "3 problems" in str(caught.value)
@@ -76,7 +76,7 @@ def test_wrong_settings_are_told_at_once() -> None:
 
 @torch.no_grad()
 def whole_scores(model: Any, base: Base, example: Example, max_length: int) -> torch.Tensor:
-    """Mean log p of the tokens of each label, by one forward of prompt and label alone through the model as it is."""
+    """Mean log p of the tokens of each label, by one forward of only prompt and label through the model as it is."""
     answers = [encode_answer(label, base.tokenizer) for label in example.labels]
     prompt = encode_prompt(example, base.tokenizer, max_length - max(map(len, answers)))
     rows = [Encoded(example.id, tuple(prompt + answer), len(prompt)) for answer in answers]
@@ -102,7 +102,7 @@ def test_labels_of_a_trained_baseline_are_scored_as_by_whole_forwards(any_base: 
     examples = of_many_lengths(make_examples(4, "test"))
     examples[1] = replace(examples[1], labels=("red", "redder than red", "x"), answer="x")
     tuned, options = tuned_base(base, model), {"max_length": 100, "token_budget": 256, "length_normalised": True}
-    for asked in (examples, examples[:1]):  # one prompt alone has no beginning in common with another
+    for asked in (examples, examples[:1]):  # a single prompt has no prefix in common with another
         for example, scores in zip(asked, score_labels(tuned, asked, **options), strict=True):
             torch.testing.assert_close(scores, whole_scores(model, base, example, 100), atol=1e-4, rtol=0)
     assert base.prefix_kv is None
@@ -118,7 +118,7 @@ def test_the_loss_is_that_of_transformers_labels(base: Base) -> None:
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_every_trained_baseline_learns_and_leaves_the_base_alone(base: Base, name: str) -> None:
+def test_every_trained_baseline_learns_and_leaves_the_base_unchanged(base: Base, name: str) -> None:
     before, global_state = state_of(base), torch.get_rng_state()
     rate = 0.3 if name == "prompt_tuning" else 0.02
     settings = settings_of(name, learning_rates=(rate,), epochs=4)
@@ -140,7 +140,7 @@ def test_every_trained_baseline_learns_and_leaves_the_base_alone(base: Base, nam
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_batched_answers_equal_the_whole_forward_of_each_row_alone(any_base: Base, name: str) -> None:
+def test_batched_answers_equal_the_full_forward_of_each_single_row(any_base: Base, name: str) -> None:
     base = any_base
     examples = of_many_lengths(make_examples(3, "adaptation"))
     tuning = Tuning(base, examples, settings_of(name), 256, 1024)
@@ -149,8 +149,8 @@ def test_batched_answers_equal_the_whole_forward_of_each_row_alone(any_base: Bas
     expected = []
     for item in tuning.items:
         logits = model(input_ids=torch.tensor([item.tokens])).logits[0, -len(item.tokens) :]
-        chances = logits.log_softmax(-1)
-        expected += [chances[i - 1, item.tokens[i]] for i in range(item.answer_start, len(item.tokens))]
+        logprobs = logits.log_softmax(-1)
+        expected += [logprobs[i - 1, item.tokens[i]] for i in range(item.answer_start, len(item.tokens))]
     torch.testing.assert_close(found, torch.stack(expected), atol=1e-4, rtol=0)
 
 
@@ -158,15 +158,16 @@ def test_batched_answers_equal_the_whole_forward_of_each_row_alone(any_base: Bas
 def test_a_base_in_bfloat16_learns_and_is_read_too(base: Base, name: str) -> None:
     base.dtype = torch.bfloat16
     settings = settings_of(name, learning_rates=(0.3 if name == "prompt_tuning" else 0.02,), epochs=4)
-    found = Tuning(base, make_examples(24, "adaptation"), settings, 256, 1024).search()
-    (trial,) = found.record["trials"]
+    tuning = Tuning(base, make_examples(24, "adaptation"), settings, 256, 1024)
+    model, record = tuning.learn(tuning.choose())
+    (trial,) = record["trials"]
     assert trial["losses"][-1] < trial["losses"][0]
     assert min(trial["val_losses"][1:]) < trial["val_losses"][0]
-    test, tuned = make_examples(4, "test"), tuned_base(base, found.model)
+    test, tuned = make_examples(4, "test"), tuned_base(base, model)
     assert tuned.dtype == (torch.float32 if name == "full" else torch.bfloat16)
     scores = score_labels(tuned, test, max_length=100, token_budget=1024, length_normalised=True)
     for example, own in zip(test, scores, strict=True):
-        torch.testing.assert_close(own, whole_scores(found.model, base, example, 100), atol=0.1, rtol=0)
+        torch.testing.assert_close(own, whole_scores(model, base, example, 100), atol=0.1, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -201,10 +202,11 @@ def test_the_same_seed_gives_the_same_predictions_and_another_does_not(base: Bas
 def test_every_rate_is_a_trial_and_the_lowest_held_out_loss_wins(base: Base) -> None:
     seen: list[Trial] = []
     settings = settings_of("lora", learning_rates=(1e-6, 2e-2, 1e-5), epochs=2)
-    tuned = Tuning(base, make_examples(12, "adaptation"), settings, 256, 1024).search(seen.append)
+    tuning = Tuning(base, make_examples(12, "adaptation"), settings, 256, 1024)
+    _, record = tuning.learn(tuning.choose(seen.append))
     assert [trial.learning_rate for trial in seen] == [1e-6, 2e-2, 1e-5]
-    assert tuned.record["learning_rate"] == 2e-2
-    assert len(tuned.record["trials"]) == 3
+    assert record["learning_rate"] == 2e-2
+    assert len(record["trials"]) == 3
     assert len({trial.val_losses[0] for trial in seen}) == 1  # every trial starts afresh
 
 
@@ -242,7 +244,7 @@ def test_a_test_example_does_not_reach_the_loop_by_itself_either(base: Base) -> 
 
 def test_rates_that_diverge_are_logged_and_lose(base: Base) -> None:
     tuning = Tuning(base, make_examples(6, "adaptation"), settings_of("full", learning_rates=(1e30, 1e-3)), 256, 1024)
-    record = tuning.search().record
+    _, record = tuning.learn(tuning.choose())
     assert [trial["stop_reason"] for trial in record["trials"]] == ["diverged", "epochs"]
     assert record["learning_rate"] == 1e-3
     json.dumps(record, allow_nan=False)
@@ -251,7 +253,7 @@ def test_rates_that_diverge_are_logged_and_lose(base: Base) -> None:
 def test_when_every_rate_diverges_the_message_says_what_to_do(base: Base) -> None:
     tuning = Tuning(base, make_examples(6, "adaptation"), settings_of("full", learning_rates=(1e30,)), 256, 1024)
     with pytest.raises(TrainingFailed, match=r"baseline full.*1e\+30.*lower"):
-        tuning.search()
+        tuning.choose()
 
 
 def test_one_example_is_too_few(base: Base) -> None:

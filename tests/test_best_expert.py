@@ -56,12 +56,12 @@ def test_the_best_has_its_lead_at_any_temperature_and_the_numbers_give_the_weigh
 
 
 def test_neither_the_order_of_experts_nor_that_of_examples_matters(base: Base, experts: ExpertSet) -> None:
-    told: list[tuple[str, float]] = []
-    one = best_expert_router(Mixture(base, experts), "colour", EXAMPLES, chosen(), lambda *found: told.append(found))
+    reported: list[tuple[str, float]] = []
+    one = best_expert_router(Mixture(base, experts), "colour", EXAMPLES, chosen(), lambda *found: reported.append(found))
     turned = ExpertSet(experts.experts[::-1])
     other = best_expert_router(Mixture(base, turned), "colour", EXAMPLES[::-1], chosen())
     assert one.mean_weights == pytest.approx(other.mean_weights)
-    assert dict(told) == one.record["losses"] == pytest.approx(other.record["losses"], abs=1e-5)
+    assert dict(reported) == one.record["losses"] == pytest.approx(other.record["losses"], abs=1e-5)
 
 
 def test_a_search_from_it_is_no_worse_than_it(base: Base, experts: ExpertSet) -> None:

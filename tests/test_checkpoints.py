@@ -108,7 +108,7 @@ def of_another_run(place: Path) -> None:
         (of_another_run, "of other settings, examples or another base"),
     ],
 )
-def test_the_newest_whole_one_is_gone_on_with_and_it_is_told_why(
+def test_the_newest_complete_checkpoint_is_resumed_and_the_reason_is_logged(
     base: Base, tmp_path: Path, whole: str, damage: Callable[[Path], None], why: str
 ) -> None:
     folder = stopped(base, tmp_path / "run", 25)
@@ -174,7 +174,7 @@ def test_a_full_or_read_only_disk_is_one_line_and_the_old_checkpoint_is_intact(
     assert train(base, folder).fingerprint == whole
 
 
-def test_a_folder_that_cannot_be_written_is_told_before_the_first_step(
+def test_a_folder_that_cannot_be_written_is_refused_before_the_first_step(
     base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[int] = []

@@ -76,7 +76,7 @@ def severals(count: int, split: str = "adaptation") -> list[Example]:
 
 @pytest.fixture(scope="module")
 def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A saved one-layer BERT of random weights, whose tokenizer knows our words alone."""
+    """A saved one-layer BERT of random weights, whose tokenizer knows only our words."""
     from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
     folder = tmp_path_factory.mktemp("encoder")
@@ -162,8 +162,8 @@ def test_empty_contexts_and_unknown_words_are_answered(name: str, make: Any, tin
 
 @pytest.mark.parametrize("name", ["tfidf", "cnn"])
 def test_labels_that_were_never_or_always_right_have_finite_scores(name: str) -> None:
-    alone = [example(i, "adaptation", ("lung",)) for i in range(8)]
-    predictions, record = classify(name, alone, choices(3, "test"), SMALL)
+    single = [example(i, "adaptation", ("lung",)) for i in range(8)]
+    predictions, record = classify(name, single, choices(3, "test"), SMALL)
     assert record["labels_never_right_in_fitting"] == 2
     assert np.isfinite([p["scores"] for p in predictions]).all()
     both = [example(i, "adaptation", ("heart", "lung"), "multi_label") for i in range(8)]
@@ -246,8 +246,8 @@ def test_a_text_scores_the_same_beside_longer_ones(name: str) -> None:
         Recurrent(20, 3, SMALL) if name == "rnn" else Convolutions(20, 3, (4,) if name == "cnn" else (3, 5), torch.tanh, SMALL)
     ).eval()
     rows, device = [[2, 3], [1], list(range(2, 20)) * 3], torch.device("cpu")
-    alone = torch.cat([module(*padded([row], 0, device)) for row in rows])
-    torch.testing.assert_close(module(*padded(rows, 0, device)), alone, atol=1e-6, rtol=1e-5)
+    single = torch.cat([module(*padded([row], 0, device)) for row in rows])
+    torch.testing.assert_close(module(*padded(rows, 0, device)), single, atol=1e-6, rtol=1e-5)
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 999)), min_size=2, max_size=40), st.floats(0.05, 0.95))

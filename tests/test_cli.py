@@ -183,7 +183,7 @@ def test_what_a_training_would_take_is_printed_and_nothing_is_trained(home: Path
     assert not (home / "dry-runs").exists()
 
 
-def test_a_recipe_or_a_tracker_that_is_not_there_is_told_before_anything_is_loaded(
+def test_a_missing_recipe_or_tracker_is_refused_before_anything_is_loaded(
     home: Path, own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
@@ -288,11 +288,13 @@ def test_data_commands(own: Path, tiny_folder: Path) -> None:
 def test_what_is_not_test_is_exported_with_its_answers(own: Path, tmp_path: Path) -> None:
     for split in ("train", "adaptation"):
         out = tmp_path / f"{split}.jsonl"
-        told = json.loads(run("data", "export", "readmission_uci", "--split", split, "--out", out, "--json", "--data-dir", own))
+        shown = json.loads(
+            run("data", "export", "readmission_uci", "--split", split, "--out", out, "--json", "--data-dir", own)
+        )
         rows = [json.loads(line) for line in out.read_text().splitlines()]
         wanted = {e.id: e.answer for e in task_examples(find_task("readmission_uci"), split, DataStore(own))}
         assert {row["id"]: row["answer"] for row in rows} == wanted
-        assert told["examples"] == len(wanted)
+        assert shown["examples"] == len(wanted)
 
 
 def test_data_stats_prints_both_tables_beside_the_papers(own: Path) -> None:
@@ -305,7 +307,7 @@ def test_data_stats_prints_both_tables_beside_the_papers(own: Path) -> None:
     assert "Table 2" in run("data", "stats", "--data-dir", own)
 
 
-def test_preparing_a_task_says_that_nothing_leaks_and_bad_rows_are_told(own: Path, tmp_path: Path) -> None:
+def test_preparing_a_task_says_that_nothing_leaks_and_reports_bad_rows(own: Path, tmp_path: Path) -> None:
     assert "no test item occurs in the training set of an expert" in run(
         "tasks", "validate", "icd10_chapter", "--data-dir", own
     )

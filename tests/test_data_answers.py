@@ -111,7 +111,7 @@ def test_canonical_answers_pass(output_type, answer, labels):
         ("essay", "Rest.", ()),
     ],
 )
-def test_other_answers_are_refused_by_id_alone(output_type, answer, labels):
+def test_other_answers_are_refused_by_naming_only_the_id(output_type, answer, labels):
     with pytest.raises(BadData, match="x/1: the answer is not a") as caught:
         check_answer(example(output_type, answer, labels))
     assert "hoof" not in str(caught.value)

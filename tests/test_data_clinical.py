@@ -189,7 +189,7 @@ def test_carriers_are_no_drugs_and_vitamins_keep_their_numbers(tmp_path: Path, w
     assert set(drugs) - {"aspirin"} == ({name} if name else set())
 
 
-def test_only_the_state_on_arrival_is_told(tmp_path: Path) -> None:
+def test_only_the_state_on_arrival_is_in_the_context(tmp_path: Path) -> None:
     report = ReadReport()
     stays = [
         stay(1, 11, "01-01", "01-10"),
@@ -233,18 +233,18 @@ def test_what_the_demo_tells_for_each_task(tmp_path: Path) -> None:
         replace(stay(7, 72, "01-20", "01-23"), codes=["0389"], drugs=["Fluttering"]),
     ]
     fixture.write_demo(tmp_path, stays, laboratory=True)
-    told = {e.id.removeprefix("mimic-iii-demo/"): e.context for e in mimic.read_demo(tmp_path, ReadReport())}
+    contexts = {e.id.removeprefix("mimic-iii-demo/"): e.context for e in mimic.read_demo(tmp_path, ReadReport())}
     arrival = "Patient: over 89 years old; male. Admission: emergency; emergency room admit."
     before = "Earlier stays: 1 in all, the last one ended 15 days before."
     during = (
         "Service: general medical. Intensive care: medical intensive care unit for 1.3 days. Procedures: brushing of the mane."
     )
-    assert told["icd_coding/72"] == (
+    assert contexts["icd_coding/72"] == (
         f"{arrival} {before} {during} Abnormal laboratory values: oats in blood. Medications: fluttering. "
         "Discharge: after 3 days; home."
     )  # the swab named the ailment
-    assert told["medication_recommendation/72"] == f"{arrival} {before} Service: general medical."  # so did two mentions
-    assert told["readmission/72"] == (
+    assert contexts["medication_recommendation/72"] == f"{arrival} {before} Service: general medical."  # so did two mentions
+    assert contexts["readmission/72"] == (
         f"{arrival} Reason for admission: lame;fluttering hoof. {before} Diagnoses of earlier stays: fluttering hoof. {during} "
         "Microbiology: hoof swab: grey tail fever. Abnormal laboratory values: oats in blood. Medications: fluttering. "
         "Diagnoses: grey tail fever. Discharge: after 3 days; home."

@@ -44,7 +44,7 @@ def asked(focus: str, *concepts: str) -> str:
     return pages.document(focus, [("information", f"What is {focus}?", f"{focus} is a beast.")], concepts)
 
 
-def test_a_page_gives_its_answers_whole_and_their_beginnings_among_five(own):
+def test_a_page_gives_its_full_answers_and_their_first_sentences_among_five(own):
     found = by_id(medquad.read(own / "medquad", ReadReport()))
     whole = found["medquad/3_GHR_QA/0000001/1"]
     assert (whole.task_type, whole.output_type, whole.labels) == ("question_answering", "generate_until", ())
@@ -221,20 +221,20 @@ def test_the_questions_with_five_options_are_read_where_those_with_four_are_not(
     assert {len(e.labels) for e in examples} == {5}
 
 
-def test_the_test_file_alone_and_the_one_in_the_authors_folder_give_the_same_examples(tmp_path, own):
+def test_a_single_test_file_and_the_one_in_the_authors_folder_give_the_same_examples(tmp_path, own):
     examinations.write_medqa_whole(tmp_path)
     whole = by_id(multiple_choice.medqa(tmp_path, ReadReport()))
     four = tmp_path / "data_clean" / "questions" / "US" / "4_options"
-    (tmp_path / "alone").mkdir()
-    (four / "phrases_no_exclude_test.jsonl").rename(tmp_path / "alone" / "test.jsonl")
-    alone = by_id(multiple_choice.medqa(tmp_path / "alone", ReadReport()))
-    assert alone == {name: e for name, e in whole.items() if e.split == "test"}
+    (tmp_path / "single").mkdir()
+    (four / "phrases_no_exclude_test.jsonl").rename(tmp_path / "single" / "test.jsonl")
+    single = by_id(multiple_choice.medqa(tmp_path / "single", ReadReport()))
+    assert single == {name: e for name, e in whole.items() if e.split == "test"}
 
 
 # ---- PubMedQA --------------------------------------------------------------------------------------------------------
 
 
-def test_the_labelled_part_alone_trains_on_its_conclusions_too(own):
+def test_without_the_other_parts_the_labelled_one_trains_on_its_conclusions_too(own):
     found = by_id(pubmedqa.read(own / "pubmedqa", ReadReport()))
     counts = Counter((e.output_type, e.split) for e in found.values())
     assert counts[("multiple_choice", "test")] == 20
@@ -320,8 +320,8 @@ def test_medquad_has_the_documents_and_pairs_that_are_known_of_it():
     assert separate(examples)[1] < 0.03 * len(examples)
     choices = [e for e in examples if e.task_type == "multiple_choice"]
     assert max(len(option) for e in choices for option in e.labels) <= medquad.LONGEST_OPTION
-    places = Counter(e.labels.index(e.answer) for e in choices)
-    assert all(0.18 < places[place] / len(choices) < 0.22 for place in range(5))
+    positions = Counter(e.labels.index(e.answer) for e in choices)
+    assert all(0.18 < positions[place] / len(choices) < 0.22 for place in range(5))
     own = {(e.id.split("/")[1], medquad.opening(e.answer)) for e in examples if e.task_type == "question_answering"}
     elsewhere = sum((e.id.split("/")[1], option) not in own for e in choices for option in e.labels)
     assert elsewhere < 0.01 * 5 * len(choices)

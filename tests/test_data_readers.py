@@ -49,10 +49,10 @@ def check_no_hint(examples) -> None:
 # ---- wording ---------------------------------------------------------------------------------------------------------
 
 
-def test_options_are_shuffled_by_id_alone_and_every_place_is_used():
-    places = Counter(shuffled(f"id {n}", "abcd").index("a") for n in range(400))
+def test_options_are_shuffled_by_id_only_and_every_position_is_used():
+    positions = Counter(shuffled(f"id {n}", "abcd").index("a") for n in range(400))
     assert shuffled("id 1", "abcd") == shuffled("id 1", "abcd")
-    assert all(60 < places[place] < 140 for place in range(4))
+    assert all(60 < positions[place] < 140 for place in range(4))
 
 
 def test_every_phrasing_is_used_and_braces_in_an_option_do_no_harm():

@@ -161,7 +161,7 @@ def test_words_parted_by_two_spaces_are_found_either_way_of_counting(tmp_path):
     assert {e.answer for e in i2b2.read(tmp_path, ReadReport())} == {"problem: hoof rot"}
 
 
-def test_the_training_set_alone_does_not_do(own, tmp_path):
+def test_the_training_set_is_not_enough(own, tmp_path):
     notes.write_note(tmp_path / notes.TRAINING / "beth/txt/a.txt", tmp_path / notes.TRAINING / "beth/concept/a.con", 1)
     with pytest.raises(MissingData, match="reference_standard_for_test_data"):
         i2b2.files(tmp_path)

@@ -35,7 +35,7 @@ def test_impossible_shares_are_refused(shares):
         split_of("a", shares)
 
 
-def test_dice_depend_on_their_key_alone():
+def test_draws_depend_only_on_their_key():
     assert seeded_rng("a").random() == seeded_rng("a").random() != seeded_rng("b").random()
 
 

@@ -46,7 +46,7 @@ def test_the_archive_holds_what_its_readme_counts_and_no_text_says_its_answer() 
 def test_the_three_tasks_of_an_encounter(tmp_path: Path) -> None:
     cells = {"glyburide-metformin": "Steady", "insulin": "Up", "weight": "[75-100)", "readmitted": "<30"}
     row = encounter(5, 9, diag_1="250.6", diag_2="38", diag_3="V99", **cells)
-    told = made(tmp_path, [row])
+    found = made(tmp_path, [row])
     arrival = (
         "Patient: 70 to 80 years old; female; african american; 75 to 100 pounds. "
         "Admission: emergency; source: emergency room. Specialty of the admitting physician: internal medicine. "
@@ -58,12 +58,12 @@ def test_the_three_tasks_of_an_encounter(tmp_path: Path) -> None:
         "Diabetes drugs: glyburide-metformin steady; insulin up; unchanged."
     )
     ailments = "Diagnoses: Diabetes with neurological manifestations; Septicemia; code V99."
-    assert told["medication_recommendation/5"].context == arrival
-    assert told["medication_recommendation/5"].answer == "glyburide-metformin; insulin"
-    assert told["icd_coding/5"].context == f"{arrival} {stay} Discharge: discharged to home."
-    assert told["icd_coding/5"].answer == "250.6 Diabetes with neurological manifestations; 038 Septicemia; V99"
-    assert told["readmission/5"].context == f"{arrival} {stay} {ailments} Discharge: discharged to home."
-    assert (told["readmission/5"].answer, told["readmission/5"].labels) == ("yes", ("yes", "no"))
+    assert found["medication_recommendation/5"].context == arrival
+    assert found["medication_recommendation/5"].answer == "glyburide-metformin; insulin"
+    assert found["icd_coding/5"].context == f"{arrival} {stay} Discharge: discharged to home."
+    assert found["icd_coding/5"].answer == "250.6 Diabetes with neurological manifestations; 038 Septicemia; V99"
+    assert found["readmission/5"].context == f"{arrival} {stay} {ailments} Discharge: discharged to home."
+    assert (found["readmission/5"].answer, found["readmission/5"].labels) == ("yes", ("yes", "no"))
 
 
 def test_later_returns_and_none_are_no_and_the_dead_are_left_out(tmp_path: Path) -> None:

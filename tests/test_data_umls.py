@@ -81,13 +81,13 @@ def test_only_english_unsuppressed_names_with_an_english_definition_are_used(tmp
         name("C0009001", 9003, "ache by a synonym", rank="S VO Y"),
         name("C0009001", 9004, "douleur", language="FRE"),
         name("C0009001", 9005, "withdrawn ache", rank="P PF Y", suppress="Y"),
-        name("C0009002", 9006, "ache told in French"),
+        name("C0009002", 9006, "ache in French"),
         name("C0009002", 9007, "mal", language="FRE"),
         name("C0009003", 9008, "ache of a suppressed definition"),
         name("C0009004", 9009, "ache of no type"),
         name("C0009005", 9010, "long ache " * 12),
     ]
-    told = [
+    definitions = [
         definition("C0009001", 9001, "Told with <p>markup</p> where p < 0.5."),
         definition("C0009002", 9007, "En mots."),
         definition("C0009003", 9008, "Withdrawn.", suppress="O"),
@@ -95,7 +95,7 @@ def test_only_english_unsuppressed_names_with_an_english_definition_are_used(tmp
         definition("C0009005", 9010, "Long of name."),
     ]
     types = [semantic_type(f"C000900{n}", "ache") for n in (1, 2, 3, 5)]
-    examples = by_id(add(tmp_path, MRCONSO=lines, MRDEF=told, MRSTY=types))
+    examples = by_id(add(tmp_path, MRCONSO=lines, MRDEF=definitions, MRSTY=types))
     assert {i.split("/")[2] for i in examples if "/C00090" in i} == {"C0009001"}
     define = examples["umls/define/C0009001"]
     assert (define.context, define.answer) == ("ache, proper", "Told with markup where p < 0.5.")
@@ -251,9 +251,9 @@ def test_another_file_under_the_name_is_refused_at_its_first_line(tmp_path):
 
 
 def test_columns_are_those_of_the_reference_manual():
-    """Their number, and the places of the cells that are read."""
+    """Their number, and the positions of the cells that are read."""
     layouts = {title: layout.split() for title, layout in umls.LAYOUTS.items()}
     assert {title: len(layout) for title, layout in layouts.items()} == {"MRCONSO": 18, "MRDEF": 8, "MRREL": 16, "MRSTY": 6}
-    places = {title: [place for place, c in enumerate(layout) if c in umls.FORMS] for title, layout in layouts.items()}
-    assert places == {"MRCONSO": [0, 14, 16], "MRDEF": [0, 5, 6], "MRREL": [0, 4, 14], "MRSTY": [0, 1, 2, 3]}
+    positions = {title: [place for place, c in enumerate(layout) if c in umls.FORMS] for title, layout in layouts.items()}
+    assert positions == {"MRCONSO": [0, 14, 16], "MRDEF": [0, 5, 6], "MRREL": [0, 4, 14], "MRSTY": [0, 1, 2, 3]}
     assert [layouts["MRREL"][i] for i in (3, 7)] == ["REL", "RELA"]

@@ -1,4 +1,4 @@
-"""What a training would take, without weights: the same bytes as real tensors, and the paper's base from its config alone."""
+"""What a training would take, without weights: the same bytes as real tensors, and the paper's base from its config only."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_a_model_that_runs_its_own_layers_is_counted_too(tmp_path: Path) -> None
         assert less.memory.activations < found.memory.activations
 
 
-def test_the_base_of_the_paper_from_its_config_alone(llama: str) -> None:
+def test_the_base_of_the_paper_from_its_config_only(llama: str) -> None:
     own, values = split_options(load_values(find_recipe("paper")))
     recipe, options = parse(ExpertRecipe, values, "paper"), parse(ComputeOptions, own, "paper")
     base = meta_model(llama, torch.bfloat16)
@@ -159,7 +159,7 @@ def test_the_record_is_json(tiny_folder: Path) -> None:
     assert record["seconds"] is None
 
 
-def test_mistakes_are_told(tmp_path: Path, tiny_folder: Path) -> None:
+def test_mistakes_are_reported(tmp_path: Path, tiny_folder: Path) -> None:
     with pytest.raises(MissingData, match=r"no config of the base model .*a folder with config\.json or a hub id was expected"):
         meta_model(str(tmp_path), torch.float32)
     with pytest.raises(MissingData, match="no config of the base model nobody/nothing"):

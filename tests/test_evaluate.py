@@ -1,4 +1,4 @@
-"""Evaluation: every output type becomes predictions, by routed experts and by baselines alike; scores become chances."""
+"""Evaluation: every output type becomes predictions, by routed experts and by baselines alike; scores become probabilities."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ DRUGS = ("aspirin", "heparin", "insulin")
 
 
 class Told:
-    """Answers as it was told."""
+    """Answers as given."""
 
     on_done = None
 
@@ -346,10 +346,10 @@ def test_lorahub_sums_left_and_right_factors_each_by_itself(base: Base, experts:
 
 
 def test_lorahub_with_one_expert_enters_its_weight_squared(base: Base, experts: ExpertSet) -> None:
-    alone = ExpertSet(experts.experts[1:2])
-    single = composed(alone, (0.5,))
+    single_set = ExpertSet(experts.experts[1:2])
+    single = composed(single_set, (0.5,))
     for module, (b, a) in single.factors.items():
-        own_b, own_a = alone.experts[0].factors[module]
+        own_b, own_a = single_set.experts[0].factors[module]
         torch.testing.assert_close(b @ a, 0.25 * own_b @ own_a)
 
 

@@ -37,7 +37,7 @@ def test_no_threshold_gives_a_better_f1(pairs: list[tuple[int, bool]]) -> None:
     assert found == pytest.approx(best)
 
 
-def test_the_scale_finds_the_chances_it_was_drawn_from() -> None:
+def test_the_scale_finds_the_probabilities_it_was_drawn_from() -> None:
     scores, right, odds = drawn(0, 20_000)
     scale = fit_calibrator([LABELS] * len(scores), scores, right)
     assert scale.slope == pytest.approx(2.0, abs=0.1)

@@ -75,9 +75,9 @@ def test_an_expert_of_another_rank_comes_in_and_nothing_else_changes(folder: Pat
 def test_a_set_with_experts_of_several_ranks_routes(base: Base, folder: Path, newcomer: Path) -> None:
     found = add_expert(folder, newcomer)
     mixture = Mixture(base, found)
-    alone = Mixture(base, ExpertSet((load_expert(newcomer),)))
+    single = Mixture(base, ExpertSet((load_expert(newcomer),)))
     together = mixture.deltas(one_hot(found.names.index("news"), 4))
-    for name, delta in alone.deltas(one_hot(0, 1)).items():
+    for name, delta in single.deltas(one_hot(0, 1)).items():
         assert torch.allclose(together[name], delta, atol=1e-6)
 
 

@@ -52,8 +52,8 @@ def inside(tokens: tuple[int, ...]) -> Allowed:
 
     def allowed(so_far: tuple[int, ...]) -> set[int]:
         count = len(so_far)
-        places = [i for i in range(len(tokens) + 1 - count) if tokens[i : i + count] == so_far]
-        return {tokens[i + count] for i in places if i + count < len(tokens)} | ({END} if count else set())
+        positions = [i for i in range(len(tokens) + 1 - count) if tokens[i : i + count] == so_far]
+        return {tokens[i + count] for i in positions if i + count < len(tokens)} | ({END} if count else set())
 
     return allowed
 

@@ -36,8 +36,8 @@ def test_weights_of_zero_are_the_original_model_exactly(base: Base, experts: Exp
 
 
 def test_a_one_hot_router_equals_that_expert_exactly(base: Base, experts: ExpertSet) -> None:
-    alone = Mixture(base, ExpertSet(experts.experts[1:2]))
-    alone.set_weights(torch.ones(1, 1))
+    plain = Mixture(base, ExpertSet(experts.experts[1:2]))
+    plain.set_weights(torch.ones(1, 1))
     expected = logits(base)
     mixture = Mixture(base, experts)
     mixture.set_weights(one_hot(1, 3))

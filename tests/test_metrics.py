@@ -31,8 +31,8 @@ def test_accuracy_and_f1_equal_scikit_learn() -> None:
 def test_auc_equals_scikit_learn_and_skips_labels_without_a_positive() -> None:
     rows = random_predictions()
     scores = np.array([r["scores"] for r in rows])
-    chances = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
-    expected = roc_auc_score([r["gold"] for r in rows], chances, multi_class="ovr", average="macro")
+    probs = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    expected = roc_auc_score([r["gold"] for r in rows], probs, multi_class="ovr", average="macro")
     assert compute_metrics("multiple_choice", rows, fixed_labels=True, resamples=100)["macro_auc"]["value"] == pytest.approx(
         expected
     )

@@ -93,7 +93,7 @@ def test_accuracy_over_labels_is_one_minus_the_hamming_loss_and_needs_all_labels
     assert "one_minus_hamming_loss" not in compute_metrics("multi_label", unscored, resamples=100)
 
 
-def test_labels_without_a_positive_are_left_out_and_told() -> None:
+def test_labels_without_a_positive_are_left_out_and_counted() -> None:
     rows = [r | {"scores": [*r["scores"], 0.3, -0.2]} for r in several()]
     narrow, wide = compute_metrics("multi_label", several(), resamples=100), compute_metrics("multi_label", rows, resamples=100)
     for name in ("macro_auc", "macro_average_precision"):
@@ -150,7 +150,7 @@ def test_choices_among_fixed_labels_have_average_precision_too() -> None:
     generator = np.random.default_rng(1)
     gold, scores = generator.integers(0, 3, 90), generator.normal(size=(90, 3))
     rows = [{"id": i, "gold": int(g), "scores": s.tolist()} for i, (g, s) in enumerate(zip(gold, scores, strict=True))]
-    chances = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    probs = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
     found = compute_metrics("multiple_choice", rows, fixed_labels=True, resamples=100)
-    expected = average_precision_score(np.eye(3)[gold], chances, average="macro")
+    expected = average_precision_score(np.eye(3)[gold], probs, average="macro")
     assert found["macro_average_precision"]["value"] == pytest.approx(expected)

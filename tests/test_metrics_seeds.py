@@ -10,15 +10,15 @@ from scipy import stats
 
 from staf.errors import UnknownName
 from staf.metrics import compare_methods, compare_over_seeds, compute_metrics, measure_over_seeds
-from staf.metrics.stats import StandardError, Statistic, compare_seeds, compare_statistics, measure_seeds
+from staf.metrics.stats import StandardError, Statistic, compare_seeds, measure_seeds
 
 ITEMS, DEVIATION = 100, 0.06
 
 
-def answers(generator: np.random.Generator, chances: np.ndarray, seeds: int, deviation: float = DEVIATION) -> list[Statistic]:
+def answers(generator: np.random.Generator, probs: np.ndarray, seeds: int, deviation: float = DEVIATION) -> list[Statistic]:
     """Right or wrong on the same items, of seeds that are better or worse than each other by chance."""
     shifts = generator.normal(0, deviation, seeds)
-    return [Statistic.mean((generator.random(len(chances)) < chances + shift).astype(float)) for shift in shifts]
+    return [Statistic.mean((generator.random(len(probs)) < probs + shift).astype(float)) for shift in shifts]
 
 
 def items(generator: np.random.Generator, count: int = ITEMS) -> np.ndarray:
@@ -28,28 +28,28 @@ def items(generator: np.random.Generator, count: int = ITEMS) -> np.ndarray:
 @pytest.mark.parametrize(("ours", "other"), [(3, 3), (5, 5), (3, 1)])
 def test_equal_methods_with_chance_of_seeds_are_called_different_as_rarely_as_promised(ours: int, other: int) -> None:
     generator = np.random.default_rng(0)
-    both, alone = [], []
+    both, items_only = [], []
     for _ in range(300):
-        chances = items(generator)
-        methods = [answers(generator, chances, n, DEVIATION if n > 1 else 0.0) for n in (ours, other)]
+        probs = items(generator)
+        methods = [answers(generator, probs, n, DEVIATION if n > 1 else 0.0) for n in (ours, other)]
         with_seeds = compare_seeds(*methods, resamples=99)
-        of_items = compare_statistics(*(Statistic.averaged(method) for method in methods), resamples=99)
+        of_items = compare_seeds(*([Statistic.averaged(method)] for method in methods), resamples=99)
         assert with_seeds is not None
         assert of_items is not None
         both.append(with_seeds.p_value < 0.05)
-        alone.append(of_items.p_value < 0.05)
+        items_only.append(of_items.p_value < 0.05)
     assert np.mean(both) <= 0.08
-    assert np.mean(alone) > np.mean(both)
+    assert np.mean(items_only) > np.mean(both)
     if other > 1:
-        assert np.mean(alone) > 0.15  # what items alone would promise
+        assert np.mean(items_only) > 0.15  # what the items by themselves would promise
 
 
 def test_a_large_difference_is_found_in_spite_of_seeds() -> None:
     generator = np.random.default_rng(1)
     found = []
     for _ in range(40):
-        chances = items(generator)
-        compared = compare_seeds(answers(generator, chances + 0.2, 3), answers(generator, chances - 0.2, 3), resamples=199)
+        probs = items(generator)
+        compared = compare_seeds(answers(generator, probs + 0.2, 3), answers(generator, probs - 0.2, 3), resamples=199)
         assert compared is not None
         found.append(compared.p_value < 0.05 and compared.low > 0)
     assert np.mean(found) > 0.9
@@ -75,17 +75,17 @@ def test_one_seed_adds_no_chance_and_no_chance_at_all_is_no_error() -> None:
 
 def test_seeds_never_make_a_comparison_surer_than_its_items() -> None:
     generator = np.random.default_rng(2)
-    chances = items(generator, 60)
-    ours, other = answers(generator, chances + 0.1, 1, 0.0), answers(generator, chances, 1, 0.0)
-    alone, same = compare_statistics(ours[0], other[0], 500), compare_seeds(ours * 3, other * 3, 500)
-    assert compare_seeds(ours, other, 500) == alone
-    assert alone is not None
+    probs = items(generator, 60)
+    ours, other = answers(generator, probs + 0.1, 1, 0.0), answers(generator, probs, 1, 0.0)
+    items_only, same = compare_seeds(ours[:1], other[:1], 500), compare_seeds(ours * 3, other * 3, 500)
+    assert compare_seeds(ours, other, 500) == items_only
+    assert items_only is not None
     assert same is not None
-    assert same.difference == pytest.approx(alone.difference)
-    assert same.p_value >= alone.p_value
-    assert same.low <= alone.low
-    assert same.high >= alone.high
-    assert same.high - same.low == pytest.approx(alone.high - alone.low, rel=0.1)
+    assert same.difference == pytest.approx(items_only.difference)
+    assert same.p_value >= items_only.p_value
+    assert same.low <= items_only.low
+    assert same.high >= items_only.high
+    assert same.high - same.low == pytest.approx(items_only.high - items_only.low, rel=0.1)
     one_item = compare_seeds([Statistic.mean(np.ones(1))] * 2, [Statistic.mean(np.zeros(1))] * 2, 99)
     assert one_item is not None
     assert one_item.p_value == 1.0  # a single item proves nothing, however alike the seeds are
@@ -113,7 +113,7 @@ def rows(generator: np.random.Generator, shift: float, count: int = 60) -> list[
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "macro_auc"])
-def test_a_mean_over_seeds_has_an_interval_of_both_chances(metric: str) -> None:
+def test_a_mean_over_seeds_has_an_interval_over_items_and_seeds(metric: str) -> None:
     generator = np.random.default_rng(4)
     runs = [rows(generator, shift) for shift in (0.3, 0.6, 0.9)]
     values = [compute_metrics("multiple_choice", run, fixed_labels=True)[metric] for run in runs]
@@ -128,7 +128,7 @@ def test_a_mean_over_seeds_has_an_interval_of_both_chances(metric: str) -> None:
     assert (one.value, one.low, one.high) == pytest.approx((first["value"], first["low"], first["high"]))
     alike = measure_over_seeds("multiple_choice", metric, [runs[0]] * 3, fixed_labels=True)
     assert alike is not None
-    assert alike.high - alike.low >= 0.95 * (first["high"] - first["low"])  # where over seeds alone it would be 0
+    assert alike.high - alike.low >= 0.95 * (first["high"] - first["low"])  # where over seeds only it would be 0
 
 
 def test_seeds_that_share_their_draw_are_paired_by_it() -> None:

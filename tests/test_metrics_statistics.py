@@ -11,7 +11,7 @@ from scipy import stats
 
 from staf.errors import BadData, UnknownName
 from staf.metrics import compare_methods, compare_over_seeds, compute_metrics, holm, over_seeds
-from staf.metrics.stats import MAX_BLOCK, Statistic, compare_statistics, measure, resample, sign_flip
+from staf.metrics.stats import MAX_BLOCK, Statistic, compare_seeds, measure, resample, sign_flip
 
 OUTPUT_TYPES: dict[str, list[dict[str, Any]]] = {
     "multiple_choice": [{"id": i, "gold": i % 3, "scores": [0.1, 0.4 * (i % 2), -0.2 * i]} for i in range(30)],
@@ -64,9 +64,9 @@ def test_metrics_by_form() -> None:
 
 def test_resamples_in_blocks_equal_those_in_one() -> None:
     per_item = np.random.default_rng(0).random(40)
-    alone = resample([Statistic.mean(per_item)], 300)[0]
+    single = resample([Statistic.mean(per_item)], 300)[0]
     wide = Statistic(40, Statistic.mean(per_item).of, width=MAX_BLOCK // 7)
-    assert alone == pytest.approx(resample([wide], 300)[0])
+    assert single == pytest.approx(resample([wide], 300)[0])
 
 
 def test_a_bootstrap_of_a_mean_has_the_width_that_theory_says() -> None:
@@ -135,7 +135,7 @@ def test_a_method_does_not_differ_from_itself(metric: str) -> None:
 def test_the_p_value_of_a_paired_bootstrap_is_twice_its_smaller_side() -> None:
     per_item, other = np.random.default_rng(5).random((2, 50)) + [[0.08], [0.0]]
     ours, theirs = (Statistic(50, Statistic.mean(values).of) for values in (per_item, other))
-    found = compare_statistics(ours, theirs, 999)
+    found = compare_seeds([ours], [theirs], 999)
     values = resample([Statistic.mean(per_item - other)], 999)[0]
     assert found is not None
     assert found.p_value == pytest.approx(2 * ((values <= 0).sum() + 1) / 1000)
@@ -246,8 +246,8 @@ def test_methods_are_compared_by_their_mean_over_seeds() -> None:
         assert found.difference == pytest.approx(sum(values[:2]) / 2 - values[2])
         assert found.low <= found.difference <= found.high
         assert found.p_value < 0.05
-    alone = compare_methods("multiple_choice", "macro_auc", ours[0], other[0], fixed_labels=True)
-    assert compare_over_seeds("multiple_choice", "macro_auc", ours[:1], other, fixed_labels=True) == alone
+    single = compare_methods("multiple_choice", "macro_auc", ours[0], other[0], fixed_labels=True)
+    assert compare_over_seeds("multiple_choice", "macro_auc", ours[:1], other, fixed_labels=True) == single
     with pytest.raises(UnknownName, match="metric of output type 'multiple_choice'"):
         compare_over_seeds("multiple_choice", "micro_f1", ours, other)
     with pytest.raises(ValueError, match="same items"):

@@ -44,8 +44,8 @@ def test_of_one_task_it_is_no_surer_than_its_interval(one: Comparison) -> None:
 
 def test_a_tasks_few_degrees_of_freedom_are_counted_by_satterthwaite() -> None:
     one = Comparison(0.1, -0.1, 0.3, 0.2, freedom=2.0)
-    alone, both = over_tasks([one]), over_tasks([one, one])
-    assert (alone.low, alone.high, alone.freedom) == pytest.approx((-0.1, 0.3, 2.0))
+    single, both = over_tasks([one]), over_tasks([one, one])
+    assert (single.low, single.high, single.freedom) == pytest.approx((-0.1, 0.3, 2.0))
     error = 0.2 / stats.t.ppf(0.975, 2) / 2**0.5
     assert both.freedom == pytest.approx(4.0)
     assert both.high - both.difference == pytest.approx(stats.t.ppf(0.975, 4) * error)

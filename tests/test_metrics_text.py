@@ -125,10 +125,10 @@ def test_normalisation_drops_punctuation_without_a_gap() -> None:
 @given(FEW_WORDS, FEW_WORDS, FEW_WORDS)
 def test_laws_of_reading(one: list[str], two: list[str], answer: list[str]) -> None:
     texts = [" ".join(words) for words in (one, two, answer)]
-    alone, both = reading(texts[:1], texts[2]), reading(texts[:2], texts[2])
+    single, both = reading(texts[:1], texts[2]), reading(texts[:2], texts[2])
     assert exact_match(both)[0] <= token_f1(both)[0] <= 1
     if normalised_words(texts[0]):
-        assert token_f1(alone)[0] <= token_f1(both)[0]
+        assert token_f1(single)[0] <= token_f1(both)[0]
     assert token_f1(reading(texts[:1], texts[0]))[0] == 1
 
 

@@ -15,8 +15,8 @@ from staf.metrics import compute_metrics, selective_curve
 from staf.metrics.calibration import aurc, choice_brier, ece, multi_label_brier, selective_quality
 
 
-def choices(chances: list[list[float]], gold: list[int]) -> list[dict[str, Any]]:
-    return [{"id": i, "gold": g, "scores": np.log(c).tolist()} for i, (c, g) in enumerate(zip(chances, gold, strict=True))]
+def choices(probs: list[list[float]], gold: list[int]) -> list[dict[str, Any]]:
+    return [{"id": i, "gold": g, "scores": np.log(c).tolist()} for i, (c, g) in enumerate(zip(probs, gold, strict=True))]
 
 
 def area(quality: np.ndarray, confidence: np.ndarray) -> float:
@@ -32,29 +32,29 @@ def test_calibration_error_by_hand() -> None:
 
 
 def test_a_probability_on_an_edge_belongs_to_the_bin_below() -> None:
-    chances = np.array([[0.0], [0.1], [0.7], [0.70001]])
+    probs = np.array([[0.0], [0.1], [0.7], [0.70001]])
     right = np.array([[True], [False], [True], [False]])
     # bin 1: 0 right, 0.1 wrong; bin 7: 0.7 right; bin 8: 0.70001 wrong
-    assert ece(chances, right, 10).value == pytest.approx((0.9 + 0.3 + 0.70001) / 4)
+    assert ece(probs, right, 10).value == pytest.approx((0.9 + 0.3 + 0.70001) / 4)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 20), st.integers(1, 30))
 @settings(max_examples=40)
 def test_one_bin_is_the_gap_of_the_means_and_more_bins_are_never_less(seed: int, bins: int, items: int) -> None:
     generator = np.random.default_rng(seed)
-    chances, right = generator.random((items, 2)), generator.random((items, 2)) < 0.5
-    one = ece(chances, right, 1).value
-    assert one == pytest.approx(abs(chances.mean() - right.mean()))
-    many = ece(chances, right, bins).value
-    assert one - 1e-12 <= many <= ece(chances, right, 2 * bins).value + 1e-12 <= 1 + 2e-12
+    probs, right = generator.random((items, 2)), generator.random((items, 2)) < 0.5
+    one = ece(probs, right, 1).value
+    assert one == pytest.approx(abs(probs.mean() - right.mean()))
+    many = ece(probs, right, bins).value
+    assert one - 1e-12 <= many <= ece(probs, right, 2 * bins).value + 1e-12 <= 1 + 2e-12
 
 
 def test_the_brier_score_equals_scikit_learn() -> None:
     generator = np.random.default_rng(0)
     scores, gold = generator.normal(size=(60, 3)), generator.integers(0, 3, 60)
     rows = [{"id": i, "gold": int(g), "scores": s.tolist()} for i, (s, g) in enumerate(zip(scores, gold, strict=True))]
-    chances = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
-    assert choice_brier(rows).mean() == pytest.approx(((chances - np.eye(3)[gold]) ** 2).sum(1).mean())
+    probs = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    assert choice_brier(rows).mean() == pytest.approx(((probs - np.eye(3)[gold]) ** 2).sum(1).mean())
     several = [r | {"gold": [r["gold"]], "answer": []} for r in rows]
     expected = brier_score_loss(np.eye(3)[gold].ravel(), (1 / (1 + np.exp(-scores))).ravel())
     assert multi_label_brier(several).mean() == pytest.approx(expected)
@@ -91,13 +91,13 @@ def test_equal_confidence_takes_the_mean_over_all_orders(pairs: list[tuple[float
 def test_a_resample_counts_as_the_items_written_out(seed: int, items: int) -> None:
     generator = np.random.default_rng(seed)
     quality, confidence = generator.random(items), np.round(generator.random(items), 1)
-    chances, right = generator.random((items, 2)), generator.random((items, 2)) < 0.5
+    probs, right = generator.random((items, 2)), generator.random((items, 2)) < 0.5
     draw = generator.integers(0, items, items)
     counts = np.bincount(draw, minlength=items)[None].astype(float)
     pairs = [
         (aurc(quality, confidence), aurc(quality[draw], confidence[draw])),
         (selective_quality(quality, confidence, 0.4), selective_quality(quality[draw], confidence[draw], 0.4)),
-        (ece(chances, right, 5), ece(chances[draw], right[draw], 5)),
+        (ece(probs, right, 5), ece(probs[draw], right[draw], 5)),
     ]
     for whole, written_out in pairs:
         assert whole.of(counts)[0] == pytest.approx(written_out.value)

@@ -36,7 +36,7 @@ def test_the_rows_of_all_processes_are_the_batch(rows: int, size: int) -> None:
     )
 
 
-def test_alone_nothing_of_torch_distributed_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_process_uses_nothing_of_torch_distributed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with init_distributed() as world, world.main_process_first():
         assert world == SINGLE_PROCESS
@@ -50,7 +50,7 @@ def test_alone_nothing_of_torch_distributed_is_used(monkeypatch: pytest.MonkeyPa
     assert not torch.distributed.is_initialized()
 
 
-def test_processes_that_cannot_meet_are_told_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_that_cannot_meet_name_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
     with (
@@ -101,11 +101,11 @@ def two(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dic
 def test_two_processes_train_what_one_trains(
     two: list[dict[str, Any]], base: Base, tmp_path: Path, prefix: str, way: str
 ) -> None:
-    alone = outcome(trained(base, tmp_path, SINGLE_PROCESS, WAYS[way]))
+    single = outcome(trained(base, tmp_path, SINGLE_PROCESS, WAYS[way]))
     for found in two:
         both = found[prefix + way]
-        assert both["curve"] == pytest.approx(alone["curve"], rel=1e-3)
-        assert both["ranks"] == alone["ranks"]
+        assert both["curve"] == pytest.approx(single["curve"], rel=1e-3)
+        assert both["ranks"] == single["ranks"]
     assert two[0][prefix + way]["fingerprint"] == two[1][prefix + way]["fingerprint"]
 
 
@@ -129,7 +129,7 @@ def test_a_sharded_base_leaves_half_of_its_layers_in_each_process(two: list[dict
         assert whole - held == layers // 2
 
 
-def test_processes_that_differ_are_told_apart(two: list[dict[str, Any]]) -> None:
+def test_processes_that_differ_are_distinguished(two: list[dict[str, Any]]) -> None:
     assert "differs" not in two[0]
     assert "process 1 of 2 has another rank than process 0 (1, not 0)" in two[1]["differs"]
 

@@ -163,10 +163,10 @@ def test_training_records_are_what_the_expert_sees_asked_as_the_task_asks(contex
 def test_a_classifier_is_fitted_on_records_besides_the_adaptation_examples(context: Context) -> None:
     task, settings = find_task("readmission_uci"), ClassifierSettings()
     records = training_records(context, task, {"uci-diabetes-130": ExpertRecipe(steps=8, batch_size=4)})
-    alone = classifier_stage(context, task, "tfidf", 6, settings, EVALUATION, "normal")
+    drawn_only = classifier_stage(context, task, "tfidf", 6, settings, EVALUATION, "normal")
     both = classifier_stage(context, task, "tfidf", 6, settings, EVALUATION, "normal", [*records, *records])
-    assert alone[1].folder != both[1].folder
-    assert both[0]["adaptation_examples"] == 6 + len(records) > alone[0]["adaptation_examples"] == 6
+    assert drawn_only[1].folder != both[1].folder
+    assert both[0]["adaptation_examples"] == 6 + len(records) > drawn_only[0]["adaptation_examples"] == 6
 
 
 @pytest.mark.parametrize(

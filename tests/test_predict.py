@@ -1,4 +1,4 @@
-"""Predictions with a router alone: no data of its task, three formats, resumed, refused where they do not belong together."""
+"""Predictions with only a router: no data of its task, three formats, resumed, refused where they do not belong together."""
 
 from __future__ import annotations
 

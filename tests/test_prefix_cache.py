@@ -64,7 +64,9 @@ words = st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=9), min_size=1
 
 
 @given(words, st.integers(0, 5), st.sampled_from([0, 0.125, 0.5]))
-def test_the_tree_is_true_and_costs_no_more_than_prompts_alone(prompts: list[list[int]], price: int, share: float) -> None:
+def test_the_tree_holds_every_prompt_and_costs_no_more_than_single_prompts(
+    prompts: list[list[int]], price: int, share: float
+) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prefix_cache, "PREFIX_COST", price)
         patch.setattr(prefix_cache, "EXTEND_COST", share)
@@ -77,21 +79,21 @@ def test_the_tree_is_true_and_costs_no_more_than_prompts_alone(prompts: list[lis
         assert all(prompts[i][: branch.length] == first and len(prompts[i]) > branch.length for i in branch.prompts)
         assert all(further.length > branch.length for further in branch.children)
         assert all(prompts[further.first][: branch.length] == first for further in branch.children)
-    shorter = [prompt[:-1] for prompt in prompts]  # the last token is never part of a beginning
+    shorter = [prompt[:-1] for prompt in prompts]  # the last token is never part of a prefix
     assert cost(root, shorter, price, share) <= sum(map(len, shorter)) + 1e-9
 
 
-def test_a_beginning_is_computed_where_it_saves_more_than_it_costs() -> None:
+def test_a_prefix_is_computed_where_it_saves_more_than_it_costs() -> None:
     shared, (one, two, three) = random_tokens(3, 400)[0], random_tokens(4, 9, 9, 9)
     enough = int(PREFIX_COST + EXTEND_COST * 16) + 1
     for length, branches in ((enough, 1), (enough - 1, 0)):
         root = build_prefix_tree([shared[:length] + one, shared[:length] + two])
         assert [branch.length for branch in root.children] == [length] * branches
-    alone = build_prefix_tree([one, two, three, shared])
-    assert (sorted(alone.prompts), alone.children) == ([0, 1, 2, 3], [])
+    tree = build_prefix_tree([one, two, three, shared])
+    assert (sorted(tree.prompts), tree.children) == ([0, 1, 2, 3], [])
 
 
-def test_a_long_rest_does_not_go_on_from_a_short_beginning() -> None:
+def test_a_long_rest_does_not_go_on_from_a_short_prefix() -> None:
     start, long = random_tokens(3, 100)[0], random_tokens(4, 1100)[0]
     prompts = [start + rest for rest in (*random_tokens(5, *[9] * 6), long)]
     root = build_prefix_tree(prompts)
@@ -99,7 +101,7 @@ def test_a_long_rest_does_not_go_on_from_a_short_beginning() -> None:
     assert [(branch.length, sorted(branch.prompts)) for branch in root.children] == [(100, [0, 1, 2, 3, 4, 5])]
 
 
-def test_a_thousand_beginnings_one_in_the_other_are_no_depth_too_many() -> None:
+def test_a_thousand_nested_prefixes_are_not_too_deep() -> None:
     long = random_tokens(3, 3000)[0]
     root = build_prefix_tree([long[:length] for length in range(3, 3000, 3)])
     assert computed(root, [long[:length] for length in range(3, 3000, 3)]) < 300_000
@@ -130,44 +132,44 @@ def routed(request: pytest.FixtureRequest, base: Base, tiny_folder: Path, tmp_pa
 
 
 @pytest.mark.parametrize("token_budget", [64, ROOM])
-def test_scores_and_answers_are_those_of_each_prompt_alone(
+def test_scores_and_answers_are_those_of_each_single_prompt(
     routed: Base, token_budget: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prefix_cache, "PREFIX_COST", 8)
     prompts = [*leave_one_out(shots=4, tokens=14, queries=6), *random_tokens(5, 9, 40)]
-    prompts += [prompts[0], prompts[2][:30]]  # the same twice, and the beginning of another
+    prompts += [prompts[0], prompts[2][:30]]  # the same twice, and the prefix of another
     assert len(list(walk(build_prefix_tree(prompts)))) >= 4
     questions = [ScoringRequest(tuple(prompt), build_choices(BRANCHES)) for prompt in prompts]
     scores = loglikelihoods(routed, questions, token_budget=token_budget, length_normalised=False)
     for prompt, found in zip(prompts, scores, strict=True):
         assert found.tolist() == pytest.approx([full_forward(routed, prompt, list(answer)) for answer in BRANCHES], abs=1e-4)
     met: list[int] = []
-    for group, beginning in prefix_batches(routed, prompts, [5] * len(prompts), token_budget):
+    for group, prefix in prefix_batches(routed, prompts, [5] * len(prompts), token_budget):
         chosen = [prompts[i] for i in group]
-        found = greedy_decode(routed, chosen, [None for _ in chosen], 5, beginning)
+        found = greedy_decode(routed, chosen, [None for _ in chosen], 5, prefix)
         assert found == [plain_loop(routed, prompt, 5, free) for prompt in chosen]
         met += group
     assert sorted(met) == list(range(len(prompts)))
 
 
-def test_a_long_beginning_is_there_once_for_all_rows(base: Base) -> None:
+def test_a_long_prefix_is_there_once_for_all_rows(base: Base) -> None:
     start, ends = random_tokens(3, 400)[0], random_tokens(4, *[9] * 6)
-    ((group, beginning),) = prefix_batches(base, [start + end for end in ends], [5] * 6, token_budget=400)
-    prompts = prefill(base, [start + ends[i] for i in group], beginning, growing=True)
+    ((group, prefix),) = prefix_batches(base, [start + end for end in ends], [5] * 6, token_budget=400)
+    prompts = prefill(base, [start + ends[i] for i in group], prefix, growing=True)
     assert prompts.cache.layers[0].keys.shape[2] == prompts.width == 16
     assert prompts.prefix[0][0].shape[:3] == (1, base.model.config.num_key_value_heads, 400)
 
 
-def test_beginnings_are_forgotten_when_nothing_more_goes_on_from_them(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prefixes_are_dropped_when_no_prompt_continues_them(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prefix_cache, "PREFIX_COST", 8)
     alive: list[weakref.ref[torch.Tensor]] = []
     lengths, most = [], 0
     prompts = leave_one_out(shots=12, tokens=14, queries=12)
-    for _, beginning in prefix_batches(base, prompts, [1] * len(prompts), ROOM):
-        if beginning is not None and beginning.length not in lengths:
-            lengths.append(beginning.length)
-            alive.append(weakref.ref(beginning.layers[0][0]))
-        del beginning
+    for _, prefix in prefix_batches(base, prompts, [1] * len(prompts), ROOM):
+        if prefix is not None and prefix.length not in lengths:
+            lengths.append(prefix.length)
+            alive.append(weakref.ref(prefix.layers[0][0]))
+        del prefix
         gc.collect()
         most = max(most, sum(ref() is not None for ref in alive))
     assert len(lengths) >= 9

@@ -1,4 +1,4 @@
-"""Fewer ranks and fewer experts: the error that is told is that of the dense matrices, and nothing does better."""
+"""Fewer ranks and fewer experts: the error that is reported is that of the dense matrices, and nothing does better."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ def test_the_claims_are_named_once_and_say_where_they_stand_in_the_papers():
 # ---- one claim by hand -----------------------------------------------------------------------------------------------
 
 
-def test_wins_ties_losses_and_missing_places_are_counted_by_hand():
+def test_wins_ties_losses_and_missing_cells_are_counted_by_hand():
     averages = {"emrqa": 0.5, "medquad": 0.5, "pubmedqa": 0.5, "mednli": 0.5, "cliner": None, "mimicause": 0.5}
     normal = {"emrqa": 0.6, "medquad": 0.51, "pubmedqa": 0.4, "mednli": 0.7, "cliner": 0.6, "mimicause": 0.56}
     rows = [

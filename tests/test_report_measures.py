@@ -1,4 +1,4 @@
-"""The page compares like with like: one metric a task, sizes and examples told, curves of coverage, every number linked."""
+"""The page compares like with like: one metric a task, sizes and examples shown, curves of coverage, every number linked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reproduced tables on the page: places with their papers and runs, figures, confusion matrices, and what is damaged."""
+"""Reproduced tables on the page: cells with their papers and runs, figures, confusion matrices, and what is damaged."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def test_damaged_predictions_name_file_and_line(tmp_path, line):
 
 
 def a_reproduced_set(runs: Path) -> Path:
-    """The good world, with some of the evaluations behind its places, and a choice of an expert, which is of no table."""
+    """The good world, with some of the evaluations behind its cells, and a choice of an expert, which is of no table."""
     found = world()
     empty = cell(None, "encoder", "readmission", papers={"sa-mdkif": 69.33})
     line = next(line for line in found["table5"]["rows"] if line["name"] == "encoder")

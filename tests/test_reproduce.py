@@ -1,4 +1,4 @@
-"""Reproducing: every plan is made of cells that run, places hold ours beside the papers', and what is missing is said."""
+"""Reproducing: every plan is made of cells that run, cells hold ours next to the papers', and what is missing is said."""
 
 from __future__ import annotations
 

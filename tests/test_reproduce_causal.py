@@ -56,9 +56,9 @@ def test_it_learns_from_adaptation_examples_and_records_and_is_its_own_base(
     )
     assert again[1] == run
     assert again[0]["metrics"] == result["metrics"]
-    alone, _ = runner.run(RunSpec(TASK, "lora"))
-    assert alone["base"]["name"] == str(tiny_folder)
-    assert alone["adaptation_examples"] == drawn
+    single, _ = runner.run(RunSpec(TASK, "lora"))
+    assert single["base"]["name"] == str(tiny_folder)
+    assert single["adaptation_examples"] == drawn
 
 
 def test_records_are_learned_from_with_the_rate_that_was_chosen_without_them(

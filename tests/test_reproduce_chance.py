@@ -1,4 +1,4 @@
-"""Places and comparisons of a reproduced table count the chance of items and of seeds; their runs are made up."""
+"""Cells and comparisons of a reproduced table count the chance of items and of seeds; their runs are made up."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def found_in(runs: Path, rights: tuple[int, ...], original: int) -> dict[RunSpec
 
 
 @pytest.mark.parametrize(("rights", "outcome"), [((60, 60, 60), "win"), ((45, 60, 75), "tie"), ((40, 40, 41), "loss")])
-def test_a_difference_that_seeds_alone_may_make_is_a_tie(tmp_path: Path, rights: tuple[int, ...], outcome: str) -> None:
+def test_a_difference_within_the_spread_of_seeds_is_a_tie(tmp_path: Path, rights: tuple[int, ...], outcome: str) -> None:
     runner, found = runner_at(tmp_path), found_in(tmp_path, rights, 50)
     tests = {(test.ours, test.other): test for test in compare(PLAN, found, runner)}
     compared = tests["normal", "original"]

@@ -50,7 +50,7 @@ def test_a_search_begins_at_the_router_that_the_profile_names(tiny_folder: Path,
         {"informed": "plain", "plain": "zero"},
     ],
 )
-def test_a_start_that_makes_no_sense_is_told(init_from: dict[str, str]) -> None:
+def test_a_start_that_makes_no_sense_is_refused(init_from: dict[str, str]) -> None:
     with pytest.raises(ValidationError, match=f"init_from: {next(iter(init_from))}: .* expected an extra router that learns"):
         Profile.model_validate({**TINY, "extra_routers": BEYOND, "init_from": init_from})
 

@@ -20,9 +20,9 @@ def test_tokens_are_counted_as_in_context_learning_reads_them_and_no_cell_is_run
     result, _ = reproduce("tokens", "tiny", runner)
     assert not EXPERIMENTS["tokens"](runner.profile).runs(2)
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {"reproduce"}
-    shown, alone = result.rows
-    assert [shown.method, alone.method] == ["in_context", "few_shot"]
-    for column, with_shots, without in zip(result.columns, shown.cells, alone.cells, strict=True):
+    shown, router = result.rows
+    assert [shown.method, router.method] == ["in_context", "few_shot"]
+    for column, with_shots, without in zip(result.columns, shown.cells, router.cells, strict=True):
         run = [runner.run(RunSpec(column.task, "in_context", seed))[0]["details"] for seed in range(2)]
         assert with_shots.prompt_tokens == fmean(one["prompt_tokens_mean"] for one in run), column
         assert with_shots.shots_shown == fmean(one["shots_shown_mean"] for one in run)

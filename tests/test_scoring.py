@@ -67,7 +67,7 @@ def random_tokens(seed: int, *lengths: int) -> list[list[int]]:
 
 
 BRANCHES = ((7,), (7, 8), (7, 8, 9, 10), (7, 8, 9, 11), (12,), (13, 14, 15), (7, 8))
-"""One token alone, beginnings of others, and one answer twice."""
+"""A single token, prefixes of others, and one answer twice."""
 
 
 def assert_scores_equal_full_forwards(base: Base, questions: Sequence[ScoringRequest], answers: Sequence[Any]) -> None:
@@ -84,7 +84,7 @@ def mixed_questions() -> tuple[list[ScoringRequest], list[Any]]:
     return [ScoringRequest(tuple(p), build_choices(a)) for p, a in zip(prompts, answers, strict=True)], answers
 
 
-def test_a_tree_of_answers_gives_what_each_gives_alone(base: Base, experts: ExpertSet) -> None:
+def test_a_tree_of_answers_gives_what_each_single_answer_gives(base: Base, experts: ExpertSet) -> None:
     Mixture(base, experts).set_weights(torch.tensor([[0.5, 0.2, 0.9]]))
     assert_scores_equal_full_forwards(base, *mixed_questions())
 
@@ -140,11 +140,11 @@ def test_what_all_prompts_begin_with_is_computed_once_for_all_batches(base: Base
 
 @given(st.lists(st.tuples(st.integers(1, 300), st.integers(0, 90)), max_size=7), st.integers(1, 900))
 def test_batches_hold_every_prompt_once_within_the_budget_at_the_least_cost(sizes: list[tuple[int, int]], budget: int) -> None:
-    def places(batch: Sequence[int]) -> int:
+    def positions(batch: Sequence[int]) -> int:
         return len(batch) * sum(round_up(max(sizes[i][part] for i in batch)) for part in (0, 1))
 
     def cost(cut: Sequence[Sequence[int]]) -> int:
-        return sum(places(batch) + FORWARD_COST for batch in cut)
+        return sum(positions(batch) + FORWARD_COST for batch in cut)
 
     found = plan_batches([size for size, _ in sizes], budget, extra=[extra for _, extra in sizes])
     order = sorted(range(len(sizes)), key=lambda i: (sum(sizes[i]), i))
@@ -153,7 +153,7 @@ def test_batches_hold_every_prompt_once_within_the_budget_at_the_least_cost(size
     for bits in range(2 ** max(len(sizes) - 1, 0)):
         edges = [0, *(i + 1 for i in range(len(sizes) - 1) if bits >> i & 1), len(sizes)]
         cut = [order[a:b] for a, b in pairwise(edges) if a < b]
-        if all(len(batch) == 1 or places(batch) <= budget for batch in cut):
+        if all(len(batch) == 1 or positions(batch) <= budget for batch in cut):
             cuts.append(cost(cut))
     assert cost(found) == min(cuts)
 
@@ -181,10 +181,10 @@ def words_of(tree: Trie) -> list[tuple[int, ...]]:
 def test_a_tree_has_each_beginning_once_and_leads_to_every_answer(answers: list[list[int]]) -> None:
     tree = build_trie(answers)
     words = [tuple(answer) for answer in answers]
-    beginnings = {word[:length] for word in words for length in range(1, len(word) + 1)}
+    prefixes = {word[:length] for word in words for length in range(1, len(word) + 1)}
     proper = {word[:length] for word in words for length in range(len(word))}
     assert words_of(tree) == words
-    assert len(tree.tokens) == 1 + len(beginnings)
+    assert len(tree.tokens) == 1 + len(prefixes)
     assert tree.inner == len(proper)
     assert all(parent < node for node, parent in enumerate(tree.parents[: tree.inner]))
     assert all(node in tree.parents for node in range(tree.inner) if words != [()] and words)
@@ -215,7 +215,7 @@ def test_a_free_text_example_is_refused(base: Base) -> None:
         score_labels(base, [replace(make_examples(1)[0], labels=())], max_length=99, token_budget=99, length_normalised=True)
 
 
-def test_the_loss_is_that_of_the_answer_and_end_tokens_alone(base: Base) -> None:
+def test_the_loss_is_that_of_only_the_answer_and_end_tokens(base: Base) -> None:
     items = [encode(example, base.tokenizer, 200) for example in make_examples(5)]
     expected, count = 0.0, 0
     for item in items:
@@ -336,7 +336,7 @@ def test_batches_keep_to_the_token_budget() -> None:
     assert batches == [[0, 4, 2], [1], [3]]
 
 
-def test_shared_beginnings_are_found_and_short_ones_ignored() -> None:
+def test_shared_prefixes_are_found_and_short_ones_ignored() -> None:
     rows = [tuple(range(20)) + (i,) for i in (7, 8)]
     assert common_prefix_length(rows, 99) == 20
     assert common_prefix_length(rows, 18) == 18

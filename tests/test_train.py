@@ -88,12 +88,12 @@ def test_a_run_stopped_anywhere_ends_with_the_same_bytes(base: Base, tmp_path: P
         assert expert.record["tokens"] == whole.record["tokens"]
 
 
-def test_experts_that_take_turns_on_one_base_are_those_trained_alone(base: Base, tiny_folder: Path, tmp_path: Path) -> None:
+def test_experts_that_take_turns_on_one_base_are_those_trained_singly(base: Base, tiny_folder: Path, tmp_path: Path) -> None:
     settings = {name: SETTINGS.model_copy(update={"initial_rank": rank, "dropout": 0.2}) for name, rank in (("a", 4), ("b", 3))}
     in_turns = [train_expert(base, name, make_examples(20), settings[name], tmp_path / name) for name in ("a", "b", "a")]
     other = load_base(str(tiny_folder), dtype="float32", device="cpu")
-    alone = train_expert(other, "b", make_examples(20), settings["b"], tmp_path / "alone")
-    assert in_turns[1].fingerprint == alone.fingerprint
+    single = train_expert(other, "b", make_examples(20), settings["b"], tmp_path / "single")
+    assert in_turns[1].fingerprint == single.fingerprint
     assert in_turns[2].fingerprint == in_turns[0].fingerprint
 
 

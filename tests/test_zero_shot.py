@@ -70,8 +70,8 @@ def test_a_long_context_is_cut_and_the_query_kept(base: Base) -> None:
 
 def test_no_answer_is_read_and_the_order_does_not_matter(base: Base, experts: ExpertSet, centroids: torch.Tensor) -> None:
     inputs = make_examples(8, "adaptation")
-    told = [replace(e, answer="blue and " * 300, labels=(e.answer, f"a secret of {e.id}")) for e in reversed(inputs)]
-    first, again = (zero_shot_router(base, experts, "colour", given, centroids, chosen()) for given in (inputs, told))
+    answered = [replace(e, answer="blue and " * 300, labels=(e.answer, f"a secret of {e.id}")) for e in reversed(inputs)]
+    first, again = (zero_shot_router(base, experts, "colour", given, centroids, chosen()) for given in (inputs, answered))
     assert first.weights.numpy().tobytes() == again.weights.numpy().tobytes()
     assert first.params.numpy().tobytes() == again.params.numpy().tobytes()
     assert {k: v for k, v in first.record.items() if k != "seconds"} == {
@@ -131,8 +131,8 @@ def test_the_weights_are_a_softmax_of_the_similarities_and_the_numbers_give_them
 
 
 def test_a_set_of_one_expert_gets_all_the_weight(base: Base, experts: ExpertSet, centroids: torch.Tensor) -> None:
-    alone = ExpertSet(experts.experts[:1])
-    router = zero_shot_router(base, alone, "colour", make_examples(2, "adaptation"), centroids[:1], chosen())
+    single = ExpertSet(experts.experts[:1])
+    router = zero_shot_router(base, single, "colour", make_examples(2, "adaptation"), centroids[:1], chosen())
     assert router.weights.tolist() == [[1.0]]
 
 
@@ -218,7 +218,7 @@ def test_a_stop_loses_no_centroid_that_was_computed(base: Base, experts: ExpertS
     assert done[2:] == list(experts.names)
 
 
-def test_kept_centroids_that_do_not_fit_their_record_are_told(base: Base, experts: ExpertSet, tmp_path: Path) -> None:
+def test_kept_centroids_that_do_not_fit_their_record_are_refused(base: Base, experts: ExpertSet, tmp_path: Path) -> None:
     expert_centroids(base, experts, tmp_path, taught, 128)
     path = tmp_path / "centroids.json"
     record = json.loads(path.read_text())

@@ -67,8 +67,8 @@ def baseline_predictions(
         answering, test, calibration, how = base, shown.examples, calibrating.examples, shown.record
     else:
         tuning = Tuning(base, drawn, settings, evaluation.max_length, evaluation.token_budget)
-        tuned = tuning.learn(tuning.choose(on_trial) if choice is None else choice)
-        answering, how = tuned_base(base, tuned.model), tuned.record
+        model, how = tuning.learn(tuning.choose(on_trial) if choice is None else choice)
+        answering = tuned_base(base, model)
     record = {
         "method": settings.method, "title": BASELINES[settings.method], "seed": settings.seed,
         "settings": settings.model_dump(), "tunable_parameters": 0, "adaptation_examples": len(drawn),

@@ -47,12 +47,7 @@ class Baseline:
     """AdamW's, tried unless the settings name others"""
 
 
-def load_peft() -> Any:
-    """The module peft.
-
-    Raises:
-        MissingData: it is not installed.
-    """
+def _load_peft() -> Any:
     try:
         return importlib.import_module("peft")
     except ImportError as error:
@@ -103,14 +98,6 @@ class Choice:
     """of the examples that selected"""
 
 
-@dataclass(frozen=True)
-class Tuned:
-    """A model that learned from all adaptation examples, and how."""
-
-    model: Any
-    record: dict[str, Any]
-
-
 class Tuning:
     """The training of one baseline on the adaptation examples of one task.
 
@@ -155,8 +142,8 @@ class Tuning:
         tried = [trial.as_dict() for trial in trials]
         return Choice(best.learning_rate, best.epochs, tried, [item.id for item in self.held])
 
-    def learn(self, choice: Choice) -> Tuned:
-        """Learn from all examples with the learning rate and epochs of a search.
+    def learn(self, choice: Choice) -> tuple[Any, dict[str, Any]]:
+        """The model after learning from all examples with the learning rate and epochs of a search, and the record of how.
 
         Raises:
             TrainingFailed: the loss is not a finite number.
@@ -169,14 +156,14 @@ class Tuning:
             )
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         record = {**asdict(choice), "validation_examples": len(choice.validation_ids), "losses": last.losses}
-        return Tuned(model, {**record, "tunable_parameters": trained})
-
-    def search(self, on_trial: OnTrial | None = None) -> Tuned:
-        """Try the learning rates, and learn from all examples with the best; raises as `choose` and `learn`."""
-        return self.learn(self.choose(on_trial))
+        return model, {**record, "tunable_parameters": trained}
 
     def fresh(self) -> Any:
-        """The plain base with the baseline's trainable parameters in float32, initialised by the seed."""
+        """The plain base with the baseline's trainable parameters in float32, initialised by the seed.
+
+        Raises:
+            MissingData: peft is not installed.
+        """
         devices = [self.base.device] if self.base.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(self.settings.seed)
@@ -184,7 +171,7 @@ class Tuning:
             if self.row.config is None:
                 model = model.requires_grad_(True)
             else:
-                peft = load_peft()
+                peft = _load_peft()
                 model = peft.get_peft_model(model, self.row.config(peft, model, self.settings))
             model = model.to(self.base.device)
         for parameter in model.parameters():

@@ -63,8 +63,16 @@ class Statistic:
         return float(self.of(np.ones((1, self.items)))[0])
 
 
+class Record:
+    """Numbers that results keep."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)  # type: ignore[call-overload]
+
+
 @dataclass(frozen=True)
-class Metric:
+class Metric(Record):
     """A value with its 95 % bootstrap interval."""
 
     value: float
@@ -73,13 +81,9 @@ class Metric:
     examples: int
     higher_is_better: bool = True
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Record):
     """Difference of two methods on the same items, ours minus the other's, with its 95 % interval."""
 
     difference: float
@@ -91,13 +95,9 @@ class Comparison:
     freedom: float | None = None
     """degrees of freedom behind the interval; None where it is a bootstrap of items only"""
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
-class Spread:
+class Spread(Record):
     """A metric over seeds: mean, standard deviation of a seed, 95 % t-interval of the mean (None for one seed)."""
 
     mean: float
@@ -105,10 +105,6 @@ class Spread:
     low: float | None
     high: float | None
     seeds: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
 
 
 def resample(statistics: Sequence[Statistic], resamples: int, seed: int = 0) -> np.ndarray:
@@ -161,8 +157,7 @@ def measure_seeds(statistics: Sequence[Statistic], resamples: int) -> Metric | N
 
 def compare_items(difference: np.ndarray, resamples: int) -> Comparison:
     """Bootstrap interval and sign-flip p-value of the mean of items' differences (n,)."""
-    low, high = interval(difference, resamples)
-    return Comparison(float(difference.mean()), low, high, sign_flip(difference, resamples))
+    return Comparison(float(difference.mean()), *interval(difference, resamples), sign_flip(difference, resamples))
 
 
 def sign_flip(difference: np.ndarray, resamples: int, seed: int = 1) -> float:
@@ -178,19 +173,13 @@ def sign_flip(difference: np.ndarray, resamples: int, seed: int = 1) -> float:
     return (extreme + 1) / (resamples + 1)
 
 
-def compare_statistics(ours: Statistic, other: Statistic, resamples: int) -> Comparison | None:
-    """Paired comparison of any metric over the same items in the same order; None where it is undefined for one of the two."""
-    found = _over_items(ours, other, resamples)
-    return None if found is None else found[0]
-
-
 def compare_seeds(
     ours: Sequence[Statistic], other: Sequence[Statistic], resamples: int, *, paired: bool = False
 ) -> Comparison | None:
     """Paired comparison of two methods, each the mean of one metric over its seeds; None where it is undefined for one of them.
 
     Interval and p-value are never surer than those of the items only. A method of one seed adds no variance of seeds: it has
-    none, as the base model, or it cannot be seen. Of two such methods this is `compare_statistics`.
+    none, as the base model, or it cannot be seen.
 
     Args:
         ours, other: the metric of each seed, all over the same items in the same order.
@@ -225,8 +214,6 @@ def over_tasks(comparisons: Sequence[Comparison], metrics: Sequence[str] = ()) -
     Raises:
         ValueError: no comparison is given, or metrics of several families.
     """
-    from scipy.stats import t
-
     if not comparisons:
         raise ValueError("a mean difference over tasks needs at least one comparison; found none")
     if len(families := sorted({metric_family(metric) for metric in metrics})) > 1:
@@ -237,7 +224,7 @@ def over_tasks(comparisons: Sequence[Comparison], metrics: Sequence[str] = ()) -
     for one in comparisons:
         freedom = np.inf if one.freedom is None else one.freedom
         half = max(one.high - one.difference, one.difference - one.low)
-        parts.append(((half / float(t.ppf(0.975, freedom)) / count) ** 2, freedom))
+        parts.append(((half / StandardError(1.0, freedom).reach / count) ** 2, freedom))
     error = StandardError.combined(parts)
     known = None if np.isinf(error.freedom) else error.freedom
     return Comparison(mean, mean - error.reach, mean + error.reach, error.p_value(mean), known)
@@ -250,11 +237,9 @@ def metric_family(metric: str) -> str:
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """p-values corrected for their number by Holm's method (1979), in the order given."""
-    order, adjusted, largest = np.argsort(p_values, kind="stable"), [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(order.tolist()):
-        largest = max(largest, (len(p_values) - rank) * p_values[index])
-        adjusted[index] = min(1.0, largest)
-    return adjusted
+    order, count = np.argsort(p_values, kind="stable"), len(p_values)
+    largest = np.maximum.accumulate(np.arange(count, 0, -1) * np.take(p_values, order))
+    return [float(value) for value in np.minimum(largest, 1.0)[np.argsort(order)]]
 
 
 def over_seeds(values: Sequence[float]) -> Spread:
@@ -263,8 +248,6 @@ def over_seeds(values: Sequence[float]) -> Spread:
     Raises:
         ValueError: no value is given, or one is not a finite number.
     """
-    from scipy.stats import t
-
     finite = int(np.isfinite(values).sum())
     if not finite or finite < len(values):
         raise ValueError(f"a spread over seeds needs finite values, at least one; found {finite} finite ones of {len(values)}")
@@ -272,7 +255,7 @@ def over_seeds(values: Sequence[float]) -> Spread:
     if count == 1:
         return Spread(mean, None, None, None, 1)
     deviation = float(np.std(values, ddof=1))
-    reach = float(t.ppf(0.975, count - 1)) * deviation / count**0.5
+    reach = StandardError(deviation / count**0.5, count - 1).reach
     return Spread(mean, deviation, mean - reach, mean + reach, count)
 
 
@@ -342,16 +325,10 @@ def _over_items(ours: Statistic, other: Statistic, resamples: int) -> tuple[Comp
     values = resample([ours, other], resamples)
     differences = values[0] - values[1]
     low, high = bounds(differences)
-    found = Comparison(
-        difference, float(np.fmin(low, difference)), float(np.fmax(high, difference)), _bootstrap_p_value(differences)
-    )
+    side = min((differences <= 0).sum(), (differences >= 0).sum())  # NaN is on neither
+    p_value = min(1.0, 2 * (int(side) + 1) / (int((~np.isnan(differences)).sum()) + 1))
+    found = Comparison(difference, float(np.fmin(low, difference)), float(np.fmax(high, difference)), p_value)
     return found, variance_of(differences)
-
-
-def _bootstrap_p_value(differences: np.ndarray) -> float:
-    defined = differences[~np.isnan(differences)]
-    side = min(int((defined <= 0).sum()), int((defined >= 0).sum()))
-    return min(1.0, 2 * (side + 1) / (len(defined) + 1))
 
 
 def _counts(items: int, resamples: int, seed: int, rows: int) -> Iterator[np.ndarray]:

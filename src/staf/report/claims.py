@@ -97,12 +97,12 @@ def load_claims() -> Claims:
     return Claims.model_validate(yaml.safe_load(text))
 
 
-def evaluate_claims(tables: Tables, rule: str = "strict") -> list[ClaimResult]:
-    """Every claim in the papers' order, by one of `OUTCOME_RULES`."""
-    return [evaluate_claim(claim, tables, rule) for claim in load_claims().claims]
+def evaluate_claims(tables: Tables) -> list[ClaimResult]:
+    """Every claim in the papers' order."""
+    return [evaluate_claim(claim, tables) for claim in load_claims().claims]
 
 
-def evaluate_claim(claim: Claim, tables: Tables, rule: str = "strict") -> ClaimResult:
+def evaluate_claim(claim: Claim, tables: Tables) -> ClaimResult:
     """The outcome of a claim on the tables that there are."""
     runs = tuple(tables[name].run for name in claim.tables if name in tables)
     if not runs:
@@ -111,7 +111,7 @@ def evaluate_claim(claim: Claim, tables: Tables, rule: str = "strict") -> ClaimR
         return ClaimResult(claim, NOT_COMPARABLE, f"Not comparable: {claim.reason}.", runs)
     items = tuple(RULES[claim.rule](claim, tables))
     counted = _combined(claim, items) if claim.combine else [item.outcome for item in items]
-    outcome = OUTCOME_RULES[rule](counted, needed(claim.need, len(counted)))
+    outcome = strict_outcome(counted, needed(claim.need, len(counted)))
     return ClaimResult(claim, outcome, _sentence(items, counted, outcome), runs, items)
 
 
@@ -126,9 +126,6 @@ def strict_outcome(outcomes: Sequence[str], wins: int) -> str:
     if count["win"] >= wins:
         return HELD
     return NOT_HELD if len(outcomes) - count["loss"] < wins else OPEN
-
-
-OUTCOME_RULES: dict[str, Callable[[Sequence[str], int], str]] = {"strict": strict_outcome}
 
 
 def _sentence(items: Sequence[Item], counted: Sequence[str], outcome: str) -> str:

@@ -113,7 +113,7 @@ class Evaluation(Finished):
     weight_total: float | None = None
     tunable_parameters: float | None = None
     adaptation_examples: float | None = None
-    stop_reason: str | None = Field(None, validation_alias=AliasChoices("stop_reason", "stop_reason"))
+    stop_reason: str | None = Field(None, validation_alias=AliasChoices("stop_reason", "stopped_because"))
     details: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -287,11 +287,10 @@ def read_result(path: Path, runs: Path) -> Finished:
     """One result.json.
 
     Raises:
-        DamagedFile: it is not JSON, or not a result of its stage; every problem is named.
+        DamagedFile: it is not JSON, or not a result of its stage; the first problems are named.
     """
-    content = read_json(path)
     try:
-        result = parse_result(content)
+        result = parse_result(read_json(path))
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'result'}: {e['msg']}" for e in error.errors()[:5])
         raise DamagedFile(
