@@ -68,7 +68,7 @@ def test_files_and_functions_stay_small(path: Path) -> None:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
             assert node.end_lineno is not None
-            assert node.end_lineno - node.lineno < 60, f"{node.name} is too long"
+            assert node.end_lineno - node.lineno < 50, f"{node.name} is too long"
 
 
 def test_functions_that_the_paper_page_lists_exist() -> None:

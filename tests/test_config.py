@@ -102,6 +102,17 @@ def test_a_wrong_nested_setting_is_named_with_its_path(tmp_path: Path) -> None:
         load_recipe(DemoSettings, tmp_path / "r.yaml")
 
 
+@pytest.mark.parametrize(
+    ("setting", "former", "now"),
+    [("weighting", "free", "unconstrained"), ("weighting", "unit", "l2"), ("objective", "answer", "lm"),
+     ("objective", "labels", "label_ce")],
+)  # fmt: skip
+def test_a_former_value_is_answered_with_the_value_of_today(setting: str, former: str, now: str) -> None:
+    with pytest.raises(ConfigError, match=f"{setting} = {former} is now {setting} = {now}"):
+        parse(RouterRecipe, {setting: former}, "a test")
+    assert getattr(parse(RouterRecipe, {setting: now}, "a test"), setting) == now
+
+
 def test_a_former_name_is_answered_with_the_name_of_today() -> None:
     class Inner(Settings):
         RENAMED: ClassVar[dict[str, str]] = {"old": "new"}

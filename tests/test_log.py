@@ -15,6 +15,7 @@ import pytest
 from staf.compute import ComputeOptions
 from staf.errors import MissingData, StafError, UnknownName
 from staf.experts.recipe import ExpertRecipe
+from staf.experts.store import load_expert
 from staf.experts.train import StepReport
 from staf.log import REPORTERS, JsonLines, open_reporter
 from staf.stages import Context, train_stage
@@ -176,6 +177,9 @@ def test_a_training_that_was_stopped_keeps_every_step_once(
     assert [line["step"] for line in lines(path)] == list(range(1, 9))
     assert fake.calls[-1][0] == "end_run"
     train_stage(context, "entity_relation", settings, tmp_path / "experts", "mlflow")
+    licences = load_expert(tmp_path / "experts" / "entity_relation").record["licences"]
+    assert licences == {name: context.store.registry.find_card(name).licence for name in licences}
+    assert "hpo" in licences
     found = lines(path)
     assert [line["step"] for line in found] == list(range(1, 13))
     assert set(found[0]) == {"step", "loss", "penalty", "kept", "tokens", "tokens_per_second", "learning_rate"}

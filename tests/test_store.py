@@ -315,5 +315,18 @@ def test_a_router_for_other_experts_or_another_base_is_refused(base: Base, exper
     fewer = ExpertSet(experts.experts[:2])
     with pytest.raises(ExpertMismatch, match="found attribute, relation"):
         router.check(base.identity, fewer)
+    with pytest.raises(ExpertMismatch, match=r"'synonymy' is missing\. Adapt again"):
+        router.check(base.identity, fewer)
+    again = ExpertSet((*experts.experts[:2], random_expert(base, "synonymy", 9)))
+    with pytest.raises(ExpertMismatch, match=r"\. 'synonymy' is another expert of that name \(.{16} then, .{16} now\)\. Adapt"):
+        router.check(base.identity, again)
+    old = replace(router, expert_fingerprints={})
+    old.check(base.identity, experts)
+    with pytest.raises(ExpertMismatch, match=r"\)\. Adapt again"):
+        old.check(base.identity, again)
     with pytest.raises(BaseMismatch, match="adapt again"):
         router.check({"name": "other", "fingerprint": "1"}, experts)
+    with pytest.raises(BaseMismatch, match="with another tokenizer"):
+        router.check({**base.identity, "tokenizer": "0123"}, experts)
+    unknown = {name: value for name, value in base.identity.items() if name != "tokenizer"}
+    replace(router, base=unknown).check(base.identity, experts)

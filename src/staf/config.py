@@ -22,9 +22,11 @@ class Settings(BaseModel):
 
     Attributes:
         RENAMED: for each former name of a setting, where it is now; `parse` answers the former name with it.
+        RENAMED_VALUES: for a setting, the value of today for each former one; `parse` answers likewise.
     """
 
     RENAMED: ClassVar[dict[str, str]] = {}
+    RENAMED_VALUES: ClassVar[dict[str, dict[str, str]]] = {}
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     def digest(self) -> str:
@@ -59,6 +61,9 @@ def _sentence(kind: type[BaseModel], item: dict[str, Any]) -> str:
             return f"{name} is now {renamed[last]}."
         near = difflib.get_close_matches(name.rpartition(".")[2], _all_fields(kind), n=1)
         return f"{name} is not a setting" + (f"; did you mean '{near[0]}'?" if near else ".")
+    former = {setting: values for one in _nested(kind) for setting, values in getattr(one, "RENAMED_VALUES", {}).items()}
+    if item["type"] == "literal_error" and (now := former.get(str(item["loc"][-1]), {}).get(str(item["input"]))):
+        return f"{name} = {item['input']} is now {name} = {now}."
     message = item["msg"].removeprefix("Value error, ")
     return f"{name} = {item['input']!r}: {message}." if name else f"{message}."
 

@@ -247,12 +247,7 @@ def seconds_per_token(base: Base, examples: Sequence[Example], recipe: ExpertRec
     training = ExpertTraining(
         base, [encode(example, base.tokenizer, recipe.max_length) for example in examples], recipe, options
     )
-    base.lora.set_training(True, recipe.dropout)
-    try:
-        with gradient_checkpointing(base, options.gradient_checkpointing):
-            reports = [training.run_step() for _ in range(min(DRY_STEPS, training.total))]
-    finally:
-        base.lora.set_training(False)
-        base.lora.detach()
+    with training.running():
+        reports = [training.run_step() for _ in range(min(DRY_STEPS, training.total))]
     measured = reports[1:] or reports
     return sum(report.seconds for report in measured) / sum(report.tokens for report in measured)

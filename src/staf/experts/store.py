@@ -90,7 +90,12 @@ class ExpertSet:
     @property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits of all experts in order."""
-        return hashlib.sha256("/".join(e.name + e.fingerprint for e in self.experts).encode()).hexdigest()[:16]
+        return hashlib.sha256("/".join(name + found for name, found in self.fingerprints.items()).encode()).hexdigest()[:16]
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """The fingerprint of each expert, by name."""
+        return {expert.name: expert.fingerprint for expert in self.experts}
 
     @property
     def dedup_keys(self) -> frozenset[str]:
@@ -124,13 +129,17 @@ class ExpertSet:
                     f"expert '{expert.name}' was trained on {expert.base['name']} ({expert.base['fingerprint']}), "
                     f"this base is {base['name']} ({base['fingerprint']}). Give that base with --base, or train it again."
                 )
-            tokenizers = {found for found in (expert.base.get("tokenizer"), base.get("tokenizer")) if found is not None}
-            if len(tokenizers) > 1:
+            if other_tokenizer(expert.base, base):
                 raise BaseMismatch(
                     f"expert '{expert.name}' was trained with another tokenizer than that of {base['name']} now. "
                     "Restore the tokenizer files of the base, or train the expert again."
                 )
             check_shapes(expert, shapes, "this base")
+
+
+def other_tokenizer(recorded: Mapping[str, Any], base: Mapping[str, Any]) -> bool:
+    """True if two identities of a base name different tokenizers; an old record names none."""
+    return len({recorded.get("tokenizer"), base.get("tokenizer")} - {None}) > 1
 
 
 def check_shapes(expert: Expert, shapes: Mapping[str, tuple[int, int]], owner: str, partial: bool = False) -> None:

@@ -91,6 +91,17 @@ class ExpertTraining:
         self.rng_state = torch.Generator(base.device).manual_seed(recipe.seed).get_state()
         base.lora.attach(*self.factors.views())
 
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Within the block the base computes as in training; afterwards it is the original model."""
+        self.base.lora.set_training(True, self.recipe.dropout)
+        try:
+            with gradient_checkpointing(self.base, self.options.gradient_checkpointing):
+                yield
+        finally:
+            self.base.lora.set_training(False)
+            self.base.lora.detach()
+
     def next_batch(self) -> Batch:
         """The batch of this step, all micro-batches of it; it depends on the seed and the step only."""
         per_epoch = -(-len(self.items) // self.recipe.batch_size)
@@ -272,22 +283,22 @@ def train_expert(
     if training.tinit != recipe.tinit:
         log(f"{name}: {training.total} steps are too few for tinit {recipe.tinit} and tfinal {recipe.tfinal}: "
             f"{training.tinit} and {training.tfinal} are taken")  # fmt: skip
-    found = checkpoints.load(TENSORS, RECORD)
-    if found is not None:
-        training.load_state(*found)
-    world.check_same(int(run[:15], 16), "training (base, examples, recipe)")
-    world.check_same(training.step, "step to resume from")
-    base.lora.set_training(True, recipe.dropout)
+    _resume(training, checkpoints, run)
     started = time.perf_counter()
-    try:
-        with gradient_checkpointing(base, options.gradient_checkpointing):
-            _run_steps(training, checkpoints, on_step)
-    finally:
-        base.lora.set_training(False)
-        base.lora.detach()
+    with training.running():
+        _run_steps(training, checkpoints, on_step)
     keys = frozenset(key for example in examples for key in example.dedup_keys)
     record = _training_record(training, run, examples, time.perf_counter() - started)
     return Expert(name, base.identity, training.factors.folded(recipe.lora_scaling), keys, record)
+
+
+def _resume(training: ExpertTraining, checkpoints: Checkpoints, run: str) -> None:
+    """Restore the newest intact checkpoint, if there is one, and check that all processes continue the same training."""
+    found = checkpoints.load(TENSORS, RECORD)
+    if found is not None:
+        training.load_state(*found)
+    training.world.check_same(int(run[:15], 16), "training (base, examples, recipe)")
+    training.world.check_same(training.step, "step to resume from")
 
 
 def _training_record(training: ExpertTraining, run: str, examples: Sequence[Example], seconds: float) -> dict[str, Any]:

@@ -64,34 +64,59 @@ def fit_cma(
     Raises:
         TrainingFailed: a generation without any finite loss. DamagedFile: `resume_from` is of another search.
     """
-    losses, val_losses, digest, best = list[list[float]](), list[float](), hashlib.sha256(), start
-    recorded = (
-        [] if resume_from is None else list(zip(resume_from.losses.tolist(), resume_from.val_losses.tolist(), strict=True))
-    )
-
+    so_far, best = _Generations(resume_from), start
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         es = _strategy(start, sigma0, seed, max_evaluations, popsize)
-        while (reason := _stop_reason(es, val_losses, max_evaluations, patience, tolerance)) is None:
+        while (reason := _stop_reason(es, so_far.val_losses, max_evaluations, patience, tolerance)) is None:
             candidates = es.ask()
-            digest.update(np.ascontiguousarray(candidates, dtype=np.float64).tobytes())
-            resuming = len(losses) < len(recorded)
-            found, val_loss = recorded[len(losses)] if resuming else _evaluate(candidates, losses_of, validate, len(losses) + 1)
+            found, val_loss = so_far.recorded() or _evaluate(candidates, losses_of, validate, len(so_far.losses) + 1)
             es.tell(candidates, found)
-            if val_loss < min(val_losses, default=math.inf):
+            if val_loss < min(so_far.val_losses, default=math.inf):
                 best = np.array(candidates[int(np.argmin(found))])
-            losses.append(found)
-            val_losses.append(val_loss)
-            if resume_from is not None and len(losses) == len(recorded):
-                _check(resume_from, digest.hexdigest())
-            if on_checkpoint is not None and not resuming:
-                on_checkpoint(SearchHistory(_float64(losses), _float64(val_losses), digest.hexdigest()))
-            if on_generation is not None and len(losses) >= len(recorded):
-                on_generation(es.countevals, min(val_losses))
-    if resume_from is not None and len(losses) < len(recorded):
-        _check(resume_from, "")
-    history = tuple(np.minimum.accumulate(val_losses).tolist())
+            so_far.add(candidates, found, val_loss)
+            if on_checkpoint is not None and len(so_far.losses) > so_far.former:
+                on_checkpoint(so_far.history())
+            if on_generation is not None and len(so_far.losses) >= so_far.former:
+                on_generation(es.countevals, min(so_far.val_losses))
+    so_far.check_complete()
+    history = tuple(np.minimum.accumulate(so_far.val_losses).tolist())
     return FitResult(torch.as_tensor(best, dtype=torch.float32), history[-1], history, es.countevals, reason)
+
+
+class _Generations:
+    """The generations of a search so far; the first ones are taken from an interrupted search."""
+
+    def __init__(self, resume_from: SearchHistory | None) -> None:
+        self.resume_from = resume_from
+        self.former = 0 if resume_from is None else len(resume_from.losses)
+        self.losses: list[list[float]] = []
+        self.val_losses: list[float] = []
+        self.digest = hashlib.sha256()
+
+    def recorded(self) -> tuple[list[float], float] | None:
+        """Losses and validation loss of the next generation, where the interrupted search has them."""
+        index = len(self.losses)
+        if self.resume_from is None or index >= self.former:
+            return None
+        return self.resume_from.losses[index].tolist(), float(self.resume_from.val_losses[index])
+
+    def add(self, candidates: list[np.ndarray], losses: list[float], val_loss: float) -> None:
+        """Append a generation. Raises DamagedFile where the interrupted search had other candidates."""
+        self.digest.update(np.ascontiguousarray(candidates, dtype=np.float64).tobytes())
+        self.losses.append(losses)
+        self.val_losses.append(val_loss)
+        if self.resume_from is not None and len(self.losses) == self.former:
+            _check(self.resume_from, self.digest.hexdigest())
+
+    def check_complete(self) -> None:
+        """Raise DamagedFile where the search stops before the interrupted one did."""
+        if self.resume_from is not None and len(self.losses) < self.former:
+            _check(self.resume_from, "")
+
+    def history(self) -> SearchHistory:
+        """What a later search resumes from."""
+        return SearchHistory(_float64(self.losses), _float64(self.val_losses), self.digest.hexdigest())
 
 
 def _evaluate(

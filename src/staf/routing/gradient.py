@@ -108,15 +108,8 @@ def fit_gradient(
         report((len(history) - 1) * per_epoch, history[-1])
     while (epoch := len(history) - 1) < epochs and not should_stop(history, patience, tolerance):
         for step, batch in enumerate(batches(epoch), start=epoch * per_epoch):
-            loss = loss_of(params, batch)
-            value = loss.item()
-            if not math.isfinite(value):
-                raise TrainingFailed(f"the router's loss is {value} in epoch {epoch + 1}. Lower its learning_rate.")
-            optimizer.param_groups[0]["lr"] = learning_rate * 0.5 * (1 + math.cos(math.pi * step / (epochs * per_epoch)))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            report(step + 1, value)
+            rate = learning_rate * 0.5 * (1 + math.cos(math.pi * step / (epochs * per_epoch)))
+            report(step + 1, _step(optimizer, loss_of(params, batch), rate, epoch))
         found = params.detach().clone()
         history.append(require_finite(validate(found), f"after epoch {epoch + 1}"))
         if history[-1] < min(history[:-1]):
@@ -126,6 +119,18 @@ def fit_gradient(
             on_checkpoint(GradientState(found, adam["exp_avg"].clone(), adam["exp_avg_sq"].clone(), best, tuple(history)))
     reason = f"epochs={epochs}" if epoch == epochs else f"patience={patience}"
     return FitResult(best, min(history), tuple(history), epoch * per_epoch, reason)
+
+
+def _step(optimizer: torch.optim.Optimizer, loss: Tensor, learning_rate: float, epoch: int) -> float:
+    """One step down the gradient of a loss, which is returned. Raises TrainingFailed where it is not finite."""
+    value = loss.item()
+    if not math.isfinite(value):
+        raise TrainingFailed(f"the router's loss is {value} in epoch {epoch + 1}. Lower its learning_rate.")
+    optimizer.param_groups[0]["lr"] = learning_rate
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return value
 
 
 def _restore(

@@ -21,6 +21,10 @@ class RouterRecipe(Settings):
         "population": "popsize",
         "deviation": "sigma0",
     }
+    RENAMED_VALUES: ClassVar[dict[str, dict[str, str]]] = {
+        "weighting": {"free": "unconstrained", "unit": "l2"},
+        "objective": {"answer": "lm", "labels": "label_ce"},
+    }
 
     method: Literal["gradient", "cma", "zero_shot", "best_expert"] = "gradient"
     """normal setting, few-shot setting; not in the papers: from unlabelled inputs, or by each expert's loss"""

@@ -19,7 +19,7 @@ from staf.checkpoint_io import read_checkpoint, write_checkpoint
 from staf.compute import compute_record
 from staf.data.example import Example
 from staf.errors import BaseMismatch, ConfigError, DamagedFile, ExpertMismatch
-from staf.experts.store import ExpertSet
+from staf.experts.store import ExpertSet, other_tokenizer
 from staf.io import read_json, write_json
 from staf.lm.base import Base
 from staf.routing.recipe import RouterRecipe
@@ -51,6 +51,8 @@ class Router:
     """loss, evaluations, stop reason, weights of each restart, adaptation example ids, seconds, versions"""
     calibration: dict[str, Any] | None = None
     """of several labels: what a score says (fields of `staf.evaluate.calibrate.LabelCalibrator`)"""
+    expert_fingerprints: dict[str, str] = field(default_factory=dict)
+    """of each expert, by name; {} in a router of an earlier version"""
 
     @classmethod
     def of(
@@ -62,7 +64,7 @@ class Router:
         modules = dict(zip(base.lora.layers, module_groups(base, recipe.granularity), strict=True))
         return cls(
             task, prompt, recipe, weights, params, experts.names, experts.fingerprint, base.identity, modules,
-            {**record, "compute": compute_record(base)},
+            {**record, "compute": compute_record(base)}, expert_fingerprints=experts.fingerprints,
         )  # fmt: skip
 
     @property
@@ -87,18 +89,34 @@ class Router:
         Raises:
             BaseMismatch, ExpertMismatch: it was not.
         """
-        tokenizers = {self.base.get("tokenizer"), base.get("tokenizer")} - {None}
-        if self.base["fingerprint"] != base["fingerprint"] or len(tokenizers) > 1:
+        if self.base["fingerprint"] != base["fingerprint"]:
             raise BaseMismatch(
                 f"the router for '{self.task}' was made on {self.base['name']} ({self.base['fingerprint']}), "
-                f"this base is {base['name']} ({base['fingerprint']}) or has another tokenizer. "
-                "Give that base with --base, or adapt again."
+                f"this base is {base['name']} ({base['fingerprint']}). Give that base with --base, or adapt again."
+            )
+        if other_tokenizer(self.base, base):
+            raise BaseMismatch(
+                f"the router for '{self.task}' was made with another tokenizer than that of {base['name']} now. "
+                "Restore the tokenizer files of the base, or adapt again."
             )
         if self.experts_fingerprint != experts.fingerprint:
             raise ExpertMismatch(
                 f"the router for '{self.task}' was made for the experts {', '.join(self.experts)} "
-                f"({self.experts_fingerprint}); found {', '.join(experts.names)} ({experts.fingerprint}). Adapt again."
+                f"({self.experts_fingerprint}); found {', '.join(experts.names)} ({experts.fingerprint}). "
+                f"{self._differing(experts)}Adapt again."
             )
+
+    def _differing(self, experts: ExpertSet) -> str:
+        """A sentence that names the experts which differ from the router's."""
+        known, found = self.expert_fingerprints, experts.fingerprints
+        differences = [f"'{name}' is missing" for name in self.experts if name not in found]
+        differences += [f"'{name}' is new" for name in found if name not in self.experts]
+        differences += [
+            f"'{name}' is another expert of that name ({known[name]} then, {found[name]} now)"
+            for name in known
+            if name in found and known[name] != found[name]
+        ]
+        return f"{'; '.join(differences)}. " if differences else ""
 
     def check_start(self, base: dict[str, str], experts: ExpertSet, recipe: RouterRecipe) -> None:
         """Check that an adaptation with this recipe may start from this router's parameters.
@@ -148,6 +166,7 @@ def save_router(folder: Path, router: Router) -> None:
         "recipe": router.recipe.model_dump(),
         "experts": list(router.experts),
         "experts_fingerprint": router.experts_fingerprint,
+        "expert_fingerprints": router.expert_fingerprints,
         "base": router.base,
         "modules": router.modules,
         "calibration": router.calibration,
@@ -172,7 +191,7 @@ def load_router(folder: Path) -> Router:
         router = Router(
             record["task"], TaskPrompt.from_dict(record["prompt"]), RouterRecipe(**record["recipe"]), tensors["weights"],
             tensors["params"], tuple(record["experts"]), record["experts_fingerprint"], record["base"], record["modules"],
-            {**record["result"], **read_json(cost)}, record["calibration"],
+            {**record["result"], **read_json(cost)}, record["calibration"], record.get("expert_fingerprints", {}),
         )  # fmt: skip
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedFile(f"{folder}: its record is not that of a router ({error}). Adapt again.") from error

@@ -36,6 +36,13 @@ def training_examples(context: Context, name: str, settings: ExpertRecipe) -> li
     return _enough(examples, settings)
 
 
+def licences_of(context: Context, name: str) -> dict[str, str]:
+    """The licence of each data set that an expert is trained on, as its card has it; {} for a task file."""
+    store = context.store
+    used = dict.fromkeys(dataset for dataset, _ in expert_sources(name) if store.can_have(dataset))
+    return {dataset: store.registry.find_card(dataset).licence for dataset in used}
+
+
 def train_stage(context: Context, name: str, settings: ExpertRecipe, out: Path, track: str | None = None) -> Expert:
     """Train the expert of a knowledge type into out/<name>, or load it where it is there with these settings.
 
@@ -44,7 +51,7 @@ def train_stage(context: Context, name: str, settings: ExpertRecipe, out: Path, 
     """
     with context.world.main_process_first():
         examples = training_examples(context, name, settings)
-        name = expert_name(name)
+        licences, name = licences_of(context, name), expert_name(name)
         digest = training_digest(context.identity, examples, settings)
     there = training_run_of(out / name) == digest
     context.world.check_same(int(there), f"view of {out / name}")
@@ -73,6 +80,7 @@ def train_stage(context: Context, name: str, settings: ExpertRecipe, out: Path, 
         expert = train_expert(
             base, name, examples, settings, checkpoint, on_step, context.progress.log, context.world, context.compute
         )
+    expert = replace(expert, record={**expert.record, "licences": licences})
     if context.world.is_main_process:
         _finish_training(context, expert, settings, run, time.perf_counter() - started, tokens, memory.bytes)
         save_expert(out / name, expert)  # last: an expert that is there is never trained again
