@@ -386,11 +386,23 @@ def test_settings_are_listed_with_defaults_and_documentation(command: str) -> No
 
 
 def test_the_tasks_are_listed_and_shown(own: Path, tiny_folder: Path) -> None:
-    rows = json.loads(run("tasks", "list", "--json"))
-    assert {"emrqa", "icd10_chapter"} <= {row["name"] for row in rows}
+    rows = {row["name"]: row for row in json.loads(run("tasks", "list", "--json", "--data-dir", own))}
+    assert {"emrqa", "icd10_chapter"} <= rows.keys()
+    assert min(rows["icd10_chapter"][split] for split in ("adaptation", "test")) > 0
+    assert sum(rows["icd10_chapter"]["label_balance"].values()) == pytest.approx(1)
+    assert max(rows["icd_coding_top10_uci"]["label_balance"].values()) <= 1
+    assert rows["emrqa"]["label_balance"] == {}
+    assert "icd10_chapter" in run("tasks", "list", "--data-dir", own)
     shown = json.loads(run("tasks", "show", "icd10_chapter", "--count", 2, "--base", tiny_folder, "--data-dir", own, "--json"))
     assert len(shown) == 2
     assert all(row["split"] == "adaptation" and row["prompt_tokens"] > 0 for row in shown)
+    options = ["--base", tiny_folder, "--data-dir", own, "--json"]
+    (full,) = json.loads(run("tasks", "show", "emrqa", "--max-length", 4096, *options))
+    limit = full["prompt_tokens"] + 64 - 5  # 64 tokens are kept for the answer
+    (cut,) = json.loads(run("tasks", "show", "emrqa", "--max-length", limit, *options))
+    assert (full["truncated"], cut["truncated"]) == (False, True)
+    assert cut["full_prompt_tokens"] == full["prompt_tokens"] > cut["prompt_tokens"]
+    assert cut["prompt"].endswith("Answer:")
 
 
 def test_a_mistake_is_one_message_on_stderr_and_exit_code_one(

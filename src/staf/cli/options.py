@@ -105,12 +105,12 @@ class App(typer.Typer):
         return super().command(name, **{"cls": Command, **settings})
 
 
-def open_store(data_dir: Path | None, splits: str) -> Any:
+def open_store(data_dir: Path | None, splits: str, fetch: bool = True) -> Any:
     """The data sets of a command: those of the folder given, else of STAF_DATA, else of packages."""
     from staf.data.fetch import data_folder
     from staf.data.store import DataStore
 
-    return DataStore(data_folder(data_dir), splits)
+    return DataStore(data_folder(data_dir), splits, fetch)
 
 
 def overrides(pairs: list[str] | None, option: str = "--override") -> dict[str, Any]:

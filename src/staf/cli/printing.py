@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from staf.log import Bar, Progress, TextBar
 
 if TYPE_CHECKING:
+    from staf.data.example import Example
     from staf.routing.recipe import RouterRecipe
 
 
@@ -185,22 +186,40 @@ def load_tokenizer(base: str | None) -> Any:
         return None
 
 
-def print_examples(examples: Sequence[Any], tokenizer: Any, as_json: bool) -> None:
-    """Print examples as the model reads them, with lengths in tokens where there is a tokenizer."""
-    rows = [_example_row(example, tokenizer) for example in examples]
+def print_examples(examples: Sequence[Example], tokenizer: Any, as_json: bool, max_length: int | None = None) -> None:
+    """Print examples as the model reads them, with lengths in tokens where there is a tokenizer.
+
+    Args:
+        max_length: tokens of prompt and answer; a longer context is truncated. None shows the prompt in full.
+
+    Raises:
+        ConfigError: a query does not fit into `max_length`.
+    """
+    rows = [_example_row(example, tokenizer, max_length) for example in examples]
     if as_json:
         print_json(rows)
     for row in () if as_json else rows:
         tokens = f"; {row['prompt_tokens']} prompt tokens, {row['answer_tokens']} answer tokens" if tokenizer else ""
+        tokens += f"; truncated from {row['full_prompt_tokens']}" if row["truncated"] else ""
         print(f"--- {row['id']} ({row['task_type']}, {row['output_type']}, {row['split']}{tokens})")
         print(f"{row['prompt']} {row['answer']}\n")
 
 
-def _example_row(example: Any, tokenizer: Any) -> dict[str, Any]:
+def _example_row(example: Example, tokenizer: Any, max_length: int | None) -> dict[str, Any]:
     from staf.data.example import prompt_of
-    from staf.lm.batches import encode_answer
+    from staf.evaluate.answer import LABEL_TYPES
+    from staf.evaluate.settings import EvaluationSettings
+    from staf.lm.batches import encode_answer, encode_prompt
 
-    prompt = prompt_of(example.query, example.context)
+    prompt, full, seen = prompt_of(example.query, example.context), None, None
+    if tokenizer:
+        full = seen = len(tokenizer(prompt)["input_ids"])
+        scored = example.output_type in LABEL_TYPES
+        labels = [len(encode_answer(label, tokenizer)) for label in example.labels] if scored else []
+        room = (max_length or full) - max(labels, default=EvaluationSettings().max_new_tokens)
+        if max_length is not None and full > room:
+            tokens = encode_prompt(example, tokenizer, room)
+            prompt, seen = tokenizer.decode(tokens, skip_special_tokens=True), len(tokens)
     return {
         "id": example.id,
         "task_type": example.task_type,
@@ -208,6 +227,8 @@ def _example_row(example: Any, tokenizer: Any) -> dict[str, Any]:
         "split": example.split,
         "prompt": prompt,
         "answer": example.answer,
-        "prompt_tokens": len(tokenizer(prompt)["input_ids"]) if tokenizer else None,
+        "prompt_tokens": seen,
+        "full_prompt_tokens": full,
+        "truncated": seen != full,
         "answer_tokens": len(encode_answer(example.answer, tokenizer)) if tokenizer else None,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -87,6 +88,26 @@ def task_counts(task: Task, store: DataStore) -> dict[str, int] | None:
     if not any(counts.values()):
         raise MissingData(f"task '{task.name}' has no examples in {', '.join(here)}.")
     return counts
+
+
+def label_balance(task: Task, store: DataStore) -> dict[str, float]:
+    """Share of a task's adaptation examples that have each label, the most frequent first.
+
+    Empty where each example has labels of its own, or answers are free text, or none of the data is here.
+    """
+    several = task.output_type == "multi_label"
+    if not several and not task.fixed_labels:
+        return {}
+    if task.is_local:
+        answers = [example.answer for example in store.local(task)[0] if example.split == "adaptation"]
+    else:
+        here = [name for name in task.datasets if store.is_here(name)]
+        answers = [a for name in here for a in store.answers(name, task.task_type, "adaptation", task.output_type)]
+    valid = set(label_set(task, store)) if answers else set()
+    labels = [set(read_several(answer) if several else (answer,)) for answer in answers]
+    kept = [chosen for found in labels if (chosen := found & valid if valid else found)]
+    counts = Counter(label for chosen in kept for label in chosen)
+    return {label: counts[label] / len(kept) for label in sorted(counts, key=lambda label: (-counts[label], label))}
 
 
 def expert_examples(name: str, store: DataStore) -> tuple[list[Example], int]:
