@@ -17,8 +17,10 @@ from hypothesis import settings
 from tiny_model import write_tiny_model
 
 from staf.data.example import Example, dedup_key
+from staf.experts.reduce import concat_factors
 from staf.experts.store import Expert, ExpertSet
 from staf.lm.base import Base, load_base
+from staf.routing.merge import Mixture
 
 # No law is about time. Where CI is set its cases are the same each time: a rare one is to be found at a desk, not on a push.
 settings.register_profile("suite", deadline=None, derandomize="CI" in os.environ)
@@ -51,6 +53,16 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def base(tiny_folder: Path) -> Base:
     return load_base(str(tiny_folder), dtype="float32", device="cpu")
+
+
+def deltas_of(mixture: Mixture, weights: torch.Tensor, granularity: str = "task") -> dict[str, torch.Tensor]:
+    """What the weights (G, K) add to each module, (d_out, d_in) float32 by name (Eq. 4)."""
+    experts, shapes = mixture.experts, mixture.base.lora.shapes
+    found = {}
+    for (name, shape), group in zip(shapes.items(), mixture.groups(granularity), strict=True):
+        b, a = concat_factors(experts.factors_of(name, shape), weights[group])
+        found[name] = b @ a
+    return found
 
 
 def random_expert(base: Base, name: str, seed: int, scale: float = 1.0, size: float = 0.5) -> Expert:

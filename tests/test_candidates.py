@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from architectures import ARCHITECTURES, other_base
-from conftest import make_examples, random_expert
+from conftest import deltas_of, make_examples, random_expert
 from torch import Tensor
 
 from staf.errors import ExpertMismatch, MissingData
@@ -198,7 +198,7 @@ def test_the_base_is_the_original_again_when_merging_stops_half_way(
 def test_merged_weights_are_the_exact_sum_in_buffers_that_stay(base: Base, experts: ExpertSet) -> None:
     mixture, before = Mixture(base, experts), weights_of(base)
     weights = drawn(mixture, "layer", 1)[0]
-    changes = mixture.deltas(weights, "layer")
+    changes = deltas_of(mixture, weights, "layer")
     with mixture.merged(weights, "layer"):
         for name, layer in base.lora.layers.items():
             assert torch.allclose(layer.weight, before[name][0] + changes[name], atol=1e-6)

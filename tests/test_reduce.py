@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_examples, random_expert
+from conftest import deltas_of, make_examples, random_expert
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -150,7 +150,7 @@ def test_a_truncated_weighted_sum_is_the_mixture_up_to_its_error(base: Base, exp
     mixture = Mixture(base, experts)
     groups = groups_of(base, granularity)
     weights = torch.rand(max(groups.values()) + 1, 3, generator=torch.Generator().manual_seed(3))
-    whole = {name: change.double() for name, change in mixture.deltas(weights, granularity).items()}
+    whole = {name: change.double() for name, change in deltas_of(mixture, weights, granularity).items()}
     errors = []
     for rank in (1, 3, 9):
         parts = {
@@ -164,7 +164,7 @@ def test_a_truncated_weighted_sum_is_the_mixture_up_to_its_error(base: Base, exp
         errors.append(error)
     assert errors[0] > errors[1] > errors[2]
     assert errors[2] < 1e-6  # the sum of the ranks is enough
-    one = Mixture(base, ExpertSet((merged,))).deltas(torch.ones(1, 1))
+    one = deltas_of(Mixture(base, ExpertSet((merged,))), torch.ones(1, 1))
     assert all(torch.allclose(one[name].double(), change, atol=1e-5) for name, change in whole.items())
 
 
@@ -177,7 +177,7 @@ def test_what_pruning_loses_is_the_norm_of_the_others_sum(
     weights = torch.rand(max(groups.values()) + 1, 3, generator=torch.Generator().manual_seed(4)) - 0.3
     left = weights.clone()
     left[:, [index for index in range(3) if index not in kept]] = 0
-    whole, rest = mixture.deltas(weights, granularity), mixture.deltas(left, granularity)
+    whole, rest = deltas_of(mixture, weights, granularity), deltas_of(mixture, left, granularity)
     assert pruning_error(experts, weights, kept, groups) == pytest.approx(distance(rest, whole), abs=1e-5)
 
 

@@ -78,11 +78,6 @@ def orthogonality(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return gram_u.square().sum() + gram_v.square().sum(), 4 * u @ gram_u, 4 * gram_v @ v  # Eq. A.2
 
 
-def delta(u: Tensor, gain: Tensor, v: Tensor) -> Tensor:
-    """U diag(gain) V: (d_out, r), (r,), (r, d_in) to (d_out, d_in)."""
-    return (u * gain) @ v  # Eq. 1
-
-
 @dataclass(frozen=True)
 class Block:
     """n modules of one shape: U (n, d_out, r) and V (n, r, d_in), and their rows of lambda."""

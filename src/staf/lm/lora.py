@@ -64,7 +64,7 @@ class _LoraFunction(torch.autograd.Function):
         if weight is None:
             y = scaled @ lora_B.T
         else:
-            y = functional.linear(rows, weight, bias).addmm_(scaled, lora_B.T)  # Eq. 10
+            y = functional.linear(rows, weight, bias).addmm_(scaled, lora_B.T)  # Eqs. 1 and 10
         ctx.save_for_backward(rows, weight, lora_B, lora_A, scale, hidden, scaled, dropout_mask)
         ctx.shape, ctx.scale_dtype, ctx.grads = x.shape, rank_scale.dtype, grads
         return y.view(*x.shape[:-1], y.shape[-1])

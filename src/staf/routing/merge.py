@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from staf.errors import ExpertMismatch
-from staf.experts.adalora import delta
 from staf.experts.adapter import Factors
 from staf.experts.store import ExpertSet
 from staf.lm.base import Base
@@ -45,11 +44,6 @@ def stack(factors: Sequence[Factors]) -> Stack:
 def gain(stacked: Stack, weights: Tensor) -> Tensor:
     """Gain of each rank: weights (K,) to (R,), or (B, K) to (B, R)."""
     return weights[..., stacked.expert_index]
-
-
-def fused_delta(stacked: Stack, weights: Tensor) -> Tensor:
-    """The sum of the experts' deltas under the weights (K,), as one matrix (d_out, d_in)."""
-    return delta(stacked.b, gain(stacked, weights), stacked.a)  # Eq. 4
 
 
 def squared_norms(stacked: Stack, experts: int) -> Tensor:
@@ -170,12 +164,6 @@ class Mixture:
             )
         weights = weights.to(self.base.device)
         return {n: gain(s, weights[..., g, :]) for (n, s), g in zip(self.stacks.items(), groups, strict=True)}
-
-    def deltas(self, weights: Tensor, granularity: str = "task") -> dict[str, Tensor]:
-        """What the weights (G, K) add to each module, (d_out, d_in) float32 by name."""
-        weights = weights.to(self.base.device)
-        groups = self.groups(granularity)
-        return {n: fused_delta(s, weights[g]) for (n, s), g in zip(self.stacks.items(), groups, strict=True)}
 
 
 def merging_pays(sizes: Iterable[tuple[int, int, int]], tokens: int) -> bool:
