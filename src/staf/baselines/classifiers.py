@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -156,13 +157,9 @@ def majority_predictions(adaptation: Sequence[Example], test: Sequence[Example])
 
 
 TITLES = {
-    "majority": "Majority",
-    "tfidf": "Logistic regression",
-    "cnn": "CNN",
-    "text_cnn": "TextCNN",
-    "rnn": "RNN (bidirectional GRU)",
-    "encoder": "Encoder, fine-tuned",
-}
+    "majority": "Majority", "tfidf": "Logistic regression", "cnn": "CNN", "text_cnn": "TextCNN",
+    "rnn": "RNN (bidirectional GRU)", "encoder": "Encoder, fine-tuned",
+}  # fmt: skip
 CLASSIFIERS = tuple(TITLES)
 
 
@@ -232,10 +229,9 @@ def _fitted(
 
 
 def _network(name: str) -> Classifier:
-    from staf.baselines import networks
+    from staf.baselines.networks import encoder, word_network
 
-    fitter: Classifier = getattr(networks, name)
-    return fitter
+    return encoder if name == "encoder" else partial(word_network, name)
 
 
 def problem_of(adaptation: Sequence[Example], test: Sequence[Example], settings: ClassifierSettings) -> Problem:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from staf.baselines.classifiers import CLASSIFIERS
-from staf.baselines.in_context import FewShotPrompts, reserved_for, with_shots
+from staf.baselines.in_context import reserved_for, with_shots
 from staf.baselines.peft import TRAINED, Choice, OnTrial, Tuning, tuned_base
 from staf.baselines.settings import BaselineSettings
 from staf.data.example import Example
@@ -63,7 +63,8 @@ def baseline_predictions(
     started, memory = time.perf_counter(), PeakMemory()
     if settings.method == "in_context":
         evaluation = evaluation.model_copy(update={"max_length": settings.max_prompt_tokens or base.context_length})
-        shown, calibrating = (_with_shots(base, task, some, drawn, evaluation) for some in (test, calibration))
+        limit, reserved = evaluation.max_length, reserved_for(task.output_type, evaluation)
+        shown, calibrating = (with_shots(some, drawn, base.tokenizer, limit, reserved) for some in (test, calibration))
         answering, test, calibration, how = base, shown.examples, calibrating.examples, shown.record
     else:
         tuning = Tuning(base, drawn, settings, evaluation.max_length, evaluation.token_budget)
@@ -77,13 +78,6 @@ def baseline_predictions(
     return predictions_of(
         task.output_type, Answerer(answering, evaluation, on_done), test, calibration, partial=partial
     ), record
-
-
-def _with_shots(
-    base: Base, task: Task, examples: Sequence[Example], shots: Sequence[Example], evaluation: EvaluationSettings
-) -> FewShotPrompts:
-    reserved = reserved_for(task.output_type, evaluation)
-    return with_shots(examples, shots, base.tokenizer, evaluation.max_length, reserved)
 
 
 def check_external_name(name: str) -> None:

@@ -132,25 +132,12 @@ class Vocabulary:
         return [self.ids.get(word, UNKNOWN) for word in words_of(text)[: self.max_words]] or [UNKNOWN]
 
 
-def cnn(problem: Problem, texts: Sequence[str], settings: ClassifierSettings) -> Scored:
-    """Scores (n, L) of texts (n) by a CNN of one filter width and tanh."""
-    return _with_words(
-        lambda size: Convolutions(size, len(problem.labels), (settings.kernel_size,), torch.tanh, settings),
-        problem, texts, settings,
-    )  # fmt: skip
-
-
-def text_cnn(problem: Problem, texts: Sequence[str], settings: ClassifierSettings) -> Scored:
-    """Scores (n, L) of texts (n) by TextCNN: several filter widths and the rectifier."""
-    return _with_words(
-        lambda size: Convolutions(size, len(problem.labels), settings.kernel_sizes, torch.relu, settings),
-        problem, texts, settings,
-    )  # fmt: skip
-
-
-def rnn(problem: Problem, texts: Sequence[str], settings: ClassifierSettings) -> Scored:
-    """Scores (n, L) of texts (n) by a bidirectional GRU."""
-    return _with_words(lambda size: Recurrent(size, len(problem.labels), settings), problem, texts, settings)
+WORD_NETWORKS: dict[str, Callable[[int, int, ClassifierSettings], nn.Module]] = {
+    "cnn": lambda size, labels, s: Convolutions(size, labels, (s.kernel_size,), torch.tanh, s),
+    "text_cnn": lambda size, labels, s: Convolutions(size, labels, s.kernel_sizes, torch.relu, s),
+    "rnn": lambda size, labels, s: Recurrent(size, labels, s),
+}
+"""Networks over words by name, from the size of the vocabulary and the number of labels."""
 
 
 def encoder(problem: Problem, texts: Sequence[str], settings: ClassifierSettings) -> Scored:
@@ -183,14 +170,12 @@ def encoder(problem: Problem, texts: Sequence[str], settings: ClassifierSettings
     )  # fmt: skip
 
 
-def _with_words(
-    make: Callable[[int], nn.Module], problem: Problem, texts: Sequence[str], settings: ClassifierSettings
-) -> Scored:
-    """A network over words, from the size of the vocabulary."""
+def word_network(name: str, problem: Problem, texts: Sequence[str], settings: ClassifierSettings) -> Scored:
+    """Scores (n, L) of texts (n) by one of `WORD_NETWORKS`."""
     vocabulary = Vocabulary.of(problem.train.texts, settings)
 
     def start() -> Network:
-        module = make(len(vocabulary))
+        module = WORD_NETWORKS[name](len(vocabulary), len(problem.labels), settings)
         return Network(module, module, PAD)
 
     return _learn(
@@ -227,19 +212,14 @@ def _learn(
                 scores = log_scores(_logits(network, val, device), problem.output_type)
                 return loss_of(scores, problem.val.targets, problem.output_type)
 
-            trials.append(
-                fit(
-                    network.module,
-                    lambda epoch: epoch_order(lengths, settings.batch_size, settings.seed, epoch - 1),
-                    loss,
-                    validate,
-                    learning_rate=rate,
-                    epochs=epochs,
-                    weight_decay=settings.weight_decay,
-                    patience=settings.patience,
-                    keep_best=True,
-                )
-            )
+            def batches(epoch: int) -> list[list[int]]:
+                return epoch_order(lengths, settings.batch_size, settings.seed, epoch - 1)
+
+            trial = fit(
+                network.module, batches, loss, validate, learning_rate=rate, epochs=epochs,
+                weight_decay=settings.weight_decay, patience=settings.patience, keep_best=True,
+            )  # fmt: skip
+            trials.append(trial)
             if best is None or trials[-1].best < min(trial.best for trial in trials[:-1]):
                 best = network
     chosen, records, network = best_of(trials, "classifier"), [trial.as_dict() for trial in trials], best or start()

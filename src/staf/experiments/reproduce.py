@@ -43,15 +43,10 @@ PACKAGES = {
 
 
 @cache
-def _papers() -> dict[str, Any]:
-    text = (resources.files("staf") / "experiments" / "papers.yaml").read_text(encoding="utf-8")
-    found: dict[str, Any] = yaml.safe_load(text)
-    return found
-
-
 def papers_numbers(name: str) -> dict[str, dict[str, list[Any]]]:
     """What the papers print for a table, by paper; {} where only a figure without numbers is printed."""
-    found: dict[str, dict[str, list[Any]]] = _papers().get(name, {})
+    text = (resources.files("staf") / "experiments" / "papers.yaml").read_text(encoding="utf-8")
+    found: dict[str, dict[str, list[Any]]] = yaml.safe_load(text).get(name, {})
     return found
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from staf.baselines import BASELINES
 from staf.baselines.classifiers import CLASSIFIERS
@@ -45,6 +45,7 @@ from staf.stages.context import RunContext
 from staf.stages.evaluation import Scored
 from staf.stages.training import TrainingJob, train_on_ray
 
+T = TypeVar("T")
 Outcomes = dict[RunSpec, Scored | str]
 """the result of a run, or why there is none"""
 
@@ -74,16 +75,16 @@ class Runner:
     cache: dict[Hashable, Any] = field(default_factory=dict, compare=False)
     """runs, experts, training records and contexts that were made before, or the error that prevented it"""
 
-    def _once(self, key: Hashable, make: Callable[[], Any]) -> Any:
+    def _once(self, key: Hashable, make: Callable[[], T]) -> T:
         """What `make` returns or raises, made only once."""
         if key not in self.cache:
             try:
                 self.cache[key] = make()
             except StafError as error:
                 self.cache[key] = error
-        if isinstance(found := self.cache[key], StafError):
-            raise found
-        return found
+        if isinstance(self.cache[key], StafError):
+            raise self.cache[key]
+        return cast("T", self.cache[key])
 
     def up_to(self, seeds: int) -> Runner:
         """This runner with the first seeds only; what is known and done is shared."""
@@ -111,8 +112,7 @@ class Runner:
         Raises:
             StafError: as its stage; nothing is half written.
         """
-        found: Scored = self._once(spec, lambda: self._run(spec))
-        return found
+        return self._once(spec, lambda: self._run(spec))
 
     def _run(self, spec: RunSpec) -> Scored:
         context, task, profile = self.context, find_task(spec.task), self.profile.of_task(spec.task)
@@ -149,8 +149,7 @@ class Runner:
         if not spec.records:
             return ()
         settings = {name: self.profile.of_expert(name) for name in task.datasets}
-        found: list[Example] = self._once(("records", task.name), lambda: training_records(self.context, task, settings))
-        return found
+        return self._once(("records", task.name), lambda: training_records(self.context, task, settings))
 
     def _normal_shots(self, task: Task) -> int | None:
         """Adaptation examples of the normal setting; None for all, also where there are no more than the profile takes."""
@@ -173,8 +172,7 @@ class Runner:
         name = self.profile.language_model
         if name is None:
             raise MissingData("the profile names no other language model: -o language_model= and a hub id or folder.")
-        found: Context = self._once(("context", name), lambda: self.context.of_base(name))
-        return found
+        return self._once(("context", name), lambda: self.context.of_base(name))
 
     def _method(self, spec: RunSpec, task: Task, profile: Profile, experts: ExpertSet) -> Method:
         """The weights of experts that are scored."""

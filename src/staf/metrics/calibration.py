@@ -107,15 +107,11 @@ def coverage_curve(
     surest_first = -np.sort(-confidence)
     return [
         {
-            "coverage": coverage,
-            "value": point.value,
-            "low": point.low,
-            "high": point.high,
+            "coverage": coverage, "value": point.value, "low": point.low, "high": point.high,
             "confidence": float(surest_first[ceil(round(coverage * len(quality), 9)) - 1]),
         }
-        for coverage, point in zip(coverages, measured, strict=True)
-        if point is not None
-    ]
+        for coverage, point in zip(coverages, measured, strict=True) if point is not None
+    ]  # fmt: skip
 
 
 def choice_confidence(predictions: Sequence[Prediction]) -> np.ndarray:

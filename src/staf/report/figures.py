@@ -246,8 +246,9 @@ def learning_curve(result: Training) -> Figure | None:
 
 def paper_figure(table: Table) -> Figure | None:
     """The figure of a reproduced result; None for a table, or where there is nothing to draw."""
-    if table.task == "fig7":
-        return _weights_by_task(table)
+    if table.task == "fig7":  # a bar for each task; its line is the deviation over seeds
+        cells = {column.name: table.cell("normal", column.name) for column in table.columns}
+        return weight_bars([Bars(name, *cell.mean_weights()) for name, cell in cells.items() if cell.weights], table.title)
     if table.task == "fig5":
         counts = [_number(column.name.split()[0]) for column in table.columns]
         series = [_series(row.title, list(zip(counts, row.cells, strict=True))) for row in table.rows]
@@ -260,12 +261,6 @@ def paper_figure(table: Table) -> Figure | None:
         varied = "number of examples" if table.task == "fig6" else "number of experts (0: base model)"
         return line_plot(series, varied, _measured(table), table.title)
     return None
-
-
-def _weights_by_task(table: Table) -> Figure | None:
-    """Fig. 7: one bar a task; its line is the deviation over seeds."""
-    cells = {column.name: table.cell("normal", column.name) for column in table.columns}
-    return weight_bars([Bars(name, *cell.mean_weights()) for name, cell in cells.items() if cell.weights], table.title)
 
 
 def _series(title: str, cells: list[tuple[float | None, Cell]]) -> Series:

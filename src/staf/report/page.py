@@ -23,14 +23,7 @@ from staf.report.names import method_title
 from staf.report.reproduced import comparison_rows, sizes_text, table_rows
 from staf.report.results import Evaluation, Finished, Table, Training, load_results, tables_of
 from staf.report.seed_groups import flatten, task_title, tasks_of
-from staf.report.tables import (
-    Row,
-    comparison_table,
-    held_out_table,
-    overview_table,
-    task_table,
-    training_table,
-)
+from staf.report.tables import Row, comparison_table, held_out_table, overview_table, task_table, training_table
 
 OUTCOMES = {HELD: "✓", NOT_HELD: "✗", OPEN: "?", NOT_COMPARABLE: "–"}
 """Each outcome of a claim with its mark."""
