@@ -117,6 +117,17 @@ def test_an_expert_of_another_base_is_refused_and_both_are_named(base: Base, fol
     refused(folder, tmp_path / "other", BaseMismatch, message)
 
 
+def test_an_expert_of_another_tokenizer_is_refused_and_one_of_an_unknown_tokenizer_comes_in(
+    base: Base, folder: Path, tmp_path: Path
+) -> None:
+    other = replace(wider(base, "news", 2), base={**base.identity, "tokenizer": "0123"})
+    save_expert(tmp_path / "other", other)
+    refused(folder, tmp_path / "other", BaseMismatch, "'news' was trained with another tokenizer than expert 'attribute'")
+    old = {name: value for name, value in base.identity.items() if name != "tokenizer"}
+    save_expert(tmp_path / "old", replace(other, base=old))
+    assert "news" in add_expert(folder, tmp_path / "old").names
+
+
 def test_an_expert_of_fewer_modules_comes_in(base: Base, folder: Path, tmp_path: Path) -> None:
     expert = wider(base, "news", 2)
     fewer = {name: parts for name, parts in expert.factors.items() if not name.endswith("gate_proj")}

@@ -17,6 +17,7 @@ from staf.experts.store import (
     expert_names,
     load_expert,
     load_experts,
+    other_tokenizer,
     save_expert,
     set_aside,
 )
@@ -100,6 +101,11 @@ def add_expert(
                 f"expert '{expert.name}' was trained on {expert.base['name']} ({expert.base['fingerprint']}), expert "
                 f"'{peer.name}' of the set on {peer.base['name']} ({peer.base['fingerprint']}). Experts of one set have one "
                 f"base: train '{expert.name}' again on that of the set, or put it into another set."
+            )
+        if other_tokenizer(expert.base, peer.base):
+            raise BaseMismatch(
+                f"expert '{expert.name}' was trained with another tokenizer than expert '{peer.name}' of the set. "
+                f"Train '{expert.name}' again with the base of the set, or put it into another set."
             )
         check_shapes(expert, peer.shapes, f"expert '{peer.name}' of the set", partial=True)
     save_expert(folder / expert.name, expert)

@@ -2,7 +2,7 @@
 
     <experts>/<name>/adapter_config.json, adapter_model.safetensors   the LoRA adapter (`staf.experts.adapter`)
     <experts>/<name>/dedup_keys.safetensors                           keys of what it was trained on, for the leak check
-    <experts>/<name>/staf.json                                        base, recipe, data, versions, true ranks, checksum
+    <experts>/<name>/staf.json                                        base, recipe, data, licences, versions, ranks, checksum
 
 An expert enters a set by one rename and leaves it by one rename. Replaced and removed ones are kept in `.removed` of the set.
 The fingerprint of a set follows from its experts, so a router made for another set is refused.
