@@ -59,7 +59,7 @@ def test_one_search_serves_all_seeds_and_is_part_of_what_each_cost(context: Cont
     searched: list[int] = []
     choose = Tuning.choose
 
-    def watched(self: Tuning, on_trial: object = None) -> Choice:
+    def watched(self: Tuning) -> Choice:
         searched.append(self.settings.seed)
         return choose(self)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from staf.baselines.classifiers import CLASSIFIERS
 from staf.baselines.in_context import reserved_for, with_shots
-from staf.baselines.peft import TRAINED, Choice, OnTrial, Tuning, tuned_base
+from staf.baselines.peft import TRAINED, Choice, Tuning, tuned_base
 from staf.baselines.settings import BaselineSettings
 from staf.data.example import Example
 from staf.data.splits import few_shot, refuse_test
@@ -37,7 +37,6 @@ def baseline_predictions(
     settings: BaselineSettings,
     evaluation: EvaluationSettings,
     on_done: OnDone | None = None,
-    on_trial: OnTrial | None = None,
     *,
     calibration: Sequence[Example] = (),
     choice: Choice | None = None,
@@ -68,7 +67,7 @@ def baseline_predictions(
         answering, test, calibration, how = base, shown.examples, calibrating.examples, shown.record
     else:
         tuning = Tuning(base, drawn, settings, evaluation.max_length, evaluation.token_budget)
-        model, how = tuning.learn(tuning.choose(on_trial) if choice is None else choice)
+        model, how = tuning.learn(choice or tuning.choose())
         answering = tuned_base(base, model)
     record = {
         "method": settings.method, "title": BASELINES[settings.method], "seed": settings.seed,

@@ -31,8 +31,6 @@ from staf.lm.prefix_cache import kv_layers
 
 _KEYS_AND_VALUES = frozenset({"k_proj", "v_proj", "qkv_proj", "query_key_value"})
 _LAST_OF_FEED_FORWARD = frozenset({"down_proj", "dense_4h_to_h"})
-OnTrial = Callable[[Trial], None]
-"""called after each learning rate"""
 
 
 @dataclass(frozen=True)
@@ -127,17 +125,14 @@ class Tuning:
         self.held = [self.items[i] for i in order[:held]]
         self.fitted = [self.items[i] for i in order[held:]]
 
-    def choose(self, on_trial: OnTrial | None = None) -> Choice:
+    def choose(self) -> Choice:
         """Try the learning rates.
 
         Raises:
             TrainingFailed: no rate gave a finite loss.
         """
-        trials = []
-        for rate in self.settings.learning_rates or self.row.learning_rates:
-            trials.append(self.fit(self.fitted, rate, self.settings.epochs, self.held)[1])
-            if on_trial is not None:
-                on_trial(trials[-1])
+        rates = self.settings.learning_rates or self.row.learning_rates
+        trials = [self.fit(self.fitted, rate, self.settings.epochs, self.held)[1] for rate in rates]
         best = trials[best_of(trials, f"baseline {self.settings.method}")]
         tried = [trial.as_dict() for trial in trials]
         return Choice(best.learning_rate, best.epochs, tried, [item.id for item in self.held])
