@@ -167,6 +167,8 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
         task_examples(load_task(path), "test", DataStore())
     with pytest.raises(ConfigError, match="another task named 'pubmedqa'"):
         find_task(str(write(tmp_path, rows(), task="pubmedqa")))
+    with pytest.raises(UnknownName, match="Did you mean 'test'"):
+        task_examples(load_task(write(tmp_path / "named", rows())), "tests", DataStore())
     with pytest.raises(UnknownName, match="Did you mean 'pubmedqa'"):
         find_task("pubmed_qa")
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from staf.cli.options import App, DataDir, Json, Splits, open_store
+from staf.cli.options import App, Base, DataDir, Json, Splits, TaskArgument, open_store
 
 app = App("Fetch, prepare and inspect data sets.\n\nTry:  staf data list")
 
@@ -70,13 +70,12 @@ def prepare(
     Try:  staf data prepare hpo
     """
     from staf.cli.printing import print_json, print_table
-    from staf.data.prepare import prepare as prepare_data
-    from staf.data.registry import default_registry
     from staf.errors import UnknownName
 
-    if name in default_registry().tasks and name not in default_registry().cards:
+    store = open_store(data_dir, splits)
+    if name in store.registry.tasks and name not in store.registry.cards:
         raise UnknownName(f"'{name}' is a task, not a data set. To check a task: staf tasks validate {name}")
-    found = prepare_data(name, data_dir, profile=splits, skip_rejected=skip_invalid)
+    found = store.prepared(name, skip_invalid)
     rows = [{"task_type": task_type, **counts} for task_type, counts in found.counts.items()]
     if as_json:
         fields = ("folder", "counts", "skipped", "rejected", "rejected_rows", "fingerprint")
@@ -95,9 +94,7 @@ def show(
     task_type: Annotated[str | None, typer.Option("--task-type", help="Task type of the examples; default: all.")] = None,
     split: Annotated[str, typer.Option(help="train, adaptation or test.")] = "train",
     count: Annotated[int, typer.Option(help="Examples per task type.")] = 1,
-    base: Annotated[
-        str | None, typer.Option("--base", help="Base whose tokens are counted: hub id, folder or GGUF file.")
-    ] = None,
+    base: Base = None,
     data_dir: DataDir = None,
     splits: Splits = "staf-llm",
     as_json: Json = False,
@@ -108,9 +105,8 @@ def show(
     """
     from staf.cli.printing import load_tokenizer, print_examples
     from staf.data.prepare import load
-    from staf.data.prepare import prepare as prepare_data
 
-    prepared = prepare_data(name, data_dir, profile=splits)
+    prepared = open_store(data_dir, splits).prepared(name)
     task_types = [task_type] if task_type else list(prepared.counts)
     tokenizer = load_tokenizer(base)
     print_examples([example for each in task_types for example in load(prepared, each, split)[:count]], tokenizer, as_json)
@@ -118,7 +114,7 @@ def show(
 
 @app.command()
 def export(
-    name: Annotated[str, typer.Argument(help="Name of a task, as in staf tasks list, or a task's YAML file.")],
+    name: TaskArgument,
     out: Annotated[Path, typer.Option("--out", help="JSON lines file, readable by its owner only.")],
     split: Annotated[str, typer.Option(help="train, adaptation or test.")] = "test",
     limit: Annotated[int | None, typer.Option(help="Maximum examples; the test subset matches evaluate --limit.")] = None,
@@ -131,14 +127,10 @@ def export(
     Try:  staf data export icd10_chapter --limit 100 --out items.jsonl
     """
     from staf.cli.printing import emit
-    from staf.data.example import SPLITS
     from staf.data.selection import task_examples
-    from staf.errors import UnknownName
     from staf.evaluate import sample
     from staf.io import write_bytes
 
-    if split not in SPLITS:
-        raise UnknownName.among("split", split, SPLITS)
     task, store = open_store(data_dir, splits).with_task(name)
     found = sample(task_examples(task, split, store), limit)
     rows = [
@@ -160,10 +152,9 @@ def stats(data_dir: DataDir = None, splits: Splits = "staf-llm", as_json: Json =
     """
     from staf.cli.printing import Terminal, print_json, print_table
     from staf.data.paper_tables import corpus_rows, task_rows
-    from staf.data.registry import default_registry
 
     store = open_store(data_dir, splits)
-    here = [name for name in default_registry().cards if store.is_here(name)]
+    here = [name for name in store.registry.cards if store.is_here(name)]
     with Terminal().bar("prepare available data sets", len(here)) as bar:
         for name in here:
             store.prepared(name)

@@ -7,12 +7,25 @@ from typing import Annotated
 
 import typer
 
-from staf.cli.options import Base, DataDir, Dtype, Experts, Json, ListOptions, Override, Runs, Splits, TaskName, overrides
+from staf.cli.options import (
+    Base,
+    DataDir,
+    Dtype,
+    Experts,
+    Json,
+    ListOptions,
+    OptionalExperts,
+    Override,
+    Runs,
+    Splits,
+    TaskName,
+    overrides,
+)  # fmt: skip
 
 
 def evaluate(
     task: TaskName,
-    experts: Annotated[Path | None, typer.Option("--experts", help="Folder of trained experts.")] = None,
+    experts: OptionalExperts = None,
     router: Annotated[Path | None, typer.Option(help="Folder of a router.")] = None,
     method: Annotated[
         str, typer.Option(help="Without a router: original, single, average, lorahub, a baseline or a classifier.")
@@ -66,7 +79,7 @@ def predict(
     file: Annotated[Path, typer.Argument(help='JSON lines, CSV or Parquet with "context" and optionally "id".')],
     out: Annotated[Path, typer.Option("--out", help="JSON lines, CSV or Parquet of answers; an interrupted run resumes.")],
     task: Annotated[str | None, typer.Option("--task", help="Without --router: what the base model answers.")] = None,
-    experts: Annotated[Path | None, typer.Option("--experts", help="Folder of trained experts.")] = None,
+    experts: OptionalExperts = None,
     router: Annotated[Path | None, typer.Option(help="Folder of the router; default: the base model without experts.")] = None,
     base: Base = None,
     data_dir: DataDir = None,

@@ -69,18 +69,19 @@ def remove(
 
     Try:  staf experts remove experts entity_relation
     """
-    from staf.cli.printing import print_json
+    from staf.cli.printing import emit
     from staf.experts.sets import remove_expert
     from staf.experts.store import expert_names
 
     kept = remove_expert(folder, name)
     left = expert_names(folder)
-    if as_json:
-        print_json({"folder": str(folder), "experts": left, "removed": name, "kept_in": str(kept)})
-        return
-    print(f"{folder} now holds {', '.join(left) or 'no expert'}. '{name}' was moved to {kept}; to add it again:")
-    print(f"staf experts add {folder} {kept}")
-    print("Routers of the former set no longer fit. Adapt again: staf adapt")
+    emit(
+        as_json,
+        {"folder": str(folder), "experts": left, "removed": name, "kept_in": str(kept)},
+        f"{folder} now holds {', '.join(left) or 'no expert'}. '{name}' was moved to {kept}; to add it again:",
+        f"staf experts add {folder} {kept}",
+        "Routers of the former set no longer fit. Adapt again: staf adapt",
+    )
 
 
 @app.command()

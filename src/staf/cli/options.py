@@ -32,6 +32,7 @@ Base = Annotated[
     str | None, typer.Option("--base", help="Hub id, folder or GGUF file of the base; default SmolLM2-135M-Instruct.")
 ]
 Experts = Annotated[Path, typer.Option("--experts", help="Folder of trained experts.")]
+OptionalExperts = Annotated[Path | None, typer.Option("--experts", help="Folder of trained experts.")]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder that results are written to.")]
 Dtype = Annotated[
     str | None, typer.Option("--dtype", help="bfloat16, float16, float32, or nf4 (4-bit base). Default: the fastest measured.")
@@ -66,6 +67,7 @@ ListOptions = Annotated[
     typer.Option("--list-options", callback=_list_options, is_eager=True, help="Print all settings with defaults, and exit."),
 ]
 TaskName = Annotated[str, typer.Option("--task", help="Name of a task, as in staf tasks list, or a task's YAML file.")]
+TaskArgument = Annotated[str, typer.Argument(help="Name of a task, as in staf tasks list, or a task's YAML file.")]
 
 
 class Command(TyperCommand):

@@ -70,11 +70,6 @@ def emit(as_json: bool, value: Any, *lines: str) -> None:
     print_json(value) if as_json else print("\n".join(lines))
 
 
-def emit_rows(as_json: bool, rows: Sequence[dict[str, Any]], columns: Sequence[str] | None = None, title: str = "") -> None:
-    """Rows on stdout: as JSON, else as a table of these columns, all by default."""
-    print_json(rows) if as_json else print_table(rows, columns or list(rows[0]), title)
-
-
 def print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str], title: str = "") -> None:
     """Rows as a table on stdout."""
     from rich.console import Console
@@ -82,7 +77,7 @@ def print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str], title: s
 
     table = Table(title=title or None, title_justify="left")
     for column in columns:
-        table.add_column(column.replace("_", " "), overflow="fold")
+        table.add_column(column.replace("_", " "), overflow="fold", no_wrap=column == "name")
     for row in rows:
         table.add_row(*(_cell(row.get(column)) for column in columns))
     console = Console()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from staf.cli.options import App, Base, DataDir, Json, Splits, open_store
+from staf.cli.options import App, Base, DataDir, Json, Splits, TaskArgument, open_store
 
 if TYPE_CHECKING:
     from staf.data.store import DataStore
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from staf.log import Progress
 
 app = App("List, check and inspect tasks.\n\nTry:  staf tasks list")
-
-Name = Annotated[str, typer.Argument(help="Name of a task, as in staf tasks list, or a task's YAML file.")]
 
 
 @app.command("list")
@@ -65,7 +63,7 @@ def balance_text(balance: dict[str, float]) -> str | None:
 
 @app.command()
 def validate(
-    name: Name,
+    name: TaskArgument,
     experts: Annotated[
         Path | None, typer.Option("--experts", help="Trained experts whose training data must not contain test items.")
     ] = None,
@@ -90,7 +88,7 @@ def validate(
 
 @app.command()
 def show(
-    name: Name,
+    name: TaskArgument,
     split: Annotated[str, typer.Option(help="train, adaptation or test.")] = "adaptation",
     count: Annotated[int, typer.Option(help="Number of examples.")] = 1,
     max_length: Annotated[
@@ -106,12 +104,8 @@ def show(
     Try:  staf tasks show icd10_chapter --count 3
     """
     from staf.cli.printing import load_tokenizer, print_examples
-    from staf.data.example import SPLITS
     from staf.data.selection import task_examples
-    from staf.errors import UnknownName
 
-    if split not in SPLITS:
-        raise UnknownName.among("split", split, SPLITS)
     task, store = open_store(data_dir, splits).with_task(name)
     examples = task_examples(task, split, store)
     print_examples(examples[:count], load_tokenizer(base), as_json, max_length)

@@ -55,7 +55,7 @@ def train(
 
     Try:  staf train --data entity_synonymy --out experts -o steps=80 -o tinit=16 -o tfinal=26
     """
-    from staf.cli.printing import emit_rows, print_estimates, print_json
+    from staf.cli.printing import print_estimates, print_json
     from staf.log import check_reporter
     from staf.stages import RunContext, TrainingJob
 
@@ -69,7 +69,7 @@ def train(
         estimates = estimate_jobs(jobs)
         print_json([found.record() for found in estimates]) if as_json else print_estimates(estimates)
     elif experts := run_jobs(jobs, launcher):
-        emit_rows(as_json, [expert_row(expert, out) for expert in experts])
+        print_experts(experts, out, as_json)
 
 
 def estimate_jobs(jobs: Sequence[TrainingJob]) -> list[Estimate]:
@@ -134,10 +134,16 @@ def expert_names(data: str) -> list[str]:
     return names
 
 
-def expert_row(expert: Expert, out: Path) -> dict[str, Any]:
-    """The row printed for a trained expert."""
-    return {
-        "expert": expert.name, "steps": expert.record["steps"], "examples": expert.record["examples"],
-        "fingerprint": expert.fingerprint, "average_rank": round(sum(expert.ranks.values()) / len(expert.ranks), 2),
-        "folder": str(out / expert.name),
-    }  # fmt: skip
+def print_experts(experts: Sequence[Expert], out: Path, as_json: bool) -> None:
+    """Print a row for each trained expert."""
+    from staf.cli.printing import print_json, print_table
+
+    rows = [
+        {
+            "expert": expert.name, "steps": expert.record["steps"], "examples": expert.record["examples"],
+            "fingerprint": expert.fingerprint, "average_rank": round(sum(expert.ranks.values()) / len(expert.ranks), 2),
+            "folder": str(out / expert.name),
+        }
+        for expert in experts
+    ]  # fmt: skip
+    print_json(rows) if as_json else print_table(rows, list(rows[0]))

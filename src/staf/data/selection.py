@@ -12,7 +12,7 @@ from staf.data.registry import default_registry, is_task_file
 from staf.data.splits import without_dedup_keys
 from staf.data.store import DataStore
 from staf.data.task import LISTED, Task, frequent_labels, load_task, narrowed
-from staf.errors import ConfigError, MissingData, TestLeak
+from staf.errors import ConfigError, MissingData, TestLeak, UnknownName
 
 LABELS_OF_RECORDS = 50
 """Codes or drugs that an expert of clinical records learns."""
@@ -43,8 +43,10 @@ def task_examples(task: Task, split: str, store: DataStore) -> list[Example]:
     """Examples of one split of a task, over those of its data sets that can be had; labels narrowed where it says so.
 
     Raises:
-        MissingData: a data set is not there, or has no such examples.
+        UnknownName: there is no such split. MissingData: a data set is not there, or has no such examples.
     """
+    if split not in SPLITS:
+        raise UnknownName.among("split", split, SPLITS)
     if task.is_local:
         found = [example for example in store.local(task)[0] if example.split == split]
         origin = "its files"

@@ -7,7 +7,6 @@ no model.
 from staf.evaluate import router_method
 from staf.stages.adaptation import (
     adapt_folders,
-    adapt_seeds,
     adapt_stage,
     adaptation_examples,
     best_expert_stage,
@@ -38,7 +37,6 @@ __all__ = [
     "RunContext",
     "TrainingJob",
     "adapt_folders",
-    "adapt_seeds",
     "adapt_stage",
     "adaptation_examples",
     "baseline_stage",

@@ -72,21 +72,12 @@ def adapt_stage(
     return router
 
 
-def adapt_seeds(
-    context: Context, task: Task, experts: ExpertSet, recipe: RouterRecipe, out: Path, seeds: int,
-    init_from: Path | None = None,
-) -> dict[Path, Router]:  # fmt: skip
-    """Routers in out/seed-<seed> for `seeds` seeds from the recipe's on, each with its own draw of the shots."""
-    changed = [recipe.model_copy(update={"seed": recipe.seed + i}) for i in range(seeds)]
-    return {
-        (folder := out / f"seed-{one.seed}"): adapt_stage(context, task, experts, one, folder, init_from) for one in changed
-    }
-
-
 def adapt_folders(
     context: Context, task: Task, folder: Path, recipe: RouterRecipe, out: Path, seeds: int = 1, init_from: Path | None = None
 ) -> dict[Path, Router]:
-    """Routers of a task over the experts in a folder, by the recipe's method: one in `out`, or one per seed.
+    """Routers of a task over the experts in a folder, by the recipe's method: one in `out`, or by seed in out/seed-<seed>.
+
+    Each seed has its own draw of the shots.
 
     Raises:
         ConfigError: several seeds or `init_from` without a search. BaseMismatch, ExpertMismatch: `init_from` does not fit.
@@ -99,9 +90,12 @@ def adapt_folders(
         return {out: zero_shot_stage(context, task, experts, folder, recipe, out)}
     if recipe.method == "best_expert":
         return {out: best_expert_stage(context, task, experts, recipe, out)}
-    if seeds > 1:
-        return adapt_seeds(context, task, experts, recipe, out, seeds, init_from)
-    return {out: adapt_stage(context, task, experts, recipe, out, init_from)}
+    if seeds == 1:
+        return {out: adapt_stage(context, task, experts, recipe, out, init_from)}
+    changed = [recipe.model_copy(update={"seed": recipe.seed + i}) for i in range(seeds)]
+    return {
+        (folder := out / f"seed-{one.seed}"): adapt_stage(context, task, experts, one, folder, init_from) for one in changed
+    }
 
 
 def zero_shot_stage(context: Context, task: Task, experts: ExpertSet, folder: Path, recipe: RouterRecipe, out: Path) -> Router:
