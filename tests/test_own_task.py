@@ -249,3 +249,7 @@ def test_what_a_smaller_set_costs_an_own_task_needs_its_file(
     reduce[3] = tmp_path / "other"
     with pytest.raises(ConfigError, match="is of the task 'triage', not of 'pubmedqa'"):
         command(*reduce, "--task", "pubmedqa", *common)
+    other = ["evaluate", "--task", "pubmedqa", "--router", tmp_path / "router", "--experts", experts, *common]
+    with pytest.raises(ConfigError, match="is of the task 'triage', not of 'pubmedqa'"):
+        command(*other, "--runs", tmp_path / "runs")
+    assert not list((tmp_path / "runs").glob("evaluate/pubmedqa/*"))

@@ -23,7 +23,7 @@ import torch
 from staf.data.example import Example
 from staf.data.selection import task_examples
 from staf.data.task import Task
-from staf.errors import BadData, ConfigError, DamagedFile, MissingData
+from staf.errors import BadData, DamagedFile, MissingData
 from staf.evaluate.answer import Answerer, calibrate, predictions_of
 from staf.evaluate.calibrate import LabelCalibrator
 from staf.evaluate.settings import EvaluationSettings
@@ -57,9 +57,7 @@ class Predictor:
         """
         if experts is None:
             raise MissingData("a router needs its experts: add --experts and their folder.")
-        router, mixture = router_and_mixture(context, folder, experts)
-        if task is not None and task.name != router.task:
-            raise ConfigError(f"the router in {folder} is of the task '{router.task}', not of '{task.name}'. Leave --task out.")
+        router, mixture = router_and_mixture(context, folder, experts, None if task is None else task.name)
         if router.prompt.output_type == "multi_label" and router.calibration is None:
             raise MissingData(
                 f"the router in {folder} has no calibration of its labels. Adapt again with more labelled examples."

@@ -35,7 +35,10 @@ Experts = Annotated[Path, typer.Option("--experts", help="Folder of trained expe
 OptionalExperts = Annotated[Path | None, typer.Option("--experts", help="Folder of trained experts.")]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder that results are written to.")]
 Dtype = Annotated[
-    str | None, typer.Option("--dtype", help="bfloat16, float16, float32, or nf4 (4-bit base). Default: the fastest measured.")
+    str | None,
+    typer.Option(
+        "--dtype", help="bfloat16, float16, float32, or nf4 (4-bit base). Default: bfloat16 where native, else float32."
+    ),
 ]
 Override = Annotated[
     list[str] | None, typer.Option("--override", "-o", help="A setting as name=value; repeatable. See --list-options.")
@@ -79,7 +82,8 @@ class Command(TyperCommand):
         for argument in args:
             name = argument.partition("=")[0]
             if name in OLD_OPTIONS and name not in known:
-                ctx.fail(f"{name} is now {OLD_OPTIONS[name]}.")
+                here = "" if OLD_OPTIONS[name].split()[0] in known else f", and staf {ctx.info_name} does not take it"
+                ctx.fail(f"{name} is now {OLD_OPTIONS[name]}{here}.")
         return super().parse_args(ctx, args)
 
 

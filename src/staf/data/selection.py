@@ -166,8 +166,8 @@ def refuse_leak(task: Task, test: Iterable[Example], trained: frozenset[str]) ->
     if leaked:
         raise TestLeak(
             f"{len(leaked)} of {len(given)} test items of '{task.name}' are about something that an expert was trained on: "
-            f"{', '.join(leaked[:3])}. Their score would mean nothing. Fetch the task's data first and train the experts "
-            "again: staf train leaves out what any task tests."
+            f"{', '.join(leaked[:3])}. Their score would mean nothing. Train the experts again "
+            "with the task's data at hand (of a task file: staf train --task FILE): what any task tests is then left out."
         )
 
 

@@ -186,13 +186,16 @@ def select_single_expert(context: Context, task: Task, experts: ExpertSet, setti
     )  # fmt: skip
 
 
-def router_and_mixture(context: Context, router: Path, experts: Path) -> tuple[Router, Mixture]:
+def router_and_mixture(context: Context, router: Path, experts: Path, task: str | None = None) -> tuple[Router, Mixture]:
     """A router, and its experts attached to the base.
 
     Raises:
-        BaseMismatch, ExpertMismatch: they do not belong together.
+        ConfigError: it is of another task than `task`. BaseMismatch, ExpertMismatch: they do not belong together.
     """
     found = load_router(router)
+    if task is not None and task != found.task:
+        wrong = f"the router in {router} is of the task '{found.task}', not of '{task}'"
+        raise ConfigError(f"{wrong}. Give that task, or adapt a router to this one: staf adapt --task {task}")
     loaded = load_experts(experts)
     found.check(context.identity, loaded)
     return found, context.mixture(loaded)
@@ -374,7 +377,7 @@ def evaluate_request(context: Context, task: Task, settings: EvaluationSettings,
             "a router, single, average and lorahub need the experts: add --experts and the folder of the experts."
         )
     if request.router is not None and request.experts is not None:
-        found, mixture = router_and_mixture(context, request.router, request.experts)
+        found, mixture = router_and_mixture(context, request.router, request.experts, task.name)
         return evaluate_stage(context, task, mixture.experts, router_method(found), settings)
     if name in CLASSIFIERS:
         own = parse(ClassifierSettings, request.method_args, where)
