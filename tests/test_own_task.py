@@ -156,6 +156,12 @@ def test_rows_that_do_not_fit_are_named_and_their_text_is_not(tmp_path: Path) ->
     assert "secret" not in str(caught.value)
     with pytest.raises(BadData, match=r"UndefinedError; the columns are note, outcome, patient"):
         task_examples(load_task(write(tmp_path, rows(), doc_to_context="{{text}}")), "test", DataStore())
+    with pytest.raises(BadData, match="doc_to_target 'outcom' is no column and no template; the columns are note, outcome"):
+        task_examples(load_task(write(tmp_path, rows(), doc_to_target="outcom")), "test", DataStore())
+    path = write(tmp_path, rows())
+    (tmp_path / "notes.csv").write_text("note,outcome,patient\n")
+    with pytest.raises(BadData, match="task 'triage': its data files hold no rows"):
+        task_examples(load_task(path), "test", DataStore())
 
 
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ def local_examples(task: Task) -> tuple[list[Example], Counter[str]]:
         MissingData: a file is not there. BadData: rows that the templates do not fit, named by file and number.
     """
     rows = list(_rows(task))
+    if not rows:
+        raise BadData(f"task '{task.name}': its data files hold no rows. Check data_files and the names of its splits.")
     found: list[Example] = []
     problems: list[str] = []
     for place, split, row in rows:
@@ -151,6 +153,8 @@ def _answer(task: Task, row: dict[str, Any], labels: tuple[str, ...]) -> str:
         return text
     if text.isdigit() and int(text) < len(labels):
         return labels[int(text)]
+    if isinstance(target, str) and target not in row and "{" not in target:
+        raise BadData(f"doc_to_target '{target}' is no column and no template; the columns are {', '.join(map(str, row))}")
     raise BadData(f"doc_to_target is neither one of the {len(labels)} labels nor the index of one")
 
 
