@@ -15,7 +15,7 @@ import pytest
 
 from staf.errors import DamagedFile, MissingData
 from staf.report import figures, formatting, page, tables
-from staf.report.names import METHODS
+from staf.report.formatting import METHODS
 from staf.report.results import Evaluation, Training, load_results
 
 TASK = "icd10_chapter"

@@ -14,8 +14,8 @@ from test_report import TASK, Page, evaluated, metric, scored, write
 from staf.errors import DamagedFile
 from staf.metrics.by_output_type import statistics_of
 from staf.report import figures, page, tables
-from staf.report.names import METRICS
-from staf.report.reproduced import examples_text, score_rows, sizes_text
+from staf.report.formatting import METRICS
+from staf.report.reproduced import examples_text, sizes_text, table_rows
 from staf.report.results import Cell, Evaluation, load_results
 
 BOTH = {"accuracy": metric(0.9), "macro_auc": metric(0.4)}
@@ -150,7 +150,7 @@ def test_a_cell_shows_the_interval_over_items_and_seeds():
     assert both.squared_error == pytest.approx((0.09 / 1.96) ** 2)
     result = reproduced("table3", {"normal": {"emrqa": 0.5}})
     result["rows"][0]["cells"][0] |= {"interval": [0.41, 0.59]}
-    (row,) = score_rows(read({"table3": result})["table3"], [])
+    (row,) = table_rows(read({"table3": result})["table3"])[0]
     assert "41.0 to 59.0" in list(row.cells.values())[1]
 
 
@@ -190,7 +190,7 @@ def test_a_row_of_in_context_learning_says_how_many_examples_it_shows_of_how_man
     result = reproduced("table3", {"in_context": {"emrqa": 0.5}, "normal": {"emrqa": 0.5}})
     result["rows"][0]["cells"] = [shown]
     table = read({"table3": result})["table3"]
-    in_context, normal = (list(row.cells.values())[-1].split("\n") for row in score_rows(table, []))
+    in_context, normal = (list(row.cells.values())[-1].split("\n") for row in table_rows(table)[0])
     assert in_context[2:] == ["6.5 of 32 examples shown", "STAF-LLM 50.0"]
     assert normal[2:] == ["STAF-LLM 50.0"]
 

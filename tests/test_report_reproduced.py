@@ -27,13 +27,11 @@ from reproduced_results import (
 from test_report import TASK, Page, evaluated, scored, trained, write
 
 from staf.errors import DamagedFile
-from staf.metrics.schema import ChoicePrediction
 from staf.report import figures, page, tables
 from staf.report.claims import load_claims
-from staf.report.confusion import confusion_table, count_labels
-from staf.report.formatting import cell_text, papers_text
-from staf.report.names import method_title
-from staf.report.reproduced import comparison_rows, score_rows, token_rows, weight_rows
+from staf.report.confusion import confusion_table
+from staf.report.formatting import cell_text, method_title, papers_text
+from staf.report.reproduced import comparison_rows, table_rows
 from staf.report.results import Evaluation, Table, load_results, tables_of
 
 CLAIMS = load_claims().claims
@@ -49,8 +47,7 @@ def one(result: dict[str, Any]) -> Table:
 def test_a_cell_shows_ours_the_interval_and_the_papers():
     result = reproduced("table3", {"normal": {"emrqa": 0.7, "mednli": None}})
     result["rows"][0]["cells"][0] |= {"papers": {"staf-llm": 78.0, "sa-mdkif": 78.4}, "interval": [0.68, 0.72]}
-    notes: list[str] = []
-    (row,) = score_rows(one(result), notes)
+    (row,), notes = table_rows(one(result))
     emrqa, mednli = list(row.cells.values())[1:]
     assert emrqa == "70.0 ± 1.0 (3 seeds)\n68.0 to 72.0\nSTAF-LLM 78.0, SA-MDKIF 78.4"
     assert mednli == "-\nnote 1"
@@ -81,15 +78,14 @@ def test_a_result_of_an_earlier_version_is_read():
 
 
 def test_tokens_are_those_of_the_prompt_with_examples_and_of_the_task_only():
-    notes: list[str] = []
-    in_context, few_shot = token_rows(one(world()["tokens"]), notes)
+    (in_context, few_shot), notes = table_rows(one(world()["tokens"]))
     assert in_context.cells["emrqa, tokens"] == "1,000\n6.5 of 32 examples shown"
     assert few_shot.cells["emrqa, tokens"] == "150\n0 examples shown"
     assert notes == []
 
 
 def test_weights_are_shown_by_expert_with_their_spread():
-    row = next(row for row in weight_rows(one(world()["fig7"]), []) if row.cells["Expert"] == NEAR[0])
+    row = next(row for row in table_rows(one(world()["fig7"]))[0] if row.cells["Expert"] == NEAR[0])
     assert row.cells["pubmedqa, weight"] == "0.700 ± 0.000 (3 seeds)"
     assert row.cells["cliner, weight"] == "0.100 ± 0.000 (3 seeds)"
 
@@ -184,10 +180,12 @@ def test_a_task_without_fixed_labels_has_no_matrix(tmp_path, change):
 
 def test_other_numbers_of_labels_too_many_or_none_make_no_matrix(tmp_path):
     write(tmp_path, evaluated("normal", output_type="multiple_choice"))
-    assert confusion_table(tmp_path, load_results(tmp_path), "icd10_chapter") is None
-    assert count_labels([ChoicePrediction(gold=0, scores=[1.0, 0.0]), ChoicePrediction(gold=0, scores=[1.0, 0.0, 0.0])]) is None
-    assert count_labels([ChoicePrediction(gold=0, scores=[0.0] * 26)]) is None
-    assert count_labels([ChoicePrediction(gold=0, scores=[0.0] * 25)]) is not None
+    results = load_results(tmp_path)
+    assert confusion_table(tmp_path, results, "icd10_chapter") is None
+    path = tmp_path / results[0].run / "predictions.jsonl"
+    for sizes, shown in (((2, 3), False), ((26,), False), ((25,), True)):
+        path.write_text("".join(json.dumps({"gold": 0, "scores": [0.0] * size}) + "\n" for size in sizes))
+        assert (confusion_table(tmp_path, results, "icd10_chapter") is not None) == shown
 
 
 @pytest.mark.parametrize("line", ["{", "[]", '{"gold": 3, "scores": [1.0]}', '{"gold": 0, "scores": ["a"]}', '{"gold": true}'])

@@ -10,7 +10,7 @@ from test_reproduce import runner_of
 
 from staf.experiments.plan import EXPERIMENTS, RunSpec
 from staf.experiments.reproduce import prompts, reproduce
-from staf.report.reproduced import token_rows
+from staf.report.reproduced import table_rows
 
 
 def test_tokens_are_counted_as_in_context_learning_reads_them_and_no_cell_is_run(
@@ -46,7 +46,7 @@ def test_a_task_whose_data_is_not_here_leaves_its_count_empty(tiny_folder: Path,
         assert row.cells[0].mean is None
         assert "mednli" in row.cells[0].missing
         assert (row.cells[1].mean or 0) > 0
-    in_context, few_shot = token_rows(result, [])
+    in_context, few_shot = table_rows(result)[0]
     assert in_context.cells["mednli, tokens"] == "-\nnote 1"
     assert few_shot.cells["cliner, tokens"].endswith("0 examples shown")
 

@@ -135,7 +135,7 @@ SEARCHES = {"cma": "CMA-ES", "gradient": "gradient"}
 
 def method_label(result: Mapping[str, Any]) -> str:
     """A scored method and what it had: "Router (gradient), few-shot, 32 examples", "In-context learning (6.2 of 32 shown)"."""
-    from staf.report.names import method_title
+    from staf.report.formatting import method_title
 
     title, count, details = method_title(result["method"]), result["adaptation_examples"], result.get("details") or {}
     if "shots_shown_mean" in details:
@@ -152,13 +152,13 @@ def draw_weights(
 ) -> Path:
     """Fig. 7 of one task as an SVG file: a bar for each expert, and its deviation where there is one."""
     from staf.io import write_bytes
-    from staf.report.figures import Bars, weight_bars
-    from staf.report.names import method_title
+    from staf.report.figures import weight_bars
+    from staf.report.formatting import method_title
 
     setting = "Normal" if settings.shots is None else "Few-shot"
     searched = settings.method in SEARCHES
     title = f"{setting} router ({SEARCHES[settings.method]})" if searched else method_title(settings.method)
-    drawn = weight_bars([Bars(title, weights, spread or {})], f"Weights of the experts for {task}")
+    drawn = weight_bars({title: (weights, spread or {})}, f"Weights of the experts for {task}")
     write_bytes(out, drawn.svg.encode() if drawn else b"")
     return out
 

@@ -10,7 +10,7 @@ from staf.baselines.classifiers import CLASSIFIERS
 from staf.data.registry import find_task
 from staf.errors import MissingData, UnknownName
 from staf.experiments.profile import Profile
-from staf.report.names import METHODS
+from staf.report.formatting import METHODS
 
 MEDITRON = "meditron"
 """Table 5's other language model: predictions of another system are read, or staf trains the one that the profile names."""

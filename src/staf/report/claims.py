@@ -14,7 +14,7 @@ outcomes the strict rule says
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -23,6 +23,7 @@ from itertools import pairwise, product
 from math import ceil
 from statistics import fmean
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from staf.report.formatting import cell_text, count_text, number_text, p_text
@@ -44,7 +45,7 @@ class Claim(BaseModel):
     tables: tuple[str, ...]
     rule: str
     rows: tuple[str, ...] = ()
-    against: tuple[str, ...] = ()
+    against: tuple[str, ...] = ("",)
     combine: bool = False
     need: str = "all"
     margin: float = 0.0
@@ -65,14 +66,11 @@ class Item:
     """One comparison that a claim rests on."""
 
     where: str
-    outcome: str
-    """win, tie, loss or missing"""
-    short: str = ""
-    """as the sentence has it"""
+    outcome: str  # win, tie, loss or missing
+    short: str = ""  # as the sentence has it
     numbers: str = ""
     runs: tuple[str, ...] = ()
-    reason: str = ""
-    """why it is missing"""
+    reason: str = ""  # why it is missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,18 +79,18 @@ class ClaimResult:
 
     claim: Claim
     outcome: str
-    sentence: str
-    """with the numbers"""
-    runs: tuple[str, ...] = ()
-    """of the tables it rests on"""
+    sentence: str  # with the numbers
+    runs: tuple[str, ...] = ()  # of the tables it rests on
     items: tuple[Item, ...] = ()
+
+
+class _Missing(Exception):
+    """Why a comparison cannot be made."""
 
 
 @cache
 def load_claims() -> Claims:
     """The claims that come with the package."""
-    import yaml
-
     text = (resources.files("staf") / "experiments" / "claims.yaml").read_text(encoding="utf-8")
     return Claims.model_validate(yaml.safe_load(text))
 
@@ -109,10 +107,40 @@ def evaluate_claim(claim: Claim, tables: Tables) -> ClaimResult:
         return ClaimResult(claim, OPEN, f"Not run: {', '.join(claim.tables)}.")
     if claim.rule == "not_comparable":
         return ClaimResult(claim, NOT_COMPARABLE, f"Not comparable: {claim.reason}.", runs)
-    items = tuple(RULES[claim.rule](claim, tables))
-    counted = _combined(claim, items) if claim.combine else [item.outcome for item in items]
+    items = tuple(item for name in claim.tables for item in _items(claim, name, tables.get(name)))
+    counted = [item.outcome for item in items]
+    if claim.combine:  # one outcome for each column: the worst of its comparisons
+        columns = [{item.outcome for item in items if item.where == where} for where in dict.fromkeys(i.where for i in items)]
+        counted = [next(kind for kind in ("loss", "missing", "tie", "win") if kind in own) for own in columns]
     outcome = strict_outcome(counted, needed(claim.need, len(counted)))
-    return ClaimResult(claim, outcome, _sentence(items, counted, outcome), runs, items)
+    sentence = [f"{tally(counted)}."]
+    if (short := [item.short for item in items if item.short]) and len(items) <= MOST_IN_SENTENCE:
+        sentence.append(f"{'; '.join(short)}.")
+    if outcome == OPEN:
+        sentence.append(why_open(counted, [item.reason for item in items if item.reason]))
+    return ClaimResult(claim, outcome, " ".join(sentence), runs, items)
+
+
+def _items(claim: Claim, name: str, table: Table | None) -> Iterator[Item]:
+    """The comparisons of a claim in one table: pairs of rows in every column; columns that were not run are missing."""
+    columns: Iterable[str] = claim.experts or [f"{claim.start} labels"]
+    if not (claim.experts or claim.start):
+        columns = dict.fromkeys(
+            [*(column.name for column in (table.columns if table else ())), *load_claims().columns.get(name, ())]
+        )
+    pairs = list(product(claim.rows, claim.against))
+    if claim.rows == ("steps",):
+        counts = sorted(int(row.name) for row in (table.rows if table else ()) if row.name.isdecimal())
+        pairs = [(str(more), str(fewer)) for fewer, more in pairwise(counts)] or [("a larger number", "a smaller number")]
+    for column, (ours, other) in product(columns, pairs):
+        where = f"{name}, {column}"
+        try:
+            if table is None:
+                raise _Missing(f"{name} was not run")
+            outcome, short, numbers, cells = RULES[claim.rule](claim, table, column, ours, other)
+            yield Item(where, outcome, short, numbers, tuple(run for cell in cells for run in cell.runs))
+        except _Missing as missing:
+            yield Item(where, "missing", reason=str(missing))
 
 
 def needed(need: str, count: int) -> int:
@@ -126,16 +154,6 @@ def strict_outcome(outcomes: Sequence[str], wins: int) -> str:
     if count["win"] >= wins:
         return HELD
     return NOT_HELD if len(outcomes) - count["loss"] < wins else OPEN
-
-
-def _sentence(items: Sequence[Item], counted: Sequence[str], outcome: str) -> str:
-    parts = [f"{tally(counted)}."]
-    short = [item.short for item in items if item.short]
-    if short and len(items) <= MOST_IN_SENTENCE:
-        parts.append(f"{'; '.join(short)}.")
-    if outcome == OPEN:
-        parts.append(why_open(counted, [item.reason for item in items if item.reason]))
-    return " ".join(parts)
 
 
 def tally(outcomes: Sequence[str]) -> str:
@@ -156,7 +174,9 @@ def why_open(outcomes: Sequence[str], reasons: Sequence[str]) -> str:
     return f"Not decided: {', '.join(parts)}."
 
 
-# ---- a row against another, column by column -------------------------------------------------------------------------
+# ---- rules: what two rows of a table are in one column, in short, in numbers, and from which cells ---------------------
+
+Judged = tuple[str, str, str, Sequence[Cell]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,147 +221,99 @@ def rule_outcome(rule: str, found: Compared, margin: float) -> str:
     return "loss" if high < -margin or (rule == "within" and low > margin) else "tie"
 
 
-def by_column(claim: Claim, tables: Tables) -> Iterator[Item]:
-    """Rows compared in every column; columns of the papers that were not run are missing."""
-    for name in claim.tables:
-        table = tables.get(name)
-        there = [column.name for column in table.columns] if table else []
-        for column in dict.fromkeys([*there, *load_claims().columns.get(name, ())]):
-            for ours, other in _pairs(claim, table):
-                yield _item(claim, table, name, column, ours, other)
-
-
-def _pairs(claim: Claim, table: Table | None) -> Sequence[tuple[str, str]]:
-    if claim.rows != ("steps",):
-        return list(product(claim.rows, claim.against))
-    counts = sorted(int(row.name) for row in (table.rows if table else ()) if row.name.isdigit())
-    return [(str(more), str(fewer)) for fewer, more in pairwise(counts)] or [("a larger number", "a smaller number")]
-
-
-def _item(claim: Claim, table: Table | None, name: str, column: str, ours: str, other: str) -> Item:
-    where = f"{name}, {column}"
-    if table is None:
-        return Item(where, "missing", reason=f"{name} was not run")
+def by_column(claim: Claim, table: Table, column: str, ours: str, other: str) -> Judged:
+    """A row against another: better, not_worse or within."""
     own, against = table.cell(ours, column), table.cell(other, column)
-    found, runs = compare_rows(table, column, ours, other), own.runs + against.runs
+    found = compare_rows(table, column, ours, other)
     if found is None:
-        return Item(where, "missing", runs=runs, reason=own.missing or against.missing)
+        raise _Missing(own.missing or against.missing)
+    difference = number_text(found.difference, sign="+")
     numbers = (
-        f"{ours} {cell_text(own)} against {other} {cell_text(against)}: {number_text(found.difference, 100, '+')} points, "
-        f"{number_text(found.low, 100)} to {number_text(found.high, 100)}, {found.test}"
+        f"{ours} {cell_text(own)} against {other} {cell_text(against)}: {difference} points, "
+        f"{number_text(found.low)} to {number_text(found.high)}, {found.test}"
     )
-    short = f"{column} {number_text(found.difference, 100, '+')}"
-    return Item(where, rule_outcome(claim.rule, found, claim.margin), short, numbers, runs)
+    return rule_outcome(claim.rule, found, claim.margin), f"{column} {difference}", numbers, (own, against)
 
 
-def _combined(claim: Claim, items: Sequence[Item]) -> list[str]:
-    """One outcome for each column: the worst of its comparisons."""
-    outcomes: dict[str, set[str]] = {}
-    for item in items:
-        outcomes.setdefault(item.where, set()).add(item.outcome)
-    return [next(kind for kind in ("loss", "missing", "tie", "win") if kind in own) for own in outcomes.values()]
-
-
-# ---- curves, tokens, weights -----------------------------------------------------------------------------------------
-
-
-def drops(claim: Claim, tables: Tables) -> Iterator[Item]:
+def drops(claim: Claim, table: Table, column: str, ours: str, other: str) -> Judged:
     """From `start` labels to the most, a row loses more than chance allows, and more than another row."""
-    table = tables[claim.tables[0]]
-    by_count = {int(c.name.split()[0]): c.name for c in table.columns if c.name.split()[0].isdigit()}
-    if claim.start not in by_count or max(by_count) <= claim.start:
-        yield Item(table.task, "missing", reason=f"it needs {claim.start} labels and more")
-        return
-    ends = (by_count[claim.start], by_count[max(by_count)])
-    cells = [[table.cell(row, column) for column in ends] for row in (claim.rows[0], claim.against[0])]
-    flat = [cell for own in cells for cell in own]
-    if empty := [cell.missing for cell in flat if cell.mean is None]:
-        yield Item(table.task, "missing", reason=empty[0])
-        return
-    falls = [(own[0].mean or 0.0) - (own[1].mean or 0.0) for own in cells]
-    errors = [sum(cell.squared_error or 0.0 for cell in own) for own in cells]
+    by_count = {int(c.name.split()[0]): c.name for c in table.columns if c.name.split()[0].isdecimal()}
+    last = by_count[max(by_count, default=0)] if claim.start in by_count else column
+    if last == column:
+        raise _Missing(f"it needs {claim.start} labels and more")
+    cells = [table.cell(row, end) for row in (ours, other) for end in (column, last)]
+    means = [cell.mean for cell in cells if cell.mean is not None]
+    if len(means) < len(cells):
+        raise _Missing(next(cell.missing for cell in cells if cell.mean is None))
+    falls = [means[0] - means[1], means[2] - means[3]]
+    errors = [sum(cell.squared_error or 0.0 for cell in own) for own in (cells[:2], cells[2:])]
     reach, extra, extra_reach = Z95 * errors[0] ** 0.5, falls[0] - falls[1], Z95 * sum(errors) ** 0.5
     win = falls[0] > reach and extra > extra_reach
     loss = falls[0] + reach < claim.margin or extra + extra_reach <= 0
-    texts = [f"{number_text(-fall, 100, '+')} ± {Z95 * 100 * e**0.5:.1f}" for fall, e in zip(falls, errors, strict=True)]
-    short = f"From {ends[0]} to {ends[1]} {claim.rows[0]} changes by {texts[0]} points, {claim.against[0]} by {texts[1]}"
-    runs = tuple(run for cell in flat for run in cell.runs)
-    yield Item(table.task, "win" if win else "loss" if loss else "tie", short, short, runs)
+    texts = [f"{number_text(-fall, sign='+')} ± {Z95 * 100 * e**0.5:.1f}" for fall, e in zip(falls, errors, strict=True)]
+    short = f"From {column} to {last} {ours} changes by {texts[0]} points, {other} by {texts[1]}"
+    return "win" if win else "loss" if loss else "tie", short, short, cells
 
 
-def fewer_tokens(claim: Claim, tables: Tables) -> Iterator[Item]:
+def fewer_tokens(claim: Claim, table: Table, column: str, ours: str, other: str) -> Judged:
     """A prompt of the task only has at most `margin` of the tokens of a prompt with examples."""
-    table = tables[claim.tables[0]]
-    for column in table.columns:
-        cell, own = table.cell(claim.rows[0], column.name), table.prompt_tokens.get(column.name)
-        if not own or not cell.prompt_tokens:
-            reason = cell.missing or f"the prompts of {column.name} were not counted"
-            yield Item(column.name, "missing", reason=reason)
-            continue
-        short = f"{column.name} {count_text(round(own))} against {count_text(round(cell.prompt_tokens))} tokens"
-        yield Item(column.name, "win" if own / cell.prompt_tokens <= claim.margin else "loss", short, short, cell.runs)
+    cell, own = table.cell(ours, column), table.prompt_tokens.get(column)
+    if not own or not cell.prompt_tokens:
+        raise _Missing(cell.missing or f"the prompts of {column} were not counted")
+    short = f"{column} {count_text(round(own))} against {count_text(round(cell.prompt_tokens))} tokens"
+    return "win" if own / cell.prompt_tokens <= claim.margin else "loss", short, short, (cell,)
 
 
-Seeds = tuple[list[bool], str]
-"""whether each seed agrees, and what was found"""
+def by_weights(claim: Claim, table: Table, column: str, ours: str, other: str) -> Judged:
+    """A rule on the weights of experts: a win where every seed agrees, a loss where none does, else a tie."""
+    cell = table.cell(ours, column)
+    if not cell.weights:
+        raise _Missing(cell.missing or "no weights were kept")
+    means, deviations = cell.mean_weights()
+    seeds, text = WEIGHT_RULES[claim.rule](claim, column, cell, table.cell(other, column))
+    spread = {name: f" ± {deviation:.3f}" for name, deviation in deviations.items()}
+    numbers = ", ".join(f"{name} {means[name]:.3f}{spread.get(name, '')}" for name in sorted(means, key=lambda n: -means[n]))
+    outcome = "win" if all(seeds) else "tie" if any(seeds) else "loss"
+    return outcome, f"{text} in {sum(seeds)} of {len(seeds)} seeds", numbers, (cell,)
 
 
-def small_weight(claim: Claim, table: Table, column: str, cell: Cell) -> Seeds | str:
-    """The expert that only the first row has weighs at least `margin` of an equal share, and less than an equal share."""
-    other = table.cell(claim.rows[1], column)
+def small_weight(claim: Claim, column: str, cell: Cell, other: Cell) -> tuple[list[bool], str]:
+    """The expert that the other row lacks weighs at least `margin` of an equal share, and less than an equal share."""
     foreign = sorted(set(cell.weights[0]) - set(other.weights[0])) if other.weights else []
     if len(foreign) != 1:
-        return other.missing or f"it needs one expert that {claim.rows[1]} does not have, found {len(foreign)}"
+        raise _Missing(other.missing or f"it needs one expert that {claim.against[0]} does not have, found {len(foreign)}")
     even = 1 / len(cell.weights[0])
     shares = [one[foreign[0]] / (sum(map(abs, one.values())) or 1.0) for one in cell.weights]
     text = f"{foreign[0]} weighs {fmean(shares):.3f} of 1 (an equal share is {even:.3f}); small, yet not none,"
     return [claim.margin * even <= share < even for share in shares], text
 
 
-def largest_weight(claim: Claim, table: Table, column: str, cell: Cell) -> Seeds | str:
+def largest_weight(claim: Claim, column: str, cell: Cell, _: Cell) -> tuple[list[bool], str]:
     """The expert named has the largest weight."""
-    wanted, (means, _) = claim.experts[column][0], cell.mean_weights()
+    wanted, (means, _spread) = claim.experts[column][0], cell.mean_weights()
     if any(wanted not in one for one in cell.weights):
-        return f"there is no expert {wanted}"
+        raise _Missing(f"there is no expert {wanted}")
     first = max(means, key=lambda name: means[name])
     text = f"{wanted} weighs {means[wanted]:.3f}, the largest on average is {first} with {means[first]:.3f}; the largest"
     return [max(one, key=lambda name: one[name]) == wanted for one in cell.weights], text
 
 
-def larger_mean_weight(claim: Claim, table: Table, column: str, cell: Cell) -> Seeds | str:
+def larger_mean_weight(claim: Claim, column: str, cell: Cell, _: Cell) -> tuple[list[bool], str]:
     """The experts named weigh more on average than the others."""
     near = claim.experts[column]
     sides = [[[w for name, w in one.items() if (name in near) == side] for one in cell.weights] for side in (True, False)]
     if not all(all(side) for side in sides):
-        return f"{column} needs experts near to it and others"
+        raise _Missing(f"{column} needs experts near to it and others")
     close, far = ([fmean(one) for one in side] for side in sides)
     text = f"{column}: a near expert weighs {fmean(close):.3f}, another {fmean(far):.3f}; more"
     return [a > b for a, b in zip(close, far, strict=True)], text
 
 
-def _by_weights(judge: Callable[[Claim, Table, str, Cell], Seeds | str]) -> Callable[[Claim, Tables], Iterator[Item]]:
-    """A rule on the weights of experts: a win where every seed agrees, a loss where none does, else a tie."""
-
-    def rule(claim: Claim, tables: Tables) -> Iterator[Item]:
-        table = tables[claim.tables[0]]
-        for column in claim.experts:
-            cell, where = table.cell(claim.rows[0], column), f"{table.task}, {column}"
-            found = judge(claim, table, column, cell) if cell.weights else cell.missing or "no weights were kept"
-            if isinstance(found, str):
-                yield Item(where, "missing", reason=found)
-                continue
-            (seeds, text), (means, deviations) = found, cell.mean_weights()
-            spread = {name: f" ± {deviation:.3f}" for name, deviation in deviations.items()}
-            ranked = sorted(means, key=lambda name: -means[name])
-            numbers = ", ".join(f"{name} {means[name]:.3f}{spread.get(name, '')}" for name in ranked)
-            outcome = "win" if all(seeds) else "tie" if any(seeds) else "loss"
-            yield Item(where, outcome, f"{text} in {sum(seeds)} of {len(seeds)} seeds", numbers, cell.runs)
-
-    return rule
-
-
-RULES: dict[str, Callable[[Claim, Tables], Iterator[Item]]] = {
-    "better": by_column, "not_worse": by_column, "within": by_column, "drops": drops,
-    "fewer_tokens": fewer_tokens, "small_weight": _by_weights(small_weight), "largest_weight": _by_weights(largest_weight),
-    "larger_mean_weight": _by_weights(larger_mean_weight),
+WEIGHT_RULES: dict[str, Callable[[Claim, str, Cell, Cell], tuple[list[bool], str]]] = {
+    "small_weight": small_weight, "largest_weight": largest_weight, "larger_mean_weight": larger_mean_weight,
+}  # fmt: skip
+"""Whether each seed agrees, and what was found."""
+RULES: dict[str, Callable[[Claim, Table, str, str, str], Judged]] = {
+    "better": by_column, "not_worse": by_column, "within": by_column, "drops": drops, "fewer_tokens": fewer_tokens,
+    **dict.fromkeys(WEIGHT_RULES, by_weights),
 }  # fmt: skip

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 from pydantic import ValidationError
 
 from staf.errors import DamagedFile
 from staf.metrics.schema import ChoicePrediction
 from staf.report.results import Finished
-from staf.report.seed_groups import Group, method_groups
+from staf.report.seed_groups import method_groups
 from staf.report.tables import Row
 
 MOST_LABELS = 25
@@ -27,18 +28,25 @@ def confusion_table(runs: Path, results: Sequence[Finished], task: str) -> tuple
     Raises:
         DamagedFile: predictions that are not as they were written.
     """
-    groups = [g for g in method_groups(results, task) if g.method.startswith(ROUTERS) and g.mean is not None]
-    if not groups or not all(_has_fixed_labels(group) for group in groups):
+    scored = {}
+    for group in method_groups(results, task):
+        values = [r.primary.value for r in group.results if r.primary and r.primary.value is not None]
+        if group.method.startswith(ROUTERS) and values:
+            scored[fmean(values)] = group
+    every = [result for group in scored.values() for result in group.results]
+    if not every or any(r.output_type != "multiple_choice" or not r.metrics.get("macro_f1") for r in every):
+        return None  # macro F1 is defined only where all items have the same labels
+    best = scored[max(scored)]
+    found = [item for run in best.runs for item in read_choices(runs / run)]
+    sizes = {len(item.scores) for item in found}
+    if len(sizes) != 1 or (size := sizes.pop()) > MOST_LABELS:
         return None
-    best = max(groups, key=lambda group: group.mean or 0.0)
-    counts = count_labels([item for run in best.runs for item in read_choices(runs / run)])
-    if counts is None:
-        return None
-    kept, size = best.results[0].labels, len(counts)
+    count = Counter((item.gold, item.scores.index(max(item.scores))) for item in found)
+    kept = best.results[0].labels
     names = kept if len(kept) == size else [f"label {number}" for number in range(1, size + 1)]
     return best.title, [
-        Row({"Right \\ predicted": name, **{n: str(c) for n, c in zip(names, own, strict=True)}}, ())
-        for name, own in zip(names, counts, strict=True)
+        Row({"Right \\ predicted": name, **{other: f"{count[right, i]}" for i, other in enumerate(names)}}, ())
+        for right, name in enumerate(names)
     ]
 
 
@@ -60,17 +68,3 @@ def read_choices(folder: Path) -> list[ChoicePrediction]:
                 f"label. Delete the folder {folder} and rerun the command that made it, or restore the file from a copy."
             ) from error
     return found
-
-
-def count_labels(predictions: Sequence[ChoicePrediction]) -> list[list[int]] | None:
-    """Counts [right label][predicted label]; None for none, for other numbers of labels, or for too many of them."""
-    sizes = {len(item.scores) for item in predictions}
-    if len(sizes) != 1 or (size := sizes.pop()) > MOST_LABELS:
-        return None
-    pairs = Counter((item.gold, item.scores.index(max(item.scores))) for item in predictions)
-    return [[pairs[right, predicted] for predicted in range(size)] for right in range(size)]
-
-
-def _has_fixed_labels(group: Group) -> bool:
-    """Macro F1 is defined only where all items have the same labels."""
-    return all(r.output_type == "multiple_choice" and r.metrics.get("macro_f1") for r in group.results)

@@ -1,4 +1,4 @@
-"""Numbers as tables and the page print them.
+"""Names and numbers as tables and the page print them.
 
 one seed        31.0 (26.0 to 36.0)     value and its 95 % interval, in percent
 several seeds   31.0 ± 1.2 (3 seeds)    mean and sample standard deviation
@@ -8,12 +8,35 @@ not measured    -                       never 0
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from importlib import resources
 from statistics import fmean, stdev
+
+import yaml
 
 from staf.report.results import Cell, Difference, Evaluation
 
 MISSING = "-"
-PAPERS = {"staf-llm": "STAF-LLM", "sa-mdkif": "SA-MDKIF"}
+_NAMES: dict[str, dict[str, str]] = yaml.safe_load(resources.files("staf.report").joinpath("names.yaml").read_text("utf-8"))
+BASELINES, METRICS, PAPERS = _NAMES["baselines"], _NAMES["metrics"], _NAMES["papers"]
+METHODS = _NAMES["methods"] | BASELINES
+
+
+def method_title(method: str, adaptation_examples: float | None = None) -> str:
+    """The printed name of a method; a few-shot router's has the number of its examples."""
+    title = METHODS.get(method, method)
+    if method.startswith("few_shot") and adaptation_examples is not None:
+        title = title.replace("32", f"{adaptation_examples:.0f}")
+    return title
+
+
+def method_order(method: str) -> tuple[int, str]:
+    """Sorts methods as `METHODS` lists them, unknown ones last."""
+    return (list(METHODS).index(method) if method in METHODS else len(METHODS), method)
+
+
+def metric_title(metric: str) -> str:
+    """The printed name of a metric."""
+    return METRICS.get(metric, metric.replace("_", " "))
 
 
 def scale(results: Iterable[Evaluation], metric: str) -> float:
@@ -23,32 +46,36 @@ def scale(results: Iterable[Evaluation], metric: str) -> float:
 
 def score_text(results: Sequence[Evaluation], metric: str) -> str:
     """Value with its interval for one run, mean with standard deviation for several, "-" for none."""
-    found = [score for r in results if (score := r.metrics.get(metric)) and score.value is not None]
-    factor = scale(results, metric)
-    return _spread([(score.value or 0.0, score.low, score.high) for score in found], factor, "")
+    found = [(s.value, s.low, s.high) for r in results if (s := r.metrics.get(metric)) and s.value is not None]
+    return _spread_text(found, scale(results, metric))
 
 
 def difference_text(differences: Sequence[Difference], factor: float) -> str:
     """A difference with its sign, as `score_text`."""
-    return _spread([(d.difference, d.low, d.high) for d in differences if d.difference is not None], factor, "+")
+    return _spread_text([(d.difference, d.low, d.high) for d in differences if d.difference is not None], factor, "+")
 
 
-def _spread(found: list[tuple[float, float | None, float | None]], factor: float, sign: str) -> str:
+def _spread_text(found: Sequence[tuple[float, float | None, float | None]], factor: float, sign: str = "") -> str:
     if not found:
         return MISSING
     mean = number_text(fmean(value for value, _, _ in found), factor, sign)
     if len(found) > 1:
         return f"{mean} ± {number_text(stdev(value for value, _, _ in found), factor)} ({len(found)} seeds)"
-    _, low, high = found[0]
-    return mean if low is None or high is None else f"{mean} ({number_text(low, factor)} to {number_text(high, factor)})"
+    ends = interval_text(*found[0][1:], factor)
+    return mean if ends == MISSING else f"{mean} ({ends})"
+
+
+def interval_text(low: float | None, high: float | None, factor: float = 100.0) -> str:
+    """26.0 to 36.0, or "-" where an end is unknown."""
+    return MISSING if low is None or high is None else f"{number_text(low, factor)} to {number_text(high, factor)}"
 
 
 def cell_text(cell: Cell) -> str:
     """A table's cell in percent: 31.0 ± 1.2 (3 seeds), 31.0 for one run, "-" for none."""
     if cell.mean is None:
         return MISSING
-    mean = number_text(cell.mean, 100)
-    return mean if cell.deviation is None else f"{mean} ± {number_text(cell.deviation, 100)} ({cell.seeds} seeds)"
+    mean = number_text(cell.mean)
+    return mean if cell.deviation is None else f"{mean} ± {number_text(cell.deviation)} ({cell.seeds} seeds)"
 
 
 def papers_text(cell: Cell) -> str:
@@ -64,18 +91,17 @@ def p_text(p_value: float) -> str:
     return "p\u00a0<\u00a00.001" if p_value < 0.001 else f"p\u00a0=\u00a0{p_value:.3f}"
 
 
-def number_text(value: float, factor: float, sign: str = "") -> str:
+def number_text(value: float, factor: float = 100.0, sign: str = "") -> str:
     """A score or a difference: one decimal in percent, three for a loss; never "-0.0"."""
-    return f"{value * factor:{sign}z.1f}" if factor == 100 else f"{value:{sign}z.3f}"
+    return f"{value * factor:{sign}z.{1 if factor == 100 else 3}f}"
 
 
 def count_text(number: float | None) -> str:
     """10, 1,234, 3.7M or 1.2B."""
     if number is None:
         return MISSING
-    for size, unit in ((1e9, "B"), (1e6, "M")):
-        if number >= size:
-            return f"{number / size:.1f}{unit}"
+    if number >= 1e6:
+        return f"{number / 1e9:.1f}B" if number >= 1e9 else f"{number / 1e6:.1f}M"
     return f"{number:,.0f}"
 
 
@@ -99,12 +125,9 @@ def time_text(seconds: float | None) -> str:
     """0.4 s, 74 s, 2 min 3 s or 1 h 5 min."""
     if seconds is None:
         return MISSING
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
     rounded = round(seconds)
     if rounded < 120:
-        return f"{rounded} s"
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{rounded} s"
     if rounded < 3600:
         return f"{rounded // 60} min {rounded % 60} s"
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60} min"
+    return "{} h {} min".format(*divmod(round(seconds / 60), 60))

@@ -15,15 +15,13 @@ from typing import Any
 from urllib.parse import quote
 
 from staf.io import write_bytes
-from staf.report import figures
+from staf.report import figures, tables
 from staf.report.claims import HELD, NOT_COMPARABLE, NOT_HELD, OPEN, ClaimResult, evaluate_claims
 from staf.report.confusion import confusion_table
-from staf.report.formatting import MISSING
-from staf.report.names import method_title
+from staf.report.formatting import MISSING, method_title
 from staf.report.reproduced import comparison_rows, sizes_text, table_rows
 from staf.report.results import Evaluation, Finished, Table, Training, load_results, tables_of
 from staf.report.seed_groups import flatten, task_title, tasks_of
-from staf.report.tables import Row, comparison_table, held_out_table, overview_table, task_table, training_table
 
 OUTCOMES = {HELD: "✓", NOT_HELD: "✗", OPEN: "?", NOT_COMPARABLE: "–"}
 """Each outcome of a claim with its mark."""
@@ -61,45 +59,38 @@ def page_text(results: Sequence[Finished], link_prefix: str | None = None, runs:
     environment.filters["data_uri"] = lambda svg: f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
     environment.filters["seed"] = lambda run: run.rsplit("/", 1)[-1].split("-")[0].removeprefix("seed")
     template = environment.from_string(files("staf.report").joinpath("page.html").read_text(encoding="utf-8"))
-    return template.render(_content(results, runs))
-
-
-def _content(results: Sequence[Finished], runs: Path | None) -> dict[str, Any]:
     unseen, other = tasks_of(results)
-    tables = tables_of(results)
+    reproduced = tables_of(results)
     trained = [r for r in results if isinstance(r, Training)]
     maps = [(r, figures.rank_map(r), figures.learning_curve(r)) for r in trained]
-    return {
-        "missing": MISSING,
-        "head_line": head_line(results),
-        "overview": overview_table(results, unseen) if len(unseen) > 1 else [],
-        "claims": [(number, claim, claim_rows(claim)) for number, claim in enumerate(evaluate_claims(tables), 1) if tables],
-        "outcomes": OUTCOMES,
-        "tables": [_table(table, results) for table in tables.values()],
-        "tasks": [_task(results, task, task in unseen, runs) for task in unseen + other],
-        "held_out": held_out_table(results),
-        "training": training_table(results),
-        "experts": [(r.task, r.run, [drawn for drawn in pair if drawn]) for r, *pair in maps if any(pair)],
-        "settings": _settings(results),
-        "versions": _versions(results),
-        "stopped": [(r.run, _title(r), r.stop_reason) for r in results if isinstance(r, Evaluation) and r.stop_reason],
-        "runs": [result.run for result in results],
-    }
+    return template.render(
+        missing=MISSING,
+        head_line=head_line(results),
+        overview=tables.overview_table(results, unseen) if len(unseen) > 1 else [],
+        claims=[(i, one, _claim_rows(one)) for i, one in enumerate(evaluate_claims(reproduced), 1) if reproduced],
+        outcomes=OUTCOMES,
+        tables=[_table(table, results) for table in reproduced.values()],
+        tasks=[_task(results, task, task in unseen, runs) for task in unseen + other],
+        held_out=tables.held_out_table(results),
+        training=tables.training_table(results),
+        experts=[(r.task, r.run, [drawn for drawn in pair if drawn]) for r, *pair in maps if any(pair)],
+        settings=_settings(results),
+        versions=_versions(results),
+        stopped=[(r.run, _title(r), r.stop_reason) for r in results if isinstance(r, Evaluation) and r.stop_reason],
+        runs=[result.run for result in results],
+    )
 
 
-def claim_rows(found: ClaimResult) -> list[Row]:
+def _claim_rows(found: ClaimResult) -> list[tables.Row]:
     """What a claim rests on, one comparison a row."""
-    return [
-        Row({"Where": item.where, "Outcome": item.outcome, "Numbers": item.numbers or item.short or item.reason}, item.runs)
-        for item in found.items
-    ]
+    parts = [(item, item.numbers or item.short or item.reason) for item in found.items]
+    return [tables.Row({"Where": i.where, "Outcome": i.outcome, "Numbers": numbers}, i.runs) for i, numbers in parts]
 
 
 def _table(table: Table, results: Sequence[Finished]) -> dict[str, Any]:
     rows, notes = table_rows(table)
     return {
         "table": table,
-        "base": table.base.get("name") or "not recorded",
         "sizes": sizes_text(table),
         "also": [r.run for r in results if isinstance(r, Table) and r.task == table.task and r.run != table.run],
         "figure": figures.paper_figure(table),
@@ -118,8 +109,8 @@ def _task(results: Sequence[Finished], task: str, unseen: bool, runs: Path | Non
     return {
         "title": task_title(results, task),
         "unseen": unseen,
-        "rows": task_table(results, task),
-        "comparisons": comparison_table(results, task),
+        "rows": tables.task_table(results, task),
+        "comparisons": tables.comparison_table(results, task),
         "figures": [(figure, caption) for figure, caption in drawn if figure],
         "confusion": None if runs is None else confusion_table(runs, results, task),
     }
@@ -132,15 +123,13 @@ def head_line(results: Sequence[Finished]) -> str:
     experts = {r.task for r in measured if isinstance(r, Training)}
     experts = experts or {name for r in measured if isinstance(r, Evaluation) for name in r.weights}
     unseen, other = tasks_of(measured)
-    tables = sum(isinstance(r, Table) for r in results)
-    parts = [" and ".join(bases) or "base model not recorded"]
-    counts = ((len(experts), "expert"), (len(unseen), "unseen task"), (len(other), "other task"), (tables, "reproduced table"))
-    parts += [_plural(number, noun) for number, noun in (*counts, (len({r.seed for r in measured}), "seed")) if number]
-    return " · ".join([*parts, _plural(len(measured), "finished run")])
-
-
-def _plural(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    counts = {
+        "expert": len(experts), "unseen task": len(unseen), "other task": len(other),
+        "reproduced table": sum(isinstance(r, Table) for r in results), "seed": len({r.seed for r in measured}),
+    }  # fmt: skip
+    shown = {noun: number for noun, number in counts.items() if number} | {"finished run": len(measured)}
+    parts = [f"{number:,} {noun}{'' if number == 1 else 's'}" for noun, number in shown.items()]
+    return " · ".join([" and ".join(bases) or "base model not recorded", *parts])
 
 
 def _title(result: Finished) -> str:

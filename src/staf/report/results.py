@@ -65,10 +65,8 @@ class PairedTest(Difference):
     high: float
     p_value: float
     outcome: Literal["win", "tie", "loss"] = Field(validation_alias=AliasChoices("outcome", "verdict"))
-    freedom: float | None = None
-    """degrees of freedom behind the interval"""
-    family: str = ""
-    """of the metrics of a mean over columns: F1, AUC, accuracy"""
+    freedom: float | None = None  # degrees of freedom behind the interval
+    family: str = ""  # of the metrics of a mean over columns: F1, AUC, accuracy
     columns: int = 1
 
 
@@ -86,8 +84,7 @@ class Finished(Model):
     task: str
     method: str
     seed: int
-    run: str = ""
-    """its folder relative to the runs, with forward slashes"""
+    run: str = ""  # its folder relative to the runs, with forward slashes
     base: dict[str, Any] = Field(default_factory=dict)
     settings: dict[str, Any] = Field(default_factory=dict)
     versions: dict[str, Any] = Field(default_factory=dict)
@@ -143,20 +140,21 @@ class Training(Finished):
     curve: list[tuple[float, float]] = Field(default_factory=list)
 
 
+Ends = tuple[float | None, float | None] | None
+
+
 class Cell(Model):
     """A row and a column of a table: mean over seeds as a share of 1, its runs, and the papers' numbers in percent."""
 
     mean: float | None = None
-    missing: str = ""
-    """why there is no mean"""
+    missing: str = ""  # why there is no mean
     deviation: float | None = None
     low: float | None = None
     high: float | None = None
     seeds: int = 0
     items: int = 0
-    interval: tuple[float | None, float | None] | None = None
-    """95 %, over test items and seeds"""
-    interval_of_one_seed: tuple[float | None, float | None] | None = None
+    interval: Ends = None  # 95 %, over test items and seeds
+    interval_of_one_seed: Ends = None
     runs: tuple[str, ...] = ()
     papers: dict[str, float] = Field(default_factory=dict)
     tunable_parameters: float | None = None
@@ -164,8 +162,7 @@ class Cell(Model):
     prompt_tokens: float | None = None
     shots_shown: float | None = None
     seconds: float | None = None
-    weights: list[dict[str, float]] = Field(default_factory=list)
-    """of each expert, by seed"""
+    weights: list[dict[str, float]] = Field(default_factory=list)  # of each expert, by seed
 
     @model_validator(mode="after")
     def _says_why_empty(self) -> Cell:
@@ -176,21 +173,18 @@ class Cell(Model):
     @property
     def squared_error(self) -> float | None:
         """Squared standard error of the mean over items and seeds; None without an interval."""
-        if self.interval and None not in self.interval:
-            return _squared_error(self.interval)
-        if self.interval_of_one_seed and None not in self.interval_of_one_seed:
-            return _squared_error(self.interval_of_one_seed) + (self.deviation or 0.0) ** 2 / max(self.seeds, 1)
+        for ends, more in ((self.interval, 0.0), (self.interval_of_one_seed, self.deviation or 0.0)):
+            if ends and ends[0] is not None and ends[1] is not None:
+                return ((ends[1] - ends[0]) / 2 / Z95) ** 2 + more**2 / max(self.seeds, 1)
         return None
 
     @property
     def ends(self) -> tuple[float, float] | None:
         """The 95 % interval within 0 and 1; None where none was kept."""
         low, high = self.interval or (None, None)
-        if low is None or high is None:
-            if self.mean is None or (error := self.squared_error) is None:
-                return None
+        if self.mean is not None and (low is None or high is None) and (error := self.squared_error) is not None:
             low, high = self.mean - Z95 * error**0.5, self.mean + Z95 * error**0.5
-        return max(low, 0.0), min(high, 1.0)
+        return None if low is None or high is None else (max(low, 0.0), min(high, 1.0))
 
     def mean_weights(self) -> tuple[dict[str, float], dict[str, float]]:
         """Mean weight of each expert and its standard deviation over seeds, left out for one seed."""
@@ -228,8 +222,7 @@ class Table(Finished):
     rows: list[TableRow] = Field(validation_alias=AliasChoices("rows", "lines"))
     comparisons: list[PairedTest]
     over_columns: list[PairedTest] = Field(default_factory=list)
-    prompt_tokens: dict[str, float | None] = Field(default_factory=dict)
-    """of the task only, by column"""
+    prompt_tokens: dict[str, float | None] = Field(default_factory=dict)  # of the task only, by column
     seeds: int = 0
 
     @model_validator(mode="after")
@@ -239,13 +232,9 @@ class Table(Finished):
                 raise ValueError(f"row {row.name!r} has {len(row.cells)} cells for {len(self.columns)} columns")
         return self
 
-    def row(self, name: str) -> TableRow | None:
-        """The row of this name, or None."""
-        return next((row for row in self.rows if row.name == name), None)
-
     def cell(self, name: str, column: str) -> Cell:
         """The cell of a row and a column; where there is none, an empty one that says so."""
-        row, names = self.row(name), [column.name for column in self.columns]
+        row, names = next((row for row in self.rows if row.name == name), None), [column.name for column in self.columns]
         if row is None or column not in names:
             what = f"row '{name}'" if row is None else f"column '{column}'"
             return Cell(missing=f"{self.task} was run without a {what}")
@@ -324,8 +313,3 @@ def tables_of(results: Iterable[Finished]) -> dict[str, Table]:
 def _answers(table: Table) -> int:
     """Test items times seeds, over the cells."""
     return sum(cell.items * cell.seeds for row in table.rows for cell in row.cells)
-
-
-def _squared_error(interval: tuple[float | None, float | None]) -> float:
-    low, high = interval
-    return (((high or 0.0) - (low or 0.0)) / 2 / Z95) ** 2

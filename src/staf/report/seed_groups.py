@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
-from staf.report.formatting import MISSING
-from staf.report.names import BASELINES, method_order, method_title
+from staf.report.formatting import BASELINES, MISSING, method_order, method_title
 from staf.report.results import Evaluation, Finished, evaluations
 
 HELD_OUT = "-held-out"
@@ -34,12 +32,6 @@ class Group:
         """The primary metric."""
         return self.results[0].primary_metric
 
-    @property
-    def mean(self) -> float | None:
-        """Mean of the primary metric over seeds; None where it is undefined."""
-        values = [r.primary.value for r in self.results if r.primary and r.primary.value is not None]
-        return fmean(values) if values else None
-
 
 def tasks_of(results: Iterable[Finished]) -> tuple[list[str], list[str]]:
     """Tasks that no expert was trained on, and the others; the experts' own held-out tasks are in neither."""
@@ -51,27 +43,29 @@ def tasks_of(results: Iterable[Finished]) -> tuple[list[str], list[str]]:
 def method_groups(results: Iterable[Finished], task: str) -> list[Group]:
     """The evaluations of `task` by method and settings, in the order of `METHODS`.
 
-    Runs with other settings are never averaged; their groups are named by what differs. Data may differ from seed to seed, as
-    few-shot draws do, but not within one.
+    Runs with other settings are never averaged; their groups are named by what differs.
     """
-    parts: dict[tuple[str, str, str], list[Evaluation]] = {}
+    found: dict[tuple[str, str], dict[str, list[Evaluation]]] = {}
     for result in evaluations(results, task):
         identity = json.dumps(_identity(result), sort_keys=True, default=str)
-        parts.setdefault((result.method, result.setting, identity), []).append(result)
-    split: dict[tuple[str, str], dict[tuple[str, str], list[Evaluation]]] = {}
-    for (method, setting, identity), part in parts.items():
-        repeated = len({result.seed for result in part}) < len(part)
-        for result in part:
-            data = str(result.data_fingerprint) if repeated else ""
-            split.setdefault((method, setting), {}).setdefault((identity, data), []).append(result)
+        found.setdefault((result.method, result.setting), {}).setdefault(identity, []).append(result)
     groups = []
-    for method, setting in sorted(split, key=lambda key: (method_order(key[0]), key[1])):
-        variants = list(split[method, setting].values())
+    for method, setting in sorted(found, key=lambda key: (method_order(key[0]), key[1])):
+        variants = [part for alike in found[method, setting].values() for part in _by_data(alike)]
         more = f", {setting}" if method in BASELINES and setting != MISSING else ""
-        labels = _what_differs([{**_identity(own[0]), "data": own[0].data_fingerprint} for own in variants], method)
-        for own, label in zip(variants, labels, strict=True):
+        for own, label in zip(variants, _what_differs(variants), strict=True):
             groups.append(Group(method, method_title(method, own[0].adaptation_examples) + more + label, tuple(own)))
     return groups
+
+
+def _by_data(results: list[Evaluation]) -> list[list[Evaluation]]:
+    """Data may differ from seed to seed, as few-shot draws do, but not within one seed: then it splits the runs."""
+    if len({result.seed for result in results}) == len(results):
+        return [results]
+    parts: dict[str, list[Evaluation]] = {}
+    for result in results:
+        parts.setdefault(str(result.data_fingerprint), []).append(result)
+    return list(parts.values())
 
 
 def _identity(result: Evaluation) -> dict[str, Any]:
@@ -81,12 +75,13 @@ def _identity(result: Evaluation) -> dict[str, Any]:
     return {key: value for key, value in flat.items() if not key.rsplit(".", 1)[-1].endswith("seed")}
 
 
-def _what_differs(identities: list[dict[str, Any]], method: str) -> list[str]:
-    """A label for each; the title of a few-shot router already has its number of examples."""
+def _what_differs(variants: Sequence[list[Evaluation]]) -> list[str]:
+    """A label for each variant of a method; the title of a few-shot router already has its number of examples."""
+    identities = [{**_identity(own[0]), "data": own[0].data_fingerprint} for own in variants]
     keys = sorted({key for identity in identities for key in identity})
     values = {key: {json.dumps(identity.get(key), default=str) for identity in identities} for key in keys}
     shown = [key for key in keys if len(values[key]) > 1]
-    if method.startswith("few_shot") and "adaptation_examples" in shown:
+    if variants[0][0].method.startswith("few_shot") and "adaptation_examples" in shown:
         shown = [key for key in shown if key not in ("adaptation_examples", "router.shots")]
     if "experts" in shown and len(values["experts"]) == len(values["number of experts"]):
         shown.remove("experts")
