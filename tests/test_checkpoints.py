@@ -94,6 +94,11 @@ def without_a_moment(place: Path) -> None:
 
 
 def of_another_run(place: Path) -> None:
+    tensors, record = read_checkpoint(place, KIND)
+    write_checkpoint(place, KIND, tensors, record | {"run": "other"})
+
+
+def with_an_altered_record(place: Path) -> None:
     record = json.loads((place / "checkpoint.json").read_text())
     (place / "checkpoint.json").write_text(json.dumps(record | {"run": "other"}))
 
@@ -106,6 +111,7 @@ def of_another_run(place: Path) -> None:
         (without_tensors, "which is not there"),
         (without_a_moment, "is not a complete state: exp_avg_sq not in it"),
         (of_another_run, "of other settings, examples or another base"),
+        (with_an_altered_record, "was altered: its SHA-256 is not the one that was written"),
     ],
 )
 def test_the_newest_complete_checkpoint_is_resumed_and_the_reason_is_logged(

@@ -10,9 +10,8 @@ import pytest
 from pydantic import ValidationError
 
 from staf.compute import ComputeOptions, split_options
-from staf.config import Settings, find_recipe, load_recipe, load_values, parse
+from staf.config import Settings, find_recipe, load_values, parse
 from staf.errors import ConfigError, MissingData
-from staf.evaluate.settings import EvaluationSettings
 from staf.experiments.demo import DemoSettings
 from staf.experiments.profile import load_profile
 from staf.experts.recipe import ExpertRecipe
@@ -51,7 +50,7 @@ def test_settings_are_frozen_and_named_by_a_digest() -> None:
 
 def test_a_recipe_that_is_not_there_or_not_yaml(tmp_path: Path) -> None:
     with pytest.raises(MissingData, match="no recipe"):
-        load_recipe(EvaluationSettings, tmp_path / "none.yaml")
+        load_values(tmp_path / "none.yaml")
     for content in ("a: [", "- 1", "\xff"):
         (tmp_path / "bad.yaml").write_text(content, encoding="latin-1")
         with pytest.raises(ConfigError, match=r"bad\.yaml"):
@@ -67,7 +66,7 @@ def test_every_recipe_that_comes_with_staf_is_valid() -> None:
     own, rest = split_options(load_values(Path(str(folder / "paper.yaml"))))
     profile = load_profile("paper")
     assert (profile.expert, profile.compute) == (parse(ExpertRecipe, rest, "paper"), parse(ComputeOptions, own, "paper"))
-    settings = load_recipe(DemoSettings, Path(str(folder / "demo.yaml")))
+    settings = parse(DemoSettings, load_values(Path(str(folder / "demo.yaml"))), "demo")
     assert settings.few_shot.method == "cma"
     assert settings.few_shot.shots == 32
 
@@ -99,7 +98,7 @@ def test_how_it_is_computed_is_not_what_it_is() -> None:
 def test_a_wrong_nested_setting_is_named_with_its_path(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text("few_shot:\n  metod: cma\n")
     with pytest.raises(ConfigError, match=r"few_shot\.metod is not a setting; did you mean 'method'"):
-        load_recipe(DemoSettings, tmp_path / "r.yaml")
+        parse(DemoSettings, load_values(tmp_path / "r.yaml"), "r.yaml")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import sys
@@ -17,7 +18,7 @@ from staf.errors import MissingData, StafError, UnknownName
 from staf.experts.recipe import ExpertRecipe
 from staf.experts.store import load_expert
 from staf.experts.train import StepReport
-from staf.log import REPORTERS, JsonLines, open_reporter
+from staf.log import REPORTERS, json_lines, open_reporter
 from staf.stages import Context, train_stage
 
 NUMBERS = {"loss": 0.5, "kept": 12}
@@ -28,19 +29,17 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def log(path: Path, *steps: int) -> None:
-    reporter = JsonLines(path)
-    for step in steps:
-        reporter.log(step, NUMBERS)
-    reporter.close()
+    with json_lines(path) as report:
+        for step in steps:
+            report(step, NUMBERS)
 
 
 def test_every_step_is_a_line_as_soon_as_it_is_done(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "metrics.jsonl"
-    reporter = JsonLines(path)
-    for step in (1, 2):
-        reporter.log(step, NUMBERS)
-        assert lines(path)[-1] == {"step": step, **NUMBERS}
-    reporter.close()
+    with json_lines(path) as report:
+        for step in (1, 2):
+            report(step, NUMBERS)
+            assert lines(path)[-1] == {"step": step, **NUMBERS}
 
 
 def test_no_step_is_there_twice_after_a_stop_and_a_torn_line_goes(tmp_path: Path) -> None:
@@ -61,19 +60,15 @@ def test_a_reporter_that_never_logs_leaves_no_file(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
-    reporter = JsonLines(tmp_path / "metrics.jsonl")
-    reporter.log(1, NUMBERS)
-
-    class Full:
-        def write(self, text: str) -> None:
+def test_a_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    stream, reporter.stream = reporter.stream, Full()
-    with pytest.raises(StafError, match=r"metrics\.jsonl: No space left on device\. The checkpoints are intact"):
-        reporter.log(2, NUMBERS)
-    assert stream is not None
-    stream.close()
+    monkeypatch.setattr(Path, "open", lambda *_, **__: Full())
+    message = r"metrics\.jsonl: No space left on device\..*the checkpoints are intact"
+    with json_lines(tmp_path / "metrics.jsonl") as report, pytest.raises(StafError, match=message):
+        report(1, NUMBERS)
 
 
 class Calls(ModuleType):
@@ -106,10 +101,9 @@ def fake(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Cal
 
 @pytest.mark.parametrize("fake", ["tensorboard"], indirect=True)
 def test_tensorboard_gets_scalars_and_drops_what_a_stopped_run_left(fake: Calls, tmp_path: Path) -> None:
-    reporter = open_reporter("tensorboard", tmp_path, "colour", {"seed": 3})
-    reporter.log(5, NUMBERS)
-    reporter.log(6, NUMBERS)
-    reporter.close()
+    with open_reporter("tensorboard", tmp_path, "colour", {"seed": 3}) as report:
+        report(5, NUMBERS)
+        report(6, NUMBERS)
     assert fake.named("SummaryWriter") == [((), {"log_dir": str(tmp_path / "tensorboard"), "purge_step": 5})]
     assert [arguments for arguments, _ in fake.named("add_scalar")] == [
         ("loss", 0.5, 5), ("kept", 12, 5), ("loss", 0.5, 6), ("kept", 12, 6),
@@ -120,9 +114,8 @@ def test_tensorboard_gets_scalars_and_drops_what_a_stopped_run_left(fake: Calls,
 
 @pytest.mark.parametrize("fake", ["mlflow"], indirect=True)
 def test_mlflow_gets_metrics_by_step_and_the_settings(fake: Calls, tmp_path: Path) -> None:
-    reporter = open_reporter("mlflow", tmp_path, "colour", {"seed": 3})
-    reporter.log(5, NUMBERS)
-    reporter.close()
+    with open_reporter("mlflow", tmp_path, "colour", {"seed": 3}) as report:
+        report(5, NUMBERS)
     assert fake.calls == [
         ("set_experiment", ("staf",), {}), ("start_run", (), {"run_name": "colour"}), ("log_params", ({"seed": 3},), {}),
         ("log_metrics", (NUMBERS,), {"step": 5}), ("end_run", (), {}),
@@ -132,9 +125,8 @@ def test_mlflow_gets_metrics_by_step_and_the_settings(fake: Calls, tmp_path: Pat
 @pytest.mark.parametrize("fake", ["wandb"], indirect=True)
 def test_weights_and_biases_goes_on_with_the_run_of_the_same_settings(fake: Calls, tmp_path: Path) -> None:
     for _ in range(2):
-        reporter = open_reporter("wandb", tmp_path / "seed0-abc", "colour", {"seed": 3})
-        reporter.log(5, NUMBERS)
-        reporter.close()
+        with open_reporter("wandb", tmp_path / "seed0-abc", "colour", {"seed": 3}) as report:
+            report(5, NUMBERS)
     first, second = fake.named("init")
     assert first == second
     assert first[1] | {"dir": ""} == {

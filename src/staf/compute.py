@@ -37,26 +37,17 @@ def numerics(base: Any) -> dict[str, Any]:
 
 
 def compute_record(base: Any, options: ComputeOptions | None = None) -> dict[str, Any]:
-    """dtype, device, threads, versions and options, as kept in experts, routers and results.
-
-    Args:
-        base: a loaded base, of which dtype and device are read.
-    """
+    """dtype, device, threads, versions and options of a computation on a base, as kept in experts, routers and results."""
     import torch
     import transformers
 
     options = options or ComputeOptions()
-    found = numerics(base)
-    if options.dtype is not None:
-        found["dtype"] = options.dtype
-    if base.device.type == "cuda":
-        found["device_name"] = torch.cuda.get_device_name(base.device)
-    versions = {"staf": __version__, "torch": torch.__version__, "transformers": transformers.__version__}
     return {
-        **found,
-        "gradient_accumulation_steps": options.gradient_accumulation_steps,
-        "gradient_checkpointing": options.gradient_checkpointing,
-        "versions": versions,
+        **numerics(base),
+        **({} if options.dtype is None else {"dtype": options.dtype}),
+        **({"device_name": torch.cuda.get_device_name(base.device)} if base.device.type == "cuda" else {}),
+        **options.model_dump(include={"gradient_accumulation_steps", "gradient_checkpointing"}),
+        "versions": {"staf": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
     }
 
 

@@ -5,6 +5,7 @@ Each class of settings lives next to its users. A recipe (recipes/*.yaml) says w
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 from importlib import resources
@@ -18,15 +19,12 @@ from staf.errors import ConfigError, MissingData
 
 
 class Settings(BaseModel):
-    """Base of all settings: frozen, unknown keys refused.
-
-    Attributes:
-        RENAMED: for each former name of a setting, where it is now; `parse` answers the former name with it.
-        RENAMED_VALUES: for a setting, the value of today for each former one; `parse` answers likewise.
-    """
+    """Base of all settings: frozen, unknown keys refused."""
 
     RENAMED: ClassVar[dict[str, str]] = {}
+    """For each former name of a setting, where it is now: `parse` answers the former name with it."""
     RENAMED_VALUES: ClassVar[dict[str, dict[str, str]]] = {}
+    """For a setting, the value of today for each former one."""
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     def digest(self) -> str:
@@ -34,7 +32,7 @@ class Settings(BaseModel):
         return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()[:10]
 
 
-AnySettings = TypeVar("AnySettings", bound=BaseModel)
+AnySettings = TypeVar("AnySettings", bound=Settings)
 
 
 def parse(kind: type[AnySettings], values: dict[str, Any], where: str) -> AnySettings:
@@ -46,41 +44,31 @@ def parse(kind: type[AnySettings], values: dict[str, Any], where: str) -> AnySet
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        problems = [_sentence(kind, dict(item)) for item in error.errors()]
+        problems = [_sentence(_nested(kind), dict(item)) for item in error.errors()]
         count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
         raise ConfigError(f"settings in {where}: {count}.\n  " + "\n  ".join(problems)) from error
 
 
-def _sentence(kind: type[BaseModel], item: dict[str, Any]) -> str:
-    import difflib
-
-    name = ".".join(str(part) for part in item["loc"])
-    if item["type"] == "extra_forbidden":
-        renamed = _renamed(kind)
-        if (last := str(item["loc"][-1])) in renamed:
-            return f"{name} is now {renamed[last]}."
-        near = difflib.get_close_matches(name.rpartition(".")[2], _all_fields(kind), n=1)
-        return f"{name} is not a setting" + (f"; did you mean '{near[0]}'?" if near else ".")
-    former = {setting: values for one in _nested(kind) for setting, values in getattr(one, "RENAMED_VALUES", {}).items()}
-    if item["type"] == "literal_error" and (now := former.get(str(item["loc"][-1]), {}).get(str(item["input"]))):
-        return f"{name} = {item['input']} is now {name} = {now}."
-    message = item["msg"].removeprefix("Value error, ")
-    return f"{name} = {item['input']!r}: {message}." if name else f"{message}."
-
-
-def _nested(kind: type[BaseModel]) -> list[type[BaseModel]]:
+def _nested(kind: type[Settings]) -> list[type[Settings]]:
     """A class of settings and those of its fields, at any depth."""
     annotations = [field.annotation for field in kind.model_fields.values()]
-    inner = [a for a in annotations if isinstance(a, type) and issubclass(a, BaseModel)]
+    inner = [a for a in annotations if isinstance(a, type) and issubclass(a, Settings)]
     return [kind, *(found for one in inner for found in _nested(one))]
 
 
-def _all_fields(kind: type[BaseModel]) -> list[str]:
-    return [name for one in _nested(kind) for name in one.model_fields]
-
-
-def _renamed(kind: type[BaseModel]) -> dict[str, str]:
-    return {old: new for one in _nested(kind) for old, new in getattr(one, "RENAMED", {}).items()}
+def _sentence(kinds: list[type[Settings]], item: dict[str, Any]) -> str:
+    """One problem of pydantic as a sentence, with the present name for a former one."""
+    name, last = ".".join(str(part) for part in item["loc"]), str((item["loc"] or ("",))[-1])
+    if item["type"] == "extra_forbidden":
+        if renamed := [one.RENAMED[last] for one in kinds if last in one.RENAMED]:
+            return f"{name} is now {renamed[0]}."
+        near = difflib.get_close_matches(last, [field for one in kinds for field in one.model_fields], n=1)
+        return f"{name} is not a setting" + (f"; did you mean '{near[0]}'?" if near else ".")
+    former = [one.RENAMED_VALUES[last] for one in kinds if last in one.RENAMED_VALUES]
+    if item["type"] == "literal_error" and former and str(item["input"]) in former[0]:
+        return f"{name} = {item['input']} is now {name} = {former[0][str(item['input'])]}."
+    message = item["msg"].removeprefix("Value error, ")
+    return f"{name} = {item['input']!r}: {message}." if name else f"{message}."
 
 
 def find_recipe(name: str) -> Path:
@@ -89,40 +77,35 @@ def find_recipe(name: str) -> Path:
     Raises:
         MissingData: it is neither.
     """
-    path = Path(name)
-    if path.is_file():
-        return path
     folder = Path(str(resources.files("staf") / "recipes"))
-    packaged = folder / f"{name}.yaml"
-    if path.name == name and packaged.is_file():
-        return packaged
-    known = ", ".join(sorted(recipe.stem for recipe in folder.glob("*.yaml")))
-    raise MissingData(f"no recipe {name}: it is no file, and the recipes that come with staf are {known}. Check the path.")
+    packaged = {recipe.stem: recipe for recipe in sorted(folder.glob("*.yaml"))}
+    if Path(name).is_file():
+        return Path(name)
+    if name in packaged:
+        return packaged[name]
+    raise MissingData(
+        f"no recipe {name}: it is no file, and the recipes that come with staf are {', '.join(packaged)}. Check the path."
+    )
 
 
-def load_recipe(kind: type[AnySettings], path: Path) -> AnySettings:
-    """Settings from a YAML file.
-
-    Raises:
-        MissingData: there is no such file. ConfigError: it is not YAML, or its settings are wrong.
-    """
-    return parse(kind, load_values(path), str(path))
-
-
-def load_values(path: Path | None) -> dict[str, Any]:
-    """The plain values of a YAML file; none where there is no path.
+def load_values(path: Path | None, what: str = "recipe", otherwise: str = "leave it out for the defaults") -> dict[str, Any]:
+    """The plain values of a YAML file, with those of the file that its key `include` names; {} where there is no path.
 
     Raises:
-        MissingData: there is no such file. ConfigError: it is not a YAML mapping.
+        MissingData: there is no such file. ConfigError: it is not a YAML mapping, or has a tag that would run code.
     """
     if path is None:
         return {}
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise MissingData(f"no recipe {path}. Check the path, or leave it out for the defaults.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise MissingData(f"no {what} {path}. Check the path, or {otherwise}.") from error
+    except yaml.constructor.ConstructorError as error:
+        raise ConfigError(f"{path}: {error.problem}{error.problem_mark}: refused, no code runs from a YAML file.") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds no settings: a mapping of names to values was expected.")
+    if isinstance(included := values.pop("include", None), str):
+        return load_values(path.parent / included, what, otherwise) | values
     return values

@@ -34,7 +34,7 @@ def examine() -> dict[str, Any]:
         "dtype": str(dtype).removeprefix("torch."),
         "because": reason,
         "memory": _memory(),
-        "free disk": _free(cache),
+        "free disk": f"{shutil.disk_usage(next(p for p in (cache, *cache.parents) if p.exists())).free / 1e9:.1f} GB",
         "cache": str(cache),
         "packages": {name: _version(name) for name in NEEDED},
         "optional": {name: _version(name) or f"missing; for {what}" for name, what in OPTIONAL.items()},
@@ -60,9 +60,3 @@ def _memory() -> str:
         return "unknown on this system"
     sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in info.read_text().splitlines()}
     return f"{sizes['MemAvailable'] / 1e9:.1f} GB free of {sizes['MemTotal'] / 1e9:.1f} GB"
-
-
-def _free(folder: Path) -> str:
-    while not folder.exists():
-        folder = folder.parent
-    return f"{shutil.disk_usage(folder).free / 1e9:.1f} GB"

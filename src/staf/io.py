@@ -1,17 +1,19 @@
-"""Atomic file writes: temporary name, fsync, rename; JSON and checksums.
+"""Files that are complete or not there, written by one process at a time: temporary name, fsync, rename; JSON, checksums.
 
-A stop at any moment leaves the old file or the new one, never a mixture.
-
-Knows nothing of tensors: `checkpoint_io` builds on it, and what must start fast imports only this.
+A stop at any moment leaves the old file or the new one. What a killed process leaves behind has a name of its own
+(`.<name>.<eight letters>.tmp`) and goes when the same output is written again (`locked`).
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
+import platform
+import secrets
 import shutil
-import tempfile
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,40 +21,52 @@ from typing import Any
 
 from staf.errors import DamagedFile, MissingData, StafError
 
+_held: set[Path] = set()
+"""Lock files of this process."""
+
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file as 64 hexadecimal digits, read in blocks."""
-    digest = hashlib.sha256()
+    """SHA-256 of a file as 64 hexadecimal digits."""
     with path.open("rb") as stream:
-        while block := stream.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` to `path` atomically.
+@contextmanager
+def writing(target: Path, remedy: str = "choose a folder that can be written") -> Iterator[None]:
+    """An OSError of the block, such as of a full disk, becomes one message.
+
+    Raises:
+        StafError: naming `target`, the reason and the remedy.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StafError(
+            f"cannot write {target}: {error.strerror or error}. Nothing was changed there. "
+            f"Free some space or {remedy}, and run the same command again."
+        ) from error
+
+
+def write_bytes(path: Path, data: bytes, private: bool = False) -> None:
+    """Write `data` to `path` atomically, readable as the umask says, or with `private` by its owner only.
 
     Raises:
         StafError: the folder is read-only or the disk is full; what was at `path` is untouched.
     """
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+    with writing(path):
+        path.parent.mkdir(0o700 if private else 0o777, parents=True, exist_ok=True)
+        temporary = _temporary(path)
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666)
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
         sync_folder(path.parent)
-    except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise StafError(
-            f"cannot write {path}: {error.strerror or error}. Nothing was changed there. "
-            "Free some space or choose a folder that can be written, and run the same command again."
-        ) from error
 
 
 def sync_folder(folder: Path) -> None:
@@ -65,33 +79,80 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def staged_folder(target: Path) -> Iterator[Path]:
+def staged_folder(target: Path, private: bool = False) -> Iterator[Path]:
     """A folder to fill, renamed to `target` at the end of the block; if anything fails, nothing is left at `target`.
 
     Raises:
-        StafError: it cannot be written, or `target` is there and not empty.
+        StafError: it cannot be written, `target` is there and not empty, or another process writes it.
     """
-    hidden = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        hidden = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        (hidden / target.name).mkdir()
-        yield hidden / target.name
-        os.replace(hidden / target.name, target)
-        sync_folder(target.parent)
-    except OSError as error:
-        raise StafError(
-            f"cannot write {target}: {error.strerror or error}. Nothing was changed there. "
-            "Free some space or choose a folder that can be written, and run the same command again."
-        ) from error
-    finally:
-        if hidden is not None:
+    with locked(target), writing(target):
+        hidden = _temporary(target)
+        try:
+            hidden.mkdir(0o700 if private else 0o777)
+            yield hidden
+            os.replace(hidden, target)
+            sync_folder(target.parent)
+        finally:
             shutil.rmtree(hidden, ignore_errors=True)
 
 
-def write_json(path: Path, record: Any) -> None:
+def _temporary(target: Path) -> Path:
+    return target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+
+
+@contextmanager
+def locked(target: Path, wait: bool = False) -> Iterator[None]:
+    """`target` is written by this process only, and what a killed one left of it is removed; a second `with` is no wait.
+
+    Args:
+        wait: for the other process to finish, in place of the error.
+
+    Raises:
+        StafError: another process writes it, named by host, number and command; or its folder cannot be written.
+    """
+    lock = target.absolute().with_name(f".{target.name}.lock")
+    if lock in _held:
+        yield
+        return
+    handle = _lock(lock, target, wait)
+    _held.add(lock)
+    try:
+        for left in target.parent.glob(f".{target.name}.????????.tmp"):
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+        for left in target.glob(".*.????????.tmp"):
+            if left.is_file():  # a folder has a lock of its own
+                left.unlink(missing_ok=True)
+        yield
+    finally:
+        _held.discard(lock)
+        lock.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _lock(lock: Path, target: Path, wait: bool) -> int:
+    """The open lock file, which names its owner."""
+    with writing(target):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                if lock.exists() and os.path.samestat(os.fstat(handle), lock.stat()):  # else its owner has removed it meanwhile
+                    break
+            except BlockingIOError as error:
+                owner = os.read(handle, 1000).decode("utf-8", "replace") or "another process"
+                os.close(handle)
+                raise StafError(f"{target} is being written by {owner}. Wait for it, or stop it.") from error
+            os.close(handle)
+        os.truncate(handle, 0)
+        os.write(handle, f"process {os.getpid()} on {platform.node()} ({' '.join(sys.argv)})".encode())
+    return handle
+
+
+def write_json(path: Path, record: Any, private: bool = False) -> None:
     """Write `record` as indented JSON with sorted keys, atomically."""
-    write_bytes(path, (json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    text = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    write_bytes(path, f"{text}\n".encode(), private)
 
 
 def read_json(path: Path) -> Any:
@@ -105,7 +166,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise MissingData(f"no file {path}. Make it first, or check the path.") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise DamagedFile(
             f"{path} is not valid JSON ({type(error).__name__}). It was altered after it was written: "
             "restore it from a copy, or delete it and run the command that made it."

@@ -12,55 +12,20 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
-from staf.errors import MissingData, StafError, UnknownName
-from staf.io import write_bytes
+from staf.errors import MissingData, UnknownName
+from staf.io import write_bytes, writing
 
 Log = Callable[[str], None]
 """Takes one line about what was done or skipped."""
 Numbers = Mapping[str, float]
 
 
-class Bar(Protocol):
-    """A progress bar."""
-
-    def advance(self, done: int, note: str = "") -> None:
-        """Report `done` more finished units."""
-
-
-class Progress:
-    """Shows how work proceeds; this base class shows nothing."""
-
-    @contextmanager
-    def bar(self, title: str, total: int) -> Iterator[Bar]:
-        """A bar of `total` units for the time of a `with` block."""
-        yield TextBar(lambda text: None, title, total)
-
-    def log(self, text: str) -> None:
-        """Show one line."""
-
-
-NullProgress = Progress
-
-
-class StderrProgress(Progress):
-    """Writes lines to stderr, for processes whose output is gathered."""
-
-    @contextmanager
-    def bar(self, title: str, total: int) -> Iterator[Bar]:
-        """A bar as lines."""
-        yield TextBar(self.log, title, total)
-
-    def log(self, text: str) -> None:
-        """Write the line."""
-        print(text, file=sys.stderr, flush=True)
-
-
-class TextBar:
-    """A bar as lines, one for each tenth of the work."""
+class Bar:
+    """A progress bar as lines, one for each tenth of the work."""
 
     def __init__(self, log: Log, title: str, total: int) -> None:
         self.log, self.title, self.total, self.done, self.logged = log, title, total, 0, 0
@@ -77,116 +42,109 @@ class TextBar:
             self.log(f"{self.title}: {self.done}/{self.total}, {seconds:.0f} s, {left:.0f} s left  {note}".rstrip())
 
 
-class Reporter(Protocol):
-    """Takes the numbers of training steps, in order."""
+class Progress:
+    """Shows how work proceeds, as lines; this base class drops them."""
 
-    def log(self, step: int, numbers: Numbers) -> None:
-        """Take the numbers of step `step`, counted from 1."""
+    @contextmanager
+    def bar(self, title: str, total: int) -> Iterator[Bar]:
+        """A bar of `total` units for the time of a `with` block."""
+        yield Bar(self.log, title, total)
 
-    def close(self) -> None:
-        """Finish."""
+    def log(self, text: str) -> None:
+        """Show one line."""
 
 
-class JsonLines:
+NullProgress = Progress
+
+
+class StderrProgress(Progress):
+    """Writes lines to stderr, for processes whose output is gathered."""
+
+    def log(self, text: str) -> None:
+        """Write the line."""
+        print(text, file=sys.stderr, flush=True)
+
+
+Report = Callable[[int, Numbers], object]
+"""Takes the numbers of a training step, counted from 1; a reporter is a context that gives one."""
+
+
+@contextmanager
+def json_lines(path: Path) -> Iterator[Report]:
     """Writes one JSON object a step, {"step": 1, ...}, flushed after each.
 
     At the first step, lines of this and later steps, which an interrupted run left, are dropped, and incomplete lines too.
+
+    Raises:
+        StafError: at a step, the disk is full or the folder read-only.
     """
+    with ExitStack() as opened:
+        stream: TextIO | None = None
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.stream: TextIO | None = None
+        def report(step: int, numbers: Numbers) -> None:
+            nonlocal stream
+            with writing(path, "choose another --runs folder (the checkpoints are intact)"):
+                if stream is None:
+                    found = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+                    earlier = [line for line in found.splitlines(keepends=True) if _is_before(line, step)]
+                    write_bytes(path, "".join(earlier).encode())
+                    stream = opened.enter_context(path.open("a", encoding="utf-8"))
+                stream.write(json.dumps({"step": step, **numbers}) + "\n")
+                stream.flush()
 
-    def log(self, step: int, numbers: Numbers) -> None:
-        """Append a line.
-
-        Raises:
-            StafError: the disk is full or the folder read-only.
-        """
-        try:
-            if self.stream is None:
-                write_bytes(self.path, "".join(self._earlier(step)).encode())
-                self.stream = self.path.open("a", encoding="utf-8")
-            self.stream.write(json.dumps({"step": step, **numbers}) + "\n")
-            self.stream.flush()
-        except OSError as error:
-            raise StafError(
-                f"cannot write {self.path}: {error.strerror or error}. The checkpoints are intact: "
-                "free some space or choose another --runs folder, and re-run the command to resume."
-            ) from error
-
-    def close(self) -> None:
-        """Close the file."""
-        if self.stream is not None:
-            self.stream.close()
-
-    def _earlier(self, step: int) -> list[str]:
-        if not self.path.is_file():
-            return []
-        lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-        return [line for line in lines if line.endswith("\n") and _step_of(line) < step]
+        yield report
 
 
-def _step_of(line: str) -> float:
-    """The step of a line; infinite where it has none."""
+def _is_before(line: str, step: int) -> bool:
     try:
-        found = json.loads(line)["step"]
+        return bool(line.endswith("\n") and json.loads(line)["step"] < step)
     except (ValueError, KeyError, TypeError):
-        return float("inf")
-    return found if isinstance(found, int) else float("inf")
+        return False
 
 
-class _TensorBoard:
-    def __init__(self, module: Any, folder: Path, name: str, settings: Mapping[str, Any]) -> None:
-        self.module, self.folder, self.title, self.settings = module, folder / "tensorboard", name, settings
-        self.writer: Any = None
+@contextmanager
+def _tensorboard(module: Any, folder: Path, name: str, settings: Mapping[str, Any]) -> Iterator[Report]:
+    with ExitStack() as opened:
+        writer: Any = None
 
-    def log(self, step: int, numbers: Numbers) -> None:
-        if self.writer is None:
-            self.writer = self.module.SummaryWriter(log_dir=str(self.folder), purge_step=step)
-            self.writer.add_text("settings", json.dumps(dict(self.settings), indent=2, default=str))
-        for name, value in numbers.items():
-            self.writer.add_scalar(name, value, step)
+        def report(step: int, numbers: Numbers) -> None:
+            nonlocal writer
+            if writer is None:  # only now is it known which steps an interrupted run reported in vain
+                writer = module.SummaryWriter(log_dir=str(folder / "tensorboard"), purge_step=step)
+                opened.callback(writer.close)
+                writer.add_text("settings", json.dumps(dict(settings), indent=2, default=str))
+            for number, value in numbers.items():
+                writer.add_scalar(number, value, step)
 
-    def close(self) -> None:
-        if self.writer is not None:
-            self.writer.close()
+        yield report
 
 
-class _MLflow:
-    def __init__(self, module: Any, folder: Path, name: str, settings: Mapping[str, Any]) -> None:
-        self.module = module
-        module.set_experiment("staf")
-        module.start_run(run_name=name)
+@contextmanager
+def _mlflow(module: Any, folder: Path, name: str, settings: Mapping[str, Any]) -> Iterator[Report]:
+    module.set_experiment("staf")
+    module.start_run(run_name=name)
+    try:
         module.log_params(dict(settings))
-
-    def log(self, step: int, numbers: Numbers) -> None:
-        self.module.log_metrics(dict(numbers), step=step)
-
-    def close(self) -> None:
-        self.module.end_run()
+        yield lambda step, numbers: module.log_metrics(dict(numbers), step=step)
+    finally:
+        module.end_run()
 
 
-class _WeightsAndBiases:
-    def __init__(self, module: Any, folder: Path, name: str, settings: Mapping[str, Any]) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.run = module.init(
-            project="staf", name=name, id=f"{name}-{folder.name}", resume="allow", config=dict(settings), dir=str(folder)
-        )
-
-    def log(self, step: int, numbers: Numbers) -> None:
-        self.run.log(dict(numbers), step=step)
-
-    def close(self) -> None:
-        self.run.finish()
+@contextmanager
+def _wandb(module: Any, folder: Path, name: str, settings: Mapping[str, Any]) -> Iterator[Report]:
+    folder.mkdir(parents=True, exist_ok=True)
+    run_id = f"{name}-{folder.name}"
+    run = module.init(project="staf", name=name, id=run_id, resume="allow", config=dict(settings), dir=str(folder))
+    try:
+        yield lambda step, numbers: run.log(dict(numbers), step=step)
+    finally:
+        run.finish()
 
 
-REPORTERS: dict[str, tuple[str, type[_TensorBoard] | type[_MLflow] | type[_WeightsAndBiases]]] = {
-    "tensorboard": ("torch.utils.tensorboard", _TensorBoard),
-    "mlflow": ("mlflow", _MLflow),
-    "wandb": ("wandb", _WeightsAndBiases),
-}
-"""By name on the command line, which is also the package's: the module that is imported, and the class that reports."""
+REPORTERS = {
+    "tensorboard": ("torch.utils.tensorboard", _tensorboard), "mlflow": ("mlflow", _mlflow), "wandb": ("wandb", _wandb),
+}  # fmt: skip
+"""By name on the command line, which is also the package's: the module that is imported, and what reports to it."""
 
 
 def check_reporter(name: str) -> Any:
@@ -206,15 +164,7 @@ def check_reporter(name: str) -> Any:
         ) from error
 
 
-def open_reporter(name: str, folder: Path, run: str, settings: Mapping[str, Any]) -> Reporter:
-    """A reporter of one training.
-
-    Args:
-        folder: of the run. run: its name at the reporter. settings: kept with the numbers.
-
-    Raises:
-        UnknownName, MissingData: as `check_reporter`.
-    """
+def open_reporter(name: str, folder: Path, run: str, settings: Mapping[str, Any]) -> AbstractContextManager[Report]:
+    """A reporter of one training, which the service calls `run`; raises as `check_reporter`."""
     module = check_reporter(name)
-    reporter: Reporter = REPORTERS[name][1](module, folder, run, settings)
-    return reporter
+    return REPORTERS[name][1](module, folder, run, settings)

@@ -13,6 +13,7 @@ import ctypes
 import hashlib
 import json
 import os
+import re
 import resource
 import sys
 from collections.abc import Sequence
@@ -75,28 +76,25 @@ class Run:
         write_json(self.folder / "config.json", config)
         if predictions is not None:
             lines = "".join(json.dumps(p, sort_keys=True) + "\n" for p in predictions)
-            write_bytes(self.folder / "predictions.jsonl", lines.encode())
-            os.chmod(self.folder / "predictions.jsonl", 0o600)  # answers may be words of patients' records
+            write_bytes(self.folder / "predictions.jsonl", lines.encode(), private=True)
         write_json(self.folder / "result.json", result)
 
 
 class PeakMemory:
-    """Peak memory from `reset` on, in bytes: what tensors take on a GPU where one is used, else the process's resident memory.
+    """Peak memory from here on, in bytes: what tensors take on a GPU where one is used, else the process's resident memory.
 
     Linux can reset its mark; elsewhere the peak is that of the process so far. What was freed before is first given back
     to the system, as the allocator keeps it otherwise (`staf.lm.malloc`) and it would count as this measurement's.
     """
 
     def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        """Start a new measurement where the system allows it."""
         if (cuda := _cuda()) is not None:
             cuda.reset_peak_memory_stats()
-        give_back_freed_memory()
-        if sys.platform == "linux" and os.access("/proc/self/clear_refs", os.W_OK):
-            Path("/proc/self/clear_refs").write_text("5")
+        if sys.platform == "linux":
+            if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc's
+                trim(0)
+            if os.access("/proc/self/clear_refs", os.W_OK):
+                Path("/proc/self/clear_refs").write_text("5")
 
     @property
     def bytes(self) -> int:
@@ -104,20 +102,10 @@ class PeakMemory:
         if (cuda := _cuda()) is not None:
             return int(cuda.max_memory_allocated())
         status = Path("/proc/self/status")
-        if status.is_file():
-            for line in status.read_text().splitlines():
-                if line.startswith("VmHWM:"):
-                    return int(line.split()[1]) * 1024
+        if status.is_file() and (found := re.search(r"VmHWM:\s+(\d+)", status.read_text())):
+            return int(found[1]) * 1024
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
-
-
-def give_back_freed_memory() -> bool:
-    """Have the allocator of glibc give what is freed back to the system; true where it had some, elsewhere nothing is done."""
-    if sys.platform != "linux":
-        return False
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    return bool(trim and trim(0))
 
 
 def _cuda() -> Any:

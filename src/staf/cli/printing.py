@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from staf.log import Bar, Progress, TextBar
+from staf.log import Bar, Progress
 
 if TYPE_CHECKING:
     from staf.data.example import Example
@@ -41,7 +41,7 @@ class Terminal(Progress):
             TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
         )  # fmt: skip
         if not self.console.is_terminal:
-            yield TextBar(self.log, title, total)
+            yield Bar(self.log, title, total)
             return
         with Progress(*columns, console=self.console, refresh_per_second=4) as progress:
             yield _RichBar(progress, progress.add_task(title, total=total, note=""))
@@ -51,7 +51,7 @@ class Terminal(Progress):
         self.console.print(text, markup=False, soft_wrap=True)
 
 
-class _RichBar:
+class _RichBar(Bar):
     def __init__(self, progress: Any, task: Any) -> None:
         self.progress, self.task = progress, task
 

@@ -6,13 +6,12 @@ Each step is skipped when its result is there.
 from __future__ import annotations
 
 import time
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from staf.config import Settings, load_recipe
+from staf.config import Settings, find_recipe, load_values, parse
 from staf.data.registry import find_task, task_metrics
 from staf.data.selection import held_out_task
 from staf.evaluate import Method
@@ -57,7 +56,8 @@ class DemoSettings(Settings):
 def run_demo(out: Path, recipe: Path | None, base: str | None, data: Path | None, progress: Progress) -> dict[str, Any]:
     """Train, adapt, merge, score, write the page; returns the task, folders, time and memory."""
     started, memory = time.perf_counter(), PeakMemory()
-    settings = load_recipe(DemoSettings, recipe or Path(str(resources.files("staf") / "recipes" / "demo.yaml")))
+    recipe = recipe or find_recipe("demo")
+    settings = parse(DemoSettings, load_values(recipe), str(recipe))
     task = find_task(settings.task)
     context = Context(base, data, out / "runs", progress)
     held_out = {name: held_out_task(name) for name in sorted(settings.experts)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from staf.experts.recipe import ExpertRecipe
 from staf.experts.store import Expert, load_expert, save_expert, training_run_of
 from staf.experts.train import StepReport, train_expert, training_digest
 from staf.lm.base import default_device
-from staf.log import JsonLines, NullProgress, Progress, Reporter, open_reporter
+from staf.log import NullProgress, Progress, Report, json_lines, open_reporter
 from staf.runs import PeakMemory, Run
 from staf.stages.context import Context, RunContext
 
@@ -63,7 +63,7 @@ def train_stage(context: Context, name: str, settings: ExpertRecipe, out: Path, 
     checkpoint = out / ".training" / f"{name}-{digest[:10]}"
     with ExitStack() as open_now:
         wanted = _trackers(run, name, settings, track) if context.world.is_main_process else []
-        trackers = [open_now.enter_context(closing(tracker)) for tracker in wanted]
+        reports = [open_now.enter_context(tracker) for tracker in wanted]
         base, total = context.base, settings.planned_steps(len(examples))
         bar = open_now.enter_context(context.progress.bar(f"train {name}", total))
         memory, started, tokens, done = PeakMemory(), time.perf_counter(), 0, 0
@@ -74,8 +74,8 @@ def train_stage(context: Context, name: str, settings: ExpertRecipe, out: Path, 
             rate = tokens / (time.perf_counter() - started)
             steps, done = report.step - done, report.step  # a resumed training begins at its checkpoint
             bar.advance(steps, f"loss {report.loss:.2f}, {report.kept} ranks, {rate:.0f} tokens/s")
-            for tracker in trackers:
-                tracker.log(report.step, report.numbers)
+            for write in reports:
+                write(report.step, report.numbers)
 
         expert = train_expert(
             base, name, examples, settings, checkpoint, on_step, context.progress.log, context.world, context.compute
@@ -167,8 +167,8 @@ def estimate_stage(context: Context, name: str, settings: ExpertRecipe) -> Estim
     return replace(found, seconds=found.tokens * seconds_per_token(base, examples, settings, context.compute))
 
 
-def _trackers(run: Run, name: str, settings: ExpertRecipe, track: str | None) -> list[Reporter]:
-    found: list[Reporter] = [JsonLines(run.folder / "metrics.jsonl")]
+def _trackers(run: Run, name: str, settings: ExpertRecipe, track: str | None) -> list[AbstractContextManager[Report]]:
+    found: list[AbstractContextManager[Report]] = [json_lines(run.folder / "metrics.jsonl")]
     return found if track is None else [*found, open_reporter(track, run.folder, name, settings.model_dump())]
 
 
