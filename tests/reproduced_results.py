@@ -6,10 +6,9 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-from staf.experiments.plan import Column
 from staf.experiments.reproduce import over_columns
 from staf.report.claims import load_claims
-from staf.report.results import Cell, PairedTest, Table, parse_result
+from staf.report.results import Cell, Column, PairedTest, Table, parse_result
 
 TABLE3 = ("emrqa", "medquad", "pubmedqa", "mednli", "cliner", "mimicause")
 CLINICAL = ("icd_coding", "medication", "readmission")
@@ -59,7 +58,7 @@ def reproduced(name: str, scores: dict[str, dict[str, float | None]], **changes:
         for other in scores if other != ours
         for column in columns if scores[ours][column] is not None and scores[other][column] is not None
     ]  # fmt: skip
-    tasks = [Column(column, column, "accuracy") for column in columns]
+    tasks = [Column(name=column, task=column, title=column, metric="accuracy") for column in columns]
     lines = [
         {
             "name": row, "method": methods[row], "title": row.replace("_", " "),

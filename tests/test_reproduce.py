@@ -24,14 +24,14 @@ from staf.data.selection import task_examples
 from staf.data.store import DataStore
 from staf.errors import ConfigError, MissingData, TrainingFailed, UnknownName
 from staf.evaluate import sample
-from staf.experiments.plan import EXPERIMENTS, EXTERNAL, RunSpec
+from staf.experiments.plan import EXTERNAL, RunSpec, declared_experiments, find_experiment
 from staf.experiments.profile import Profile, load_profile
-from staf.experiments.reproduce import outcome_of, papers_numbers, refuse_missing, reproduce, run_shard, write_tables
+from staf.experiments.reproduce import outcome_of, refuse_missing, reproduce, run_shard, write_tables
 from staf.experiments.run import Runner, parse_shard, run_on_cluster
 from staf.experts.launch import Failures, Job
 from staf.log import NullProgress, Progress
 from staf.report.reproduced import table_rows
-from staf.report.results import Table
+from staf.report.results import TABLES, Table
 from staf.stages import Context, training_examples
 from staf.stages.context import RunContext
 from staf.stages.evaluation import Scored
@@ -77,8 +77,8 @@ def runner_of(tiny_folder: Path, own: Path, out: Path, **changes: object) -> Run
 def test_the_profiles_that_come_with_staf_fit_every_experiment(name: str) -> None:
     profile = load_profile(name)
     assert len(profile.experts) == 12
-    for experiment in EXPERIMENTS.values():
-        found = experiment(profile)
+    for table in TABLES:
+        found = find_experiment(table, profile)
         for row in found.rows:
             for column in found.columns:
                 assert column.task in default_registry().tasks
@@ -135,26 +135,26 @@ def test_an_expert_of_clinical_records_is_trained_with_tokens_of_its_own(tiny_fo
 
 def test_the_papers_numbers_are_in_the_package() -> None:
     text = (resources.files("staf") / "experiments" / "papers.yaml").read_text(encoding="utf-8")
-    assert set(yaml.safe_load(text)) == {"table3", "table4", "table5", "cross-domain"} <= set(EXPERIMENTS)
+    assert set(yaml.safe_load(text)) == {*TABLES, "methods", "metrics"}
     data = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())
     assert "**/*.yaml" in data["tool"]["setuptools"]["package-data"]["staf"]
-    assert papers_numbers("table3")["staf-llm"]["normal"] == [78.0, 84.1, 83.0, 85.2, 75.2, 84.9]
-    assert papers_numbers("fig6") == {}
+    assert {n for n, one in declared_experiments().items() if one.printed} == {"table3", "table4", "table5", "cross-domain"}
+    assert declared_experiments()["table3"].printed["staf-llm"]["normal"] == [78.0, 84.1, 83.0, 85.2, 75.2, 84.9]
 
 
 def test_printed_numbers_have_the_columns_and_rows_of_the_experiments() -> None:
-    for name, experiment in EXPERIMENTS.items():
-        for table in papers_numbers(name).values():
-            made = experiment(load_profile("paper"))
+    for name in TABLES:
+        made = find_experiment(name, load_profile("paper"))
+        for table in made.printed.values():
             assert set(table["columns"]) <= {column.name for column in made.columns}
             assert set(table) - {"columns"} <= {row.name for row in made.rows}
             assert all(len(row) == len(table["columns"]) for row in table.values())
 
 
 def test_table_5_has_the_three_metrics_of_the_papers_and_runs_each_spec_once() -> None:
-    plan = EXPERIMENTS["table5"](load_profile("cpu"))
+    plan = find_experiment("table5", load_profile("cpu"))
     names = [column.name for column in plan.columns]
-    assert sorted(names) == sorted(papers_numbers("table5")["staf-llm"]["columns"])
+    assert sorted(names) == sorted(plan.printed["staf-llm"]["columns"])
     for column in plan.columns:
         assert column.metric.endswith(
             {"accuracy": ("accuracy", "one_minus_hamming_loss"), "F1": "f1"}.get(column.name.split()[-1], "auc")
@@ -166,7 +166,7 @@ def test_table_5_has_the_three_metrics_of_the_papers_and_runs_each_spec_once() -
 
 
 def test_a_deterministic_method_is_one_run() -> None:
-    plan = EXPERIMENTS["table3"](Profile.model_validate(TINY))
+    plan = find_experiment("table3", Profile.model_validate(TINY))
     counts = {row.name: len(list(plan.cell(row, plan.columns[0], 5))) for row in plan.rows}
     assert counts["original"] == counts["average"] == counts["single"] == 1
     assert counts["lora"] == counts["few_shot"] == counts["normal"] == 5
@@ -174,13 +174,13 @@ def test_a_deterministic_method_is_one_run() -> None:
 
 def test_figures_leave_out_tasks_that_the_profile_lacks_and_refuse_where_none_is_left() -> None:
     profile = load_profile("cpu", {"unseen_data": {"medquad": "medmcqa", "cliner": "ncbi_disease"}})
-    assert [column.name for column in EXPERIMENTS["fig6"](profile).columns] == ["cliner"]
-    assert [column.name for column in EXPERIMENTS["fig7"](profile).columns] == ["cliner", "medication"]
-    assert [column.name for column in EXPERIMENTS["fig8"](profile).columns] == ["medication", "readmission"]
+    assert [column.name for column in find_experiment("fig6", profile).columns] == ["cliner"]
+    assert [column.name for column in find_experiment("fig7", profile).columns] == ["cliner", "medication"]
+    assert [column.name for column in find_experiment("fig8", profile).columns] == ["medication", "readmission"]
     bare = load_profile("cpu", {"unseen_data": {"medquad": "medmcqa"}, "unseen_task": {"icd_coding": "icd_coding_top10_demo"}})
     for name in ("fig6", "fig7", "fig8", "cross-domain"):
         with pytest.raises(MissingData, match=rf"{name} is of the papers' .*only for .*medquad.*unseen_data or unseen_task"):
-            EXPERIMENTS[name](bare)
+            find_experiment(name, bare)
     with pytest.raises(
         ConfigError, match=r"unseen_task.sepsis.* should match pattern '\^\(icd_coding\|medication\|readmission\)"
     ):
@@ -188,7 +188,7 @@ def test_figures_leave_out_tasks_that_the_profile_lacks_and_refuse_where_none_is
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(EXPERIMENTS))
+@pytest.mark.parametrize("name", sorted(TABLES))
 def test_every_experiment_runs(tiny_folder: Path, own: Path, tmp_path: Path, name: str) -> None:
     runner = runner_of(tiny_folder, own, tmp_path)
     result, run = reproduce(name, "tiny", runner)
@@ -281,7 +281,7 @@ def test_a_strict_profile_reports_all_that_is_missing_at_once(
 
     def missing(name: str) -> list[str]:
         with pytest.raises(MissingData) as caught:
-            refuse_missing(EXPERIMENTS[name](profile), runner)
+            refuse_missing(find_experiment(name, profile), runner)
         return [line.strip() for line in str(caught.value).splitlines()[1:]]
 
     data = ["task emrqa: emrqa", "expert reading_comprehension: clicr", "expert reading_comprehension: emrqa"]
@@ -320,7 +320,7 @@ def test_an_expert_that_cannot_be_trained_is_tried_once(
         tried.append(name)
         raise TrainingFailed(f"{name} diverged.")
 
-    monkeypatch.setattr("staf.experiments.run.train_stage", fail)
+    monkeypatch.setattr("staf.stages.train_stage", fail)
     result, _ = reproduce("fig6", "tiny", runner_of(tiny_folder, own, tmp_path))
     assert tried == ["entity_relation"]
     assert {cell.missing for row in result.rows for cell in row.cells} == {"entity_relation diverged."}
@@ -339,8 +339,8 @@ def test_an_expert_that_fails_on_a_cluster_leaves_cells_empty(
     monkeypatch.setattr("staf.stages.training.run_ray", on_cluster)
     runner = runner_of(tiny_folder, own, tmp_path, seeds=1, unseen_task={"readmission": "readmission_uci"})
     place = RunContext(str(tiny_folder), own, tmp_path / "runs", "staf-llm", ComputeOptions(dtype="float32"))
-    plan = EXPERIMENTS["fig8"](runner.profile)
-    run_on_cluster(plan, runner, place)
+    plan = find_experiment("fig8", runner.profile)
+    run_on_cluster(plan, runner, place, 1)
     assert set(given["train experts"]) == {"entity_relation", "entity_synonymy"}
     cells = given[plan.title]
     assert any("original" in name for name in cells)
@@ -352,8 +352,8 @@ def test_an_expert_that_fails_on_a_cluster_leaves_cells_empty(
 
 def test_classifiers_of_table_5_are_fitted_on_what_the_new_expert_sees(tiny_folder: Path, own: Path, tmp_path: Path) -> None:
     runner = runner_of(tiny_folder, own, tmp_path)
-    rows = EXPERIMENTS["table5"](runner.profile).rows
-    assert all(row.changes == {"records": True} for row in rows if row.method in CLASSIFIERS)
+    rows = find_experiment("table5", runner.profile).rows
+    assert all(row.run == {"records": True} for row in rows if row.method in CLASSIFIERS)
     counts = {}
     for records in (False, True):
         result, _ = runner.run(RunSpec("readmission_uci", "tfidf", records=records))
@@ -428,7 +428,7 @@ def test_shards_split_the_runs_and_the_table_is_written_from_all_of_them(
         assert run_shard("fig6", replace(whole, shard=parse_shard(f"{index}/3"))) == (0, len(met[index]))
     found = [spec for own in met.values() for spec in own]
     assert len(found) == len(set(found))
-    assert set(found) == set(EXPERIMENTS["fig6"](whole.profile).runs(2))
+    assert set(found) == set(find_experiment("fig6", whole.profile).runs(2))
     assert not (tmp_path / "runs" / "reproduce").exists()
 
 

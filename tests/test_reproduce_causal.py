@@ -14,7 +14,7 @@ from staf.baselines.settings import BaselineSettings
 from staf.data.registry import find_task
 from staf.data.selection import task_examples
 from staf.errors import MissingData
-from staf.experiments.plan import EXPERIMENTS, RunSpec
+from staf.experiments.plan import RunSpec, find_experiment
 from staf.stages import baseline_stage
 
 TASK = "readmission_uci"
@@ -32,8 +32,8 @@ def other_folder(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def test_a_named_model_takes_the_row_of_meditron(tiny_folder: Path, own: Path, tmp_path: Path, other_folder: Path) -> None:
-    without = EXPERIMENTS["table5"](runner_of(tiny_folder, own, tmp_path).profile)
-    experiment = EXPERIMENTS["table5"](runner_of(tiny_folder, own, tmp_path, language_model=str(other_folder)).profile)
+    without = find_experiment("table5", runner_of(tiny_folder, own, tmp_path).profile)
+    experiment = find_experiment("table5", runner_of(tiny_folder, own, tmp_path, language_model=str(other_folder)).profile)
     assert [row.method for row in without.rows if row.name == "meditron"] == ["meditron"]
     (row,) = (row for row in experiment.rows if row.name == "meditron")
     assert (row.method, row.name, row.title) == ("language_model", "meditron", "tiny-meditron, LoRA")
@@ -47,7 +47,7 @@ def test_it_learns_from_adaptation_examples_and_records_and_is_its_own_base(
     runner = runner_of(tiny_folder, own, tmp_path, language_model=str(other_folder))
     result, run = runner.run(RunSpec(TASK, "language_model", records=True))
     assert (result["base"]["name"], result["method"], result["setting"]) == (str(other_folder), "lora", "normal")
-    records = runner._records(RunSpec(TASK, "language_model", records=True), find_task(TASK))
+    records = runner.records(RunSpec(TASK, "language_model", records=True))
     drawn = runner.profile.normal_shots
     assert drawn is not None
     assert drawn < result["adaptation_examples"] <= drawn + len(records)
@@ -66,7 +66,7 @@ def test_records_are_learned_from_with_the_rate_that_was_chosen_without_them(
 ) -> None:
     runner, task = runner_of(tiny_folder, own, tmp_path), find_task(TASK)
     settings = BaselineSettings(method="lora", shots=6, epochs=1, learning_rates=(0.01, 0.001))
-    records = runner._records(RunSpec(TASK, "lora", records=True), task)
+    records = runner.records(RunSpec(TASK, "lora", records=True))
     known = {example.id for example in task_examples(task, "adaptation", runner.context.store)}
     plain, with_records = (
         baseline_stage(runner.context, task, settings, runner.profile.evaluation, "normal", 0, more)[0]

@@ -10,16 +10,23 @@ import numpy as np
 import pytest
 
 from staf.data.registry import find_task
-from staf.experiments.plan import Column, Experiment, Row, RunSpec
+from staf.experiments.plan import Experiment, Row, RunSpec
 from staf.experiments.reproduce import cell_of, compare, over_columns
 from staf.metrics import compare_over_seeds, compute_metrics
 from staf.metrics.stats import metric_family
-from staf.report.results import PairedTest
+from staf.report.results import Column, PairedTest
 from staf.runs import Run
 from staf.stages.evaluation import Scored
 
 TASK = "trial_effect"
-PLAN = Experiment("", (Column("mednli", TASK, "accuracy"),), (Row("normal", ""), Row("original", "")), "")
+ROWS = tuple(Row(method=name, name=name) for name in ("normal", "original"))
+
+
+def column(name: str, task: str, metric: str) -> Column:
+    return Column(name=name, task=task, title=task, metric=metric)
+
+
+PLAN = Experiment(title="", tasks=(), rows=ROWS, columns=(column("mednli", TASK, "accuracy"),))
 ITEMS = 100
 
 
@@ -48,7 +55,7 @@ def found_in(runs: Path, rights: tuple[int, ...], original: int) -> dict[RunSpec
 @pytest.mark.parametrize(("rights", "outcome"), [((60, 60, 60), "win"), ((45, 60, 75), "tie"), ((40, 40, 41), "loss")])
 def test_a_difference_within_the_spread_of_seeds_is_a_tie(tmp_path: Path, rights: tuple[int, ...], outcome: str) -> None:
     runner, found = runner_at(tmp_path), found_in(tmp_path, rights, 50)
-    tests = {(test.ours, test.other): test for test in compare(PLAN, found, runner)}
+    tests = {(test.ours, test.other): test for test in compare(PLAN, found, runner, 3)}
     compared = tests["normal", "original"]
     assert compared.outcome == outcome
     assert compared.difference == pytest.approx(sum(rights) / 300 - 0.5)
@@ -61,7 +68,7 @@ def test_ties_of_several_columns_may_be_a_win_together() -> None:
     )
     only = one.model_copy(update={"other": "average"})
     another = one.model_copy(update={"column": "a, another metric", "difference": 0.9})
-    columns = [Column(name, name[0], "accuracy") for name in (*"abcd", "a, another metric")]
+    columns = [column(name, name[0], "accuracy") for name in (*"abcd", "a, another metric")]
     (mean,) = over_columns(columns, [*(one.model_copy(update={"column": name}) for name in "abcd"), only, another])
     assert (mean.ours, mean.other, mean.outcome) == ("normal", "original", "win")
     assert mean.model_dump()["columns"] == 4
@@ -71,11 +78,11 @@ def test_ties_of_several_columns_may_be_a_win_together() -> None:
 
 def test_degrees_of_freedom_survive_saving_and_reach_the_mean_over_columns(tmp_path: Path) -> None:
     runner, found = runner_at(tmp_path), found_in(tmp_path, (55, 60, 65), 50)
-    (one,) = (test for test in compare(PLAN, found, runner) if test.ours == "normal")
+    (one,) = (test for test in compare(PLAN, found, runner, 3) if test.ours == "normal")
     assert one.freedom is not None
     saved = PairedTest.model_validate_json(one.model_dump_json())
     assert saved == one
-    columns = [Column(name, name, "accuracy") for name in "ab"]
+    columns = [column(name, name, "accuracy") for name in "ab"]
     tests = [saved.model_copy(update={"column": name}) for name in "ab"]
     (mean,) = over_columns(columns, tests)
     assert mean.freedom == pytest.approx(2 * one.freedom)  # Satterthwaite: two equal errors
@@ -86,7 +93,7 @@ def test_degrees_of_freedom_survive_saving_and_reach_the_mean_over_columns(tmp_p
 def test_means_over_columns_are_of_one_family_of_metrics() -> None:
     one = PairedTest(column="a", ours="normal", other="original", difference=0.1, low=0, high=0.2, p_value=0.05, outcome="tie")
     metrics = {"a": "micro_auc", "b": "macro_auc", "c": "micro_f1", "d": "accuracy", "e": "exact_match"}
-    columns = [Column(name, name, metric) for name, metric in metrics.items()]
+    columns = [column(name, name, metric) for name, metric in metrics.items()]
     tests = [one.model_copy(update={"column": name}) for name in metrics]
     means = {mean.family: mean.columns for mean in over_columns(columns, tests)}
     assert sorted(means.values()) == [2, 2]  # one column of F1 is no mean

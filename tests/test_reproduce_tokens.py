@@ -8,7 +8,7 @@ from statistics import fmean
 
 from test_reproduce import runner_of
 
-from staf.experiments.plan import EXPERIMENTS, RunSpec
+from staf.experiments.plan import RunSpec, find_experiment
 from staf.experiments.reproduce import prompts, reproduce
 from staf.report.reproduced import table_rows
 
@@ -18,7 +18,7 @@ def test_tokens_are_counted_as_in_context_learning_reads_them_and_no_cell_is_run
 ) -> None:
     runner = runner_of(tiny_folder, own, tmp_path, baseline={"epochs": 1, "max_prompt_tokens": 900})
     result, _ = reproduce("tokens", "tiny", runner)
-    assert not EXPERIMENTS["tokens"](runner.profile).runs(2)
+    assert not find_experiment("tokens", runner.profile).runs(2)
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {"reproduce"}
     shown, router = result.rows
     assert [shown.method, router.method] == ["in_context", "few_shot"]

@@ -83,11 +83,12 @@ def reproduce(
     """
     from staf.cli.printing import Terminal, print_json
     from staf.errors import UnknownName
-    from staf.experiments.plan import EXPERIMENTS, find_experiment
+    from staf.experiments.plan import find_experiment
     from staf.experiments.profile import load_profile
     from staf.experiments.reproduce import print_table_of, run_shard
     from staf.experiments.run import Runner, parse_shard
     from staf.experts.launch import LAUNCHERS
+    from staf.report.results import TABLES
     from staf.stages import RunContext
 
     sizes, part = load_profile(profile, overrides(override)), parse_shard(shard)
@@ -96,7 +97,7 @@ def reproduce(
     run_context = RunContext(sizes.base, data_dir, out / "runs", sizes.splits, sizes.compute)
     context = run_context.context(Terminal())
     runner = Runner(context, sizes, out, part)
-    names = list(EXPERIMENTS) if name == "all" else [name]
+    names = list(TABLES) if name == "all" else [name]
     for wanted in names:
         find_experiment(wanted, sizes)  # reject a misspelt name before anything runs
     if part[1] > 1:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -17,6 +17,8 @@ from staf.config import Settings, find_recipe, load_values, parse
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.recipe import ExpertRecipe
 from staf.routing.recipe import RouterRecipe
+
+Sized = TypeVar("Sized", RouterRecipe, EvaluationSettings)
 
 
 class TaskSizes(Settings):
@@ -106,21 +108,18 @@ class Profile(Settings):
         """With the sizes of one task."""
         if task not in self.task_sizes:
             return self
-        sizes = self.task_sizes[task]
+        sizes = self.task_sizes[task].model_dump(exclude_none=True)
 
-        def only(*names: str) -> dict[str, int]:
-            return sizes.model_dump(include=set(names), exclude_none=True)
-
-        def sized(router: RouterRecipe) -> RouterRecipe:
-            return router.model_copy(update=only("max_length") if router.shots is None else only("max_length", "shots"))
+        def sized(settings: Sized) -> Sized:
+            fixed = {"shots"} if getattr(settings, "shots", None) is None else set()  # a normal router takes normal_shots
+            fields = type(settings).model_fields.keys() - fixed
+            return settings.model_copy(update={name: size for name, size in sizes.items() if name in fields})
 
         return self.model_copy(
             update={
-                "few_shot": sized(self.few_shot),
-                "normal": sized(self.normal),
+                **{name: sized(getattr(self, name)) for name in ("few_shot", "normal", "evaluation")},
                 "extra_routers": {name: sized(router) for name, router in self.extra_routers.items()},
-                "evaluation": self.evaluation.model_copy(update=only("max_length", "max_new_tokens", "limit")),
-                "normal_shots": sizes.normal_shots or self.normal_shots,
+                "normal_shots": sizes.get("normal_shots", self.normal_shots),
             }
         )
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
-from importlib import import_module, resources
+from importlib import import_module
 from pathlib import Path
 from statistics import fmean
 from typing import Any
-
-import yaml
 
 from staf.baselines.in_context import FewShotPrompts, reserved_for, with_shots
 from staf.baselines.networks import encoder_folder
@@ -17,15 +14,14 @@ from staf.data.registry import find_task
 from staf.data.selection import expert_sources, task_examples
 from staf.errors import MissingData, StafError
 from staf.evaluate import sample
-from staf.experiments.plan import TUNED, Column, Experiment, Row, find_experiment, pairs
+from staf.experiments.plan import TUNED, Experiment, Row, find_experiment
 from staf.experiments.run import Outcomes, Runner, run_on_cluster
 from staf.io import write_bytes
 from staf.lm.base import resolve
 from staf.metrics import Comparison, compare_over_seeds, measure_over_seeds, over_seeds, over_tasks
 from staf.metrics.stats import metric_family
 from staf.report.reproduced import comparison_rows, table_rows
-from staf.report.results import Cell, PairedTest, Table, TableRow
-from staf.report.results import Column as TableColumn
+from staf.report.results import Cell, Column, PairedTest, Table, TableRow
 from staf.report.tables import csv_text, markdown_text, print_table
 from staf.runs import Run, digest_of
 from staf.stages import adaptation_examples
@@ -40,14 +36,6 @@ PACKAGES = {
     "cma": ({"few_shot"}, "pip install cma"),
 }
 """Optional packages, the methods that need each, and how to get it."""
-
-
-@cache
-def papers_numbers(name: str) -> dict[str, dict[str, list[Any]]]:
-    """What the papers print for a table, by paper; {} where only a figure without numbers is printed."""
-    text = (resources.files("staf") / "experiments" / "papers.yaml").read_text(encoding="utf-8")
-    found: dict[str, dict[str, list[Any]]] = yaml.safe_load(text).get(name, {})
-    return found
 
 
 def reproduce(
@@ -69,20 +57,17 @@ def reproduce(
     before = run.result()
     if before is not None and before.get("seeds", 0) > count:
         return Table.model_validate(before), run
-    part = runner.up_to(count)
     if run_context is not None and not experiment.counts_tokens:
-        run_on_cluster(experiment, part, run_context)
-    outcomes = part.run_all(experiment)
-    tests = [] if experiment.counts_tokens else compare(experiment, outcomes, part)
-    rows = [_row(experiment, row, name, outcomes, part) for row in experiment.rows]
+        run_on_cluster(experiment, runner, run_context, count)
+    outcomes = runner.run_all(experiment, count)
+    tests = [] if experiment.counts_tokens else compare(experiment, outcomes, runner, count)
+    rows = [_row(experiment, row, outcomes, runner, count) for row in experiment.rows]
     counted = next((row.cells for row in rows if experiment.counts_tokens and row.method != "in_context"), ())
-    titles = {column.task: find_task(column.task).title for column in experiment.columns}
-    columns = [TableColumn(name=c.name, task=c.task, title=titles[c.task], metric=c.metric) for c in experiment.columns]
     table = Table(
         stage="reproduce", task=name, method=profile_name, seed=0, title=experiment.title, differs=experiment.differs,
-        base=runner.context.identity, columns=columns, rows=rows, comparisons=tests,
+        base=runner.context.identity, columns=list(experiment.columns), rows=rows, comparisons=tests,
         over_columns=over_columns(experiment.columns, tests), seeds=count,
-        prompt_tokens={column.name: cell.mean for column, cell in zip(columns, counted, strict=False)},
+        prompt_tokens={column.name: cell.mean for column, cell in zip(experiment.columns, counted, strict=False)},
         settings=runner.profile.model_dump(mode="json"),
     )  # fmt: skip
     run.finish({"profile": profile_name}, table.model_dump(mode="json"))
@@ -91,7 +76,7 @@ def reproduce(
 
 def run_shard(name: str, runner: Runner) -> tuple[int, int]:
     """Make this shard's runs of a table or figure, and no table; returns how many are finished, and of how many."""
-    outcomes = runner.run_all(find_experiment(name, runner.profile))
+    outcomes = runner.run_all(find_experiment(name, runner.profile), runner.profile.seeds)
     return sum(not isinstance(found, str) for found in outcomes.values()), len(outcomes)
 
 
@@ -123,23 +108,19 @@ def print_table_of(table: Table) -> None:
 # ---- cells -----------------------------------------------------------------------------------------------------------
 
 
-def _row(experiment: Experiment, row: Row, name: str, outcomes: Outcomes, runner: Runner) -> TableRow:
+def _row(experiment: Experiment, row: Row, outcomes: Outcomes, runner: Runner, seeds: int) -> TableRow:
     cells = []
     for column in experiment.columns:
         if experiment.counts_tokens:
-            cell = token_cell(runner, column.task, with_examples=row.method == "in_context")
+            cell = token_cell(runner, column.task, seeds if row.method == "in_context" else 0)
         else:
-            found = [outcomes[spec] for spec in experiment.cell(row, column, runner.profile.seeds)]
-            cell = cell_of(found, column.metric, runner)
-        printed = {paper: _printed(numbers, row, column) for paper, numbers in papers_numbers(name).items()}
-        cell.papers = {paper: value for paper, value in printed.items() if value is not None}
+            cell = cell_of([outcomes[spec] for spec in experiment.cell(row, column, seeds)], column.metric, runner)
+        for paper, numbers in experiment.printed.items():
+            printed = dict(zip(numbers["columns"], numbers.get(row.name, ()), strict=False))
+            if printed.get(column.name) is not None:
+                cell.papers[paper] = printed[column.name]
         cells.append(cell)
     return TableRow(name=row.name, method=row.method, title=row.title, setting=row.setting, cells=cells)
-
-
-def _printed(numbers: dict[str, list[Any]], row: Row, column: Column) -> float | None:
-    own = numbers.get(row.name)
-    return None if own is None or column.name not in numbers["columns"] else own[numbers["columns"].index(column.name)]
 
 
 def cell_of(outcomes: Sequence[Scored | str], metric: str, runner: Runner) -> Cell:
@@ -176,18 +157,21 @@ def _interval(scored: Sequence[Scored], metric: str, runner: Runner) -> tuple[fl
     return None if found is None else (found.low, found.high)
 
 
-def token_cell(runner: Runner, task: str, with_examples: bool) -> Cell:
-    """Tokens of a task's prompts, mean over prompts, then over seeds, each of which draws its own shots; no model answers."""
-    seeds = range(runner.profile.seeds) if with_examples else range(1)
+def token_cell(runner: Runner, task: str, seeds: int) -> Cell:
+    """Tokens of a task's prompts, mean over prompts, then over seeds, each of which draws its own shots; no model answers.
+
+    Args:
+        seeds: 0 counts the prompts without shots.
+    """
     try:
-        shown = [prompts(runner, task, seed if with_examples else None) for seed in seeds]
+        shown = [prompts(runner, task, seed) for seed in (range(seeds) if seeds else [None])]
     except StafError as error:
         return Cell(missing=str(error))
     tokens = over_seeds([fmean(each.tokens) for each in shown])
     return Cell(
         **tokens.as_dict(), items=len(shown[0].examples), interval=(tokens.low, tokens.high), prompt_tokens=tokens.mean,
-        shots_shown=fmean(fmean(each.counts) for each in shown) if with_examples else None,
-        adaptation_examples=shown[0].shots if with_examples else None,
+        shots_shown=fmean(fmean(each.counts) for each in shown) if seeds else None,
+        adaptation_examples=shown[0].shots if seeds else None,
     )  # fmt: skip
 
 
@@ -207,18 +191,21 @@ def prompts(runner: Runner, name: str, seed: int | None) -> FewShotPrompts:
 # ---- comparisons -----------------------------------------------------------------------------------------------------
 
 
-def compare(experiment: Experiment, outcomes: Outcomes, runner: Runner) -> list[PairedTest]:
+def compare(experiment: Experiment, outcomes: Outcomes, runner: Runner, seeds: int) -> list[PairedTest]:
     """Pairs of rows by each column's metric, averaged over seeds, paired by item; p-values cover items and seeds."""
     tests = []
-    for ours, other in pairs(experiment):
+    for ours, other in experiment.pairs():
         for column in experiment.columns:
-            both = [_predictions(experiment, row, column, outcomes, runner) for row in (ours, other)]
+            found = [[outcomes[spec] for spec in experiment.cell(row, column, seeds)] for row in (ours, other)]
+            if any(isinstance(one, str) for own in found for one in own):
+                continue
+            both = [[one[1].predictions() for one in own if not isinstance(one, str)] for own in found]
             task, resamples = find_task(column.task), runner.profile.evaluation.resamples
-            found = all(both) and compare_over_seeds(
-                task.output_type, column.metric, both[0], both[1], fixed_labels=task.fixed_labels, resamples=resamples
+            compared = compare_over_seeds(
+                task.output_type, column.metric, *both, fixed_labels=task.fixed_labels, resamples=resamples
             )
-            if found:
-                tests.append(_test(found, ours.name, other.name, column=column.name))
+            if compared:
+                tests.append(_test(compared, ours.name, other.name, column=column.name))
     return tests
 
 
@@ -244,13 +231,6 @@ def _test(found: Comparison, ours: str, other: str, **more: Any) -> PairedTest:
 def outcome_of(difference: float, p_value: float) -> str:
     """Win, loss, or tie where the difference is within chance."""
     return "tie" if p_value >= LEVEL or difference == 0 else "win" if difference > 0 else "loss"
-
-
-def _predictions(experiment: Experiment, row: Row, column: Column, outcomes: Outcomes, runner: Runner) -> list[list[Any]]:
-    """Saved predictions of each seed; [] where one is missing."""
-    found = [outcomes[spec] for spec in experiment.cell(row, column, runner.profile.seeds)]
-    scored = [one[1].predictions() for one in found if not isinstance(one, str)]
-    return scored if len(scored) == len(found) else []
 
 
 # ---- what is missing -------------------------------------------------------------------------------------------------

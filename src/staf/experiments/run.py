@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from staf import stages
 from staf.baselines import BASELINES
 from staf.baselines.classifiers import CLASSIFIERS
 from staf.baselines.settings import BaselineSettings, ClassifierSettings
@@ -18,30 +19,12 @@ from staf.data.selection import task_examples
 from staf.data.task import Task
 from staf.errors import ConfigError, MissingData, StafError, TrainingFailed
 from staf.evaluate import Method, setting_of
-from staf.evaluate.settings import EvaluationSettings
-from staf.experiments.plan import EXTERNAL, MEDITRON, NEEDS_EXPERTS, Experiment, RunSpec
+from staf.experiments.plan import EXTERNAL, NEEDS_EXPERTS, Experiment, RunSpec, declared_experiments
 from staf.experiments.profile import Profile
 from staf.experts.launch import run_ray
 from staf.experts.store import Expert, ExpertSet, training_run_of
-from staf.routing.recipe import RouterRecipe
 from staf.routing.store import Router
-from staf.stages import (
-    Context,
-    adapt_stage,
-    baseline_stage,
-    best_expert_stage,
-    classifier_stage,
-    evaluate_stage,
-    external_stage,
-    lorahub_stage,
-    named_method,
-    router_method,
-    select_single_expert,
-    train_stage,
-    training_records,
-    zero_shot_stage,
-)  # fmt: skip
-from staf.stages.context import RunContext
+from staf.stages.context import Context, RunContext
 from staf.stages.evaluation import Scored
 from staf.stages.training import TrainingJob, train_on_ray
 
@@ -57,7 +40,7 @@ def parse_shard(text: str) -> tuple[int, int]:
         ConfigError: it is not of that form.
     """
     index, _, count = text.partition("/")
-    if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
+    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
         raise ConfigError(f"--shard {text}: expected i/n with i from 0 to n - 1, such as 0/4. Correct it.")
     return int(index), int(count)
 
@@ -68,10 +51,8 @@ class Runner:
 
     context: Context
     profile: Profile
-    out: Path
-    """folder for experts and routers"""
-    shard: tuple[int, int] = (0, 1)
-    """index and number of processes; experts and runs are split by their index"""
+    out: Path  # folder for experts and routers
+    shard: tuple[int, int] = (0, 1)  # index and number of processes; experts and runs are split by their index
     cache: dict[Hashable, Any] = field(default_factory=dict, compare=False)
     """runs, experts, training records and contexts that were made before, or the error that prevented it"""
 
@@ -85,10 +66,6 @@ class Runner:
         if isinstance(self.cache[key], StafError):
             raise self.cache[key]
         return cast("T", self.cache[key])
-
-    def up_to(self, seeds: int) -> Runner:
-        """This runner with the first seeds only; what is known and done is shared."""
-        return replace(self, profile=self.profile.model_copy(update={"seeds": seeds}))
 
     def experts(self, names: tuple[str, ...] | None = None) -> ExpertSet:
         """Experts, trained where they are not finished yet.
@@ -104,7 +81,7 @@ class Runner:
         everyone, folder = sorted({*self.profile.experts, *wanted}), self.out / "experts"
         if everyone.index(name) % count != index and training_run_of(folder / name) is None:
             raise MissingData(f"expert {name} is trained by another shard. Rerun this one when all have finished.")
-        return train_stage(self.context, name, self.profile.of_expert(name), folder)
+        return stages.train_stage(self.context, name, self.profile.of_expert(name), folder)
 
     def run(self, spec: RunSpec) -> Scored:
         """The result of a spec, read or made.
@@ -115,57 +92,57 @@ class Runner:
         return self._once(spec, lambda: self._run(spec))
 
     def _run(self, spec: RunSpec) -> Scored:
-        context, task, profile = self.context, find_task(spec.task), self.profile.of_task(spec.task)
-        evaluation, method = profile.evaluation, spec.method
+        context, task, profile, method = self.context, find_task(spec.task), self.profile.of_task(spec.task), spec.method
+        evaluation = profile.evaluation
         few_shot = spec.few_shot or method in ("in_context", "lorahub")
         shots = (spec.shots or profile.few_shot.shots) if few_shot else self._normal_shots(task)
         if method == "original":
-            return evaluate_stage(context, task, None, Method("original", None), evaluation)
+            return stages.evaluate_stage(context, task, None, Method("original", None), evaluation)
         if method in EXTERNAL:
-            return self._external(spec, task, evaluation)
+            return stages.external_stage(context, task, method, self._answers_of(method) / f"{task.name}.jsonl", evaluation)
         if method in CLASSIFIERS:
             values = {**profile.classifier, "seed": spec.seed, "encoder": profile.encoder}
             own = parse(ClassifierSettings, values, "classifier of the profile")
-            return classifier_stage(context, task, method, shots, own, evaluation, "normal", self._records(spec, task))
-        if method in NEEDS_EXPERTS:
-            experts = self.experts(spec.experts)
-            if method == "lorahub":
-                settings = self._baseline("lora", spec.seed, shots)
-                return lorahub_stage(context, task, experts, settings, evaluation, "few-shot")
-            return evaluate_stage(context, task, experts, self._method(spec, task, profile, experts), evaluation)
+            return stages.classifier_stage(context, task, method, shots, own, evaluation, "normal", self.records(spec))
         if method == "language_model":
             context, method = self._other_context(), "lora"
-        elif method not in BASELINES:
+        values = {**profile.baseline, "method": "lora" if method == "lorahub" else method, "shots": shots, "seed": spec.seed}
+        if method == "lorahub":
+            settings = parse(BaselineSettings, values, "baseline of the profile")
+            return stages.lorahub_stage(context, task, self.experts(), settings, evaluation, "few-shot")
+        if method in NEEDS_EXPERTS:
+            experts = self.experts(spec.experts)
+            return stages.evaluate_stage(context, task, experts, self._weights(spec, task, experts), evaluation)
+        if method not in BASELINES:
             raise ConfigError(f"{method} is not a method of an experiment.")
-        settings, setting = self._baseline(method, spec.seed, shots), "few-shot" if few_shot else "normal"
-        return baseline_stage(context, task, settings, evaluation, setting, 0, self._records(spec, task))
+        settings = parse(BaselineSettings, values, "baseline of the profile")
+        setting = "few-shot" if few_shot else "normal"
+        return stages.baseline_stage(context, task, settings, evaluation, setting, 0, self.records(spec))
 
-    def _baseline(self, method: str, seed: int, shots: int | None) -> BaselineSettings:
-        values = {**self.profile.baseline, "method": method, "shots": shots, "seed": seed}
-        return parse(BaselineSettings, values, "baseline of the profile")
-
-    def _records(self, spec: RunSpec, task: Task) -> Sequence[Example]:
+    def records(self, spec: RunSpec) -> Sequence[Example]:
         """What the expert of the task's own data sees of this task, where the spec is fitted on it too."""
         if not spec.records:
             return ()
+        task = find_task(spec.task)
         settings = {name: self.profile.of_expert(name) for name in task.datasets}
-        return self._once(("records", task.name), lambda: training_records(self.context, task, settings))
+        return self._once(("records", task.name), lambda: stages.training_records(self.context, task, settings))
 
     def _normal_shots(self, task: Task) -> int | None:
         """Adaptation examples of the normal setting; None for all, also where there are no more than the profile takes."""
         most = self.profile.of_task(task.name).normal_shots
         return None if most is None or most >= len(task_examples(task, "adaptation", self.context.store)) else most
 
-    def _external(self, spec: RunSpec, task: Task, evaluation: EvaluationSettings) -> Scored:
-        """The result of predictions that another system has made."""
-        folder = self.profile.external.get(spec.method)
-        if folder is None:
-            own = " Or have it trained here: -o language_model= and a hub id or folder." if spec.method == MEDITRON else ""
-            raise MissingData(
-                f"{EXTERNAL[spec.method]} is not run by staf, and its predictions are not here. Have it answer the test items "
-                f"(docs/classifiers.md) and name the folder of its answers: -o 'external={{{spec.method}: FOLDER}}'.{own}"
-            )
-        return external_stage(self.context, task, spec.method, Path(folder) / f"{task.name}.jsonl", evaluation)
+    def _answers_of(self, system: str) -> Path:
+        """The folder of another system's answers."""
+        folder = self.profile.external.get(system)
+        if folder is not None:
+            return Path(folder)
+        title = next(row.title for row in declared_experiments()["table5"].rows if row.method == system)
+        own = " Or have it trained here: -o language_model= and a hub id or folder." if system == "meditron" else ""
+        raise MissingData(
+            f"{title} is not run by staf, and its predictions are not here. Have it answer the test items "
+            f"(docs/classifiers.md) and name the folder of its answers: -o 'external={{{system}: FOLDER}}'.{own}"
+        )
 
     def _other_context(self) -> Context:
         """The context of another language model."""
@@ -174,34 +151,36 @@ class Runner:
             raise MissingData("the profile names no other language model: -o language_model= and a hub id or folder.")
         return self._once(("context", name), lambda: self.context.of_base(name))
 
-    def _method(self, spec: RunSpec, task: Task, profile: Profile, experts: ExpertSet) -> Method:
+    def _weights(self, spec: RunSpec, task: Task, experts: ExpertSet) -> Method:
         """The weights of experts that are scored."""
-        if spec.method == "single":
-            return select_single_expert(self.context, task, experts, profile.evaluation)
-        if spec.method == "average":
-            return named_method(self.context, task, experts, "average", profile.evaluation)
-        router, _ = self._router(spec, task, profile, experts)
-        return router_method(router, setting_of(spec.shots or _recipe(spec, profile).shots))  # normal may have shots as well
+        if spec.method in ("single", "average"):
+            return stages.named_method(self.context, task, experts, spec.method, self.profile.of_task(task.name).evaluation)
+        router, _, given = self._router(spec, task, experts)
+        return stages.router_method(router, setting_of(given))
 
-    def _router(self, spec: RunSpec, task: Task, profile: Profile, experts: ExpertSet) -> tuple[Router, Path]:
-        """The router of a spec and its folder; first, where it has one, the router that it starts from."""
-        found = _recipe(spec, profile)
-        shots = spec.shots or found.shots or self._normal_shots(task)
+    def _router(self, spec: RunSpec, task: Task, experts: ExpertSet) -> tuple[Router, Path, int | None]:
+        """The router of a spec, its folder, and its shots as given; first, if it has one, the router that it starts from."""
+        profile = self.profile.of_task(task.name)
+        found = profile.extra_routers[spec.router] if spec.router else getattr(profile, spec.method)
+        given = spec.shots or found.shots  # a normal router may have shots as well
+        shots = given or self._normal_shots(task)
         recipe = found.model_copy(update={"seed": spec.seed, "shots": shots})
         name = f"{spec.router or spec.method}-{shots or 'all'}-{experts.fingerprint}"
         folder = self.out / "routers" / spec.task / name / f"seed-{spec.seed}"
         if recipe.method == "zero_shot":
-            return zero_shot_stage(self.context, task, experts, self.out / "experts", recipe, folder), folder
-        if recipe.method == "best_expert":
-            return best_expert_stage(self.context, task, experts, recipe, folder), folder
-        origin = profile.init_from.get(spec.router)
-        start = None if origin is None else self._router(replace(spec, router=origin), task, profile, experts)[1]
-        return adapt_stage(self.context, task, experts, recipe, folder, start), folder
+            router = stages.zero_shot_stage(self.context, task, experts, self.out / "experts", recipe, folder)
+        elif recipe.method == "best_expert":
+            router = stages.best_expert_stage(self.context, task, experts, recipe, folder)
+        else:
+            origin = profile.init_from.get(spec.router)
+            start = None if origin is None else self._router(replace(spec, router=origin), task, experts)[1]
+            router = stages.adapt_stage(self.context, task, experts, recipe, folder, start)
+        return router, folder, given
 
-    def run_all(self, experiment: Experiment) -> Outcomes:
+    def run_all(self, experiment: Experiment, seeds: int) -> Outcomes:
         """Every run of this shard: its result, or why there is none."""
         index, count = self.shard
-        specs = experiment.runs(self.profile.seeds)[index::count]
+        specs = experiment.runs(seeds)[index::count]
         found: Outcomes = {}
         with self.context.progress.bar(experiment.title, len(specs)) as bar:
             for spec in specs:
@@ -214,12 +193,6 @@ class Runner:
                         self.context.progress.log(f"{spec.name}: skipped. {error}")
                 bar.advance(1, spec.name)
         return found
-
-
-def _recipe(spec: RunSpec, profile: Profile) -> RouterRecipe:
-    """Of a spec's router, without its seed."""
-    named = {"few_shot": profile.few_shot, "normal": profile.normal}
-    return profile.extra_routers[spec.router] if spec.router else named[spec.method]
 
 
 @dataclass(frozen=True)
@@ -241,14 +214,14 @@ class RunJob:
         Runner(context, self.profile, self.out).run(self.spec)
 
 
-def run_on_cluster(experiment: Experiment, runner: Runner, run_context: RunContext) -> None:
+def run_on_cluster(experiment: Experiment, runner: Runner, run_context: RunContext, seeds: int) -> None:
     """Train the experts and finish the runs of an experiment on a Ray cluster; failures are reported when runs are read.
 
     Raises:
         MissingData: Ray is not installed, or its cluster does not answer.
     """
     profile, progress = runner.profile, runner.context.progress
-    specs = experiment.runs(profile.seeds)
+    specs = experiment.runs(seeds)
     names = sorted({name for spec in specs for name in spec.needs(profile)})
     jobs = [TrainingJob(name, profile.of_expert(name), runner.out / "experts", run_context) for name in names]
     failures = train_on_ray(jobs, progress)

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from importlib import resources
 from itertools import pairwise, product
 from math import ceil
 from statistics import fmean
+from typing import NamedTuple
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
@@ -61,8 +61,7 @@ class Claims(BaseModel):
     claims: tuple[Claim, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """One comparison that a claim rests on."""
 
     where: str
@@ -73,8 +72,7 @@ class Item:
     reason: str = ""  # why it is missing
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimResult:
+class ClaimResult(NamedTuple):
     """A claim with its outcome."""
 
     claim: Claim
@@ -179,8 +177,7 @@ def why_open(outcomes: Sequence[str], reasons: Sequence[str]) -> str:
 Judged = tuple[str, str, str, Sequence[Cell]]
 
 
-@dataclass(frozen=True, slots=True)
-class Compared:
+class Compared(NamedTuple):
     """Two rows in one column: the first minus the second."""
 
     outcome: str
@@ -265,55 +262,45 @@ def fewer_tokens(claim: Claim, table: Table, column: str, ours: str, other: str)
 
 
 def by_weights(claim: Claim, table: Table, column: str, ours: str, other: str) -> Judged:
-    """A rule on the weights of experts: a win where every seed agrees, a loss where none does, else a tie."""
-    cell = table.cell(ours, column)
+    """Weights of experts: a win where every seed agrees, a loss where none does, else a tie.
+
+    small_weight: the expert that the other row lacks weighs at least `margin` of an equal share, and less than an equal share.
+    largest_weight: the expert named has the largest weight.
+    larger_mean_weight: the experts named weigh more on average than the others.
+    """
+    cell, (means, deviations) = table.cell(ours, column), table.cell(ours, column).mean_weights()
     if not cell.weights:
         raise _Missing(cell.missing or "no weights were kept")
-    means, deviations = cell.mean_weights()
-    seeds, text = WEIGHT_RULES[claim.rule](claim, column, cell, table.cell(other, column))
+    if claim.rule == "small_weight":
+        lacking = table.cell(other, column)
+        foreign = sorted(set(cell.weights[0]) - set(lacking.weights[0])) if lacking.weights else []
+        if len(foreign) != 1:
+            raise _Missing(lacking.missing or f"it needs one expert that {other} does not have, found {len(foreign)}")
+        even = 1 / len(cell.weights[0])
+        shares = [one[foreign[0]] / (sum(map(abs, one.values())) or 1.0) for one in cell.weights]
+        seeds = [claim.margin * even <= share < even for share in shares]
+        text = f"{foreign[0]} weighs {fmean(shares):.3f} of 1 (an equal share is {even:.3f}); small, yet not none,"
+    elif claim.rule == "largest_weight":
+        wanted, first = claim.experts[column][0], max(means, key=lambda name: means[name])
+        if any(wanted not in one for one in cell.weights):
+            raise _Missing(f"there is no expert {wanted}")
+        seeds = [max(one, key=lambda name: one[name]) == wanted for one in cell.weights]
+        text = f"{wanted} weighs {means[wanted]:.3f}, the largest on average is {first} with {means[first]:.3f}; the largest"
+    else:
+        near = claim.experts[column]
+        sides = [[[w for name, w in one.items() if (name in near) == side] for one in cell.weights] for side in (True, False)]
+        if not all(all(side) for side in sides):
+            raise _Missing(f"{column} needs experts near to it and others")
+        close, far = ([fmean(one) for one in side] for side in sides)
+        seeds = [a > b for a, b in zip(close, far, strict=True)]
+        text = f"{column}: a near expert weighs {fmean(close):.3f}, another {fmean(far):.3f}; more"
     spread = {name: f" ± {deviation:.3f}" for name, deviation in deviations.items()}
     numbers = ", ".join(f"{name} {means[name]:.3f}{spread.get(name, '')}" for name in sorted(means, key=lambda n: -means[n]))
     outcome = "win" if all(seeds) else "tie" if any(seeds) else "loss"
     return outcome, f"{text} in {sum(seeds)} of {len(seeds)} seeds", numbers, (cell,)
 
 
-def small_weight(claim: Claim, column: str, cell: Cell, other: Cell) -> tuple[list[bool], str]:
-    """The expert that the other row lacks weighs at least `margin` of an equal share, and less than an equal share."""
-    foreign = sorted(set(cell.weights[0]) - set(other.weights[0])) if other.weights else []
-    if len(foreign) != 1:
-        raise _Missing(other.missing or f"it needs one expert that {claim.against[0]} does not have, found {len(foreign)}")
-    even = 1 / len(cell.weights[0])
-    shares = [one[foreign[0]] / (sum(map(abs, one.values())) or 1.0) for one in cell.weights]
-    text = f"{foreign[0]} weighs {fmean(shares):.3f} of 1 (an equal share is {even:.3f}); small, yet not none,"
-    return [claim.margin * even <= share < even for share in shares], text
-
-
-def largest_weight(claim: Claim, column: str, cell: Cell, _: Cell) -> tuple[list[bool], str]:
-    """The expert named has the largest weight."""
-    wanted, (means, _spread) = claim.experts[column][0], cell.mean_weights()
-    if any(wanted not in one for one in cell.weights):
-        raise _Missing(f"there is no expert {wanted}")
-    first = max(means, key=lambda name: means[name])
-    text = f"{wanted} weighs {means[wanted]:.3f}, the largest on average is {first} with {means[first]:.3f}; the largest"
-    return [max(one, key=lambda name: one[name]) == wanted for one in cell.weights], text
-
-
-def larger_mean_weight(claim: Claim, column: str, cell: Cell, _: Cell) -> tuple[list[bool], str]:
-    """The experts named weigh more on average than the others."""
-    near = claim.experts[column]
-    sides = [[[w for name, w in one.items() if (name in near) == side] for one in cell.weights] for side in (True, False)]
-    if not all(all(side) for side in sides):
-        raise _Missing(f"{column} needs experts near to it and others")
-    close, far = ([fmean(one) for one in side] for side in sides)
-    text = f"{column}: a near expert weighs {fmean(close):.3f}, another {fmean(far):.3f}; more"
-    return [a > b for a, b in zip(close, far, strict=True)], text
-
-
-WEIGHT_RULES: dict[str, Callable[[Claim, str, Cell, Cell], tuple[list[bool], str]]] = {
-    "small_weight": small_weight, "largest_weight": largest_weight, "larger_mean_weight": larger_mean_weight,
-}  # fmt: skip
-"""Whether each seed agrees, and what was found."""
 RULES: dict[str, Callable[[Claim, Table, str, str, str], Judged]] = {
     "better": by_column, "not_worse": by_column, "within": by_column, "drops": drops, "fewer_tokens": fewer_tokens,
-    **dict.fromkeys(WEIGHT_RULES, by_weights),
+    "small_weight": by_weights, "largest_weight": by_weights, "larger_mean_weight": by_weights,
 }  # fmt: skip

@@ -11,7 +11,6 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from staf.io import write_bytes
@@ -20,7 +19,7 @@ from staf.report.claims import HELD, NOT_COMPARABLE, NOT_HELD, OPEN, ClaimResult
 from staf.report.confusion import confusion_table
 from staf.report.formatting import MISSING, method_title
 from staf.report.reproduced import comparison_rows, sizes_text, table_rows
-from staf.report.results import Evaluation, Finished, Table, Training, load_results, tables_of
+from staf.report.results import Evaluation, Finished, Table, Training, evaluations, load_results, tables_of
 from staf.report.seed_groups import flatten, task_title, tasks_of
 
 OUTCOMES = {HELD: "✓", NOT_HELD: "✗", OPEN: "?", NOT_COMPARABLE: "–"}
@@ -61,59 +60,21 @@ def page_text(results: Sequence[Finished], link_prefix: str | None = None, runs:
     template = environment.from_string(files("staf.report").joinpath("page.html").read_text(encoding="utf-8"))
     unseen, other = tasks_of(results)
     reproduced = tables_of(results)
-    trained = [r for r in results if isinstance(r, Training)]
-    maps = [(r, figures.rank_map(r), figures.learning_curve(r)) for r in trained]
     return template.render(
-        missing=MISSING,
-        head_line=head_line(results),
-        overview=tables.overview_table(results, unseen) if len(unseen) > 1 else [],
-        claims=[(i, one, _claim_rows(one)) for i, one in enumerate(evaluate_claims(reproduced), 1) if reproduced],
-        outcomes=OUTCOMES,
-        tables=[_table(table, results) for table in reproduced.values()],
-        tasks=[_task(results, task, task in unseen, runs) for task in unseen + other],
-        held_out=tables.held_out_table(results),
-        training=tables.training_table(results),
-        experts=[(r.task, r.run, [drawn for drawn in pair if drawn]) for r, *pair in maps if any(pair)],
-        settings=_settings(results),
-        versions=_versions(results),
-        stopped=[(r.run, _title(r), r.stop_reason) for r in results if isinstance(r, Evaluation) and r.stop_reason],
-        runs=[result.run for result in results],
-    )
+        results=results, runs_folder=runs, missing=MISSING, outcomes=OUTCOMES, figures=figures, tables=tables, unseen=unseen,
+        other=other, reproduced=reproduced, trained=[r for r in results if isinstance(r, Training)],
+        same_tables={name: [r.run for r in results if isinstance(r, Table) and r.task == name] for name in reproduced},
+        claims=[(i, one, claim_rows(one)) for i, one in enumerate(evaluate_claims(reproduced), 1) if reproduced],
+        head_line=head_line(results), table_rows=table_rows, comparison_rows=comparison_rows, sizes_text=sizes_text,
+        task_title=task_title, confusion_table=confusion_table, settings=_settings(results), versions=_versions(results),
+        stopped=[(r.run, _title(r), r.stop_reason) for r in evaluations(results) if r.stop_reason],
+    )  # fmt: skip
 
 
-def _claim_rows(found: ClaimResult) -> list[tables.Row]:
+def claim_rows(found: ClaimResult) -> list[tables.Row]:
     """What a claim rests on, one comparison a row."""
     parts = [(item, item.numbers or item.short or item.reason) for item in found.items]
     return [tables.Row({"Where": i.where, "Outcome": i.outcome, "Numbers": numbers}, i.runs) for i, numbers in parts]
-
-
-def _table(table: Table, results: Sequence[Finished]) -> dict[str, Any]:
-    rows, notes = table_rows(table)
-    return {
-        "table": table,
-        "sizes": sizes_text(table),
-        "also": [r.run for r in results if isinstance(r, Table) and r.task == table.task and r.run != table.run],
-        "figure": figures.paper_figure(table),
-        "rows": rows,
-        "notes": notes,
-        "comparisons": comparison_rows(table),
-    }
-
-
-def _task(results: Sequence[Finished], task: str, unseen: bool, runs: Path | None) -> dict[str, Any]:
-    drawn = (
-        (figures.scores_figure(results, task), "Primary score of each method and seed, with its 95 % interval."),
-        (figures.selective_figure(results, task), "Quality when only the most confident answers are given, mean over seeds."),
-        (figures.weights_figure(results, task), "Mean weight of each expert over matrices and seeds."),
-    )
-    return {
-        "title": task_title(results, task),
-        "unseen": unseen,
-        "rows": tables.task_table(results, task),
-        "comparisons": tables.comparison_table(results, task),
-        "figures": [(figure, caption) for figure, caption in drawn if figure],
-        "confusion": None if runs is None else confusion_table(runs, results, task),
-    }
 
 
 def head_line(results: Sequence[Finished]) -> str:

@@ -303,13 +303,10 @@ def evaluations(results: Iterable[Finished], task: str | None = None) -> list[Ev
 
 def tables_of(results: Iterable[Finished]) -> dict[str, Table]:
     """The reproduced tables in the papers' order; of several runs of one, that with the most scored answers."""
-    found: dict[str, Table] = {}
-    for table in sorted((r for r in results if isinstance(r, Table)), key=lambda table: table.run):
-        if table.task not in found or _answers(table) > _answers(found[table.task]):
-            found[table.task] = table
+
+    def answers(table: Table) -> int:
+        return sum(cell.items * cell.seeds for row in table.rows for cell in row.cells)
+
+    newest = sorted((r for r in results if isinstance(r, Table)), key=lambda table: table.run, reverse=True)
+    found = {table.task: table for table in sorted(newest, key=answers)}
     return dict(sorted(found.items(), key=lambda pair: (TABLES.index(pair[0]) if pair[0] in TABLES else len(TABLES), pair[0])))
-
-
-def _answers(table: Table) -> int:
-    """Test items times seeds, over the cells."""
-    return sum(cell.items * cell.seeds for row in table.rows for cell in row.cells)
