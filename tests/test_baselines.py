@@ -23,7 +23,7 @@ from staf.config import parse
 from staf.data.example import Example, prompt_of
 from staf.data.task import Task
 from staf.errors import BadData, ConfigError, MissingData, TestLeak, TrainingFailed
-from staf.evaluate import Method, predict
+from staf.evaluate.answer import Answerer, predictions_of
 from staf.evaluate.settings import EvaluationSettings
 from staf.lm.base import Base
 from staf.lm.batches import Encoded, collate, encode, encode_answer, encode_prompt
@@ -132,7 +132,7 @@ def test_every_trained_baseline_learns_and_leaves_the_base_unchanged(base: Base,
     assert record["tunable_parameters"] > 0
     assert record["adaptation_examples"] == 24
     assert [p["id"] for p in predictions] == [e.id for e in test]
-    original = predict(base, None, Method("original", None), test, EVALUATION)
+    original = predictions_of("multiple_choice", Answerer(base, EVALUATION), test)
     assert [(p["id"], p["gold"]) for p in predictions] == [(p["id"], p["gold"]) for p in original]
     assert predictions != original
     json.dumps(record, allow_nan=False)
@@ -332,7 +332,7 @@ def test_in_context_learning_scores_the_prompts_with_shots(base: Base) -> None:
     assert record["tunable_parameters"] == 0
     assert record["prompt_tokens_mean"] > 100
     assert [p["id"] for p in predictions] == [e.id for e in test]
-    assert predictions != predict(base, None, Method("original", None), test, evaluation)
+    assert predictions != predictions_of("multiple_choice", Answerer(base, evaluation), test)
     again, _ = baseline_predictions(
         base, TASK, adaptation[::-1], test, settings_of("in_context", shots=4, max_prompt_tokens=260), evaluation
     )

@@ -38,7 +38,7 @@ from staf.data.answers import write_several
 from staf.data.example import Example
 from staf.errors import BadData, ConfigError, DamagedFile, MissingData, TestLeak, TrainingFailed, UnknownName
 from staf.evaluate.answer import label_prediction
-from staf.metrics import compute_metrics, correctness
+from staf.metrics.by_output_type import compute_metrics, measures_of
 
 SIGNS = {"heart": "systole murmur", "lung": "cough wheeze", "skin": "rash itch"}
 LABELS = tuple(SIGNS)
@@ -102,7 +102,7 @@ def test_one_label_is_learned_twice_alike_and_scored_as_log_probabilities(name: 
     before = torch.random.get_rng_state()
     predictions, record = classify(name, choices(48), test, chosen)
     assert torch.equal(before, torch.random.get_rng_state())
-    assert correctness(predictions).mean() > 0.8
+    assert measures_of("multiple_choice", predictions).quality.mean() > 0.8
     assert [p["id"] for p in predictions] == [e.id for e in test]
     assert [LABELS[p["gold"]] for p in predictions] == [e.answer for e in test]
     np.testing.assert_allclose(np.exp([p["scores"] for p in predictions]).sum(1), 1, atol=1e-5)
@@ -179,7 +179,7 @@ def test_the_query_is_read_only_where_asked() -> None:
     with pytest.raises(MissingData, match="include_query"):
         classify("tfidf", adaptation, test, SMALL)
     predictions, _ = classify("tfidf", adaptation, test, SMALL.model_copy(update={"include_query": True}))
-    assert correctness(predictions).mean() > 0.8
+    assert measures_of("multiple_choice", predictions).quality.mean() > 0.8
 
 
 def test_logistic_regression_is_that_of_scikit_learn_on_all_examples() -> None:

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_examples
-from torch import Tensor
 
 from staf.baselines import baseline_predictions
 from staf.baselines.lorahub import composed, lorahub
@@ -21,22 +20,14 @@ from staf.data.answers import write_several
 from staf.data.example import Example
 from staf.data.task import Task
 from staf.errors import ConfigError, DamagedFile, MissingData, TestLeak
-from staf.evaluate import (
-    Answerer,
-    LabelCalibrator,
-    Method,
-    PartialPredictions,
-    best_single,
-    calibrate,
-    predict,
-    predictions_of,
-)
-from staf.evaluate.compare import compare_with_baselines
+from staf.evaluate.answer import Answerer, PartialPredictions, calibrate, predictions_of, routed
+from staf.evaluate.calibrate import LabelCalibrator
+from staf.evaluate.score import best_single, compare_with_baselines
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.store import ExpertSet
 from staf.lm.base import Base
 from staf.lm.batches import encode_prompt
-from staf.metrics import compute_metrics
+from staf.metrics.by_output_type import compute_metrics
 from staf.metrics.schema import check
 from staf.routing.merge import Mixture
 from staf.routing.router import uniform
@@ -61,9 +52,9 @@ class Told:
     on_done = None
 
     def __init__(self, answers: Sequence[str], scores: Sequence[Sequence[float]] = ()) -> None:
-        self.answers, self.found = list(answers), [torch.tensor(s) for s in scores]
+        self.answers, self.found = list(answers), [np.array(s) for s in scores]
 
-    def scores(self, examples: Sequence[Example]) -> list[Tensor]:
+    def scores(self, examples: Sequence[Example]) -> list[np.ndarray]:
         return self.found[: len(examples)]
 
     def texts(self, examples: Sequence[Example], *, spans: bool = False) -> list[str]:
@@ -104,9 +95,9 @@ def test_every_form_is_predicted_in_its_shape(base: Base, experts: ExpertSet, ou
         of_form(output_type, 7, "adaptation") if output_type == "multi_label" else [],
     )
     done: list[int] = []
-    method = Method("average", uniform(3))
-    mixture = Mixture(base, experts)
-    found = predict(base, mixture, method, test, SETTINGS, done.append, output_type=output_type, calibration=calibration)
+    with routed(base, Mixture(base, experts), uniform(3)):
+        assert any(layer.rank_scale is not None for layer in base.lora.layers.values())
+        found = predictions_of(output_type, Answerer(base, SETTINGS, done.append), test, calibration)
     check(output_type, found)
     assert [p["id"] for p in found] == [e.id for e in test]
     assert sum(done) == len(test) + len(calibration)
@@ -175,7 +166,7 @@ def test_no_calibration_example_is_shown_its_own_answer(base: Base, monkeypatch:
     met: list[str] = []
     whole = Answerer.scores
 
-    def watched(self: Answerer, examples: Sequence[Example]) -> list[Tensor]:
+    def watched(self: Answerer, examples: Sequence[Example]) -> list[np.ndarray]:
         met.extend(example.query for example in examples)
         return whole(self, examples)
 
@@ -245,7 +236,7 @@ def test_an_interrupted_run_resumes_at_the_item(base: Base, tmp_path: Path, monk
     answered: list[str] = []
     whole = Answerer.scores
 
-    def dies_late(self: Answerer, some: Sequence[Example]) -> list[Tensor]:
+    def dies_late(self: Answerer, some: Sequence[Example]) -> list[np.ndarray]:
         if len(answered) == 4:
             raise KeyboardInterrupt
         answered.extend(e.id for e in some)
@@ -282,13 +273,13 @@ def test_runs_of_another_dtype_are_compared_only_if_asked(tmp_path: Path) -> Non
 def test_a_fitted_calibrator_can_be_kept_and_used_instead_of_examples() -> None:
     examples, answers = several(2, "test"), Told([], [[-1.0, -3.0, -3.0], [-3.0, -1.1, -3.0]])
     calibrator = calibrate(answers, examples)
-    kept = LabelCalibrator.from_dict(json.loads(json.dumps(calibrator.to_dict())))
+    kept = LabelCalibrator.read(json.loads(json.dumps(calibrator.model_dump())))
     assert kept == calibrator
     assert predictions_of("multi_label", answers, examples, calibrator=kept) == predictions_of(
         "multi_label", answers, examples, examples
     )
     with pytest.raises(DamagedFile, match="Adapt again"):
-        LabelCalibrator.from_dict({"rates": {}})
+        LabelCalibrator.read({"rates": {}})
 
 
 def test_labels_are_answered_from_the_threshold_that_calibration_shows() -> None:
@@ -326,7 +317,7 @@ def test_the_best_single_expert_is_the_best_by_the_tasks_own_metric(
     def answered(*_: object, **__: object) -> list[dict[str, object]]:
         return [{"id": str(i), "answer": a, "gold": g} for i, (a, g) in enumerate(zip(next(answers), gold, strict=True))]
 
-    monkeypatch.setattr("staf.evaluate.score.predict", answered)
+    monkeypatch.setattr("staf.evaluate.score.predictions_of", answered)
     task = Task(task="things", title="Things", task_type="colour", metric_list=("entity_f1",), output_type="ner")
     best, found = best_single(base, Mixture(base, experts), task, given, SETTINGS)
     assert best == experts.names[1]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from metric_runs import compare_methods
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
-from staf.metrics import compare_methods, compute_metrics, correctness, interval, predicted
+from staf.metrics.by_output_type import compute_metrics
+from staf.metrics.stats import Statistic, measure
 
 
 def random_predictions(count: int = 200, labels: int = 4) -> list[dict[str, object]]:
@@ -22,7 +24,7 @@ def random_predictions(count: int = 200, labels: int = 4) -> list[dict[str, obje
 
 def test_accuracy_and_f1_equal_scikit_learn() -> None:
     rows = random_predictions()
-    gold, guess = [r["gold"] for r in rows], [predicted(r["scores"]) for r in rows]
+    gold, guess = [r["gold"] for r in rows], [int(np.argmax(r["scores"])) for r in rows]
     found = compute_metrics("multiple_choice", rows, fixed_labels=True, resamples=100)
     assert found["accuracy"]["value"] == pytest.approx(accuracy_score(gold, guess))
     assert found["macro_f1"]["value"] == pytest.approx(f1_score(gold, guess, average="macro"))
@@ -43,35 +45,37 @@ def test_auc_equals_scikit_learn_and_skips_labels_without_a_positive() -> None:
 
 
 def test_equal_scores_go_to_the_first_label() -> None:
-    assert predicted([0.5, 0.5, 0.1]) == 0
+    rows = [{"id": gold, "gold": gold, "scores": [0.5, 0.5, 0.1]} for gold in (0, 1)]
+    found = compute_metrics("multiple_choice", rows, fixed_labels=True, resamples=100)
+    assert (found["accuracy"]["value"], found["macro_f1"]["value"]) == pytest.approx((1 / 2, (2 / 3 + 0) / 2))
 
 
 def test_the_interval_holds_the_value_and_shrinks_with_more_items() -> None:
-    few, many = random_predictions(50), random_predictions(2000)
-    for rows in (few, many):
-        metric = compute_metrics("multiple_choice", rows, resamples=500)["accuracy"]
+    few, many = (compute_metrics("multiple_choice", random_predictions(n), resamples=500)["accuracy"] for n in (50, 2000))
+    for metric in (few, many):
         assert metric["low"] <= metric["value"] <= metric["high"]
-    assert np.diff(interval(correctness(many), 500)) < np.diff(interval(correctness(few), 500))
+    assert many["high"] - many["low"] < few["high"] - few["low"]
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     generator = np.random.default_rng(3)
     covered = 0
     for seed in range(200):
-        low, high = interval(generator.random(100) < 0.7, 300, seed)
-        covered += low <= 0.7 <= high
+        (found,) = measure([Statistic.mean(generator.random(100) < 0.7)], 300, seed)
+        assert found is not None
+        covered += found.low <= 0.7 <= found.high
     assert 0.88 <= covered / 200 <= 0.99
 
 
 def test_a_comparison_by_hand() -> None:
     ours = [{"id": str(i), "gold": 0, "scores": [1.0, 0.0]} for i in range(40)]
     other = [r | {"scores": [0.0, 1.0] if i < 20 else r["scores"]} for i, r in enumerate(ours)]
-    found = compare_methods("multiple_choice", "accuracy", ours, other, resamples=2000)
+    found = compare_methods("multiple_choice", "accuracy", [ours], [other], resamples=2000)
     assert found is not None
     assert found.difference == pytest.approx(0.5)
     assert found.low > 0.3
     assert found.p_value < 0.001
-    same = compare_methods("multiple_choice", "accuracy", ours, ours, resamples=200)
+    same = compare_methods("multiple_choice", "accuracy", [ours], [ours], resamples=200)
     assert same is not None
     assert (same.difference, same.low, same.high, same.p_value) == (0.0, 0.0, 0.0, 1.0)
 
@@ -79,7 +83,7 @@ def test_a_comparison_by_hand() -> None:
 def test_methods_on_different_items_cannot_be_compared() -> None:
     rows = random_predictions(5)
     with pytest.raises(ValueError, match="the same items in the same order"):
-        compare_methods("multiple_choice", "accuracy", rows, rows[::-1], resamples=100)
+        compare_methods("multiple_choice", "accuracy", [rows], [rows[::-1]], resamples=100)
 
 
 def test_varying_labels_have_no_metric_by_label() -> None:

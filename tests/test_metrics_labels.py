@@ -10,17 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, f1_score, hamming_loss, roc_auc_score
 
-from staf.metrics import compute_metrics
-from staf.metrics.classification import (
-    average_precision,
-    item_f1,
-    macro,
-    macro_f1_of,
-    micro,
-    micro_f1_of,
-    multi_label_counts,
-    roc_area,
-)
+from staf.metrics.by_output_type import compute_metrics, measures_of
+from staf.metrics.classification import average_precision, f1_counts, macro, macro_f1, micro, micro_f1, roc_area
 
 
 def several(count: int = 150, labels: int = 6, steps: int = 0) -> list[dict[str, Any]]:
@@ -63,10 +54,8 @@ def test_a_resample_counts_as_the_items_written_out(seed: int, items: int, label
     answer = scores > 0
     draw = generator.integers(0, items, items)
     counts = np.bincount(draw, minlength=items)[None].astype(float)
-    for make in (micro_f1_of, macro_f1_of):
-        whole = [
-            make((g & a).astype(int), g.astype(int), a.astype(int)) for g, a in [(gold, answer), (gold[draw], answer[draw])]
-        ]
+    for make in (micro_f1, macro_f1):
+        whole = [make(*f1_counts(g, a)) for g, a in [(gold, answer), (gold[draw], answer[draw])]]
         assert whole[0].of(counts)[0] == pytest.approx(whole[1].value, nan_ok=True)
     for area in (roc_area, average_precision):
         assert micro(area, scores, gold).of(counts)[0] == pytest.approx(
@@ -131,7 +120,7 @@ def test_f1_by_hand() -> None:
     assert found["micro_f1"]["value"] == pytest.approx(2 * 2 / (4 + 4))
     assert found["macro_f1"]["value"] == pytest.approx((4 / 5 + 0 + 0 + 0) / 4)
     assert found["macro_f1"]["classes"] == 4
-    assert item_f1(*multi_label_counts(rows)).tolist() == pytest.approx([2 / 3, 2 / 3, 0, 1])
+    assert measures_of("multi_label", rows).quality.tolist() == pytest.approx([2 / 3, 2 / 3, 0, 1])
 
 
 def test_macro_f1_counts_labels_that_never_occur_as_scikit_learn_does() -> None:

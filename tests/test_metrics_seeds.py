@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from metric_runs import compare_methods, measure_over_seeds
 from scipy import stats
 
 from staf.errors import UnknownName
-from staf.metrics import compare_methods, compare_over_seeds, compute_metrics, measure_over_seeds
+from staf.metrics.by_output_type import compute_metrics
 from staf.metrics.stats import StandardError, Statistic, compare_seeds, measure_seeds
 
 ITEMS, DEVIATION = 100, 0.06
@@ -159,8 +160,8 @@ def test_a_whole_set_metric_over_seeds_counts_their_chance() -> None:
     generator = np.random.default_rng(5)
     ours = [rows(generator, shift) for shift in (0.2, 0.6, 1.6)]
     other = [rows(generator, 0.2)]
-    both = compare_over_seeds("multiple_choice", "macro_auc", ours, other, fixed_labels=True, resamples=300)
-    single = compare_methods("multiple_choice", "macro_auc", ours[1], other[0], fixed_labels=True, resamples=300)
+    both = compare_methods("multiple_choice", "macro_auc", ours, other, fixed_labels=True, resamples=300)
+    single = compare_methods("multiple_choice", "macro_auc", ours[1:2], other, fixed_labels=True, resamples=300)
     assert both is not None
     assert single is not None
     assert both.high - both.low > single.high - single.low

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pytest
+from metric_runs import compare_methods
 from scipy import stats
 
 from staf.errors import BadData, UnknownName
-from staf.metrics import compare_methods, compare_over_seeds, compute_metrics, holm, over_seeds
-from staf.metrics.stats import MAX_BLOCK, Statistic, compare_seeds, measure, resample, sign_flip
+from staf.metrics.by_output_type import compute_metrics
+from staf.metrics.stats import MAX_BLOCK, Statistic, compare_seeds, measure, over_seeds, resample, sign_flip
 
 OUTPUT_TYPES: dict[str, list[dict[str, Any]]] = {
     "multiple_choice": [{"id": i, "gold": i % 3, "scores": [0.1, 0.4 * (i % 2), -0.2 * i]} for i in range(30)],
@@ -114,8 +116,8 @@ def paired(seed: int, gain: float, count: int = 120) -> list[list[dict[str, Any]
 @pytest.mark.parametrize("metric", ["accuracy", "brier_score", "macro_f1", "macro_auc", "aurc"])
 def test_a_real_difference_is_found_and_turns_with_the_two_methods(metric: str) -> None:
     ours, other = paired(0, gain=2.0)
-    there = compare_methods("multiple_choice", metric, ours, other, fixed_labels=True, resamples=500)
-    back = compare_methods("multiple_choice", metric, other, ours, fixed_labels=True, resamples=500)
+    there = compare_methods("multiple_choice", metric, [ours], [other], fixed_labels=True, resamples=500)
+    back = compare_methods("multiple_choice", metric, [other], [ours], fixed_labels=True, resamples=500)
     assert there is not None
     assert back is not None
     assert there.p_value < 0.01
@@ -127,7 +129,7 @@ def test_a_real_difference_is_found_and_turns_with_the_two_methods(metric: str) 
 @pytest.mark.parametrize("metric", ["accuracy", "macro_f1"])
 def test_a_method_does_not_differ_from_itself(metric: str) -> None:
     ours, _ = paired(0, gain=1.0)
-    same = compare_methods("multiple_choice", metric, ours, ours, fixed_labels=True, resamples=200)
+    same = compare_methods("multiple_choice", metric, [ours], [ours], fixed_labels=True, resamples=200)
     assert same is not None
     assert (same.difference, same.low, same.high, same.p_value) == (0.0, 0.0, 0.0, 1.0)
 
@@ -147,7 +149,8 @@ def test_the_p_value_of_a_paired_bootstrap_is_twice_its_smaller_side() -> None:
 @pytest.mark.parametrize("metric", ["accuracy", "macro_f1"])
 def test_equal_methods_are_called_different_about_as_rarely_as_promised(metric: str) -> None:
     found = [
-        compare_methods("multiple_choice", metric, *paired(s, 0.0, 60), fixed_labels=True, resamples=199) for s in range(60)
+        compare_methods("multiple_choice", metric, *([run] for run in paired(s, 0.0, 60)), fixed_labels=True, resamples=199)
+        for s in range(60)
     ]
     false_alarms = np.mean([c is not None and c.p_value <= 0.05 for c in found])
     assert false_alarms <= 0.13
@@ -156,16 +159,16 @@ def test_equal_methods_are_called_different_about_as_rarely_as_promised(metric: 
 def test_what_cannot_be_compared() -> None:
     ours, other = paired(0, gain=0.0)
     with pytest.raises(ValueError, match="the same items in the same order"):
-        compare_methods("multiple_choice", "accuracy", ours, other[::-1])
+        compare_methods("multiple_choice", "accuracy", [ours], [other[::-1]])
     relabelled = [p | {"gold": (p["gold"] + 1) % 3} for p in other]
     with pytest.raises(ValueError, match="120 of 120 items have another gold answer"):
-        compare_methods("multiple_choice", "accuracy", ours, relabelled)
+        compare_methods("multiple_choice", "accuracy", [ours], [relabelled])
     with pytest.raises(
         UnknownName, match=r"no metric of output type 'multiple_choice' 'macro_f'.*Available: accuracy, aurc, brier_score"
     ):
-        compare_methods("multiple_choice", "macro_f", ours, other)
+        compare_methods("multiple_choice", "macro_f", [ours], [other])
     one_class = [p | {"gold": 0} for p in ours]
-    assert compare_methods("multiple_choice", "macro_auc", one_class, one_class, fixed_labels=True, resamples=100) is None
+    assert compare_methods("multiple_choice", "macro_auc", [one_class], [one_class], fixed_labels=True, resamples=100) is None
 
 
 def test_several_seeds_equal_scipy() -> None:
@@ -174,7 +177,7 @@ def test_several_seeds_equal_scipy() -> None:
     low, high = stats.t.interval(0.95, 4, np.mean(values), stats.sem(values))
     assert (found.mean, found.deviation) == pytest.approx((0.616, np.std(values, ddof=1)))
     assert (found.low, found.high, found.seeds) == pytest.approx((low, high, 5))
-    assert over_seeds([0.5]).as_dict() == {"mean": 0.5, "deviation": None, "low": None, "high": None, "seeds": 1}
+    assert asdict(over_seeds([0.5])) == {"mean": 0.5, "deviation": None, "low": None, "high": None, "seeds": 1}
     for wrong in ([], [0.5, float("nan")]):
         with pytest.raises(ValueError, match="finite"):
             over_seeds(wrong)
@@ -240,21 +243,16 @@ def test_methods_are_compared_by_their_mean_over_seeds() -> None:
 
     ours, other = [run(1.0), run(1.0)], [run(0.0)]
     for metric in ("accuracy", "macro_auc"):
-        found = compare_over_seeds("multiple_choice", metric, ours, other, fixed_labels=True)
+        found = compare_methods("multiple_choice", metric, ours, other, fixed_labels=True)
         values = [compute_metrics("multiple_choice", p, fixed_labels=True)[metric]["value"] for p in (*ours, *other)]
         assert found is not None
         assert found.difference == pytest.approx(sum(values[:2]) / 2 - values[2])
         assert found.low <= found.difference <= found.high
         assert found.p_value < 0.05
-    single = compare_methods("multiple_choice", "macro_auc", ours[0], other[0], fixed_labels=True)
-    assert compare_over_seeds("multiple_choice", "macro_auc", ours[:1], other, fixed_labels=True) == single
+    single = compare_methods("multiple_choice", "macro_auc", ours[:1], other, fixed_labels=True)
+    assert single is not None
+    assert single.freedom is None
     with pytest.raises(UnknownName, match="metric of output type 'multiple_choice'"):
-        compare_over_seeds("multiple_choice", "micro_f1", ours, other)
+        compare_methods("multiple_choice", "micro_f1", ours, other)
     with pytest.raises(ValueError, match="same items"):
-        compare_over_seeds("multiple_choice", "accuracy", ours, [other[0][:5]])
-
-
-def test_holm_by_hand() -> None:
-    assert holm([0.01, 0.04, 0.03, 0.2]) == pytest.approx([0.04, 0.09, 0.09, 0.2])
-    assert holm([0.6, 0.7]) == [1.0, 1.0]
-    assert holm([]) == []
+        compare_methods("multiple_choice", "accuracy", ours, [other[0][:5]])

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from staf.metrics import Comparison, over_tasks
-from staf.metrics.stats import compare_items
+from staf.metrics.stats import Comparison, Statistic, compare_seeds, over_tasks
 
 DIFFERENCES = st.floats(-1, 1)
 HALVES = st.floats(0.001, 0.5)
@@ -74,9 +73,11 @@ def test_chance_is_called_a_difference_about_as_often_as_the_level_says_and_smal
     def share(shift: float, tasks: int, trials: int = 200) -> float:
         """How often a mean over tasks of 100 items, right or wrong by chance, is below 0.05."""
         ours, other = (generator.random((trials, tasks, 100)) < p for p in (0.5 + shift, 0.5))
-        differences = ours.astype(float) - other
-        means = [over_tasks([compare_items(task, 200) for task in trial]) for trial in differences]
-        return float(np.mean([mean.p_value < 0.05 for mean in means]))
+        found = []
+        for trial in zip(ours.astype(float), other.astype(float), strict=True):
+            pairs = [[[Statistic.mean(run)] for run in pair] for pair in zip(*trial, strict=True)]
+            found.append(over_tasks([one for pair in pairs if (one := compare_seeds(*pair, 200))]).p_value < 0.05)
+        return float(np.mean(found))
 
     assert share(0.0, 4) < 0.1
     assert share(0.08, 6) > 2 * share(0.08, 1)

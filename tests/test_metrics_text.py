@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from staf.metrics import compute_metrics
+from staf.metrics.by_output_type import compute_metrics
 from staf.metrics.text import exact_match, exact_matches, normalised_words, overlap, overlap_matches, rouge, token_f1
 
 FEW_WORDS = st.lists(st.sampled_from("abcd"), max_size=9)
@@ -147,18 +147,18 @@ def test_laws_of_reading(one: list[str], two: list[str], answer: list[str]) -> N
     ],
 )
 def test_rouge_l_by_hand(reference: str, answer: str, expected: float) -> None:
-    assert rouge([{"gold": [reference], "answer": answer}])[0] == pytest.approx(expected)
+    assert rouge([{"gold": [reference], "answer": answer}])["rouge_l"][0] == pytest.approx(expected)
 
 
 def test_the_best_reference_counts() -> None:
     references = ["no fever", "patient has chest pain"]
-    assert rouge([{"gold": references, "answer": "chest pain"}])[0] == pytest.approx(2 / 3)
+    assert rouge([{"gold": references, "answer": "chest pain"}])["rouge_l"][0] == pytest.approx(2 / 3)
 
 
 def test_rouge_1_and_2_by_hand() -> None:
     rows = [{"gold": ["no acute chest pain"], "answer": "acute chest pain"}]
-    assert rouge(rows, "rouge1")[0] == pytest.approx(6 / 7)  # 3 of 3 and of 4 words
-    assert rouge(rows, "rouge2")[0] == pytest.approx(4 / 5)  # 2 of 2 and of 3 pairs
+    assert rouge(rows)["rouge_1"][0] == pytest.approx(6 / 7)  # 3 of 3 and of 4 words
+    assert rouge(rows)["rouge_2"][0] == pytest.approx(4 / 5)  # 2 of 2 and of 3 pairs
 
 
 @given(FEW_WORDS, FEW_WORDS)
@@ -169,5 +169,5 @@ def test_rouge_l_is_the_longest_common_subsequence(one: list[str], other: list[s
             return 0
         return longest(i + 1, j + 1) + 1 if one[i] == other[j] else max(longest(i + 1, j), longest(i, j + 1))
 
-    found = rouge([{"gold": [" ".join(one)], "answer": " ".join(other)}])[0]
+    found = rouge([{"gold": [" ".join(one)], "answer": " ".join(other)}])["rouge_l"][0]
     assert found == pytest.approx(2 * longest(0, 0) / max(len(one) + len(other), 1))

@@ -11,12 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss
 
-from staf.metrics import compute_metrics, selective_curve
-from staf.metrics.calibration import aurc, choice_brier, ece, multi_label_brier, selective_quality
+from staf.metrics.by_output_type import COVERAGES, compute_metrics, selective_curve
+from staf.metrics.calibration import aurc, ece, selective_quality
 
 
 def choices(probs: list[list[float]], gold: list[int]) -> list[dict[str, Any]]:
     return [{"id": i, "gold": g, "scores": np.log(c).tolist()} for i, (c, g) in enumerate(zip(probs, gold, strict=True))]
+
+
+def brier(output_type: str, rows: list[dict[str, Any]]) -> float:
+    return float(compute_metrics(output_type, rows, resamples=100)["brier_score"]["value"])
 
 
 def area(quality: np.ndarray, confidence: np.ndarray) -> float:
@@ -27,8 +31,11 @@ def area(quality: np.ndarray, confidence: np.ndarray) -> float:
 
 def test_calibration_error_by_hand() -> None:
     # bin (0, .5]: .5 wrong, gap .5; bin (.5, 1]: .9 right, .7 wrong, 1.0 right, gap 2.6 - 2
+    probs, right = np.array([[0.5], [0.9], [0.7], [1.0]]), np.array([[False], [True], [False], [True]])
+    assert ece(probs, right, 2).value == pytest.approx((0.6 + 0.5) / 4)
+    # ten bins: gaps of .5, .1, .7 and 0
     rows = choices([[0.5, 0.5], [0.9, 0.1], [0.3, 0.7], [1.0, 1e-30]], [1, 0, 0, 0])
-    assert compute_metrics("multiple_choice", rows, bins=2, resamples=100)["ece"]["value"] == pytest.approx((0.6 + 0.5) / 4)
+    assert compute_metrics("multiple_choice", rows, resamples=100)["ece"]["value"] == pytest.approx((0.5 + 0.1 + 0.7) / 4)
 
 
 def test_a_probability_on_an_edge_belongs_to_the_bin_below() -> None:
@@ -54,16 +61,16 @@ def test_the_brier_score_equals_scikit_learn() -> None:
     scores, gold = generator.normal(size=(60, 3)), generator.integers(0, 3, 60)
     rows = [{"id": i, "gold": int(g), "scores": s.tolist()} for i, (s, g) in enumerate(zip(scores, gold, strict=True))]
     probs = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
-    assert choice_brier(rows).mean() == pytest.approx(((probs - np.eye(3)[gold]) ** 2).sum(1).mean())
+    assert brier("multiple_choice", rows) == pytest.approx(((probs - np.eye(3)[gold]) ** 2).sum(1).mean())
     several = [r | {"gold": [r["gold"]], "answer": []} for r in rows]
     expected = brier_score_loss(np.eye(3)[gold].ravel(), (1 / (1 + np.exp(-scores))).ravel())
-    assert multi_label_brier(several).mean() == pytest.approx(expected)
+    assert brier("multi_label", several) == pytest.approx(expected)
 
 
 def test_large_scores_give_probabilities_without_overflow() -> None:
     rows = [{"id": 1, "gold": [0], "answer": [0], "scores": [5000.0, -5000.0]}]
-    assert multi_label_brier(rows).tolist() == [0.0]
-    assert choice_brier([{"gold": 0, "scores": [-4000.0, -9000.0]}]).tolist() == [0.0]
+    assert brier("multi_label", rows) == 0.0
+    assert brier("multiple_choice", [{"id": 1, "gold": 0, "scores": [-4000.0, -9000.0]}]) == 0.0
 
 
 def test_the_risk_coverage_area_by_hand() -> None:
@@ -114,8 +121,10 @@ def test_a_useful_confidence_has_less_area_than_none_and_an_oracle_the_least() -
 
 def test_the_curve_ends_at_the_accuracy_and_tells_the_confidence_to_ask_for() -> None:
     rows = choices([[0.9, 0.1], [0.8, 0.2], [0.4, 0.6], [0.45, 0.55]], [0, 0, 1, 0])
-    points = selective_curve("multiple_choice", rows, coverages=(0.5, 0.75, 1.0), resamples=200)
-    assert points is not None
+    curve = selective_curve("multiple_choice", rows, resamples=200)
+    assert curve is not None
+    assert tuple(p["coverage"] for p in curve) == COVERAGES
+    points = [p for p in curve if p["coverage"] in (0.5, 0.75, 1.0)]
     assert [p["value"] for p in points] == pytest.approx([1, 1, 3 / 4])
     assert [p["confidence"] for p in points] == pytest.approx([0.8, 0.6, 0.55])
     assert all(p["low"] <= p["value"] <= p["high"] for p in points)
@@ -128,8 +137,6 @@ def test_without_a_confidence_there_is_no_curve() -> None:
     assert "aurc" not in compute_metrics("span", rows, resamples=100)
     sure = [r | {"confidence": c} for r, c in zip(rows, (-0.5, -3.0), strict=True)]
     assert compute_metrics("span", sure, resamples=100)["aurc"]["value"] == pytest.approx((0 + 1 / 2) / 2)
-    with pytest.raises(ValueError, match="above 0, at most 1"):
-        selective_curve("span", sure, coverages=(0.0, 1.0))
 
 
 def test_labels_are_as_sure_as_the_chance_that_all_are_as_answered() -> None:

@@ -19,7 +19,8 @@ from staf.data.example import Example
 from staf.data.registry import find_task
 from staf.data.selection import task_examples
 from staf.errors import ConfigError
-from staf.evaluate import Answerer, Method
+from staf.evaluate.answer import Answerer
+from staf.evaluate.score import Method
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.recipe import ExpertRecipe
 from staf.experts.store import ExpertSet

@@ -12,7 +12,7 @@ from reproduced_results import cell, read, read_cell, reproduced, world
 from test_report import TASK, Page, evaluated, metric, scored, write
 
 from staf.errors import DamagedFile
-from staf.metrics.by_output_type import statistics_of
+from staf.metrics.by_output_type import measures_of
 from staf.report import figures, page, tables
 from staf.report.formatting import METRICS
 from staf.report.reproduced import examples_text, sizes_text, table_rows
@@ -82,7 +82,7 @@ def test_every_metric_that_is_measured_has_a_printed_name():
     measured = {
         name
         for output_type, rows in output_types.items()
-        for name in statistics_of(output_type, rows, fixed_labels=output_type == "multiple_choice")
+        for name in measures_of(output_type, rows, fixed_labels=output_type == "multiple_choice").statistics
     }
     assert measured == set(METRICS)
 

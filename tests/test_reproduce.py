@@ -23,7 +23,7 @@ from staf.data.registry import default_registry, find_task
 from staf.data.selection import task_examples
 from staf.data.store import DataStore
 from staf.errors import ConfigError, MissingData, TrainingFailed, UnknownName
-from staf.evaluate import sample
+from staf.evaluate.score import sample
 from staf.experiments.plan import EXTERNAL, RunSpec, declared_experiments, find_experiment
 from staf.experiments.profile import Profile, load_profile
 from staf.experiments.reproduce import outcome_of, refuse_missing, reproduce, run_shard, write_tables

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from metric_runs import compare_methods
 
 from staf.data.registry import find_task
 from staf.experiments.plan import Experiment, Row, RunSpec
 from staf.experiments.reproduce import cell_of, compare, over_columns
-from staf.metrics import compare_over_seeds, compute_metrics
+from staf.metrics.by_output_type import compute_metrics
 from staf.metrics.stats import metric_family
 from staf.report.results import Column, PairedTest
 from staf.runs import Run
@@ -118,7 +119,7 @@ def test_a_cell_and_a_comparison_with_a_sure_method_are_of_the_same_kind(tmp_pat
     found = found_in(tmp_path, (50, 60, 70), 0)
     runs = [found[RunSpec(TASK, "normal", seed)][1].predictions() for seed in range(3)]
     never = [found[RunSpec(TASK, "original")][1].predictions()]
-    compared = compare_over_seeds("multiple_choice", "accuracy", runs, never, fixed_labels=True, resamples=2000)
+    compared = compare_methods("multiple_choice", "accuracy", runs, never, fixed_labels=True, resamples=2000)
     cell = cell_of([found[RunSpec(TASK, "normal", seed)] for seed in range(3)], "accuracy", runner_at(tmp_path))
     assert compared is not None
     assert cell.ends == pytest.approx((compared.low, compared.high), abs=0.02)

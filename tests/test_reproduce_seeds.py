@@ -19,7 +19,7 @@ from staf.experiments.profile import Profile, load_profile
 from staf.experiments.reproduce import reproduce
 from staf.experiments.run import Runner
 from staf.log import NullProgress
-from staf.metrics import compute_metrics
+from staf.metrics.by_output_type import compute_metrics
 from staf.report.results import Table
 from staf.runs import Run
 from staf.stages import Context

@@ -24,7 +24,7 @@ from staf.data.example import Example
 from staf.data.selection import task_examples
 from staf.data.task import Task
 from staf.errors import BadData, DamagedFile, MissingData
-from staf.evaluate.answer import Answerer, calibrate, predictions_of
+from staf.evaluate.answer import Answerer, calibrate, predictions_of, routed
 from staf.evaluate.calibrate import LabelCalibrator
 from staf.evaluate.settings import EvaluationSettings
 from staf.io import read_json, sha256_of, write_bytes, write_json
@@ -62,7 +62,7 @@ class Predictor:
             raise MissingData(
                 f"the router in {folder} has no calibration of its labels. Adapt again with more labelled examples."
             )
-        calibrator = None if router.calibration is None else LabelCalibrator.from_dict(router.calibration)
+        calibrator = None if router.calibration is None else LabelCalibrator.read(router.calibration)
         return cls(router.task, router.prompt, calibrator, router, mixture)
 
     @classmethod
@@ -75,12 +75,9 @@ class Predictor:
     def answer(self, answerer: Answerer, examples: list[Example]) -> list[dict[str, Any]]:
         """What is written of each example: answer and probabilities."""
         kind = self.prompt.output_type
-        if self.router is not None and self.mixture is not None:
-            self.mixture.set_weights(self.router.weights, self.router.recipe.granularity)
-        try:
+        weights, granularity = (None, "task") if self.router is None else (self.router.weights, self.router.recipe.granularity)
+        with routed(answerer.base, self.mixture, weights, granularity):
             rows = predictions_of(kind, answerer, examples, calibrator=self.calibrator)
-        finally:
-            answerer.base.lora.set_rank_scale({})
         return [_answer(kind, example, row) for example, row in zip(examples, rows, strict=True)]
 
 

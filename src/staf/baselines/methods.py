@@ -15,7 +15,7 @@ from staf.data.example import Example
 from staf.data.splits import few_shot, refuse_test
 from staf.data.task import Task
 from staf.errors import ConfigError
-from staf.evaluate import Answerer, PartialPredictions, Predictions, predictions_of
+from staf.evaluate.answer import Answerer, PartialPredictions, Predictions, predictions_of
 from staf.evaluate.score import ROUTERLESS, ROUTERS
 from staf.evaluate.settings import EvaluationSettings
 from staf.lm.base import Base

@@ -128,7 +128,7 @@ def export(
     """
     from staf.cli.printing import emit
     from staf.data.selection import task_examples
-    from staf.evaluate import sample
+    from staf.evaluate.score import sample
     from staf.io import write_bytes
 
     task, store = open_store(data_dir, splits).with_task(name)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from staf.lm.base import Base
 from staf.lm.batches import encode_answer
 from staf.lm.generation import extract_spans, generate
 from staf.lm.scoring import OnDone, score_labels
+from staf.routing.merge import Mixture
 
 Predictions = list[dict[str, Any]]
 LABEL_TYPES = ("multiple_choice", "multi_label")
@@ -36,27 +39,37 @@ BLOCK = 256
 """Items answered between two writes of the partial predictions."""
 
 
+@contextmanager
+def routed(base: Base, mixture: Mixture | None, weights: Tensor | None, granularity: str = "task") -> Iterator[None]:
+    """The base routed by weights (G, K) of the mixture's experts, or as it is without them; afterwards the original model."""
+    try:
+        if mixture is not None and weights is not None:
+            mixture.set_weights(weights, granularity)
+        yield
+    finally:
+        base.lora.set_rank_scale({})
+
+
+@dataclass(frozen=True)
 class Answerer:
-    """A base answers examples in their order, as it is routed now, in whichever way their output type needs.
+    """A base answers examples in their order, as it is routed now, in whichever way their output type needs."""
 
-    Args:
-        on_done: called with the number of examples just answered.
-    """
+    base: Base
+    settings: EvaluationSettings
+    on_done: OnDone | None = None
+    """called with the number of examples just answered"""
 
-    def __init__(self, base: Base, settings: EvaluationSettings, on_done: OnDone | None = None) -> None:
-        self.base, self.settings, self.on_done = base, settings, on_done
-
-    def scores(self, examples: Sequence[Example]) -> list[Tensor]:
-        """As `staf.lm.scoring.score_labels`."""
-        return score_labels(
+    def scores(self, examples: Sequence[Example]) -> list[np.ndarray]:
+        """Log-likelihoods (labels,) of each example's labels."""
+        found = score_labels(
             self.base, examples, max_length=self.settings.max_length, token_budget=self.settings.token_budget,
             length_normalised=self.settings.length_normalised, on_done=self.on_done,
         )  # fmt: skip
+        return [scores.numpy().astype(float) for scores in found]
 
     def texts(self, examples: Sequence[Example], *, spans: bool = False) -> list[str]:
-        """As `staf.lm.generation.generate`, or with `spans` as `extract_spans`."""
-        write = extract_spans if spans else generate
-        return write(
+        """Generated answers; with `spans` each is a piece of its context, or ''."""
+        return (extract_spans if spans else generate)(
             self.base, examples, max_length=self.settings.max_length, max_new_tokens=self.settings.max_new_tokens,
             token_budget=self.settings.token_budget, on_done=self.on_done,
         )  # fmt: skip
@@ -64,11 +77,9 @@ class Answerer:
     def truncated(self, examples: Sequence[Example]) -> list[bool]:
         """Whether each example's prompt is longer than max_length leaves room for, so that its context is cut."""
         tokenizer, lengths = self.base.tokenizer, dict[tuple[str, ...], int]()
-        prompts = (
-            tokenizer([prompt_of(example.query, example.context) for example in examples])["input_ids"] if examples else []
-        )
+        prompts = [prompt_of(example.query, example.context) for example in examples]
         found = []
-        for example, tokens in zip(examples, prompts, strict=True):
+        for example, tokens in zip(examples, tokenizer(prompts)["input_ids"] if prompts else [], strict=True):
             if example.output_type in LABEL_TYPES and example.labels not in lengths:
                 lengths[example.labels] = max(len(encode_answer(label, tokenizer)) for label in example.labels)
             answer = lengths.get(example.labels, self.settings.max_new_tokens)
@@ -76,19 +87,15 @@ class Answerer:
         return found
 
 
+@dataclass(frozen=True)
 class PartialPredictions:
-    """Predictions appended as they come, so that an interrupted run resumes at the item.
+    """Predictions appended as they come to a file of JSON lines, so that an interrupted run resumes at the item."""
 
-    Args:
-        path: a file of JSON lines; None keeps nothing.
-    """
-
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
+    path: Path
 
     def read(self) -> dict[str, dict[str, Any]]:
         """Complete lines by id; an incomplete last line is dropped."""
-        if self.path is None or not self.path.is_file():
+        if not self.path.is_file():
             return {}
         complete = self.path.read_bytes().rpartition(b"\n")[0]
         os.truncate(self.path, len(complete) + 1 if complete else 0)
@@ -96,18 +103,11 @@ class PartialPredictions:
 
     def append(self, rows: Predictions) -> None:
         """Write rows and flush; the file is readable by its owner only."""
-        if self.path is None:
-            return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with os.fdopen(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a", encoding="utf-8") as stream:
             stream.writelines(json.dumps(row) + "\n" for row in rows)
             stream.flush()
             os.fsync(stream.fileno())
-
-    def clear(self) -> None:
-        """Remove the file once the run is finished."""
-        if self.path is not None:
-            self.path.unlink(missing_ok=True)
 
 
 def predictions_of(
@@ -133,17 +133,17 @@ def predictions_of(
     """
     if output_type == "multi_label" and calibrator is None:
         calibrator = calibrate(answerer, calibration)
-    partial = partial or PartialPredictions(None)
-    found = partial.read()
+    found = {} if partial is None else partial.read()
     left = [example for example in examples if example.id not in found]
     if answerer.on_done is not None and len(left) < len(examples):
         answerer.on_done(len(examples) - len(left))
-    size = BLOCK if partial.path else max(len(left), 1)
+    size = max(len(left), 1) if partial is None else BLOCK
     for start in range(0, len(left), size):
         block = left[start : start + size]
         rows = _answered(output_type, answerer, block, calibrator)
         rows = [row | {"truncated": cut} for row, cut in zip(rows, answerer.truncated(block), strict=True)]
-        partial.append(rows)
+        if partial is not None:
+            partial.append(rows)
         found |= {row["id"]: row for row in rows}
     return [found[example.id] for example in examples]
 
@@ -154,9 +154,8 @@ def calibrate(answerer: Answerer, examples: Sequence[Example]) -> LabelCalibrato
     Raises:
         MissingData: there are no examples, or every label of all of them is right, or none is.
     """
-    scores = [own.numpy().astype(float) for own in answerer.scores(examples)] if examples else []
     gold = [np.isin(np.arange(len(example.labels)), gold_indices(example)) for example in examples]
-    return fit_calibrator([example.labels for example in examples], scores, gold)
+    return fit_calibrator([example.labels for example in examples], answerer.scores(examples) if examples else [], gold)
 
 
 def gold_indices(example: Example) -> list[int]:
@@ -192,28 +191,20 @@ def _answered(
     if output_type in LABEL_TYPES:
         scored = zip(examples, answerer.scores(examples), strict=True)
         if calibrator is None or output_type == "multiple_choice":
-            return [label_prediction(example, scores.tolist(), None) for example, scores in scored]
-        return [
-            label_prediction(e, calibrator.log_odds(e.labels, scores.numpy().astype(float)), calibrator.threshold)
-            for e, scores in scored
-        ]
-    outputs = answerer.texts(examples, spans=output_type == "span")
-    read = _mentioned if output_type == "ner" else _written
-    return [{"id": e.id, **read(output, e), "output": output} for e, output in zip(examples, outputs, strict=True)]
-
-
-def _written(output: str, example: Example) -> dict[str, Any]:
-    return {"gold": [example.answer], "answer": output}
+            return [label_prediction(example, scores, None) for example, scores in scored]
+        return [label_prediction(e, calibrator.log_odds(e.labels, scores), calibrator.threshold) for e, scores in scored]
+    rows = []
+    for example, output in zip(examples, answerer.texts(examples, spans=output_type == "span"), strict=True):
+        row = _mentioned(output, example) if output_type == "ner" else {"gold": [example.answer], "answer": output}
+        rows.append({"id": example.id, **row, "output": output})
+    return rows
 
 
 def _mentioned(output: str, example: Example) -> dict[str, Any]:
     """Gold and answered mentions, and how many of the latter are not in the context or of no type of the task."""
     entities = [*read_entities(output), *(Entity(UNTYPED, part) for part in answer_parts(output) if ":" not in part)]
     real = sum(entity.type in example.labels and entity.text in example.context for entity in entities)
-    return {
-        "gold": _mentions(read_entities(example.answer)), "answer": _mentions(entities), "invented": len(entities) - real,
-    }  # fmt: skip
-
-
-def _mentions(entities: Iterable[Entity]) -> list[dict[str, str]]:
-    return [{"type": entity.type, "text": entity.text} for entity in entities]
+    gold, answer = (
+        [{"type": entity.type, "text": entity.text} for entity in some] for some in (read_entities(example.answer), entities)
+    )
+    return {"gold": gold, "answer": answer, "invented": len(entities) - real}

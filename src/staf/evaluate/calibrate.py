@@ -14,10 +14,10 @@ means is left out where slope and threshold are fitted on that same example.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from staf.errors import DamagedFile, MissingData
 from staf.metrics.classification import best_threshold
@@ -28,10 +28,10 @@ LEAST_SLOPE, MOST_SLOPE = 0.01, 100.0
 """Of one standard deviation of the centred scores, in log-odds."""
 
 
-@dataclass(frozen=True)
-class LabelCalibrator:
+class LabelCalibrator(BaseModel):
     """Log-odds from scores; labels at or above the threshold are answered."""
 
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
     rates: dict[str, float]
     means: dict[str, float]
     """mean score of each label that was seen"""
@@ -46,23 +46,14 @@ class LabelCalibrator:
         """Log-odds (labels,) of one example's scores (labels,)."""
         rates = np.array([self.rates.get(label, self.rate) for label in labels])
         means = np.array([self.means.get(label, self.mean) for label in labels])
-        found: np.ndarray = _logit(rates) + self.slope * (scores - means)
-        return found
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
+        return _logit(rates) + self.slope * (scores - means)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> LabelCalibrator:
-        """The calibrator of `to_dict`.
-
-        Raises:
-            DamagedFile: the values are not those of a calibrator.
-        """
+    def read(cls, values: dict[str, Any]) -> LabelCalibrator:
+        """The calibrator of saved values; raises DamagedFile where they are not those of one."""
         try:
-            return cls(**values)
-        except TypeError as error:
+            return cls.model_validate(values)
+        except ValidationError as error:
             raise DamagedFile(f"these are not the values of a calibrator ({error}). Adapt again.") from error
 
 
@@ -77,8 +68,7 @@ def fit_calibrator(
     Raises:
         MissingData: there are no examples, or every label of all of them is right, or none is.
     """
-    values = np.concatenate(list(scores)) if len(scores) else np.empty(0)
-    right = np.concatenate(list(gold)) if len(gold) else np.empty(0, dtype=bool)
+    values, right = np.concatenate([[], *scores]), np.concatenate([[], *gold]).astype(bool)
     if not right.any() or right.all():
         raise MissingData(
             f"{len(scores)} adaptation examples with {int(right.sum())} right labels of {len(right)} cannot calibrate scores: "
@@ -87,13 +77,18 @@ def fit_calibrator(
     names, owner = np.unique([label for own in labels for label in own], return_inverse=True)
     counts, sums, rights = (np.bincount(owner, weights) for weights in (None, values, right))
     rate, mean = float(right.mean()), float(values.mean())
+
+    def mixed(rights: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """Rates, each mixed with the rate of all labels."""
+        return (rights + RATE_EXAMPLES * rate) / (counts + RATE_EXAMPLES)
+
     others = counts[owner] - 1  # of the same label
-    other_means = np.where(others > 0, (sums[owner] - values) / np.maximum(others, 1), mean)
-    prior = _logit(_mixed(rights[owner] - right, others, rate))
-    slope = _slope(values - other_means, prior, right)
-    threshold = best_threshold(prior + slope * (values - other_means), right)
-    rates, means = _mixed(rights, counts, rate), sums / counts
-    return LabelCalibrator(_by_name(names, rates), _by_name(names, means), rate, mean, slope, threshold)
+    centred = values - np.where(others > 0, (sums[owner] - values) / np.maximum(others, 1), mean)
+    prior = _logit(mixed(rights[owner] - right, others))
+    slope = _slope(centred, prior, right)
+    rates, means = (dict(zip(names.tolist(), each.tolist(), strict=True)) for each in (mixed(rights, counts), sums / counts))
+    threshold = best_threshold(prior + slope * centred, right)
+    return LabelCalibrator(rates=rates, means=means, rate=rate, mean=mean, slope=slope, threshold=threshold)
 
 
 def _slope(centred: np.ndarray, prior: np.ndarray, right: np.ndarray) -> float:
@@ -111,16 +106,5 @@ def _slope(centred: np.ndarray, prior: np.ndarray, right: np.ndarray) -> float:
     return float(minimize_scalar(loss, bounds=(LEAST_SLOPE, MOST_SLOPE), method="bounded").x) / width
 
 
-def _mixed(rights: np.ndarray, counts: np.ndarray, rate: float) -> np.ndarray:
-    """Rates, each mixed with the rate of all labels."""
-    mixed: np.ndarray = (rights + RATE_EXAMPLES * rate) / (counts + RATE_EXAMPLES)
-    return mixed
-
-
 def _logit(rates: np.ndarray) -> np.ndarray:
-    odds: np.ndarray = np.log(rates) - np.log1p(-rates)
-    return odds
-
-
-def _by_name(names: np.ndarray, values: np.ndarray) -> dict[str, float]:
-    return dict(zip(names.tolist(), values.tolist(), strict=True))
+    return np.asarray(np.log(rates) - np.log1p(-rates))

@@ -1,12 +1,12 @@
-"""A method's predictions on a task's test set, and the result computed from them.
+"""A method's result on a task's test set, computed from its predictions.
 
 A method is a row of a table. Routed experts and baselines differ in how they answer and in nothing after that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from statistics import fmean
 from typing import Any
 
@@ -17,15 +17,15 @@ from staf import __version__
 from staf.data.example import Example
 from staf.data.splits import refuse_test, seeded_rng
 from staf.data.task import Task
-from staf.evaluate.answer import Answerer, PartialPredictions, Predictions, predictions_of
-from staf.evaluate.calibrate import LabelCalibrator
-from staf.evaluate.compare import compare_with_baselines
+from staf.errors import ConfigError
+from staf.evaluate.answer import Answerer, Predictions, predictions_of, routed
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.store import ExpertSet
 from staf.experts.train import data_fingerprint
 from staf.lm.base import Base
 from staf.lm.scoring import OnDone
-from staf.metrics import compute_metrics, item_quality, selective_curve
+from staf.metrics.by_output_type import compute_metrics, measures_of, metric_of_runs, selective_curve
+from staf.metrics.stats import compare_seeds
 from staf.routing.merge import Mixture
 from staf.routing.router import one_hot
 from staf.routing.store import Router
@@ -56,15 +56,11 @@ class Method:
     """what else the result keeps: stop_reason, settings, details"""
 
     @classmethod
-    def of_baseline(
-        cls, name: str, record: dict[str, Any], settings: dict[str, Any], setting: str, *, weights: Tensor | None = None
-    ) -> Method:
+    def of_baseline(cls, name: str, record: dict[str, Any], settings: dict[str, Any], setting: str) -> Method:
         """The row of a baseline, from its record (tunable_parameters, adaptation_examples, _seconds, _memory_bytes)."""
         keys = ("tunable_parameters", "adaptation_examples", "adaptation_seconds", "adaptation_memory_bytes")
-        return cls(
-            name, weights, setting=setting, seed=settings["seed"], record={"settings": settings, "details": record},
-            **{key: record[key] for key in keys},
-        )  # fmt: skip
+        kept = {"settings": settings, "details": record}
+        return cls(name, None, setting=setting, seed=settings["seed"], record=kept, **{key: record[key] for key in keys})
 
 
 def router_method(router: Router, setting: str | None = None) -> Method:
@@ -111,43 +107,11 @@ def sample(examples: Sequence[Example], limit: int | None) -> list[Example]:
     return sorted(seeded_rng("test sample").sample(ordered, limit), key=lambda example: example.id)
 
 
-def predict(
-    base: Base,
-    mixture: Mixture | None,
-    method: Method,
-    examples: Sequence[Example],
-    settings: EvaluationSettings,
-    on_done: OnDone | None = None,
-    *,
-    output_type: str = "multiple_choice",
-    calibration: Sequence[Example] = (),
-    calibrator: LabelCalibrator | None = None,
-    partial: PartialPredictions | None = None,
-) -> Predictions:
-    """Predictions for examples under the routed base, in the order given; arguments as for `predictions_of`."""
-    if mixture is not None and method.weights is not None:
-        mixture.set_weights(method.weights, method.granularity)
-    try:
-        answerer = Answerer(base, settings, on_done)
-        return predictions_of(output_type, answerer, examples, calibration, calibrator=calibrator, partial=partial)
-    finally:
-        base.lora.set_rank_scale({})
-
-
 def finish(
-    run: Run,
-    task: Task,
-    answered: Answered,
-    examples: Sequence[Example],
-    settings: EvaluationSettings,
-    *,
-    identity: dict[str, str],
-    memory_bytes: int,
-    compute: dict[str, Any] | None = None,
-    calibration_examples: int = 0,
-    experts: ExpertSet | None = None,
-    baselines: dict[str, Run] | None = None,
-) -> dict[str, Any]:
+    run: Run, task: Task, answered: Answered, examples: Sequence[Example], settings: EvaluationSettings, *,
+    identity: dict[str, str], memory_bytes: int, compute: dict[str, Any] | None, calibration_examples: int,
+    experts: ExpertSet | None, baselines: Mapping[str, Run],
+) -> dict[str, Any]:  # fmt: skip
     """Compute the metrics of predictions and write both into the run; returns the result.
 
     Args:
@@ -160,6 +124,7 @@ def finish(
     """
     method, predictions = answered.method, answered.predictions
     cut = [row["truncated"] for row in predictions if "truncated" in row]
+    weights = None if experts is None or method.weights is None else method.weights.mean(0)
     result = {
         "stage": "evaluate", "task": task.name, "task_title": task.title, "unseen": task.unseen,
         "output_type": task.output_type,
@@ -170,12 +135,13 @@ def finish(
         ),
         "selective": selective_curve(task.output_type, predictions, resamples=settings.resamples),
         "primary_metric": task.metric,
-        "comparisons": compare_with_baselines(task, predictions, compute, baselines or {}, settings),
+        "comparisons": compare_with_baselines(task, predictions, compute, baselines, settings),
         "tunable_parameters": method.tunable_parameters, "adaptation_examples": method.adaptation_examples,
         "calibration_examples": calibration_examples, "truncated_prompts": fmean(cut) if cut else None,
         "seconds": answered.seconds + method.adaptation_seconds, "seconds_of_predicting": answered.seconds,
         "peak_memory_bytes": max(memory_bytes, method.adaptation_memory_bytes),
-        **_weights_of(experts, method),
+        "weights": None if experts is None or weights is None else dict(zip(experts.names, weights.tolist(), strict=True)),
+        "weight_total": None if weights is None else float(weights.sum()),
         "stop_reason": method.record.get("stop_reason"), "details": method.record.get("details"),
         "base": identity, "compute": compute, "data_fingerprint": data_fingerprint(examples),
         "experts_fingerprint": None if experts is None else experts.fingerprint,
@@ -184,6 +150,36 @@ def finish(
     }  # fmt: skip
     run.finish({"method": method.name, "evaluation": settings.model_dump()}, result, predictions)
     return result
+
+
+def compare_with_baselines(
+    task: Task,
+    predictions: Predictions,
+    compute: Mapping[str, Any] | None,
+    baselines: Mapping[str, Run],
+    settings: EvaluationSettings,
+) -> dict[str, dict[str, Any]]:
+    """Paired comparisons with finished runs on the same items, by the task's primary metric; undefined ones are left out.
+
+    Args:
+        compute: dtype and device of the predictions; None where no language model took part.
+
+    Raises:
+        ConfigError: a baseline was computed in another dtype, and `across_dtypes` is not set.
+    """
+    found = {}
+    for name, run in baselines.items():
+        one, other = (record.get("dtype") for record in (compute or {}, (run.result() or {}).get("compute") or {}))
+        if one and other and one != other and not settings.across_dtypes:
+            raise ConfigError(
+                f"{name} was computed in {other}, this run in {one}: their difference may be that of the dtypes. Run both with "
+                "the same --dtype, or set across_dtypes=true to compare all the same."
+            )
+        both = metric_of_runs(task.output_type, task.metric, [predictions], [run.predictions()], fixed_labels=task.fixed_labels)
+        compared = compare_seeds(*both, settings.resamples)
+        if compared is not None:
+            found[name] = asdict(compared)
+    return found
 
 
 def best_single(
@@ -205,20 +201,12 @@ def best_single(
         TestLeak: a test example is among those given.
     """
     refuse_test(examples)
-    found, qualities = dict[str, float | None](), dict[str, float]()
-    for index, name in enumerate(mixture.experts.names):
-        method = Method(name, one_hot(index, len(mixture.experts.names)))
-        own = predict(base, mixture, method, examples, settings, on_done, output_type=task.output_type, calibration=calibration)
-        metric = compute_metrics(task.output_type, own, fixed_labels=task.fixed_labels, resamples=1)[task.metric]
-        found[name] = None if metric is None else metric["value"]
-        qualities[name] = float(item_quality(task.output_type, own).mean())
-    scores = {name: score for name, score in found.items() if score is not None}
-    scores = scores if len(scores) == len(found) else qualities
-    return max(scores, key=lambda name: (scores[name], qualities[name])), scores
-
-
-def _weights_of(experts: ExpertSet | None, method: Method) -> dict[str, Any]:
-    if experts is None or method.weights is None:
-        return {"weights": None, "weight_total": None}
-    mean = method.weights.mean(0)
-    return {"weights": dict(zip(experts.names, mean.tolist(), strict=True)), "weight_total": float(mean.sum())}
+    names, answerer = mixture.experts.names, Answerer(base, settings, on_done)
+    scores, qualities = dict[str, float](), dict[str, float]()
+    for index, name in enumerate(names):
+        with routed(base, mixture, one_hot(index, len(names))):
+            own = predictions_of(task.output_type, answerer, examples, calibration)
+        found = measures_of(task.output_type, own, fixed_labels=task.fixed_labels)
+        scores[name], qualities[name] = found.statistics[task.metric].value, float(found.quality.mean())
+    scores = qualities if any(score != score for score in scores.values()) else scores  # NaN is undefined
+    return max(names, key=lambda name: (scores[name], qualities[name])), scores

@@ -14,7 +14,7 @@ from pydantic import Field
 from staf.config import Settings, find_recipe, load_values, parse
 from staf.data.registry import find_task, task_metrics
 from staf.data.selection import held_out_task
-from staf.evaluate import Method
+from staf.evaluate.score import Method
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.recipe import ExpertRecipe
 from staf.experts.store import ExpertSet

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from statistics import fmean
@@ -13,13 +14,13 @@ from staf.baselines.networks import encoder_folder
 from staf.data.registry import find_task
 from staf.data.selection import expert_sources, task_examples
 from staf.errors import MissingData, StafError
-from staf.evaluate import sample
+from staf.evaluate.score import sample
 from staf.experiments.plan import TUNED, Experiment, Row, find_experiment
 from staf.experiments.run import Outcomes, Runner, run_on_cluster
 from staf.io import write_bytes
 from staf.lm.base import resolve
-from staf.metrics import Comparison, compare_over_seeds, measure_over_seeds, over_seeds, over_tasks
-from staf.metrics.stats import metric_family
+from staf.metrics.by_output_type import metric_of_runs
+from staf.metrics.stats import Comparison, compare_seeds, measure_seeds, metric_family, over_seeds, over_tasks
 from staf.report.reproduced import comparison_rows, table_rows
 from staf.report.results import Cell, Column, PairedTest, Table, TableRow
 from staf.report.tables import csv_text, markdown_text, print_table
@@ -135,7 +136,7 @@ def cell_of(outcomes: Sequence[Scored | str], metric: str, runner: Runner) -> Ce
     details, score = first.get("details") or {}, first["metrics"][metric]
     of_one_seed = (score.get("low"), score.get("high"))
     return Cell(
-        **over_seeds(defined).as_dict(),
+        **asdict(over_seeds(defined)),
         items=score["examples"],
         interval_of_one_seed=of_one_seed,
         interval=of_one_seed if len(scored) == 1 else _interval(scored, metric, runner),
@@ -153,7 +154,8 @@ def _interval(scored: Sequence[Scored], metric: str, runner: Runner) -> tuple[fl
     """95 % interval of the mean over test items and seeds."""
     task, resamples = find_task(scored[0][0]["task"]), runner.profile.evaluation.resamples
     predictions = [run.predictions() for _, run in scored]
-    found = measure_over_seeds(task.output_type, metric, predictions, fixed_labels=task.fixed_labels, resamples=resamples)
+    seeds = metric_of_runs(task.output_type, metric, predictions, fixed_labels=task.fixed_labels)
+    found = measure_seeds(*seeds, resamples)
     return None if found is None else (found.low, found.high)
 
 
@@ -169,7 +171,7 @@ def token_cell(runner: Runner, task: str, seeds: int) -> Cell:
         return Cell(missing=str(error))
     tokens = over_seeds([fmean(each.tokens) for each in shown])
     return Cell(
-        **tokens.as_dict(), items=len(shown[0].examples), interval=(tokens.low, tokens.high), prompt_tokens=tokens.mean,
+        **asdict(tokens), items=len(shown[0].examples), interval=(tokens.low, tokens.high), prompt_tokens=tokens.mean,
         shots_shown=fmean(fmean(each.counts) for each in shown) if seeds else None,
         adaptation_examples=shown[0].shots if seeds else None,
     )  # fmt: skip
@@ -201,8 +203,8 @@ def compare(experiment: Experiment, outcomes: Outcomes, runner: Runner, seeds: i
                 continue
             both = [[one[1].predictions() for one in own if not isinstance(one, str)] for own in found]
             task, resamples = find_task(column.task), runner.profile.evaluation.resamples
-            compared = compare_over_seeds(
-                task.output_type, column.metric, *both, fixed_labels=task.fixed_labels, resamples=resamples
+            compared = compare_seeds(
+                *metric_of_runs(task.output_type, column.metric, *both, fixed_labels=task.fixed_labels), resamples, paired=True
             )
             if compared:
                 tests.append(_test(compared, ours.name, other.name, column=column.name))
@@ -225,7 +227,7 @@ def over_columns(columns: Sequence[Column], tests: Sequence[PairedTest]) -> list
 
 
 def _test(found: Comparison, ours: str, other: str, **more: Any) -> PairedTest:
-    return PairedTest(ours=ours, other=other, outcome=outcome_of(found.difference, found.p_value), **found.as_dict(), **more)
+    return PairedTest(ours=ours, other=other, outcome=outcome_of(found.difference, found.p_value), **asdict(found), **more)
 
 
 def outcome_of(difference: float, p_value: float) -> str:

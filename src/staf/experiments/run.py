@@ -18,7 +18,7 @@ from staf.data.registry import find_task
 from staf.data.selection import task_examples
 from staf.data.task import Task
 from staf.errors import ConfigError, MissingData, StafError, TrainingFailed
-from staf.evaluate import Method, setting_of
+from staf.evaluate.score import Method, setting_of
 from staf.experiments.plan import EXTERNAL, NEEDS_EXPERTS, Experiment, RunSpec, declared_experiments
 from staf.experiments.profile import Profile
 from staf.experts.launch import run_ray

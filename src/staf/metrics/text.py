@@ -14,17 +14,13 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import cache
-from typing import Any
 
 import numpy as np
 
-from staf.metrics.classification import Counts, ratio
+from staf.metrics.classification import Counts
 from staf.metrics.schema import Prediction
-from staf.metrics.stats import Statistic
 
 Words = tuple[str, ...]
-Matches = Callable[[list[Words], list[Words]], int]
 ROUGE = {"rouge_l": "rougeL", "rouge_1": "rouge1", "rouge_2": "rouge2"}
 """The package's name of each metric."""
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -38,7 +34,12 @@ def exact_match(predictions: Sequence[Prediction]) -> np.ndarray:
 
 def token_f1(predictions: Sequence[Prediction]) -> np.ndarray:
     """(n,) best F1 of the words that the normalised answer shares with a gold text, repeats counted."""
-    return _best_of(predictions, _word_f1)
+
+    def f1(gold: list[str], answer: list[str]) -> float:
+        shared = (Counter(gold) & Counter(answer)).total()
+        return 2 * shared / (len(gold) + len(answer)) if gold and answer else float(gold == answer)
+
+    return _best_of(predictions, f1)
 
 
 def normalised_words(text: str) -> list[str]:
@@ -46,38 +47,37 @@ def normalised_words(text: str) -> list[str]:
     return _ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split()
 
 
-def rouge(predictions: Sequence[Prediction], kind: str = "rougeL") -> np.ndarray:
-    """(n,) best ROUGE F measure (Lin 2004) of an answer against its references, unstemmed, by Google's rouge-score.
+def _best_of(predictions: Sequence[Prediction], score: Callable[[list[str], list[str]], float]) -> np.ndarray:
+    best = []
+    for prediction in predictions:
+        answer = normalised_words(prediction["answer"])
+        golds = [words for text in prediction["gold"] if (words := normalised_words(text))] or [[]]
+        best.append(max(score(gold, answer) for gold in golds))
+    return np.array(best)
 
-    Args:
-        kind: rouge1, rouge2 or rougeL.
-    """
-    scorer = _scorer()
-    return np.array([max(scorer.score(gold, p["answer"])[kind].fmeasure for gold in p["gold"]) for p in predictions])
 
-
-@cache
-def _scorer() -> Any:
+def rouge(predictions: Sequence[Prediction]) -> dict[str, np.ndarray]:
+    """(n,) best ROUGE F measure (Lin 2004) of an answer against its references, unstemmed, by metric."""
     from rouge_score.rouge_scorer import RougeScorer
 
-    return RougeScorer(list(ROUGE.values()), use_stemmer=False)
+    scorer = RougeScorer(list(ROUGE.values()), use_stemmer=False)
+    scores = [[scorer.score(gold, p["answer"]) for gold in p["gold"]] for p in predictions]
+    return {name: np.array([max(score[kind].fmeasure for score in own) for own in scores]) for name, kind in ROUGE.items()}
 
 
-def entity_counts(predictions: Sequence[Prediction], matches: Matches) -> Counts:
-    """(n, types) counts right, gold, answered; types are those of any answer, gold or given, sorted."""
+def entity_counts(predictions: Sequence[Prediction], matches: Callable[[list[Words], list[Words]], int]) -> Counts:
+    """(n, types) counts as F1 takes them; types are those of any answer, gold or given, sorted."""
+
+    def words(mentions: list[dict[str, str]], name: str) -> list[Words]:
+        return [tuple(mention["text"].casefold().split()) for mention in mentions if mention["type"] == name]
+
     types = sorted({mention["type"] for p in predictions for key in ("gold", "answer") for mention in p[key]})
-    counts = np.zeros((3, len(predictions), len(types)), dtype=int)
+    right, both = np.zeros((2, len(predictions), len(types)))
     for row, prediction in enumerate(predictions):
         for column, name in enumerate(types):
-            gold, answered = _words(prediction["gold"], name), _words(prediction["answer"], name)
-            counts[:, row, column] = matches(gold, answered), len(gold), len(answered)
-    return counts[0], counts[1], counts[2]
-
-
-def invented_rate(predictions: Sequence[Prediction]) -> Statistic:
-    """Share of the answered mentions that are not in the context or of no type of the task; undefined where none is."""
-    invented = np.array([p["invented"] for p in predictions])
-    return ratio(invented, np.array([len(p["answer"]) for p in predictions]), higher_is_better=False)
+            gold, answered = words(prediction["gold"], name), words(prediction["answer"], name)
+            right[row, column], both[row, column] = matches(gold, answered), len(gold) + len(answered)
+    return right, both
 
 
 def exact_matches(gold: list[Words], answered: list[Words]) -> int:
@@ -100,23 +100,3 @@ def overlap(one: Words, other: Words) -> bool:
         one[max(0, shift) : shift + len(other)] == other[max(0, -shift) : len(one) - shift]
         for shift in range(1 - len(other), len(one))
     )
-
-
-def _words(mentions: list[dict[str, str]], name: str) -> list[Words]:
-    return [tuple(mention["text"].casefold().split()) for mention in mentions if mention["type"] == name]
-
-
-def _best_of(predictions: Sequence[Prediction], score: Callable[[list[str], list[str]], float]) -> np.ndarray:
-    best = []
-    for prediction in predictions:
-        answer = normalised_words(prediction["answer"])
-        golds = [words for text in prediction["gold"] if (words := normalised_words(text))] or [[]]
-        best.append(max(score(gold, answer) for gold in golds))
-    return np.array(best)
-
-
-def _word_f1(gold: list[str], answer: list[str]) -> float:
-    if not gold or not answer:
-        return float(gold == answer)
-    shared = (Counter(gold) & Counter(answer)).total()
-    return 2 * shared / (len(gold) + len(answer))

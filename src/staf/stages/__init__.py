@@ -4,7 +4,7 @@ The command line and the experiments call only these. The base is loaded on firs
 no model.
 """
 
-from staf.evaluate import router_method
+from staf.evaluate.score import router_method
 from staf.stages.adaptation import (
     adapt_folders,
     adapt_stage,

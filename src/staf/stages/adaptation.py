@@ -13,8 +13,8 @@ from staf.data.selection import expert_examples, task_examples
 from staf.data.splits import few_shot
 from staf.data.task import Task
 from staf.errors import ConfigError, MissingData
-from staf.evaluate import sample
-from staf.evaluate.answer import Answerer, calibrate
+from staf.evaluate.answer import Answerer, calibrate, routed
+from staf.evaluate.score import sample
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.store import ExpertSet, load_experts
 from staf.routing.adapt import adapt_router, adaptation_digest, planned_progress
@@ -171,15 +171,13 @@ def _calibrated(context: Context, router: Router, experts: ExpertSet, examples: 
     settings = EvaluationSettings(max_length=router.recipe.max_length)
     if router.prompt.output_type != "multi_label":
         return router
-    context.mixture(experts).set_weights(router.weights, router.recipe.granularity)
     try:
-        fitted = calibrate(Answerer(context.base, settings), sample(examples, settings.calibration_examples))
+        with routed(context.base, context.mixture(experts), router.weights, router.recipe.granularity):
+            fitted = calibrate(Answerer(context.base, settings), sample(examples, settings.calibration_examples))
     except MissingData as error:
         context.progress.log(f"router {router.task}: no calibration, so it cannot predict new files ({error})")
         return router
-    finally:
-        context.base.lora.set_rank_scale({})
-    return replace(router, calibration=fitted.to_dict())
+    return replace(router, calibration=fitted.model_dump())
 
 
 def _existing(context: Context, out: Path, digest: str) -> Router | None:

@@ -28,18 +28,8 @@ from staf.data.example import Example
 from staf.data.selection import label_set, refuse_leak, task_examples
 from staf.data.task import Task, narrowed
 from staf.errors import ConfigError, UnknownName
-from staf.evaluate import (
-    ROUTERLESS,
-    Answered,
-    Method,
-    PartialPredictions,
-    best_single,
-    finish,
-    predict,
-    router_method,
-    sample,
-    setting_of,
-)
+from staf.evaluate.answer import Answerer, PartialPredictions, predictions_of, routed
+from staf.evaluate.score import ROUTERLESS, Answered, Method, best_single, finish, router_method, sample, setting_of
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.recipe import ExpertRecipe
 from staf.experts.store import ExpertSet, load_experts
@@ -97,11 +87,11 @@ def scored_run(
         answered = answer(examples, lambda done: bar.advance(done), partial)
     base = answered.base
     result = finish(
-        run, task, answered, examples, settings, identity=context.identity, experts=experts, baselines=baselines,
+        run, task, answered, examples, settings, identity=context.identity, experts=experts, baselines=baselines or {},
         memory_bytes=memory.bytes, compute=None if base is None else compute_record(base, context.compute),
         calibration_examples=0 if base is None else len(calibration),
     )  # fmt: skip
-    partial.clear()
+    partial.path.unlink(missing_ok=True)
     return result, run
 
 
@@ -118,10 +108,9 @@ def evaluate_stage(
     def answer(examples: Sequence[Example], on_done: OnDone, partial: PartialPredictions) -> Answered:
         mixture, calibration = None if experts is None else context.mixture(experts), calibration_set(context, task, settings)
         base, started = context.base, time.perf_counter()
-        found = predict(
-            base, mixture, method, examples, settings, on_done, output_type=task.output_type, calibration=calibration,
-            partial=partial,
-        )  # fmt: skip
+        answerer = Answerer(base, settings, on_done)
+        with routed(base, mixture, method.weights, method.granularity):
+            found = predictions_of(task.output_type, answerer, examples, calibration, partial=partial)
         return Answered(method, found, time.perf_counter() - started, base)
 
     weights = "" if method.weights is None else hashlib.sha256(method.weights.numpy().tobytes()).hexdigest()
@@ -278,14 +267,12 @@ def lorahub_stage(
                 context.base, experts, adaptation, seed=settings.seed, max_length=evaluation.max_length,
                 on_done=lambda done, loss: bar.advance(1, f"loss {loss:.3f}"),
             )  # fmt: skip
-        found_setting = setting or setting_of(settings.shots)
-        method = Method.of_baseline("lorahub", record, settings.model_dump(), found_setting, weights=one_hot(0, 1))
+        method = Method.of_baseline("lorahub", record, settings.model_dump(), setting or setting_of(settings.shots))
         started, mixture = time.perf_counter(), Mixture(context.base, ExpertSet((expert,)))
-        found = predict(
-            context.base, mixture, method, examples, evaluation, on_done, output_type=task.output_type,
-            calibration=calibration, partial=partial,
-        )  # fmt: skip
-        return Answered(replace(method, weights=None), found, time.perf_counter() - started, context.base)
+        answerer = Answerer(context.base, evaluation, on_done)
+        with routed(context.base, mixture, one_hot(0, 1)):
+            found = predictions_of(task.output_type, answerer, examples, calibration, partial=partial)
+        return Answered(method, found, time.perf_counter() - started, context.base)
 
     depends_on = ("lorahub", experts.fingerprint, settings.digest(), examples_digest(adaptation))
     return scored_run(context, task, evaluation, "lorahub", settings.seed, depends_on, answer, experts)
