@@ -25,7 +25,9 @@ from staf.experts.launch import run_ray
 from staf.experts.recipe import ExpertRecipe
 from staf.experts.store import load_expert
 from staf.log import NullProgress
-from staf.stages import RunContext, TrainingJob, context, train_experts, train_on_ray
+from staf.stages import context
+from staf.stages.context import RunContext
+from staf.stages.training import TrainingJob, train_experts, train_on_ray
 
 RECIPE = ExpertRecipe(steps=12, batch_size=4, tinit=2, tfinal=4, max_length=500)
 IMPOSSIBLE = RECIPE.model_copy(update={"max_length": 16})

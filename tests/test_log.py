@@ -19,7 +19,8 @@ from staf.experts.recipe import ExpertRecipe
 from staf.experts.store import load_expert
 from staf.experts.train import StepReport
 from staf.log import REPORTERS, json_lines, open_reporter
-from staf.stages import Context, train_stage
+from staf.stages.context import Context
+from staf.stages.training import train_stage
 
 NUMBERS = {"loss": 0.5, "kept": 12}
 

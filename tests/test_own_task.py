@@ -21,7 +21,7 @@ from staf.errors import BadData, ConfigError, MissingData, TestLeak, UnknownName
 from staf.experts.store import save_expert
 from staf.lm.base import load_base
 from staf.log import NullProgress
-from staf.stages import Context, RunContext
+from staf.stages.context import Context, RunContext
 
 WORDS = ("hoof", "wing", "tail", "horn", "beak", "fin", "mane", "claw")
 

@@ -20,7 +20,7 @@ from staf.data.registry import find_task
 from staf.data.selection import task_examples
 from staf.errors import ConfigError
 from staf.evaluate.answer import Answerer
-from staf.evaluate.score import Method
+from staf.evaluate.score import Method, router_method
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.recipe import ExpertRecipe
 from staf.experts.store import ExpertSet
@@ -28,19 +28,17 @@ from staf.lm.base import Base
 from staf.log import Bar, NullProgress
 from staf.routing.recipe import RouterRecipe
 from staf.routing.store import Router
-from staf.stages import (
-    Context,
-    EvaluationRequest,
+from staf.stages.context import Context
+from staf.stages.evaluation import (
     baseline_stage,
     classifier_stage,
-    evaluate_request,
+    evaluate_named,
     evaluate_stage,
     external_stage,
     named_method,
-    router_method,
-    training_examples,
     training_records,
 )
+from staf.stages.training import training_examples
 
 EVALUATION = EvaluationSettings(limit=4, max_length=900, resamples=100)
 TASK = find_task("icd10_chapter")
@@ -92,11 +90,11 @@ def test_every_result_says_what_was_cut_what_calibrated_and_how_it_was_computed(
     assert original["calibration_examples"] == 5
     assert original["compute"]["dtype"] == "float32"
     assert 0 <= original["truncated_prompts"] <= 1
-    constant = evaluate_request(context, task, settings, EvaluationRequest("majority"))[0]
+    constant = evaluate_named(context, task, settings, "majority")[0]
     assert (constant["calibration_examples"], constant["compute"], constant["truncated_prompts"]) == (0, None, None)
     assert constant["metrics"]["micro_auc"] is not None
     with pytest.raises(ConfigError, match="'logistic' is now 'tfidf'"):
-        evaluate_request(context, task, settings, EvaluationRequest("logistic"))
+        evaluate_named(context, task, settings, "logistic")
 
 
 @pytest.mark.parametrize("method", ["original", "in_context"])
@@ -112,14 +110,14 @@ def test_a_killed_evaluation_resumes_at_the_item(context: Context, method: str, 
         return scores(self, examples)
 
     monkeypatch.setattr(Answerer, "scores", killed)
-    request = EvaluationRequest(method, shots=2 if method == "in_context" else None)
+    shots = 2 if method == "in_context" else None
     with pytest.raises(KeyboardInterrupt):
-        evaluate_request(context, TASK, EVALUATION, request)
+        evaluate_named(context, TASK, EVALUATION, method, shots=shots)
     later: list[str] = []
     monkeypatch.setattr(
         Answerer, "scores", lambda self, examples: later.extend(e.id for e in examples) or scores(self, examples)
     )
-    run = evaluate_request(context, TASK, EVALUATION, request)[1]
+    run = evaluate_named(context, TASK, EVALUATION, method, shots=shots)[1]
     assert len(later) == 2
     assert not set(later) & set(answered)
     assert {row["id"] for row in run.predictions()} == {*later, *answered}

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import make_examples
 
+from staf.data.example import Example
 from staf.data.task import Task
-from staf.errors import BadData, ConfigError, DamagedFile, MissingData
+from staf.errors import BadData, ConfigError, MissingData
+from staf.evaluate.answer import Answerer
 from staf.experts.sets import write_set
 from staf.experts.store import ExpertSet
 from staf.lm.base import Base
@@ -22,7 +25,7 @@ from staf.routing.merge import Mixture
 from staf.routing.recipe import RouterRecipe
 from staf.routing.store import save_router
 from staf.routing.task_prompt import TaskPrompt
-from staf.stages import Context
+from staf.stages.context import Context
 
 CONTEXTS = [f"thing {i}" for i in range(5)]
 
@@ -66,16 +69,36 @@ def test_the_three_formats_hold_the_same_answers(made: dict[str, Any], tmp_path:
     assert not list(tmp_path.glob("*.partial.jsonl"))
 
 
-def test_it_resumes_and_refuses_another_input_router_or_settings(made: dict[str, Any], tmp_path: Path) -> None:
+def test_it_resumes_and_refuses_another_input_router_or_settings(
+    made: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     file.write_text("".join(json.dumps({"context": context}) + "\n" for context in CONTEXTS))
+    answers(made, file, tmp_path / "complete.jsonl")
+    monkeypatch.setattr("staf.evaluate.answer.BLOCK", 2)
+    real, calls = Answerer.scores, list[int]()
+
+    def dies_late(self: Answerer, examples: list[Example]) -> list[torch.Tensor]:
+        calls.append(len(examples))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(self, examples)
+
+    monkeypatch.setattr(Answerer, "scores", dies_late)
+    with pytest.raises(KeyboardInterrupt):
+        answers(made, file, out)
+    assert not out.exists()
+    partial = tmp_path / "out.jsonl.partial.jsonl"
+    assert partial.stat().st_mode & 0o077 == 0
+    partial.write_bytes(partial.read_bytes() + b'{"id": "in.js')  # stopped in the middle of a line
     answers(made, file, out)
-    complete = out.read_text()
-    out.write_text(complete[: len(complete) // 2])
-    answers(made, file, out)
-    assert out.read_text() == complete
+    assert calls == [2, 2, 2, 1]  # the first two are not answered again
+    assert out.read_text() == (tmp_path / "complete.jsonl").read_text()
+    monkeypatch.setattr(Context, "mixture", None)  # what is refused loads no base
+    note = tmp_path / "out.jsonl.made-by.json"
+    note.write_text(note.read_text().replace("in.jsonl", "first.jsonl"))
     file.write_text(json.dumps({"context": "another"}) + "\n")
-    with pytest.raises(DamagedFile, match="answers for another input, task, base or router"):
+    with pytest.raises(ConfigError, match=r"answers for first.jsonl, and answers for in.jsonl were .*: sha256 \w+ \(now \w+"):
         answers(made, file, out)
     with pytest.raises(ConfigError, match="is of the task 'colour', not of 'other'"):
         answers(made, file, out, task=Task(task="other", task_type="colour"))

@@ -32,9 +32,9 @@ from staf.experts.launch import Failures, Job
 from staf.log import NullProgress, Progress
 from staf.report.reproduced import table_rows
 from staf.report.results import TABLES, Table
-from staf.stages import Context, training_examples
-from staf.stages.context import RunContext
+from staf.stages.context import Context, RunContext
 from staf.stages.evaluation import Scored
+from staf.stages.training import training_examples
 
 TINY = {
     "experts": ["entity_relation", "entity_synonymy", "named_entity_recognition"],

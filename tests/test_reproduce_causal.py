@@ -15,7 +15,7 @@ from staf.data.registry import find_task
 from staf.data.selection import task_examples
 from staf.errors import MissingData
 from staf.experiments.plan import RunSpec, find_experiment
-from staf.stages import baseline_stage
+from staf.stages.evaluation import baseline_stage
 
 TASK = "readmission_uci"
 

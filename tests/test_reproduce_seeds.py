@@ -22,7 +22,7 @@ from staf.log import NullProgress
 from staf.metrics.by_output_type import compute_metrics
 from staf.report.results import Table
 from staf.runs import Run
-from staf.stages import Context
+from staf.stages.context import Context
 from staf.stages.evaluation import Scored
 
 TASK = "trial_effect"

@@ -28,46 +28,49 @@ COPIED = (".json", ".txt", ".model", ".jinja")
 """Endings of files that are copied as they are: tokenizer, chat template, generation settings."""
 
 
-def save_merged(base: str | None, experts: ExpertSet, router: Router, out: Path, dtype: str | None = None) -> dict[str, Any]:
+def save_merged(
+    base: str | None, experts: ExpertSet, router: Router, out: Path, dtype: str | None = None, overwrite: bool = False
+) -> dict[str, Any]:
     """Merge a router's experts into a base and save model and tokenizer to `out`; nothing of staf is needed to load it.
+
+    The same merge that is there already is left as it is.
 
     Args:
         base: hub id, folder or GGUF file; None is the default base.
         dtype: of the saved weights, bfloat16, float16 or float32; None keeps the base's.
+        overwrite: replace another merged model that is in `out`.
 
     Returns:
         the record written to staf.json.
 
     Raises:
         BaseMismatch, ExpertMismatch: the router is of another base or other experts, or the base's files lack a module.
-        StafError: `out` exists, or cannot be written; nothing is left there.
+        StafError: `out` is another model, or cannot be written; nothing is left there.
     """
     if dtype is not None and dtype not in DTYPES:
         raise UnknownName.among("dtype", dtype, DTYPES)
-    if out.exists():
-        raise StafError(f"{out} exists already. Delete it or name another folder; nothing was changed.")
     router.check(identity_of(base), experts)
-    source = resolve(base)
     card = {
-        "task": router.task,
-        "router": router.record.get("run"),
-        "weights": router.mean_weights,
-        "base": router.base,
-        "experts": list(router.experts),
-        "experts_fingerprint": router.experts_fingerprint,
-        "method": router.recipe.method,
-        "version": __version__,
-    }
+        "task": router.task, "router": router.record.get("run"), "weights": router.mean_weights, "base": router.base,
+        "experts": list(router.experts), "experts_fingerprint": router.experts_fingerprint, "dtype": dtype,
+        "method": router.recipe.method, "version": __version__,
+    }  # fmt: skip
+    if (out / "staf.json").is_file() and read_json(out / "staf.json") == card:
+        return card
+    if out.exists():
+        if not overwrite or not (out / "staf.json").is_file():
+            raise StafError(f"{out} exists already. Delete it or name another folder; nothing was changed.")
+        shutil.rmtree(out)
+    source = resolve(base)
     with staged_folder(out) as folder:
         _merge_files(source, folder, experts, router, None if dtype is None else DTYPES[dtype])
         for path in sorted(source.iterdir()):
             if path.suffix in COPIED and path.name not in (INDEX, "config.json", "complete.json", "staf.json"):
                 shutil.copyfile(path, folder / path.name)
         config = read_json(source / "config.json")
-        given = (
-            {} if dtype is None else {name: dtype for name in ("dtype", "torch_dtype") if name in config} or {"dtype": dtype}
-        )
-        write_json(folder / "config.json", config | given)
+        if dtype is not None:
+            config |= {name: dtype for name in ("dtype", "torch_dtype") if name in config} or {"dtype": dtype}
+        write_json(folder / "config.json", config)
         write_json(folder / "staf.json", card)
     return card
 
@@ -84,8 +87,10 @@ def _merge_files(source: Path, folder: Path, experts: ExpertSet, router: Router,
             for key in file.keys():  # noqa: SIM118
                 module, tensor = key.removesuffix(".weight"), file.get_tensor(key)
                 if module in router.modules and key.endswith(".weight"):
-                    weights = router.weights[router.modules[module]]
-                    tensors[key] = _merged(tensor, experts, module, weights, dtype or tensor.dtype)
+                    factors = experts.factors_of(module, (tensor.shape[0], tensor.shape[1]))
+                    b, a = concat_factors(factors, router.weights[router.modules[module]])
+                    merged_in_float = merged_weight(tensor.float(), b, torch.ones(len(a)), a)  # Eq. 10
+                    tensors[key] = merged_in_float.to(dtype or tensor.dtype)
                     merged.add(module)
                 else:
                     tensors[key] = tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
@@ -99,10 +104,3 @@ def _merge_files(source: Path, folder: Path, experts: ExpertSet, router: Router,
     if (source / INDEX).is_file():
         index = json.loads((source / INDEX).read_text(encoding="utf-8"))
         write_json(folder / INDEX, {**index, "metadata": {**index.get("metadata", {}), "total_size": size}})
-
-
-def _merged(tensor: Tensor, experts: ExpertSet, module: str, weights: Tensor, dtype: torch.dtype) -> Tensor:
-    """W + sum_i R_i B_i A_i of one module, summed in float32 and cast; weights (K,)."""
-    shape = (tensor.shape[0], tensor.shape[1])
-    b, a = concat_factors(experts.factors_of(module, shape), weights)
-    return merged_weight(tensor.float(), b, torch.ones(len(a)), a).to(dtype)  # Eq. 10

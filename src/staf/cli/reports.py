@@ -3,44 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+from staf.cli.options import RUNS, overrides
+from staf.cli.printing import Terminal, emit
 
-from staf.cli.options import Base, DataDir, Json, ListOptions, Override, Runs, overrides
 
-
-def env(as_json: Json = False) -> None:
-    """Print device, dtype and why, memory, disk, installed and missing packages, and data sets.
-
-    Try:  staf env
-    """
-    from staf.cli.printing import print_json
+def env(*, as_json: bool = False) -> None:
+    """Print device, dtype and why, memory, disk, installed and missing packages, and data sets."""
     from staf.env import examine
 
-    found = examine()
-    if as_json:
-        print_json(found)
-        return
+    found, lines = examine(), list[str]()
     for name, value in found.items():
         if isinstance(value, dict):
-            print(f"{name}:")
-            for key, detail in value.items():
-                print(f"  {key:<22} {detail}")
+            lines += [f"{name}:", *(f"  {key:<22} {detail}" for key, detail in value.items())]
         else:
-            print(f"{name:<24} {value}")
+            lines.append(f"{name:<24} {value}")
+    emit(as_json, found, *lines)
 
 
-def report(
-    runs: Runs = Path("runs"),
-    out: Annotated[Path, typer.Option("--out", help="HTML file.")] = Path("report.html"),
-    as_json: Json = False,
-) -> None:
-    """Write one self-contained HTML page of all finished runs.
-
-    Try:  staf report --runs runs --out report.html
-    """
-    from staf.cli.printing import emit
+def report(*, runs: Path = RUNS, out: Path = Path("report.html"), as_json: bool = False) -> None:
+    """Write one self-contained HTML page of all finished runs."""
     from staf.data.registry import task_metrics
     from staf.report.page import write_page
 
@@ -49,39 +32,22 @@ def report(
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", help="Folder for all outputs.")] = Path("demo"),
-    recipe: Annotated[Path | None, typer.Option(help="YAML file of demo settings; default: the packaged one.")] = None,
-    base: Base = None,
-    data_dir: DataDir = None,
-    as_json: Json = False,
-) -> None:
-    """Run the complete method on open data: experts, both routers, a merged model, a table and a page.
-
-    Try:  staf demo --out demo
-    """
-    from staf.cli.printing import Terminal, print_json
+    *, out: Path = Path("demo"), recipe: Path | None = None, base: str | None = None, data_dir: Path | None = None,
+    as_json: bool = False,
+) -> None:  # fmt: skip
+    """Run the complete method on open data: experts, both routers, a merged model, a table and a page."""
     from staf.experiments.demo import print_demo, run_demo
 
     found = run_demo(out, recipe, base, data_dir, Terminal())
-    print_json(found) if as_json else print_demo(found)
+    emit(True, found) if as_json else print_demo(found)
 
 
 def reproduce(
-    name: Annotated[str, typer.Argument(help="table3, table4, table5, fig5, fig6, fig7, fig8, cross-domain, tokens, or all.")],
-    profile: Annotated[str, typer.Option(help="cpu, paper, or a YAML file of sizes and proxy data sets.")] = "cpu",
-    out: Annotated[Path, typer.Option("--out", help="Folder for experts, routers and runs.")] = Path("reproduced"),
-    data_dir: DataDir = None,
-    override: Override = None,
-    launcher: Annotated[str, typer.Option(help="local, or ray: experts and runs on the workers of a Ray cluster.")] = "local",
-    shard: Annotated[str, typer.Option(help="i/n: only every n-th run, from the i-th on (from 0), for job arrays.")] = "0/1",
-    as_json: Json = False,
-    list_options: ListOptions = False,
-) -> None:
-    """Reproduce a table or figure of the papers, printed with their numbers. Re-run to resume.
-
-    Try:  staf reproduce table3 --profile cpu --out reproduced
-    """
-    from staf.cli.printing import Terminal, print_json
+    name: str, *, profile: str = "cpu", out: Path = Path("reproduced"), data_dir: Path | None = None,
+    override: list[str] | None = None, launcher: str = "local", shard: str = "0/1", as_json: bool = False,
+    list_options: bool = False,
+) -> None:  # fmt: skip
+    """Reproduce a table or figure of the papers, printed with their numbers. Re-run to resume."""
     from staf.errors import UnknownName
     from staf.experiments.plan import find_experiment
     from staf.experiments.profile import load_profile
@@ -89,7 +55,7 @@ def reproduce(
     from staf.experiments.run import Runner, parse_shard
     from staf.experts.launch import LAUNCHERS
     from staf.report.results import TABLES
-    from staf.stages import RunContext
+    from staf.stages.context import RunContext
 
     sizes, part = load_profile(profile, overrides(override)), parse_shard(shard)
     if launcher not in LAUNCHERS:
@@ -110,7 +76,7 @@ def reproduce(
         tables, page = _tables(names, Path(profile).stem, runner, run_context if launcher == "ray" else None, seeds)
     if as_json:
         found = [table.model_dump(mode="json") for table in tables]
-        print_json(found if name == "all" else found[0])
+        emit(True, found if name == "all" else found[0])
         return
     for table in tables:
         print_table_of(table)

@@ -14,10 +14,11 @@ from pydantic import Field
 from staf.config import Settings, find_recipe, load_values, parse
 from staf.data.registry import find_task, task_metrics
 from staf.data.selection import held_out_task
-from staf.evaluate.score import Method
+from staf.evaluate.score import Method, router_method
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.recipe import ExpertRecipe
 from staf.experts.store import ExpertSet
+from staf.export import save_merged
 from staf.log import Progress
 from staf.report.page import write_page
 from staf.report.results import load_results
@@ -25,16 +26,10 @@ from staf.report.tables import held_out_table, print_table, task_table
 from staf.routing.recipe import RouterRecipe
 from staf.routing.router import one_hot
 from staf.runs import PeakMemory, Run
-from staf.stages import (
-    Context,
-    adapt_stage,
-    evaluate_stage,
-    merge_stage,
-    named_method,
-    router_method,
-    select_single_expert,
-    train_stage,
-)
+from staf.stages.adaptation import adapt_stage
+from staf.stages.context import Context
+from staf.stages.evaluation import evaluate_stage, named_method, select_single_expert
+from staf.stages.training import train_stage
 
 
 class DemoSettings(Settings):
@@ -80,7 +75,7 @@ def run_demo(out: Path, recipe: Path | None, base: str | None, data: Path | None
         _, run = evaluate_stage(context, task, experts, method, settings.evaluation, dict(runs))
         runs |= {method.name: run} if method in methods else {}
     fused = out / "fused" / task.name
-    merge_stage(context, normal, experts, fused)
+    save_merged(context.base_name, experts, normal, fused, overwrite=True)
     page = write_page(context.runs, out / "report.html", task_metrics())
     return {
         "task": task.name,

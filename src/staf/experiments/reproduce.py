@@ -25,7 +25,7 @@ from staf.report.reproduced import comparison_rows, table_rows
 from staf.report.results import Cell, Column, PairedTest, Table, TableRow
 from staf.report.tables import csv_text, markdown_text, print_table
 from staf.runs import Run, digest_of
-from staf.stages import adaptation_examples
+from staf.stages.adaptation import adaptation_examples
 from staf.stages.context import RunContext
 from staf.stages.evaluation import Scored
 

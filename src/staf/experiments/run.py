@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from staf import stages
 from staf.baselines import BASELINES
 from staf.baselines.classifiers import CLASSIFIERS
 from staf.baselines.settings import BaselineSettings, ClassifierSettings
@@ -18,12 +17,14 @@ from staf.data.registry import find_task
 from staf.data.selection import task_examples
 from staf.data.task import Task
 from staf.errors import ConfigError, MissingData, StafError, TrainingFailed
-from staf.evaluate.score import Method, setting_of
+from staf.evaluate.score import Method, router_method, setting_of
 from staf.experiments.plan import EXTERNAL, NEEDS_EXPERTS, Experiment, RunSpec, declared_experiments
 from staf.experiments.profile import Profile
 from staf.experts.launch import run_ray
 from staf.experts.store import Expert, ExpertSet, training_run_of
 from staf.routing.store import Router
+from staf.stages import adaptation, training
+from staf.stages import evaluation as scoring
 from staf.stages.context import Context, RunContext
 from staf.stages.evaluation import Scored
 from staf.stages.training import TrainingJob, train_on_ray
@@ -81,7 +82,7 @@ class Runner:
         everyone, folder = sorted({*self.profile.experts, *wanted}), self.out / "experts"
         if everyone.index(name) % count != index and training_run_of(folder / name) is None:
             raise MissingData(f"expert {name} is trained by another shard. Rerun this one when all have finished.")
-        return stages.train_stage(self.context, name, self.profile.of_expert(name), folder)
+        return training.train_stage(self.context, name, self.profile.of_expert(name), folder)
 
     def run(self, spec: RunSpec) -> Scored:
         """The result of a spec, read or made.
@@ -97,27 +98,27 @@ class Runner:
         few_shot = spec.few_shot or method in ("in_context", "lorahub")
         shots = (spec.shots or profile.few_shot.shots) if few_shot else self._normal_shots(task)
         if method == "original":
-            return stages.evaluate_stage(context, task, None, Method("original", None), evaluation)
+            return scoring.evaluate_stage(context, task, None, Method("original", None), evaluation)
         if method in EXTERNAL:
-            return stages.external_stage(context, task, method, self._answers_of(method) / f"{task.name}.jsonl", evaluation)
+            return scoring.external_stage(context, task, method, self._answers_of(method) / f"{task.name}.jsonl", evaluation)
         if method in CLASSIFIERS:
             values = {**profile.classifier, "seed": spec.seed, "encoder": profile.encoder}
             own = parse(ClassifierSettings, values, "classifier of the profile")
-            return stages.classifier_stage(context, task, method, shots, own, evaluation, "normal", self.records(spec))
+            return scoring.classifier_stage(context, task, method, shots, own, evaluation, "normal", self.records(spec))
         if method == "language_model":
             context, method = self._other_context(), "lora"
         values = {**profile.baseline, "method": "lora" if method == "lorahub" else method, "shots": shots, "seed": spec.seed}
         if method == "lorahub":
             settings = parse(BaselineSettings, values, "baseline of the profile")
-            return stages.lorahub_stage(context, task, self.experts(), settings, evaluation, "few-shot")
+            return scoring.lorahub_stage(context, task, self.experts(), settings, evaluation, "few-shot")
         if method in NEEDS_EXPERTS:
             experts = self.experts(spec.experts)
-            return stages.evaluate_stage(context, task, experts, self._weights(spec, task, experts), evaluation)
+            return scoring.evaluate_stage(context, task, experts, self._weights(spec, task, experts), evaluation)
         if method not in BASELINES:
             raise ConfigError(f"{method} is not a method of an experiment.")
         settings = parse(BaselineSettings, values, "baseline of the profile")
         setting = "few-shot" if few_shot else "normal"
-        return stages.baseline_stage(context, task, settings, evaluation, setting, 0, self.records(spec))
+        return scoring.baseline_stage(context, task, settings, evaluation, setting, 0, self.records(spec))
 
     def records(self, spec: RunSpec) -> Sequence[Example]:
         """What the expert of the task's own data sees of this task, where the spec is fitted on it too."""
@@ -125,7 +126,7 @@ class Runner:
             return ()
         task = find_task(spec.task)
         settings = {name: self.profile.of_expert(name) for name in task.datasets}
-        return self._once(("records", task.name), lambda: stages.training_records(self.context, task, settings))
+        return self._once(("records", task.name), lambda: scoring.training_records(self.context, task, settings))
 
     def _normal_shots(self, task: Task) -> int | None:
         """Adaptation examples of the normal setting; None for all, also where there are no more than the profile takes."""
@@ -154,9 +155,9 @@ class Runner:
     def _weights(self, spec: RunSpec, task: Task, experts: ExpertSet) -> Method:
         """The weights of experts that are scored."""
         if spec.method in ("single", "average"):
-            return stages.named_method(self.context, task, experts, spec.method, self.profile.of_task(task.name).evaluation)
+            return scoring.named_method(self.context, task, experts, spec.method, self.profile.of_task(task.name).evaluation)
         router, _, given = self._router(spec, task, experts)
-        return stages.router_method(router, setting_of(given))
+        return router_method(router, setting_of(given))
 
     def _router(self, spec: RunSpec, task: Task, experts: ExpertSet) -> tuple[Router, Path, int | None]:
         """The router of a spec, its folder, and its shots as given; first, if it has one, the router that it starts from."""
@@ -167,14 +168,9 @@ class Runner:
         recipe = found.model_copy(update={"seed": spec.seed, "shots": shots})
         name = f"{spec.router or spec.method}-{shots or 'all'}-{experts.fingerprint}"
         folder = self.out / "routers" / spec.task / name / f"seed-{spec.seed}"
-        if recipe.method == "zero_shot":
-            router = stages.zero_shot_stage(self.context, task, experts, self.out / "experts", recipe, folder)
-        elif recipe.method == "best_expert":
-            router = stages.best_expert_stage(self.context, task, experts, recipe, folder)
-        else:
-            origin = profile.init_from.get(spec.router)
-            start = None if origin is None else self._router(replace(spec, router=origin), task, experts)[1]
-            router = stages.adapt_stage(self.context, task, experts, recipe, folder, start)
+        origin = profile.init_from.get(spec.router)
+        start = None if origin is None else self._router(replace(spec, router=origin), task, experts)[1]
+        router = adaptation.adapt_stage(self.context, task, experts, recipe, folder, start, self.out / "experts")
         return router, folder, given
 
     def run_all(self, experiment: Experiment, seeds: int) -> Outcomes:

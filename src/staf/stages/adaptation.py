@@ -27,9 +27,6 @@ from staf.routing.zero_shot import expert_centroids, zero_shot_router
 from staf.runs import PeakMemory
 from staf.stages.context import Context
 
-SEARCHLESS = ("zero_shot", "best_expert")
-"""Methods that compute a router without a search."""
-
 
 def adaptation_examples(context: Context, task: Task, shots: int | None, seed: int) -> list[Example]:
     """The adaptation examples of a task: all of them, or a draw of `shots` by the seed."""
@@ -38,36 +35,36 @@ def adaptation_examples(context: Context, task: Task, shots: int | None, seed: i
 
 
 def adapt_stage(
-    context: Context, task: Task, experts: ExpertSet, recipe: RouterRecipe, out: Path, init_from: Path | None = None
-) -> Router:
-    """Learn the router of a task into `out`, or load it where it exists with this recipe, experts and examples.
+    context: Context, task: Task, experts: ExpertSet, recipe: RouterRecipe, out: Path, init_from: Path | None = None,
+    centroids: Path | None = None,
+) -> Router:  # fmt: skip
+    """The router of a task in `out`: loaded where it exists with this recipe, experts and examples, else made and saved.
 
     Args:
-        init_from: folder of another router, of any task, whose parameters are the start.
+        init_from: folder of another router, of any task, whose parameters are the start of a search.
+        centroids: folder that keeps what a zero-shot router needs of the experts; None is `out`.
 
     Raises:
         BaseMismatch, ExpertMismatch, ConfigError: `init_from` does not fit.
     """
     start = None if init_from is None else load_start(init_from, out, context.identity, experts, recipe)
     examples = adaptation_examples(context, task, recipe.shots, recipe.seed)
-    digest = _digest(context, experts, task, examples, recipe, start)
+    if recipe.method == "zero_shot":
+        examples = [replace(example, answer="") for example in examples]
+    digest = adaptation_digest(context.identity, experts, task.name, examples, recipe, start)
+    digest = digest if context.dtype is None else context.named(digest)
     checkpoint = out / "checkpoint"
-    router = _existing(context, out, digest)
-    if router is None:
+    router = load_router(out) if (out / "router.json").is_file() else None
+    if router is not None and router.record.get("run") == digest:
+        context.progress.log(f"router {out.name}: adapted before, reused")
+    else:
         memory = PeakMemory()
-        with context.progress.bar(f"adapt {task.name} ({recipe.method})", planned_progress(len(examples), recipe)) as bar:
-            done = 0
-
-            def on_progress(now: int, loss: float) -> None:
-                nonlocal done
-                bar.advance(now - done, f"loss {loss:.3f}")
-                done = now
-
-            router = adapt_router(
-                context.mixture(experts), task.name, examples, recipe, on_progress,
-                init_from=start, checkpoint=checkpoint, log=context.progress.log,
-            )  # fmt: skip
-        router = _save(context, out, _calibrated(context, router, experts, examples), digest, memory)
+        router = _made(context, task, experts, recipe, examples, start, checkpoint, centroids or out)
+        router = _calibrated(context, router, experts, examples)
+        compute = compute_record(context.base, context.compute)
+        record = {**router.record, "run": digest, "compute": compute, "peak_memory_bytes": memory.bytes}
+        router = replace(router, record=record)
+        save_router(out, router)
     shutil.rmtree(checkpoint, ignore_errors=True)  # last: the router is complete
     return router
 
@@ -83,53 +80,15 @@ def adapt_folders(
         ConfigError: several seeds or `init_from` without a search. BaseMismatch, ExpertMismatch: `init_from` does not fit.
     """
     experts = load_experts(folder)
-    if recipe.method in SEARCHLESS and (seeds > 1 or init_from is not None):
+    if recipe.method in ("zero_shot", "best_expert") and (seeds > 1 or init_from is not None):
         name = recipe.method.replace("_", "-")
         raise ConfigError(f"a {name} router is computed, not searched for: leave --seeds and --init-from out.")
-    if recipe.method == "zero_shot":
-        return {out: zero_shot_stage(context, task, experts, folder, recipe, out)}
-    if recipe.method == "best_expert":
-        return {out: best_expert_stage(context, task, experts, recipe, out)}
-    if seeds == 1:
-        return {out: adapt_stage(context, task, experts, recipe, out, init_from)}
     changed = [recipe.model_copy(update={"seed": recipe.seed + i}) for i in range(seeds)]
+    folders = [out] if seeds == 1 else [out / f"seed-{one.seed}" for one in changed]
     return {
-        (folder := out / f"seed-{one.seed}"): adapt_stage(context, task, experts, one, folder, init_from) for one in changed
-    }
-
-
-def zero_shot_stage(context: Context, task: Task, experts: ExpertSet, folder: Path, recipe: RouterRecipe, out: Path) -> Router:
-    """A router of a task from unlabelled inputs into `out`, or the one that exists.
-
-    Args:
-        folder: of the experts; their centroids are saved in it.
-    """
-    inputs = [replace(example, answer="") for example in adaptation_examples(context, task, recipe.shots, recipe.seed)]
-    digest = _digest(context, experts, task, inputs, recipe)
-    if (existing := _existing(context, out, digest)) is not None:
-        return existing
-    memory = PeakMemory()
-    with context.progress.bar("describe experts", len(experts.names)) as bar:
-        centroids = expert_centroids(
-            context.base, experts, folder, lambda name: expert_examples(name, context.store)[0],
-            on_done=lambda name: bar.advance(1, name),
-        )  # fmt: skip
-    router = zero_shot_router(context.base, experts, task.name, inputs, centroids, recipe)
-    return _save(context, out, router, digest, memory)
-
-
-def best_expert_stage(context: Context, task: Task, experts: ExpertSet, recipe: RouterRecipe, out: Path) -> Router:
-    """A router of a task that prefers its best single expert into `out`, or the one that exists."""
-    examples = adaptation_examples(context, task, recipe.shots, recipe.seed)
-    digest = _digest(context, experts, task, examples, recipe)
-    if (existing := _existing(context, out, digest)) is not None:
-        return existing
-    mixture, memory = context.mixture(experts), PeakMemory()
-    with context.progress.bar(f"evaluate experts on {task.name}", len(experts.names)) as bar:
-        router = best_expert_router(
-            mixture, task.name, examples, recipe, lambda name, loss: bar.advance(1, f"{name} {loss:.3f}")
-        )
-    return _save(context, out, _calibrated(context, router, experts, examples), digest, memory)
+        own: adapt_stage(context, task, experts, one, own, init_from, folder)
+        for own, one in zip(folders, changed, strict=True)
+    }  # fmt: skip
 
 
 def reduction_loss(context: Context, task: Task, router: Router, experts: ExpertSet, smaller: ExpertSet) -> dict[str, float]:
@@ -157,20 +116,43 @@ def reduction_loss(context: Context, task: Task, router: Router, experts: Expert
     return found
 
 
-def _digest(
-    context: Context, experts: ExpertSet, task: Task, examples: Sequence[Example], recipe: RouterRecipe,
-    init_from: Router | None = None,
-) -> str:  # fmt: skip
-    """Names an adaptation, with the dtype where one was asked for."""
-    digest = adaptation_digest(context.identity, experts, task.name, examples, recipe, init_from)
-    return digest if context.dtype is None else context.named(digest)
+def _made(
+    context: Context, task: Task, experts: ExpertSet, recipe: RouterRecipe, examples: Sequence[Example], start: Router | None,
+    checkpoint: Path, centroids: Path,
+) -> Router:  # fmt: skip
+    """A router by the recipe's method: computed, or searched for from the state in `checkpoint` if there is one."""
+    progress, count = context.progress, len(experts.names)
+    if recipe.method == "zero_shot":
+        with progress.bar("describe experts", count) as bar:
+            found = expert_centroids(
+                context.base, experts, centroids, lambda name: expert_examples(name, context.store)[0],
+                on_done=lambda name: bar.advance(1, name),
+            )  # fmt: skip
+        return zero_shot_router(context.base, experts, task.name, examples, found, recipe)
+    mixture = context.mixture(experts)
+    if recipe.method == "best_expert":
+        with progress.bar(f"evaluate experts on {task.name}", count) as bar:
+            return best_expert_router(
+                mixture, task.name, examples, recipe, lambda name, loss: bar.advance(1, f"{name} {loss:.3f}")
+            )
+    with progress.bar(f"adapt {task.name} ({recipe.method})", planned_progress(len(examples), recipe)) as bar:
+        done = 0
+
+        def on_progress(now: int, loss: float) -> None:
+            nonlocal done
+            bar.advance(now - done, f"loss {loss:.3f}")
+            done = now
+
+        return adapt_router(
+            mixture, task.name, examples, recipe, on_progress, init_from=start, checkpoint=checkpoint, log=progress.log
+        )
 
 
 def _calibrated(context: Context, router: Router, experts: ExpertSet, examples: Sequence[Example]) -> Router:
     """The router with the calibration of several labels, from its own adaptation examples; else as it is."""
-    settings = EvaluationSettings(max_length=router.recipe.max_length)
-    if router.prompt.output_type != "multi_label":
+    if router.prompt.output_type != "multi_label" or router.recipe.method == "zero_shot":
         return router
+    settings = EvaluationSettings(max_length=router.recipe.max_length)
     try:
         with routed(context.base, context.mixture(experts), router.weights, router.recipe.granularity):
             fitted = calibrate(Answerer(context.base, settings), sample(examples, settings.calibration_examples))
@@ -178,21 +160,3 @@ def _calibrated(context: Context, router: Router, experts: ExpertSet, examples: 
         context.progress.log(f"router {router.task}: no calibration, so it cannot predict new files ({error})")
         return router
     return replace(router, calibration=fitted.model_dump())
-
-
-def _existing(context: Context, out: Path, digest: str) -> Router | None:
-    """The router in a folder, if it has this digest."""
-    if (out / "router.json").is_file():
-        router = load_router(out)
-        if router.record.get("run") == digest:
-            context.progress.log(f"router {out.name}: adapted before, reused")
-            return router
-    return None
-
-
-def _save(context: Context, out: Path, router: Router, digest: str, memory: PeakMemory) -> Router:
-    """Write a router with how it was computed and what it took."""
-    compute = compute_record(context.base, context.compute)
-    record = {**router.record, "run": digest, "compute": compute, "peak_memory_bytes": memory.bytes}
-    save_router(out, replace(router, record=record))
-    return replace(router, record=record)

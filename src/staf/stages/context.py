@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -45,39 +44,38 @@ class RunContext:
         return found
 
 
+@dataclass(eq=False)
 class Context:
     """One base, one data folder, one folder of runs, one progress.
-
-    Args:
-        base: hub id, folder or GGUF file; None is the default. data: the user's data folder; None uses packages.
-        runs: folder of results. progress: shown for long work. dtype: of the base; None chooses it.
-        profile: how data sets are split. world: the processes that train one expert together.
-        fsdp: spread the base over them, where it does not fit on one device. compute: how it is computed, dtype included.
 
     Raises:
         MissingData: there is no such data folder. UnknownName: there is no such profile. ConfigError: a base sharded over one
             process.
     """
 
-    def __init__(
-        self,
-        base: str | None,
-        data: Path | None,
-        runs: Path,
-        progress: Progress | None = None,
-        dtype: str | None = None,
-        profile: str = PROFILES[0],
-        world: World = SINGLE_PROCESS,
-        fsdp: bool = False,
-        compute: ComputeOptions | None = None,
-    ) -> None:
-        check_profile(profile)
-        check_fsdp(world, fsdp)
-        self.base_name, self.runs = base, runs
-        self.store = DataStore(data_folder(data), profile)
-        self.compute = compute or ComputeOptions(dtype=dtype)
-        self.dtype, self.world, self.fsdp = self.compute.dtype, world, fsdp
-        self.progress: Progress = progress or NullProgress()
+    base_name: str | None
+    """hub id, folder or GGUF file; None is the default"""
+    data: Path | None
+    """the user's data folder; None uses packages"""
+    runs: Path
+    progress: Progress = field(default_factory=NullProgress)
+    dtype: str | None = None
+    """of the base; None chooses it"""
+    profile: str = PROFILES[0]
+    """how data sets are split"""
+    world: World = SINGLE_PROCESS
+    """the processes that train one expert together"""
+    fsdp: bool = False
+    """spread the base over them, where it does not fit on one device"""
+    compute: ComputeOptions = field(default_factory=ComputeOptions)
+    """how it is computed; `dtype` above, where given, replaces its own"""
+
+    def __post_init__(self) -> None:
+        check_profile(self.profile)
+        check_fsdp(self.world, self.fsdp)
+        self.store = DataStore(data_folder(self.data), self.profile)
+        self.dtype = self.dtype or self.compute.dtype
+        self.compute = self.compute.model_copy(update={"dtype": self.dtype})
         self._mixture: tuple[str, Mixture] | None = None
 
     def find_task(self, name: str) -> Task:
@@ -112,10 +110,8 @@ class Context:
 
     def of_base(self, base: str) -> Context:
         """The same data, runs and number format with another base."""
-        other = copy(self)
-        for name in ("identity", "base", "meta_model"):
-            other.__dict__.pop(name, None)
-        other.base_name, other._mixture = base, None
+        other = replace(self, base_name=base)
+        other.store = self.store
         return other
 
     def mixture(self, experts: ExpertSet) -> Mixture:

@@ -5,21 +5,16 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from staf.baselines import (
-    BASELINES,
-    CLASSIFIERS,
-    METHODS,
-    NEED_EXPERTS,
-    baseline_predictions,
-    check_external_name,
-    classify,
-    read_predictions,
-)
+from torch import Tensor
+
+from staf.baselines.classifiers import CLASSIFIERS, classify
+from staf.baselines.external import read_predictions
 from staf.baselines.lorahub import EVALUATIONS, lorahub
+from staf.baselines.methods import BASELINES, METHODS, NEED_EXPERTS, baseline_predictions, check_external_name
 from staf.baselines.peft import Choice, Tuning
 from staf.baselines.settings import BaselineSettings, ClassifierSettings
 from staf.compute import compute_record
@@ -47,26 +42,31 @@ from staf.stages.training import training_examples
 Scored = tuple[dict[str, Any], Run]
 RENAMED = {"logistic": "tfidf"}
 """Former names of methods."""
-Answer = Callable[[Sequence[Example], OnDone, PartialPredictions], Answered]
+
+
+class Items(NamedTuple):
+    """What a method is to answer."""
+
+    test: list[Example]
+    calibration: list[Example]
+    """labelled examples that calibrate scores; none but for multi_label tasks"""
+    on_done: OnDone
+    partial: PartialPredictions
+    """what an interrupted run answered"""
+
+
+Answer = Callable[[Items], Answered]
 
 
 def scored_run(
-    context: Context,
-    task: Task,
-    settings: EvaluationSettings,
-    name: str,
-    seed: int,
-    depends_on: Sequence[str],
-    answer: Answer,
-    experts: ExpertSet | None = None,
-    baselines: dict[str, Run] | None = None,
-) -> Scored:
+    context: Context, task: Task, settings: EvaluationSettings, name: str, seed: int, depends_on: Sequence[str], answer: Answer,
+    experts: ExpertSet | None = None, baselines: dict[str, Run] | None = None,
+) -> Scored:  # fmt: skip
     """The result of a method on a task's test set: read where the run is finished, else made.
 
     Args:
         name, seed: of the method; they name its run. depends_on: fingerprints of what its predictions depend on apart from
             base, settings, test and calibration examples.
-        answer: answers the test items.
         experts: that took part. baselines: finished runs on the same items to compare with.
 
     Raises:
@@ -77,14 +77,13 @@ def scored_run(
     read = (examples_digest(examples), examples_digest(calibration))
     digest = context.named(context.identity["fingerprint"], *depends_on, settings.digest(), *read)
     run = Run.at(context.runs, "evaluate", task.name, name, seed, digest)
-    finished = run.result()
-    if finished is not None:
+    if (finished := run.result()) is not None:
         return finished, run
     if experts is not None:
         refuse_leak(task, examples, experts.dedup_keys)
     memory, partial = PeakMemory(), PartialPredictions(run.folder / "partial.jsonl")
     with context.progress.bar(f"score {task.name}: {name}", len(examples) + len(calibration)) as bar:
-        answered = answer(examples, lambda done: bar.advance(done), partial)
+        answered = answer(Items(examples, calibration, bar.advance, partial))
     base = answered.base
     result = finish(
         run, task, answered, examples, settings, identity=context.identity, experts=experts, baselines=baselines or {},
@@ -96,26 +95,29 @@ def scored_run(
 
 
 def evaluate_stage(
-    context: Context,
-    task: Task,
-    experts: ExpertSet | None,
-    method: Method,
-    settings: EvaluationSettings,
+    context: Context, task: Task, experts: ExpertSet | None, method: Method, settings: EvaluationSettings,
     baselines: dict[str, Run] | None = None,
-) -> Scored:
+) -> Scored:  # fmt: skip
     """Score weights of experts, or the base model, on the test set of a task."""
 
-    def answer(examples: Sequence[Example], on_done: OnDone, partial: PartialPredictions) -> Answered:
-        mixture, calibration = None if experts is None else context.mixture(experts), calibration_set(context, task, settings)
-        base, started = context.base, time.perf_counter()
-        answerer = Answerer(base, settings, on_done)
-        with routed(base, mixture, method.weights, method.granularity):
-            found = predictions_of(task.output_type, answerer, examples, calibration, partial=partial)
-        return Answered(method, found, time.perf_counter() - started, base)
+    def answer(items: Items) -> Answered:
+        mixture = None if experts is None else context.mixture(experts)
+        return _answered(context, mixture, method.weights, method, task, settings, items)
 
     weights = "" if method.weights is None else hashlib.sha256(method.weights.numpy().tobytes()).hexdigest()
     depends_on = ("" if experts is None else experts.fingerprint, weights)
     return scored_run(context, task, settings, method.name, method.seed, depends_on, answer, experts, baselines)
+
+
+def _answered(
+    context: Context, mixture: Mixture | None, weights: Tensor | None, method: Method, task: Task,
+    settings: EvaluationSettings, items: Items,
+) -> Answered:  # fmt: skip
+    base, started = context.base, time.perf_counter()
+    answerer = Answerer(base, settings, items.on_done)
+    with routed(base, mixture, weights, method.granularity):
+        found = predictions_of(task.output_type, answerer, items.test, items.calibration, partial=items.partial)
+    return Answered(method, found, time.perf_counter() - started, base)
 
 
 def calibration_set(context: Context, task: Task, settings: EvaluationSettings) -> list[Example]:
@@ -154,14 +156,12 @@ def select_single_expert(context: Context, task: Task, experts: ExpertSet, setti
     read = (examples_digest(examples), examples_digest(calibration))
     digest = context.named(context.identity["fingerprint"], experts.fingerprint, settings.digest(), task.metric, *read)
     run = Run.at(context.runs, "choose", task.name, "single", 0, digest)
-    found = run.result()
-    if found is None:
+    if (found := run.result()) is None:
         started, memory = time.perf_counter(), PeakMemory()
         with context.progress.bar(f"choose the best of {count} experts", (len(examples) + len(calibration)) * count) as bar:
             best, scores = best_single(
-                context.base, context.mixture(experts), task, examples, settings, lambda done: bar.advance(done),
-                calibration=calibration,
-            )  # fmt: skip
+                context.base, context.mixture(experts), task, examples, settings, bar.advance, calibration=calibration
+            )
         found = {
             "stage": "choose", "task": task.name, "method": "single", "seed": 0, "metrics": {}, "expert": best,
             "examples": len(examples), "seconds": time.perf_counter() - started, "peak_memory_bytes": memory.bytes,
@@ -175,8 +175,8 @@ def select_single_expert(context: Context, task: Task, experts: ExpertSet, setti
     )  # fmt: skip
 
 
-def router_and_mixture(context: Context, router: Path, experts: Path, task: str | None = None) -> tuple[Router, Mixture]:
-    """A router, and its experts attached to the base.
+def checked_router(context: Context, router: Path, experts: Path, task: str | None = None) -> tuple[Router, ExpertSet]:
+    """A router and its experts, without loading the base.
 
     Raises:
         ConfigError: it is of another task than `task`. BaseMismatch, ExpertMismatch: they do not belong together.
@@ -187,19 +187,14 @@ def router_and_mixture(context: Context, router: Path, experts: Path, task: str 
         raise ConfigError(f"{wrong}. Give that task, or adapt a router to this one: staf adapt --task {task}")
     loaded = load_experts(experts)
     found.check(context.identity, loaded)
-    return found, context.mixture(loaded)
+    return found, loaded
 
 
 def baseline_stage(
-    context: Context,
-    task: Task,
-    settings: BaselineSettings,
-    evaluation: EvaluationSettings,
-    setting: str | None = None,
-    search_seed: int | None = None,
-    records: Sequence[Example] = (),
-) -> Scored:
-    """Score a baseline of `staf.baselines.BASELINES` on the test set of a task.
+    context: Context, task: Task, settings: BaselineSettings, evaluation: EvaluationSettings, setting: str | None = None,
+    search_seed: int | None = None, records: Sequence[Example] = (),
+) -> Scored:  # fmt: skip
+    """Score a baseline of `staf.baselines.methods.BASELINES` on the test set of a task.
 
     Args:
         search_seed: the seed whose draw chooses the learning rate for all; None lets every seed search by itself.
@@ -208,12 +203,12 @@ def baseline_stage(
     adaptation = task_examples(task, "adaptation", context.store)
     searching = settings if search_seed is None else settings.model_copy(update={"seed": search_seed})
 
-    def answer(examples: Sequence[Example], on_done: OnDone, partial: PartialPredictions) -> Answered:
+    def answer(items: Items) -> Answered:
         choice, seconds = tune_learning_rate(context, task, searching, evaluation)
-        started, calibration = time.perf_counter(), calibration_set(context, task, evaluation)
+        started = time.perf_counter()
         found, record = baseline_predictions(
-            context.base, task, adaptation, examples, settings, evaluation, on_done,
-            calibration=calibration, choice=choice, records=records, partial=partial,
+            context.base, task, adaptation, items.test, settings, evaluation, items.on_done,
+            calibration=items.calibration, choice=choice, records=records, partial=items.partial,
         )  # fmt: skip
         learned = record["adaptation_seconds"]
         method = Method.of_baseline(settings.method, record, settings.model_dump(), setting or setting_of(settings.shots))
@@ -238,8 +233,7 @@ def tune_learning_rate(
     examples = adaptation_examples(context, task, settings.shots, settings.seed)
     digest = context.named(context.identity["fingerprint"], settings.digest(), evaluation.digest(), examples_digest(examples))
     run = Run.at(context.runs, "tune", task.name, settings.method, settings.seed, digest)
-    found = run.result()
-    if found is None:
+    if (found := run.result()) is None:
         tuning = Tuning(context.base, examples, settings, evaluation.max_length, evaluation.token_budget)
         started = time.perf_counter()
         context.progress.log(f"{settings.method} on {task.name}: trying learning rates")
@@ -259,8 +253,7 @@ def lorahub_stage(
     """Score LoraHub's rule over experts, its weights found with `settings.shots` examples."""
     adaptation = adaptation_examples(context, task, settings.shots, settings.seed)
 
-    def answer(examples: Sequence[Example], on_done: OnDone, partial: PartialPredictions) -> Answered:
-        calibration = calibration_set(context, task, evaluation)
+    def answer(items: Items) -> Answered:
         context.detach_experts()
         with context.progress.bar(f"LoraHub on {task.name}", EVALUATIONS) as bar:
             expert, record = lorahub(
@@ -268,11 +261,8 @@ def lorahub_stage(
                 on_done=lambda done, loss: bar.advance(1, f"loss {loss:.3f}"),
             )  # fmt: skip
         method = Method.of_baseline("lorahub", record, settings.model_dump(), setting or setting_of(settings.shots))
-        started, mixture = time.perf_counter(), Mixture(context.base, ExpertSet((expert,)))
-        answerer = Answerer(context.base, evaluation, on_done)
-        with routed(context.base, mixture, one_hot(0, 1)):
-            found = predictions_of(task.output_type, answerer, examples, calibration, partial=partial)
-        return Answered(method, found, time.perf_counter() - started, context.base)
+        mixture = Mixture(context.base, ExpertSet((expert,)))
+        return _answered(context, mixture, one_hot(0, 1), method, task, evaluation, items)
 
     depends_on = ("lorahub", experts.fingerprint, settings.digest(), examples_digest(adaptation))
     return scored_run(context, task, evaluation, "lorahub", settings.seed, depends_on, answer, experts)
@@ -282,7 +272,7 @@ def classifier_stage(
     context: Context, task: Task, name: str, shots: int | None, settings: ClassifierSettings, evaluation: EvaluationSettings,
     setting: str | None = None, records: Sequence[Example] = (),
 ) -> Scored:  # fmt: skip
-    """Score a classifier of `staf.baselines.CLASSIFIERS`, fitted on the adaptation set or a draw of `shots`.
+    """Score a classifier of `staf.baselines.classifiers`, fitted on the adaptation set or a draw of `shots`.
 
     Args:
         records: further examples of the task to fit on, such as `training_records`; one that is among the others counts once.
@@ -290,8 +280,8 @@ def classifier_stage(
     drawn = adaptation_examples(context, task, shots, settings.seed)
     adaptation = list({example.id: example for example in (*drawn, *records)}.values())
 
-    def answer(examples: Sequence[Example], _: OnDone, __: PartialPredictions) -> Answered:
-        found, record = classify(name, adaptation, examples, settings)
+    def answer(items: Items) -> Answered:
+        found, record = classify(name, adaptation, items.test, settings)
         method = Method.of_baseline(name, record, settings.model_dump(mode="json"), setting or setting_of(shots))
         return Answered(method, found)  # fitting and answering are one step; its seconds are those of adaptation
 
@@ -308,9 +298,9 @@ def external_stage(context: Context, task: Task, name: str, file: Path, evaluati
     """
     check_external_name(name)
 
-    def answer(examples: Sequence[Example], _: OnDone, __: PartialPredictions) -> Answered:
+    def answer(items: Items) -> Answered:
         method = Method(name, None, setting="external", record={"settings": {"file": file.name}})
-        return Answered(method, read_predictions(file, examples))
+        return Answered(method, read_predictions(file, items.test))
 
     return scored_run(context, task, evaluation, name, 0, ("external", sha256_of(file)), answer)
 
@@ -328,57 +318,46 @@ def training_records(context: Context, task: Task, settings: Mapping[str, Expert
     return found if task.top_labels is None else narrowed(found, label_set(task, store))
 
 
-@dataclass(frozen=True)
-class EvaluationRequest:
-    """What is to be scored."""
+def evaluate_named(
+    context: Context, task: Task, settings: EvaluationSettings, name: str = "original", *, experts: Path | None = None,
+    router: Path | None = None, expert: str | None = None, shots: int | None = None,
+    method_args: Mapping[str, Any] | None = None, predictions: Path | None = None,
+) -> Scored:  # fmt: skip
+    """Score on the test set of a task a router, the predictions of another system, or a method of `METHODS` by its name.
 
-    method: str = "original"
-    """of `METHODS`; with `predictions` the name of the other system"""
-    experts: Path | None = None
-    router: Path | None = None
-    expert: str | None = None
-    """of single: which one; else the best on adaptation examples"""
-    shots: int | None = None
-    """of baselines and classifiers: adaptation examples drawn; None takes all"""
-    method_args: dict[str, Any] = field(default_factory=dict)
-    """further settings of a baseline or classifier, such as seed"""
-    predictions: Path | None = None
-    """of another system"""
-
-
-def evaluate_request(context: Context, task: Task, settings: EvaluationSettings, request: EvaluationRequest) -> Scored:
-    """Score what is requested on the test set of a task.
+    Args:
+        name: with `predictions` the name of the other system. expert: of single; None takes the best on adaptation examples.
+        shots: of baselines and classifiers: adaptation examples drawn; None takes all.
+        method_args: further settings of a baseline or classifier, such as seed.
 
     Raises:
         UnknownName: no such method. ConfigError: experts are needed and not given, or settings that the method does not have.
     """
-    name, where = request.method, f"staf evaluate --method {request.method}"
-    if request.predictions is not None:
-        return external_stage(context, task, name, request.predictions, settings)
+    if predictions is not None:
+        return external_stage(context, task, name, predictions, settings)
     if name in RENAMED:
         raise ConfigError(f"the method '{name}' is now '{RENAMED[name]}': give --method {RENAMED[name]}.")
-    if request.router is None and name not in METHODS:
+    if router is None and name not in METHODS:
         raise UnknownName.among("method", name, METHODS)
-    if request.experts is None and (request.router is not None or name in NEED_EXPERTS):
+    if experts is None and (router is not None or name in NEED_EXPERTS):
         raise ConfigError(
             "a router, single, average and lorahub need the experts: add --experts and the folder of the experts."
         )
-    if request.router is not None and request.experts is not None:
-        found, mixture = router_and_mixture(context, request.router, request.experts, task.name)
-        return evaluate_stage(context, task, mixture.experts, router_method(found), settings)
+    if router is not None and experts is not None:
+        found, loaded = checked_router(context, router, experts, task.name)
+        return evaluate_stage(context, task, loaded, router_method(found), settings)
+    where, given = f"staf evaluate --method {name}", dict(method_args or {})
     if name in CLASSIFIERS:
-        own = parse(ClassifierSettings, request.method_args, where)
-        return classifier_stage(context, task, name, request.shots, own, settings)
-    values = {"shots": request.shots, **request.method_args, "method": "lora" if name == "lorahub" else name}
+        return classifier_stage(context, task, name, shots, parse(ClassifierSettings, given, where), settings)
+    values = {"shots": shots, **given, "method": "lora" if name == "lorahub" else name}
     if name in BASELINES:
         return baseline_stage(context, task, parse(BaselineSettings, values, where), settings)
-    if request.experts is None:
+    if experts is None:
         return evaluate_stage(context, task, None, Method("original", None), settings)
-    experts = load_experts(request.experts)
+    loaded = load_experts(experts)
     if name == "lorahub":
-        return lorahub_stage(context, task, experts, parse(BaselineSettings, values, where), settings)
-    method = named_method(context, task, experts, name, settings, request.expert)
-    return evaluate_stage(context, task, experts, method, settings)
+        return lorahub_stage(context, task, loaded, parse(BaselineSettings, values, where), settings)
+    return evaluate_stage(context, task, loaded, named_method(context, task, loaded, name, settings, expert), settings)
 
 
 def examples_digest(examples: Sequence[Example]) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
 from staf.data.example import Example
 from staf.data.selection import expert_examples, expert_name, expert_sources
@@ -33,25 +35,23 @@ def training_examples(context: Context, name: str, settings: ExpertRecipe) -> li
     examples, left_out = expert_examples(name, context.store)
     if left_out:
         context.progress.log(f"{name}: {left_out} examples left out, a task tests what they are about")
-    return _enough(examples, settings)
+    if settings.steps is None or settings.steps * settings.batch_size >= len(examples):
+        return examples
+    ordered = sorted(examples, key=lambda example: example.id)
+    return seeded_rng(f"training draw {settings.seed}").sample(ordered, settings.steps * settings.batch_size)
 
 
-def licences_of(context: Context, name: str) -> dict[str, str]:
-    """The licence of each data set that an expert is trained on, as its card has it; {} for a task file."""
-    store = context.store
-    used = dict.fromkeys(dataset for dataset, _ in expert_sources(name) if store.can_have(dataset))
-    return {dataset: store.registry.find_card(dataset).licence for dataset in used}
-
-
-def train_stage(context: Context, name: str, settings: ExpertRecipe, out: Path, track: str | None = None) -> Expert:
+def train_stage(context: Context, name: str, settings: ExpertRecipe, out: Path, report_to: str | None = None) -> Expert:
     """Train the expert of a knowledge type into out/<name>, or load it where it is there with these settings.
 
     Args:
-        track: a reporter of `staf.log.REPORTERS` that also gets the numbers of each step.
+        report_to: a reporter of `staf.log.REPORTERS` that also gets the numbers of each step.
     """
     with context.world.main_process_first():
         examples = training_examples(context, name, settings)
-        licences, name = licences_of(context, name), expert_name(name)
+        used = [dataset for dataset, _ in expert_sources(name) if context.store.can_have(dataset)]
+        licences = {dataset: context.store.registry.find_card(dataset).licence for dataset in used}
+        name = expert_name(name)
         digest = training_digest(context.identity, examples, settings)
     there = training_run_of(out / name) == digest
     context.world.check_same(int(there), f"view of {out / name}")
@@ -62,8 +62,11 @@ def train_stage(context: Context, name: str, settings: ExpertRecipe, out: Path, 
     run = Run.at(context.runs, "train", name, "adalora", settings.seed, digest)
     checkpoint = out / ".training" / f"{name}-{digest[:10]}"
     with ExitStack() as open_now:
-        wanted = _trackers(run, name, settings, track) if context.world.is_main_process else []
-        reports = [open_now.enter_context(tracker) for tracker in wanted]
+        reports: list[Report] = []
+        if context.world.is_main_process:
+            reports.append(open_now.enter_context(json_lines(run.folder / "metrics.jsonl")))
+            if report_to is not None:
+                reports.append(open_now.enter_context(open_reporter(report_to, run.folder, name, settings.model_dump())))
         base, total = context.base, settings.planned_steps(len(examples))
         bar = open_now.enter_context(context.progress.bar(f"train {name}", total))
         memory, started, tokens, done = PeakMemory(), time.perf_counter(), 0, 0
@@ -82,7 +85,8 @@ def train_stage(context: Context, name: str, settings: ExpertRecipe, out: Path, 
         )
     expert = replace(expert, record={**expert.record, "licences": licences})
     if context.world.is_main_process:
-        _finish_training(context, expert, settings, run, time.perf_counter() - started, tokens, memory.bytes)
+        result = _result(context, expert, settings, time.perf_counter() - started, tokens, memory.bytes)
+        run.finish(settings.model_dump(), result)
         save_expert(out / name, expert)  # last: an expert that is there is never trained again
         shutil.rmtree(checkpoint, ignore_errors=True)
     context.world.barrier()
@@ -167,46 +171,18 @@ def estimate_stage(context: Context, name: str, settings: ExpertRecipe) -> Estim
     return replace(found, seconds=found.tokens * seconds_per_token(base, examples, settings, context.compute))
 
 
-def _trackers(run: Run, name: str, settings: ExpertRecipe, track: str | None) -> list[AbstractContextManager[Report]]:
-    found: list[AbstractContextManager[Report]] = [json_lines(run.folder / "metrics.jsonl")]
-    return found if track is None else [*found, open_reporter(track, run.folder, name, settings.model_dump())]
-
-
-def _enough(examples: list[Example], settings: ExpertRecipe) -> list[Example]:
-    """No more examples than the steps will see, drawn by the seed."""
-    if settings.steps is None or settings.steps * settings.batch_size >= len(examples):
-        return examples
-    ordered = sorted(examples, key=lambda example: example.id)
-    return seeded_rng(f"training draw {settings.seed}").sample(ordered, settings.steps * settings.batch_size)
-
-
-def _finish_training(
-    context: Context, expert: Expert, settings: ExpertRecipe, run: Run, seconds: float, tokens: int, memory: int
-) -> None:
+def _result(
+    context: Context, expert: Expert, settings: ExpertRecipe, seconds: float, tokens: int, memory: int
+) -> dict[str, Any]:
     record, ranks = expert.record, expert.ranks
     curve = record["curve"]
-    first = settings.initial_rank * sum(sum(shape) + 1 for shape in context.base.lora.shapes.values())
-    result = {
-        "stage": "train",
-        "task": expert.name,
-        "method": "adalora",
-        "seed": settings.seed,
-        "metrics": {},
-        "steps": record["steps"],
-        "examples": record["examples"],
-        "loss_first": curve[0],
-        "loss_last": sum(curve[-10:]) / len(curve[-10:]),
-        "curve": [[i + 1, loss] for i, loss in enumerate(curve)],
-        "tokens": record["tokens"],
-        "tokens_per_second": tokens / seconds if seconds > 0 else None,
-        "seconds": seconds,
-        "peak_memory_bytes": memory,
-        "trainable_parameters": first,
-        "final_rank_average": sum(ranks.values()) / len(ranks),
-        "ranks": ranks,
-        "base": context.identity,
-        "settings": settings.model_dump(),
-        "compute": record["compute"],
-        "versions": record["compute"]["versions"],
-    }
-    run.finish(settings.model_dump(), result)
+    return {
+        "stage": "train", "task": expert.name, "method": "adalora", "seed": settings.seed, "metrics": {},
+        "steps": record["steps"], "examples": record["examples"], "tokens": record["tokens"],
+        "loss_first": curve[0], "loss_last": fmean(curve[-10:]), "curve": [[i + 1, loss] for i, loss in enumerate(curve)],
+        "tokens_per_second": tokens / seconds if seconds > 0 else None, "seconds": seconds, "peak_memory_bytes": memory,
+        "trainable_parameters": settings.initial_rank * sum(sum(shape) + 1 for shape in context.base.lora.shapes.values()),
+        "final_rank_average": fmean(ranks.values()), "ranks": ranks,
+        "base": context.identity, "settings": settings.model_dump(),
+        "compute": record["compute"], "versions": record["compute"]["versions"],
+    }  # fmt: skip

@@ -1,0 +1,241 @@
+"""staf train, adapt, evaluate, predict, merge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from staf.cli.options import RUNS, SPLITS, overrides
+from staf.cli.printing import Terminal, emit, emit_table
+
+SEARCHES = {"cma": "CMA-ES", "gradient": "gradient"}
+"""How the weights of a router were searched for, as it is printed."""
+
+
+def train(
+    *, data: str, out: Path, task: list[str] | None = None, recipe: str | None = None, base: str | None = None,
+    data_dir: Path | None = None, splits: str = SPLITS, runs: Path = RUNS, override: list[str] | None = None,
+    report_to: str | None = None, dry_run: bool = False, launcher: str = "local", dtype: str | None = None, fsdp: bool = False,
+    as_json: bool = False, list_options: bool = False,
+) -> None:  # fmt: skip
+    """Stage I: train one expert per knowledge type or data set. Re-run the command to resume."""
+    from staf.compute import ComputeOptions, split_options
+    from staf.config import find_recipe, load_values, parse
+    from staf.experts.recipe import ExpertRecipe
+    from staf.log import check_reporter
+    from staf.stages.context import RunContext
+    from staf.stages.training import TrainingJob
+
+    own, rest = split_options({**({} if recipe is None else load_values(find_recipe(recipe))), **overrides(override)})
+    compute = parse(ComputeOptions, own if dtype is None else {**own, "dtype": dtype}, "staf train")
+    settings, names = parse(ExpertRecipe, rest, "staf train"), expert_names(data)
+    run_context = RunContext(base, data_dir, runs, splits, compute, fsdp, tuple(task or ()))
+    if report_to is not None:
+        check_reporter(report_to)
+    jobs = [TrainingJob(name, settings, out, run_context, report_to) for name in names]
+    print_estimates(jobs, as_json) if dry_run else run_jobs(jobs, launcher, as_json)
+
+
+def expert_names(data: str) -> list[str]:
+    """The names in a comma-separated list, each once.
+
+    Raises:
+        ConfigError: it is a folder. UnknownName: there is no such knowledge type or data set.
+    """
+    from staf.data.selection import expert_name, expert_sources
+    from staf.errors import ConfigError
+
+    if Path(data).is_dir():
+        raise ConfigError(
+            f"--data {data} is a folder; names were expected. Give the folder of your data sets as --data-dir {data}."
+        )
+    names = list(dict.fromkeys(name.strip() for name in data.split(",") if name.strip()))
+    if not names:
+        raise ConfigError("--data names no expert. Give a knowledge type, a data set or a YAML file; see: staf data list")
+    for name in names:
+        expert_name(name), expert_sources(name)  # reject a misspelt name before any training
+    return names
+
+
+def print_estimates(jobs: Sequence[Any], as_json: bool) -> None:
+    """The memory and time of trainings in one process, with the base and device that the estimate is for."""
+    from staf.report.formatting import count_text, memory_text, time_text
+    from staf.stages.training import estimate_stage
+
+    context = replace(jobs[0].run_context, fsdp=False).context(Terminal())
+    estimates = [estimate_stage(context, job.name, job.recipe) for job in jobs]
+    if as_json:
+        emit(True, [found.record() for found in estimates])
+        return
+    columns = {}
+    for found in estimates:
+        columns[found.expert] = {part: memory_text(size) for part, size in vars(found.memory).items()} | {
+            "in all": memory_text(found.memory.total), "steps": count_text(found.steps), "tokens": count_text(found.tokens),
+            "time": "not measured" if found.seconds is None else time_text(found.seconds),
+        }  # fmt: skip
+    lines = next(iter(columns.values()))
+    emit_table(
+        False, [{"": line, **{name: own[line] for name, own in columns.items()}} for line in lines], (), "Memory and time"
+    )
+    one = estimates[0]
+    free = memory_text(one.free_bytes)
+    print(f"{one.base}: {count_text(one.parameters)} parameters, {one.dtype} on {one.device}, {free} free.")
+    if not one.tokens_counted:
+        print("It has no tokenizer here: tokens are a quarter of the characters.")
+    print("Time is that of three measured steps." if one.seconds is not None else "Time is measured where the weights are.")
+
+
+def run_jobs(jobs: Sequence[Any], launcher: str, as_json: bool) -> None:
+    """Train experts and print a row for each; of the processes of torchrun only the first prints."""
+    from staf.data.selection import expert_name
+    from staf.experts.distributed import init_distributed
+    from staf.experts.store import load_expert
+    from staf.log import NullProgress
+    from staf.stages.training import train_experts
+
+    with init_distributed() as world:
+        train_experts(jobs, launcher, Terminal() if world.is_main_process else NullProgress(), world)
+        if not world.is_main_process:
+            return
+    folders = [job.out / expert_name(job.name) for job in jobs]
+    rows = [
+        {
+            "expert": expert.name, "steps": expert.record["steps"], "examples": expert.record["examples"],
+            "fingerprint": expert.fingerprint, "average_rank": round(sum(expert.ranks.values()) / len(expert.ranks), 2),
+            "folder": str(folder),
+        }
+        for folder, expert in ((folder, load_expert(folder)) for folder in folders)
+    ]  # fmt: skip
+    emit_table(as_json, rows)
+
+
+def adapt(
+    *, task: str, experts: Path, out: Path, method: str = "gradient", shots: int | None = None, base: str | None = None,
+    data_dir: Path | None = None, splits: str = SPLITS, runs: Path = RUNS, override: list[str] | None = None,
+    init_from: Path | None = None, seeds: int = 1, dtype: str | None = None, as_json: bool = False, list_options: bool = False,
+) -> None:  # fmt: skip
+    """Stage II: learn a task's router over trained experts; print and plot its weights. Re-run to resume."""
+    from staf.config import parse
+    from staf.data.selection import default_shots
+    from staf.routing.recipe import RouterRecipe
+    from staf.routing.summary import record_of
+    from staf.stages.adaptation import adapt_folders
+    from staf.stages.context import Context
+
+    usual: dict[str, Any] = {} if method == "gradient" else {"shots": 32}
+    usual |= {"temperature": 0.3} if method == "zero_shot" else {}
+    given = {**({} if shots is None else {"shots": shots}), **overrides(override)}
+    recipe = parse(RouterRecipe, {"method": method, **usual, **given}, "staf adapt")
+    context = Context(base, data_dir, runs, Terminal(), dtype=dtype, profile=splits)
+    found = context.find_task(task)
+    if "shots" not in given and recipe.shots is not None:
+        recipe = recipe.model_copy(update={"shots": default_shots(found, context.store, recipe.shots)})
+    routers = adapt_folders(context, found, experts, recipe, out, seeds, init_from)
+    emit(True, record_of(routers)) if as_json else print_routers(routers, found.name, out)
+
+
+def print_routers(routers: Mapping[Path, Any], task: str, out: Path) -> None:
+    """Print and plot the weights of a task's routers (Fig. 7 of one task, in weights.svg), with the cost of the adaptation."""
+    from staf.io import write_bytes
+    from staf.report.figures import weight_bars
+    from staf.report.formatting import method_title
+    from staf.routing.summary import seed_rows, summarize_weights
+
+    found, recipe, heading = (
+        summarize_weights(list(routers.values())),
+        next(iter(routers.values())).recipe,
+        f"Weights of the experts for {task}",
+    )
+    emit_table(False, found.rows(), (), heading)
+    setting, search = "Normal" if recipe.shots is None else "Few-shot", SEARCHES.get(recipe.method)
+    title = f"{setting} router ({search})" if search else method_title(recipe.method)
+    drawn = weight_bars({title: (found.weights, found.spread or {})}, heading)
+    write_bytes(out / "weights.svg", drawn.svg.encode() if drawn else b"")
+    print(f"figure: {out / 'weights.svg'}")
+    if len(routers) > 1:
+        emit_table(False, seed_rows(routers), (), "Routers by seed")
+        return
+    record = routers[out].record
+    if record["loss"] is None:
+        print(f"{record['unlabelled']} unlabelled inputs in {record['seconds']:.0f} s; no label was used")
+        return
+    print(f"{record['tunable_parameters']} parameters from {record['examples']} examples in {record['seconds']:.0f} s; "
+          f"loss {record['loss']:.3f}; stop reason: {record['stop_reason']}")  # fmt: skip
+
+
+def evaluate(
+    *, task: str, experts: Path | None = None, router: Path | None = None, method: str = "original", expert: str | None = None,
+    limit: int | None = None, shots: int | None = None, method_arg: list[str] | None = None, predictions: Path | None = None,
+    base: str | None = None, data_dir: Path | None = None, splits: str = SPLITS, runs: Path = RUNS,
+    override: list[str] | None = None, dtype: str | None = None, as_json: bool = False, list_options: bool = False,
+) -> None:  # fmt: skip
+    """Score a router, a baseline or another method on a task's test set, with confidence intervals."""
+    from staf.config import parse
+    from staf.evaluate.settings import EvaluationSettings
+    from staf.stages.context import Context
+    from staf.stages.evaluation import evaluate_named
+
+    settings = parse(EvaluationSettings, {"limit": limit, **overrides(override)}, "staf evaluate")
+    context = Context(base, data_dir, runs, Terminal(), dtype=dtype, profile=splits)
+    result, run = evaluate_named(
+        context, context.find_task(task), settings, method, experts=experts, router=router, expert=expert, shots=shots,
+        method_args=overrides(method_arg, "--method-arg"), predictions=predictions,
+    )  # fmt: skip
+    lines = []
+    for name, metric in result["metrics"].items():
+        if metric is not None:
+            between = f" ({metric['low']:.3f} to {metric['high']:.3f})" if "low" in metric else ""
+            scored = f"{method_label(result)} on {result['task']}: {name} {metric['value']:.3f}"
+            lines.append(f"{scored}{between}, {metric['examples']} examples")
+    emit(as_json, {**result, "run": str(run.folder)}, *lines, f"run: {run.folder}")
+
+
+def method_label(result: Mapping[str, Any]) -> str:
+    """A scored method and what it had: "Router (gradient), few-shot, 32 examples", "In-context learning (6.2 of 32 shown)"."""
+    from staf.report.formatting import method_title
+
+    title, count, details = method_title(result["method"]), result["adaptation_examples"], result.get("details") or {}
+    if "shots_shown_mean" in details:
+        return f"{title} ({details['shots_shown_mean']:.1f} of {details['shots']} shown)"
+    search = ((result.get("settings") or {}).get("router") or {}).get("method")
+    if search not in SEARCHES:
+        return f"{title}, {count} examples" if count else title
+    _, beyond, words = title.partition(" with ")
+    return f"Router ({SEARCHES[search]}){beyond}{words}, {result['setting']}, {count} examples"
+
+
+def predict(
+    file: Path, *, out: Path, task: str | None = None, experts: Path | None = None, router: Path | None = None,
+    base: str | None = None, data_dir: Path | None = None, splits: str = SPLITS, override: list[str] | None = None,
+    dtype: str | None = None, as_json: bool = False, list_options: bool = False,
+) -> None:  # fmt: skip
+    """Answer a router's task for every line of a file, with a probability per label; no data of the task is needed.
+
+    A task with many labels has a long prompt: raise its limit, as in -o max_length=1024.
+    """
+    from staf.config import parse
+    from staf.evaluate.settings import EvaluationSettings
+    from staf.predict import predict_file
+    from staf.stages.context import Context
+
+    changed = overrides(override)
+    settings = parse(EvaluationSettings, changed, "staf predict") if changed else None
+    context = Context(base, data_dir, RUNS, Terminal(), dtype=dtype, profile=splits)
+    asked = None if task is None else context.find_task(task)
+    count = predict_file(context, file, out, router=router, experts=experts, task=asked, settings=settings)
+    emit(as_json, {"answers": count, "out": str(out)}, f"{count} answers in {out}")
+
+
+def merge(
+    *, router: Path, experts: Path, out: Path, base: str | None = None, dtype: str = "float32", as_json: bool = False,
+) -> None:  # fmt: skip
+    """Merge the routed experts into the base weights and save an ordinary transformers model."""
+    from staf.experts.store import load_experts
+    from staf.export import save_merged
+    from staf.routing.store import load_router
+
+    found = load_router(router)
+    card = save_merged(base, load_experts(experts), found, out, dtype)
+    emit(as_json, card, f"merged model for '{found.task}' in {out}")
