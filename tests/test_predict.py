@@ -98,7 +98,9 @@ def test_it_resumes_and_refuses_another_input_router_or_settings(
     note = tmp_path / "out.jsonl.made-by.json"
     note.write_text(note.read_text().replace("in.jsonl", "first.jsonl"))
     file.write_text(json.dumps({"context": "another"}) + "\n")
-    with pytest.raises(ConfigError, match=r"answers for first.jsonl, and answers for in.jsonl were .*: sha256 \w+ \(now \w+"):
+    with pytest.raises(
+        ConfigError, match=r"other answers: input first.jsonl \(sha256 \w+\) there, in.jsonl \(sha256 \w+\) now"
+    ):
         answers(made, file, out)
     with pytest.raises(ConfigError, match="is of the task 'colour', not of 'other'"):
         answers(made, file, out, task=Task(task="other", task_type="colour"))

@@ -72,30 +72,29 @@ def predict_file(
         raise BadData(f"{file} has no lines to answer.")
     predictor = _predictor(context, router, experts, task, settings)
     maker = {
-        "file": file.name, "sha256": sha256_of(file), "task": predictor.task, "base": context.identity["fingerprint"],
-        "dtype": context.dtype, "router": predictor.router and predictor.router.record.get("run"), "settings": predictor.settings.digest(),
+        "input": f"{file.name} (sha256 {sha256_of(file)[:16]})", "task": predictor.task,
+        "router": None if predictor.router is None else predictor.router.record.get("run"),
+        "base": context.identity["fingerprint"], "dtype": context.dtype, "settings": predictor.settings.digest(),
     }  # fmt: skip
     note, journal = (out.with_name(f"{out.name}.{ending}") for ending in ("made-by.json", "partial.jsonl"))
     if out.exists() or journal.exists():
         before = read_json(note) if note.is_file() else None
         if not isinstance(before, dict) or before.keys() != maker.keys():
             raise ConfigError(f"{out} is not an output of staf predict. Give another file with --out.")
-        if differing := ", ".join(
-            f"{name} {before[name]} (now {maker[name]})" for name in maker if before[name] != maker[name]
-        ):
+        differing = [f"{name} {before[name]} there, {maker[name]} now" for name in maker if before[name] != maker[name]]
+        if differing:
             raise ConfigError(
-                f"{out} holds answers for {before['file']}, and answers for {file.name} were asked for; different are: "
-                f"{differing}. Give another file with --out, or delete that one."
+                f"{out} holds other answers: {'; '.join(differing)}. Give another file with --out, or delete that one."
             )
     if not out.exists():
         examples = [predictor.prompt.example(place, *given) for place, _, given in rows]
         write_json(note, maker)
         try:
             _write(out, _answers(context, predictor, rows, examples, journal))
-            journal.unlink()
         finally:
             if not out.exists() and not journal.exists():
                 note.unlink()
+    journal.unlink(missing_ok=True)
     return len(rows)
 
 
