@@ -175,8 +175,9 @@ def compare_with_baselines(
                 f"{name} was computed in {other}, this run in {one}: their difference may be that of the dtypes. Run both with "
                 "the same --dtype, or set across_dtypes=true to compare all the same."
             )
-        both = metric_of_runs(task.output_type, task.metric, [predictions], [run.predictions()], fixed_labels=task.fixed_labels)
-        compared = compare_seeds(*both, settings.resamples)
+        labels = task.fixed_labels
+        ours, their = metric_of_runs(task.output_type, task.metric, [predictions], [run.predictions()], fixed_labels=labels)
+        compared = compare_seeds(ours, their, settings.resamples)
         if compared is not None:
             found[name] = asdict(compared)
     return found

@@ -154,8 +154,8 @@ def _interval(scored: Sequence[Scored], metric: str, runner: Runner) -> tuple[fl
     """95 % interval of the mean over test items and seeds."""
     task, resamples = find_task(scored[0][0]["task"]), runner.profile.evaluation.resamples
     predictions = [run.predictions() for _, run in scored]
-    seeds = metric_of_runs(task.output_type, metric, predictions, fixed_labels=task.fixed_labels)
-    found = measure_seeds(*seeds, resamples)
+    (seeds,) = metric_of_runs(task.output_type, metric, predictions, fixed_labels=task.fixed_labels)
+    found = measure_seeds(seeds, resamples)
     return None if found is None else (found.low, found.high)
 
 
@@ -203,9 +203,8 @@ def compare(experiment: Experiment, outcomes: Outcomes, runner: Runner, seeds: i
                 continue
             both = [[one[1].predictions() for one in own if not isinstance(one, str)] for own in found]
             task, resamples = find_task(column.task), runner.profile.evaluation.resamples
-            compared = compare_seeds(
-                *metric_of_runs(task.output_type, column.metric, *both, fixed_labels=task.fixed_labels), resamples, paired=True
-            )
+            mine, their = metric_of_runs(task.output_type, column.metric, *both, fixed_labels=task.fixed_labels)
+            compared = compare_seeds(mine, their, resamples, paired=True)
             if compared:
                 tests.append(_test(compared, ours.name, other.name, column=column.name))
     return tests
