@@ -31,10 +31,10 @@ import torch
 from torch import Tensor
 
 from staf.data.example import Example
-from staf.data.registry import find_task
 from staf.data.selection import task_examples
 from staf.data.splits import seeded_rng
 from staf.data.store import DataStore
+from staf.data.task import find_task
 from staf.experts.reduce import concat_factors, relative_error, truncate_rank
 from staf.experts.store import Expert, ExpertSet, load_experts
 from staf.io import write_bytes, write_json

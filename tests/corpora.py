@@ -8,7 +8,8 @@ from pathlib import Path
 
 from staf.data.example import Example
 from staf.data.readers import hpo
-from staf.data.split_schemes import LEFT_OUT, Item, apart
+from staf.data.splits import LEFT_OUT
+from staf.data.splits import separate as separate_splits
 
 COLOURS = ("red", "green", "blue", "white", "black", "grey", "brown", "pink")
 PARTS = ("hoof", "wing", "tail", "horn", "beak", "fin", "mane", "claw", "scale", "snout")
@@ -25,8 +26,7 @@ def packaged(question: str, options: str, answer: str) -> dict[str, str]:
 
 def separate(examples: list[Example]) -> tuple[list[Example], int]:
     """What preparing keeps of examples whose splits stand, and how many it drops."""
-    items = [Item(e.task_type, e.split, e.group, tuple(int(s, 16) for s in e.dedup_keys)) for e in examples]
-    splits = apart(items, [e.split for e in examples])
+    splits = separate_splits([e.dedup_keys for e in examples], [e.split for e in examples])
     kept = [e for e, split in zip(examples, splits, strict=True) if split != LEFT_OUT]
     return kept, len(examples) - len(kept)
 

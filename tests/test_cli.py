@@ -14,9 +14,9 @@ import yaml
 from typer.testing import CliRunner
 
 from staf.cli import app, main
-from staf.data.registry import find_task
 from staf.data.selection import task_examples
 from staf.data.store import DataStore
+from staf.data.task import find_task
 from staf.errors import ConfigError, StafError
 
 TRAIN = ["steps=12", "batch_size=4", "tinit=2", "tfinal=4", "max_length=500", "save_steps=5"]
@@ -327,7 +327,7 @@ def test_preparing_a_task_says_that_nothing_leaks_and_reports_bad_rows(own: Path
     [
         (["data", "fetch", "mednli"], "cannot be fetched by a program"),
         (["data", "prepare", "mednly"], "Did you mean 'mednli'"),
-        (["data", "stats", "--splits", "half"], "no split profile 'half'"),
+        (["data", "stats", "--splits", "half"], "no split scheme 'half'"),
         (["data", "prepare", "icd10_chapter"], "staf tasks validate icd10_chapter"),
         (["tasks", "validate", "icd10_chaptr"], "Did you mean 'icd10_chapter'"),
         (["tasks", "show", "icd10_chapter", "--split", "tests"], "Did you mean 'test'"),

@@ -15,9 +15,9 @@ from staf.data.archives import members
 from staf.data.example import Example, normalise
 from staf.data.read_report import ReadReport
 from staf.data.readers import codiesp, pharmaconer
-from staf.data.registry import default_registry
 from staf.data.selection import task_examples
 from staf.data.store import DataStore
+from staf.data.task import builtin_tasks
 from staf.errors import BadData, MissingData
 
 TEXT = "A beast limps.\nIt was given Paracetamol at once.\nIt was on steroids.\nIt limps no more.\n"
@@ -103,10 +103,10 @@ def test_an_unpacked_folder_reads_as_the_archive_does(tmp_path):
 
 def test_tasks_list_their_labels_in_queries_of_icd_10_cm_and_of_drug_classes(own):
     store = DataStore(own, fetch=False)
-    coded = task_examples(default_registry().tasks["icd_coding_top10_codiesp"], "test", store)
+    coded = task_examples(builtin_tasks()["icd_coding_top10_codiesp"], "test", store)
     assert coded[0].labels[0].startswith("E11.9 Type 2")
     assert all("ICD-9" not in e.query and "; ".join(e.labels) in e.query for e in coded)
-    medicated = task_examples(default_registry().tasks["medication_codiesp"], "test", store)
+    medicated = task_examples(builtin_tasks()["medication_codiesp"], "test", store)
     assert all("class" in e.query and "antibacterials" in e.labels for e in medicated)
 
 

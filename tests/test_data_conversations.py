@@ -13,11 +13,11 @@ from formats import aci_bench as visits
 from formats import chatdoctor as beasts
 from formats import mts_dialog as talks
 
+from staf.data.card import find_card
 from staf.data.read_report import ReadReport
 from staf.data.readers.chatdoctor import literal_list
 from staf.data.readers.conversations import DOCTOR, SHORTEST_TURN, Turn, last_words
 from staf.data.readers.mts_dialog import SECTIONS
-from staf.data.registry import default_registry
 from staf.errors import BadData, MissingData
 
 SECRET = "zebrafever"
@@ -25,7 +25,7 @@ SECRET = "zebrafever"
 
 
 def read(name, folder, report=None):
-    return list(default_registry().find_card(name).read(folder, report or ReadReport()))
+    return list(find_card(name).read(folder, report or ReadReport()))
 
 
 def by_id(examples):

@@ -11,8 +11,8 @@ import threading
 import pytest
 from distributed import DATA
 
+from staf.data.card import builtin_cards
 from staf.data.fetch import Download, cache_folder, download, downloaded, members_digest
-from staf.data.registry import default_registry
 from staf.errors import DamagedFile, MissingData
 from staf.io import sha256_of
 
@@ -118,10 +118,10 @@ def test_an_archive_with_other_members_is_refused(server):
 
 
 def test_every_pinned_file_belongs_to_an_open_data_set_and_is_pinned_for_good():
-    found = {card.name: card.downloads for card in default_registry().cards.values() if card.downloads}
+    found = {card.name: card.downloads for card in builtin_cards().values() if card.downloads}
     assert len(found) >= 15
     for name, files in found.items():
-        assert default_registry().cards[name].access == "open", name
+        assert builtin_cards()[name].access == "open", name
         assert len({file.path for file in files}) == len(files)
         for file in files:
             assert file.url.startswith("https://")
@@ -129,10 +129,10 @@ def test_every_pinned_file_belongs_to_an_open_data_set_and_is_pinned_for_good():
             assert len(file.sha256) == 64
 
 
-@pytest.mark.parametrize("name", [card.name for card in default_registry().cards.values() if card.downloads])
+@pytest.mark.parametrize("name", [card.name for card in builtin_cards().values() if card.downloads])
 def test_the_pinned_checksums_are_those_of_the_distributed_files(name):
     if not (DATA / name).is_dir():
         pytest.skip(f"{name} is not in the data folder; set STAF_DATA to a folder that has it")
-    for file in default_registry().cards[name].downloads:
+    for file in builtin_cards()[name].downloads:
         path = DATA / name / file.path
         assert (members_digest(path, file.members) if file.members else sha256_of(path)) == file.sha256

@@ -10,17 +10,17 @@ from distributed import DATA, distributed
 from formats import WRITERS
 
 from staf.data.answers import check_answer
-from staf.data.card import CATEGORIES
+from staf.data.card import CATEGORIES, builtin_cards
 from staf.data.example import KNOWLEDGE_TYPES, SPLITS, Example
 from staf.data.prepare import load, prepare
 from staf.data.read_report import ReadReport
 from staf.data.readers.shapes import says
-from staf.data.registry import default_registry
-from staf.data.split_schemes import PROFILES
+from staf.data.splits import SPLIT_SCHEMES
+from staf.data.task import builtin_tasks
 from staf.data.templates import templates
 from staf.errors import MissingData
 
-HERE = [name for name in default_registry().cards if (DATA / name).is_dir()] or ["medmcqa"]
+HERE = [name for name in builtin_cards() if (DATA / name).is_dir()] or ["medmcqa"]
 LARGE = ("uci-diabetes-130", "hpo", "medquad")
 TERMS = ("entity_synonymy", "icd10_chapter")
 """Kinds whose answer is another name, which the context must not say."""
@@ -28,7 +28,7 @@ TERMS = ("entity_synonymy", "icd10_chapter")
 
 def checked(name: str, folder: Path) -> Iterator[Example]:
     """Every example of a data set, the laws checked one by one."""
-    row, seen = default_registry().cards[name], set[str]()
+    row, seen = builtin_cards()[name], set[str]()
     for example in row.read(folder, ReadReport()):
         assert example.id.startswith(f"{name}/")
         assert example.id not in seen
@@ -50,19 +50,19 @@ def checked(name: str, folder: Path) -> Iterator[Example]:
         yield example
 
 
-@pytest.mark.parametrize("name", default_registry().cards)
+@pytest.mark.parametrize("name", builtin_cards())
 def test_every_reader_keeps_the_laws_and_gives_the_same_again(own, name):
     examples = list(checked(name, own / name))
     assert examples
-    assert examples == list(default_registry().cards[name].read(own / name, ReadReport()))
-    assert {example.task_type for example in examples} <= set(default_registry().cards[name].task_types)
+    assert examples == list(builtin_cards()[name].read(own / name, ReadReport()))
+    assert {example.task_type for example in examples} <= set(builtin_cards()[name].task_types)
 
 
-@pytest.mark.parametrize("name", default_registry().cards)
-def test_every_data_set_is_prepared_under_both_profiles_and_loaded_as_it_was_read(own, name):
-    read = {example.id: example for example in default_registry().cards[name].read(own / name, ReadReport())}
-    for profile in PROFILES:
-        found = prepare(name, own, profile=profile)
+@pytest.mark.parametrize("name", builtin_cards())
+def test_every_data_set_is_prepared_under_both_split_schemes_and_loaded_as_it_was_read(own, name):
+    read = {example.id: example for example in builtin_cards()[name].read(own / name, ReadReport())}
+    for split_scheme in SPLIT_SCHEMES:
+        found = prepare(name, own, split_scheme=split_scheme)
         loaded = [e for task_type in found.counts for split in SPLITS for e in load(found, task_type, split)]
         assert loaded
         for example in loaded:
@@ -75,13 +75,13 @@ def test_every_data_set_is_prepared_under_both_profiles_and_loaded_as_it_was_rea
             )
 
 
-@pytest.mark.parametrize("name", default_registry().cards)
+@pytest.mark.parametrize("name", builtin_cards())
 def test_a_missing_source_names_what_was_looked_for(tmp_path, name):
     with pytest.raises(MissingData, match=rf"{name} not found in .* \(looked for "):
-        list(default_registry().cards[name].read(tmp_path, ReadReport()))
+        list(builtin_cards()[name].read(tmp_path, ReadReport()))
 
 
-@pytest.mark.parametrize("row", default_registry().cards.values(), ids=lambda card: card.name)
+@pytest.mark.parametrize("row", builtin_cards().values(), ids=lambda card: card.name)
 def test_every_row_is_complete(row):
     assert row.name in WRITERS
     assert row.category in CATEGORIES
@@ -89,12 +89,12 @@ def test_every_row_is_complete(row):
     assert (row.package is not None) == (row.access == "package")
     assert bool(row.steps) or row.access != "credentialed"
     assert all((row.licence, row.source, row.proxy_for, row.size))
-    assert set(row.task_types) <= KNOWLEDGE_TYPES.keys() | {task.task_type for task in default_registry().tasks.values()}
+    assert set(row.task_types) <= KNOWLEDGE_TYPES.keys() | {task.task_type for task in builtin_tasks().values()}
     assert set(row.sizes) <= set(row.task_types)
 
 
 def test_every_kind_has_phrasings_and_every_knowledge_type_is_fed():
-    task_types = {task_type for row in default_registry().cards.values() for task_type in row.task_types}
+    task_types = {task_type for row in builtin_cards().values() for task_type in row.task_types}
     assert task_types == templates().keys()
     assert KNOWLEDGE_TYPES.keys() <= task_types
 
@@ -102,7 +102,7 @@ def test_every_kind_has_phrasings_and_every_knowledge_type_is_fed():
 def test_every_distributed_folder_has_a_reader():
     if not DATA.is_dir():
         pytest.skip("there is no data folder; set STAF_DATA to one")
-    assert {folder.name for folder in DATA.iterdir() if folder.is_dir()} <= default_registry().cards.keys()
+    assert {folder.name for folder in DATA.iterdir() if folder.is_dir()} <= builtin_cards().keys()
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LARGE)) for n in HERE])

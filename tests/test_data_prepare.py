@@ -7,11 +7,11 @@ import os
 
 import pytest
 
+from staf.data.card import builtin_cards
 from staf.data.fetch import cache_folder, data_folder
 from staf.data.prepare import load, prepare
 from staf.data.read_report import ReadReport
 from staf.data.readers import multiple_choice
-from staf.data.registry import default_registry
 from staf.errors import BadData, DamagedFile, MissingData, UnknownName
 
 
@@ -76,7 +76,7 @@ def test_the_fingerprint_says_what_the_data_is_and_not_where(data, tmp_path):
     assert second.folder != first.folder
 
 
-@pytest.mark.parametrize("harm", ["table cut", "record gone", "record altered"])
+@pytest.mark.parametrize("harm", ["table cut", "record gone", "record replaced", "record altered"])
 def test_a_folder_that_is_not_whole_is_made_again(data, harm):
     first = prepare("medmcqa", data)
     if harm == "table cut":
@@ -84,8 +84,12 @@ def test_a_folder_that_is_not_whole_is_made_again(data, harm):
         table.write_bytes(table.read_bytes()[:100])
     elif harm == "record gone":
         (first.folder / "record.json").unlink()
-    else:
+    elif harm == "record replaced":
         (first.folder / "record.json").write_text("[]")
+    else:
+        record = json.loads((first.folder / "record.json").read_text())
+        record["counts"]["multiple_choice"]["test"] += 1
+        (first.folder / "record.json").write_text(json.dumps(record))
     assert prepare("medmcqa", data) == first
     assert len(all_of(first)) == 60
 
@@ -110,12 +114,12 @@ def test_nothing_is_left_behind_where_a_record_is_bad(data):
 
 def test_only_the_owner_can_read_what_is_kept_and_a_killed_run_leaves_nothing_for_good(data):
     home = cache_folder() / "prepared"
-    left = home / ".medmcqa-killed"
-    left.mkdir(parents=True)
-    (left / "lock").touch()
-    (left / "spool.parquet").write_text("text")
+    left, other = home / ".medmcqa-0123456789abcdef.01234567.tmp", home / ".medmcqa-x-0123456789abcdef.01234567.tmp"
+    for folder in (left, other):
+        folder.mkdir(parents=True)
+        (folder / "spool.parquet").write_text("text")
     prepared = prepare("medmcqa", data)
-    assert [p.name for p in home.iterdir()] == [prepared.folder.name]
+    assert {p.name for p in home.iterdir()} == {prepared.folder.name, other.name}
     assert prepared.folder.stat().st_mode & 0o077 == 0
     assert all(path.stat().st_mode & 0o077 == 0 for path in prepared.folder.iterdir())
 
@@ -168,14 +172,14 @@ def test_a_data_folder_that_is_named_must_be_there(tmp_path, monkeypatch):
 
 
 def test_the_users_folder_comes_before_packages(data):
-    assert default_registry().cards["medmcqa"].locate(data) == data / "medmcqa"
-    assert default_registry().cards["hpo"].locate(data) is None
-    available = {row["name"]: row["available"] for row in default_registry().card_rows(data)}
-    assert available == {**dict.fromkeys(default_registry().cards, False), "medmcqa": True}
+    assert builtin_cards()["medmcqa"].locate(data) == data / "medmcqa"
+    assert builtin_cards()["hpo"].locate(data) is None
+    available = {row["name"]: row["available"] for row in [card.row(data) for card in builtin_cards().values()]}
+    assert available == {**dict.fromkeys(builtin_cards(), False), "medmcqa": True}
 
 
 def test_the_catalogue_is_written_as_plain_json(data):
-    rows = json.loads(json.dumps(default_registry().card_rows(data)))
+    rows = json.loads(json.dumps([card.row(data) for card in builtin_cards().values()]))
     expected = {"name", "knowledge_types", "category", "licence", "access", "proxy_for", "available"}
     assert all(expected <= row.keys() for row in rows)
 
@@ -208,8 +212,8 @@ def test_the_table_is_opened_by_duckdb_and_by_datasets_as_it_is(data):
     assert len(opened) == 60
 
 
-def test_the_profile_is_part_of_what_is_asked_for(data):
-    one, other = (prepare("medmcqa", data, profile=profile) for profile in ("staf-llm", "sa-mdkif"))
+def test_the_split_scheme_is_part_of_what_is_asked_for(data):
+    one, other = (prepare("medmcqa", data, split_scheme=scheme) for scheme in ("staf-llm", "sa-mdkif"))
     assert one.fingerprint != other.fingerprint
     assert other.counts["multiple_choice"]["train"] == 0
     assert other.counts["multiple_choice"]["adaptation"] + other.counts["multiple_choice"]["test"] == 60

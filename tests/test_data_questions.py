@@ -15,11 +15,11 @@ from formats import mmlu as tables
 from formats import pubmedqa as abstracts
 from refusal import SECRET, refused
 
+from staf.data.card import find_card
 from staf.data.example import Example, dedup_key, normalise
 from staf.data.prepare import prepare
 from staf.data.read_report import ReadReport
 from staf.data.readers import medquad, multiple_choice, pubmedqa
-from staf.data.registry import default_registry
 from staf.errors import BadData, MissingData
 
 
@@ -383,5 +383,5 @@ def test_pubmedqa_has_1000_questions_500_of_them_official():
 
 @pytest.mark.parametrize(("name", "tests"), [pytest.param("medquad", 1_273, marks=pytest.mark.slow), ("pubmedqa", 500)])
 def test_the_sizes_of_table_2_cut_no_official_test(name, tests):
-    kind = next(iter(default_registry().find_card(name).sizes))
+    kind = next(iter(find_card(name).sizes))
     assert prepare(name, distributed(name).parent).counts[kind]["test"] == tests

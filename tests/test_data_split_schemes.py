@@ -1,4 +1,4 @@
-"""Split profiles and near-duplicates: laws on random groups, hand-worked cases."""
+"""Split schemes and near-duplicates: laws on random groups, hand-worked cases."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from staf.data.dedup import SHORTEST, minhash_keys
-from staf.data.split_schemes import LEFT_OUT, Item, divide
-from staf.data.splits import split_of
+from staf.data.splits import LEFT_OUT, Item, divide, split_of
 from staf.errors import UnknownName
 
 SIZES = {"a": (60, 10, 20)}
@@ -66,7 +65,7 @@ def test_an_own_split_is_cut_and_never_drawn_anew():
     assert left_out["beyond the sizes of Table 2"] == 100
 
 
-def test_the_other_profile_is_8_to_2_by_group_or_the_own_test():
+def test_the_other_scheme_is_8_to_2_by_group_or_the_own_test():
     splits, _ = divide(items(5000, group=2), "sa-mdkif", False, SIZES)
     assert Counter(splits)["test"] == pytest.approx(1000, abs=100)
     assert set(splits) == {"adaptation", "test"}
@@ -74,7 +73,7 @@ def test_the_other_profile_is_8_to_2_by_group_or_the_own_test():
     assert own == ["adaptation"] * 5 + ["test"] * 5
 
 
-def test_an_unknown_profile_is_answered_with_the_known_ones():
+def test_an_unknown_scheme_is_answered_with_the_known_ones():
     with pytest.raises(UnknownName, match="Did you mean 'staf-llm'"):
         divide([], "staf-lm", False, {})
 

@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from staf.checkpoint_io import read_checkpoint, write_checkpoint
 from staf.errors import StafError
 from staf.io import locked, read_json, staged_folder, write_bytes, write_json
 
@@ -105,3 +107,22 @@ def test_a_disk_that_cannot_be_written_is_one_message_and_leaves_what_was_there(
             write_bytes(folder / "x", b"x")
     assert read_json(path) == {"old": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+WRITE = """
+import sys, torch
+from pathlib import Path
+from staf.checkpoint_io import write_checkpoint
+for number in range(25):
+    write_checkpoint(Path(sys.argv[1]), "thing", {"a": torch.full((9,), float(number))}, {"number": number, "by": sys.argv[2]})
+"""
+
+
+def test_two_processes_that_write_one_checkpoint_never_break_it(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, "thing", {"a": torch.zeros(9)}, {"number": 0, "by": "test"})
+    writers = [subprocess.Popen([sys.executable, "-c", WRITE, str(tmp_path), by]) for by in "ab"]
+    while any(writer.poll() is None for writer in writers):
+        tensors, record = read_checkpoint(tmp_path, "thing")
+        assert tensors["a"][0] == record["number"]
+    assert [writer.returncode for writer in writers] == [0, 0]
+    assert len(list(tmp_path.iterdir())) == 2

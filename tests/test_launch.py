@@ -88,8 +88,8 @@ def test_of_several_processes_one_with_an_error_stops(jobs: list[TrainingJob], m
 
 @pytest.mark.parametrize("launcher", ["local", "ray"])
 def test_what_is_wrong_with_all_jobs_is_reported_once_and_at_once(launcher: str, jobs: list[TrainingJob]) -> None:
-    wrong = [replace(job, run_context=replace(job.run_context, profile="half")) for job in jobs]
-    with pytest.raises(UnknownName, match="no split profile 'half'"):
+    wrong = [replace(job, run_context=replace(job.run_context, split_scheme="half")) for job in jobs]
+    with pytest.raises(UnknownName, match="no split scheme 'half'"):
         train_experts(wrong, launcher, NullProgress())
 
 

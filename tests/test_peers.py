@@ -16,8 +16,8 @@ from staf.baselines import check_external_name
 from staf.baselines.peft import Choice, Tuning
 from staf.baselines.settings import BaselineSettings, ClassifierSettings
 from staf.data.example import Example
-from staf.data.registry import find_task
 from staf.data.selection import task_examples
+from staf.data.task import find_task
 from staf.errors import ConfigError
 from staf.evaluate.answer import Answerer
 from staf.evaluate.score import Method, router_method

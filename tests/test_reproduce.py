@@ -19,9 +19,9 @@ from staf.baselines.classifiers import CLASSIFIERS
 from staf.cli import app
 from staf.compute import ComputeOptions
 from staf.data.paper_tables import paper_tables
-from staf.data.registry import default_registry, find_task
 from staf.data.selection import task_examples
 from staf.data.store import DataStore
+from staf.data.task import builtin_tasks, find_task
 from staf.errors import ConfigError, MissingData, TrainingFailed, UnknownName
 from staf.evaluate.score import sample
 from staf.experiments.plan import EXTERNAL, RunSpec, declared_experiments, find_experiment
@@ -81,11 +81,11 @@ def test_the_profiles_that_come_with_staf_fit_every_experiment(name: str) -> Non
         found = find_experiment(table, profile)
         for row in found.rows:
             for column in found.columns:
-                assert column.task in default_registry().tasks
+                assert column.task in builtin_tasks()
                 for spec in found.cell(row, column, profile.seeds):
                     for expert in spec.experts or profile.experts:
                         assert profile.of_expert(expert).max_length > sum(TOKENS.get(expert, (0, 0))), expert
-                    own, task = profile.of_task(spec.task), default_registry().tasks[spec.task]
+                    own, task = profile.of_task(spec.task), builtin_tasks()[spec.task]
                     query = TOKENS_OF_LABEL.get(task.task_type, 0) * (task.top_labels or 0)
                     for sizes in (own.evaluation, own.few_shot, own.normal):
                         assert sizes.max_length > query + LONGEST_LABEL, spec.task
@@ -107,7 +107,7 @@ def test_a_task_with_a_longer_query_has_sizes_of_its_own() -> None:
     rare = profile.of_task("readmission_uci")
     assert rare.evaluation == profile.evaluation.model_copy(update={"limit": 200})
     assert rare.few_shot == profile.few_shot.model_copy(update={"shots": 8})
-    assert set(profile.task_sizes) <= set(default_registry().tasks)
+    assert set(profile.task_sizes) <= set(builtin_tasks())
 
 
 def test_the_answers_of_covid_qa_are_in_what_is_read_and_can_be_written() -> None:

@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from test_reproduce import runner_of
 
 from staf.baselines.settings import BaselineSettings
-from staf.data.registry import find_task
 from staf.data.selection import task_examples
+from staf.data.task import find_task
 from staf.errors import MissingData
 from staf.experiments.plan import RunSpec, find_experiment
 from staf.stages.evaluation import baseline_stage

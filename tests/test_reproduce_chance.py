@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from metric_runs import compare_methods
 
-from staf.data.registry import find_task
+from staf.data.task import find_task
 from staf.experiments.plan import Experiment, Row, RunSpec
 from staf.experiments.reproduce import cell_of, compare, over_columns
 from staf.metrics.by_output_type import compute_metrics

@@ -12,7 +12,7 @@ import yaml
 from typer.testing import CliRunner
 
 from staf.cli import app
-from staf.data.registry import find_task
+from staf.data.task import find_task
 from staf.errors import MissingData, TrainingFailed
 from staf.experiments.plan import RunSpec
 from staf.experiments.profile import Profile, load_profile

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from distributed import DATA
 
-from staf.data.registry import default_registry
 from staf.data.selection import task_examples
-from staf.data.split_schemes import PROFILES
+from staf.data.splits import SPLIT_SCHEMES
 from staf.data.store import DataStore
+from staf.data.task import find_task
 from staf.errors import StafError
 
 TAKEN = json.loads((Path(__file__).parent / "task_fingerprints.json").read_text())
@@ -26,7 +26,7 @@ TAKEN = json.loads((Path(__file__).parent / "task_fingerprints.json").read_text(
 def fingerprint(store: DataStore, name: str, split: str) -> list[object] | None:
     """Number of examples, and sixteen digits over everything in them; None where there are none."""
     try:
-        examples = task_examples(default_registry().find_task(name), split, store)
+        examples = task_examples(find_task(name), split, store)
     except StafError:
         return None
     digest = hashlib.sha256()
@@ -36,22 +36,22 @@ def fingerprint(store: DataStore, name: str, split: str) -> list[object] | None:
     return [len(examples), digest.hexdigest()[:16]]
 
 
-def compared(data: Path, profile: str, taken: dict[str, list[object]]) -> None:
-    store = DataStore(data, profile, fetch=False)
-    keys = [key.split("/") for key in taken if key.startswith(f"{profile}/")]
+def compared(data: Path, split_scheme: str, taken: dict[str, list[object]]) -> None:
+    store = DataStore(data, split_scheme, fetch=False)
+    keys = [key.split("/") for key in taken if key.startswith(f"{split_scheme}/")]
     assert keys
-    found = {f"{profile}/{name}/{split}": fingerprint(store, name, split) for _, name, split in keys}
+    found = {f"{split_scheme}/{name}/{split}": fingerprint(store, name, split) for _, name, split in keys}
     assert found == {key: taken[key] for key in found}
 
 
-@pytest.mark.parametrize("profile", PROFILES)
-def test_on_our_own_corpora(own: Path, profile: str) -> None:
-    compared(own, profile, TAKEN["made up"])
+@pytest.mark.parametrize("split_scheme", SPLIT_SCHEMES)
+def test_on_our_own_corpora(own: Path, split_scheme: str) -> None:
+    compared(own, split_scheme, TAKEN["made up"])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("profile", PROFILES)
-def test_on_the_distributed_corpora(profile: str) -> None:
+@pytest.mark.parametrize("split_scheme", SPLIT_SCHEMES)
+def test_on_the_distributed_corpora(split_scheme: str) -> None:
     if not DATA.is_dir():
         pytest.skip("there is no data folder; set STAF_DATA to one")
-    compared(DATA, profile, TAKEN["distributed"])
+    compared(DATA, split_scheme, TAKEN["distributed"])

@@ -7,12 +7,12 @@ import json
 import pytest
 from formats import WRITERS
 
+from staf.data.card import builtin_cards
 from staf.data.example import KNOWLEDGE_TYPES, Example
 from staf.data.paper_tables import corpus_rows, paper_tables, task_rows
-from staf.data.registry import default_registry, find_task
 from staf.data.selection import expert_examples, expert_sources, label_set, prepare_task, protected_keys, task_examples
 from staf.data.store import DataStore
-from staf.data.task import frequent_labels, narrowed
+from staf.data.task import builtin_tasks, find_task, frequent_labels, narrowed
 from staf.errors import MissingData, TestLeak, UnknownName
 
 
@@ -25,15 +25,13 @@ def store(own, monkeypatch):
 def test_the_nine_tasks_of_the_papers_are_there_with_stand_ins_for_those_that_need_credentials():
     assert len(paper_tables()["tasks"]) == 9
     for name in paper_tables()["tasks"]:
-        rows = [task for task in default_registry().tasks.values() if task.proxy_for == name]
-        assert any(default_registry().cards[d].access != "credentialed" for task in rows for d in task.datasets), name
-    for task in default_registry().tasks.values():
-        assert all(task.task_type in default_registry().cards[name].task_types for name in task.datasets), task.name
+        rows = [task for task in builtin_tasks().values() if task.proxy_for == name]
+        assert any(builtin_cards()[d].access != "credentialed" for task in rows for d in task.datasets), name
+    for task in builtin_tasks().values():
+        assert all(task.task_type in builtin_cards()[name].task_types for name in task.datasets), task.name
         assert task.unseen == (task.task_type not in KNOWLEDGE_TYPES)
     assert {
-        task.top_labels
-        for task in default_registry().tasks.values()
-        if task.name.startswith("icd_coding") and "_" not in task.name[11:]
+        task.top_labels for task in builtin_tasks().values() if task.name.startswith("icd_coding") and "_" not in task.name[11:]
     } == {
         *(10, 20, 30, 40, 50, 200),
         None,
@@ -42,7 +40,7 @@ def test_the_nine_tasks_of_the_papers_are_there_with_stand_ins_for_those_that_ne
 
 def test_every_knowledge_type_is_fed_by_open_data():
     for name in KNOWLEDGE_TYPES:
-        assert any(default_registry().cards[dataset].access != "credentialed" for dataset, _ in expert_sources(name)), name
+        assert any(builtin_cards()[dataset].access != "credentialed" for dataset, _ in expert_sources(name)), name
 
 
 def test_a_data_set_of_another_domain_feeds_only_the_expert_of_its_own_name():
@@ -82,7 +80,7 @@ def test_the_label_set_is_counted_on_what_is_not_test(store):
     task = find_task("icd_coding_top10_uci")
     labels = label_set(task, store)
     name, task_type = task.datasets[0], task.task_type
-    fitted = store.answers(name, task_type, "train") + store.answers(name, task_type, "adaptation")
+    fitted = [answer for split in ("train", "adaptation") for answer in store.column(name, "answer", task_type, split)]
     assert labels == frequent_labels(fitted, 10)
     assert all(set(e.answer.split("; ")) <= set(labels) for e in task_examples(task, "train", store))
 
@@ -97,7 +95,7 @@ def test_nothing_that_a_task_tests_is_in_the_training_of_any_expert(store):
         assert all(example.split == "train" for example in examples)
 
 
-def test_under_the_other_profile_experts_train_on_all_that_is_not_test(own):
+def test_under_the_other_split_scheme_experts_train_on_all_that_is_not_test(own):
     store = DataStore(own, "sa-mdkif", fetch=False)
     examples, _ = expert_examples("multiple_choice", store)
     assert {example.split for example in examples} == {"adaptation"}

@@ -9,7 +9,6 @@ Knows nothing of experts or routers: they give tensors and a record, and get the
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from staf.errors import DamagedFile, MissingData
-from staf.io import locked, read_json, write_bytes, write_json
+from staf.io import locked, read_json, record_digest, write_bytes, write_json
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy", ".npz", ".joblib")
 
@@ -29,7 +28,7 @@ def write_checkpoint(folder: Path, kind: str, tensors: dict[str, torch.Tensor], 
     data = save_tensors({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()})
     digest = hashlib.sha256(data).hexdigest()
     file = f"{kind}-{digest[:16]}.safetensors"
-    entry = {"file": file, "sha256": digest, "bytes": len(data), "record": _digest(record)}
+    entry = {"file": file, "sha256": digest, "bytes": len(data), "record": record_digest(record)}
     with locked(folder / kind, wait=True):
         write_bytes(folder / file, data)
         write_json(folder / f"{kind}.json", {"format": f"staf-{kind}", "format_version": 1, "tensors": entry, **record})
@@ -48,19 +47,21 @@ def read_checkpoint(folder: Path, kind: str) -> tuple[dict[str, torch.Tensor], d
         MissingData: the folder or its record is not there.
         DamagedFile: pickle, wrong kind, truncated, altered, or with numbers that are not finite.
     """
-    entry, record = _read_record(folder, kind)
-    if not (folder / entry["file"]).is_file():  # another process may have replaced both since
-        entry, record = _read_record(folder, kind)
-    path = folder / entry["file"]
     redo = f"Restore {folder} from a copy, or delete it and make it again."
-    if not path.is_file():
-        raise DamagedFile(f"{folder}: the {kind} names '{path.name}', which is not there. {redo}")
-    data = path.read_bytes()
+    data, entry, record = None, dict[str, Any](), dict[str, Any]()
+    while data is None:
+        before, (entry, record) = entry, _read_record(folder, kind)
+        path = folder / entry["file"]
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError as error:
+            if entry == before:  # else another process has replaced both meanwhile
+                raise DamagedFile(f"{folder}: the {kind} names '{path.name}', which is not there. {redo}") from error
     if len(data) != entry["bytes"]:
         raise DamagedFile(f"{path} is truncated: {len(data):,} bytes, {entry['bytes']:,} expected. {redo}")
     if hashlib.sha256(data).hexdigest() != entry["sha256"]:
         raise DamagedFile(f"{path} was altered: its SHA-256 is not the one that {kind}.json records. {redo}")
-    if entry.get("record", _digest(record)) != _digest(record):
+    if entry.get("record", record_digest(record)) != record_digest(record):
         raise DamagedFile(f"{folder / kind}.json was altered: its SHA-256 is not the one that was written. {redo}")
     try:
         tensors = load_tensors(data)
@@ -70,10 +71,6 @@ def read_checkpoint(folder: Path, kind: str) -> tuple[dict[str, torch.Tensor], d
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise DamagedFile(f"{path}: '{name}' holds NaN or infinite numbers. {redo}")
     return tensors, record
-
-
-def _digest(record: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(json.loads(json.dumps(record)), sort_keys=True).encode()).hexdigest()
 
 
 def _read_record(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -36,11 +36,7 @@ AnySettings = TypeVar("AnySettings", bound=Settings)
 
 
 def parse(kind: type[AnySettings], values: dict[str, Any], where: str) -> AnySettings:
-    """Settings from plain values.
-
-    Raises:
-        ConfigError: naming every unknown key, wrong value and contradiction at once.
-    """
+    """Settings from plain values; raises ConfigError that names every unknown key, wrong value and contradiction."""
     try:
         return kind.model_validate(values)
     except ValidationError as error:
@@ -72,11 +68,7 @@ def _sentence(kinds: list[type[Settings]], item: dict[str, Any]) -> str:
 
 
 def find_recipe(name: str) -> Path:
-    """The file of a recipe: a path, or the name of one that comes with staf, such as paper.
-
-    Raises:
-        MissingData: it is neither.
-    """
+    """The file of a recipe: a path, or the name of one that comes with staf; raises MissingData where it is neither."""
     folder = Path(str(resources.files("staf") / "recipes"))
     packaged = {recipe.stem: recipe for recipe in sorted(folder.glob("*.yaml"))}
     if Path(name).is_file():
@@ -101,7 +93,8 @@ def load_values(path: Path | None, what: str = "recipe", otherwise: str = "leave
     except (FileNotFoundError, IsADirectoryError) as error:
         raise MissingData(f"no {what} {path}. Check the path, or {otherwise}.") from error
     except yaml.constructor.ConstructorError as error:
-        raise ConfigError(f"{path}: {error.problem}{error.problem_mark}: refused, no code runs from a YAML file.") from error
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise ConfigError(f"{path}, line {line}: {error.problem}. It is refused: no code runs from a YAML file.") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):

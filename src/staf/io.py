@@ -32,12 +32,8 @@ def sha256_of(path: Path) -> str:
 
 
 @contextmanager
-def writing(target: Path, remedy: str = "choose a folder that can be written") -> Iterator[None]:
-    """An OSError of the block, such as of a full disk, becomes one message.
-
-    Raises:
-        StafError: naming `target`, the reason and the remedy.
-    """
+def writing(target: Path, remedy: str = "choose a folder that can be written (of the cache: STAF_CACHE)") -> Iterator[None]:
+    """An OSError of the block, such as of a full disk, becomes a StafError that names `target`, reason and remedy."""
     try:
         yield
     except OSError as error:
@@ -66,12 +62,12 @@ def write_bytes(path: Path, data: bytes, private: bool = False) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        sync_folder(path.parent)
+        sync(path.parent)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make a rename inside `folder` last through a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Make the content of a file, or a rename inside a folder, last through a power cut."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
@@ -82,6 +78,8 @@ def sync_folder(folder: Path) -> None:
 def staged_folder(target: Path, private: bool = False) -> Iterator[Path]:
     """A folder to fill, renamed to `target` at the end of the block; if anything fails, nothing is left at `target`.
 
+    With `private` only its owner can read it.
+
     Raises:
         StafError: it cannot be written, `target` is there and not empty, or another process writes it.
     """
@@ -90,8 +88,13 @@ def staged_folder(target: Path, private: bool = False) -> Iterator[Path]:
         try:
             hidden.mkdir(0o700 if private else 0o777)
             yield hidden
+            for path in hidden.rglob("*"):
+                if path.is_file():
+                    sync(path)
+                if private:
+                    path.chmod(0o700 if path.is_dir() else 0o600)
             os.replace(hidden, target)
-            sync_folder(target.parent)
+            sync(target.parent)
         finally:
             shutil.rmtree(hidden, ignore_errors=True)
 
@@ -155,13 +158,13 @@ def write_json(path: Path, record: Any, private: bool = False) -> None:
     write_bytes(path, f"{text}\n".encode(), private)
 
 
-def read_json(path: Path) -> Any:
-    """The content of a JSON file.
+def record_digest(record: Any) -> str:
+    """SHA-256 of a record as JSON, whatever its order."""
+    return hashlib.sha256(json.dumps(json.loads(json.dumps(record)), sort_keys=True).encode()).hexdigest()
 
-    Raises:
-        MissingData: there is no such file.
-        DamagedFile: it is not JSON.
-    """
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file; raises MissingData where it is not there, DamagedFile where it is no JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

@@ -71,12 +71,9 @@ Report = Callable[[int, Numbers], object]
 
 @contextmanager
 def json_lines(path: Path) -> Iterator[Report]:
-    """Writes one JSON object a step, {"step": 1, ...}, flushed after each.
+    """Writes one JSON object a step, {"step": 1, ...}, flushed after each; raises StafError where that cannot be.
 
     At the first step, lines of this and later steps, which an interrupted run left, are dropped, and incomplete lines too.
-
-    Raises:
-        StafError: at a step, the disk is full or the folder read-only.
     """
     with ExitStack() as opened:
         stream: TextIO | None = None
@@ -148,11 +145,7 @@ REPORTERS = {
 
 
 def check_reporter(name: str) -> Any:
-    """The module of a reporter.
-
-    Raises:
-        UnknownName: there is no such reporter. MissingData: its package is not installed.
-    """
+    """The module of a reporter; raises UnknownName, or MissingData where its package is not installed."""
     if name not in REPORTERS:
         raise UnknownName.among("reporter", name, REPORTERS)
     try:

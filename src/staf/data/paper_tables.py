@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from staf.data.card import find_card
 from staf.data.example import KNOWLEDGE_TYPES, SPLITS
 from staf.data.selection import task_counts
 from staf.data.store import DataStore
@@ -28,44 +29,37 @@ def corpus_rows(store: DataStore) -> list[dict[str, Any]]:
     rows = []
     for corpus in paper_tables()["corpora"]:
         for name in corpus["datasets"]:
-            card = store.registry.find_card(name)
+            card = find_card(name)
             own = [task_type for task_type in corpus["task_types"] if task_type in card.task_types]
-            counts = store.prepared(name).counts if store.is_here(name) else None
-            found = None if counts is None else {s: sum(counts.get(t, {}).get(s, 0) for t in own) for s in SPLITS}
+            found = dict[str, int]()
+            if store.is_here(name):
+                counts = store.prepared(name).counts
+                found = {split: sum(counts.get(task_type, {}).get(split, 0) for task_type in own) for split in SPLITS}
             rows.append(
                 {
-                    "table": 1,
-                    "paper": corpus["corpus"],
-                    "category": corpus["category"],
-                    "type": "+".join(KNOWLEDGE_TYPES[task_type] for task_type in own),
-                    "paper_size": corpus["size"],
-                    "ours": name,
-                    "access": card.access,
-                    "examples": None if found is None else sum(found.values()),
-                    **(found or dict.fromkeys(SPLITS)),
+                    "table": 1, "paper": corpus["corpus"], "category": corpus["category"],
+                    "type": "+".join(KNOWLEDGE_TYPES[task_type] for task_type in own), "paper_size": corpus["size"],
+                    "ours": name, "access": card.access, "examples": sum(found.values()) if found else None,
+                    **dict.fromkeys(SPLITS), **found,
                 }
-            )
+            )  # fmt: skip
     return rows
 
 
 def task_rows(store: DataStore) -> list[dict[str, Any]]:
     """Table 2: one row for each task that is one of the paper's nine or a proxy for it; null counts where not here."""
-    rows, sizes = [], paper_tables()["tasks"]
-    for task in store.registry.tasks.values():
-        if task.proxy_for not in sizes or task.top_labels not in (None, 50) or task.name.startswith("icd_coding_full"):
+    rows, papers = [], paper_tables()["tasks"]
+    for task in store.tasks.values():
+        if task.proxy_for not in papers or task.top_labels not in (None, 50) or task.name.startswith("icd_coding_full"):
             continue
-        paper, found = sizes[task.proxy_for], task_counts(task, store)
+        paper, found = papers[task.proxy_for], task_counts(task, store) or {}
         rows.append(
             {
-                "table": 2,
-                "paper": paper["title"],
-                "type": paper["type"],
-                **{f"paper_{split}": paper[split] for split in SPLITS},
-                "ours": task.name,
-                "metric": task.metric,
-                **(found or dict.fromkeys(SPLITS)),
-                "few_shot": None if found is None else min(SHOTS, found["adaptation"]),
+                "table": 2, "paper": paper["title"], "type": paper["type"],
+                **{f"paper_{split}": paper[split] for split in SPLITS}, "ours": task.name, "metric": task.metric,
+                **dict.fromkeys(SPLITS), **found,
+                "few_shot": min(SHOTS, found["adaptation"]) if found else None,
             }
-        )
-    order = [paper["title"] for paper in sizes.values()]
+        )  # fmt: skip
+    order = [paper["title"] for paper in papers.values()]
     return sorted(rows, key=lambda row: order.index(row["paper"]))

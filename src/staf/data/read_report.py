@@ -49,11 +49,7 @@ class ReadReport:
         self.skipped[reason] += number
 
     def reject(self, problem: BadData, content: object) -> None:
-        """Stop at a bad row, or keep it for the side file where that is wanted.
-
-        Raises:
-            BadData: bad rows are not to be skipped, or there are too many.
-        """
+        """Raise the problem of a bad row, or keep the row for the side file where that is wanted and there are not too many."""
         if not self.skip_rejected:
             raise problem
         if len(self.rejected) >= MAX_REJECTED:

@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from staf.data.answers import read_several
+from staf.data.card import builtin_cards
 from staf.data.example import KNOWLEDGE_TYPES, SPLITS, Example
-from staf.data.registry import default_registry, is_task_file
+from staf.data.privacy import compared_keys
 from staf.data.splits import without_dedup_keys
 from staf.data.store import DataStore
-from staf.data.task import LISTED, Task, frequent_labels, load_task, narrowed
+from staf.data.task import LISTED, Task, frequent_labels, is_task_file, load_task, narrowed
 from staf.errors import ConfigError, MissingData, TestLeak, UnknownName
 
 LABELS_OF_RECORDS = 50
@@ -19,8 +20,24 @@ LABELS_OF_RECORDS = 50
 
 
 def expert_sources(name: str) -> tuple[tuple[str, str], ...]:
-    """The (data set, task type) pairs that feed an expert, as `Registry.expert_sources`; none of a task file's."""
-    return () if is_task_file(name) else default_registry().expert_sources(name)
+    """The (data set, task type) pairs that feed an expert, in the order of the cards; none of a task file's.
+
+    An expert is named by a knowledge type, and then fed by every medical data set that has it; or by one data set, and
+    then fed by all knowledge types of that one (Figure 7 names experts so), or by all its task types where it has no
+    knowledge type (the expert of clinical records that Table 5 adds).
+
+    Raises:
+        UnknownName: it is neither.
+    """
+    cards = builtin_cards()
+    if is_task_file(name):
+        return ()
+    if name in cards:
+        types = cards[name].task_types
+        return tuple((name, each) for each in types if each in KNOWLEDGE_TYPES) or tuple((name, each) for each in types)
+    if name not in KNOWLEDGE_TYPES:
+        raise UnknownName.among("expert (a knowledge type or a data set)", name, [*KNOWLEDGE_TYPES, *cards])
+    return tuple((card.name, name) for card in cards.values() if card.medical and name in card.task_types)
 
 
 def expert_name(source: str) -> str:
@@ -48,12 +65,12 @@ def task_examples(task: Task, split: str, store: DataStore) -> list[Example]:
     if split not in SPLITS:
         raise UnknownName.among("split", split, SPLITS)
     if task.is_local:
-        found = [example for example in store.local(task)[0] if example.split == split]
+        found = [example for example in store.local(task) if example.split == split]
         origin = "its files"
     else:
         names = [name for name in task.datasets if store.can_have(name)] or list(task.datasets)
         found = [example for name in names for example in store.examples(name, task.task_type, split, task.output_type)]
-        origin = f"{', '.join(names)} as split by {store.profile}"
+        origin = f"{', '.join(names)} as split by {store.split_scheme}"
     if task.top_labels is not None:
         found = narrowed(found, label_set(task, store))
     if not found:
@@ -70,26 +87,31 @@ def label_set(task: Task, store: DataStore) -> tuple[str, ...]:
     """The most frequent labels of a task with open labels, counted outside the test split; () where it keeps all."""
     if task.top_labels is None:
         return ()
-    fitted_on = ("train", "adaptation")
-    answers = (a for name in task.datasets for split in fitted_on for a in store.answers(name, task.task_type, split))
+    pairs = [(name, split) for name in task.datasets for split in ("train", "adaptation")]
+    answers = (answer for name, split in pairs for answer in store.column(name, "answer", task.task_type, split))
     return frequent_labels(answers, task.top_labels)
+
+
+def _answers(task: Task, split: str, store: DataStore) -> list[str]:
+    """The answers of a task in one split, as far as its data is here."""
+    if task.is_local:
+        return [example.answer for example in store.local(task) if example.split == split]
+    here = [name for name in task.datasets if store.is_here(name)]
+    return [a for name in here for a in store.column(name, "answer", task.task_type, split, task.output_type)]
 
 
 def task_counts(task: Task, store: DataStore) -> dict[str, int] | None:
     """Examples of a task by split, narrowed to its label set; None where none of its data is here."""
-    if task.is_local:
-        return {split: sum(example.split == split for example in store.local(task)[0]) for split in SPLITS}
-    here = [name for name in task.datasets if store.is_here(name)]
-    if not here:
+    if not task.is_local and not any(store.is_here(name) for name in task.datasets):
         return None
     valid = set(label_set(task, store))
-    counts = {}
-    for split in SPLITS:
-        answers = [a for name in here for a in store.answers(name, task.task_type, split, task.output_type)]
-        counts[split] = sum(1 for a in answers if not valid or not valid.isdisjoint(read_several(a)))
-    if not any(counts.values()):
-        raise MissingData(f"task '{task.name}' has no examples in {', '.join(here)}.")
-    return counts
+    answers = {split: _answers(task, split, store) for split in SPLITS}
+    if not any(answers.values()):
+        raise MissingData(f"task '{task.name}' has no examples in {', '.join(task.datasets) or 'its files'}.")
+    return {
+        split: sum(1 for answer in found if not valid or not valid.isdisjoint(read_several(answer)))
+        for split, found in answers.items()
+    }
 
 
 def label_balance(task: Task, store: DataStore) -> dict[str, float]:
@@ -98,13 +120,7 @@ def label_balance(task: Task, store: DataStore) -> dict[str, float]:
     Empty where each example has labels of its own, or answers are free text, or none of the data is here.
     """
     several = task.output_type == "multi_label"
-    if not several and not task.fixed_labels:
-        return {}
-    if task.is_local:
-        answers = [example.answer for example in store.local(task)[0] if example.split == "adaptation"]
-    else:
-        here = [name for name in task.datasets if store.is_here(name)]
-        answers = [a for name in here for a in store.answers(name, task.task_type, "adaptation", task.output_type)]
+    answers = _answers(task, "adaptation", store) if several or task.fixed_labels else []
     valid = set(label_set(task, store)) if answers else set()
     labels = [set(read_several(answer) if several else (answer,)) for answer in answers]
     kept = [chosen for found in labels if (chosen := found & valid if valid else found)]
@@ -113,12 +129,9 @@ def label_balance(task: Task, store: DataStore) -> dict[str, float]:
 
 
 def expert_examples(name: str, store: DataStore) -> tuple[list[Example], int]:
-    """Training examples of an expert, without those about anything that a task tests.
+    """Training examples of an expert without those about anything that a task tests, and how many these are.
 
     Data sets that are not here and come in no package are passed over.
-
-    Returns:
-        the examples, and how many were left out because a test item is about the same thing.
 
     Raises:
         UnknownName: there is no such expert. MissingData: none of its data sets can be had.
@@ -129,7 +142,7 @@ def expert_examples(name: str, store: DataStore) -> tuple[list[Example], int]:
         if task.test_split is not None or not task.is_local:
             raise ConfigError(f"{name} is no corpus for an expert: give local data_files, and leave test_split out.")
         return without_dedup_keys(task_examples(task, "train", store), protected_keys(store))
-    given = store.registry.expert_sources(name)
+    given = expert_sources(name)
     sources = [(dataset, task_type) for dataset, task_type in given if store.can_have(dataset)]
     if not sources:
         names = ", ".join(dict.fromkeys(dataset for dataset, _ in given))
@@ -148,21 +161,17 @@ def _training(dataset: str, task_type: str, store: DataStore) -> list[Example]:
 
 def protected_keys(store: DataStore) -> frozenset[str]:
     """Dedup keys of every test example of every task in the registry whose data is already here."""
-    tasks = store.registry.tasks.values()
-    pairs = dict.fromkeys((name, task.task_type) for task in tasks for name in task.datasets)
-    here = [store.dedup_keys(name, task_type, "test") for name, task_type in pairs if store.is_here(name)]
-    own = (e for task in tasks if task.is_local for e in store.local(task)[0] if e.split == "test")
-    return frozenset(key for example in own for key in example.dedup_keys).union(*here)
+    tasks = store.tasks.values()
+    pairs = dict.fromkeys((name, task.task_type) for task in tasks for name in task.datasets if store.is_here(name))
+    keys = [about for name, task_type in pairs for about in store.column(name, "dedup_keys", task_type, "test")]
+    own = [e.dedup_keys for task in tasks if task.is_local for e in store.local(task) if e.split == "test"]
+    return frozenset().union(*keys, *own)
 
 
 def refuse_leak(task: Task, test: Iterable[Example], trained: frozenset[str]) -> None:
-    """Check that no test item is about something that an expert was trained on.
-
-    Raises:
-        TestLeak: naming the items.
-    """
+    """Raise TestLeak where a test item is about something that an expert was trained on."""
     given = list(test)
-    leaked = [example.id for example in given if not trained.isdisjoint(example.dedup_keys)]
+    leaked = [example.id for example in given if not trained.isdisjoint(compared_keys(example))]
     if leaked:
         raise TestLeak(
             f"{len(leaked)} of {len(given)} test items of '{task.name}' are about something that an expert was trained on: "
@@ -172,12 +181,7 @@ def refuse_leak(task: Task, test: Iterable[Example], trained: frozenset[str]) ->
 
 
 def prepare_task(task: Task, store: DataStore, trained: frozenset[str] = frozenset()) -> dict[str, int]:
-    """Examples of a task by split, after checking that no test item occurs in what any expert trains on.
-
-    Args:
-        task: any.
-        store: where the data sets are.
-        trained: dedup keys of experts that are trained already.
+    """Examples of a task by split, after checking that no test item occurs in what any expert trains on or was trained on.
 
     Raises:
         TestLeak: naming the test items. MissingData: its data is not here.
@@ -185,14 +189,7 @@ def prepare_task(task: Task, store: DataStore, trained: frozenset[str] = frozens
     test = task_examples(task, "test", store)
     refuse_leak(task, test, trained)
     for name in KNOWLEDGE_TYPES:
-        if any(store.is_here(dataset) for dataset, _ in store.registry.expert_sources(name)):
+        if any(store.is_here(dataset) for dataset, _ in expert_sources(name)):
             training, _ = expert_examples(name, store)
-            refuse_leak(task, test, frozenset(s for example in training for s in example.dedup_keys))
-    if task.is_local:
-        return task_counts(task, store) or {}
-    counts = {"test": len(test)}
-    for split in ("adaptation", "train"):
-        counts[split] = sum(
-            store.prepared(name).counts.get(task.task_type, {}).get(split, 0) for name in task.datasets if store.can_have(name)
-        )
-    return counts
+            refuse_leak(task, test, frozenset(key for example in training for key in example.dedup_keys))
+    return task_counts(task, store) or {}

@@ -7,21 +7,20 @@ such files too (staf/tasks/*.yaml). Its data is a corpus of the cards, or local 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import yaml
 from pydantic import BeforeValidator, Field, model_validator
 
-from staf.config import Settings, parse
+from staf.config import Settings, load_values, parse
 from staf.data.answers import read_several, write_several
 from staf.data.example import KNOWLEDGE_TYPES, Example
 from staf.data.templates import query, templates
-from staf.errors import ConfigError, MissingData
+from staf.errors import ConfigError, UnknownName
 
 METRICS = {
     "multiple_choice": ("accuracy", "macro_f1", "macro_auc"),
@@ -164,45 +163,12 @@ class Task(Settings):
         return next((name for name in self.metric_list if name in known), known[0])
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML without code: a tag `!function` is refused."""
-
-
-def _refuse_function(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> None:
-    raise ConfigError(
-        f"line {node.start_mark.line + 1} holds the tag !{suffix}: no code runs from a task file. Use a column or a template."
-    )
-
-
-_Loader.add_multi_constructor("!", _refuse_function)
-
-
 def load_task(path: Path) -> Task:
-    """The task of a YAML file.
-
-    Raises:
-        MissingData: there is no such file. ConfigError: it is not a task file, naming every unknown key and wrong value.
-    """
-    values = _load_values(path)
+    """The task of a YAML file; raises MissingData, or ConfigError that names every unknown key and wrong value."""
+    values = load_values(path, "task file", "see the names: staf tasks list")
     if "variants" in values:
         raise ConfigError(f"{path} holds several tasks: give a file with one task.")
     return parse(Task, {"folder": path.parent, **values}, str(path))
-
-
-def _load_values(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise MissingData(f"no task file {path}. Check the path, or see the names: staf tasks list") from error
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} holds no task: a mapping of keys to values was expected.")
-    if isinstance(included := values.pop("include", None), str):
-        values = _load_values(path.parent / included) | values
-    return values
 
 
 @cache
@@ -211,11 +177,38 @@ def builtin_tasks() -> dict[str, Task]:
     found = {}
     for file in sorted((resources.files("staf") / "tasks").iterdir(), key=lambda file: file.name):
         if file.name.endswith(".yaml"):
-            values = yaml.safe_load(file.read_text(encoding="utf-8"))
+            values = load_values(Path(str(file)))
             for variant in values.pop("variants", [{}]):
                 task = parse(Task, values | variant, file.name)
                 found[task.name] = task
     return found
+
+
+def is_task_file(name: str) -> bool:
+    """True where a path of a task file is given in the place of a name."""
+    return Path(name).suffix in (".yaml", ".yml")
+
+
+def find_task(name: str, known: Mapping[str, Task] | None = None) -> Task:
+    """The task of a name, or of a task file where a path ending in .yaml is given; None knows the built-in ones.
+
+    Raises:
+        UnknownName: with near names and the list. MissingData, ConfigError: as `load_task`, or a known task has its name.
+    """
+    known = builtin_tasks() if known is None else known
+    if is_task_file(name):
+        task = load_task(Path(name))
+        if known.get(task.name, task) != task:
+            raise ConfigError(f"{name}: there is another task named '{task.name}'. Give yours another name.")
+        return task
+    if name not in known:
+        raise UnknownName.among("task", name, known)
+    return known[name]
+
+
+def task_metrics() -> dict[str, str]:
+    """The primary metric of each built-in task."""
+    return {name: task.metric for name, task in builtin_tasks().items()}
 
 
 LISTED = {

@@ -12,8 +12,8 @@ from typing import Any
 from pydantic import Field
 
 from staf.config import Settings, find_recipe, load_values, parse
-from staf.data.registry import find_task, task_metrics
 from staf.data.selection import held_out_task
+from staf.data.task import find_task, task_metrics
 from staf.evaluate.score import Method, router_method
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.recipe import ExpertRecipe

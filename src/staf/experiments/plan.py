@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from staf.config import Settings, load_values, parse
-from staf.data.registry import find_task
+from staf.data.task import find_task
 from staf.errors import MissingData, UnknownName
 from staf.experiments.profile import Profile
 from staf.report.formatting import METHODS

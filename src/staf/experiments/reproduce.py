@@ -11,8 +11,8 @@ from typing import Any
 
 from staf.baselines.in_context import FewShotPrompts, reserved_for, with_shots
 from staf.baselines.networks import encoder_folder
-from staf.data.registry import find_task
 from staf.data.selection import expert_sources, task_examples
+from staf.data.task import find_task
 from staf.errors import MissingData, StafError
 from staf.evaluate.score import sample
 from staf.experiments.plan import TUNED, Experiment, Row, find_experiment

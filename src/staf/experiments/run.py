@@ -13,9 +13,8 @@ from staf.baselines.classifiers import CLASSIFIERS
 from staf.baselines.settings import BaselineSettings, ClassifierSettings
 from staf.config import parse
 from staf.data.example import Example
-from staf.data.registry import find_task
 from staf.data.selection import task_examples
-from staf.data.task import Task
+from staf.data.task import Task, find_task
 from staf.errors import ConfigError, MissingData, StafError, TrainingFailed
 from staf.evaluate.score import Method, router_method, setting_of
 from staf.experiments.plan import EXTERNAL, NEEDS_EXPERTS, Experiment, RunSpec, declared_experiments

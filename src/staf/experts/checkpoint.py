@@ -18,7 +18,7 @@ from torch import Tensor
 
 from staf.checkpoint_io import read_checkpoint, write_checkpoint
 from staf.errors import ConfigError, DamagedFile, MissingData, StafError
-from staf.io import read_json, sync_folder, write_bytes
+from staf.io import read_json, sync, write_bytes
 from staf.log import Log
 
 KIND = "checkpoint"
@@ -52,7 +52,7 @@ class Checkpoints:
         """
         path = self._path(step)
         write_checkpoint(path, KIND, tensors, {**record, "run": self.run, "numerics": self.numerics})
-        sync_folder(self.folder)
+        sync(self.folder)
         for old in self._all():
             if old not in (path, self.newest) and self._is_own(old):
                 shutil.rmtree(old, ignore_errors=True)

@@ -24,7 +24,7 @@ from torch import Tensor
 from staf.checkpoint_io import read_checkpoint, refuse_pickles
 from staf.errors import BaseMismatch, DamagedFile, ExpertMismatch, MissingData, StafError, UnknownName
 from staf.experts.adapter import CONFIG, TENSORS, Factors, read_adapter, write_adapter
-from staf.io import read_json, sha256_of, staged_folder, sync_folder, write_bytes, write_json
+from staf.io import read_json, sha256_of, staged_folder, sync, write_bytes, write_json
 from staf.log import Log, StderrProgress
 
 REMOVED = ".removed"
@@ -187,7 +187,7 @@ def set_aside(expert: Path) -> Path:
     try:
         kept.mkdir(exist_ok=True)
         os.replace(expert, kept / free)
-        sync_folder(expert.parent)
+        sync(expert.parent)
     except OSError as error:
         raise StafError(f"cannot move {expert} to {kept}: {error.strerror or error}. Nothing was changed.") from error
     return kept / free

@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint as recomputed
 
 from staf.compute import ComputeOptions, compute_record, numerics
 from staf.data.example import Example
+from staf.data.privacy import trained_keys
 from staf.errors import TrainingFailed
 from staf.experts.adalora import TrainableFactors, budget
 from staf.experts.checkpoint import Checkpoints
@@ -287,9 +288,8 @@ def train_expert(
     started = time.perf_counter()
     with training.running():
         _run_steps(training, checkpoints, on_step)
-    keys = frozenset(key for example in examples for key in example.dedup_keys)
     record = _training_record(training, run, examples, time.perf_counter() - started)
-    return Expert(name, base.identity, training.factors.folded(recipe.lora_scaling), keys, record)
+    return Expert(name, base.identity, training.factors.folded(recipe.lora_scaling), trained_keys(examples), record)
 
 
 def _resume(training: ExpertTraining, checkpoints: Checkpoints, run: str) -> None:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from staf.compute import numerics
 from staf.data.example import Example
+from staf.data.privacy import kept_ids
 from staf.data.splits import refuse_test, seeded_rng
 from staf.errors import ConfigError, MissingData
 from staf.experts.checkpoint import Checkpoints
@@ -234,7 +235,7 @@ class _Adaptation:
             if self.init_from is None
             else {"task": self.init_from.task, "run": self.init_from.record.get("run")},
             "examples": len(ids),
-            "example_ids": ids,
+            "example_ids": kept_ids(self.examples),
             "examples_fingerprint": hashlib.sha256("/".join(ids).encode()).hexdigest()[:16],
             "tunable_parameters": self.moved.stop - self.moved.start if cma else objective.shape.num_params,
             "prompt_tokens": sum(objective.loss_on(self.examples).lengths),

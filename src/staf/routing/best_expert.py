@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from staf.data.example import Example
+from staf.data.privacy import kept_ids
 from staf.data.splits import refuse_test
 from staf.errors import MissingData, TrainingFailed
 from staf.routing.merge import Mixture
@@ -67,7 +68,7 @@ def best_expert_router(
         "stop_reason": f"all {len(names)} experts evaluated",
         "evaluations": len(names),
         "examples": len(examples),
-        "example_ids": sorted(example.id for example in examples),
+        "example_ids": kept_ids(examples),
         "tunable_parameters": 1,
         "seconds": time.perf_counter() - started,
     }

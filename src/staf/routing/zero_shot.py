@@ -27,6 +27,7 @@ from torch.nn import functional
 
 from staf.checkpoint_io import read_checkpoint, write_checkpoint
 from staf.data.example import Example
+from staf.data.privacy import kept_ids
 from staf.data.splits import refuse_test, seeded_rng
 from staf.errors import DamagedFile, ExpertMismatch, MissingData
 from staf.experts.store import ExpertSet
@@ -157,7 +158,7 @@ def zero_shot_router(
         "stop_reason": "nothing is learned",
         "examples": 0,
         "unlabelled": len(questions),
-        "example_ids": sorted(example.id for example in questions),
+        "example_ids": kept_ids(questions),
         "similarities": dict(zip(experts.names, similar.tolist(), strict=True)),
         "tunable_parameters": 0,
         "seconds": time.perf_counter() - started,

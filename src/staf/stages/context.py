@@ -8,7 +8,7 @@ from pathlib import Path
 
 from staf.compute import ComputeOptions
 from staf.data.fetch import data_folder
-from staf.data.split_schemes import PROFILES, check_profile
+from staf.data.splits import SPLIT_SCHEMES, check_split_scheme
 from staf.data.store import DataStore
 from staf.data.task import Task
 from staf.errors import ConfigError
@@ -30,7 +30,7 @@ class RunContext:
     base: str | None
     data: Path | None
     runs: Path
-    profile: str
+    split_scheme: str
     compute: ComputeOptions = field(default_factory=ComputeOptions)
     fsdp: bool = False
     tasks: tuple[str, ...] = ()
@@ -38,7 +38,7 @@ class RunContext:
 
     def context(self, progress: Progress, world: World = SINGLE_PROCESS) -> Context:
         """The context; raises as `Context` and `Context.find_task`."""
-        found = Context(self.base, self.data, self.runs, progress, None, self.profile, world, self.fsdp, self.compute)
+        found = Context(self.base, self.data, self.runs, progress, None, self.split_scheme, world, self.fsdp, self.compute)
         for name in self.tasks:
             found.find_task(name)
         return found
@@ -49,8 +49,8 @@ class Context:
     """One base, one data folder, one folder of runs, one progress.
 
     Raises:
-        MissingData: there is no such data folder. UnknownName: there is no such profile. ConfigError: a base sharded over one
-            process.
+        MissingData: there is no such data folder. UnknownName: there is no such split scheme. ConfigError: a base sharded
+            over one process.
     """
 
     base_name: str | None
@@ -61,7 +61,7 @@ class Context:
     progress: Progress = field(default_factory=NullProgress)
     dtype: str | None = None
     """of the base; None chooses it"""
-    profile: str = PROFILES[0]
+    split_scheme: str = SPLIT_SCHEMES[0]
     """how data sets are split"""
     world: World = SINGLE_PROCESS
     """the processes that train one expert together"""
@@ -71,15 +71,15 @@ class Context:
     """how it is computed; `dtype` above, where given, replaces its own"""
 
     def __post_init__(self) -> None:
-        check_profile(self.profile)
+        check_split_scheme(self.split_scheme)
         check_fsdp(self.world, self.fsdp)
-        self.store = DataStore(data_folder(self.data), self.profile)
+        self.store = DataStore(data_folder(self.data), self.split_scheme)
         self.dtype = self.dtype or self.compute.dtype
         self.compute = self.compute.model_copy(update={"dtype": self.dtype})
         self._mixture: tuple[str, Mixture] | None = None
 
     def find_task(self, name: str) -> Task:
-        """The task of a name or file, from now on in the registry of this context; raises as `DataStore.with_task`."""
+        """The task of a name or file, from now on in the store of this context; raises as `DataStore.with_task`."""
         task, self.store = self.store.with_task(name)
         return task
 

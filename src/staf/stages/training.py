@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from staf.data.card import find_card
 from staf.data.example import Example
 from staf.data.selection import expert_examples, expert_name, expert_sources
 from staf.data.splits import seeded_rng
@@ -50,7 +51,7 @@ def train_stage(context: Context, name: str, settings: ExpertRecipe, out: Path, 
     with context.world.main_process_first():
         examples = training_examples(context, name, settings)
         used = [dataset for dataset, _ in expert_sources(name) if context.store.can_have(dataset)]
-        licences = {dataset: context.store.registry.find_card(dataset).licence for dataset in used}
+        licences = {dataset: find_card(dataset).licence for dataset in used}
         name = expert_name(name)
         digest = training_digest(context.identity, examples, settings)
     there = training_run_of(out / name) == digest
