@@ -49,6 +49,8 @@ def test_files_come_once_and_are_found_without_a_network_afterwards(server):
     assert (found / "deep" / "b.csv").read_text() == "two"
     (folder / "a.csv").unlink()
     assert download("beasts", files) == downloaded("beasts", files) == found
+    for change in ({"path": "c.csv"}, {"url": f"{address}/c.csv"}, {"sha256": "0" * 64}):
+        assert downloaded("beasts", [files[0].model_copy(update=change), files[1]]) is None
 
 
 def test_a_file_that_is_another_one_is_refused_and_not_kept(server):

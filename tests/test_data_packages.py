@@ -87,6 +87,13 @@ def test_a_folder_that_is_not_whole_is_fetched_again(shelf, harm):
     assert (folder / "made_up/data/deep/b.txt").read_bytes() == b"two\n"
 
 
+@pytest.mark.parametrize("change", [{"version": "2.0"}, {"sha256": "0" * 64}, {"members": ("made_up/",)}])
+def test_what_was_fetched_is_another_packages_where_any_part_of_it_differs(shelf, change):
+    package = make_wheel(shelf)
+    fetch_package(package)
+    assert fetched_package(package.model_copy(update=change)) is None
+
+
 def test_a_wheel_with_another_checksum_is_refused_and_leaves_nothing(shelf):
     make_wheel(shelf)
     with pytest.raises(DamagedFile, match=r"SHA-256.*000000.*expected"):

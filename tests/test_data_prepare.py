@@ -217,3 +217,43 @@ def test_the_split_scheme_is_part_of_what_is_asked_for(data):
     assert one.fingerprint != other.fingerprint
     assert other.counts["multiple_choice"]["train"] == 0
     assert other.counts["multiple_choice"]["adaptation"] + other.counts["multiple_choice"]["test"] == 60
+
+
+@pytest.mark.parametrize("change", ["content", "path", "split scheme", "skipping", "code"])
+def test_what_is_prepared_is_named_by_everything_that_it_depends_on(data, tmp_path, monkeypatch, change):
+    first = prepare("medmcqa", data)
+    scheme, skip = "sa-mdkif" if change == "split scheme" else "staf-llm", change == "skipping"
+    if change == "content":
+        with (data / "medmcqa" / "Two.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(question(60)) + "\n")
+    elif change == "path":
+        (tmp_path / "elsewhere").mkdir()
+        data = data.rename(tmp_path / "elsewhere" / "data")
+    elif change == "code":
+        monkeypatch.setattr("staf.data.prepare._code", lambda: "another release")
+    assert prepare("medmcqa", data, split_scheme=scheme, skip_rejected=skip).folder != first.folder
+
+
+def test_a_reader_keeps_its_temporary_files_where_the_next_run_removes_them(own, monkeypatch, tmp_path):
+    monkeypatch.setenv("STAF_CACHE", str(tmp_path / "cache"))
+    seen = []
+
+    def killed(folder, report):
+        seen.append(report.scratch)
+        (report.scratch / "rows").write_text("text")
+        os._exit(9)
+
+    monkeypatch.setattr(multiple_choice, "medmcqa", killed)
+    if (child := os.fork()) == 0:
+        try:
+            prepare("medmcqa", own)
+        finally:
+            os._exit(1)
+    os.waitpid(child, 0)
+    home = cache_folder() / "prepared"
+    (left,) = home.glob(".medmcqa-*.tmp")
+    assert {path.name for path in left.iterdir()} == {"rows"}
+    monkeypatch.undo()
+    monkeypatch.setenv("STAF_CACHE", str(tmp_path / "cache"))
+    prepared = prepare("medmcqa", own)
+    assert [path.name for path in home.iterdir() if not path.name.endswith(".lock")] == [prepared.folder.name]

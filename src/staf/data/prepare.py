@@ -4,9 +4,9 @@
     cache/prepared/<name>-<key>/rejected.jsonl      rows that do not fit their format, where they are to be skipped
     cache/prepared/<name>-<key>/record.json         written last: counts, what was left out and why, checksum, fingerprint
 
-The key says which files were read, by which readers and how they are split, from paths, sizes and times, so that asking
-again is cheap. The fingerprint is made of contents only: it names the data itself, on any machine. Only the owner can read
-the files: they may hold text of patients.
+The key says which files were read, by which code and how they are split, from paths, sizes and times, so that asking again is
+cheap. The fingerprint is made of contents only: it names the data itself, on any machine. Only the owner can read the files:
+they may hold text of patients. What a killed run leaves is removed by the next one of the same data set.
 
 Examples pass through in batches: first into a spool, while only their splits and dedup keys are kept in memory; then, once
 the splits are settled, into the table.
@@ -20,7 +20,7 @@ import os
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from staf.errors import BadData, DamagedFile, MissingData, UnknownName
 from staf.io import locked, read_json, record_digest, sha256_of, staged_folder, write_json
 
 READERS_VERSION = 8
-"""Goes up when a reader, a split or the format of `Example` changes, so that nothing old is taken for new."""
+"""Goes up when a reader, a split or the format of `Example` changes what is read; part of the fingerprint."""
 
 TABLE = "examples.parquet"
 REJECTED = "rejected.jsonl"
@@ -103,7 +103,7 @@ def prepare(
             shutil.rmtree(left, ignore_errors=True)
         if _ready(name, home) is None:
             shutil.rmtree(home, ignore_errors=True)
-            _make(card, source, files, home, split_scheme, ReadReport(skip_rejected))
+            _make(card, source, files, home, split_scheme, skip_rejected)
     if ready := _ready(name, home):
         return ready
     raise DamagedFile(f"{home} changed while it was written. Run the same command again.")
@@ -161,9 +161,16 @@ def _source(card: DatasetCard, data: Path | None, may_fetch: bool) -> Path:
 
 
 def _key(files: Sequence[Path], split_scheme: str, skip_rejected: bool) -> str:
-    """Sixteen hexadecimal digits that change when a source file, the readers or the splits change; opens no file."""
+    """Sixteen hexadecimal digits that change when a source file, what reads it or the splits change; opens no source."""
     states = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    return hashlib.sha256(json.dumps([READERS_VERSION, split_scheme, skip_rejected, states]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([_code(), split_scheme, skip_rejected, states]).encode()).hexdigest()[:16]
+
+
+@cache
+def _code() -> str:
+    """SHA-256 over the modules, cards, queries and SQL of this package, which decide what is read of a source."""
+    files = sorted(path for path in Path(__file__).parent.rglob("*.*") if path.suffix in (".py", ".yaml", ".sql"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
 def _ready(name: str, home: Path) -> Prepared | None:
@@ -177,10 +184,10 @@ def _ready(name: str, home: Path) -> Prepared | None:
         return None
 
 
-def _make(card: DatasetCard, source: Path, files: Sequence[Path], home: Path, scheme: str, report: ReadReport) -> None:
+def _make(card: DatasetCard, source: Path, files: Sequence[Path], home: Path, scheme: str, skip_rejected: bool) -> None:
     """Read the source and put table, side file and record in place, by one rename."""
     with staged_folder(home, private=True) as folder:
-        spool, table = folder / "spool.parquet", folder / TABLE
+        spool, table, report = folder / "spool.parquet", folder / TABLE, ReadReport(skip_rejected, folder)
         items = _spool(card, card.read(source, report), spool)
         splits, left_out = divide(items, scheme, card.own_split, card.sizes)
         digests = [sha256_of(path) for path in files]

@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 from staf.errors import BadData
@@ -39,6 +40,8 @@ class ReadReport:
 
     skip_rejected: bool = False
     """Go on after a bad row."""
+    scratch: Path | None = None
+    """A folder for temporary files; None takes the cache."""
     skipped: Counter[str] = field(default_factory=Counter)
     """What was left out on purpose, by reason."""
     rejected: list[RejectedRow] = field(default_factory=list)

@@ -64,6 +64,7 @@ class DataStore:
         """All examples of a task on local files; read once."""
         from staf.data.local import local_examples
 
-        if task.name not in self._local:
-            self._local[task.name] = local_examples(task)
-        return self._local[task.name]
+        key = task.model_dump_json()
+        if key not in self._local:
+            self._local[key] = local_examples(task)
+        return self._local[key]

@@ -53,6 +53,7 @@ class Tables:
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, report: ReadReport) -> None:
         self._connection, self._report = connection, report
+        self.scratch = report.scratch or cache_folder()
 
     def load(
         self,
@@ -199,8 +200,9 @@ def tables(report: ReadReport, variables: Mapping[str, Any] | None = None) -> It
     """
     import duckdb
 
-    cache_folder().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".tables-", dir=cache_folder()) as working:
+    scratch = report.scratch or cache_folder()
+    scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".tables-", dir=scratch) as working:
         settings: dict[str, Any] = {
             "memory_limit": MEMORY,
             "threads": THREADS,

@@ -23,7 +23,6 @@ from typing import Any
 from staf.data.answers import safe_label, write_several
 from staf.data.archives import members
 from staf.data.example import Example, dedup_key
-from staf.data.fetch import cache_folder
 from staf.data.read_report import ReadReport
 from staf.data.readers.stays import compose, stay_example
 from staf.data.sources import find_one, vocabulary
@@ -68,7 +67,7 @@ def _load(database: Tables, archive: Path) -> None:
     found = dict(members(archive, "dataset_diabetes/*.csv"))
     if missing := [name for name in (TABLE, NAMES) if name not in found]:
         raise BadData(f"{archive} does not hold {', '.join(missing)}. Get it again.")
-    with tempfile.TemporaryDirectory(prefix=".uci-", dir=cache_folder()) as working:
+    with tempfile.TemporaryDirectory(prefix=".uci-", dir=database.scratch) as working:
         unpacked = Path(working) / Path(TABLE).name
         unpacked.write_bytes(found.pop(TABLE))
         database.load("diabetic_data", unpacked, _COLUMNS, _FORMS, called=f"{archive}, {TABLE}")
