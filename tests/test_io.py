@@ -83,9 +83,12 @@ def test_files_are_readable_as_the_umask_says_or_by_their_owner_only(tmp_path: P
     assert (mode(tmp_path / "shared.bin"), mode(tmp_path / "own"), mode(tmp_path / "own/private.json")) == (0o640, 0o700, 0o600)
     for private, expected in ((False, 0o750), (True, 0o700)):
         with staged_folder(tmp_path / f"{private}", private) as folder:
-            (folder / "a").write_text("x")
+            for name, narrow in (("a", 0o600), ("b", 0o644)):
+                (folder / name).write_text("x")
+                (folder / name).chmod(narrow)
             assert mode(folder) == expected
         assert mode(tmp_path / f"{private}") == expected
+        assert {mode(tmp_path / f"{private}" / name) for name in "ab"} == {expected & 0o666}
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])

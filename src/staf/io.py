@@ -78,7 +78,7 @@ def sync(path: Path) -> None:
 def staged_folder(target: Path, private: bool = False) -> Iterator[Path]:
     """A folder to fill, renamed to `target` at the end of the block; if anything fails, nothing is left at `target`.
 
-    With `private` only its owner can read it.
+    Folder and files are readable as the umask says, or with `private` by their owner only.
 
     Raises:
         StafError: it cannot be written, `target` is there and not empty, or another process writes it.
@@ -88,11 +88,10 @@ def staged_folder(target: Path, private: bool = False) -> Iterator[Path]:
         try:
             hidden.mkdir(0o700 if private else 0o777)
             yield hidden
+            mode = hidden.stat().st_mode & 0o777
             for path in hidden.rglob("*"):
-                if path.is_file():
-                    sync(path)
-                if private:
-                    path.chmod(0o700 if path.is_dir() else 0o600)
+                path.chmod(mode if path.is_dir() else mode & 0o666)  # safetensors makes files for their owner only
+                sync(path)
             os.replace(hidden, target)
             sync(target.parent)
         finally:
