@@ -163,6 +163,36 @@ def test_rows_that_do_not_fit_are_named_and_their_text_is_not(tmp_path: Path) ->
         task_examples(load_task(path), "test", DataStore())
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("csv", b"note,note,outcome,patient\na,b,urgent,1\n", "column 'note' occurs twice"),
+        ("csv", b"note,outcome,patient\na,urgent,1,more\n", "row 1 has more cells than the first row has names"),
+        ("csv", b"note,outcome,patient\na,urgent,NaN\n", "'patient' .group_column. is missing or empty"),
+        ("csv", b"note,outcome,patient\nnull,urgent,1\n", "1 of 1 rows"),
+        ("csv", b"note,outcome,patient\n\xff,urgent,1\n", "is not a csv file .UnicodeDecodeError."),
+        ("json", b'{"note": "\\ud800", "outcome": "urgent", "patient": 1}', "is not a json file .UnicodeEncodeError."),
+        ("json", b"[" * 100_000, "is not a json file .RecursionError."),
+        ("json", b"[1]", "is not a json file .ValueError."),
+        ("parquet", b"PAR1", "is not a parquet file .ArrowInvalid."),
+    ],
+)
+def test_files_that_would_be_read_wrong_are_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    path = write(tmp_path, rows(), dataset_path=name, dataset_kwargs={"data_files": f"data.{name}"}, doc_to_text="")
+    (tmp_path / f"data.{name}").write_bytes(content)
+    with pytest.raises(BadData, match=message):
+        task_examples(load_task(path), "test", DataStore())
+
+
+def test_a_byte_order_mark_line_ends_of_windows_and_separators_within_a_text_are_read(tmp_path: Path) -> None:
+    found = [{"note": f"a\u2028b\x85{n}", "outcome": "urgent", "patient": n} for n in range(10)]
+    path = write(tmp_path, rows(), dataset_path="json", dataset_kwargs={"data_files": "data.json"})
+    text = "\ufeff" + "\r\n".join(json.dumps(row, ensure_ascii=False) for row in found) + "\r\n"
+    (tmp_path / "data.json").write_bytes(text.encode())
+    examples = [e for split in ("adaptation", "test") for e in task_examples(load_task(path), split, DataStore())]
+    assert sorted(e.context for e in examples) == [row["note"] for row in found]
+
+
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingData, match="no task file"):
         find_task(str(tmp_path / "none.yaml"))

@@ -24,6 +24,8 @@ from staf.errors import BadData, MissingData
 
 SHOWN = 5
 """Rows that a message names."""
+MISSING = {"", "nan", "null", "<na>", "#n/a"}
+"""Spellings of an empty cell, in lower case, as other programs write it."""
 
 
 def local_examples(task: Task) -> list[Example]:
@@ -139,9 +141,9 @@ def _labels(task: Task, row: dict[str, Any]) -> tuple[str, ...]:
         if isinstance(given, str):
             try:
                 given = json.loads(given.replace("'", '"'))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise BadData("doc_to_choice gives no list") from error
-    labels = tuple(str(label).strip() for label in given)
+    labels = tuple(str(label).strip() for label in given) if isinstance(given, list | tuple) else ()
     if len(labels) < 2 or len(set(labels)) < len(labels) or not all(labels):
         raise BadData("doc_to_choice needs two or more labels, each once, none empty")
     return labels
@@ -149,12 +151,13 @@ def _labels(task: Task, row: dict[str, Any]) -> tuple[str, ...]:
 
 def _answer(task: Task, row: dict[str, Any], labels: tuple[str, ...]) -> str:
     target = task.doc_to_target
-    text = str(target) if isinstance(target, int) else _text(target, row, "doc_to_target")
+    value = target if isinstance(target, int) else _value(target, row, "doc_to_target")
+    if (label := str(value).strip()) in labels:  # 'null' may be one
+        return label
+    text = _text_of(value)
     if task.output_type != "multiple_choice":
         if not text:
             raise BadData("doc_to_target is empty")
-        return text
-    if text in labels:
         return text
     if text.isdigit() and int(text) < len(labels):
         return labels[int(text)]
@@ -168,8 +171,9 @@ def _text(template: str, row: dict[str, Any], key: str) -> str:
 
 
 def _text_of(value: Any) -> str:
-    """A cell as text, '' where it is null or not a number."""
-    return "" if value is None or value != value else str(value).strip()
+    """A cell as text, '' where it is empty."""
+    text = "" if value is None else str(value).strip()
+    return "" if text.lower() in MISSING else text
 
 
 def _value(template: str, row: dict[str, Any], key: str) -> Any:
