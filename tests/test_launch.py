@@ -108,14 +108,41 @@ def test_without_ray_the_message_says_how_to_get_it(jobs: list[TrainingJob], mon
 
 
 def test_a_cluster_that_does_not_answer(jobs: list[TrainingJob], monkeypatch: pytest.MonkeyPatch) -> None:
-    def init(**_: object) -> None:
+    def init(*_: object, **__: object) -> None:
         raise ConnectionError("Failed to connect to Ray cluster at host:6379")
 
-    for name in launch.RAY_DEFAULTS:
+    for name in launch.RAY_DEFAULTS | launch.RAY_LOCAL:
         monkeypatch.setenv(name, "1")
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False, init=init))
     with pytest.raises(MissingData, match=r"no Ray cluster answers: .* at host:6379\. Start it"):
         run_ray("train", jobs, NullProgress())
+
+
+@pytest.mark.parametrize(("address", "running", "here"), [
+    (None, False, True), ("local", True, True), (None, True, False), ("host:6379", False, False),
+])  # fmt: skip
+def test_a_ray_that_starts_here_listens_on_loopback_and_asks_for_a_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str | None, running: bool, here: bool
+) -> None:
+    found: list[object] = []
+
+    def init(given: str | None, **_: object) -> None:
+        found.extend([given, os.environ.get("RAY_AUTH_MODE"), os.environ.get("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER")])
+        raise ConnectionError
+
+    for name in launch.RAY_DEFAULTS | launch.RAY_LOCAL | {"RAY_ADDRESS": ""}:
+        monkeypatch.setenv(name, "")  # restored afterwards
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    if address:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    if running:
+        (tmp_path / "ray").mkdir()
+        (tmp_path / "ray" / "ray_current_cluster").write_text("10.0.0.1:6379")
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False, init=init))
+    with pytest.raises(MissingData):
+        run_ray("train", [], NullProgress())
+    assert found == (["local", "token", "0"] if here else [None, None, None])
 
 
 def test_the_command_rejects_a_misspelt_expert_or_launcher_before_it_trains(tmp_path: Path) -> None:

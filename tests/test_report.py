@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import statistics
@@ -248,12 +247,9 @@ def test_numbers_are_printed_for_people(text, expected):
     assert text == expected
 
 
-def test_a_name_in_brackets_is_printed_as_it_is():
-    from rich.console import Console
-
-    console = Console(file=io.StringIO(), width=200)
-    tables.print_table(console, tables.task_table([scored("[red]x[/red]")], TASK))
-    assert "[red]x[/red]" in console.file.getvalue()
+def test_a_name_in_brackets_is_printed_as_it_is(capsys):
+    tables.print_table(tables.task_table([scored("[red]x[/red]")], TASK))
+    assert "[red]x[/red]" in capsys.readouterr().out
 
 
 def test_a_table_is_written_as_csv_and_markdown():

@@ -210,6 +210,23 @@ def test_time_memory_and_counts_are_linked_to_their_run(tmp_path):
     assert Page(text).open == []
 
 
+@pytest.mark.parametrize(("values", "words"), [
+    ((None, True), "Unseen: by the experts' records, none"), ((True, False), "Seen in training: by the experts' records"),
+    ((None, None), "What the experts were trained on is not recorded"),
+])  # fmt: skip
+def test_whether_a_task_was_seen_in_training_comes_from_the_experts_records(values, words):
+    results = [scored(method, unseen=value) for method, value in zip(("original", "normal"), values, strict=True)]
+    assert words in page.page_text(results)
+
+
+def test_a_table_wider_than_the_page_scrolls_and_shows_where_columns_are_hidden():
+    text = page.page_text([scored("normal")])
+    assert text.count('<div class="scroll" role="region" tabindex="0"') == text.count("<table>") == 1
+    rule = text[text.index(".scroll {") : text.index("table { border")]
+    assert "overflow-x: auto" in rule
+    assert rule.count("linear-gradient") == 4
+
+
 def test_the_page_says_by_what_and_over_what_is_tested():
     text = re.sub(r"\s+", " ", page.page_text([read(world())["table3"]]))
     assert (

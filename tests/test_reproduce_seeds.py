@@ -126,6 +126,25 @@ def test_the_command_says_when_a_seed_is_on_the_page(
     assert f"page: {out / 'report.html'}" in result.output
 
 
+def test_a_table_or_shard_without_a_number_is_a_failure(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Runner, spec: RunSpec) -> Scored:
+        raise TrainingFailed("no loss was a number.")
+
+    monkeypatch.setattr(Runner, "_run", fail)
+    file, out = tmp_path / "mine.yaml", tmp_path / "out"
+    file.write_text(yaml.safe_dump(profile_of(tiny_folder).model_dump(mode="json", exclude_none=True)))
+    common = ["reproduce", "fig6", "--profile", str(file), "--out", str(out), "--data-dir", str(tmp_path)]
+    result = CliRunner().invoke(app, common)
+    assert isinstance(result.exception, MissingData)
+    assert str(result.exception) == "no cell of fig6 has a number. The first reason: no loss was a number."
+    assert (out / "tables" / "fig6.md").is_file()
+    result = CliRunner().invoke(app, [*common, "--shard", "0/2"])
+    assert isinstance(result.exception, MissingData)
+    assert "0 of 3 runs of shard 0/2 are finished" in result.output
+
+
 def test_what_is_missing_is_reported_before_a_result_is_written(tiny_folder: Path, tmp_path: Path) -> None:
     strict = profile_of(tiny_folder).model_copy(update={"strict": True, "corpora": {"summarization": ["clicr"]}})
     runner = Runner(Context(str(tiny_folder), tmp_path, tmp_path / "runs", NullProgress(), "float32"), strict, tmp_path)

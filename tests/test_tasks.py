@@ -14,6 +14,8 @@ from staf.data.selection import expert_examples, expert_sources, label_set, prep
 from staf.data.store import DataStore
 from staf.data.task import builtin_tasks, find_task, frequent_labels, narrowed
 from staf.errors import MissingData, TestLeak, UnknownName
+from staf.evaluate.score import is_unseen
+from staf.experts.store import Expert, ExpertSet
 
 
 @pytest.fixture
@@ -137,3 +139,21 @@ def test_both_tables_have_every_row_of_the_paper_and_counts_only_of_what_is_here
     empty = DataStore(tmp_path, fetch=False)
     assert {row["examples"] for row in corpus_rows(empty)} == {None}
     assert {row["test"] for row in task_rows(empty)} == {None}
+
+
+def test_a_task_is_unseen_where_no_record_of_an_expert_names_its_type_or_data() -> None:
+    task = find_task("pubmedqa")
+
+    def expert(name: str, **record: object) -> Expert:
+        return Expert(name, {}, {}, frozenset(), record)
+
+    def found(*experts: Expert) -> bool | None:
+        return is_unseen(task, ExpertSet(experts))
+
+    other, own = expert("summarization", licences={"mts-dialog": "x"}), expert("question_answering", licences={})
+    assert found(other) is True
+    assert found(other, own) is False
+    assert found(expert("mine", licences={task.datasets[0]: "x"})) is False
+    assert found(other, expert("from-a-hub")) is None
+    assert found(own, expert("from-a-hub")) is False
+    assert is_unseen(task, None) is None

@@ -168,7 +168,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise MissingData(f"no file {path}. Make it first, or check the path.") from error
-    except (ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DamagedFile(
             f"{path} is not valid JSON ({type(error).__name__}). It was altered after it was written: "
             "restore it from a copy, or delete it and run the command that made it."

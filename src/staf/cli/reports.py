@@ -48,10 +48,10 @@ def reproduce(
     list_options: bool = False,
 ) -> None:  # fmt: skip
     """Reproduce a table or figure of the papers, printed with their numbers. Re-run to resume."""
-    from staf.errors import UnknownName
+    from staf.errors import MissingData, UnknownName
     from staf.experiments.plan import find_experiment
     from staf.experiments.profile import load_profile
-    from staf.experiments.reproduce import print_table_of, run_shard
+    from staf.experiments.reproduce import print_table_of
     from staf.experiments.run import Runner, parse_shard
     from staf.experts.launch import LAUNCHERS
     from staf.report.results import TABLES
@@ -67,20 +67,33 @@ def reproduce(
     for wanted in names:
         find_experiment(wanted, sizes)  # reject a misspelt name before anything runs
     if part[1] > 1:
-        for wanted in names:
-            finished, count = run_shard(wanted, runner)
-            print(f"{wanted}: {finished} of {count} runs of shard {shard} are finished")
-        print("Without --shard the same command writes the tables.")
+        _run_shard(names, runner, shard)
         return
     for seeds in range(1, sizes.seeds + 1):
         tables, page = _tables(names, Path(profile).stem, runner, run_context if launcher == "ray" else None, seeds)
     if as_json:
         found = [table.model_dump(mode="json") for table in tables]
         emit(True, found if name == "all" else found[0])
-        return
-    for table in tables:
-        print_table_of(table)
-    print(f"page: {page}; tables: {out / 'tables'}")
+    else:
+        for table in tables:
+            print_table_of(table)
+        print(f"page: {page}; tables: {out / 'tables'}")
+    cells = [cell for table in tables for row in table.rows for cell in row.cells]
+    if all(cell.mean is None for cell in cells):
+        raise MissingData(f"no cell of {name} has a number. The first reason: {cells[0].missing}")
+
+
+def _run_shard(names: list[str], runner: Any, shard: str) -> None:
+    """Make the runs of a shard, and fail where there are some and none could be finished."""
+    from staf.errors import MissingData
+    from staf.experiments.reproduce import run_shard
+
+    done = {wanted: run_shard(wanted, runner) for wanted in names}
+    for wanted, (finished, count) in done.items():
+        print(f"{wanted}: {finished} of {count} runs of shard {shard} are finished")
+    print("Without --shard the same command writes the tables.")
+    if not any(finished for finished, _ in done.values()) and any(count for _, count in done.values()):
+        raise MissingData(f"no run of shard {shard} could be finished; the reasons are above. Rerun it when they are gone.")
 
 
 def _tables(names: list[str], profile: str, runner: Any, cluster: Any, seeds: int) -> tuple[list[Any], Path]:

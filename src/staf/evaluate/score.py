@@ -126,7 +126,7 @@ def finish(
     cut = [row["truncated"] for row in predictions if "truncated" in row]
     weights = None if experts is None or method.weights is None else method.weights.mean(0)
     result = {
-        "stage": "evaluate", "task": task.name, "task_title": task.title, "unseen": task.unseen,
+        "stage": "evaluate", "task": task.name, "task_title": task.title, "unseen": is_unseen(task, experts),
         "output_type": task.output_type,
         "labels": list(examples[0].labels) if task.fixed_labels else None,
         "method": method.name, "setting": method.setting, "seed": method.seed,
@@ -181,6 +181,14 @@ def compare_with_baselines(
         if compared is not None:
             found[name] = asdict(compared)
     return found
+
+
+def is_unseen(task: Task, experts: ExpertSet | None) -> bool | None:
+    """Whether none of the experts' records names the task's type or one of its data sets; None where that is unknown."""
+    known = [] if experts is None else [(one.name, one.record.get("licences")) for one in experts.experts]
+    if any(name == task.task_type or not set(task.datasets).isdisjoint(used or ()) for name, used in known):
+        return False
+    return True if known and all(used is not None for _, used in known) else None
 
 
 def best_single(

@@ -98,16 +98,12 @@ def _prepare(context: Context, names: set[str]) -> None:
 
 def print_demo(found: dict[str, Any]) -> None:
     """The experts' held-out scores, the table of the task, and where everything is."""
-    from rich.console import Console
-
-    results, console = load_results(Path(found["runs"]), task_metrics()), Console()
-    if not console.is_terminal:
-        console = Console(width=140)
-    print_table(console, held_out_table(results), title="Each expert on its own knowledge type, held out")
+    results = load_results(Path(found["runs"]), task_metrics())
+    print_table(held_out_table(results), title="Each expert on its own knowledge type, held out")
     rows = task_table(results, found["task"])
     columns = list(rows[0].cells)
     title = f"Adapted to a task that no expert was trained on: {found['task']}"
-    print_table(console, rows, title, [columns[0], columns[2], *columns[-5:]])  # other metrics are on the page
+    print_table(rows, title, [columns[0], columns[2], *columns[-5:]])  # other metrics are on the page
     minutes, seconds = divmod(round(found["seconds"]), 60)
-    console.print(f"page: {found['page']}\nfused model: {found['fused']}")
-    console.print(f"{minutes} min {seconds} s, peak memory {found['peak_memory_bytes'] / 1e9:.1f} GB")
+    print(f"page: {found['page']}\nfused model: {found['fused']}")
+    print(f"{minutes} min {seconds} s, peak memory {found['peak_memory_bytes'] / 1e9:.1f} GB")

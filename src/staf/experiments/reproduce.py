@@ -91,19 +91,14 @@ def write_tables(table: Table, folder: Path) -> None:
 
 def print_table_of(table: Table) -> None:
     """The table, why cells are empty, what differs from the papers, and the paired tests of our routers."""
-    from rich.console import Console
-
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=150)
     rows, notes = table_rows(table)
-    print_table(console, rows, table.title)
+    print_table(rows, table.title)
     for number, reason in enumerate(notes, 1):
-        console.print(f"note {number}: {reason}", markup=False)
+        print(f"note {number}: {reason}")
     unit = "tokens of a prompt" if table.prompt_tokens else "in percent, mean ± standard deviation over seeds"
-    console.print(f"Ours: base {table.base.get('name')}, {unit}. Papers: Llama-2-7B. {table.differs}", markup=False)
+    print(f"Ours: base {table.base.get('name')}, {unit}. Papers: Llama-2-7B. {table.differs}")
     title = "Differences in points, paired by item; p-values cover items and seeds, a win or a loss has p < 0.05"
-    print_table(console, comparison_rows(table), title)
+    print_table(comparison_rows(table), title)
 
 
 # ---- cells -----------------------------------------------------------------------------------------------------------

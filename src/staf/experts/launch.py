@@ -23,6 +23,8 @@ ENVIRONMENT = ("STAF_CACHE", "STAF_DATA", "HF_HOME", "HF_HUB_OFFLINE")
 """Variables that workers get with their values here."""
 RAY_DEFAULTS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_NUM_REDIS_GET_RETRIES": "1"}
 """No usage statistics leave the cluster, and one that does not answer is reported within a minute."""
+RAY_LOCAL = {"RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""A Ray that is started here asks for a token (Ray 2.52 or later) and listens on loopback only: no other machine joins it."""
 Failures = dict[str, BaseException]
 """Errors by the name of the job."""
 
@@ -116,8 +118,11 @@ def _resources(nodes: Sequence[dict[str, Any]]) -> dict[str, Any]:
 @contextmanager
 def _connected() -> Iterator[Any]:
     """The module of Ray, connected for a `with` block; an existing connection is left open."""
-    for name, value in RAY_DEFAULTS.items():
-        os.environ.setdefault(name, value)
+    address = os.environ.get("RAY_ADDRESS")
+    running = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster").exists()  # ray.init joins that one
+    starts_here = address == "local" or not (address or running)
+    for name, value in (RAY_DEFAULTS | (RAY_LOCAL if starts_here else {})).items():
+        os.environ.setdefault(name, value)  # before the import, which reads them
     try:
         import ray
     except ImportError as error:
@@ -126,7 +131,7 @@ def _connected() -> Iterator[Any]:
         yield ray
         return
     try:
-        ray.init(include_dashboard=False, logging_level=logging.WARNING)
+        ray.init("local" if starts_here else None, include_dashboard=False, logging_level=logging.WARNING)
     except ConnectionError as error:
         raise MissingData(
             f"no Ray cluster answers: {error}. Start it (ray start --head), correct RAY_ADDRESS, or set RAY_ADDRESS=local for "

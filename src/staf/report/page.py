@@ -9,8 +9,10 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from staf.io import write_bytes
@@ -21,6 +23,9 @@ from staf.report.formatting import MISSING, method_title
 from staf.report.reproduced import comparison_rows, sizes_text, table_rows
 from staf.report.results import Evaluation, Finished, Table, Training, evaluations, load_results, tables_of
 from staf.report.seed_groups import flatten, task_title, tasks_of
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 OUTCOMES = {HELD: "✓", NOT_HELD: "✗", OPEN: "?", NOT_COMPARABLE: "–"}
 """Each outcome of a claim with its mark."""
@@ -51,16 +56,10 @@ def page_text(results: Sequence[Finished], link_prefix: str | None = None, runs:
         link_prefix: leads from the page to the run folders, which then become links.
         runs: folder of the runs, whose predictions are counted in confusion matrices.
     """
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["href"] = lambda run: None if link_prefix is None else quote(f"{link_prefix}{run}/")
-    environment.filters["data_uri"] = lambda svg: f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
-    environment.filters["seed"] = lambda run: run.rsplit("/", 1)[-1].split("-")[0].removeprefix("seed")
-    template = environment.from_string(files("staf.report").joinpath("page.html").read_text(encoding="utf-8"))
     unseen, other = tasks_of(results)
     reproduced = tables_of(results)
-    return template.render(
+    return _template().render(
+        href=lambda run: None if link_prefix is None else quote(f"{link_prefix}{run}/"),
         results=results, runs_folder=runs, missing=MISSING, outcomes=OUTCOMES, figures=figures, tables=tables, unseen=unseen,
         other=other, reproduced=reproduced, trained=[r for r in results if isinstance(r, Training)],
         same_tables={name: [r.run for r in results if isinstance(r, Table) and r.task == name] for name in reproduced},
@@ -69,6 +68,16 @@ def page_text(results: Sequence[Finished], link_prefix: str | None = None, runs:
         task_title=task_title, confusion_table=confusion_table, settings=_settings(results), versions=_versions(results),
         stopped=[(r.run, _title(r), r.stop_reason) for r in evaluations(results) if r.stop_reason],
     )  # fmt: skip
+
+
+@cache
+def _template() -> Template:
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["data_uri"] = lambda svg: f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
+    environment.filters["seed"] = lambda run: run.rsplit("/", 1)[-1].split("-")[0].removeprefix("seed")
+    return environment.from_string(files("staf.report").joinpath("page.html").read_text(encoding="utf-8"))
 
 
 def claim_rows(found: ClaimResult) -> list[tables.Row]:

@@ -11,15 +11,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import from_json
 
 from staf.errors import DamagedFile, MissingData
-from staf.io import read_json
 
 Z95 = 1.96
 """Standard errors on either side of a mean that hold 95 % of a normal distribution."""
+Number = Annotated[float, Field(ge=-1e15, le=1e15)]
+Count = Annotated[int, Field(ge=0, le=10**12)]
+"""Larger ones are damage, and their squares would overflow."""
 TABLES = ("table3", "table4", "table5", "fig5", "fig6", "fig7", "fig8", "cross-domain", "tokens")
 """The papers' tables and figures in their order."""
 
@@ -38,20 +41,20 @@ class Model(BaseModel):
 class Score(Model):
     """A metric of one run, as a share of 1, with its 95 % interval over test items."""
 
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-    examples: float | None = None
+    value: Number | None = None
+    low: Number | None = None
+    high: Number | None = None
+    examples: Number | None = None
     higher_is_better: bool = True
 
 
 class Difference(Model):
     """A paired comparison of two methods on the same items."""
 
-    difference: float | None = None
-    low: float | None = None
-    high: float | None = None
-    p_value: float | None = None
+    difference: Number | None = None
+    low: Number | None = None
+    high: Number | None = None
+    p_value: Number | None = None
 
 
 class PairedTest(Difference):
@@ -60,21 +63,21 @@ class PairedTest(Difference):
     column: str = ""
     ours: str
     other: str
-    difference: float
-    low: float
-    high: float
-    p_value: float
+    difference: Number
+    low: Number
+    high: Number
+    p_value: Number
     outcome: Literal["win", "tie", "loss"] = Field(validation_alias=AliasChoices("outcome", "verdict"))
     freedom: float | None = None  # degrees of freedom behind the interval
     family: str = ""  # of the metrics of a mean over columns: F1, AUC, accuracy
-    columns: int = 1
+    columns: Count = 1
 
 
 class Coverage(Model):
     """Quality of the most confident answers, at one share of items answered."""
 
-    coverage: float
-    value: float
+    coverage: Number
+    value: Number
 
 
 class Finished(Model):
@@ -88,17 +91,23 @@ class Finished(Model):
     base: dict[str, Any] = Field(default_factory=dict)
     settings: dict[str, Any] = Field(default_factory=dict)
     versions: dict[str, Any] = Field(default_factory=dict)
-    seconds: float | None = None
-    peak_memory_bytes: float | None = None
+    seconds: Number | None = None
+    peak_memory_bytes: Number | None = None
     experts_fingerprint: str | None = None
     data_fingerprint: str | None = None
+
+
+class Details(Model):
+    """What a method recorded of its own."""
+
+    prompt_tokens_mean: Number | None = None
 
 
 class Evaluation(Finished):
     """A method scored on a task."""
 
     task_title: str = ""
-    unseen: bool = False
+    unseen: bool | None = None  # whether no expert was trained on its type or data, by the experts' records
     output_type: str = ""
     setting: str = "-"
     labels: list[str] = Field(default_factory=list)
@@ -106,12 +115,12 @@ class Evaluation(Finished):
     primary_metric: str
     comparisons: dict[str, Difference] = Field(default_factory=dict)
     selective: list[Coverage] = Field(default_factory=list)
-    weights: dict[str, float] = Field(default_factory=dict)
-    weight_total: float | None = None
-    tunable_parameters: float | None = None
-    adaptation_examples: float | None = None
+    weights: dict[str, Number] = Field(default_factory=dict)
+    weight_total: Number | None = None
+    tunable_parameters: Number | None = None
+    adaptation_examples: Number | None = None
     stop_reason: str | None = Field(None, validation_alias=AliasChoices("stop_reason", "stopped_because"))
-    details: dict[str, Any] = Field(default_factory=dict)
+    details: Details = Details()
 
     @model_validator(mode="after")
     def _has_primary_metric(self) -> Evaluation:
@@ -128,41 +137,41 @@ class Evaluation(Finished):
 class Training(Finished):
     """An expert that was trained."""
 
-    steps: float | None = None
-    examples: float | None = None
-    loss_first: float | None = None
-    loss_last: float | None = None
-    tokens: float | None = None
-    tokens_per_second: float | None = None
-    trainable_parameters: float | None = None
-    final_rank_average: float | None = None
-    ranks: dict[str, float] = Field(default_factory=dict)
-    curve: list[tuple[float, float]] = Field(default_factory=list)
+    steps: Number | None = None
+    examples: Number | None = None
+    loss_first: Number | None = None
+    loss_last: Number | None = None
+    tokens: Number | None = None
+    tokens_per_second: Number | None = None
+    trainable_parameters: Number | None = None
+    final_rank_average: Number | None = None
+    ranks: dict[str, Number] = Field(default_factory=dict)
+    curve: list[tuple[Number, Number]] = Field(default_factory=list)
 
 
-Ends = tuple[float | None, float | None] | None
+Ends = tuple[Number | None, Number | None] | None
 
 
 class Cell(Model):
     """A row and a column of a table: mean over seeds as a share of 1, its runs, and the papers' numbers in percent."""
 
-    mean: float | None = None
+    mean: Number | None = None
     missing: str = ""  # why there is no mean
-    deviation: float | None = None
-    low: float | None = None
-    high: float | None = None
-    seeds: int = 0
-    items: int = 0
+    deviation: Number | None = None
+    low: Number | None = None
+    high: Number | None = None
+    seeds: Count = 0
+    items: Count = 0
     interval: Ends = None  # 95 %, over test items and seeds
     interval_of_one_seed: Ends = None
     runs: tuple[str, ...] = ()
-    papers: dict[str, float] = Field(default_factory=dict)
-    tunable_parameters: float | None = None
-    adaptation_examples: float | None = None
-    prompt_tokens: float | None = None
-    shots_shown: float | None = None
-    seconds: float | None = None
-    weights: list[dict[str, float]] = Field(default_factory=list)  # of each expert, by seed
+    papers: dict[str, Number] = Field(default_factory=dict)
+    tunable_parameters: Number | None = None
+    adaptation_examples: Number | None = None
+    prompt_tokens: Number | None = None
+    shots_shown: Number | None = None
+    seconds: Number | None = None
+    weights: list[dict[str, Number]] = Field(default_factory=list)  # of each expert, by seed
 
     @model_validator(mode="after")
     def _says_why_empty(self) -> Cell:
@@ -219,11 +228,11 @@ class Table(Finished):
     title: str
     differs: str
     columns: list[Column]
-    rows: list[TableRow] = Field(validation_alias=AliasChoices("rows", "lines"))
+    rows: list[TableRow] = Field(min_length=1, validation_alias=AliasChoices("rows", "lines"))
     comparisons: list[PairedTest]
     over_columns: list[PairedTest] = Field(default_factory=list)
-    prompt_tokens: dict[str, float | None] = Field(default_factory=dict)  # of the task only, by column
-    seeds: int = 0
+    prompt_tokens: dict[str, Number | None] = Field(default_factory=dict)  # of the task only, by column
+    seeds: Count = 0
 
     @model_validator(mode="after")
     def _is_rectangular(self) -> Table:
@@ -279,9 +288,12 @@ def read_result(path: Path, runs: Path) -> Finished:
         DamagedFile: it is not JSON, or not a result of its stage; the first problems are named.
     """
     try:
-        result = parse_result(read_json(path))
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'result'}: {e['msg']}" for e in error.errors()[:5])
+        result = parse_result(from_json(path.read_bytes()))
+    except (OSError, ValueError) as error:
+        problems = f"not valid JSON ({error})"
+        if isinstance(error, ValidationError):
+            found = [(".".join(map(str, e["loc"]))[:200] or "result", e["msg"]) for e in error.errors()[:5]]
+            problems = "; ".join(f"{where}: {message}" for where, message in found)
         raise DamagedFile(
             f"{path} is not a result of a run: {problems}. "
             f"Delete the folder {path.parent} and rerun the command that made it, or restore the file from a copy."

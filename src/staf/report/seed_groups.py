@@ -34,9 +34,9 @@ class Group:
 
 
 def tasks_of(results: Iterable[Finished]) -> tuple[list[str], list[str]]:
-    """Tasks that no expert was trained on, and the others; the experts' own held-out tasks are in neither."""
+    """Tasks that no expert was trained on by the experts' records, and the others; held-out tasks of experts are in neither."""
     scored = [r for r in evaluations(results) if not r.task.endswith(HELD_OUT)]
-    unseen = {r.task for r in scored if r.unseen}
+    unseen = {r.task for r in scored if r.unseen} - {r.task for r in scored if r.unseen is False}
     return sorted(unseen), sorted({r.task for r in scored} - unseen)
 
 

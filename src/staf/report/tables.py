@@ -12,15 +12,11 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import TYPE_CHECKING
 
 from staf.report import formatting as text
 from staf.report.formatting import METRICS, MISSING, method_order, method_title, metric_title, scale
 from staf.report.results import Evaluation, Finished, Training, evaluations
 from staf.report.seed_groups import HELD_OUT, Group, method_groups, task_title
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +38,14 @@ def task_table(results: Sequence[Finished], task: str) -> list[Row]:
     every = [result for group in groups for result in group.results]
     measured = {name for result in every for name in result.metrics}
     titles = {m: _metric_title(m, every) for m in (*(group.metric for group in groups[:1]), *METRICS) if m in measured}
-    with_tokens = any("prompt_tokens_mean" in result.details for result in every)
+    with_tokens = any(result.details.prompt_tokens_mean is not None for result in every)
     return [Row(_task_cells(group, titles, with_tokens), group.runs) for group in groups]
 
 
 def _task_cells(group: Group, titles: dict[str, str], with_tokens: bool) -> dict[str, str]:
     results = group.results
     seconds = [r.seconds for r in results if r.seconds is not None]
-    tokens = [found for r in results if (found := r.details.get("prompt_tokens_mean")) is not None]
+    tokens = [found for r in results if (found := r.details.prompt_tokens_mean) is not None]
     cells = {
         "Method": group.title,
         "Setting": ", ".join(sorted({r.setting for r in results})),
@@ -172,8 +168,9 @@ def _metric_title(metric: str, results: Iterable[Evaluation]) -> str:
 # ---- writing ---------------------------------------------------------------------------------------------------------
 
 
-def print_table(console: Console, rows: Sequence[Row], title: str = "", columns: Sequence[str] = ()) -> None:
-    """Print rows to a terminal, all columns or some; the first is left-aligned, the others right-aligned."""
+def print_table(rows: Sequence[Row], title: str = "", columns: Sequence[str] = ()) -> None:
+    """Print rows, all columns or some; the first is left-aligned, the others right-aligned."""
+    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -185,7 +182,8 @@ def print_table(console: Console, rows: Sequence[Row], title: str = "", columns:
         table.add_column(Text(column), justify="right" if position else "left")
     for row in rows:
         table.add_row(*(Text(row.cells[column]) for column in shown))  # as Text: a name in [brackets] is not markup
-    console.print(table)
+    console = Console()
+    (console if console.is_terminal else Console(width=150)).print(table)
 
 
 def csv_text(rows: Sequence[Row]) -> str:
