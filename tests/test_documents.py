@@ -1,12 +1,30 @@
-"""Generated pages are current."""
+"""Generated pages are current, and what the documents promise has a test."""
 
 from __future__ import annotations
 
+import ast
+import re
 from pathlib import Path
+
+import pytest
 
 from staf.cli.reference import with_file_map
 
-DOCS = Path(__file__).parent.parent / "docs"
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
+DOCS = ROOT / "docs"
+PAGES = ("README.md", "docs/data.md", "docs/training.md", "docs/classifiers.md")
+"""Each of their sentences with "never" or "always" is in docs/promises.md."""
+
+
+def plain(text: str) -> str:
+    return re.sub(r"\s+", " ", text)
+
+
+def promises() -> list[tuple[str, str, list[str]]]:
+    """(quotation, document, tests) of each row of docs/promises.md."""
+    rows = [line.strip("| ").split(" | ") for line in (DOCS / "promises.md").read_text(encoding="utf-8").splitlines()]
+    return [(row[0], row[1], re.findall(r"`([\w.]+::\w+)`", row[2])) for row in rows if len(row) == 3 and "::" in row[2]]
 
 
 def test_the_file_map_is_made_from_the_docstrings_of_today() -> None:
@@ -15,4 +33,35 @@ def test_the_file_map_is_made_from_the_docstrings_of_today() -> None:
 
 
 def test_the_readme_is_short() -> None:
-    assert len((DOCS.parent / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
+
+
+def test_every_promise_is_quoted_from_its_document_and_names_tests_that_are_there() -> None:
+    found = promises()
+    assert 40 <= len(found) <= 60
+    texts = {name: plain((ROOT / name).read_text(encoding="utf-8")) for _, name, _ in found}
+    assert [promise for promise, name, _ in found if promise not in texts[name]] == []
+    functions: dict[str, set[str]] = {}
+    for file in {test.partition("::")[0] for _, _, tests in found for test in tests}:
+        tree = ast.parse((TESTS / file).read_text(encoding="utf-8")) if (TESTS / file).is_file() else ast.Module([], [])
+        functions[file] = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    named = [test.split("::") for _, _, tests in found for test in tests]
+    assert [f"{file}::{name}" for file, name in named if name not in functions[file]] == []
+    assert all(tests for _, _, tests in found)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_never_and_always_has_a_test(page: str) -> None:
+    text = re.sub(r"(?ms)^```.*?^```", "", (ROOT / page).read_text(encoding="utf-8"))
+    quoted = [promise for promise, name, _ in promises() if name == page]
+    sentences = re.split(r"(?<=[.:;]) (?=[A-Z`*])", plain(re.sub(r"\n\n|\n(?=[-|] )", ". ", text)))
+    strong = [sentence for sentence in sentences if re.search(r"\b(never|always)\b", sentence, re.IGNORECASE)]
+    assert [sentence for sentence in strong if not any(promise in sentence for promise in quoted)] == []
+
+
+def test_the_types_of_base_models_are_those_of_the_code() -> None:
+    from staf.lm.base import TARGET_MODULES
+
+    page = plain((DOCS / "classifiers.md").read_text(encoding="utf-8"))
+    listed = re.findall(r"`(\w+)`", page[page.index("one of these types can be the base") :].partition(" Another")[0])
+    assert sorted(listed) == sorted(TARGET_MODULES), "docs/classifiers.md lists the types of base models"
