@@ -16,6 +16,7 @@ from staf.baselines import baseline_predictions
 from staf.baselines.lorahub import composed, lorahub
 from staf.baselines.peft import TRAINED, Tuning, plain_model, tuned_base
 from staf.baselines.settings import BaselineSettings
+from staf.compute import numerics
 from staf.data.answers import write_several
 from staf.data.example import Example
 from staf.data.task import Task
@@ -254,6 +255,27 @@ def test_an_interrupted_run_resumes_at_the_item(base: Base, tmp_path: Path, monk
     for one, two in zip(found, expected, strict=True):
         assert (one["id"], one["gold"]) == (two["id"], two["gold"])
         np.testing.assert_allclose(one["scores"], two["scores"], atol=1e-4)
+
+
+@pytest.mark.parametrize("key", ["dtype", "device", "threads"])
+def test_a_run_that_was_interrupted_elsewhere_is_not_mixed_with_this_one(base: Base, tmp_path: Path, key: str) -> None:
+    path, examples = tmp_path / "partial.jsonl", make_examples(3, "test")
+    rows = predictions_of("multiple_choice", Answerer(base, SETTINGS), examples)
+    PartialPredictions(path).append([{"computed": numerics(base) | {key: "another"}}, *rows[:2]])
+    with pytest.raises(ConfigError, match=f"'{key}': 'another'.*delete partial.jsonl"):
+        predictions_of("multiple_choice", Answerer(base, SETTINGS), examples, partial=PartialPredictions(path))
+    assert len(path.read_text().splitlines()) == 3
+
+
+HEAD = b'{"computed": {}}\n'
+
+
+@pytest.mark.parametrize("content", [b"x\n", b"[]\n", b'{"id": 1}\n', HEAD + b'{"gold": 0}\n', HEAD + b"7\n", b"\xff\n"])
+def test_a_damaged_partial_file_is_named(base: Base, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "partial.jsonl").write_bytes(content)
+    partial = PartialPredictions(tmp_path / "partial.jsonl")
+    with pytest.raises(DamagedFile, match=r"partial.jsonl does not hold predictions. Delete it"):
+        predictions_of("multiple_choice", Answerer(base, SETTINGS), make_examples(3, "test"), partial=partial)
 
 
 def test_runs_of_another_dtype_are_compared_only_if_asked(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from metric_runs import compare_methods
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
+from staf.errors import BadData
 from staf.metrics.by_output_type import compute_metrics
 from staf.metrics.stats import Statistic, measure
 
@@ -82,7 +83,7 @@ def test_a_comparison_by_hand() -> None:
 
 def test_methods_on_different_items_cannot_be_compared() -> None:
     rows = random_predictions(5)
-    with pytest.raises(ValueError, match="the same items in the same order"):
+    with pytest.raises(BadData, match="the same items in the same order"):
         compare_methods("multiple_choice", "accuracy", [rows], [rows[::-1]], resamples=100)
 
 

@@ -9,7 +9,7 @@ import pytest
 from metric_runs import compare_methods, measure_over_seeds
 from scipy import stats
 
-from staf.errors import UnknownName
+from staf.errors import BadData, UnknownName
 from staf.metrics.by_output_type import compute_metrics
 from staf.metrics.stats import StandardError, Statistic, compare_seeds, measure_seeds
 
@@ -172,7 +172,7 @@ def test_what_cannot_be_measured_over_seeds() -> None:
     runs = [rows(generator, 0.5), rows(generator, 0.5)]
     with pytest.raises(UnknownName, match="metric of output type 'multiple_choice'"):
         measure_over_seeds("multiple_choice", "micro_f1", runs)
-    with pytest.raises(ValueError, match="same items"):
+    with pytest.raises(BadData, match="same items"):
         measure_over_seeds("multiple_choice", "accuracy", [runs[0], runs[1][:5]])
     one_class = [[row | {"gold": 0} for row in run] for run in runs]
     assert measure_over_seeds("multiple_choice", "macro_auc", one_class, fixed_labels=True, resamples=100) is None

@@ -158,10 +158,10 @@ def test_equal_methods_are_called_different_about_as_rarely_as_promised(metric: 
 
 def test_what_cannot_be_compared() -> None:
     ours, other = paired(0, gain=0.0)
-    with pytest.raises(ValueError, match="the same items in the same order"):
+    with pytest.raises(BadData, match="the same items in the same order"):
         compare_methods("multiple_choice", "accuracy", [ours], [other[::-1]])
     relabelled = [p | {"gold": (p["gold"] + 1) % 3} for p in other]
-    with pytest.raises(ValueError, match="120 of 120 items have another gold answer"):
+    with pytest.raises(BadData, match="120 of 120 items have another gold answer"):
         compare_methods("multiple_choice", "accuracy", [ours], [relabelled])
     with pytest.raises(
         UnknownName, match=r"no metric of output type 'multiple_choice' 'macro_f'.*Available: accuracy, aurc, brier_score"
@@ -254,5 +254,5 @@ def test_methods_are_compared_by_their_mean_over_seeds() -> None:
     assert single.freedom is None
     with pytest.raises(UnknownName, match="metric of output type 'multiple_choice'"):
         compare_methods("multiple_choice", "micro_f1", ours, other)
-    with pytest.raises(ValueError, match="same items"):
+    with pytest.raises(BadData, match="same items"):
         compare_methods("multiple_choice", "accuracy", ours, [other[0][:5]])

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from staf.compute import numerics
 from staf.data.answers import Entity, answer_parts, read_entities, read_several
 from staf.data.example import Example, prompt_of
-from staf.errors import BadData
+from staf.errors import BadData, ConfigError, DamagedFile
 from staf.evaluate.calibrate import LabelCalibrator, fit_calibrator
 from staf.evaluate.settings import EvaluationSettings
 from staf.lm.base import Base
@@ -93,13 +94,32 @@ class PartialPredictions:
 
     path: Path
 
-    def read(self) -> dict[str, dict[str, Any]]:
-        """Complete lines by id; an incomplete last line is dropped."""
-        if not self.path.is_file():
+    def read(self, computed: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """Complete lines by id; an incomplete last line is dropped.
+
+        Args:
+            computed: dtype, device and threads of now, which the first line of a new file keeps.
+
+        Raises:
+            ConfigError: the file was computed otherwise. DamagedFile: it does not hold predictions.
+        """
+        complete = self.path.read_bytes().rpartition(b"\n")[0] if self.path.is_file() else b""
+        if not complete:
+            self.path.unlink(missing_ok=True)
+            self.append([{"computed": computed}])
             return {}
-        complete = self.path.read_bytes().rpartition(b"\n")[0]
-        os.truncate(self.path, len(complete) + 1 if complete else 0)
-        return {row["id"]: row for row in map(json.loads, complete.splitlines())}
+        os.truncate(self.path, len(complete) + 1)
+        try:
+            first, *rows = map(json.loads, complete.splitlines())
+            before, found = first["computed"], {row["id"]: row for row in rows}
+        except (ValueError, KeyError, TypeError) as error:
+            raise DamagedFile(f"{self.path} does not hold predictions. Delete it and run the same command again.") from error
+        if before != computed:
+            raise ConfigError(
+                f"the interrupted run in {self.path.parent} was computed with {before}, this one with {computed}. Run it as "
+                f"before (--dtype, device, OMP_NUM_THREADS), or delete {self.path.name} to start over."
+            )
+        return found
 
     def append(self, rows: Predictions) -> None:
         """Write rows and flush; the file is readable by its owner only."""
@@ -133,7 +153,7 @@ def predictions_of(
     """
     if output_type == "multi_label" and calibrator is None:
         calibrator = calibrate(answerer, calibration)
-    found = {} if partial is None else partial.read()
+    found = {} if partial is None else partial.read(numerics(answerer.base))
     left = [example for example in examples if example.id not in found]
     if answerer.on_done is not None and len(left) < len(examples):
         answerer.on_done(len(examples) - len(left))

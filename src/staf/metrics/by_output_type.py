@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from staf.errors import UnknownName
+from staf.errors import BadData, UnknownName
 from staf.metrics import text
 from staf.metrics.calibration import aurc, ece, kept_items, selective_quality
 from staf.metrics.classification import (
@@ -77,18 +77,18 @@ def metric_of_runs(
         methods: predictions of each run; all about the same items in the same order.
 
     Raises:
-        UnknownName: no such metric. ValueError: other items, or other gold answers.
+        UnknownName: no such metric. BadData: other items, or other gold answers.
     """
     first = methods[0][0]
     found = []
     for runs in methods:
         found.append(list[Statistic]())
         for predictions in runs:
-            if [p["id"] for p in predictions] != [p["id"] for p in first]:
-                raise ValueError("predictions of two methods can be compared only on the same items in the same order")
-            if differing := sum(a["gold"] != b["gold"] for a, b in zip(predictions, first, strict=True)):
-                raise ValueError(f"{differing} of {len(first)} items have another gold answer in another run. Predict again.")
             statistics = measures_of(output_type, predictions, fixed_labels=fixed_labels).statistics
+            if [p.get("id") for p in predictions] != [p.get("id") for p in first]:
+                raise BadData("predictions of two runs are compared only on the same items in the same order. Predict again.")
+            if differing := sum(a["gold"] != b["gold"] for a, b in zip(predictions, first, strict=True)):
+                raise BadData(f"{differing} of {len(first)} items have another gold answer in another run. Predict again.")
             if metric not in statistics:
                 raise UnknownName.among(f"metric of output type '{output_type}'", metric, statistics)
             found[-1].append(statistics[metric])
