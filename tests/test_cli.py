@@ -14,6 +14,7 @@ import yaml
 from typer.testing import CliRunner
 
 from staf.cli import app, main
+from staf.cli.printing import Terminal, emit, emit_table
 from staf.data.selection import task_examples
 from staf.data.store import DataStore
 from staf.data.task import find_task
@@ -82,11 +83,11 @@ def test_what_is_printed_of_a_method_says_how_it_learned_and_from_how_many(home:
     assert "Few-shot router (gradient)" in (home / "few" / "weights.svg").read_text()
     common = ["evaluate", *task, "--limit", 6, "--runs", home / "runs", *trained]
     routed = run(*common, *experts, "--router", home / "few")
-    assert "Router (gradient), few-shot, 5 examples on icd10_chapter: accuracy" in routed
+    assert "Router (gradient), few-shot, 5 examples on icd10_chapter:\n* accuracy" in routed
     assert "/normal/seed" in routed.replace("\n", "")  # where its runs lie stays as it was
     shown = run(*common, "--method", "in_context", "--shots", 20, *changes(["max_length=400"]))
-    assert re.search(r"In-context learning \(\d\.\d of 20 shown\) on icd10_chapter: accuracy", shown)
-    assert run(*common).startswith("Base model on icd10_chapter: accuracy")
+    assert re.search(r"In-context learning \(\d\.\d of 20 shown\) on icd10_chapter:\n", shown)
+    assert run(*common).startswith("Base model on icd10_chapter:\n* accuracy ")
 
 
 def test_peers_are_scored_by_name(home: Path, tiny_folder: Path, own: Path) -> None:
@@ -377,7 +378,9 @@ def test_wrong_use_is_exit_code_two(arguments: list[str]) -> None:
 
 
 def test_fuse_is_an_alias_of_merge() -> None:
-    assert run("fuse", "--help").split("\n", 2)[2] == run("merge", "--help").split("\n", 2)[2]
+    result = CliRunner().invoke(app, ["fuse", "--help"])
+    assert result.stdout.split("\n", 2)[2] == run("merge", "--help").split("\n", 2)[2]
+    assert result.stderr == "staf fuse is now staf merge.\n"
     assert "fuse" not in run("--help")
 
 
@@ -420,6 +423,29 @@ def test_a_mistake_is_one_message_on_stderr_and_exit_code_one(
     assert printed.out == ""
     assert "UnknownName: no task 'icd10_chaptr'. Did you mean 'icd10_chapter'" in printed.err
     assert "Traceback" not in printed.err
+
+
+def test_an_interruption_is_one_line_and_exit_code_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("staf.env.examine", interrupted)
+    result = CliRunner().invoke(app, ["env"])
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert result.stderr == "Interrupted. Re-run the command to resume.\n"
+
+
+def test_no_name_controls_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "a\x1b[2J\x9b1m"
+    emit(False, {}, name)
+    emit(True, {name: 1})
+    emit_table(False, [{name: name}], (), name)
+    Terminal().log(name)
+    with Terminal().bar(name, 1) as bar:
+        bar.advance(1, name)
+    printed = capsys.readouterr()
+    assert not set("\x1b\x9b") & set(printed.out + printed.err)
+    assert printed.out.count("u001b[2J") >= 4
 
 
 def test_help_answers_without_torch() -> None:

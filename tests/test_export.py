@@ -58,6 +58,8 @@ def test_merging_shard_by_shard_equals_merging_in_memory_and_holds_one_shard(
     card = save_merged(str(sharded.folder), experts, router, tmp_path / "merged")
     assert len(before) > 14
     assert card == json.loads((tmp_path / "merged" / "staf.json").read_text())
+    (tmp_path / "plain").touch()  # as the umask says
+    assert {p.stat().st_mode for p in (tmp_path / "merged").iterdir()} == {(tmp_path / "plain").stat().st_mode}
     ids = torch.randint(1, 250, (2, 20))
     with torch.no_grad(), Mixture(sharded, experts).merged(router.weights, granularity):
         expected = sharded.model(input_ids=ids, use_cache=False).logits

@@ -288,3 +288,13 @@ def test_what_a_smaller_set_costs_an_own_task_needs_its_file(
     with pytest.raises(ConfigError, match="is of the task 'triage', not of 'pubmedqa'"):
         command(*other, "--runs", tmp_path / "runs")
     assert not list((tmp_path / "runs").glob("evaluate/pubmedqa/*"))
+    (tmp_path / "new.csv").write_text("id,note\nn1,The fin of beast 99 is fine.\n")
+    (tmp_path / "asked.jsonl").write_text(
+        json.dumps({"id": "n1", "context": "The fin of beast 99 is fine.", "query": "Is this note urgent or routine?"})
+    )
+    predict = ["--router", tmp_path / "router", "--experts", experts, *common]
+    with pytest.raises(BadData, match=r'line 2: "context".*with --task FILE'):
+        command("predict", tmp_path / "new.csv", "--out", tmp_path / "new.jsonl", *predict)
+    command("predict", tmp_path / "new.csv", "--out", tmp_path / "new.jsonl", "--task", path, *predict)
+    command("predict", tmp_path / "asked.jsonl", "--out", tmp_path / "same.jsonl", *predict)
+    assert (tmp_path / "new.jsonl").read_text() == (tmp_path / "same.jsonl").read_text()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +19,10 @@ from staf.data.example import Example
 from staf.data.task import Task
 from staf.errors import BadData, ConfigError, MissingData
 from staf.evaluate.answer import Answerer
+from staf.evaluate.settings import EvaluationSettings
 from staf.experts.sets import write_set
 from staf.experts.store import ExpertSet
+from staf.io import locked
 from staf.lm.base import Base
 from staf.predict import predict_file
 from staf.routing.adapt import adapt_router
@@ -124,3 +129,38 @@ def test_own_labels_get_their_own_query_and_none_that_fit_are_refused() -> None:
     fixed = TaskPrompt.of(make_examples(3), 128)  # its query lists labels in other words
     with pytest.raises(BadData, match="does not list labels"):
         fixed.example("line 1", "sky", labels=["blue", "grey"])
+
+
+def test_a_file_that_is_not_answered_leaves_nothing_and_one_that_is_written_is_not_written_twice(
+    made: dict[str, Any], tmp_path: Path
+) -> None:
+    file, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    before = set(tmp_path.iterdir())
+    for content, message in (
+        ("", "no lines to answer"), ("\n\n", "no lines to answer"), ('{"context": 3}\n', 'line 1: "context"'),
+        ('{"context": "owl \\ud83d pox"}\n', "line 1: half of a character"), ("{\n", "line 1"),
+    ):  # fmt: skip
+        file.write_text(content)
+        with pytest.raises(BadData, match=message):
+            answers(made, file, out)
+        file.unlink()
+    file.write_text('{"context": "a"}\n\n')  # a blank last line
+    with pytest.raises(ConfigError, match=r"must end in \.jsonl, \.csv, \.parquet"):
+        answers(made, file, tmp_path / "out.tsv")
+    with locked(out), ThreadPoolExecutor() as pool:
+        code = f"from staf.io import locked; from pathlib import Path; locked(Path({str(out)!r})).__enter__()"
+        command = [sys.executable, "-c", code]
+        other = pool.submit(subprocess.run, command, capture_output=True, text=True, check=False).result()
+    assert "is being written by process" in other.stderr
+    with pytest.raises(ConfigError, match="its query takes"):
+        answers(made, file, out, settings=EvaluationSettings(max_length=16))
+    assert set(tmp_path.iterdir()) == before | {file}
+    assert answers(made, file, out) == 1
+
+
+def test_no_cell_is_a_formula_for_a_spreadsheet(made: dict[str, Any], tmp_path: Path) -> None:
+    file, out = tmp_path / "in.csv", tmp_path / "out.csv"
+    file.write_text('\ufeffid,context\n"=HYPERLINK(""x"")",a\n-2+3,b\n7,c\n')
+    answers(made, file, out)
+    with out.open(newline="") as stream:
+        assert [row["id"] for row in csv.DictReader(stream)] == ['\'=HYPERLINK("x")', "'-2+3", "7"]

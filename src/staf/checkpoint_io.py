@@ -54,7 +54,7 @@ def read_checkpoint(folder: Path, kind: str) -> tuple[dict[str, torch.Tensor], d
         path = folder / entry["file"]
         try:
             data = path.read_bytes()
-        except FileNotFoundError as error:
+        except OSError as error:  # such as a folder of that name
             if entry == before:  # else another process has replaced both meanwhile
                 raise DamagedFile(f"{folder}: the {kind} names '{path.name}', which is not there. {redo}") from error
     if len(data) != entry["bytes"]:

@@ -39,7 +39,11 @@ def examine() -> dict[str, Any]:
         "packages": {name: _version(name) for name in NEEDED},
         "optional": {name: _version(name) or f"missing; for {what}" for name, what in OPTIONAL.items()},
         "data sets": {
-            card.name: "ready" if card.is_available(data_folder()) else f"get it: staf data fetch {card.name}"
+            card.name: "ready"
+            if card.is_available(data_folder())
+            else f"get it: staf data fetch {card.name}"
+            if card.package or card.downloads
+            else f"{card.access}: get it from {card.source}"
             for card in builtin_cards().values()
         },
         "default base": f"{DEFAULT_BASE}, {DEFAULT_BASE_NOTE}: "

@@ -1,6 +1,7 @@
 """Answers for a file of new inputs, by a router with its base and experts, or by the base for a task; resumable.
 
-In:   JSON lines, CSV or Parquet with "context"; "id", "query" and "labels" (in CSV separated by "; ") are optional
+In:   JSON lines, CSV or Parquet with "context"; "id", "query" and "labels" (in CSV separated by "; ") are optional;
+      or the columns of a task file, whose templates give context, query and labels
 Out:  the same three formats, by the name of the file: line, id, answer and, where labels are scored, their probabilities
 
 A router needs no data of its task: it keeps the query, the labels and their calibration. Answers are kept in OUT.partial.jsonl
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 import torch
 
 from staf.data.example import Example
+from staf.data.local import rendered
 from staf.data.read_report import ReadReport
 from staf.data.selection import task_examples
 from staf.data.sources import csv_rows, json_lines
@@ -28,13 +30,15 @@ from staf.evaluate.answer import LABEL_TYPES, Answerer, PartialPredictions, pred
 from staf.evaluate.calibrate import LabelCalibrator
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.store import ExpertSet
-from staf.io import read_json, sha256_of, write_bytes, write_json
+from staf.io import locked, read_json, sha256_of, write_bytes, write_json
 from staf.routing.store import Router
 from staf.routing.task_prompt import SEPARATOR, TaskPrompt
 from staf.stages.context import Context
 from staf.stages.evaluation import calibration_set, checked_router
 
 FORMATS = (".jsonl", ".csv", ".parquet")
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a spreadsheet takes for the start of a formula; such a cell of a CSV file starts with an apostrophe."""
 Line = tuple[str, Any, tuple[str, str | None, list[str] | None]]
 """place, id, and context, query and labels"""
 
@@ -67,7 +71,7 @@ def predict_file(
     """
     if out.suffix not in FORMATS:
         raise ConfigError(f"--out {out}: the name must end in {', '.join(FORMATS)}, which says the format of the answers.")
-    rows = list(_rows(file))
+    rows = list(_rows(file, task))
     if not rows:
         raise BadData(f"{file} has no lines to answer.")
     predictor = _predictor(context, router, experts, task, settings)
@@ -77,25 +81,31 @@ def predict_file(
         "base": context.identity["fingerprint"], "dtype": context.dtype, "settings": predictor.settings.digest(),
     }  # fmt: skip
     note, journal = (out.with_name(f"{out.name}.{ending}") for ending in ("made-by.json", "partial.jsonl"))
-    if out.exists() or journal.exists():
-        before = read_json(note) if note.is_file() else None
-        if not isinstance(before, dict) or before.keys() != maker.keys():
-            raise ConfigError(f"{out} is not an output of staf predict. Give another file with --out.")
-        differing = [f"{name} {before[name]} there, {maker[name]} now" for name in maker if before[name] != maker[name]]
-        if differing:
-            raise ConfigError(
-                f"{out} holds other answers: {'; '.join(differing)}. Give another file with --out, or delete that one."
-            )
-    if not out.exists():
-        examples = [predictor.prompt.example(place, *given) for place, _, given in rows]
-        write_json(note, maker)
-        try:
-            _write(out, _answers(context, predictor, rows, examples, journal))
-        finally:
-            if not out.exists() and not journal.exists():
-                note.unlink()
-    journal.unlink(missing_ok=True)
+    with locked(out):
+        if out.exists() or journal.exists():
+            _check_maker(out, note, maker)
+        if not out.exists():
+            examples = [predictor.prompt.example(place, *given) for place, _, given in rows]
+            write_json(note, maker)
+            try:
+                _write(out, _answers(context, predictor, rows, examples, journal))
+            finally:
+                if not out.exists() and not (journal.exists() and journal.read_bytes().count(b"\n") > 1):
+                    journal.unlink(missing_ok=True)  # nothing was answered: its first line says how it was computed
+                    note.unlink()
+        journal.unlink(missing_ok=True)
     return len(rows)
+
+
+def _check_maker(out: Path, note: Path, maker: dict[str, Any]) -> None:
+    """One file never mixes answers of two inputs, models or settings."""
+    before = read_json(note) if note.is_file() else None
+    if not isinstance(before, dict) or before.keys() != maker.keys():
+        raise ConfigError(f"{out} is not an output of staf predict. Give another file with --out.")
+    if differing := [f"{name} {before[name]} there, {maker[name]} now" for name in maker if before[name] != maker[name]]:
+        raise ConfigError(
+            f"{out} holds other answers: {'; '.join(differing)}. Give another file with --out, or delete that one."
+        )
 
 
 def _predictor(
@@ -151,12 +161,24 @@ def _answer(example: Example, row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _rows(file: Path) -> Iterator[Line]:
+def _rows(file: Path, task: Task | None) -> Iterator[Line]:
     """The lines of a file, checked."""
     for place, row in _records(file):
+        try:
+            json.dumps(row, ensure_ascii=False, default=str).encode()
+        except UnicodeEncodeError:
+            raise BadData(
+                f"{place}: half of a character that JSON writes as two (\\ud800 to \\udfff); cut elsewhere."
+            ) from None
+        if "context" not in row and task is not None and task.is_local:
+            try:
+                query, context, choices = rendered(task, row)
+            except BadData as error:
+                raise BadData(f"{place}: {error}") from error
+            row = {**row, "context": context, "query": query, "labels": list(choices) or None}
         labels = row.get("labels")
         if not isinstance(row.get("context"), str):
-            raise BadData(f'{place}: "context" (text) is missing.')
+            raise BadData(f'{place}: "context" (text) is missing; with --task FILE of your own its templates make it.')
         if isinstance(labels, str):
             labels = [label.strip() for label in labels.split(SEPARATOR.strip()) if label.strip()] or None
         if labels is not None and not (isinstance(labels, list) and all(isinstance(label, str) and label for label in labels)):
@@ -168,9 +190,9 @@ def _records(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Place and fields of each line of a JSON lines, CSV or Parquet file."""
     if not file.is_file():
         raise MissingData(f'no file {file}. Give JSON lines, CSV or Parquet with "context".')
-    if file.suffix == ".csv":
+    if file.suffix.lower() == ".csv":
         yield from csv_rows(file, (), ReadReport())
-    elif file.suffix != ".parquet":
+    elif file.suffix.lower() != ".parquet":
         yield from json_lines(file, ReadReport())
     else:
         import pyarrow.parquet
@@ -192,15 +214,18 @@ def _write(out: Path, answers: list[dict[str, Any]]) -> None:
         import pyarrow.parquet
 
         same = len({tuple(sorted(row.get("probabilities", ()))) for row in answers}) == 1
-        table = pyarrow.Table.from_pylist([_columns(row, same) for row in answers])
+        table = pyarrow.Table.from_pylist([_columns(row, same, out.suffix == ".csv") for row in answers])
         (pyarrow.parquet.write_table if out.suffix == ".parquet" else pyarrow.csv.write_csv)(table, data)
     write_bytes(out, data.getvalue(), private=True)
 
 
-def _columns(row: dict[str, Any], same: bool) -> dict[str, Any]:
+def _columns(row: dict[str, Any], same: bool, in_csv: bool) -> dict[str, Any]:
     probs = row.get("probabilities")
     answer = row["answer"] if isinstance(row["answer"], str) else json.dumps(row["answer"], ensure_ascii=False)
-    found = {"line": row["line"], "id": str(row["id"]), "answer": answer}
+    texts = {"id": str(row["id"]), "answer": answer}
+    if in_csv:
+        texts = {name: f"'{text}" if text.startswith(FORMULA) else text for name, text in texts.items()}
+    found = {"line": row["line"], **texts}
     if probs is None:
         return found
     if not same:

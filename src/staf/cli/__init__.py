@@ -1,6 +1,7 @@
 """The command line: each command parses its options, calls one function and prints the result.
 
-Results go to stdout, progress and warnings to stderr. Exit code 0: done; 1: failed, with one message; 2: wrong usage.
+Results go to stdout, progress and warnings to stderr. Exit code 0: done; 1: failed, with one message; 2: wrong usage;
+130: interrupted.
 torch, transformers and duckdb are imported by the commands that need them, so that help is fast.
 """
 
@@ -14,6 +15,7 @@ import typer
 from staf import __version__
 from staf.cli import data, experts, reports, stages
 from staf.cli.options import App
+from staf.cli.printing import Terminal
 from staf.errors import StafError
 from staf.lm.malloc import configure_allocator
 
@@ -48,8 +50,5 @@ def main() -> None:
     try:
         app()
     except StafError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("Interrupted. Re-run the command to resume.", file=sys.stderr)
+        Terminal().log(f"{type(error).__name__}: {error}")
         sys.exit(1)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from staf.cli.options import SPLITS, open_store
-from staf.cli.printing import Terminal, emit, emit_table
+from staf.cli.printing import Terminal, emit, emit_table, say
 from staf.errors import MissingData, StafError, UnknownName
 
 
@@ -24,7 +23,7 @@ def list_data(*, data_dir: Path | None = None, as_json: bool = False) -> None:
         row["feeds"] = [KNOWLEDGE_TYPES[task_type] for task_type in row["knowledge_types"]] + row["tasks"]
     emit_table(as_json, rows, ("name", "feeds", "size", "access", "licence", "proxy_for", "available"))
     if not as_json:
-        print("; ".join(f"{letters}: {task_type.replace('_', ' ')}" for task_type, letters in KNOWLEDGE_TYPES.items()))
+        say("; ".join(f"{letters}: {task_type.replace('_', ' ')}" for task_type, letters in KNOWLEDGE_TYPES.items()))
 
 
 def fetch(name: str, *, as_json: bool = False) -> None:
@@ -54,9 +53,9 @@ def prepare(
     rows = [{"task_type": task_type, **counts} for task_type, counts in found.counts.items()]
     emit_table(False, rows, ("task_type", "train", "adaptation", "test"), f"{name} ({found.fingerprint[:16]})")
     for reason, count in found.skipped.items():
-        print(f"{count} left out: {reason}")
+        say(f"{count} left out: {reason}")
     if found.rejected_rows:
-        print(f"{found.rejected} invalid rows skipped; see {found.rejected_rows}")
+        say(f"{found.rejected} invalid rows skipped; see {found.rejected_rows}")
 
 
 def show_data(
@@ -181,7 +180,7 @@ def print_examples(examples: Sequence[Any], base: str | None, as_json: bool, max
     except MissingData as error:
         if base is not None:
             raise
-        print(f"lengths in tokens are omitted: {error}", file=sys.stderr)
+        Terminal().log(f"lengths in tokens are omitted: {error}")
         tokenizer = None
     rows = [_example_row(example, tokenizer, max_length) for example in examples]
     if as_json:
@@ -189,8 +188,8 @@ def print_examples(examples: Sequence[Any], base: str | None, as_json: bool, max
     for row in () if as_json else rows:
         tokens = f"; {row['prompt_tokens']} prompt tokens, {row['answer_tokens']} answer tokens" if tokenizer else ""
         tokens += f"; truncated from {row['full_prompt_tokens']}" if row["truncated"] else ""
-        print(f"--- {row['id']} ({row['task_type']}, {row['output_type']}, {row['split']}{tokens})")
-        print(f"{row['prompt']} {row['answer']}\n")
+        heading = f"--- {row['id']} ({row['task_type']}, {row['output_type']}, {row['split']}{tokens})"
+        say(heading, f"{row['prompt']} {row['answer']}\n")
 
 
 def _example_row(example: Any, tokenizer: Any, max_length: int | None) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from staf.cli.options import RUNS, SPLITS
-from staf.cli.printing import Terminal, emit, emit_table
+from staf.cli.printing import Terminal, emit, emit_table, say
 from staf.errors import ConfigError
 
 STALE = "Routers of the former set no longer fit. Adapt again: staf adapt"
@@ -18,7 +18,7 @@ def list_experts(folder: Path, *, as_json: bool = False) -> None:
     rows = describe(folder)
     emit_table(as_json, rows, [column for column in rows[0] if column not in ("set", "base_fingerprint")])
     if not as_json:
-        print(f"set: {len(rows)} experts, {rows[0]['set']}")
+        say(f"set: {len(rows)} experts, {rows[0]['set']}")
 
 
 def add(folder: Path, source: str, *, name: str | None = None, base: str | None = None, as_json: bool = False) -> None:
@@ -80,8 +80,8 @@ def reduce(
         return
     emit_table(False, rows)
     if lost is not None:
-        print(f"The experts left out were {lost:.1%} of the norm of what the router adds.")
+        say(f"The experts left out were {lost:.1%} of the norm of what the router adds.")
     if losses is not None and found is not None:
-        print(f"Loss of {found.task} on what its router was learned from: {losses['before']:.4f}, with the smaller set "
+        say(f"Loss of {found.task} on what its router was learned from: {losses['before']:.4f}, with the smaller set "
               f"{losses['after']:.4f}.")  # fmt: skip
-    print(f"The smaller set is {out}. Adapt again with it: staf adapt")
+    say(f"The smaller set is {out}. Adapt again with it: staf adapt")

@@ -23,7 +23,15 @@ RUNS, SPLITS = Path("runs"), "staf-llm"
 
 
 class Command(TyperCommand):
-    """A command that answers a former option name with the present one, exit code 2."""
+    """A command that answers a former option name with the present one, exit code 2, and an interruption with 130."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the function."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            print("Interrupted. Re-run the command to resume.", file=sys.stderr)
+            ctx.exit(130)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments; fails on a former option name."""

@@ -3,39 +3,39 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from staf.log import Bar, Progress
 
+CONTROL = {code: f"\\u{code:04x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+"""Characters that a terminal acts on, as they are printed; names may come from files of others."""
+
 
 class Terminal(Progress):
     """Progress bars with time left on stderr; plain lines where stderr is no terminal."""
 
-    def __init__(self) -> None:
-        from rich.console import Console
-
-        self.console = Console(stderr=True, highlight=False)
-
     @contextmanager
     def bar(self, title: str, total: int) -> Iterator[Bar]:
         """A bar of `total` units."""
-        if not self.console.is_terminal:
+        if not sys.stderr.isatty():
             yield Bar(self.log, title, total)
             return
         from rich import progress
+        from rich.console import Console
 
         columns = (
             "{task.description}", progress.BarColumn(bar_width=24), progress.MofNCompleteColumn(),
             progress.TimeElapsedColumn(), "left", progress.TimeRemainingColumn(), "{task.fields[note]}",
         )  # fmt: skip
-        with progress.Progress(*columns, console=self.console, refresh_per_second=4) as shown:
-            yield _RichBar(shown, shown.add_task(title, total=total, note=""))
+        with progress.Progress(*columns, console=Console(stderr=True, highlight=False), refresh_per_second=4) as shown:
+            yield _RichBar(shown, shown.add_task(title.translate(CONTROL), total=total, note=""))
 
     def log(self, text: str) -> None:
         """One line."""
-        self.console.print(text, markup=False, soft_wrap=True)
+        print(text.translate(CONTROL), file=sys.stderr, flush=True)
 
 
 class _RichBar(Bar):
@@ -44,12 +44,17 @@ class _RichBar(Bar):
 
     def advance(self, done: int, note: str = "") -> None:
         """`done` more units are finished."""
-        self.shown.update(self.task, advance=done, note=note)
+        self.shown.update(self.task, advance=done, note=note.translate(CONTROL))
+
+
+def say(*lines: str) -> None:
+    """Lines on stdout."""
+    print("\n".join(lines).translate(CONTROL))
 
 
 def emit(as_json: bool, value: Any, *lines: str) -> None:
     """A result on stdout: as JSON, else its lines."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str) if as_json else "\n".join(lines))
+    say(*([json.dumps(value, indent=2, ensure_ascii=False, default=str)] if as_json else lines))
 
 
 def emit_table(as_json: bool, rows: Sequence[dict[str, Any]], columns: Sequence[str] = (), title: str = "") -> None:
@@ -61,11 +66,11 @@ def emit_table(as_json: bool, rows: Sequence[dict[str, Any]], columns: Sequence[
     from rich.table import Table
 
     columns = columns or list(rows[0])
-    table = Table(title=title or None, title_justify="left")
+    table = Table(title=title.translate(CONTROL) or None, title_justify="left")
     for column in columns:
-        table.add_column(column.replace("_", " "), overflow="fold", no_wrap=column == "name")
+        table.add_column(column.replace("_", " ").translate(CONTROL), overflow="fold", no_wrap=column == "name")
     for row in rows:
-        table.add_row(*(_cell(row.get(column)) for column in columns))
+        table.add_row(*(_cell(row.get(column)).translate(CONTROL) for column in columns))
     console = Console()
     if not console.is_terminal:
         console = Console(width=140)

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from staf.cli.options import RUNS, overrides
-from staf.cli.printing import Terminal, emit
+from staf.cli.printing import Terminal, emit, say
+from staf.errors import MissingData, UnknownName
 
 
 def env(*, as_json: bool = False) -> None:
@@ -48,7 +49,6 @@ def reproduce(
     list_options: bool = False,
 ) -> None:  # fmt: skip
     """Reproduce a table or figure of the papers, printed with their numbers. Re-run to resume."""
-    from staf.errors import MissingData, UnknownName
     from staf.experiments.plan import find_experiment
     from staf.experiments.profile import load_profile
     from staf.experiments.reproduce import print_table_of
@@ -77,7 +77,7 @@ def reproduce(
     else:
         for table in tables:
             print_table_of(table)
-        print(f"page: {page}; tables: {out / 'tables'}")
+        say(f"page: {page}; tables: {out / 'tables'}")
     cells = [cell for table in tables for row in table.rows for cell in row.cells]
     if all(cell.mean is None for cell in cells):
         raise MissingData(f"no cell of {name} has a number. The first reason: {cells[0].missing}")
@@ -85,13 +85,12 @@ def reproduce(
 
 def _run_shard(names: list[str], runner: Any, shard: str) -> None:
     """Make the runs of a shard, and fail where there are some and none could be finished."""
-    from staf.errors import MissingData
     from staf.experiments.reproduce import run_shard
 
     done = {wanted: run_shard(wanted, runner) for wanted in names}
     for wanted, (finished, count) in done.items():
-        print(f"{wanted}: {finished} of {count} runs of shard {shard} are finished")
-    print("Without --shard the same command writes the tables.")
+        say(f"{wanted}: {finished} of {count} runs of shard {shard} are finished")
+    say("Without --shard the same command writes the tables.")
     if not any(finished for finished, _ in done.values()) and any(count for _, count in done.values()):
         raise MissingData(f"no run of shard {shard} could be finished; the reasons are above. Rerun it when they are gone.")
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from staf.cli.options import RUNS, SPLITS, overrides
-from staf.cli.printing import Terminal, emit, emit_table
+from staf.cli.printing import Terminal, emit, emit_table, say
+from staf.errors import ConfigError
 
 SEARCHES = {"cma": "CMA-ES", "gradient": "gradient"}
 """How the weights of a router were searched for, as it is printed."""
@@ -45,7 +46,6 @@ def expert_names(data: str) -> list[str]:
         ConfigError: it is a folder. UnknownName: there is no such knowledge type or data set.
     """
     from staf.data.selection import expert_name, expert_sources
-    from staf.errors import ConfigError
 
     if Path(data).is_dir():
         raise ConfigError(
@@ -81,10 +81,10 @@ def print_estimates(jobs: Sequence[Any], as_json: bool) -> None:
     )
     one = estimates[0]
     free = memory_text(one.free_bytes)
-    print(f"{one.base}: {count_text(one.parameters)} parameters, {one.dtype} on {one.device}, {free} free.")
+    say(f"{one.base}: {count_text(one.parameters)} parameters, {one.dtype} on {one.device}, {free} free.")
     if not one.tokens_counted:
-        print("It has no tokenizer here: tokens are a quarter of the characters.")
-    print("Time is that of three measured steps." if one.seconds is not None else "Time is measured where the weights are.")
+        say("It has no tokenizer here: tokens are a quarter of the characters.")
+    say("Time is that of three measured steps." if one.seconds is not None else "Time is measured where the weights are.")
 
 
 def run_jobs(jobs: Sequence[Any], launcher: str, as_json: bool) -> None:
@@ -119,9 +119,10 @@ def adapt(
     """Stage II: learn a task's router over trained experts; print and plot its weights. Re-run to resume."""
     from staf.config import parse
     from staf.data.selection import default_shots
+    from staf.experts.store import load_experts
     from staf.routing.recipe import RouterRecipe
     from staf.routing.summary import record_of
-    from staf.stages.adaptation import adapt_folders
+    from staf.stages.adaptation import adapt_stage
     from staf.stages.context import Context
 
     usual: dict[str, Any] = {} if method == "gradient" else {"shots": 32}
@@ -132,7 +133,13 @@ def adapt(
     found = context.find_task(task)
     if "shots" not in given and recipe.shots is not None:
         recipe = recipe.model_copy(update={"shots": default_shots(found, context.store, recipe.shots)})
-    routers = adapt_folders(context, found, experts, recipe, out, seeds, init_from)
+    if method not in SEARCHES and (seeds > 1 or init_from is not None):
+        name = method.replace("_", "-")
+        raise ConfigError(f"a {name} router is computed, not searched for: leave --seeds and --init-from out.")
+    loaded, routers = load_experts(experts), {}
+    for seed in range(recipe.seed, recipe.seed + seeds):  # each has its own draw of the shots
+        folder, one = out / f"seed-{seed}" if seeds > 1 else out, recipe.model_copy(update={"seed": seed})
+        routers[folder] = adapt_stage(context, found, loaded, one, folder, init_from, experts)
     emit(True, record_of(routers)) if as_json else print_routers(routers, found.name, out)
 
 
@@ -143,25 +150,24 @@ def print_routers(routers: Mapping[Path, Any], task: str, out: Path) -> None:
     from staf.report.formatting import method_title
     from staf.routing.summary import seed_rows, summarize_weights
 
-    found, recipe, heading = (
-        summarize_weights(list(routers.values())),
-        next(iter(routers.values())).recipe,
-        f"Weights of the experts for {task}",
-    )
+    found, heading = summarize_weights(list(routers.values())), f"Weights of the experts for {task}"
+    recipe = next(iter(routers.values())).recipe
     emit_table(False, found.rows(), (), heading)
     setting, search = "Normal" if recipe.shots is None else "Few-shot", SEARCHES.get(recipe.method)
     title = f"{setting} router ({search})" if search else method_title(recipe.method)
     drawn = weight_bars({title: (found.weights, found.spread or {})}, heading)
     write_bytes(out / "weights.svg", drawn.svg.encode() if drawn else b"")
-    print(f"figure: {out / 'weights.svg'}")
+    say(f"figure: {out / 'weights.svg'}")
     if len(routers) > 1:
         emit_table(False, seed_rows(routers), (), "Routers by seed")
         return
+    if len(found.weights) == 1 and set(found.weights.values()) == {1.0}:
+        say("With one expert its weight is always 1, whatever is learned: add experts, or use -o null_expert=true.")
     record = routers[out].record
     if record["loss"] is None:
-        print(f"{record['unlabelled']} unlabelled inputs in {record['seconds']:.0f} s; no label was used")
+        say(f"{record['unlabelled']} unlabelled inputs in {record['seconds']:.0f} s; no label was used")
         return
-    print(f"{record['tunable_parameters']} parameters from {record['examples']} examples in {record['seconds']:.0f} s; "
+    say(f"{record['tunable_parameters']} parameters from {record['examples']} examples in {record['seconds']:.0f} s; "
           f"loss {record['loss']:.3f}; stop reason: {record['stop_reason']}")  # fmt: skip
 
 
@@ -183,13 +189,14 @@ def evaluate(
         context, context.find_task(task), settings, method, experts=experts, router=router, expert=expert, shots=shots,
         method_args=overrides(method_arg, "--method-arg"), predictions=predictions,
     )  # fmt: skip
-    lines = []
+    lines = [f"{method_label(result)} on {result['task']}:"]
     for name, metric in result["metrics"].items():
         if metric is not None:
             between = f" ({metric['low']:.3f} to {metric['high']:.3f})" if "low" in metric else ""
-            scored = f"{method_label(result)} on {result['task']}: {name} {metric['value']:.3f}"
-            lines.append(f"{scored}{between}, {metric['examples']} examples")
-    emit(as_json, {**result, "run": str(run.folder)}, *lines, f"run: {run.folder}")
+            primary = "*" if name == result["primary_metric"] else " "
+            lines.append(f"{primary} {name:<24} {metric['value']:.3f}{between}, {metric['examples']} examples")
+    lines += ["* the primary metric of the task", f"run: {run.folder}"]
+    emit(as_json, {**result, "run": str(run.folder)}, *lines)
 
 
 def method_label(result: Mapping[str, Any]) -> str:

@@ -115,13 +115,18 @@ def read_rows(path: Path, file_format: str) -> Iterator[dict[str, Any]]:
         raise BadData(f"{path} is not a {file_format} file ({type(error).__name__}). Check its format and encoding.") from error
 
 
-def _example(task: Task, number: int, split: str, row: dict[str, Any]) -> Example:
+def rendered(task: Task, row: dict[str, Any]) -> tuple[str, str, tuple[str, ...]]:
+    """Query, context and labels of a row by the templates of a task; raises BadData where they do not fit it."""
     asked = _text(task.doc_to_text, row, "doc_to_text")
     query = "\n".join(part for part in (task.description.strip(), asked) if part)
     context = _text(task.doc_to_context, row, "doc_to_context")
     if not query and not context:
         raise BadData("the text is empty")
-    labels = _labels(task, row) if task.output_type == "multiple_choice" else ()
+    return query, context, _labels(task, row) if task.output_type == "multiple_choice" else ()
+
+
+def _example(task: Task, number: int, split: str, row: dict[str, Any]) -> Example:
+    query, context, labels = rendered(task, row)
     answer = _answer(task, row, labels)
     about, group = minhash_keys(context or query), f"{task.name}/{number}"
     if task.group_column is not None:

@@ -16,7 +16,7 @@ from staf.errors import ConfigError, MissingData
 from staf.evaluate.answer import Answerer, calibrate, routed
 from staf.evaluate.score import sample
 from staf.evaluate.settings import EvaluationSettings
-from staf.experts.store import ExpertSet, load_experts
+from staf.experts.store import ExpertSet
 from staf.routing.adapt import adapt_router, adaptation_digest, planned_progress
 from staf.routing.best_expert import best_expert_router
 from staf.routing.objective import RouterObjective, candidate_losses
@@ -67,28 +67,6 @@ def adapt_stage(
         save_router(out, router)
     shutil.rmtree(checkpoint, ignore_errors=True)  # last: the router is complete
     return router
-
-
-def adapt_folders(
-    context: Context, task: Task, folder: Path, recipe: RouterRecipe, out: Path, seeds: int = 1, init_from: Path | None = None
-) -> dict[Path, Router]:
-    """Routers of a task over the experts in a folder, by the recipe's method: one in `out`, or by seed in out/seed-<seed>.
-
-    Each seed has its own draw of the shots.
-
-    Raises:
-        ConfigError: several seeds or `init_from` without a search. BaseMismatch, ExpertMismatch: `init_from` does not fit.
-    """
-    experts = load_experts(folder)
-    if recipe.method in ("zero_shot", "best_expert") and (seeds > 1 or init_from is not None):
-        name = recipe.method.replace("_", "-")
-        raise ConfigError(f"a {name} router is computed, not searched for: leave --seeds and --init-from out.")
-    changed = [recipe.model_copy(update={"seed": recipe.seed + i}) for i in range(seeds)]
-    folders = [out] if seeds == 1 else [out / f"seed-{one.seed}" for one in changed]
-    return {
-        own: adapt_stage(context, task, experts, one, own, init_from, folder)
-        for own, one in zip(folders, changed, strict=True)
-    }  # fmt: skip
 
 
 def reduction_loss(context: Context, task: Task, router: Router, experts: ExpertSet, smaller: ExpertSet) -> dict[str, float]:

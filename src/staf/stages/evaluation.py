@@ -22,7 +22,7 @@ from staf.config import parse
 from staf.data.example import Example
 from staf.data.selection import label_set, refuse_leak, task_examples
 from staf.data.task import Task, narrowed
-from staf.errors import ConfigError, UnknownName
+from staf.errors import ConfigError, MissingData, UnknownName
 from staf.evaluate.answer import Answerer, PartialPredictions, predictions_of, routed
 from staf.evaluate.score import ROUTERLESS, Answered, Method, best_single, finish, router_method, sample, setting_of
 from staf.evaluate.settings import EvaluationSettings
@@ -297,6 +297,8 @@ def external_stage(context: Context, task: Task, name: str, file: Path, evaluati
             `read_predictions`.
     """
     check_external_name(name)
+    if not file.is_file():
+        raise MissingData(f"no predictions at {file}. Check the path.")
 
     def answer(items: Items) -> Answered:
         method = Method(name, None, setting="external", record={"settings": {"file": file.name}})
