@@ -207,7 +207,7 @@ def test_an_interrupted_table_resumes_and_compares_by_item(
 ) -> None:
     runner = runner_of(tiny_folder, own, tmp_path, seeds=2)
     first, _ = reproduce("fig6", "tiny", runner)
-    monkeypatch.setattr("staf.stages.evaluation.predict", None)  # nothing may be predicted again
+    monkeypatch.setattr("staf.stages.evaluation.finish", None)  # nothing may be predicted again
     again, _ = reproduce("fig6", "tiny", runner_of(tiny_folder, own, tmp_path, seeds=2))
     assert again == first
     assert {test.outcome for test in first.comparisons} <= {"win", "loss", "tie"}
@@ -320,7 +320,7 @@ def test_an_expert_that_cannot_be_trained_is_tried_once(
         tried.append(name)
         raise TrainingFailed(f"{name} diverged.")
 
-    monkeypatch.setattr("staf.stages.train_stage", fail)
+    monkeypatch.setattr("staf.stages.training.train_stage", fail)
     result, _ = reproduce("fig6", "tiny", runner_of(tiny_folder, own, tmp_path))
     assert tried == ["entity_relation"]
     assert {cell.missing for row in result.rows for cell in row.cells} == {"entity_relation diverged."}

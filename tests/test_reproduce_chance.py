@@ -11,6 +11,7 @@ import pytest
 from metric_runs import compare_methods
 
 from staf.data.task import find_task
+from staf.errors import DamagedFile
 from staf.experiments.plan import Experiment, Row, RunSpec
 from staf.experiments.reproduce import cell_of, compare, over_columns
 from staf.metrics.by_output_type import compute_metrics
@@ -41,7 +42,8 @@ def scored(runs: Path, method: str, seed: int, right: int) -> Scored:
     rows = [{"id": str(i), "gold": i % 3, "scores": np.eye(3)[(i + (i >= right)) % 3].tolist()} for i in range(ITEMS)]
     run = Run.at(runs, "evaluate", TASK, method, seed, "a1b2")
     result = {
-        "task": TASK, "metrics": compute_metrics(find_task(TASK).output_type, rows, fixed_labels=True, resamples=200),
+        "stage": "evaluate", "method": method, "seed": seed, "primary_metric": "accuracy", "task": TASK,
+        "metrics": compute_metrics(find_task(TASK).output_type, rows, fixed_labels=True, resamples=200),
         "tunable_parameters": 1, "adaptation_examples": 32, "seconds": 1.0, "weights": None,
     }  # fmt: skip
     run.finish({}, result, rows)
@@ -99,6 +101,13 @@ def test_means_over_columns_are_of_one_family_of_metrics() -> None:
     means = {mean.family: mean.columns for mean in over_columns(columns, tests)}
     assert sorted(means.values()) == [2, 2]  # one column of F1 is no mean
     assert set(means) == {metric_family("micro_auc"), metric_family("accuracy")}
+
+
+def test_a_run_whose_result_is_damaged_is_named(tmp_path: Path) -> None:
+    result, run = scored(tmp_path, "normal", 0, 60)
+    (run.folder / "result.json").write_text('{"stage": "evaluate"}')
+    with pytest.raises(DamagedFile, match="primary_metric: Field required"):
+        cell_of([(result, run)], "accuracy", runner_at(tmp_path))
 
 
 def test_a_cell_keeps_the_interval_over_items_and_seeds(tmp_path: Path) -> None:

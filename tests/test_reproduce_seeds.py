@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from staf.cli import app
 from staf.data.task import find_task
-from staf.errors import MissingData, TrainingFailed
+from staf.errors import DamagedFile, MissingData, TrainingFailed
 from staf.experiments.plan import RunSpec
 from staf.experiments.profile import Profile, load_profile
 from staf.experiments.reproduce import reproduce
@@ -92,6 +92,21 @@ def test_a_table_of_more_seeds_is_not_replaced_by_one_of_fewer(ran: list[RunSpec
     assert reproduce("fig6", "tiny", runner(), seeds=1) == (whole, run)
     assert ran == []
     assert Table.model_validate(run.result()) == whole
+
+
+def test_a_table_of_another_base_is_made_anew_and_a_damaged_one_is_named(
+    ran: list[RunSpec], runner: Callable[[], Runner]
+) -> None:
+    whole, run = reproduce("fig6", "tiny", runner())
+    path = run.folder / "result.json"
+    other = runner()
+    other.context.__dict__["identity"] = {**other.context.identity, "fingerprint": "another"}
+    made, again = reproduce("fig6", "tiny", other, seeds=1)
+    assert (again, made.seeds, whole.seeds) == (run, 1, 3)
+    for content in ("[]", '{"stage": "reproduce", "seeds": "many"}'):
+        path.write_text(content)
+        with pytest.raises(DamagedFile, match="is not a result of a run"):
+            reproduce("fig6", "tiny", runner(), seeds=1)
 
 
 def test_a_spec_is_run_once_also_where_it_fails(ran: list[RunSpec], runner: Callable[[], Runner]) -> None:

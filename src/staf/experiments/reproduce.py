@@ -22,7 +22,7 @@ from staf.lm.base import resolve
 from staf.metrics.by_output_type import metric_of_runs
 from staf.metrics.stats import Comparison, compare_seeds, measure_seeds, metric_family, over_seeds, over_tasks
 from staf.report.reproduced import comparison_rows, table_rows
-from staf.report.results import Cell, Column, PairedTest, Table, TableRow
+from staf.report.results import Cell, Column, Evaluation, PairedTest, Table, TableRow, read_result
 from staf.report.tables import csv_text, markdown_text, print_table
 from staf.runs import Run, digest_of
 from staf.stages.adaptation import adaptation_examples
@@ -55,9 +55,10 @@ def reproduce(
     if runner.profile.strict:
         refuse_missing(experiment, runner)
     run = Run.at(runner.context.runs, "reproduce", name, profile_name, 0, digest_of(runner.profile.digest()))
-    before = run.result()
-    if before is not None and before.get("seeds", 0) > count:
-        return Table.model_validate(before), run
+    if (kept := run.folder / "result.json").exists():
+        before = read_result(kept, runner.context.runs, Table.model_validate)
+        if before.seeds > count and before.base == runner.context.identity:
+            return before.model_copy(update={"run": ""}), run
     if run_context is not None and not experiment.counts_tokens:
         run_on_cluster(experiment, runner, run_context, count)
     outcomes = runner.run_all(experiment, count)
@@ -120,28 +121,32 @@ def _row(experiment: Experiment, row: Row, outcomes: Outcomes, runner: Runner, s
 
 
 def cell_of(outcomes: Sequence[Scored | str], metric: str, runner: Runner) -> Cell:
-    """Mean and deviation over the seeds that there are; where one is missing, why."""
+    """Mean and deviation over the seeds that there are; where one is missing, why.
+
+    Raises:
+        DamagedFile: what is kept of a run is not a result.
+    """
     scored = [found for found in outcomes if not isinstance(found, str)]
-    values = [(result["metrics"].get(metric) or {}).get("value") for result, _ in scored]
-    missing = next((found for found in outcomes if isinstance(found, str)), None)
-    defined = [value for value in values if value is not None]
-    if missing is not None or not defined or len(defined) < len(values):
-        return Cell(missing=missing or f"{metric} is not defined here")
-    first = scored[0][0]
-    details, score = first.get("details") or {}, first["metrics"][metric]
-    of_one_seed = (score.get("low"), score.get("high"))
+    if len(scored) < len(outcomes):
+        return Cell(missing=next(found for found in outcomes if isinstance(found, str)))
+    results = [read_result(run.folder / "result.json", runner.context.runs, Evaluation.model_validate) for _, run in scored]
+    scores = [score for result in results if (score := result.metrics.get(metric)) and score.value is not None]
+    if not scores or len(scores) < len(results):
+        return Cell(missing=f"{metric} is not defined here")
+    first, of_one_seed = results[0], (scores[0].low, scores[0].high)
+    seconds = [result.seconds for result in results if result.seconds is not None]
     return Cell(
-        **asdict(over_seeds(defined)),
-        items=score["examples"],
+        **asdict(over_seeds([score.value for score in scores if score.value is not None])),
+        items=scores[0].examples or 0,
         interval_of_one_seed=of_one_seed,
         interval=of_one_seed if len(scored) == 1 else _interval(scored, metric, runner),
-        runs=tuple(run.folder.relative_to(runner.context.runs).as_posix() for _, run in scored),
-        tunable_parameters=first["tunable_parameters"],
-        adaptation_examples=first["adaptation_examples"],
-        prompt_tokens=details.get("prompt_tokens_mean"),
-        shots_shown=details.get("shots_shown_mean"),
-        weights=[result["weights"] for result, _ in scored if result.get("weights")],
-        seconds=fmean(result["seconds"] for result, _ in scored),
+        runs=tuple(result.run for result in results),
+        tunable_parameters=first.tunable_parameters,
+        adaptation_examples=first.adaptation_examples,
+        prompt_tokens=first.details.prompt_tokens_mean,
+        shots_shown=first.details.shots_shown_mean,
+        weights=[result.weights for result in results if result.weights],
+        seconds=fmean(seconds) if seconds else None,
     )
 
 

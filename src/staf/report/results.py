@@ -8,10 +8,10 @@ without one only the folder is listed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import from_json
@@ -101,6 +101,10 @@ class Details(Model):
     """What a method recorded of its own."""
 
     prompt_tokens_mean: Number | None = None
+    shots_shown_mean: Number | None = None
+
+
+Result = TypeVar("Result", bound=Finished)
 
 
 class Evaluation(Finished):
@@ -265,7 +269,7 @@ def load_results(runs: Path, metrics: Mapping[str, str] | None = None) -> list[F
         MissingData: there is no finished run. DamagedFile: a result.json does not hold what a result holds.
     """
     oldest_first = sorted(runs.glob("*/*/*/seed*/result.json"), key=lambda path: (path.stat().st_mtime_ns, path))
-    results = [read_result(path, runs) for path in oldest_first]
+    results = [read_result(path, runs, parse_result) for path in oldest_first]
     if not results:
         unfinished = sum(path.is_dir() for path in runs.glob("*/*/*/seed*"))
         found = f"{unfinished} unfinished" if unfinished else "none" if runs.is_dir() else "no such folder"
@@ -281,14 +285,14 @@ def load_results(runs: Path, metrics: Mapping[str, str] | None = None) -> list[F
     return sorted(results, key=lambda r: (r.stage, r.task, r.method, r.seed, r.run))
 
 
-def read_result(path: Path, runs: Path) -> Finished:
-    """One result.json.
+def read_result(path: Path, runs: Path, parse: Callable[[Any], Result]) -> Result:
+    """One result.json, by `parse_result` or the model of one stage.
 
     Raises:
-        DamagedFile: it is not JSON, or not a result of its stage; the first problems are named.
+        DamagedFile: it is not JSON, or not such a result; the first problems are named.
     """
     try:
-        result = parse_result(from_json(path.read_bytes()))
+        result = parse(from_json(path.read_bytes()))
     except (OSError, ValueError) as error:
         problems = f"not valid JSON ({error})"
         if isinstance(error, ValidationError):
