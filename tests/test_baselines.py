@@ -14,9 +14,8 @@ import torch
 from architectures import other_base
 from conftest import make_examples
 
-from staf.baselines import BASELINES, baseline_predictions
 from staf.baselines.in_context import with_shots
-from staf.baselines.peft import TRAINED as TRAINED_ROWS
+from staf.baselines.methods import BASELINES, baseline_predictions
 from staf.baselines.peft import Tuning, model_logprobs, plain_model, tuned_base
 from staf.baselines.settings import BaselineSettings
 from staf.config import parse
@@ -28,8 +27,9 @@ from staf.evaluate.settings import EvaluationSettings
 from staf.lm.base import Base
 from staf.lm.batches import Encoded, collate, encode, encode_answer, encode_prompt
 from staf.lm.scoring import score_labels
+from staf.metrics.methods import METHODS, titles
 
-TRAINED = list(TRAINED_ROWS)
+TRAINED = list(titles("trained"))
 TASK = Task(task="colours", title="Colours", task_type="colour", fixed_labels=True)
 EVALUATION = EvaluationSettings(max_length=256, token_budget=1024)
 
@@ -61,7 +61,7 @@ def state_of(base: Base) -> str:
 
 def test_the_settings_and_the_table_know_the_same_methods() -> None:
     assert set(get_args(BaselineSettings.model_fields["method"].annotation)) == set(BASELINES)
-    assert all(len(TRAINED_ROWS[name].learning_rates) == 3 for name in TRAINED)
+    assert all(len(METHODS[name]["rates"]) == 3 for name in TRAINED)
 
 
 def test_wrong_settings_are_refused_at_once() -> None:
@@ -69,7 +69,7 @@ def test_wrong_settings_are_refused_at_once() -> None:
         parse(BaselineSettings, {"method": "adapter", "epochs": 0, "virtual_token": 3}, "a test")
     assert "3 problems" in str(caught.value)
     assert "did you mean 'num_virtual_tokens'?" in str(caught.value)
-    with pytest.raises(ConfigError, match=r"learning_rates must all be above 0, found -0\.1"):
+    with pytest.raises(ConfigError, match=r"learning_rates\.1 = -0\.1: Input should be greater than 0"):
         parse(BaselineSettings, {"learning_rates": [0.1, -0.1]}, "a test")
 
 
@@ -217,9 +217,9 @@ def test_the_search_sees_adaptation_examples_only_and_judges_on_none_it_learns_f
     )
     adaptation, test = make_examples(10, "adaptation"), make_examples(4, "test")
     _, record = baseline_predictions(base, TASK, adaptation, test, settings_of("ia3", epochs=1), EVALUATION)
-    held = set(record["validation_ids"])
-    ids = {example.id for example in adaptation}
-    assert len(held) == 2
+    ids, held = {example.id for example in adaptation}, met[0]
+    assert record["validation_examples"] == len(held) == 2
+    assert not any(name in json.dumps(record) for name in ids)  # may be numbers of stays
     assert set().union(*met) == ids
     judging, learning, refitting = met[:1], met[1:3], met[3:]
     assert judging == [held]

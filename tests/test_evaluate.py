@@ -12,9 +12,9 @@ import pytest
 import torch
 from conftest import make_examples
 
-from staf.baselines import baseline_predictions
 from staf.baselines.lorahub import composed, lorahub
-from staf.baselines.peft import TRAINED, Tuning, plain_model, tuned_base
+from staf.baselines.methods import baseline_predictions
+from staf.baselines.peft import Tuning, plain_model, tuned_base
 from staf.baselines.settings import BaselineSettings
 from staf.compute import numerics
 from staf.data.answers import write_several
@@ -29,6 +29,7 @@ from staf.experts.store import ExpertSet
 from staf.lm.base import Base
 from staf.lm.batches import encode_prompt
 from staf.metrics.by_output_type import compute_metrics
+from staf.metrics.methods import titles
 from staf.metrics.schema import check
 from staf.routing.merge import Mixture
 from staf.routing.router import uniform
@@ -146,7 +147,7 @@ def test_baselines_answer_every_form(base: Base, name: str, output_type: str) ->
     assert record["adaptation_examples"] == 4
 
 
-@pytest.mark.parametrize("name", list(TRAINED))
+@pytest.mark.parametrize("name", list(titles("trained")))
 def test_what_a_trained_baseline_writes_is_most_likely_by_its_whole_forward(base: Base, name: str) -> None:
     settings = BaselineSettings.model_validate({"method": name, "num_virtual_tokens": 3, "rank": 2, "batch_size": 4})
     tuning = Tuning(base, of_form("generate_until", 6, "adaptation"), settings, 100, 1024)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import random_expert
 
-from staf.baselines import check_external_name
+from staf.baselines.methods import check_external_name
 from staf.baselines.peft import Choice, Tuning
 from staf.baselines.settings import BaselineSettings, ClassifierSettings
 from staf.data.example import Example

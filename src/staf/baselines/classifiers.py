@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -23,11 +23,14 @@ from staf.errors import ConfigError, MissingData, TestLeak, UnknownName
 from staf.evaluate.answer import LABEL_TYPES, Predictions, gold_indices, label_prediction
 from staf.experts.train import data_fingerprint
 from staf.metrics.classification import best_threshold
+from staf.metrics.methods import titles
 from staf.metrics.schema import check
 from staf.runs import PeakMemory
 
 MIN_PROB = 1e-6
 """Part of the probability of multiple_choice that is spread evenly, so that an unseen label has a logarithm."""
+TITLES = titles("classifier")
+CLASSIFIERS = tuple(TITLES)
 
 
 @dataclass(frozen=True)
@@ -61,106 +64,11 @@ class Scored:
     """(m, L) scores of examples that the model behind them was not fitted on"""
     val_targets: np.ndarray
     trials: list[dict[str, Any]]
-    """every setting tried, with its validation loss"""
-    chosen: dict[str, Any]
-    """the trial with the lowest validation loss"""
+    """every setting tried, with its validation loss, the lowest of which was chosen"""
     parameters: int
     truncated: list[bool]
     """whether a text lost its end"""
-    details: dict[str, Any] = field(default_factory=dict)
-
-
-Classifier = Callable[[Problem, Sequence[str], ClassifierSettings], Scored]
-"""Fits on a problem and scores texts."""
-
-
-def tfidf(problem: Problem, texts: Sequence[str], settings: ClassifierSettings) -> Scored:
-    """TF-IDF of words and pairs of words with logistic regression; C by cross-validation over groups.
-
-    multi_label is one regression per label; a label that is always or never right in fitting gets the log-odds of its smoothed
-    rate.
-    """
-    from sklearn.model_selection import GroupKFold
-
-    part, count = problem.all, min(settings.folds, len(set(problem.all.groups)))
-    folds = list(GroupKFold(count).split(part.texts, groups=part.groups))
-    trials, out_of_fold = [], []
-    for c in settings.c_values:
-        scores = np.empty_like(part.targets, dtype=np.float64)
-        for train, held in folds:
-            texts_of = [[part.texts[i] for i in rows] for rows in (train, held)]
-            scores[held] = _regress(texts_of[0], part.targets[train], texts_of[1], problem.output_type, c)[0]
-        trials.append({"c": c, "val_loss": loss_of(scores, part.targets, problem.output_type)})
-        out_of_fold.append(scores)
-    best = min(range(len(trials)), key=lambda index: trials[index]["val_loss"])
-    scores, features = _regress(part.texts, part.targets, texts, problem.output_type, settings.c_values[best])
-    return Scored(
-        scores, out_of_fold[best], part.targets, trials, trials[best], scores.shape[1] * (features + 1), [False] * len(texts),
-        {"features": features, "folds": count},
-    )  # fmt: skip
-
-
-def _regress(
-    texts: Sequence[str], targets: np.ndarray, asked: Sequence[str], output_type: str, c: float
-) -> tuple[np.ndarray, int]:
-    """Scores (n, L) of what is asked, and the number of features."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
-    try:
-        known, new = vectorizer.fit_transform(texts), vectorizer.transform(asked)
-    except ValueError as error:  # no word in any text
-        raise MissingData(
-            "no example to fit on has a word in its context. Set include_query=true, or choose another task."
-        ) from error
-    if output_type == "multiple_choice":
-        gold = targets.argmax(1)
-        logits, seen = np.full((len(asked), targets.shape[1]), -1e3), np.unique(gold)
-        logits[:, seen] = 0.0
-        if len(seen) > 1:
-            logits[:, seen] = LogisticRegression(C=c, max_iter=1000).fit(known, gold).predict_log_proba(new)
-        return log_scores(logits, output_type), known.shape[1]
-    columns = []
-    for column in targets.T:
-        right = float(column.sum())
-        if right in (0, len(column)):
-            columns.append(np.full(len(asked), np.log((right + 0.5) / (len(column) - right + 0.5))))
-        else:
-            columns.append(LogisticRegression(C=c, max_iter=1000).fit(known, column).decision_function(new))
-    return np.stack(columns, axis=1), known.shape[1]
-
-
-def majority_predictions(adaptation: Sequence[Example], test: Sequence[Example]) -> tuple[Predictions, dict[str, Any]]:
-    """Every item answered by how often each label is right in the adaptation examples; labels may differ by item.
-
-    Raises:
-        ConfigError: the output type has no labels. MissingData: no adaptation examples.
-    """
-    refuse_test(adaptation)
-    output_type = _output_type([*adaptation, *test])
-    if not adaptation:
-        raise MissingData("the majority baseline needs adaptation examples. See: staf data list")
-    shown = Counter(label for example in adaptation for label in example.labels)
-    answers = (read_several(e.answer) if output_type == "multi_label" else (e.answer,) for e in adaptation)
-    right = Counter(label for answer in answers for label in answer)
-
-    def log_odds(example: Example) -> np.ndarray:
-        return np.array([np.log((right[label] + 0.5) / (shown[label] - right[label] + 0.5)) for label in example.labels])
-
-    if output_type == "multiple_choice":
-        rows = [log_scores(np.log([[right[label] + 0.5 for label in e.labels]]), output_type)[0] for e in test]
-        return [label_prediction(e, row, None) for e, row in zip(test, rows, strict=True)], {"threshold": None}
-    gold = np.concatenate([np.isin(np.arange(len(e.labels)), gold_indices(e)) for e in adaptation])
-    threshold = best_threshold(np.concatenate([log_odds(e) for e in adaptation]), gold) if gold.any() else 0.0
-    return [label_prediction(e, log_odds(e), threshold) for e in test], {"threshold": threshold}
-
-
-TITLES = {
-    "majority": "Majority", "tfidf": "Logistic regression", "cnn": "CNN", "text_cnn": "TextCNN",
-    "rnn": "RNN (bidirectional GRU)", "encoder": "Encoder, fine-tuned",
-}  # fmt: skip
-CLASSIFIERS = tuple(TITLES)
+    details: dict[str, Any]
 
 
 def classify(
@@ -182,19 +90,18 @@ def classify(
     """
     if name not in TITLES:
         raise UnknownName.among("classifier", name, TITLES)
-    if not test:
-        raise MissingData("there are no test examples to classify. See: staf data list")
-    memory, started = PeakMemory(), time.perf_counter()
-    if name == "majority":
-        predictions, how = majority_predictions(adaptation, test)
-        how |= {"tunable_parameters": 0}
-    else:
-        predictions, how = _fitted(name, adaptation, test, settings)
-    check(test[0].output_type, predictions, fixed_labels=name != "majority")
+    if not test or not adaptation:
+        raise MissingData(f"there are no {'adaptation' if test else 'test'} examples for {name}. See: staf data list")
+    refuse_test(adaptation)
+    if shared := sorted({example.id for example in adaptation} & {example.id for example in test}):
+        raise TestLeak(f"{len(shared)} items are both to be fitted on and tested: {', '.join(shared[:3])}. Split them apart.")
+    memory, started, output_type = PeakMemory(), time.perf_counter(), _output_type([*adaptation, *test])
+    predictions, how = (_majority if name == "majority" else _fitted)(name, adaptation, test, settings)
+    check(output_type, predictions, fixed_labels=name != "majority")
     record = {
         "classifier": name,
         "title": TITLES[name],
-        "output_type": test[0].output_type,
+        "output_type": output_type,
         "labels": len(test[0].labels),
         **how,
         "adaptation_examples": len(adaptation),
@@ -203,24 +110,59 @@ def classify(
         "adaptation_seconds": time.perf_counter() - started,
         "adaptation_memory_bytes": memory.bytes,
         "settings": settings.model_dump(mode="json"),
-        "versions": _versions(),
+        "versions": {"staf": __version__, **{name: version(name) for name in ("torch", "transformers", "scikit-learn")}},
     }
     return predictions, record
+
+
+def _output_type(examples: Sequence[Example]) -> str:
+    found = sorted({example.output_type for example in examples})
+    if len(found) > 1 or found[0] not in LABEL_TYPES:
+        raise ConfigError(
+            f"a classifier answers tasks of one output type, {' or '.join(LABEL_TYPES)}; these examples are "
+            f"{', '.join(found)}. Choose a classification task, or a method of the language model."
+        )
+    return found[0]
+
+
+def _majority(
+    _: str, adaptation: Sequence[Example], test: Sequence[Example], __: ClassifierSettings
+) -> tuple[Predictions, dict[str, Any]]:
+    """Every item answered by how often each label is right in the adaptation examples; labels may differ by item."""
+    shown = Counter(label for example in adaptation for label in example.labels)
+    record: dict[str, Any] = {"threshold": None, "tunable_parameters": 0}
+    if test[0].output_type == "multiple_choice":
+        right = Counter(example.answer for example in adaptation)
+        rows = [log_scores(np.log([[right[label] + 0.5 for label in e.labels]]), "multiple_choice")[0] for e in test]
+        return [label_prediction(e, row, None) for e, row in zip(test, rows, strict=True)], record
+    right = Counter(label for example in adaptation for label in read_several(example.answer))
+
+    def log_odds(example: Example) -> np.ndarray:
+        return np.array([np.log((right[label] + 0.5) / (shown[label] - right[label] + 0.5)) for label in example.labels])
+
+    gold = np.concatenate([np.isin(np.arange(len(e.labels)), gold_indices(e)) for e in adaptation])
+    threshold = best_threshold(np.concatenate([log_odds(e) for e in adaptation]), gold) if gold.any() else 0.0
+    return [label_prediction(e, log_odds(e), threshold) for e in test], record | {"threshold": threshold}
 
 
 def _fitted(
     name: str, adaptation: Sequence[Example], test: Sequence[Example], settings: ClassifierSettings
 ) -> tuple[Predictions, dict[str, Any]]:
-    problem = problem_of(adaptation, test, settings)
-    fitter = tfidf if name == "tfidf" else _network(name)
-    found = fitter(problem, [text_of(example, settings) for example in test], settings)
+    problem, texts = problem_of(adaptation, test, settings), [text_of(example, settings) for example in test]
+    if name == "tfidf":
+        found = tfidf(problem, texts, settings)
+    else:
+        from staf.baselines.networks import encoder, word_network
+
+        found = encoder(problem, texts, settings) if name == "encoder" else word_network(name, problem, texts, settings)
     threshold = threshold_of(found.val_scores, found.val_targets, problem.output_type)
     rows = zip(test, found.scores, found.truncated, strict=True)
     predictions = [label_prediction(e, row, threshold) | {"truncated": cut} for e, row, cut in rows]
+    losses = [np.inf if trial["val_loss"] is None else trial["val_loss"] for trial in found.trials]
     return predictions, {
         "labels_never_right_in_fitting": int((problem.train.targets.sum(0) == 0).sum()),
         "trials": found.trials,
-        "chosen": found.chosen,
+        "chosen": found.trials[int(np.argmin(losses))],
         "details": found.details,
         "threshold": threshold,
         "tunable_parameters": found.parameters,
@@ -228,19 +170,9 @@ def _fitted(
     }
 
 
-def _network(name: str) -> Classifier:
-    from staf.baselines.networks import encoder, word_network
-
-    return encoder if name == "encoder" else partial(word_network, name)
-
-
 def problem_of(adaptation: Sequence[Example], test: Sequence[Example], settings: ClassifierSettings) -> Problem:
     """The problem that adaptation examples pose; raises as `classify`."""
-    refuse_test(adaptation)
-    shared = sorted({example.id for example in adaptation} & {example.id for example in test})
-    if shared:
-        raise TestLeak(f"{len(shared)} items are both to be fitted on and tested: {', '.join(shared[:3])}. Split them apart.")
-    output_type, labels = _output_type([*adaptation, *test]), test[0].labels
+    output_type, labels = test[0].output_type, test[0].labels
     if len(set(labels)) < len(labels) or len(labels) < (2 if output_type == "multiple_choice" else 1):
         raise ConfigError(f"a {output_type} task cannot have these {len(labels)} labels: give 2 or more, each once.")
     if other := [example.id for example in [*adaptation, *test] if example.labels != labels]:
@@ -253,6 +185,14 @@ def problem_of(adaptation: Sequence[Example], test: Sequence[Example], settings:
         raise MissingData("no example to fit on has a word in its context. Set include_query=true, or choose another task.")
     ordered = sorted(adaptation, key=lambda example: example.id)
     return Problem(output_type, labels, *(_part(some, settings) for some in (ordered, train, val)))
+
+
+def _part(examples: Sequence[Example], settings: ClassifierSettings) -> Part:
+    targets = np.zeros((len(examples), len(examples[0].labels)), dtype=np.float32)
+    for row, example in enumerate(examples):
+        targets[row, gold_indices(example)] = 1
+    groups = [example.group or example.id for example in examples]
+    return Part([text_of(example, settings) for example in examples], groups, targets)
 
 
 def text_of(example: Example, settings: ClassifierSettings) -> str:
@@ -283,14 +223,66 @@ def group_split(examples: Sequence[Example], fraction: float, seed: int) -> tupl
     return train, [example for name in sorted(held) for example in groups[name]]
 
 
+def tfidf(problem: Problem, texts: Sequence[str], settings: ClassifierSettings) -> Scored:
+    """TF-IDF of words and pairs of words with logistic regression; C by cross-validation over groups."""
+    from sklearn.model_selection import GroupKFold
+
+    part, count = problem.all, min(settings.folds, len(set(problem.all.groups)))
+    folds = list(GroupKFold(count).split(part.texts, groups=part.groups))
+    trials, out_of_fold = [], []
+    for c in settings.c_values:
+        scores = np.empty_like(part.targets, dtype=np.float64)
+        for train, held in folds:
+            texts_of = [[part.texts[i] for i in rows] for rows in (train, held)]
+            scores[held] = _regress(texts_of[0], part.targets[train], texts_of[1], problem.output_type, c)[0]
+        trials.append({"c": c, "val_loss": loss_of(scores, part.targets, problem.output_type)})
+        out_of_fold.append(scores)
+    best = int(np.argmin([trial["val_loss"] for trial in trials]))
+    scores, features = _regress(part.texts, part.targets, texts, problem.output_type, settings.c_values[best])
+    parameters, details = scores.shape[1] * (features + 1), {"features": features, "folds": count}
+    return Scored(scores, out_of_fold[best], part.targets, trials, parameters, [False] * len(texts), details)
+
+
+def _regress(
+    texts: Sequence[str], targets: np.ndarray, asked: Sequence[str], output_type: str, c: float
+) -> tuple[np.ndarray, int]:
+    """Scores (n, L) of what is asked, and the number of features.
+
+    multi_label is one regression per label; a label that is always or never right in fitting gets the log-odds of its smoothed
+    rate.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
+    try:
+        known, new = vectorizer.fit_transform(texts), vectorizer.transform(asked)
+    except ValueError as error:  # no word in any text
+        raise MissingData(
+            "no example to fit on has a word in its context. Set include_query=true, or choose another task."
+        ) from error
+    if output_type == "multiple_choice":
+        gold = targets.argmax(1)
+        logits, seen = np.full((len(asked), targets.shape[1]), -1e3), np.unique(gold)
+        logits[:, seen] = 0.0
+        if len(seen) > 1:
+            logits[:, seen] = LogisticRegression(C=c, max_iter=1000).fit(known, gold).predict_log_proba(new)
+        return log_scores(logits, output_type), known.shape[1]
+    right = targets.sum(0, dtype=np.float64)
+    scores = np.tile(np.log((right + 0.5) / (len(targets) - right + 0.5)), (len(asked), 1))
+    for label in np.flatnonzero((right > 0) & (right < len(targets))):
+        scores[:, label] = LogisticRegression(C=c, max_iter=1000).fit(known, targets[:, label]).decision_function(new)
+    return scores, known.shape[1]
+
+
 def log_scores(logits: np.ndarray, output_type: str) -> np.ndarray:
     """Log-probabilities (n, L) of multiple_choice logits (n, L), none below MIN_PROB / L; multi_label keeps its log-odds."""
     values = np.asarray(logits, dtype=np.float64)
     if output_type == "multi_label":
         return values
-    probs = np.exp(values - values.max(1, keepdims=True))
-    probs /= probs.sum(1, keepdims=True)
-    return np.asarray(np.log((1 - MIN_PROB) * probs + MIN_PROB / values.shape[1]))
+    from scipy.special import softmax
+
+    return np.asarray(np.log((1 - MIN_PROB) * softmax(values, axis=1) + MIN_PROB / values.shape[1]))
 
 
 def loss_of(scores: np.ndarray, targets: np.ndarray, output_type: str) -> float:
@@ -309,27 +301,3 @@ def threshold_of(val_scores: np.ndarray, targets: np.ndarray, output_type: str) 
         return None
     right = targets.ravel() > 0
     return best_threshold(val_scores.ravel(), right) if right.any() else 0.0
-
-
-def _output_type(examples: Sequence[Example]) -> str:
-    found = sorted({example.output_type for example in examples})
-    if len(found) > 1 or found[0] not in LABEL_TYPES:
-        raise ConfigError(
-            f"a classifier answers tasks of one output type, {' or '.join(LABEL_TYPES)}; these examples are "
-            f"{', '.join(found)}. Choose a classification task, or a method of the language model."
-        )
-    return found[0]
-
-
-def _part(examples: Sequence[Example], settings: ClassifierSettings) -> Part:
-    targets = np.zeros((len(examples), len(examples[0].labels)), dtype=np.float32)
-    for row, example in enumerate(examples):
-        targets[row, gold_indices(example)] = 1
-    groups = [example.group or example.id for example in examples]
-    return Part([text_of(example, settings) for example in examples], groups, targets)
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    return {"staf": __version__, **{name: version(name) for name in ("torch", "transformers", "scikit-learn")}}

@@ -60,23 +60,19 @@ def read_predictions(path: Path, examples: Sequence[Example]) -> list[dict[str, 
         raise ConfigError(
             f"predictions are read of tasks of one output type, {' or '.join(LABEL_TYPES)}; found {', '.join(output_types)}."
         )
-    by_id = {example.id: example for example in examples}
-    found: dict[str, dict[str, Any]] = {}
-    keys = ""
+    by_id, found, keys = {example.id: example for example in examples}, dict[str, dict[str, Any]](), ""
     for number, line in enumerate(_lines(path), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        entry = _entry(line, where)
-        given = ", ".join(sorted(entry.model_fields_set - {"id"}))
-        if given not in _KEYS[output_types[0]]:
-            raise BadData(f"{where}: next to 'id' its keys must be one of: {'; '.join(_KEYS[output_types[0]])}.")
-        if given != (keys := keys or given):
-            raise BadData(f"{where}: it has other keys than the lines before it. Give all lines the same.")
-        if entry.id not in by_id or entry.id in found:
-            problem = "is there twice" if entry.id in found else "is no test item"
-            raise BadData(f"{where}: its id {problem}. Give each of the {len(by_id)} test items one line.")
-        found[entry.id] = _prediction(by_id[entry.id], entry, where)
+        if line.strip():
+            where, entry = f"{path}, line {number}", _entry(line, f"{path}, line {number}")
+            given = ", ".join(sorted(entry.model_fields_set - {"id"}))
+            if given not in _KEYS[output_types[0]]:
+                raise BadData(f"{where}: next to 'id' its keys must be one of: {'; '.join(_KEYS[output_types[0]])}.")
+            if given != (keys := keys or given):
+                raise BadData(f"{where}: it has other keys than the lines before it. Give all lines the same.")
+            if entry.id not in by_id or entry.id in found:
+                problem = "is there twice" if entry.id in found else "is no test item"
+                raise BadData(f"{where}: its id {problem}. Give each of the {len(by_id)} test items one line.")
+            found[entry.id] = _prediction(by_id[entry.id], entry, where)
     if missing := [example.id for example in examples if example.id not in found]:
         raise BadData(f"{path}: {len(missing)} of {len(examples)} test items have no line: {', '.join(missing[:3])}.")
     predictions = [found[example.id] for example in examples]
@@ -86,11 +82,11 @@ def read_predictions(path: Path, examples: Sequence[Example]) -> list[dict[str, 
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8").split("\n")
+        return path.read_text(encoding="utf-8-sig").split("\n")
     except FileNotFoundError as error:
         raise MissingData(f"no predictions at {path}. Check the path.") from error
-    except UnicodeDecodeError as error:
-        raise BadData(f"{path} is not UTF-8 text. Save it as JSON lines in UTF-8.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadData(f"{path} is not a file of UTF-8 text. Save it as JSON lines in UTF-8.") from error
 
 
 def _entry(line: str, where: str) -> Line:
@@ -112,24 +108,20 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _prediction(example: Example, entry: Line, where: str) -> dict[str, Any]:
-    labels, gold = example.labels, gold_indices(example)
-    if "scores" in entry.model_fields_set and set(entry.scores) != set(labels):
-        raise BadData(f"{where}: 'scores' must name each of the {len(labels)} labels of its item and no other.")
-    scores = [entry.scores[label] for label in labels] if entry.scores else []
-    answered = _answered(entry, example, where) if "answer" in entry.model_fields_set else None
-    if example.output_type == "multiple_choice":
-        near_certain = [0.0 if answered == [index] else math.log(MIN_PROB) for index in range(len(labels))]
-        return {"id": example.id, "gold": gold[0], "scores": scores or near_certain}
-    answer = [index for index, score in enumerate(scores) if score > 0] if answered is None else answered
-    return {"id": example.id, "gold": gold, "answer": answer} | ({"scores": scores} if scores else {})
-
-
-def _answered(entry: Line, example: Example, where: str) -> list[int]:
-    """Indices, ascending, of the labels answered."""
-    one = example.output_type == "multiple_choice"
-    if isinstance(entry.answer, str) != one:
-        raise BadData(f"{where}: 'answer' must be {'a label' if one else 'a list of labels'}.")
-    texts = [entry.answer] if isinstance(entry.answer, str) else entry.answer
-    if not set(texts) <= set(example.labels) or len(set(texts)) < len(texts):
-        raise BadData(f"{where}: 'answer' names a label that its item does not have, or one twice.")
-    return sorted(example.labels.index(text) for text in texts)
+    labels, gold, one = example.labels, gold_indices(example), example.output_type == "multiple_choice"
+    scores, answer = [entry.scores.get(label, math.nan) for label in labels], list[int]()
+    if "scores" in entry.model_fields_set:
+        if set(entry.scores) != set(labels):
+            raise BadData(f"{where}: 'scores' must name each of the {len(labels)} labels of its item and no other.")
+        answer = [index for index, score in enumerate(scores) if score > 0]
+    if "answer" in entry.model_fields_set:
+        if isinstance(entry.answer, str) != one:
+            raise BadData(f"{where}: 'answer' must be {'a label' if one else 'a list of labels'}.")
+        texts = [entry.answer] if isinstance(entry.answer, str) else entry.answer
+        if not set(texts) <= set(labels) or len(set(texts)) < len(texts):
+            raise BadData(f"{where}: 'answer' names a label that its item does not have, or one twice.")
+        answer = sorted(labels.index(text) for text in texts)
+    if one:
+        near_certain = [0.0 if answer == [index] else math.log(MIN_PROB) for index in range(len(labels))]
+        return {"id": example.id, "gold": gold[0], "scores": scores if entry.scores else near_certain}
+    return {"id": example.id, "gold": gold, "answer": answer} | ({"scores": scores} if entry.scores else {})

@@ -20,6 +20,7 @@ from typing import Any
 
 from staf.data.example import Example, prompt_of
 from staf.errors import BadData
+from staf.evaluate.answer import LABEL_TYPES
 from staf.evaluate.settings import EvaluationSettings
 from staf.lm.batches import encode_answer, encode_prompt
 
@@ -44,12 +45,12 @@ class FewShotPrompts:
         return {
             "shots": self.shots,
             "shots_shown_least": min(self.counts, default=0),
-            "shots_shown_mean": fmean(self.counts) if self.counts else 0.0,
+            "shots_shown_mean": fmean(self.counts or (0,)),
             "shots_shown_most": max(self.counts, default=0),
             "shots_cut": sum(self.shots - count for count in self.counts),
             "queries_with_shots_cut": sum(count < self.shots for count in self.counts),
             "queries_without_shots": sum(count == 0 for count in self.counts),
-            "prompt_tokens_mean": fmean(self.tokens) if self.tokens else 0.0,
+            "prompt_tokens_mean": fmean(self.tokens or (0,)),
         }
 
 
@@ -68,49 +69,36 @@ def with_shots(
     Raises:
         BadData: labels are to be scored, and an example has none. ConfigError: a query does not fit.
     """
-    texts = [_text(shot) for shot in shots]
-    lengths = [len(ids) for ids in tokenizer(texts)["input_ids"]] if texts else []
+    texts = {shot.id: f"{prompt_of(shot.query, shot.context)} {shot.answer}\n\n" for shot in shots}
+    lengths = {name: len(tokenizer(text)["input_ids"]) for name, text in texts.items()}
     answers = {label: len(encode_answer(label, tokenizer)) for label in {x for e in examples for x in e.labels}}
-    found = []
+    changed, counts, tokens = list[Example](), list[int](), list[int]()
     for example in examples:
         if not example.labels and not reserved:
             raise BadData(f"example {example.id} has no labels to score; its answer is free text. Choose a task with labels.")
         limit = max_length - (reserved or max(answers[label] for label in example.labels))
-        others = [index for index, shot in enumerate(shots) if shot.id != example.id]
-        found.append(_one(example, [texts[i] for i in others], [lengths[i] for i in others], tokenizer, limit))
-    changed, counts, tokens = zip(*found, strict=True) if found else ((), (), ())
+        left, chosen = limit - _tokens(example, tokenizer), list[str]()
+        for name, length in lengths.items():
+            if length <= left and name != example.id:
+                left, chosen = left - length, [*chosen, texts[name]]
+        prompt = _before(example, chosen)
+        while (own := _tokens(prompt, tokenizer)) > limit and chosen:  # together they may be more tokens than one by one
+            chosen.pop()
+            prompt = _before(example, chosen)
+        changed.append(prompt)
+        counts.append(len(chosen))
+        tokens.append(own if own <= limit else len(encode_prompt(prompt, tokenizer, limit)))
     return FewShotPrompts(tuple(changed), tuple(counts), tuple(tokens), len(shots))
 
 
 def reserved_for(output_type: str, evaluation: EvaluationSettings) -> int:
     """Tokens kept for an answer: 0 where labels are scored, which are seen to one by one."""
-    return 0 if output_type in ("multiple_choice", "multi_label") else evaluation.max_new_tokens
-
-
-def _text(shot: Example) -> str:
-    return f"{prompt_of(shot.query, shot.context)} {shot.answer}\n\n"
-
-
-def _one(
-    example: Example, texts: Sequence[str], lengths: Sequence[int], tokenizer: Any, limit: int
-) -> tuple[Example, int, int]:
-    """The example with shots, their number, and the tokens of the prompt, of which at most `limit` are read."""
-    own = _tokens(example, tokenizer)
-    left, chosen = limit - own, list[str]()
-    for text, length in zip(texts, lengths, strict=True):
-        if length <= left:
-            left, chosen = left - length, [*chosen, text]
-    while chosen:
-        changed = _before(example, chosen)
-        if (tokens := _tokens(changed, tokenizer)) <= limit:
-            return changed, len(chosen), tokens
-        chosen.pop()
-    return example, 0, own if own <= limit else len(encode_prompt(example, tokenizer, limit))
+    return 0 if output_type in LABEL_TYPES else evaluation.max_new_tokens
 
 
 def _before(example: Example, texts: Sequence[str]) -> Example:
     """The example with texts before its query: its prompt is theirs and then its own."""
-    return replace(example, query="".join(texts).removeprefix(_LEAD) + _LEAD + example.query)
+    return replace(example, query="".join([*texts, _LEAD]).removeprefix(_LEAD) + example.query)
 
 
 def _tokens(example: Example, tokenizer: Any) -> int:

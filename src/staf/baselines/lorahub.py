@@ -34,18 +34,14 @@ EVALUATIONS = 40
 
 
 def composed(experts: ExpertSet, weights: Sequence[float]) -> Expert:
-    """One expert whose factors are the weighted sums of the experts' factors.
-
-    An expert of lower rank is padded with zeros in every module.
-    """
+    """One expert whose factors are the weighted sums of the experts' factors, padded with zeros to one rank."""
     factors = {}
     for module in experts.shapes:
         pairs = experts.factors_of(module)
         rank = max(b.shape[1] for b, _ in pairs)
         left, right = zip(*(padded_factors(pair, rank) for pair in pairs), strict=True)
-        u = torch.stack([w * part for w, part in zip(weights, left, strict=True)]).sum(0)
-        v = torch.stack([w * part for w, part in zip(weights, right, strict=True)]).sum(0)
-        factors[module] = (u, v)
+        b, a = (torch.stack([w * part for w, part in zip(weights, side, strict=True)]).sum(0) for side in (left, right))
+        factors[module] = (b, a)
     return Expert("lorahub", experts.experts[0].base, factors, experts.dedup_keys, {"weights": list(weights)})
 
 
@@ -92,9 +88,8 @@ def lorahub(
     """
     refuse_test(examples)
     nevergrad = load_nevergrad()
-    started, memory = time.perf_counter(), PeakMemory()
+    started, memory, losses = time.perf_counter(), PeakMemory(), list[float]()
     task_loss = LMLoss(base, [encode(example, base.tokenizer, max_length) for example in examples])
-    losses: list[float] = []
 
     def loss_at(weights: Sequence[float]) -> float:
         mixture = Mixture(base, ExpertSet((composed(experts, weights),)))

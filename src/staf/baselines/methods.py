@@ -7,26 +7,24 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from staf.baselines.classifiers import CLASSIFIERS
 from staf.baselines.in_context import reserved_for, with_shots
-from staf.baselines.peft import TRAINED, Choice, Tuning, tuned_base
+from staf.baselines.peft import Choice, Tuning, tuned_base
 from staf.baselines.settings import BaselineSettings
 from staf.data.example import Example
 from staf.data.splits import few_shot, refuse_test
 from staf.data.task import Task
 from staf.errors import ConfigError
 from staf.evaluate.answer import Answerer, PartialPredictions, Predictions, predictions_of
-from staf.evaluate.score import ROUTERLESS, ROUTERS
 from staf.evaluate.settings import EvaluationSettings
 from staf.lm.base import Base
 from staf.lm.scoring import OnDone
+from staf.metrics.methods import titles
 from staf.runs import PeakMemory
 
-BASELINES = {**{name: row.title for name, row in TRAINED.items()}, "in_context": "In-context learning"}
+BASELINES = titles("trained", "shown")
 """Titles of the baselines of `BaselineSettings.method`."""
-METHODS = (*ROUTERLESS, "lorahub", *BASELINES, *CLASSIFIERS)
+METHODS = tuple(titles("fixed", "composed", "trained", "shown", "classifier"))
 """What `staf evaluate --method` takes."""
-NEED_EXPERTS = ("single", "average", "lorahub")
 
 
 def baseline_predictions(
@@ -58,7 +56,9 @@ def baseline_predictions(
         MissingData: too few calibration examples, or peft is not installed.
         TrainingFailed: no learning rate gave a finite loss.
     """
-    drawn = _learned_from(adaptation, records, settings)
+    refuse_test([*adaptation, *records])
+    drawn = few_shot(adaptation, settings.shots or len(adaptation), settings.seed)
+    drawn = list({example.id: example for example in (*drawn, *records)}.values())
     started, memory = time.perf_counter(), PeakMemory()
     if settings.method == "in_context":
         evaluation = evaluation.model_copy(update={"max_length": settings.max_prompt_tokens or base.context_length})
@@ -74,9 +74,8 @@ def baseline_predictions(
         "settings": settings.model_dump(), "tunable_parameters": 0, "adaptation_examples": len(drawn),
         "adaptation_seconds": time.perf_counter() - started, "adaptation_memory_bytes": memory.bytes, **how,
     }  # fmt: skip
-    return predictions_of(
-        task.output_type, Answerer(answering, evaluation, on_done), test, calibration, partial=partial
-    ), record
+    answerer = Answerer(answering, evaluation, on_done)
+    return predictions_of(task.output_type, answerer, test, calibration, partial=partial), record
 
 
 def check_external_name(name: str) -> None:
@@ -86,18 +85,10 @@ def check_external_name(name: str) -> None:
         ConfigError: it is, or it holds anything but letters, digits, '_', '-' and '.', with a letter or digit first.
     """
     plain = name.lower()
-    routers = any(plain == router or plain.startswith(f"{router}_") for router in ROUTERS.values())
-    if routers or plain in {"", *METHODS}:
+    if plain in {"", *METHODS} or any(plain == router or plain.startswith(f"{router}_") for router in titles("router")):
         raise ConfigError(f"predictions of another system need a name of their own, found '{name}': give --method G-BERT, say.")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise ConfigError(
             f"'{name}' cannot name another system, as its runs are in a folder of that name: letters, digits, '_', '-' and '.' "
             "are expected, with a letter or digit first. Give --method G-BERT, say."
         )
-
-
-def _learned_from(adaptation: Sequence[Example], records: Sequence[Example], settings: BaselineSettings) -> list[Example]:
-    """The draw of adaptation examples, and the records that are not among them."""
-    refuse_test([*adaptation, *records])
-    drawn = few_shot(adaptation, len(adaptation) if settings.shots is None else settings.shots, settings.seed)
-    return list({example.id: example for example in (*drawn, *records)}.values())

@@ -18,14 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils.rnn import pack_padded_sequence
+from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 
 from staf.baselines.classifiers import Problem, Scored, log_scores, loss_of
 from staf.baselines.settings import ClassifierSettings
 from staf.baselines.training import Trial, best_of, fit
 from staf.errors import ConfigError, DamagedFile, MissingData
 from staf.lm.base import default_device, fingerprint_of
-from staf.lm.batches import epoch_order, plan_batches, round_up
+from staf.lm.batches import epoch_order, plan_batches
 
 PAD, UNKNOWN = 0, 1
 """Ids of padding, and of a word that is not in the vocabulary."""
@@ -42,14 +42,8 @@ _ROBERTA_OFFSET = 2
 """RoBERTa and its kin count positions from 2 on, and include these two in the length of their table."""
 
 
-@dataclass(frozen=True)
-class Network:
-    """A trainable model, and how it is called."""
-
-    module: nn.Module
-    forward: Callable[[Tensor, Tensor], Tensor]
-    """logits (B, L) of ids (B, T) and the mask (B, T) of what is not padding"""
-    pad: int
+Forward = Callable[[Tensor, Tensor], Tensor]
+"""Logits (B, L) of ids (B, T) and the mask (B, T) of what is not padding."""
 
 
 class Convolutions(nn.Module):
@@ -140,6 +134,21 @@ WORD_NETWORKS: dict[str, Callable[[int, int, ClassifierSettings], nn.Module]] = 
 """Networks over words by name, from the size of the vocabulary and the number of labels."""
 
 
+def word_network(name: str, problem: Problem, texts: Sequence[str], settings: ClassifierSettings) -> Scored:
+    """Scores (n, L) of texts (n) by one of `WORD_NETWORKS`."""
+    vocabulary = Vocabulary.of(problem.train.texts, settings)
+
+    def start() -> tuple[nn.Module, Forward]:
+        module = WORD_NETWORKS[name](len(vocabulary), len(problem.labels), settings)
+        return module, module
+
+    truncated = [len(words_of(text)) > settings.max_words for text in texts]
+    return _learn(
+        start, problem, vocabulary.encode, PAD, texts, settings, settings.learning_rates, settings.epochs, truncated,
+        {"vocabulary": len(vocabulary)},
+    )  # fmt: skip
+
+
 def encoder(problem: Problem, texts: Sequence[str], settings: ClassifierSettings) -> Scored:
     """Scores (n, L) of texts (n) by a fine-tuned encoder.
 
@@ -147,106 +156,96 @@ def encoder(problem: Problem, texts: Sequence[str], settings: ClassifierSettings
         ConfigError: no encoder is named. MissingData: it is not there. DamagedFile: it has no safetensors weights, or does not
             load as a text classifier. TrainingFailed: no loss was finite.
     """
+    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
     if settings.encoder is None:
         raise ConfigError("the classifier 'encoder' needs its model: set encoder to a hub id (owner/name) or a folder.")
     folder = encoder_folder(settings.encoder)
     fingerprint = fingerprint_of(folder)
-    config, tokenizer = _config_and_tokenizer(folder)
-    limit = _limit(config, tokenizer, settings)
+    config, tokenizer = _loaded(AutoConfig, folder), _loaded(AutoTokenizer, folder)
+    if tokenizer.pad_token_id is None:
+        raise DamagedFile(f"the tokenizer of {folder} has no padding token. An encoder was expected, such as a BERT.")
+    positions = getattr(config, "max_position_embeddings", None) or settings.max_length
+    if "roberta" in config.model_type or config.model_type in ("camembert", "longformer"):
+        positions -= _ROBERTA_OFFSET
+    limit = int(min(settings.max_length, tokenizer.model_max_length, positions))
 
-    def start() -> Network:
-        model = _model(folder, len(problem.labels))
+    def start() -> tuple[nn.Module, Forward]:
+        model, found = _loaded(
+            AutoModelForSequenceClassification, folder, num_labels=len(problem.labels), dtype=torch.float32,
+            use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True,
+        )  # fmt: skip
+        random = {*found["missing_keys"], *(mismatched[0] for mismatched in found["mismatched_keys"])}
+        if lacking := sorted(key for key in random if key.startswith(model.base_model_prefix) and ".pooler." not in key):
+            raise DamagedFile(
+                f"the weight files of {folder} lack {len(lacking)} tensors of its encoder, or their shapes differ, such as "
+                f"{lacking[0]}: they would be random. Give a complete encoder."
+            )
+        return model, lambda ids, mask: torch.as_tensor(model(input_ids=ids, attention_mask=mask.long()).logits)
 
-        def forward(ids: Tensor, mask: Tensor) -> Tensor:
-            return torch.as_tensor(model(input_ids=ids, attention_mask=mask.long()).logits)
-
-        return Network(model, forward, tokenizer.pad_token_id)
-
+    truncated = [len(tokenizer(text)["input_ids"]) > limit for text in texts]
     return _learn(
-        start, problem, lambda text: tokenizer(text, truncation=True, max_length=limit)["input_ids"], texts, settings,
-        settings.encoder_learning_rates, settings.encoder_epochs,
-        truncated=[len(tokenizer(text)["input_ids"]) > limit for text in texts],
-        details={"encoder": {"name": settings.encoder, "fingerprint": fingerprint}, "max_length": limit},
-    )  # fmt: skip
-
-
-def word_network(name: str, problem: Problem, texts: Sequence[str], settings: ClassifierSettings) -> Scored:
-    """Scores (n, L) of texts (n) by one of `WORD_NETWORKS`."""
-    vocabulary = Vocabulary.of(problem.train.texts, settings)
-
-    def start() -> Network:
-        module = WORD_NETWORKS[name](len(vocabulary), len(problem.labels), settings)
-        return Network(module, module, PAD)
-
-    return _learn(
-        start, problem, vocabulary.encode, texts, settings, settings.learning_rates, settings.epochs,
-        truncated=[len(words_of(text)) > settings.max_words for text in texts], details={"vocabulary": len(vocabulary)},
+        start, problem, lambda text: tokenizer(text, truncation=True, max_length=limit)["input_ids"], tokenizer.pad_token_id,
+        texts, settings, settings.encoder_learning_rates, settings.encoder_epochs, truncated,
+        {"encoder": {"name": settings.encoder, "fingerprint": fingerprint}, "max_length": limit},
     )  # fmt: skip
 
 
 def _learn(
-    start: Callable[[], Network], problem: Problem, encode: Callable[[str], list[int]], texts: Sequence[str],
-    settings: ClassifierSettings, rates: Sequence[float], epochs: int, *, truncated: list[bool], details: dict[str, Any],
+    start: Callable[[], tuple[nn.Module, Forward]], problem: Problem, encode: Callable[[str], list[int]], pad: int,
+    texts: Sequence[str], settings: ClassifierSettings, rates: Sequence[float], epochs: int, truncated: list[bool],
+    details: dict[str, Any],
 ) -> Scored:  # fmt: skip
     """Train a network once at each rate from the same start, and score texts by the best of them at its best epoch.
 
     Raises:
         TrainingFailed: at no rate was a validation loss finite.
     """
-    device, trials, best = default_device(), list[Trial](), None
+    device, trials = default_device(), list[Trial]()
     train, val, asked = ([encode(text) for text in some] for some in (problem.train.texts, problem.val.texts, texts))
-    lengths, targets = [len(row) for row in train], torch.from_numpy(problem.train.targets).to(device)
+    lengths, targets, kind = (
+        [len(row) for row in train],
+        torch.from_numpy(problem.train.targets).to(device),
+        problem.output_type,
+    )
+
+    def train_at(rate: float) -> tuple[float, nn.Module, Callable[[list[list[int]]], np.ndarray]]:
+        torch.manual_seed(settings.seed)
+        module, forward = start()
+        module.to(device)
+
+        def loss(group: list[int]) -> tuple[Tensor, int]:
+            logits = forward(*padded([train[i] for i in group], pad, device)).float()
+            if kind == "multiple_choice":
+                return functional.cross_entropy(logits, targets[group]), len(group)
+            return functional.binary_cross_entropy_with_logits(logits, targets[group]), len(group)
+
+        @torch.no_grad()
+        def score(rows: list[list[int]]) -> np.ndarray:
+            groups = plan_batches([len(row) for row in rows], TOKEN_BUDGET)
+            logits = [forward(*padded([rows[i] for i in group], pad, device)).float().cpu().numpy() for group in groups]
+            return log_scores(np.concatenate(logits)[np.argsort(np.concatenate(groups))], kind)
+
+        trial = fit(
+            module, lambda epoch: epoch_order(lengths, settings.batch_size, settings.seed, epoch - 1), loss,
+            lambda: loss_of(score(val), problem.val.targets, kind), learning_rate=rate, epochs=epochs,
+            weight_decay=settings.weight_decay, patience=settings.patience, keep_best=True,
+        )  # fmt: skip
+        trials.append(trial)
+        return trial.best, module, score
+
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        for rate in rates:
-            torch.manual_seed(settings.seed)
-            network = start()
-            network.module.to(device)
-
-            def loss(group: list[int], network: Network = network) -> tuple[Tensor, int]:
-                logits = network.forward(*padded([train[i] for i in group], network.pad, device)).float()
-                if problem.output_type == "multiple_choice":
-                    return functional.cross_entropy(logits, targets[group]), len(group)
-                return functional.binary_cross_entropy_with_logits(logits, targets[group]), len(group)
-
-            def validate(network: Network = network) -> float:
-                scores = log_scores(_logits(network, val, device), problem.output_type)
-                return loss_of(scores, problem.val.targets, problem.output_type)
-
-            def batches(epoch: int) -> list[list[int]]:
-                return epoch_order(lengths, settings.batch_size, settings.seed, epoch - 1)
-
-            trial = fit(
-                network.module, batches, loss, validate, learning_rate=rate, epochs=epochs,
-                weight_decay=settings.weight_decay, patience=settings.patience, keep_best=True,
-            )  # fmt: skip
-            trials.append(trial)
-            if best is None or trials[-1].best < min(trial.best for trial in trials[:-1]):
-                best = network
-    chosen, records, network = best_of(trials, "classifier"), [trial.as_dict() for trial in trials], best or start()
-    scores, val_scores = (log_scores(_logits(network, rows, device), problem.output_type) for rows in (asked, val))
-    parameters = sum(p.numel() for p in network.module.parameters() if p.requires_grad)
-    return Scored(scores, val_scores, problem.val.targets, records, records[chosen], parameters, truncated, details)
-
-
-@torch.no_grad()
-def _logits(network: Network, rows: Sequence[list[int]], device: torch.device) -> np.ndarray:
-    """Logits (n, L) of rows of ids, in their order."""
-    network.module.eval()
-    found: dict[int, np.ndarray] = {}
-    for batch in plan_batches([len(row) for row in rows], TOKEN_BUDGET):
-        logits = network.forward(*padded([rows[i] for i in batch], network.pad, device))
-        found.update(zip(batch, logits.float().cpu().numpy(), strict=True))
-    return np.stack([found[index] for index in range(len(rows))])
+        _, module, score = min(map(train_at, rates), key=lambda found: found[0])
+    best_of(trials, "classifier")
+    parameters = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    records = [trial.as_dict() for trial in trials]
+    return Scored(score(asked), score(val), problem.val.targets, records, parameters, truncated, details)
 
 
 def padded(rows: Sequence[list[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Ids (B, T) padded on the right, and the mask (B, T) of what is not padding."""
-    width = round_up(max(len(row) for row in rows))
-    ids = torch.full((len(rows), width), pad, dtype=torch.long)
-    mask = torch.zeros((len(rows), width), dtype=torch.bool)
-    for index, row in enumerate(rows):
-        ids[index, : len(row)] = torch.tensor(row)
-        mask[index, : len(row)] = True
+    ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=pad)
+    mask = torch.arange(ids.shape[1]) < torch.tensor([len(row) for row in rows])[:, None]
     return ids.to(device), mask.to(device)
 
 
@@ -256,25 +255,20 @@ def encoder_folder(name: str) -> Path:
     Raises:
         MissingData: it is not there and cannot be fetched. DamagedFile: its weights are not there as safetensors.
     """
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return _with_safetensors(path, name)
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise MissingData(f"no encoder at {name}: it is not a folder and not a hub id (owner/name). Give one of these.")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        if name.count("/") != 1 or name.startswith((".", "/", "~")):
+            raise MissingData(f"no encoder at {name}: it is not a folder and not a hub id (owner/name). Give one of these.")
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    try:
-        folder = Path(snapshot_download(name, allow_patterns=_FILES))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise MissingData(
-            f"encoder '{name}' is not in the local hub cache and the hub did not give it ({type(error).__name__}). "
-            "Download it where there is a network and name its folder."
-        ) from error
-    return _with_safetensors(folder, name)
-
-
-def _with_safetensors(folder: Path, name: str) -> Path:
+        try:
+            folder = Path(snapshot_download(name, allow_patterns=_FILES))
+        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+            raise MissingData(
+                f"encoder '{name}' is not in the local hub cache and the hub did not give it ({type(error).__name__}). "
+                "Download it where there is a network and name its folder."
+            ) from error
     if not any(folder.glob("*.safetensors")):
         raise DamagedFile(
             f"encoder {name} has no weights as safetensors; those of a pickle (pytorch_model.bin) are not read, as it can run "
@@ -283,40 +277,19 @@ def _with_safetensors(folder: Path, name: str) -> Path:
     return folder
 
 
-def _config_and_tokenizer(folder: Path) -> tuple[Any, Any]:
-    from transformers import AutoConfig, AutoTokenizer
-
-    try:
-        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise DamagedFile(f"{folder} has no config or no tokenizer that can be loaded: {error}") from error
-    if tokenizer.pad_token_id is None:
-        raise DamagedFile(f"the tokenizer of {folder} has no padding token. An encoder was expected, such as a BERT.")
-    return config, tokenizer
-
-
-def _limit(config: Any, tokenizer: Any, settings: ClassifierSettings) -> int:
-    """Tokens of a text that settings, tokenizer and position table allow."""
-    positions = getattr(config, "max_position_embeddings", None) or settings.max_length
-    if "roberta" in config.model_type or config.model_type in ("camembert", "longformer"):
-        positions -= _ROBERTA_OFFSET
-    return int(min(settings.max_length, tokenizer.model_max_length, positions))
-
-
-def _model(folder: Path, labels: int) -> Any:
-    from transformers import AutoModelForSequenceClassification
+def _loaded(kind: Any, folder: Path, **options: Any) -> Any:
+    """A config, tokenizer or model of a folder by a loader of transformers."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
-        return AutoModelForSequenceClassification.from_pretrained(
-            str(folder), num_labels=labels, dtype=torch.float32, use_safetensors=True, ignore_mismatched_sizes=True,
-            trust_remote_code=False,
-        )  # fmt: skip
-    except (OSError, ValueError) as error:
-        raise DamagedFile(f"{folder} does not load as an encoder with a classification head: {error}") from error
+        return kind.from_pretrained(str(folder), trust_remote_code=False, **options)
+    except Exception as error:  # a damaged file fails in as many ways as there are libraries
+        raise DamagedFile(
+            f"{folder} does not load as an encoder by {kind.__name__}: {type(error).__name__}: {error}. Restore it, or name "
+            "another encoder, such as a BERT."
+        ) from error
     finally:
         logging.set_verbosity(verbosity)

@@ -11,11 +11,12 @@ every prompt as keys and values (prompt, prefix and P-tuning).
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
@@ -28,63 +29,43 @@ from staf.lm.base import TARGET_MODULES, Base, KVCache
 from staf.lm.batches import Batch, Encoded, collate, encode, epoch_order, plan_batches
 from staf.lm.cpu_attention import register
 from staf.lm.prefix_cache import kv_layers
+from staf.metrics.methods import METHODS
 
 _KEYS_AND_VALUES = frozenset({"k_proj", "v_proj", "qkv_proj", "query_key_value"})
 _LAST_OF_FEED_FORWARD = frozenset({"down_proj", "dense_4h_to_h"})
 
 
-@dataclass(frozen=True)
-class Baseline:
-    """A method that is trained."""
+def _peft_model(model: Any, settings: BaselineSettings) -> Any:
+    """A model with PEFT's trainable parameters of the method; IA3 scales keys, values and what the feed-forward part expands.
 
-    title: str
-    """as tables print it"""
-    config: Callable[[Any, Any, BaselineSettings], Any] | None
-    """PEFT's config from the module peft, the model and the settings; None trains every parameter"""
-    learning_rates: tuple[float, ...]
-    """AdamW's, tried unless the settings name others"""
-
-
-def _load_peft() -> Any:
+    Raises:
+        MissingData: peft is not installed.
+    """
     try:
-        return importlib.import_module("peft")
+        peft: Any = importlib.import_module("peft")
     except ImportError as error:
         raise MissingData(
             f"this baseline is trained by peft, which does not load here ({error}). Install it: pip install "
             "'staf-llm[bench]'. The baselines full and in_context do without."
         ) from error
+    virtual = {"task_type": "CAUSAL_LM", "num_virtual_tokens": settings.num_virtual_tokens}
+    if settings.method == "prompt_tuning":  # Lester et al., 2021: from embeddings of sampled tokens, the best without labels
+        config = peft.PromptTuningConfig(**virtual, prompt_tuning_init="SAMPLE_VOCAB")
+    elif settings.method == "prefix_tuning":  # Li and Liang, 2021: keys and values of every layer
+        config = peft.PrefixTuningConfig(**virtual)
+    elif settings.method == "p_tuning":  # Liu et al., 2021: the vectors of a prompt come out of a small network
+        config = peft.PromptEncoderConfig(**virtual, encoder_hidden_size=model.config.hidden_size)
+    elif settings.method == "lora":  # Hu et al., 2021: every module that our experts adapt
+        rank, modules = settings.rank, list(target_modules(model))
+        config = peft.LoraConfig(task_type="CAUSAL_LM", r=rank, lora_alpha=2 * rank, target_modules=modules)
+    else:  # Liu et al., 2022
+        inner = [name for name in target_modules(model) if name.rpartition(".")[2] in _LAST_OF_FEED_FORWARD]
+        outer = [name for name in target_modules(model) if name.rpartition(".")[2] in _KEYS_AND_VALUES]
+        config = peft.IA3Config(task_type="CAUSAL_LM", target_modules=outer + inner, feedforward_modules=inner)
+    return peft.get_peft_model(model, config)
 
 
-def _ia3(peft: Any, model: Any, settings: BaselineSettings) -> Any:
-    """IA3 (Liu et al., 2022): factors of keys, values and the inner activations of the feed-forward part."""
-    modules = [(name, name.rpartition(".")[2]) for name in target_modules(model)]
-    inner = [name for name, last in modules if last in _LAST_OF_FEED_FORWARD]
-    outer = [name for name, last in modules if last in _KEYS_AND_VALUES]
-    return peft.IA3Config(task_type=_TASK, target_modules=outer + inner, feedforward_modules=inner)
-
-
-_TASK = "CAUSAL_LM"
-TRAINED = {
-    # Lester et al., 2021: from embeddings of sampled tokens, as they found best without labels
-    "prompt_tuning": Baseline("Prompt tuning", lambda peft, model, s: peft.PromptTuningConfig(
-        task_type=_TASK, num_virtual_tokens=s.num_virtual_tokens, prompt_tuning_init="SAMPLE_VOCAB"), (3e-3, 3e-2, 3e-1)),
-    # Li and Liang, 2021: keys and values of every layer
-    "prefix_tuning": Baseline("Prefix tuning", lambda peft, model, s: peft.PrefixTuningConfig(
-        task_type=_TASK, num_virtual_tokens=s.num_virtual_tokens), (1e-3, 1e-2, 1e-1)),
-    # Liu et al., 2021: the vectors of a prompt come out of a small network
-    "p_tuning": Baseline("P-tuning", lambda peft, model, s: peft.PromptEncoderConfig(
-        task_type=_TASK, num_virtual_tokens=s.num_virtual_tokens, encoder_hidden_size=model.config.hidden_size),
-        (1e-4, 1e-3, 1e-2)),
-    # Hu et al., 2021: every module that our experts adapt, alpha twice the rank
-    "lora": Baseline("LoRA", lambda peft, model, s: peft.LoraConfig(
-        task_type=_TASK, r=s.rank, lora_alpha=2 * s.rank, target_modules=list(target_modules(model))), (1e-4, 5e-4, 2e-3)),
-    "ia3": Baseline("IA3", _ia3, (1e-3, 1e-2, 5e-2)),
-    "full": Baseline("Full fine-tuning", None, (5e-6, 2e-5, 1e-4)),
-}  # fmt: skip
-"""By the name that `BaselineSettings.method` gives."""
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True)  # of pydantic: what an earlier version kept besides is left out
 class Choice:
     """What a search chose."""
 
@@ -92,8 +73,8 @@ class Choice:
     epochs: int
     trials: list[dict[str, Any]]
     """every trial"""
-    validation_ids: list[str]
-    """of the examples that selected"""
+    validation_examples: int | None = None
+    """that selected"""
 
 
 class Tuning:
@@ -112,7 +93,6 @@ class Tuning:
     ) -> None:
         refuse_test(examples)
         self.base, self.settings, self.token_budget = base, settings, token_budget
-        self.row = TRAINED[settings.method]
         if len(examples) < 2:
             raise ConfigError(
                 f"baseline {settings.method}: {len(examples)} adaptation examples cannot be split into a training and a "
@@ -131,11 +111,10 @@ class Tuning:
         Raises:
             TrainingFailed: no rate gave a finite loss.
         """
-        rates = self.settings.learning_rates or self.row.learning_rates
+        rates = self.settings.learning_rates or METHODS[self.settings.method]["rates"]
         trials = [self.fit(self.fitted, rate, self.settings.epochs, self.held)[1] for rate in rates]
-        best = trials[best_of(trials, f"baseline {self.settings.method}")]
-        tried = [trial.as_dict() for trial in trials]
-        return Choice(best.learning_rate, best.epochs, tried, [item.id for item in self.held])
+        best, tried = best_of(trials, f"baseline {self.settings.method}"), [trial.as_dict() for trial in trials]
+        return Choice(best.learning_rate, best.epochs, tried, len(self.held))
 
     def learn(self, choice: Choice) -> tuple[Any, dict[str, Any]]:
         """The model after learning from all examples with the learning rate and epochs of a search, and the record of how.
@@ -150,24 +129,15 @@ class Tuning:
                 "the loss on all adaptation examples was not a finite number. Try lower ones (learning_rates)."
             )
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        record = {**asdict(choice), "validation_examples": len(choice.validation_ids), "losses": last.losses}
-        return model, {**record, "tunable_parameters": trained}
+        return model, {**asdict(choice), "losses": last.losses, "tunable_parameters": trained}
 
     def fresh(self) -> Any:
-        """The plain base with the baseline's trainable parameters in float32, initialised by the seed.
-
-        Raises:
-            MissingData: peft is not installed.
-        """
+        """The plain base with the baseline's trainable parameters in float32, initialised by the seed."""
         devices = [self.base.device] if self.base.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(self.settings.seed)
-            model = plain_model(self.base)
-            if self.row.config is None:
-                model = model.requires_grad_(True)
-            else:
-                peft = _load_peft()
-                model = peft.get_peft_model(model, self.row.config(peft, model, self.settings))
+            plain = plain_model(self.base)
+            model = plain.requires_grad_(True) if self.settings.method == "full" else _peft_model(plain, self.settings)
             model = model.to(self.base.device)
         for parameter in model.parameters():
             if parameter.requires_grad:
@@ -215,7 +185,7 @@ def plain_model(base: Base) -> Any:
     from transformers import AutoModelForCausalLM
 
     model: Any = AutoModelForCausalLM.from_pretrained(
-        str(base.folder), dtype=base.dtype, use_safetensors=True, attn_implementation=register()
+        str(base.folder), dtype=base.dtype, use_safetensors=True, attn_implementation=register(), trust_remote_code=False
     )
     return model.to(base.device).requires_grad_(False)
 

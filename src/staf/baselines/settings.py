@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
 
 from staf.config import Settings
+
+T = TypeVar("T")
+
+
+def _each_once(values: tuple[T, ...]) -> tuple[T, ...]:
+    if len(set(values)) < len(values):
+        raise ValueError("give each value once")
+    return values
+
+
+Values = Annotated[tuple[PositiveFloat, ...], Field(min_length=1), AfterValidator(_each_once)]
 
 
 class BaselineSettings(Settings):
@@ -18,7 +29,7 @@ class BaselineSettings(Settings):
 
     method: Literal["prompt_tuning", "prefix_tuning", "p_tuning", "lora", "ia3", "full", "in_context"] = "lora"
     """a row of `staf.baselines.BASELINES`"""
-    learning_rates: tuple[float, ...] | None = Field(None, min_length=1)
+    learning_rates: Values | None = None
     """AdamW's rates that are tried; None takes the three of the method's row"""
     epochs: int = Field(5, ge=1)
     """maximum passes over the examples: the validation part selects how many"""
@@ -35,13 +46,6 @@ class BaselineSettings(Settings):
     val_fraction: float = Field(0.2, gt=0, lt=1)
     """part of the adaptation examples that selects rate and epochs"""
     seed: int = Field(0, ge=0)
-
-    @model_validator(mode="after")
-    def _rates_are_positive(self) -> BaselineSettings:
-        wrong = [rate for rate in self.learning_rates or () if rate <= 0]
-        if wrong:
-            raise ValueError(f"learning_rates must all be above 0, found {', '.join(map(str, wrong))}")
-        return self
 
 
 class ClassifierSettings(Settings):
@@ -60,7 +64,7 @@ class ClassifierSettings(Settings):
     """read the query before the context: where the label depends on it"""
     seed: int = Field(0, ge=0)
 
-    c_values: tuple[float, ...] = Field((0.1, 1.0, 10.0, 100.0), min_length=1)
+    c_values: Values = (0.1, 1.0, 10.0, 100.0)
     """tfidf: values of C that are tried by cross-validation"""
     folds: int = Field(5, ge=2)
     """tfidf: folds of the cross-validation, by group"""
@@ -75,7 +79,7 @@ class ClassifierSettings(Settings):
     """word networks: size of a word vector"""
     num_filters: int = Field(100, ge=1)
     """cnn, text_cnn: filters of each width"""
-    kernel_sizes: tuple[int, ...] = Field((3, 4, 5), min_length=1)
+    kernel_sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=1), AfterValidator(_each_once)] = (3, 4, 5)
     """text_cnn: words that a filter spans, as Kim (2014)"""
     kernel_size: int = Field(4, ge=1)
     """cnn: words that a filter spans, as CAML's plain CNN"""
@@ -83,14 +87,14 @@ class ClassifierSettings(Settings):
     """rnn: size of the state in each direction"""
     dropout: float = Field(0.5, ge=0, lt=1)
     """word networks: rate before the last layer"""
-    learning_rates: tuple[float, ...] = Field((3e-4, 1e-3, 3e-3), min_length=1)
+    learning_rates: Values = (3e-4, 1e-3, 3e-3)
     """word networks: AdamW's rates that are tried"""
     epochs: int = Field(50, ge=1)
     """word networks: maximum passes over the training part"""
 
     encoder: str | None = None
     """encoder: hub id or folder"""
-    encoder_learning_rates: tuple[float, ...] = Field((2e-5, 5e-5, 1e-4), min_length=1)
+    encoder_learning_rates: Values = (2e-5, 5e-5, 1e-4)
     """encoder: AdamW's rates that are tried"""
     encoder_epochs: int = Field(10, ge=1)
     """encoder: maximum passes over the training part"""
@@ -103,11 +107,3 @@ class ClassifierSettings(Settings):
     """all networks: AdamW's"""
     patience: int = Field(5, ge=1)
     """all networks: epochs without a lower validation loss before training stops"""
-
-    @model_validator(mode="after")
-    def _candidates(self) -> ClassifierSettings:
-        for name in ("c_values", "kernel_sizes", "learning_rates", "encoder_learning_rates"):
-            values = getattr(self, name)
-            if min(values) <= 0 or len(set(values)) < len(values):
-                raise ValueError(f"{name} = {values} must be above 0, each once")
-        return self

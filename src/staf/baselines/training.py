@@ -23,30 +23,27 @@ class Trial:
     """One learning rate that was tried."""
 
     learning_rate: float
-    losses: tuple[float, ...]
+    losses: list[float]
     """mean training loss of each epoch"""
-    val_losses: tuple[float, ...]
+    val_losses: list[float]
     """validation loss before the first epoch and after each"""
     stop_reason: str
     """epochs, patience, or diverged: a loss was not a finite number, the epochs before it are listed"""
     seconds: float
 
     @property
-    def epochs(self) -> int:
-        """The epoch, at least 1, with the lowest validation loss; 0 where there is none."""
-        after = self.val_losses[1:]
-        return 1 + after.index(min(after)) if after else 0
+    def best(self) -> float:
+        """The lowest validation loss after an epoch; infinite where there is none."""
+        return min(self.val_losses[1:], default=math.inf)
 
     @property
-    def best(self) -> float:
-        """The validation loss of that epoch; infinite where there is none."""
-        return min(self.val_losses[1:], default=math.inf)
+    def epochs(self) -> int:
+        """The epoch, at least 1, with that loss; 0 where there is none."""
+        return self.val_losses.index(self.best, 1) if self.val_losses[1:] else 0
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        best = self.best if math.isfinite(self.best) else None
-        return {**asdict(self), "losses": list(self.losses), "val_losses": list(self.val_losses), "epochs": self.epochs,
-                "val_loss": best}  # fmt: skip
+        return {**asdict(self), "epochs": self.epochs, "val_loss": self.best if self.epochs else None}
 
 
 def fit(
@@ -91,22 +88,7 @@ def fit(
     if state is not None:
         module.load_state_dict(state)
     module.eval()
-    return Trial(learning_rate, tuple(losses), tuple(val_losses), reason, time.perf_counter() - started)
-
-
-def best_of(trials: Sequence[Trial], name: str) -> int:
-    """Index of the trial with the lowest validation loss.
-
-    Raises:
-        TrainingFailed: no rate gave a finite loss.
-    """
-    best = min(range(len(trials)), key=lambda index: trials[index].best)
-    if not trials[best].epochs:
-        rates = ", ".join(str(trial.learning_rate) for trial in trials)
-        raise TrainingFailed(
-            f"{name}: no loss was a finite number with any of the learning rates {rates}. Try lower ones (learning_rates)."
-        )
-    return best
+    return Trial(learning_rate, losses, val_losses, reason, time.perf_counter() - started)
 
 
 def _epoch(
@@ -124,3 +106,18 @@ def _epoch(
         optimizer.step()
         total, count = total + float(loss.detach()) * terms, count + terms
     return total / count
+
+
+def best_of(trials: Sequence[Trial], name: str) -> Trial:
+    """The trial with the lowest validation loss.
+
+    Raises:
+        TrainingFailed: no rate gave a finite loss.
+    """
+    best = min(trials, key=lambda trial: trial.best)
+    if not best.epochs:
+        rates = ", ".join(str(trial.learning_rate) for trial in trials)
+        raise TrainingFailed(
+            f"{name}: no loss was a finite number with any of the learning rates {rates}. Try lower ones (learning_rates)."
+        )
+    return best

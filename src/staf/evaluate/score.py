@@ -25,15 +25,16 @@ from staf.experts.train import data_fingerprint
 from staf.lm.base import Base
 from staf.lm.scoring import OnDone
 from staf.metrics.by_output_type import compute_metrics, measures_of, metric_of_runs, selective_curve
+from staf.metrics.methods import METHODS, titles
 from staf.metrics.stats import compare_seeds
 from staf.routing.merge import Mixture
 from staf.routing.router import one_hot
 from staf.routing.store import Router
 from staf.runs import Run
 
-ROUTERLESS = ("original", "single", "average")
+ROUTERLESS = tuple(titles("fixed"))
 """Methods of the base and the experts that need no router."""
-ROUTERS = {"cma": "few_shot", "gradient": "normal", "zero_shot": "zero_shot", "best_expert": "best_expert"}
+ROUTERS = {METHODS[name]["search"]: name for name in titles("router")}
 """The row of a router by its method."""
 
 

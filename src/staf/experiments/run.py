@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from staf.baselines import BASELINES
 from staf.baselines.classifiers import CLASSIFIERS
+from staf.baselines.methods import BASELINES
 from staf.baselines.settings import BaselineSettings, ClassifierSettings
 from staf.config import parse
 from staf.data.example import Example

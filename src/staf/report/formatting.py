@@ -13,12 +13,17 @@ from statistics import fmean, stdev
 
 import yaml
 
+from staf.metrics.methods import titles
 from staf.report.results import Cell, Difference, Evaluation
 
 MISSING = "-"
 _NAMES: dict[str, dict[str, str]] = yaml.safe_load(resources.files("staf.report").joinpath("names.yaml").read_text("utf-8"))
-BASELINES, METRICS, PAPERS = _NAMES["baselines"], _NAMES["metrics"], _NAMES["papers"]
-METHODS = _NAMES["methods"] | BASELINES
+METRICS, PAPERS, BASELINES = _NAMES["metrics"], _NAMES["papers"], titles("trained", "shown", "composed", "classifier")
+METHODS = titles("fixed")
+for _router, _title in titles("router").items():
+    _variants = {_router + end: f"{_title.removesuffix(' (gradient)')} {words}" for end, words in _NAMES["variants"].items()}
+    METHODS |= {_router: _title, **_variants}
+METHODS |= BASELINES
 
 
 def method_title(method: str, adaptation_examples: float | None = None) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 from staf.baselines.classifiers import CLASSIFIERS, classify
 from staf.baselines.external import read_predictions
 from staf.baselines.lorahub import EVALUATIONS, lorahub
-from staf.baselines.methods import BASELINES, METHODS, NEED_EXPERTS, baseline_predictions, check_external_name
+from staf.baselines.methods import BASELINES, METHODS, baseline_predictions, check_external_name
 from staf.baselines.peft import Choice, Tuning
 from staf.baselines.settings import BaselineSettings, ClassifierSettings
 from staf.compute import compute_record
@@ -31,6 +31,7 @@ from staf.experts.store import ExpertSet, load_experts
 from staf.experts.train import data_fingerprint
 from staf.io import sha256_of
 from staf.lm.scoring import OnDone
+from staf.metrics import methods
 from staf.routing.merge import Mixture
 from staf.routing.router import one_hot, uniform
 from staf.routing.store import Router, load_router
@@ -341,7 +342,7 @@ def evaluate_named(
         raise ConfigError(f"the method '{name}' is now '{RENAMED[name]}': give --method {RENAMED[name]}.")
     if router is None and name not in METHODS:
         raise UnknownName.among("method", name, METHODS)
-    if experts is None and (router is not None or name in NEED_EXPERTS):
+    if experts is None and (router is not None or methods.METHODS[name].get("experts")):
         raise ConfigError(
             "a router, single, average and lorahub need the experts: add --experts and the folder of the experts."
         )
