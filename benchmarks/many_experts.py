@@ -113,7 +113,7 @@ def measure(base: Base, experts: ExpertSet, items: list[Encoded], settings: Rout
     """Seconds of a gradient step and of a candidate with a set, and of their limits; bytes of its factors and at the peak."""
     mixture = Mixture(base, experts)
     objective, task_loss = RouterObjective(mixture, settings), LMLoss(base, items)
-    numbers = initial_params(objective.shape, 0, 0.1)
+    numbers = initial_params(objective.num_params, objective.recipe, 0.1)
     weights = objective.weights(numbers)[None]
     batches = batches_of(base, items)
     batch = collate(items[: settings.batch_size], base.tokenizer.pad_token_id or 0, base.device)
@@ -193,7 +193,7 @@ def smaller(base: Base, experts: ExpertSet, examples: list[Example], keep: int, 
     ]
     kept = heaviest(router.weights, keep)
     fewer = Mixture(base, ExpertSet(tuple(experts.experts[index] for index in kept)))
-    share = pruning_error(experts, router.weights, kept)
+    share = pruning_error(experts, router.weights, kept, router.modules)
     for case, weights in (
         (f"the {keep} heaviest", router.weights[:, list(kept)]),
         (f"the {keep} heaviest, weights brought to the same sum", pruned_weights(router.weights, kept)),

@@ -193,15 +193,15 @@ def search_to(mixture: Mixture, items: Sequence[Encoded], options: argparse.Name
             found.append(loss + float(objective.penalty(one)))
         return found
 
-    start = initial_params(objective.shape, settings.seed, settings.init_std)
+    start = initial_params(objective.num_params, settings)
     with suppress(Reached):
-        cma.fit_cma(totals, start.numpy(), sigma0=settings.sigma0, max_evaluations=options.most, seed=settings.seed)
+        cma.fit_cma(totals, start.numpy(), settings)
     return {"learned_scale": options.learned_scale, "weighting": options.weighting, "sigma0": options.sigma0}
 
 
 def descent_to(mixture: Mixture, items: Sequence[Encoded], options: argparse.Namespace, watched: Watched) -> dict[str, Any]:
     """The same by gradients: every step takes all examples, so that its loss is that of a candidate; nothing else judges."""
-    settings = RouterRecipe(weighting=options.weighting, learning_rate=options.learning_rate)
+    settings = RouterRecipe(weighting=options.weighting, learning_rate=options.learning_rate, epochs=options.steps)
     objective, base = RouterObjective(mixture, settings), mixture.base
     batch = collate(items, base.tokenizer.pad_token_id or 0, base.device)
 
@@ -211,15 +211,14 @@ def descent_to(mixture: Mixture, items: Sequence[Encoded], options: argparse.Nam
         watched(float(loss.detach()) / count)
         return loss / count + objective.penalty(numbers)
 
-    start = initial_params(objective.shape, settings.seed, settings.init_std)
+    start = initial_params(objective.num_params, settings)
     with suppress(Reached):
         gradient.fit_gradient(
             total,
             lambda _: 0.0,
             start,
+            settings,
             batches=lambda epoch: [[epoch]],
-            epochs=options.steps,
-            learning_rate=settings.learning_rate,
         )
     base.lora.set_rank_scale({})
     return {"weighting": options.weighting, "learning_rate": options.learning_rate}
@@ -252,7 +251,7 @@ def gradient_lines(mixture: Mixture, options: argparse.Namespace) -> Iterator[di
     items = examples(base, "separate", options)[:STEP]
     own, stock = collate(items, pad, base.device), padded(items, pad, base.device)
     objective = RouterObjective(mixture, RouterRecipe())
-    numbers = initial_params(objective.shape, 0, 0.01).requires_grad_()
+    numbers = initial_params(objective.num_params, objective.recipe).requires_grad_()
     theirs = torch.zeros(EXPERTS, device=base.device, requires_grad=True)
     optimiser, adapters = torch.optim.Adam([numbers, theirs]), ActiveAdapters(base, mixture.experts)
 

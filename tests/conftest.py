@@ -20,7 +20,7 @@ from staf.data.example import Example, dedup_key
 from staf.experts.reduce import concat_factors
 from staf.experts.store import Expert, ExpertSet
 from staf.lm.base import Base, load_base
-from staf.routing.merge import Mixture
+from staf.routing.merge import Mixture, module_groups
 
 # No law is about time. Where CI is set its cases are the same each time: a rare one is to be found at a desk, not on a push.
 settings.register_profile("suite", deadline=None, derandomize="CI" in os.environ)
@@ -59,7 +59,7 @@ def deltas_of(mixture: Mixture, weights: torch.Tensor, granularity: str = "task"
     """What the weights (G, K) add to each module, (d_out, d_in) float32 by name (Eq. 4)."""
     experts, shapes = mixture.experts, mixture.base.lora.shapes
     found = {}
-    for (name, shape), group in zip(shapes.items(), mixture.groups(granularity), strict=True):
+    for (name, shape), group in zip(shapes.items(), module_groups(mixture.base, granularity), strict=True):
         b, a = concat_factors(experts.factors_of(name, shape), weights[group])
         found[name] = b @ a
     return found

@@ -44,11 +44,11 @@ def learn(mixture: Mixture, count: int = 12, init_from: Router | None = None, **
 
 
 def test_patience_by_hand() -> None:
-    assert not should_stop([3, 2, 2], 2, 0.0)
-    assert should_stop([3, 2, 2, 2], 2, 0.0)
-    assert not should_stop([3, 2, 2, 1.9], 2, 0.0)
-    assert should_stop([3, 2, 2, 1.9], 2, 0.2)
-    assert not should_stop([3, 3, 3, 3], None, 0.0)
+    assert not should_stop([3, 2, 2], RouterRecipe(patience=2))
+    assert should_stop([3, 2, 2, 2], RouterRecipe(patience=2))
+    assert not should_stop([3, 2, 2, 1.9], RouterRecipe(patience=2))
+    assert should_stop([3, 2, 2, 1.9], RouterRecipe(patience=2, tolerance=0.2))
+    assert not should_stop([3, 3, 3, 3], RouterRecipe())
 
 
 @given(LOSSES, st.integers(1, 4), st.floats(0, 1))
@@ -56,9 +56,10 @@ def test_patience_does_not_end_while_each_loss_is_better_and_always_where_none_i
     losses: list[float], patience: int, tolerance: float
 ) -> None:
     falling = [10 - 2.0 * i for i in range(len(losses))]
-    assert not should_stop(falling, patience, tolerance)
-    assert should_stop([1.0] * (patience + 1), patience, tolerance)
-    assert should_stop(losses, patience, tolerance) <= should_stop(losses, patience, tolerance + 1)
+    strict, lax = (RouterRecipe(patience=patience, tolerance=tolerance + more) for more in (0, 1))
+    assert not should_stop(falling, strict)
+    assert should_stop([1.0] * (patience + 1), strict)
+    assert should_stop(losses, strict) <= should_stop(losses, lax)
 
 
 def flat_after(generations: int) -> tuple[list[int], Callable[[np.ndarray], float]]:
@@ -74,7 +75,7 @@ def flat_after(generations: int) -> tuple[list[int], Callable[[np.ndarray], floa
 
 def test_a_search_that_is_no_longer_better_stops_and_says_so() -> None:
     calls, loss_of = flat_after(3)
-    found = fit_cma(each(loss_of), np.zeros(4), sigma0=1.0, max_evaluations=800, seed=0, patience=4, tolerance=0.01)
+    found = fit_cma(each(loss_of), np.zeros(4), RouterRecipe(max_evaluations=800, patience=4, tolerance=0.01))
     assert found.stop_reason == "patience=4"
     assert len(found.history) == 4 + 4
     assert len(calls) == found.steps == 64
@@ -89,8 +90,8 @@ def test_a_search_with_examples_held_out_keeps_what_they_judge_best() -> None:
         return float(np.abs(candidate - 1.0).sum())
 
     found = fit_cma(
-        each(lambda c: float(((c - 3.0) ** 2).sum())), np.zeros(3), sigma0=0.3, max_evaluations=700, seed=0,
-        validate=held_out, patience=6,
+        each(lambda c: float(((c - 3.0) ** 2).sum())), np.zeros(3),
+        RouterRecipe(sigma0=0.3, max_evaluations=700, patience=6), validate=held_out,
     )  # fmt: skip
     losses = [float(np.abs(c - 1.0).sum()) for c in seen]
     assert found.loss == min(losses) < losses[-1]
@@ -103,7 +104,7 @@ def test_a_descent_that_is_no_longer_better_stops_and_keeps_the_best() -> None:
     validated = iter([5.0, 3.0, 2.0, 2.5, 2.2, 2.1, 0.1])
     found = fit_gradient(
         lambda n, _: n.square().sum(), lambda _: next(validated), torch.ones(2),
-        batches=lambda _: range(3), epochs=6, learning_rate=0.1, patience=2,
+        RouterRecipe(epochs=6, learning_rate=0.1, patience=2), batches=lambda _: range(3),
     )  # fmt: skip
     assert (found.loss, found.stop_reason, found.steps) == (2.0, "patience=2", 12)
     assert found.history == (5.0, 3.0, 2.0, 2.5, 2.2)
@@ -112,11 +113,9 @@ def test_a_descent_that_is_no_longer_better_stops_and_keeps_the_best() -> None:
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_a_judgement_that_is_not_a_number_stops_with_what_to_do(loss: float) -> None:
     with pytest.raises(TrainingFailed, match=r"after epoch 0\. Check the experts"):
-        fit_gradient(
-            lambda n, _: n.sum(), lambda _: loss, torch.ones(2), batches=lambda _: range(1), epochs=1, learning_rate=0.1
-        )  # fmt: skip
+        fit_gradient(lambda n, _: n.sum(), lambda _: loss, torch.ones(2), RouterRecipe(epochs=1), batches=lambda _: range(1))
     with pytest.raises(TrainingFailed, match=r"in generation 1\. Check the experts"):
-        fit_cma(each(lambda c: 1.0), np.zeros(3), sigma0=1.0, max_evaluations=8, seed=0, validate=lambda c: loss)
+        fit_cma(each(lambda c: 1.0), np.zeros(3), RouterRecipe(max_evaluations=8), validate=lambda c: loss)
 
 
 def test_other_dice_in_the_program_do_not_change_a_search_and_it_throws_none_of_theirs() -> None:
@@ -129,9 +128,9 @@ def test_other_dice_in_the_program_do_not_change_a_search_and_it_throws_none_of_
 
     np.random.seed(3)
     before = np.random.get_state()[1].copy()
-    quiet = fit_cma(each(plain), np.ones(4), sigma0=1.0, max_evaluations=64, seed=0)
+    quiet = fit_cma(each(plain), np.ones(4), RouterRecipe(max_evaluations=64))
     assert np.array_equal(before, np.random.get_state()[1])
-    assert fit_cma(each(meddling), np.ones(4), sigma0=1.0, max_evaluations=64, seed=0).best.tolist() == quiet.best.tolist()
+    assert fit_cma(each(meddling), np.ones(4), RouterRecipe(max_evaluations=64)).best.tolist() == quiet.best.tolist()
 
 
 @pytest.mark.parametrize("method", ["gradient", "cma"])
@@ -153,7 +152,7 @@ def test_held_out_examples_take_no_part_in_the_fit(mixture: Mixture, monkeypatch
     monkeypatch.setattr(LMLoss, "batch_loss", batch_loss)
     monkeypatch.setattr(RouterObjective, "loss_on", loss_on)
     router = learn(mixture, method=method, val_fraction=0.25)
-    held_out, fit = sets[:2]
+    fit, held_out = sets[:2]
     assert router.record["validation_examples"] == len(held_out) == 3
     assert fit == {f"adaptation-{i}" for i in range(12)} - held_out
     assert method == "cma" or fitted == fit
@@ -238,7 +237,7 @@ def test_candidates_of_a_generation_are_asked_for_together_and_the_first_is_the_
         return [float(np.abs(candidate).sum()) for candidate in candidates]
 
     start = np.array([0.5, -0.25, 2.0])
-    fit_cma(losses_of, start, sigma0=1.0, max_evaluations=24, popsize=6, seed=3)
+    fit_cma(losses_of, start, RouterRecipe(max_evaluations=24, popsize=6, seed=3))
     assert [len(some) for some in asked] == [6] * 4
     assert asked[0][0] == pytest.approx(start, abs=1e-12)
 

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from staf.errors import DamagedFile
 from staf.lm.base import Base
 from staf.routing.adapt import adapt_router
-from staf.routing.cma import SearchHistory, fit_cma
-from staf.routing.gradient import FitResult, GradientState, fit_gradient
+from staf.routing.cma import fit_cma
+from staf.routing.gradient import FitResult, State, fit_gradient
 from staf.routing.merge import Mixture
 from staf.routing.objective import RouterObjective, TaskLoss
 from staf.routing.recipe import RouterRecipe
@@ -39,8 +39,8 @@ class Killed(BaseException):
 
 
 def searched(
-    resume_from: SearchHistory | None = None,
-    on_checkpoint: Callable[[SearchHistory], None] | None = None,
+    resume_from: State | None = None,
+    on_checkpoint: Callable[[int, State], None] | None = None,
     validate: bool = True,
 ) -> tuple[FitResult, int]:
     """A search in three dimensions, and how many losses it asked for."""
@@ -52,7 +52,7 @@ def searched(
         return float(((candidate - np.array([1.0, -2.0, 0.5])) ** 2).sum()) if candidate[0] < 2 else float("nan")
 
     result = fit_cma(
-        each(loss_of), np.zeros(3), sigma0=1.0, max_evaluations=84, seed=5, resume_from=resume_from,
+        each(loss_of), np.zeros(3), RouterRecipe(method="cma", max_evaluations=84, seed=5), resume_from=resume_from,
         on_checkpoint=on_checkpoint, validate=(lambda candidate: float(np.abs(candidate - 1).sum())) if validate else None,
     )  # fmt: skip
     return result, calls
@@ -65,8 +65,8 @@ def same_search(one: FitResult, other: FitResult) -> bool:
 @given(st.integers(1, 12), st.booleans())
 @settings(max_examples=15)
 def test_a_search_stopped_after_any_generation_ends_alike_and_evaluates_only_the_rest(generation: int, validate: bool) -> None:
-    states: list[SearchHistory] = []
-    whole, calls = searched(on_checkpoint=states.append, validate=validate)
+    states: list[State] = []
+    whole, calls = searched(on_checkpoint=lambda step, state: states.append(state), validate=validate)
     assert len(states) == len(whole.history) == 12
     resumed, again = searched(states[generation - 1], validate=validate)
     assert same_search(resumed, whole)
@@ -74,32 +74,32 @@ def test_a_search_stopped_after_any_generation_ends_alike_and_evaluates_only_the
 
 
 def test_losses_of_other_candidates_are_refused() -> None:
-    states: list[SearchHistory] = []
-    searched(on_checkpoint=states.append)
+    states: list[State] = []
+    searched(on_checkpoint=lambda step, state: states.append(state))
     with pytest.raises(DamagedFile, match="the 21 losses of the interrupted search belong to other candidates"):
-        searched(replace(states[2], losses=states[2].losses.flip(1)))
-    too_long = replace(states[-1], losses=states[-1].losses.tile(2, 1), val_losses=states[-1].val_losses.tile(2))
+        searched(states[2] | {"losses": states[2]["losses"].flip(1)})
+    too_long = {name: torch.cat([tensor, tensor]) for name, tensor in states[-1].items()}
     with pytest.raises(DamagedFile, match="belong to other candidates"):
         searched(too_long)
 
 
 def descended(
-    resume_from: GradientState | None = None, on_checkpoint: Callable[[GradientState], None] | None = None
+    resume_from: State | None = None, on_checkpoint: Callable[[int, State], None] | None = None
 ) -> tuple[FitResult, list[int]]:
     """A descent of five epochs of three batches that differ, and the steps that it reported."""
     goals, steps = torch.tensor([[1.0, 0.0], [0.0, 2.0], [-1.0, 0.5]]), list[int]()
     result = fit_gradient(
         lambda n, batch: (n - goals[batch]).square().sum(), lambda n: float((n - 0.4).abs().sum()), torch.tensor([3.0, -3.0]),
-        batches=lambda epoch: [(epoch + i) % 3 for i in range(3)], epochs=5, learning_rate=0.5,
-        on_step=lambda done, _: steps.append(done), resume_from=resume_from, on_checkpoint=on_checkpoint,
+        RouterRecipe(epochs=5, learning_rate=0.5), batches=lambda epoch: [(epoch + i) % 3 for i in range(3)],
+        on_progress=lambda done, _: steps.append(done), resume_from=resume_from, on_checkpoint=on_checkpoint,
     )  # fmt: skip
     return result, steps
 
 
 @pytest.mark.parametrize("epoch", [1, 2, 3, 4, 5])
 def test_a_descent_stopped_after_any_epoch_ends_alike_and_takes_only_the_steps_left(epoch: int) -> None:
-    states: list[GradientState] = []
-    whole, _ = descended(on_checkpoint=states.append)
+    states: list[State] = []
+    whole, _ = descended(on_checkpoint=lambda step, state: states.append(state))
     resumed, steps = descended(states[epoch - 1])
     assert resumed.best.numpy().tobytes() == whole.best.numpy().tobytes()
     assert replace(resumed, best=whole.best) == whole

@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import make_examples, random_expert
 
+from staf.config import parse
 from staf.errors import ConfigError, MissingData, TestLeak, TrainingFailed
 from staf.experts.store import ExpertSet
 from staf.lm.base import Base
@@ -19,7 +20,7 @@ from staf.routing.adapt import adapt_router
 from staf.routing.best_expert import LEAD, best_expert_router
 from staf.routing.merge import Mixture
 from staf.routing.recipe import RouterRecipe
-from staf.routing.router import RouterShape, expert_weights, one_hot
+from staf.routing.router import expert_weights, one_hot
 from staf.routing.store import load_router, save_router
 
 EXAMPLES = make_examples(6, "adaptation")
@@ -51,8 +52,7 @@ def test_the_best_has_its_lead_at_any_temperature_and_the_numbers_give_the_weigh
     mixture = Mixture(base, experts)
     router = best_expert_router(mixture, "colour", EXAMPLES, chosen(temperature=temperature))
     assert float(router.weights.max()) == pytest.approx(math.exp(LEAD) / (math.exp(LEAD) + 2))
-    shape = RouterShape(1, 3, temperature=temperature)
-    assert torch.allclose(expert_weights(router.params, mixture.descriptor("task"), shape), router.weights)
+    assert torch.allclose(expert_weights(router.params, mixture.descriptor("task"), router.recipe), router.weights)
 
 
 def test_neither_the_order_of_experts_nor_that_of_examples_matters(base: Base, experts: ExpertSet) -> None:
@@ -77,7 +77,7 @@ def test_a_search_from_it_is_no_worse_than_it(base: Base, experts: ExpertSet) ->
 def test_an_expert_whose_loss_is_no_number_is_passed_over(base: Base, experts: ExpertSet) -> None:
     broken = random_expert(base, "broken", 5, scale=1e30)
     router = best_expert_router(Mixture(base, ExpertSet((*experts.experts, broken))), "colour", EXAMPLES, chosen())
-    assert math.isnan(router.record["losses"]["broken"])
+    assert router.record["losses"]["broken"] is None
     assert router.mean_weights["broken"] < 0.1
     with pytest.raises(TrainingFailed, match="'colour': none of the 1 experts has a finite loss"):
         best_expert_router(Mixture(base, ExpertSet((broken,))), "colour", EXAMPLES, chosen())
@@ -89,8 +89,8 @@ def test_what_is_no_example_or_needs_learning_is_refused(base: Base, experts: Ex
         best_expert_router(mixture, "colour", make_examples(2, "test"), chosen())
     with pytest.raises(MissingData, match="no adaptation examples for 'colour'"):
         best_expert_router(mixture, "colour", [], chosen())
-    with pytest.raises(ConfigError, match="weighting = unconstrained needs learning: a router of the best expert"):
-        best_expert_router(mixture, "colour", EXAMPLES, chosen(weighting="unconstrained"))
+    with pytest.raises(ConfigError, match="weighting = unconstrained needs learning: a best-expert router"):
+        parse(RouterRecipe, {"method": "best_expert", "weighting": "unconstrained"}, "a test")
 
 
 def test_it_is_saved_and_loaded_as_any_router(base: Base, experts: ExpertSet, tmp_path: Path) -> None:

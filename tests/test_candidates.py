@@ -18,7 +18,7 @@ from staf.lm.base import Base, load_base
 from staf.lm.batches import Encoded, collate, encode
 from staf.lm.loss import mean_loss
 from staf.routing import merge, objective
-from staf.routing.merge import GRANULARITIES, Mixture, merging_pays
+from staf.routing.merge import GRANULARITIES, Mixture, merging_pays, module_groups
 from staf.routing.objective import LMLoss, candidate_losses
 
 QUERIES = ("Name the colour: blue, green or red.", "Which of the colours has this thing: blue, green or red?")
@@ -32,7 +32,7 @@ def items_of(base: Base, count: int = 12, queries: tuple[str, ...] = QUERIES) ->
 
 def drawn(mixture: Mixture, granularity: str, count: int) -> Tensor:
     """Weights of candidates (C, G, K), some of them negative."""
-    groups = max(mixture.groups(granularity)) + 1
+    groups = max(module_groups(mixture.base, granularity)) + 1
     return torch.randn(count, groups, len(mixture.experts.names), generator=torch.Generator().manual_seed(3))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from conftest import deltas_of, random_expert
@@ -11,7 +13,7 @@ from staf.experts.reduce import concat_factors
 from staf.experts.store import ExpertSet
 from staf.lm.base import Base
 from staf.lm.lora import LoraModel
-from staf.routing.merge import Mixture, gain, squared_norms, stack
+from staf.routing.merge import Mixture, module_groups, squared_norm
 from staf.routing.router import one_hot, uniform
 
 IDS = torch.tensor([[5, 9, 33, 70, 12], [8, 8, 41, 2, 90]])
@@ -51,7 +53,7 @@ def test_a_one_hot_router_equals_that_expert_exactly(base: Base, experts: Expert
 @pytest.mark.parametrize("granularity", ["task", "layer", "matrix"])
 def test_fused_equals_unfused_in_float32(base: Base, experts: ExpertSet, granularity: str) -> None:
     mixture = Mixture(base, experts)
-    groups = max(mixture.groups(granularity)) + 1
+    groups = max(module_groups(mixture.base, granularity)) + 1
     weights = torch.rand(groups, 3, generator=torch.Generator().manual_seed(3))
     mixture.set_weights(weights, granularity)
     routed = logits(base)
@@ -137,15 +139,18 @@ def test_base_weights_stay_byte_equal_under_routing(base: Base, experts: ExpertS
 
 
 def test_norms_from_gram_matrices_equal_those_of_the_deltas(base: Base, experts: ExpertSet) -> None:
-    for name, stacked in Mixture(base, experts).stacks.items():
-        expected = [(b @ a).square().sum() for b, a in (e.factors[name] for e in experts.experts)]
-        assert torch.allclose(squared_norms(stacked, 3), torch.stack(expected), atol=1e-5)
+    for name in base.lora.shapes:
+        for b, a in experts.factors_of(name):
+            assert squared_norm((b, a)) == pytest.approx(float((b @ a).square().sum()), abs=1e-5)
 
 
-def test_rank_zero_everywhere_adds_nothing() -> None:
+def test_rank_zero_everywhere_adds_nothing(base: Base, experts: ExpertSet) -> None:
+    nothing = [replace(e, factors={n: (b[:, :0], a[:0]) for n, (b, a) in e.factors.items()}) for e in experts.experts]
+    before, mixture = logits(base), Mixture(base, ExpertSet(tuple(nothing)))
+    mixture.set_weights(torch.ones(1, 3))
+    assert torch.equal(logits(base), before)
+    assert torch.equal(mixture.descriptor("layer"), torch.ones(2, 3))
     empty = (torch.zeros(4, 0), torch.zeros(0, 3))
-    stacked = stack([empty, empty])
-    assert gain(stacked, torch.ones(2)).shape == (0,)
     b, a = concat_factors([empty, empty], torch.ones(2))
     assert torch.equal(b @ a, torch.zeros(4, 3))
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import make_examples
+from pydantic import TypeAdapter
 
 from staf.data.example import Example
 from staf.data.task import Task
@@ -116,7 +117,7 @@ def test_it_resumes_and_refuses_another_input_router_or_settings(
 def test_own_labels_get_their_own_query_and_none_that_fit_are_refused() -> None:
     examples = [replace(e, query="Choose: blue; green; red.") for e in make_examples(3)]
     prompt = TaskPrompt.of(examples, 128)
-    assert TaskPrompt.from_dict(json.loads(json.dumps(prompt.as_dict()))) == prompt
+    assert TypeAdapter(TaskPrompt).validate_json(TypeAdapter(TaskPrompt).dump_json(prompt)) == prompt
     assert prompt.example("a", "sky").query == "Choose: blue; green; red."
     assert prompt.example("a", "sky", labels=["blue", "grey"]).query == "Choose: blue; grey."
     with pytest.raises(BadData, match='none of its "labels" is one of the router'):

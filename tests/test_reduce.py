@@ -21,10 +21,10 @@ from staf.experts.reduce import concat_factors, reduce_expert, reduce_set, relat
 from staf.experts.sets import write_set
 from staf.experts.store import Expert, ExpertSet, load_expert, load_experts, training_run_of
 from staf.lm.base import Base
-from staf.routing.merge import Mixture
+from staf.routing.merge import Mixture, module_groups
 from staf.routing.pruning import heaviest, prune_by_router, pruned_weights, pruning_error
 from staf.routing.recipe import RouterRecipe
-from staf.routing.store import Router, module_groups, save_router
+from staf.routing.store import Router, save_router
 
 
 def drawn(d_out: int, d_in: int, rank: int, seed: int) -> Factors:
@@ -140,9 +140,12 @@ def groups_of(base: Base, granularity: str) -> dict[str, int]:
 
 @pytest.mark.parametrize("granularity", ["task", "layer", "matrix"])
 def test_the_groups_are_those_that_a_mixture_routes_by(base: Base, experts: ExpertSet, granularity: str) -> None:
-    mixture = Mixture(base, experts)
-    assert list(groups_of(base, granularity).values()) == mixture.groups(granularity)
-    assert list(groups_of(base, granularity)) == list(mixture.stacks)
+    mixture, groups = Mixture(base, experts), groups_of(base, granularity)
+    weights = torch.rand(max(groups.values()) + 1, 3, generator=torch.Generator().manual_seed(3))
+    mixture.set_weights(weights, granularity)
+    assert list(groups) == list(mixture.stacks)
+    for name, layer in base.lora.layers.items():
+        assert torch.equal(layer.rank_scale, weights[groups[name]][mixture.stacks[name].expert_index])
 
 
 @pytest.mark.parametrize("granularity", ["task", "layer", "matrix"])
@@ -224,7 +227,8 @@ def test_the_command_reduces_ranks_experts_or_both(base: Base, experts: ExpertSe
     assert all(max(expert.ranks.values()) == 1 for expert in load_experts(tmp_path / "a").experts)
     assert found["lost_by_pruning"] is None
     table = run("experts", "reduce", folder, tmp_path / "b", "--router", router, "--keep", 2)
-    assert f"{pruning_error(experts, torch.tensor([[0.1, 0.6, 0.3]]), (1, 2)):.1%} of the norm" in table
+    error = pruning_error(experts, torch.tensor([[0.1, 0.6, 0.3]]), (1, 2), dict.fromkeys(experts.shapes, 0))
+    assert f"{error:.1%} of the norm" in table
     assert load_experts(tmp_path / "b").fingerprint == ExpertSet(experts.experts[1:]).fingerprint
     both = json.loads(run("experts", "reduce", folder, tmp_path / "c", "--rank", 2, "--router", router, "--keep", 1, "--json"))
     assert [(row["expert"], row["average_rank"] < row["average_rank_before"]) for row in both["experts"]] == [

@@ -20,70 +20,64 @@ from staf.routing.merge import Mixture
 from staf.routing.objective import RouterObjective
 from staf.routing.recipe import RouterRecipe
 from staf.routing.router import (
-    RouterShape,
     alpha_penalty,
     expert_weights,
     initial_params,
+    num_params,
     one_hot,
     uniform,
     weight_penalty,
 )
 
 
-def numbers_of(shape: RouterShape, seed: int = 0) -> torch.Tensor:
-    return initial_params(shape, seed, std=1.0)
+def weights_of(numbers: list[float] | torch.Tensor, descriptor: torch.Tensor, **changes: object) -> torch.Tensor:
+    return expert_weights(torch.as_tensor(numbers), descriptor, RouterRecipe.model_validate(changes))
 
 
 @pytest.mark.parametrize("groups", [1, 4])
 def test_softmax_weights_sum_to_one_in_every_group(groups: int) -> None:
-    shape = RouterShape(groups, 5)
-    weights = expert_weights(numbers_of(shape), torch.rand(groups, 5) + 0.5, shape)
+    numbers = initial_params(num_params(groups, 5, RouterRecipe()), RouterRecipe(init_std=1.0))
+    weights = weights_of(numbers, torch.rand(groups, 5) + 0.5)
     assert weights.shape == (groups, 5)
     assert torch.allclose(weights.sum(1), torch.ones(groups))
     assert bool((weights > 0).all())
 
 
 def test_the_logits_are_alpha_times_descriptor_plus_bias_by_hand() -> None:
-    shape = RouterShape(1, 2, temperature=2.0)
-    weights = expert_weights(torch.tensor([1.0, 3.0, 0.5, -0.5]), torch.tensor([[2.0, 1.0]]), shape)
+    weights = weights_of([1.0, 3.0, 0.5, -0.5], torch.tensor([[2.0, 1.0]]), temperature=2.0)
     e = np.exp(np.array([1.0 * 2.0 + 0.5, 3.0 * 1.0 - 0.5]) / 2.0)
     assert weights[0].tolist() == pytest.approx((e / e.sum()).tolist())
 
 
 def test_a_high_temperature_evens_the_weights_out() -> None:
-    flat, sharp = RouterShape(1, 3, temperature=100.0), RouterShape(1, 3, temperature=0.01)
-    numbers = torch.tensor([1.0, 2.0, 3.0, 0.0, 0.0, 0.0])
-    assert torch.allclose(expert_weights(numbers, torch.ones(1, 3), flat), uniform(3), atol=0.01)
-    assert torch.allclose(expert_weights(numbers, torch.ones(1, 3), sharp), one_hot(2, 3), atol=1e-6)
+    numbers = [1.0, 2.0, 3.0, 0.0, 0.0, 0.0]
+    assert torch.allclose(weights_of(numbers, torch.ones(1, 3), temperature=100.0), uniform(3), atol=0.01)
+    assert torch.allclose(weights_of(numbers, torch.ones(1, 3), temperature=0.01), one_hot(2, 3), atol=1e-6)
 
 
 def test_the_null_expert_takes_its_share_from_the_others() -> None:
-    shape = RouterShape(1, 2, null_expert=True)
-    assert shape.num_params == 6
-    weights = expert_weights(torch.zeros(6), torch.ones(1, 2), shape)
+    assert num_params(1, 2, RouterRecipe(null_expert=True)) == 6
+    weights = weights_of(torch.zeros(6), torch.ones(1, 2), null_expert=True)
     assert weights[0].tolist() == pytest.approx([1 / 3, 1 / 3])
-    drawn_to_null = torch.tensor([0.0, 0, 0, 50.0, 0, 0])
-    assert expert_weights(drawn_to_null, torch.ones(1, 2), shape).sum() < 1e-6
+    assert weights_of([0.0, 0, 0, 50.0, 0, 0], torch.ones(1, 2), null_expert=True).sum() < 1e-6
 
 
 def test_the_learned_scale_multiplies_all_weights_and_starts_at_one() -> None:
-    shape = RouterShape(1, 2, learned_scale=True)
-    start = initial_params(shape, 0, 0.5)
-    assert expert_weights(start, torch.ones(1, 2), shape).sum().item() == pytest.approx(1.0)
+    scaled = RouterRecipe(learned_scale=True, init_std=0.5)
+    start = initial_params(num_params(1, 2, scaled), scaled)
+    assert expert_weights(start, torch.ones(1, 2), scaled).sum().item() == pytest.approx(1.0)
     start[-1] = math.log(3.0)
-    assert expert_weights(start, torch.ones(1, 2), shape).sum().item() == pytest.approx(3.0)
+    assert expert_weights(start, torch.ones(1, 2), scaled).sum().item() == pytest.approx(3.0)
 
 
 def test_free_weights_are_the_average_and_the_logits_and_unit_ones_have_length_one() -> None:
     numbers = torch.tensor([1.0, -2.0, 0.5, 0.5])
     logits = torch.tensor([[1.0 * 2 + 0.5, -2.0 * 1 + 0.5]])
     descriptor = torch.tensor([[2.0, 1.0]])
-    free, unit = RouterShape(1, 2, weighting="unconstrained"), RouterShape(1, 2, weighting="l2")
-    assert torch.equal(expert_weights(numbers, descriptor, free), logits + 0.5)
-    found = expert_weights(numbers, descriptor, unit)
+    assert torch.equal(weights_of(numbers, descriptor, weighting="unconstrained"), logits + 0.5)
+    found = weights_of(numbers, descriptor, weighting="l2")
     assert torch.allclose(found, logits / logits.norm())
-    nothing = torch.zeros(4)
-    assert torch.equal(expert_weights(nothing, descriptor, free), uniform(2))
+    assert torch.equal(weights_of(torch.zeros(4), descriptor, weighting="unconstrained"), uniform(2))
 
 
 @pytest.mark.parametrize(
@@ -101,7 +95,7 @@ def test_weightings_that_contradict_are_refused(values: dict[str, object], messa
 def test_both_penalties_by_hand() -> None:
     assert weight_penalty(torch.tensor([[0.5, 0.5], [1.0, 0.0]])).item() == pytest.approx((0.5 + 1.0) / 2)
     params = torch.tensor([1.0, 2.0, 0.0, 1.0, 9.0, 9.0, 9.0, 9.0])
-    assert alpha_penalty(RouterShape(2, 2).alpha(params)).item() == pytest.approx((1 + 4 + 0 + 1) / 2)
+    assert alpha_penalty(params, 2, RouterRecipe()).item() == pytest.approx((1 + 4 + 0 + 1) / 2)
 
 
 def planted(numbers: np.ndarray) -> float:
@@ -109,17 +103,18 @@ def planted(numbers: np.ndarray) -> float:
 
 
 def test_cma_finds_a_planted_vector_and_says_why_it_stopped() -> None:
-    result = fit_cma(each(planted), np.zeros(4), sigma0=1.0, max_evaluations=2000, seed=0)
+    result = fit_cma(each(planted), np.zeros(4), RouterRecipe(max_evaluations=2000))
     assert result.best.tolist() == pytest.approx([1.5, -0.5, 0.25, 3.0], abs=1e-3)
     assert result.stop_reason
     assert list(result.history) == sorted(result.history, reverse=True)
-    short = fit_cma(each(planted), np.zeros(4), sigma0=1.0, max_evaluations=16, seed=0)
+    short = fit_cma(each(planted), np.zeros(4), RouterRecipe(max_evaluations=16))
     assert short.stop_reason == "max_evaluations=16"
     assert short.steps == 16
 
 
 def test_the_same_seed_searches_alike_and_another_does_not() -> None:
-    runs = [fit_cma(each(planted), np.zeros(4), sigma0=1.0, max_evaluations=80, seed=seed).best.numpy() for seed in (0, 0, 1)]
+    recipes = [RouterRecipe(max_evaluations=80, seed=seed) for seed in (0, 0, 1)]
+    runs = [fit_cma(each(planted), np.zeros(4), recipe).best.numpy() for recipe in recipes]
     assert runs[0].tobytes() == runs[1].tobytes() != runs[2].tobytes()
 
 
@@ -131,7 +126,7 @@ def test_a_loss_that_is_not_a_number_ranks_worst() -> None:
     def often_nan(numbers: np.ndarray) -> float:
         return math.nan if numbers[0] < 0 else planted(numbers)
 
-    result = fit_cma(each(often_nan), np.zeros(4), sigma0=1.0, max_evaluations=1500, seed=0)
+    result = fit_cma(each(often_nan), np.zeros(4), RouterRecipe(max_evaluations=1500))
     assert result.best.tolist() == pytest.approx([1.5, -0.5, 0.25, 3.0], abs=0.01)
 
 
@@ -140,7 +135,7 @@ def test_descent_keeps_the_best_epoch_and_refuses_nan() -> None:
     validated = iter([5.0, 1.0, 3.0, 4.0])
     result = fit_gradient(
         lambda n, _: (n - goal).square().sum(), lambda _: next(validated), torch.zeros(2),
-        batches=lambda _: range(3), epochs=3, learning_rate=0.1,
+        RouterRecipe(epochs=3, learning_rate=0.1), batches=lambda _: range(3),
     )  # fmt: skip
     assert (result.loss, result.history) == (1.0, (5.0, 1.0, 3.0, 4.0))
     with pytest.raises(TrainingFailed, match="epoch 1"):
@@ -148,9 +143,8 @@ def test_descent_keeps_the_best_epoch_and_refuses_nan() -> None:
             lambda n, _: n.sum() * math.nan,
             lambda _: 0.0,
             torch.zeros(2),
+            RouterRecipe(epochs=1, learning_rate=1),
             batches=lambda _: range(1),
-            epochs=1,
-            learning_rate=1,
         )
 
 
@@ -163,28 +157,26 @@ def test_a_planted_weight_vector_is_recovered_from_its_distribution(base: Base, 
     with torch.no_grad():
         mixture.set_weights(planted_weights)
         target = torch.log_softmax(base.logits(base.hidden_states(ids).flatten(0, 1)), -1)
-    shape = RouterShape(1, 3)
+    recipe = RouterRecipe(max_evaluations=400, epochs=4, learning_rate=0.1)
     descriptor = mixture.descriptor("task")
 
     def divergence(numbers: torch.Tensor) -> torch.Tensor:
-        mixture.set_weights(expert_weights(numbers, descriptor, shape))
+        mixture.set_weights(expert_weights(numbers, descriptor, recipe))
         found = torch.log_softmax(base.logits(base.hidden_states(ids).flatten(0, 1)), -1)
         return torch.nn.functional.kl_div(found, target, log_target=True, reduction="batchmean")
 
-    start = initial_params(shape, 0, 0.01)
+    start = initial_params(6, recipe)
     if method == "cma":
         with torch.no_grad():
             best = fit_cma(
-                each(lambda n: divergence(torch.as_tensor(n, dtype=torch.float32)).item()), start.numpy(),
-                sigma0=1.0, max_evaluations=400, seed=0,
+                each(lambda n: divergence(torch.as_tensor(n, dtype=torch.float32)).item()), start.numpy(), recipe
             ).best  # fmt: skip
         numbers = torch.as_tensor(best, dtype=torch.float32)
     else:
         numbers = fit_gradient(
-            lambda n, _: divergence(n), lambda n: divergence(n).item(), start,
-            batches=lambda _: range(50), epochs=4, learning_rate=0.1,
+            lambda n, _: divergence(n), lambda n: divergence(n).item(), start, recipe, batches=lambda _: range(50)
         ).best  # fmt: skip
-    found = expert_weights(numbers, descriptor, shape)
+    found = expert_weights(numbers, descriptor, recipe)
     assert torch.allclose(found, planted_weights, atol=0.02)
 
 

@@ -13,7 +13,10 @@ import torch
 from conftest import make_examples, random_expert
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
+from staf.checkpoint_io import write_checkpoint
+from staf.config import parse
 from staf.data.example import Example, prompt_of
 from staf.errors import BaseMismatch, ConfigError, DamagedFile, ExpertMismatch, MissingData, TestLeak
 from staf.experts.sets import write_set
@@ -23,7 +26,7 @@ from staf.lm.batches import encode_prompt
 from staf.routing import zero_shot
 from staf.routing.merge import Mixture
 from staf.routing.recipe import RouterRecipe
-from staf.routing.router import RouterShape, expert_weights, one_hot, uniform
+from staf.routing.router import expert_weights, one_hot, uniform
 from staf.routing.store import load_router, save_router
 from staf.routing.zero_shot import expert_centroid, expert_centroids, prompt_mean, similarities, zero_shot_router
 
@@ -119,9 +122,8 @@ def test_the_weights_are_a_softmax_of_the_similarities_and_the_numbers_give_them
     similar = torch.tensor(list(router.record["similarities"].values()))
     assert router.weights.shape == (1, 3)
     assert torch.allclose(router.weights[0], torch.softmax(similar / 0.5, 0))
-    shape = RouterShape(1, 3, temperature=0.5)
     descriptor = Mixture(base, experts).descriptor("task")
-    assert torch.allclose(expert_weights(router.params, descriptor, shape), router.weights)
+    assert torch.allclose(expert_weights(router.params, descriptor, router.recipe), router.weights)
     for temperature, limit in ((1e4, uniform(3)), (1e-4, one_hot(int(similar.argmax()), 3))):
         found = zero_shot_router(base, experts, "colour", inputs, centroids, chosen(temperature=temperature))
         assert torch.allclose(found.weights, limit, atol=1e-3)
@@ -149,8 +151,8 @@ def test_a_test_example_is_refused_and_so_is_nothing(base: Base, experts: Expert
 
 def test_what_cannot_go_together_is_refused(base: Base, experts: ExpertSet, centroids: torch.Tensor) -> None:
     inputs = make_examples(2, "adaptation")
-    with pytest.raises(ConfigError, match=r"granularity = layer, null_expert = True needs learning"):
-        zero_shot_router(base, experts, "colour", inputs, centroids, chosen(granularity="layer", null_expert=True))
+    with pytest.raises(ConfigError, match=r"granularity = layer, null_expert = True needs learning: a zero-shot router"):
+        parse(RouterRecipe, {"method": "zero_shot", "granularity": "layer", "null_expert": True}, "a test")
     with pytest.raises(ExpertMismatch, match="2 centroids for 3 experts"):
         zero_shot_router(base, experts, "colour", inputs, centroids[:2], chosen())
     stranger = ExpertSet((replace(experts.experts[0], base={"name": "other", "fingerprint": "0"}), *experts.experts[1:]))
@@ -223,6 +225,10 @@ def test_kept_centroids_that_do_not_fit_their_record_are_refused(base: Base, exp
     path = tmp_path / "centroids.json"
     record = json.loads(path.read_text())
     path.write_text(json.dumps({**record, "experts": 3}))
+    with pytest.raises(DamagedFile, match=r"centroids\.json was altered"):
+        expert_centroids(base, experts, tmp_path, taught, 128)
+    saved = load_file(next(tmp_path.glob("*.safetensors")))
+    write_checkpoint(tmp_path, "centroids", saved, {"base": base.identity, "experts": 3})
     with pytest.raises(DamagedFile, match=r"centroids\.json.*Delete it; it is computed again"):
         expert_centroids(base, experts, tmp_path, taught, 128)
     (tensors,) = tmp_path.glob("*.safetensors")

@@ -165,7 +165,11 @@ def record_digest(record: Any) -> str:
 def read_json(path: Path) -> Any:
     """The content of a JSON file; raises MissingData where it is not there, DamagedFile where it is no JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        values = json.loads(text)
+        if "\\u" in text:  # half a surrogate pair is valid JSON and no text
+            json.dumps(values, ensure_ascii=False).encode()
+        return values
     except FileNotFoundError as error:
         raise MissingData(f"no file {path}. Make it first, or check the path.") from error
     except (OSError, ValueError, RecursionError) as error:

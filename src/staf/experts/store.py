@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,7 @@ class ExpertSet:
     @property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits of all experts in order."""
-        return hashlib.sha256("/".join(name + found for name, found in self.fingerprints.items()).encode()).hexdigest()[:16]
+        return set_fingerprint(self.names, self.fingerprints)
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -135,6 +135,11 @@ class ExpertSet:
                     "Restore the tokenizer files of the base, or train the expert again."
                 )
             check_shapes(expert, shapes, "this base")
+
+
+def set_fingerprint(names: Iterable[str], fingerprints: Mapping[str, str]) -> str:
+    """Sixteen hexadecimal digits of experts by name, in order."""
+    return hashlib.sha256("/".join(name + fingerprints[name] for name in names).encode()).hexdigest()[:16]
 
 
 def other_tokenizer(recorded: Mapping[str, Any], base: Mapping[str, Any]) -> bool:

@@ -17,14 +17,13 @@ from collections.abc import Callable, Sequence
 import torch
 
 from staf.data.example import Example
-from staf.data.privacy import kept_ids
 from staf.data.splits import refuse_test
 from staf.errors import MissingData, TrainingFailed
 from staf.routing.merge import Mixture
 from staf.routing.objective import RouterObjective, candidate_losses
 from staf.routing.recipe import RouterRecipe
 from staf.routing.router import one_hot
-from staf.routing.store import Router, refuse_learned_options
+from staf.routing.store import Router
 
 LEAD = 3.0
 """Logit of the best expert above the others', in units of the temperature."""
@@ -42,11 +41,10 @@ def best_expert_router(
         on_expert: called with each expert's name and loss.
 
     Raises:
-        MissingData: no examples. TestLeak: a test example is among them. ConfigError: the recipe needs learning, or a query
-            does not fit into `max_length`. TrainingFailed: no expert has a finite loss.
+        MissingData: no examples. TestLeak: a test example is among them. ConfigError: a query does not fit into `max_length`.
+        TrainingFailed: no expert has a finite loss.
     """
     refuse_test(examples)
-    refuse_learned_options(recipe, "a router of the best expert")
     if not examples:
         raise MissingData(f"no adaptation examples for '{task}'; at least 1 is needed. See: staf data list")
     started, names = time.perf_counter(), mixture.experts.names
@@ -63,13 +61,7 @@ def best_expert_router(
     logits = torch.tensor([LEAD * recipe.temperature * (name == best) for name in names])
     params = torch.cat([torch.zeros_like(logits), logits])
     record = {
-        "loss": losses[best],
-        "losses": losses,
-        "stop_reason": f"all {len(names)} experts evaluated",
-        "evaluations": len(names),
-        "examples": len(examples),
-        "example_ids": kept_ids(examples),
-        "tunable_parameters": 1,
-        "seconds": time.perf_counter() - started,
-    }
+        "loss": losses[best], "losses": {name: finite.get(name) for name in names}, "evaluations": len(names),
+        "stop_reason": f"all {len(names)} experts evaluated", "tunable_parameters": 1, "seconds": time.perf_counter() - started,
+    }  # fmt: skip
     return Router.of(mixture.base, mixture.experts, task, examples, recipe, objective.weights(params), params, record)

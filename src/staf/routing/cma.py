@@ -7,11 +7,9 @@ the full state: a resumed search asks and tells them again without evaluating an
 
 from __future__ import annotations
 
-import hashlib
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,152 +17,105 @@ import torch
 from torch import Tensor
 
 from staf.errors import DamagedFile, TrainingFailed
-from staf.routing.gradient import FitResult, require_finite, should_stop
+from staf.routing.gradient import FitResult, State, require_finite, should_stop
+from staf.routing.recipe import RouterRecipe
 
-
-@dataclass(frozen=True)
-class SearchHistory:
-    """The losses of a search so far; with its arguments they determine the rest."""
-
-    losses: Tensor
-    """(generations, candidates) float64, all finite"""
-    val_losses: Tensor
-    """(generations,) float64, validation loss of each generation's best candidate"""
-    candidates: str
-    """SHA-256 of all candidates in order"""
+STATE = {"candidates": "gcn", "losses": "gc", "val_losses": "g"}
+"""Shapes after g generations: all candidates, their losses, and the validation loss of each generation."""
 
 
 def fit_cma(
     losses_of: Callable[[list[np.ndarray]], list[float]],
     start: np.ndarray,
-    sigma0: float,
-    *,
-    seed: int,
-    max_evaluations: int,
-    popsize: int | None = None,
+    recipe: RouterRecipe,
     validate: Callable[[np.ndarray], float] | None = None,
-    patience: int | None = None,
-    tolerance: float = 0.0,
-    on_generation: Callable[[int, float], None] | None = None,
-    resume_from: SearchHistory | None = None,
-    on_checkpoint: Callable[[SearchHistory], None] | None = None,
+    on_progress: Callable[[int, float], None] | None = None,
+    resume_from: State | None = None,
+    on_checkpoint: Callable[[int, State], None] | None = None,
 ) -> FitResult:
-    """Minimise a loss by CMA-ES from `start` (n,).
+    """Minimise a loss by CMA-ES from `start` (n,), in full generations, of which the first always runs.
 
     Args:
         losses_of: losses of the candidates of a generation.
-        sigma0: first step size.
-        max_evaluations: maximum number of candidates, in full generations; the first generation always runs.
-        popsize: candidates a generation; None is cma's 4 + 3 ln n.
         validate: validation loss of a generation's best candidate; None uses its loss.
-        patience, tolerance: as in `should_stop`, on validation losses.
-        on_generation: called with the number of evaluations and the lowest validation loss.
-        resume_from: the history of an interrupted search with the same arguments. on_checkpoint: called each generation.
+        on_progress: called with the number of evaluations and the lowest validation loss.
+        resume_from: the `STATE` of an interrupted search with the same arguments. on_checkpoint: called with generation
+            and state.
 
     Raises:
         TrainingFailed: a generation without any finite loss. DamagedFile: `resume_from` is of another search.
     """
-    so_far, best = _Generations(resume_from), start
+    known = 0 if resume_from is None else len(resume_from["losses"])
+    asked, losses, val_losses, best = list[np.ndarray](), list[list[float]](), list[float](), start
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        es = _strategy(start, sigma0, seed, max_evaluations, popsize)
-        while (reason := _stop_reason(es, so_far.val_losses, max_evaluations, patience, tolerance)) is None:
-            candidates = es.ask()
-            found, val_loss = so_far.recorded() or _evaluate(candidates, losses_of, validate, len(so_far.losses) + 1)
+        es = _strategy(start, recipe)
+        while (reason := _stop_reason(es, val_losses, recipe)) is None:
+            candidates, generation = es.ask(), len(losses)
+            asked.append(np.array(candidates))
+            if resume_from is not None and generation < known:
+                found, val_loss = _recorded(resume_from, generation, asked[-1])
+            else:
+                found = rank_non_finite_last(losses_of(candidates))
+                chosen, when = candidates[int(np.argmin(found))], f"in generation {generation + 1}"
+                val_loss = min(found) if validate is None else require_finite(validate(chosen), when)
             es.tell(candidates, found)
-            if val_loss < min(so_far.val_losses, default=math.inf):
+            if val_loss < min(val_losses, default=math.inf):
                 best = np.array(candidates[int(np.argmin(found))])
-            so_far.add(candidates, found, val_loss)
-            if on_checkpoint is not None and len(so_far.losses) > so_far.former:
-                on_checkpoint(so_far.history())
-            if on_generation is not None and len(so_far.losses) >= so_far.former:
-                on_generation(es.countevals, min(so_far.val_losses))
-    so_far.check_complete()
-    history = tuple(np.minimum.accumulate(so_far.val_losses).tolist())
+            losses.append(found)
+            val_losses.append(val_loss)
+            if on_checkpoint is not None and generation >= known:
+                on_checkpoint(generation + 1, _state(asked, losses, val_losses))
+            if on_progress is not None and generation >= known - 1:
+                on_progress(es.countevals, min(val_losses))
+    if len(losses) < known:
+        raise _other_search(known * len(losses[0]))
+    history = tuple(np.minimum.accumulate(val_losses).tolist())
     return FitResult(torch.as_tensor(best, dtype=torch.float32), history[-1], history, es.countevals, reason)
 
 
-class _Generations:
-    """The generations of a search so far; the first ones are taken from an interrupted search."""
-
-    def __init__(self, resume_from: SearchHistory | None) -> None:
-        self.resume_from = resume_from
-        self.former = 0 if resume_from is None else len(resume_from.losses)
-        self.losses: list[list[float]] = []
-        self.val_losses: list[float] = []
-        self.digest = hashlib.sha256()
-
-    def recorded(self) -> tuple[list[float], float] | None:
-        """Losses and validation loss of the next generation, where the interrupted search has them."""
-        index = len(self.losses)
-        if self.resume_from is None or index >= self.former:
-            return None
-        return self.resume_from.losses[index].tolist(), float(self.resume_from.val_losses[index])
-
-    def add(self, candidates: list[np.ndarray], losses: list[float], val_loss: float) -> None:
-        """Append a generation. Raises DamagedFile where the interrupted search had other candidates."""
-        self.digest.update(np.ascontiguousarray(candidates, dtype=np.float64).tobytes())
-        self.losses.append(losses)
-        self.val_losses.append(val_loss)
-        if self.resume_from is not None and len(self.losses) == self.former:
-            _check(self.resume_from, self.digest.hexdigest())
-
-    def check_complete(self) -> None:
-        """Raise DamagedFile where the search stops before the interrupted one did."""
-        if self.resume_from is not None and len(self.losses) < self.former:
-            _check(self.resume_from, "")
-
-    def history(self) -> SearchHistory:
-        """What a later search resumes from."""
-        return SearchHistory(_float64(self.losses), _float64(self.val_losses), self.digest.hexdigest())
+def _state(*values: Any) -> State:
+    return {name: torch.from_numpy(np.array(value, dtype=np.float64)) for name, value in zip(STATE, values, strict=True)}
 
 
-def _evaluate(
-    candidates: list[np.ndarray], losses_of: Callable[[list[np.ndarray]], list[float]],
-    validate: Callable[[np.ndarray], float] | None, generation: int,
-) -> tuple[list[float], float]:  # fmt: skip
-    """Losses of a generation, and the validation loss of its best candidate."""
-    losses = rank_non_finite_last(losses_of(candidates))
-    lowest = int(np.argmin(losses))
-    if validate is None:
-        return losses, losses[lowest]
-    return losses, require_finite(validate(candidates[lowest]), f"in generation {generation}")
+def _recorded(state: State, generation: int, candidates: np.ndarray) -> tuple[list[float], float]:
+    """Losses and validation loss of a generation of an interrupted search, which must have had these candidates."""
+    losses: Tensor = state["losses"][generation]
+    if not np.array_equal(candidates, state["candidates"][generation].numpy()):
+        raise _other_search(state["losses"].numel())
+    return losses.tolist(), float(state["val_losses"][generation])
 
 
-def _strategy(start: np.ndarray, sigma0: float, seed: int, max_evaluations: int, popsize: int | None) -> Any:
+def _other_search(losses: int) -> DamagedFile:
+    return DamagedFile(
+        f"the {losses} losses of the interrupted search belong to other candidates than this machine draws from the same "
+        "seed: another processor or library version. Delete the router's checkpoint folder to start again."
+    )
+
+
+def _strategy(start: np.ndarray, recipe: RouterRecipe) -> Any:
     """The strategy of `cma` with an RNG of its own and the start among its first candidates."""
     import cma
 
     options = {
-        "randn": np.random.RandomState(seed + 1).randn, "seed": math.nan, "maxfevals": max_evaluations, "signals_filename": "",
-        "verbose": -9, "verb_log": 0,
+        "randn": np.random.RandomState(recipe.seed + 1).randn, "seed": math.nan, "maxfevals": recipe.max_evaluations,
+        "signals_filename": "", "verbose": -9, "verb_log": 0,
     }  # fmt: skip
-    es = cma.CMAEvolutionStrategy(start.astype(float), sigma0, options | ({} if popsize is None else {"popsize": popsize}))
+    popsize = {} if recipe.popsize is None else {"popsize": recipe.popsize}
+    es = cma.CMAEvolutionStrategy(start.astype(float), recipe.sigma0, options | popsize)
     es.inject([start.astype(float)], force=True)
     return es
 
 
-def _stop_reason(es: Any, val_losses: list[float], max_evaluations: int, patience: int | None, tolerance: float) -> str | None:
+def _stop_reason(es: Any, val_losses: list[float], recipe: RouterRecipe) -> str | None:
     """Why the search stops before its next generation; None if it continues."""
     if stop := es.stop():
         return ", ".join(f"{name}={value}" for name, value in stop.items())
-    if should_stop(val_losses, patience, tolerance):
-        return f"patience={patience}"
-    if val_losses and es.countevals + es.popsize > max_evaluations:
-        return f"max_evaluations={max_evaluations}"
+    if should_stop(val_losses, recipe):
+        return f"patience={recipe.patience}"
+    if val_losses and es.countevals + es.popsize > recipe.max_evaluations:
+        return f"max_evaluations={recipe.max_evaluations}"
     return None
-
-
-def _float64(values: Any) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
-
-
-def _check(history: SearchHistory, candidates: str) -> None:
-    if candidates != history.candidates:
-        raise DamagedFile(
-            f"the {history.losses.numel()} losses of the interrupted search belong to other candidates than this machine draws "
-            "from the same seed: another processor or library version. Delete the router's checkpoint folder to start again."
-        )
 
 
 def rank_non_finite_last(losses: list[float]) -> list[float]:

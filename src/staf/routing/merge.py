@@ -9,7 +9,7 @@ expert, the average and any router.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -21,6 +21,8 @@ from staf.experts.adapter import Factors
 from staf.experts.store import ExpertSet
 from staf.lm.base import Base
 from staf.lm.lora import merged_weight
+
+GRANULARITIES = ("task", "layer", "matrix")
 
 
 @dataclass(frozen=True)
@@ -35,26 +37,16 @@ class Stack:
     """(R,) which expert a rank belongs to, 0 to K - 1"""
 
 
-def stack(factors: Sequence[Factors]) -> Stack:
-    """K experts' factors of one module as one stack; R is the sum of their ranks."""
-    index = torch.cat([torch.full((a.shape[0],), i, dtype=torch.long) for i, (_, a) in enumerate(factors)])
-    return Stack(torch.cat([b for b, _ in factors], dim=1), torch.cat([a for _, a in factors]), index.to(factors[0][0].device))
+def squared_norm(factors: Factors) -> float:
+    """Squared Frobenius norm of B A, from Gram matrices of the rank in float64."""
+    b, a = (part.double() for part in factors)
+    return max(float(((b.T @ b) * (a @ a.T)).sum()), 0.0)
 
 
-def gain(stacked: Stack, weights: Tensor) -> Tensor:
-    """Gain of each rank: weights (K,) to (R,), or (B, K) to (B, R)."""
-    return weights[..., stacked.expert_index]
-
-
-def squared_norms(stacked: Stack, experts: int) -> Tensor:
-    """Squared Frobenius norm of each expert's delta, (K,), from Gram matrices of the rank."""
-    cross = (stacked.b.T @ stacked.b) * (stacked.a @ stacked.a.T)  # (R, R)
-    same = stacked.expert_index[:, None] == stacked.expert_index[None, :]
-    per_rank = (cross * same).sum(1)  # (R,)
-    return torch.zeros(experts, dtype=per_rank.dtype, device=per_rank.device).index_add_(0, stacked.expert_index, per_rank)
-
-
-GRANULARITIES = ("task", "layer", "matrix")
+def module_groups(base: Base, granularity: str) -> list[int]:
+    """Row of the weights that each adapted module takes, in order: 0 for all, its layer, or its own index."""
+    layers = base.layer_of
+    return [0] * len(layers) if granularity == "task" else list(layers if granularity == "layer" else range(len(layers)))
 
 
 class Mixture:
@@ -69,25 +61,21 @@ class Mixture:
         self.base, self.experts = base, experts
         self.stacks: dict[str, Stack] = {}
         for name, shape in base.lora.shapes.items():
-            pairs = experts.factors_of(name, shape)
-            self.stacks[name] = stack([(b.to(base.device), a.to(base.device)) for b, a in pairs])
+            b, a = zip(*experts.factors_of(name, shape), strict=True)
+            index = torch.arange(len(a)).repeat_interleave(torch.tensor([len(part) for part in a]))
+            self.stacks[name] = Stack(*(part.to(base.device) for part in (torch.cat(b, dim=1), torch.cat(a), index)))
         self._factors = {n: (s.b.to(base.dtype), s.a.to(base.dtype)) for n, s in self.stacks.items()}
         self._buffers: dict[str, Tensor] = {}
         base.lora.attach(self._factors)
 
-    def groups(self, granularity: str) -> list[int]:
-        """Row of the weights that each module takes, in order: 0 for all, its layer, or its own index."""
-        layers = self.base.layer_of
-        return [0] * len(layers) if granularity == "task" else list(layers if granularity == "layer" else range(len(layers)))
-
     def descriptor(self, granularity: str) -> Tensor:
         """S of Eq. 2, (G, K): the experts' delta norms in each group, divided by their mean; 1 where all are 0."""
-        groups, count = self.groups(granularity), len(self.experts.names)
-        squares = torch.stack([squared_norms(s, count) for s in self.stacks.values()])  # (M, K)
-        total = torch.zeros(max(groups) + 1, count, device=squares.device)
-        norms = total.index_add_(0, torch.tensor(groups, device=squares.device), squares).clamp_min(0).sqrt()  # (G, K)
+        rows = [list(map(squared_norm, self.experts.factors_of(*module))) for module in self.base.lora.shapes.items()]
+        groups, squares = torch.tensor(module_groups(self.base, granularity)), torch.tensor(rows, dtype=torch.float64)  # (M, K)
+        total = torch.zeros(int(groups.max()) + 1, squares.shape[1], dtype=torch.float64)
+        norms = total.index_add_(0, groups, squares).sqrt()  # (G, K)
         mean = norms.mean(1, keepdim=True)
-        return torch.where(mean > 0, norms / mean.clamp_min(1e-30), torch.ones_like(norms))
+        return torch.where(mean > 0, norms / mean, torch.ones_like(norms)).float()
 
     def set_weights(self, weights: Tensor, granularity: str = "task") -> None:
         """Route with weights (G, K), or (B, G, K) where each row of the batch has its own; gradients flow to them.
@@ -155,7 +143,7 @@ class Mixture:
             self.base.lora.attach(self._factors)
 
     def _rank_scales(self, weights: Tensor, granularity: str) -> dict[str, Tensor]:
-        groups = self.groups(granularity)
+        groups = module_groups(self.base, granularity)
         expected = (max(groups) + 1, len(self.experts.names))
         if tuple(weights.shape[-2:]) != expected:
             raise ExpertMismatch(
@@ -163,7 +151,7 @@ class Mixture:
                 f"{expected} expected. Adapt again with these experts."
             )
         weights = weights.to(self.base.device)
-        return {n: gain(s, weights[..., g, :]) for (n, s), g in zip(self.stacks.items(), groups, strict=True)}
+        return {n: weights[..., g, s.expert_index] for (n, s), g in zip(self.stacks.items(), groups, strict=True)}
 
 
 def merging_pays(sizes: Iterable[tuple[int, int, int]], tokens: int) -> bool:

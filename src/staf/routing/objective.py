@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -23,7 +22,7 @@ from staf.lm.prefix_cache import PrefixKV, hidden_states, prefix_batches
 from staf.lm.scoring import ScoringRequest, loglikelihoods, scoring_requests
 from staf.routing.merge import Mixture
 from staf.routing.recipe import RouterRecipe
-from staf.routing.router import RouterShape, alpha_penalty, expert_weights, weight_penalty
+from staf.routing.router import alpha_penalty, expert_weights, num_params, weight_penalty
 
 TOKEN_BUDGET = 8192
 """Tokens of a batch without gradients."""
@@ -36,20 +35,6 @@ def examples_a_step(recipe: RouterRecipe) -> int:
     return recipe.batch_size if recipe.objective == "lm" else max(recipe.batch_size // LABELS_A_STEP, 1)
 
 
-class TaskLoss(Protocol):
-    """L_task on some examples under the base's current weights."""
-
-    @property
-    def lengths(self) -> list[int]:
-        """Tokens of each example's longest row."""
-
-    def __call__(self) -> float:
-        """Mean over all examples, without gradients."""
-
-    def batch_loss(self, batch: Sequence[int]) -> Tensor:
-        """Mean over some examples, (), with gradients."""
-
-
 class LMLoss:
     """Eq. 5: mean of -log p over the answer tokens of encoded examples.
 
@@ -60,8 +45,9 @@ class LMLoss:
     def __init__(self, base: Base, items: Sequence[Encoded]) -> None:
         if not items:
             raise MissingData("no examples to compute a loss on. Give at least one.")
-        self.base, self.items = base, list(items)
+        self.base, self.items = base, items
         self.lengths = [len(item.tokens) for item in items]
+        """tokens of each example"""
 
     def batch_loss(self, batch: Sequence[int]) -> Tensor:
         """Mean over the answer tokens of these examples, (), with gradients."""
@@ -100,14 +86,12 @@ class LabelLoss:
     """
 
     def __init__(self, base: Base, examples: Sequence[Example], max_length: int, seed: int) -> None:
-        odd = next(
-            (e for e in examples if e.output_type != "multiple_choice" or e.answer not in e.labels or len(e.labels) < 2), None
-        )
-        if odd is not None:
-            raise ConfigError(
-                f"objective = label_ce needs answers that are one of two or more labels; {odd.id} has the output type "
-                f"'{odd.output_type}' and {len(odd.labels)} labels. Use objective = lm for this task."
-            )
+        for example in examples:
+            if example.output_type != "multiple_choice" or example.answer not in example.labels or len(example.labels) < 2:
+                raise ConfigError(
+                    f"objective = label_ce needs answers that are one of two or more labels; {example.id} has the output type "
+                    f"'{example.output_type}' and {len(example.labels)} labels. Use objective = lm for this task."
+                )
         self.base, self.examples, self.max_length, self.seed = base, examples, max_length, seed
         self.right = [example.labels.index(example.answer) for example in examples]
 
@@ -151,6 +135,10 @@ class LabelLoss:
         return [Encoded(example.id, tuple(prompt + answer), len(prompt)) for answer in answers]
 
 
+TaskLoss = LMLoss | LabelLoss
+"""L_task on some examples under the base's current weights: called, or `batch_loss` of some with gradients."""
+
+
 def candidate_losses(mixture: Mixture, weights: Tensor, granularity: str, loss: TaskLoss) -> list[float]:
     """L_task of each of C candidate weights (C, G, K), without gradients. Afterwards the base is the original model.
 
@@ -175,14 +163,7 @@ class RouterObjective:
     def __init__(self, mixture: Mixture, recipe: RouterRecipe) -> None:
         self.mixture, self.recipe = mixture, recipe
         self.descriptor = mixture.descriptor(recipe.granularity).cpu()
-        self.shape = RouterShape(
-            groups=self.descriptor.shape[0],
-            experts=self.descriptor.shape[1],
-            null_expert=recipe.null_expert,
-            learned_scale=recipe.learned_scale,
-            temperature=recipe.temperature,
-            weighting=recipe.weighting,
-        )
+        self.num_params = num_params(self.descriptor.shape[0], self.descriptor.shape[1], recipe)
 
     def loss_on(self, examples: Sequence[Example]) -> TaskLoss:
         """The recipe's L_task on some examples."""
@@ -193,12 +174,12 @@ class RouterObjective:
 
     def weights(self, params: Tensor) -> Tensor:
         """Expert weights (G, K) of parameters (n,)."""
-        return expert_weights(params, self.descriptor, self.shape)
+        return expert_weights(params, self.descriptor, self.recipe)
 
     def penalty(self, params: Tensor) -> Tensor:
         """gamma_1 L_r of parameters (n,)."""
         if self.recipe.penalty == "alpha":
-            return self.recipe.gamma_1 * alpha_penalty(self.shape.alpha(params))
+            return self.recipe.gamma_1 * alpha_penalty(params, len(self.descriptor), self.recipe)
         return self.recipe.gamma_1 * weight_penalty(self.weights(params))
 
     def total(self, params: Tensor, loss: TaskLoss, batch: Sequence[int]) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 from staf.errors import ConfigError
 from staf.experts.reduce import concat_factors
 from staf.experts.store import ExpertSet
+from staf.routing.merge import squared_norm
 from staf.routing.store import Router
 
 
@@ -30,28 +31,22 @@ def heaviest(weights: Tensor, count: int) -> tuple[int, ...]:
     return tuple(sorted(order[:count].tolist()))
 
 
-def pruning_error(experts: ExpertSet, weights: Tensor, kept: Sequence[int], groups: Mapping[str, int] | None = None) -> float:
+def pruning_error(experts: ExpertSet, weights: Tensor, kept: Sequence[int], groups: Mapping[str, int]) -> float:
     """Norm of what the experts that are not kept add under the weights (G, K), divided by the norm of what all add.
 
-    Over all matrices, from Gram matrices of the rank. Above 1 where experts cancel each other; 0 where all add nothing.
+    Over all matrices. Above 1 where experts cancel each other; 0 where all add nothing.
 
     Args:
-        groups: row of the weights that each matrix takes; None takes row 0 for all.
+        groups: row of the weights that each matrix takes.
     """
     dropped = torch.ones(weights.shape[1])
     dropped[list(kept)] = 0.0
     dropped_energy, total_energy = 0.0, 0.0
     for module in experts.shapes:
-        parts, row = experts.factors_of(module), weights[0 if groups is None else groups[module]]
-        dropped_energy += _squared_norm(*concat_factors(parts, row * dropped))
-        total_energy += _squared_norm(*concat_factors(parts, row))
+        parts, row = experts.factors_of(module), weights[groups[module]]
+        dropped_energy += squared_norm(concat_factors(parts, row * dropped))
+        total_energy += squared_norm(concat_factors(parts, row))
     return (dropped_energy / total_energy) ** 0.5 if total_energy > 0 else 0.0
-
-
-def _squared_norm(b: Tensor, a: Tensor) -> float:
-    """Squared Frobenius norm of B A, in float64."""
-    b, a = b.double(), a.double()
-    return max(float(((b.T @ b) * (a @ a.T)).sum()), 0.0)
 
 
 def pruned_weights(weights: Tensor, kept: Sequence[int]) -> Tensor:

@@ -8,6 +8,11 @@ from pydantic import Field, model_validator
 
 from staf.config import Settings
 
+SEARCHLESS = ("zero_shot", "best_expert")
+"""Methods that compute a router without a search."""
+PARAMS_DEPEND_ON = ("granularity", "null_expert", "learned_scale", "temperature", "weighting")
+"""Settings that give a router's parameters their meaning."""
+
 
 class RouterRecipe(Settings):
     """Stage II: one router (section 3.3)."""
@@ -75,17 +80,20 @@ class RouterRecipe(Settings):
     """cma: the first step size"""
 
     @model_validator(mode="after")
-    def _tolerance_needs_patience(self) -> RouterRecipe:
+    def _settings_fit_each_other(self) -> RouterRecipe:
         if self.tolerance > 0 and self.patience is None:
             raise ValueError(f"tolerance = {self.tolerance} does nothing without patience: set it too, such as patience = 5")
-        return self
-
-    @model_validator(mode="after")
-    def _weighting_fits(self) -> RouterRecipe:
         if self.weighting != "softmax" and self.null_expert:
             raise ValueError(f"weighting = {self.weighting} has no slot for null_expert, which is one of the softmax")
         if self.weighting == "unconstrained" and self.learned_scale:
             raise ValueError("weighting = unconstrained has every scale already: leave learned_scale out")
+        given = {name: getattr(self, name) for name in PARAMS_DEPEND_ON if name != "temperature"}
+        wrong = [f"{name} = {value}" for name, value in given.items() if value != type(self).model_fields[name].default]
+        if self.method in SEARCHLESS and wrong:
+            raise ValueError(
+                f"{', '.join(wrong)} needs learning: a {self.method.replace('_', '-')} router is one row of softmax weights. "
+                "Leave it out, or use method gradient or cma"
+            )
         return self
 
     @property

@@ -9,29 +9,34 @@ The same command writes the same bytes in the first two, interrupted or not.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import torch
+from pydantic import ConfigDict, FiniteFloat, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from staf.checkpoint_io import read_checkpoint, write_checkpoint
 from staf.compute import compute_record
 from staf.data.example import Example
+from staf.data.privacy import kept_ids
 from staf.errors import BaseMismatch, ConfigError, DamagedFile, ExpertMismatch
-from staf.experts.store import ExpertSet, other_tokenizer
+from staf.experts.store import ExpertSet, other_tokenizer, set_fingerprint
 from staf.io import read_json, write_json
 from staf.lm.base import Base
-from staf.routing.recipe import RouterRecipe
+from staf.routing.merge import module_groups
+from staf.routing.recipe import PARAMS_DEPEND_ON, RouterRecipe
+from staf.routing.router import num_params
 from staf.routing.task_prompt import TaskPrompt
 
-PARAMS_DEPEND_ON = ("granularity", "null_expert", "learned_scale", "temperature", "weighting")
-"""Fields of a recipe that give a router's parameters their meaning."""
 COST = ("seconds", "peak_memory_bytes")
 """Measured fields of a router's record."""
+_COST = TypeAdapter(dict[Literal["seconds", "peak_memory_bytes"], int | FiniteFloat])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(arbitrary_types_allowed=True, hide_input_in_errors=True))
 class Router:
     """A task's router."""
 
@@ -60,11 +65,12 @@ class Router:
         params: Tensor, record: dict[str, Any],
     ) -> Router:  # fmt: skip
         """The router of some weights (G, K) and parameters (n,) over a set of experts, with the prompt of the examples."""
-        prompt = TaskPrompt.of(examples, recipe.max_length)
         modules = dict(zip(base.lora.layers, module_groups(base, recipe.granularity), strict=True))
+        learned_from = {"examples": len(examples), "example_ids": kept_ids(examples)}
         return cls(
-            task, prompt, recipe, weights, params, experts.names, experts.fingerprint, base.identity, modules,
-            {**record, "compute": compute_record(base)}, expert_fingerprints=experts.fingerprints,
+            task, TaskPrompt.of(examples, recipe.max_length), recipe, weights, params, experts.names, experts.fingerprint,
+            base.identity, modules, {**learned_from, **record, "compute": compute_record(base)},
+            expert_fingerprints=experts.fingerprints,
         )  # fmt: skip
 
     @property
@@ -127,51 +133,21 @@ class Router:
         self.check(base, experts)
         differing = [name for name in PARAMS_DEPEND_ON if getattr(self.recipe, name) != getattr(recipe, name)]
         if differing:
-            there = ", ".join(f"{name}={getattr(self.recipe, name)}" for name in differing)
-            here = ", ".join(f"{name}={getattr(recipe, name)}" for name in differing)
+            there, here = (", ".join(f"{name}={getattr(one, name)}" for name in differing) for one in (self.recipe, recipe))
             raise ConfigError(
                 f"the router for '{self.task}' cannot be the start: it has {there}, this recipe has {here}. "
                 "Set them to the same values, or give another router."
             )
 
 
-def module_groups(base: Base, granularity: str) -> list[int]:
-    """Row of the weights of each adapted module, in order: 0 for all, its layer, or its own index."""
-    if granularity == "task":
-        return [0] * len(base.layer_of)
-    return list(base.layer_of if granularity == "layer" else range(len(base.layer_of)))
-
-
-def refuse_learned_options(recipe: RouterRecipe, what: str) -> None:
-    """Check that a recipe asks for one row of softmax weights, all that a method without learning gives.
-
-    Raises:
-        ConfigError: it asks for more.
-    """
-    usual = RouterRecipe()
-    wrong = [name for name in PARAMS_DEPEND_ON if name != "temperature" and getattr(recipe, name) != getattr(usual, name)]
-    if wrong:
-        raise ConfigError(
-            f"{', '.join(f'{name} = {getattr(recipe, name)}' for name in wrong)} needs learning: "
-            f"{what} is one row of softmax weights. Leave it out, or use method gradient or cma."
-        )
+_ROUTER = TypeAdapter(Router)
 
 
 def save_router(folder: Path, router: Router) -> None:
     """Write a router atomically."""
     write_json(folder / "cost.json", {name: router.record[name] for name in COST if name in router.record})
-    record = {
-        "task": router.task,
-        "prompt": router.prompt.as_dict(),
-        "recipe": router.recipe.model_dump(),
-        "experts": list(router.experts),
-        "experts_fingerprint": router.experts_fingerprint,
-        "expert_fingerprints": router.expert_fingerprints,
-        "base": router.base,
-        "modules": router.modules,
-        "calibration": router.calibration,
-        "result": {name: value for name, value in router.record.items() if name not in COST},
-    }
+    record = _ROUTER.dump_python(router, mode="json", exclude={"weights", "params", "record"})
+    record["result"] = {name: value for name, value in router.record.items() if name not in COST}
     write_checkpoint(folder, "router", {"weights": router.weights, "params": router.params}, record)
 
 
@@ -181,22 +157,29 @@ def load_router(folder: Path) -> Router:
     Raises:
         MissingData, DamagedFile: as `read_checkpoint`, or record and tensors do not fit, or cost.json is missing.
     """
-    tensors, record = read_checkpoint(folder, "router")
+    tensors, values = read_checkpoint(folder, "router")
     cost = folder / "cost.json"
     if not cost.is_file():
         raise DamagedFile(f"{folder}: the router's cost.json is missing. Copy the complete folder, or adapt again.")
-    if "prompt" not in record:
+    if "prompt" not in values:
         raise DamagedFile(f"{folder}: this router was made by an earlier version and keeps no prompt. Adapt again.")
     try:
-        router = Router(
-            record["task"], TaskPrompt.from_dict(record["prompt"]), RouterRecipe(**record["recipe"]), tensors["weights"],
-            tensors["params"], tuple(record["experts"]), record["experts_fingerprint"], record["base"], record["modules"],
-            {**record["result"], **read_json(cost)}, record["calibration"], record.get("expert_fingerprints", {}),
-        )  # fmt: skip
-    except (KeyError, TypeError, ValueError) as error:
+        router = _ROUTER.validate_python(
+            {**values, **tensors, "record": {**values["result"], **_COST.validate_python(read_json(cost))}}
+        )
+    except (KeyError, TypeError, ValidationError) as error:
         raise DamagedFile(f"{folder}: its record is not that of a router ({error}). Adapt again.") from error
-    if router.weights.dim() != 2 or router.weights.shape[1] != len(router.experts):
-        raise DamagedFile(f"{folder}: weights {tuple(router.weights.shape)} for {len(router.experts)} experts. Adapt again.")
+    groups, experts, known = max(router.modules.values(), default=0) + 1, len(router.experts), router.expert_fingerprints
+    shapes = {"weights": (groups, experts), "params": (num_params(groups, experts, router.recipe),)}
+    for name, expected in shapes.items():
+        if tuple(tensors[name].shape) != expected or tensors[name].dtype != torch.float32:
+            found = f"{tuple(tensors[name].shape)} {tensors[name].dtype}"
+            raise DamagedFile(f"{folder}: {name} {found} for {experts} experts, {expected} float32 expected. Adapt again.")
+    lacking = {"name", "fingerprint"} - router.base.keys()
+    if lacking or min(router.modules.values(), default=0) < 0 or len(set(router.experts)) < experts:
+        raise DamagedFile(f"{folder}: its base, modules or experts are not those of a router. Adapt again.")
+    if known and (known.keys() != set(router.experts) or set_fingerprint(router.experts, known) != router.experts_fingerprint):
+        raise DamagedFile(f"{folder}: its experts' names and fingerprints do not belong together. Adapt again.")
     return router
 
 

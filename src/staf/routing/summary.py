@@ -27,17 +27,13 @@ class WeightSummary:
 
     def rows(self) -> list[dict[str, Any]]:
         """One row for each expert: name, weight, spread and a bar; then the other weights."""
-        title, spread = f"spread over {self.over}" if self.over else "spread", self.spread
-        experts = [
-            {
-                "expert": name,
-                "weight": f"{weight:.3f}",
-                title: None if spread is None else f"{spread[name]:.3f}",
-                "": "█" * round(max(weight, 0.0) * 40),
-            }
-            for name, weight in self.weights.items()
+        title = f"spread over {self.over}" if self.over else "spread"
+        spread = {} if self.spread is None else {name: f"{value:.3f}" for name, value in self.spread.items()}
+        bars = {name: "█" * round(max(weight, 0.0) * 40) for name, weight in self.weights.items()}
+        return [
+            {"expert": name, "weight": f"{weight:.3f}", title: spread.get(name), "": bars.get(name, "")}
+            for name, weight in (self.weights | self.other).items()
         ]
-        return experts + [{"expert": name, "weight": f"{value:.3f}", title: None, "": ""} for name, value in self.other.items()]
 
 
 def summarize_weights(routers: Sequence[Router]) -> WeightSummary:
@@ -45,39 +41,35 @@ def summarize_weights(routers: Sequence[Router]) -> WeightSummary:
 
     Several routers vary over seeds. A single one varies over its restarts, else over its groups; its weights are its own.
     """
-    router, other = routers[0], [router.other_weights for router in routers]
-    if len(routers) > 1:
-        varied, over = [one.mean_weights for one in routers], "seeds"
-        mean = {name: statistics.fmean(one[name] for one in varied) for name in router.experts}
-    else:
-        varied, over, mean = [one["weights"] for one in router.record.get("restarts", [])], "restarts", router.mean_weights
+    router, varied, over = routers[0], [one.mean_weights for one in routers], "seeds"
+    mean = _mean(varied)
+    if len(routers) == 1:
+        varied, over = [one["weights"] for one in router.record.get("restarts", [])], "restarts"
     if len(varied) < 2:
         varied, over = [dict(zip(router.experts, row, strict=True)) for row in router.weights.tolist()], "groups"
-    means = {name: statistics.fmean(one[name] for one in other) for name in other[0]}
+    other = _mean([one.other_weights for one in routers])
     if len(varied) < 2:
-        return WeightSummary(mean, None, None, means)
+        return WeightSummary(mean, None, None, other)
     spread = {name: statistics.stdev(one[name] for one in varied) for name in router.experts}
-    return WeightSummary(mean, spread, f"{len(varied)} {over}", means)
+    return WeightSummary(mean, spread, f"{len(varied)} {over}", other)
+
+
+def _mean(found: Sequence[Weights]) -> Weights:
+    return {name: statistics.fmean(one[name] for one in found) for name in found[0]}
 
 
 def seed_rows(routers: Mapping[Path, Router]) -> list[dict[str, Any]]:
     """One row for each router: seed, loss, stop reason, seconds, folder; and a last one with mean and deviation."""
     rows = [
-        {
-            "seed": router.recipe.seed,
-            "loss": f"{router.record['loss']:.3f}",
-            "stop_reason": router.record["stop_reason"],
-            "seconds": f"{router.record['seconds']:.0f}",
-            "folder": str(folder),
-        }
+        {"seed": router.recipe.seed, "loss": f"{router.record['loss']:.3f}", "stop_reason": router.record["stop_reason"],
+         "seconds": f"{router.record['seconds']:.0f}", "folder": str(folder)}
         for folder, router in routers.items()
-    ]
-    loss, seconds = (_mean_and_spread([router.record[name] for router in routers.values()]) for name in ("loss", "seconds"))
+    ]  # fmt: skip
+    loss, seconds = (_mean_and_spread(routers, name) for name in ("loss", "seconds"))
     last = {
-        "seed": "mean ± deviation",
-        "loss": f"{loss['mean']:.3f} ± {loss['spread']:.3f}",
+        "seed": "mean ± deviation", "loss": f"{loss['mean']:.3f} ± {loss['spread']:.3f}",
         "seconds": f"{seconds['mean']:.0f} ± {seconds['spread']:.0f}",
-    }
+    }  # fmt: skip
     return [*rows, last]
 
 
@@ -92,9 +84,9 @@ def record_of(routers: Mapping[Path, Router]) -> dict[str, Any]:
         ((folder, router),) = routers.items()
         return {"task": router.task, **common, "recipe": router.recipe.model_dump(), "folder": str(folder), **router.record}
     each = [record_of({folder: router}) for folder, router in routers.items()]
-    loss = _mean_and_spread([router.record["loss"] for router in routers.values()])
-    return {"task": each[0]["task"], **common, "loss": loss, "routers": each}
+    return {"task": each[0]["task"], **common, "loss": _mean_and_spread(routers, "loss"), "routers": each}
 
 
-def _mean_and_spread(values: Sequence[float]) -> dict[str, float]:
+def _mean_and_spread(routers: Mapping[Path, Router], name: str) -> dict[str, float]:
+    values = [router.record[name] for router in routers.values()]
     return {"mean": statistics.fmean(values), "spread": statistics.stdev(values)}

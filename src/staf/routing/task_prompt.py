@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+
+from pydantic.dataclasses import dataclass
 
 from staf.data.answers import NONE
 from staf.data.example import Example
@@ -38,16 +38,6 @@ class TaskPrompt:
         same = all(example.labels == first.labels for example in examples)
         return cls(query, first.labels if same else None, first.output_type, first.task_type, max_length)
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> TaskPrompt:
-        """The inverse of `as_dict`. Raises TypeError or KeyError on other values."""
-        labels = values["labels"]
-        return cls(**{**values, "labels": None if labels is None else tuple(labels)})
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self) | {"labels": None if self.labels is None else list(self.labels)}
-
     def example(
         self, name: str, context: str, query: str | None = None, labels: Sequence[str] | None = None
     ) -> Example:  # fmt: skip
@@ -59,25 +49,17 @@ class TaskPrompt:
         Raises:
             BadData: the task has labels by example and none are given, or the given ones do not fit the query.
         """
-        own = self._labels(name, query, labels)
-        asked = self.query.replace(OPTIONS, SEPARATOR.join(own)) if query is None else query
-        placeholder = own[0] if self.output_type == "multiple_choice" else NONE
-        return Example(name, self.task_type, asked, context, placeholder, own, "test", (), self.output_type)
-
-    def _labels(self, name: str, query: str | None, labels: Sequence[str] | None) -> tuple[str, ...]:
-        needed = self.output_type == "multiple_choice"
-        if labels is None:
-            if self.labels is None:
-                raise BadData(f'{name}: this task\'s labels differ by example; give the line its own "labels".')
-            return self.labels
-        own = tuple(labels)
-        if needed and not own:
+        own = self.labels if labels is None else tuple(labels)
+        if own is None:
+            raise BadData(f'{name}: this task\'s labels differ by example; give the line its own "labels".')
+        if self.output_type == "multiple_choice" and not own:
             raise BadData(f'{name}: this task has one right label, and "labels" is empty.')
-        if self.labels is None or own == self.labels or query is not None:
-            return own
-        if OPTIONS not in self.query or not set(own) & set(self.labels):
+        listed = OPTIONS in self.query and bool(set(own) & set(self.labels or own))
+        if query is None and self.labels is not None and own != self.labels and not listed:
             raise BadData(
                 f'{name}: none of its "labels" is one of the router\'s, or the query does not list labels. '
                 'Give the line its own "query" too, or leave "labels" out.'
             )
-        return own
+        asked = self.query.replace(OPTIONS, SEPARATOR.join(own)) if query is None else query
+        placeholder = own[0] if self.output_type == "multiple_choice" else NONE
+        return Example(name, self.task_type, asked, context, placeholder, own, "test", (), self.output_type)

@@ -27,14 +27,14 @@ from torch.nn import functional
 
 from staf.checkpoint_io import read_checkpoint, write_checkpoint
 from staf.data.example import Example
-from staf.data.privacy import kept_ids
 from staf.data.splits import refuse_test, seeded_rng
 from staf.errors import DamagedFile, ExpertMismatch, MissingData
 from staf.experts.store import ExpertSet
 from staf.lm.base import Base
-from staf.lm.batches import encode_prompt, plan_batches, round_up
+from staf.lm.batches import encode_prompt, plan_batches
+from staf.lm.prefix_cache import hidden_states
 from staf.routing.recipe import RouterRecipe
-from staf.routing.store import Router, refuse_learned_options
+from staf.routing.store import Router
 
 PROMPTS = 128
 """Maximum number of an expert's training prompts in its centroid."""
@@ -52,16 +52,12 @@ def prompt_mean(base: Base, examples: Sequence[Example], max_length: int) -> Ten
     """
     ordered = sorted(examples, key=lambda example: example.id)
     prompts = [encode_prompt(example, base.tokenizer, max_length) for example in ordered]
-    pad = base.tokenizer.pad_token_id or 0
     base.lora.set_rank_scale({})
-    means: list[Tensor] = [torch.empty(0)] * len(prompts)
+    means: dict[int, Tensor] = {}
     for group in plan_batches([len(prompt) for prompt in prompts], TOKEN_BUDGET):
-        width = round_up(max(len(prompts[index]) for index in group))
-        ids = torch.tensor([prompts[index] + [pad] * (width - len(prompts[index])) for index in group])
-        hidden = base.hidden_states(ids.to(base.device)).float()  # (B, T, d)
-        for row, index in enumerate(group):
-            means[index] = hidden[row, : len(prompts[index])].mean(0).cpu()
-    return torch.stack(means).double().mean(0).float()
+        hidden = hidden_states(base, [prompts[index] for index in group], None).float()  # (B, T, d)
+        means |= {index: hidden[row, : len(prompts[index])].mean(0).cpu() for row, index in enumerate(group)}
+    return torch.stack([means[index] for index in sorted(means)]).double().mean(0).float()
 
 
 def expert_centroid(base: Base, examples: Sequence[Example], max_length: int = 512) -> Tensor:
@@ -93,7 +89,16 @@ def expert_centroids(
     Raises:
         MissingData, TestLeak, ConfigError: as `expert_centroid`. DamagedFile: the saved file holds no centroids.
     """
-    known, fingerprints = _read_centroids(folder, base)
+    known, fingerprints = dict[str, Tensor](), dict[str, str]()
+    if (folder / "centroids.json").is_file():
+        saved, record = read_checkpoint(folder, "centroids")
+        try:
+            if record["base"]["fingerprint"] == base.fingerprint:
+                known, fingerprints = {name: saved[name] for name in record["experts"]}, dict(record["experts"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DamagedFile(
+                f"{folder / 'centroids.json'}: record and tensors do not fit ({error}). Delete it; it is computed again."
+            ) from error
     for expert in experts.experts:
         if fingerprints.get(expert.name) != expert.fingerprint:
             known[expert.name] = expert_centroid(base, examples_of(expert.name), max_length)
@@ -102,21 +107,6 @@ def expert_centroids(
         if on_done is not None:
             on_done(expert.name)
     return torch.stack([known[name] for name in experts.names])
-
-
-def _read_centroids(folder: Path, base: Base) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The saved centroids of this base, and fingerprints of the experts they were made for."""
-    if not (folder / "centroids.json").is_file():
-        return {}, {}
-    tensors, record = read_checkpoint(folder, "centroids")
-    try:
-        if record["base"]["fingerprint"] != base.fingerprint:
-            return {}, {}
-        return {name: tensors[name] for name in record["experts"]}, dict(record["experts"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DamagedFile(
-            f"{folder / 'centroids.json'}: record and tensors do not fit ({error}). Delete it; it is computed again."
-        ) from error
 
 
 def similarities(task: Tensor, centroids: Tensor) -> Tensor:
@@ -136,12 +126,11 @@ def zero_shot_router(
         recipe: `temperature`, `max_length` and `seed` are used; the rest has no meaning without learning.
 
     Raises:
-        MissingData: no inputs. TestLeak: a test example is among them. ConfigError: the recipe needs learning.
+        MissingData: no inputs. TestLeak: a test example is among them.
         BaseMismatch, ExpertMismatch: experts of another base, or centroids of another set.
     """
     questions = [replace(example, answer="") for example in inputs]
     refuse_test(questions)
-    refuse_learned_options(recipe, "a zero-shot router")
     if not questions:
         raise MissingData(f"no inputs of '{task}' to compare with the experts; a few without answers are enough.")
     experts.check(base.identity, base.lora.shapes)
@@ -154,14 +143,9 @@ def zero_shot_router(
     similar = similarities(prompt_mean(base, questions, recipe.max_length), centroids)  # (K,)
     weights = torch.softmax(similar / recipe.temperature, dim=-1)[None]  # (1, K)  # Eq. 3
     record = {
-        "loss": None,
-        "stop_reason": "nothing is learned",
-        "examples": 0,
-        "unlabelled": len(questions),
-        "example_ids": kept_ids(questions),
-        "similarities": dict(zip(experts.names, similar.tolist(), strict=True)),
-        "tunable_parameters": 0,
+        "loss": None, "stop_reason": "nothing is learned", "examples": 0, "unlabelled": len(questions),
+        "similarities": dict(zip(experts.names, similar.tolist(), strict=True)), "tunable_parameters": 0,
         "seconds": time.perf_counter() - started,
-    }
+    }  # fmt: skip
     params = torch.cat([torch.zeros_like(similar), similar])
     return Router.of(base, experts, task, questions, recipe, weights, params, record)
