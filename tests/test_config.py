@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 from pydantic import ValidationError
 
 from staf.compute import ComputeOptions, split_options
-from staf.config import Settings, find_recipe, load_values, parse
+from staf.config import Settings, find_recipe, former_names, load_values, parse
 from staf.errors import ConfigError, MissingData
 from staf.experiments.demo import DemoSettings
 from staf.experiments.profile import load_profile
@@ -112,10 +111,11 @@ def test_a_former_value_is_answered_with_the_value_of_today(setting: str, former
     assert getattr(parse(RouterRecipe, {setting: now}, "a test"), setting) == now
 
 
-def test_a_former_name_is_answered_with_the_name_of_today() -> None:
+def test_a_former_name_is_answered_with_the_name_of_today(monkeypatch: pytest.MonkeyPatch) -> None:
     class Inner(Settings):
-        RENAMED: ClassVar[dict[str, str]] = {"old": "new"}
         new: int = 1
+
+    monkeypatch.setitem(former_names(), "Inner", {"old": "new"})
 
     class Outer(Settings):
         expert: Inner = Inner()

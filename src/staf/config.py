@@ -8,9 +8,10 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -21,10 +22,6 @@ from staf.errors import ConfigError, MissingData
 class Settings(BaseModel):
     """Base of all settings: frozen, unknown keys refused."""
 
-    RENAMED: ClassVar[dict[str, str]] = {}
-    """For each former name of a setting, where it is now: `parse` answers the former name with it."""
-    RENAMED_VALUES: ClassVar[dict[str, dict[str, str]]] = {}
-    """For a setting, the value of today for each former one."""
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     def digest(self) -> str:
@@ -52,17 +49,24 @@ def _nested(kind: type[Settings]) -> list[type[Settings]]:
     return [kind, *(found for one in inner for found in _nested(one))]
 
 
+@cache
+def former_names() -> dict[str, dict[str, Any]]:
+    """By class of settings, for each former name the present one; for a setting itself, its former values (renamed.yaml)."""
+    found: dict[str, dict[str, Any]] = yaml.safe_load(resources.files("staf").joinpath("renamed.yaml").read_text("utf-8"))
+    return found
+
+
 def _sentence(kinds: list[type[Settings]], item: dict[str, Any]) -> str:
     """One problem of pydantic as a sentence, with the present name for a former one."""
     name, last = ".".join(str(part) for part in item["loc"]), str((item["loc"] or ("",))[-1])
+    renamed = next((found[last] for one in kinds if last in (found := former_names().get(one.__name__, {}))), None)
     if item["type"] == "extra_forbidden":
-        if renamed := [one.RENAMED[last] for one in kinds if last in one.RENAMED]:
-            return f"{name} is now {renamed[0]}."
+        if renamed:
+            return f"{name} is now {renamed}."
         near = difflib.get_close_matches(last, [field for one in kinds for field in one.model_fields], n=1)
         return f"{name} is not a setting" + (f"; did you mean '{near[0]}'?" if near else ".")
-    former = [one.RENAMED_VALUES[last] for one in kinds if last in one.RENAMED_VALUES]
-    if item["type"] == "literal_error" and former and str(item["input"]) in former[0]:
-        return f"{name} = {item['input']} is now {name} = {former[0][str(item['input'])]}."
+    if item["type"] == "literal_error" and isinstance(renamed, dict) and str(item["input"]) in renamed:
+        return f"{name} = {item['input']} is now {name} = {renamed[str(item['input'])]}."
     message = item["msg"].removeprefix("Value error, ")
     return f"{name} = {item['input']!r}: {message}." if name else f"{message}."
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
 
@@ -22,10 +22,6 @@ Values = Annotated[tuple[PositiveFloat, ...], Field(min_length=1), AfterValidato
 
 class BaselineSettings(Settings):
     """A baseline of the language model, trained on the adaptation examples or shown them."""
-
-    RENAMED: ClassVar[dict[str, str]] = {
-        "virtual_tokens": "num_virtual_tokens", "shown_tokens": "max_prompt_tokens", "validation_share": "val_fraction",
-    }  # fmt: skip
 
     method: Literal["prompt_tuning", "prefix_tuning", "p_tuning", "lora", "ia3", "full", "in_context"] = "lora"
     """a row of `staf.baselines.BASELINES`"""
@@ -50,13 +46,6 @@ class BaselineSettings(Settings):
 
 class ClassifierSettings(Settings):
     """Text classifiers (Table 5); sizes are those of TextCNN's and CAML's papers where given."""
-
-    RENAMED: ClassVar[dict[str, str]] = {
-        "validation_share": "val_fraction", "with_query": "include_query", "inverse_strengths": "c_values",
-        "minimum_count": "min_count", "vocabulary": "max_vocabulary", "vector_width": "embedding_dim",
-        "filters": "num_filters", "filter_widths": "kernel_sizes", "plain_filter_width": "kernel_size",
-        "state_width": "hidden_size", "max_tokens": "max_length",
-    }  # fmt: skip
 
     val_fraction: float = Field(0.2, gt=0, lt=1)
     """networks: part of the adaptation examples that selects rate and epoch, in groups"""

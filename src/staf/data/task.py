@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -64,10 +64,6 @@ class TestSplit(Settings):
 
 class Task(Settings):
     """One downstream task, or a corpus that an expert trains on."""
-
-    RENAMED: ClassVar[dict[str, str]] = {
-        "name": "task", "kind": "task_type", "form": "output_type", "stands_in_for": "proxy_for", "top": "top_labels",
-    }  # fmt: skip
 
     task: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*$")]
     title: str = ""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from pydantic import Field
 
 from staf.config import Settings
@@ -11,8 +9,6 @@ from staf.config import Settings
 
 class EvaluationSettings(Settings):
     """Scoring and its statistics."""
-
-    RENAMED: ClassVar[dict[str, str]] = {"max_tokens": "max_length"}
 
     length_normalised: bool = True
     """divide a label's log-likelihood by its tokens"""

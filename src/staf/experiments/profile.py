@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -24,8 +24,6 @@ Sized = TypeVar("Sized", RouterRecipe, EvaluationSettings)
 class TaskSizes(Settings):
     """What differs for one task; None keeps the profile's."""
 
-    RENAMED: ClassVar[dict[str, str]] = {"max_tokens": "max_length"}
-
     max_length: int | None = Field(None, ge=16)
     """tokens in adaptation and evaluation, for a long query such as a list of 50 labels"""
     max_new_tokens: int | None = Field(None, ge=1)
@@ -40,11 +38,6 @@ class TaskSizes(Settings):
 
 class Profile(Settings):
     """Sizes, and the task that is run for each of the papers' tasks."""
-
-    RENAMED: ClassVar[dict[str, str]] = {
-        "beyond": "extra_routers", "starts": "init_from", "outside": "external", "outside_expert": "foreign_expert",
-        "causal": "language_model", "sizes_of_task": "task_sizes", "tokens_of_expert": "expert_max_length",
-    }  # fmt: skip
 
     base: str | None = None
     """None is the default base"""

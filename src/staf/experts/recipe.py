@@ -6,7 +6,7 @@ recipes/paper.yaml has the paper's.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -15,12 +15,6 @@ from staf.config import Settings
 
 class ExpertRecipe(Settings):
     """Stage I: one expert by AdaLoRA (section 4.2.2)."""
-
-    RENAMED: ClassVar[dict[str, str]] = {
-        "warmup_steps": "tinit", "final_steps": "tfinal", "orthogonality": "orth_reg_weight", "scale": "lora_scaling",
-        "start": "init (lora, svd)", "max_tokens": "max_length", "accumulation": "gradient_accumulation_steps",
-        "checkpoint_activations": "gradient_checkpointing", "checkpoint_steps": "save_steps",
-    }  # fmt: skip
 
     initial_rank: int = Field(6, ge=1)
     """rank of every module at the start; the paper's is 12"""

@@ -121,14 +121,8 @@ def fit_gradient(
         report(steps, history[-1])
     while (epoch := len(history) - 1) < recipe.epochs and not should_stop(history, recipe):
         for step, batch in enumerate(batches(epoch), start=epoch * per_epoch):
-            optimizer.param_groups[0]["lr"] = recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * step / total))
-            optimizer.zero_grad()
-            loss = loss_of(params, batch)
-            if not math.isfinite(loss.item()):
-                raise TrainingFailed(f"the router's loss is {loss.item()} in epoch {epoch + 1}. Lower its learning_rate.")
-            loss.backward()
-            optimizer.step()
-            report(step + 1, loss.item())
+            rate = recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * step / total))
+            report(step + 1, _step(optimizer, loss_of(params, batch), rate, epoch))
         found = params.detach().clone()
         history.append(require_finite(validate(found), f"after epoch {epoch + 1}"))
         if history[-1] < min(history[:-1]):
@@ -139,3 +133,15 @@ def fit_gradient(
             on_checkpoint(epoch + 1, {"params": found, "best": best, "history": losses, **moments})
     reason = f"epochs={epoch}" if epoch == recipe.epochs else f"patience={recipe.patience}"
     return FitResult(best, min(history), tuple(history), epoch * per_epoch, reason)
+
+
+def _step(optimizer: torch.optim.Optimizer, loss: Tensor, learning_rate: float, epoch: int) -> float:
+    """One step down the gradient of a loss, which is returned."""
+    value = loss.item()
+    if not math.isfinite(value):
+        raise TrainingFailed(f"the router's loss is {value} in epoch {epoch + 1}. Lower its learning_rate.")
+    optimizer.param_groups[0]["lr"] = learning_rate
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return value

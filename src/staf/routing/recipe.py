@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -16,20 +16,6 @@ PARAMS_DEPEND_ON = ("granularity", "null_expert", "learned_scale", "temperature"
 
 class RouterRecipe(Settings):
     """Stage II: one router (section 3.3)."""
-
-    RENAMED: ClassVar[dict[str, str]] = {
-        "penalty_strength": "gamma_1",
-        "initial_deviation": "init_std",
-        "max_tokens": "max_length",
-        "validation_share": "val_fraction",
-        "evaluations": "max_evaluations",
-        "population": "popsize",
-        "deviation": "sigma0",
-    }
-    RENAMED_VALUES: ClassVar[dict[str, dict[str, str]]] = {
-        "weighting": {"free": "unconstrained", "unit": "l2"},
-        "objective": {"answer": "lm", "labels": "label_ce"},
-    }
 
     method: Literal["gradient", "cma", "zero_shot", "best_expert"] = "gradient"
     """normal setting, few-shot setting; not in the papers: from unlabelled inputs, or by each expert's loss"""
