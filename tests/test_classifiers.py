@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
@@ -36,7 +36,7 @@ from staf.baselines.settings import ClassifierSettings
 from staf.config import parse
 from staf.data.answers import write_several
 from staf.data.example import Example
-from staf.errors import BadData, ConfigError, DamagedFile, MissingData, TestLeak, TrainingFailed, UnknownName
+from staf.errors import BadData, ConfigError, DamagedFile, MissingData, StafError, TestLeak, TrainingFailed, UnknownName
 from staf.evaluate.answer import label_prediction
 from staf.metrics.by_output_type import compute_metrics, measures_of
 
@@ -359,6 +359,35 @@ def test_a_rate_that_leads_to_no_number_is_logged_and_another_is_taken() -> None
     assert record["chosen"]["learning_rate"] == 1e-2
     with pytest.raises(TrainingFailed, match="Try lower ones"):
         classify("cnn", choices(24), choices(3, "test"), wild.model_copy(update={"learning_rates": (1e30,)}))
+
+
+def test_an_encoder_whose_weights_are_not_all_there_is_refused(tiny_encoder: Path, tmp_path: Path) -> None:
+    """Transformers only warns, and trains on random ones; a head is new by design."""
+    folder = tmp_path / "lacking"
+    shutil.copytree(tiny_encoder, folder)
+    weights = load_file(folder / "model.safetensors")
+    quick = settings_for("encoder", folder).model_copy(update={"encoder_epochs": 1})
+    headless = {name: tensor for name, tensor in weights.items() if not name.startswith("classifier")}
+    save_file(headless, folder / "model.safetensors", metadata={"format": "pt"})
+    classify("encoder", choices(6), choices(3, "test"), quick)
+    lost = "bert.encoder.layer.0.output.dense.weight"
+    for changed in ({lost: weights[lost][:3].clone()}, {}):
+        lacking = {name: tensor for name, tensor in headless.items() if name != lost} | changed
+        save_file(lacking, folder / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(DamagedFile, match=f"lack 1 tensors of its encoder.*{lost}: they would be random"):
+            classify("encoder", choices(6), choices(3, "test"), quick)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b"[" * 10_000])
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"])
+def test_an_encoder_with_a_damaged_file_is_one_named_error(
+    tiny_encoder: Path, tmp_path: Path, name: str, content: bytes
+) -> None:
+    folder = tmp_path / "damaged"
+    shutil.copytree(tiny_encoder, folder)
+    (folder / name).write_bytes(content)
+    with pytest.raises(StafError):
+        classify("encoder", choices(6), choices(3, "test"), settings_for("encoder", folder))
 
 
 def test_an_encoder_of_an_unknown_kind_is_refused(tiny_encoder: Path, tmp_path: Path) -> None:

@@ -161,7 +161,6 @@ def encoder(problem: Problem, texts: Sequence[str], settings: ClassifierSettings
     if settings.encoder is None:
         raise ConfigError("the classifier 'encoder' needs its model: set encoder to a hub id (owner/name) or a folder.")
     folder = encoder_folder(settings.encoder)
-    fingerprint = fingerprint_of(folder)
     config, tokenizer = _loaded(AutoConfig, folder), _loaded(AutoTokenizer, folder)
     if tokenizer.pad_token_id is None:
         raise DamagedFile(f"the tokenizer of {folder} has no padding token. An encoder was expected, such as a BERT.")
@@ -187,7 +186,7 @@ def encoder(problem: Problem, texts: Sequence[str], settings: ClassifierSettings
     return _learn(
         start, problem, lambda text: tokenizer(text, truncation=True, max_length=limit)["input_ids"], tokenizer.pad_token_id,
         texts, settings, settings.encoder_learning_rates, settings.encoder_epochs, truncated,
-        {"encoder": {"name": settings.encoder, "fingerprint": fingerprint}, "max_length": limit},
+        {"encoder": {"name": settings.encoder, "fingerprint": fingerprint_of(folder)}, "max_length": limit},
     )  # fmt: skip
 
 
