@@ -25,9 +25,8 @@ from staf.routing.cma import fit_cma
 from staf.routing.gradient import fit_gradient, should_stop
 from staf.routing.merge import Mixture
 from staf.routing.recipe import RouterRecipe
-from staf.routing.store import Router
+from staf.routing.store import Router, TaskPrompt
 from staf.routing.summary import record_of, seed_rows, summarize_weights
-from staf.routing.task_prompt import TaskPrompt
 
 FAST = {"max_evaluations": 24, "epochs": 2, "batch_size": 8, "learning_rate": 0.3}
 LOSSES = st.lists(st.floats(0, 10), max_size=12)

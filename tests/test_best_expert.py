@@ -17,10 +17,10 @@ from staf.lm.base import Base
 from staf.lm.batches import collate, encode
 from staf.lm.loss import answer_loss
 from staf.routing.adapt import adapt_router
-from staf.routing.best_expert import LEAD, best_expert_router
 from staf.routing.merge import Mixture
 from staf.routing.recipe import RouterRecipe
 from staf.routing.router import expert_weights, one_hot
+from staf.routing.searchless import LEAD, best_expert_router
 from staf.routing.store import load_router, save_router
 
 EXAMPLES = make_examples(6, "adaptation")

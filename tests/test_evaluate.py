@@ -31,10 +31,10 @@ from staf.lm.batches import encode_prompt
 from staf.metrics.by_output_type import compute_metrics
 from staf.metrics.methods import titles
 from staf.metrics.schema import check
+from staf.routing.adapt import examples_digest
 from staf.routing.merge import Mixture
 from staf.routing.router import uniform
 from staf.runs import Run
-from staf.stages.evaluation import examples_digest
 
 SETTINGS = EvaluationSettings(max_length=200, token_budget=1024, max_new_tokens=6)
 METRICS = {

@@ -229,7 +229,7 @@ def test_the_commands_take_a_task_file_and_draw_no_more_shots_than_there_are(
     search = ["--method", "cma", "-o", "max_evaluations=4", "-o", "popsize=4"]
     adapted = command("adapt", "--task", path, "--experts", experts, *search, "--out", tmp_path / "router", *common)
     assert adapted["task"] == "triage"
-    assert 1 <= adapted["examples"] < 32
+    assert 1 <= len(adapted["example_ids"]) < 32
     scored = command("evaluate", "--task", path, "--experts", experts, "--router", tmp_path / "router", *common)
     assert (scored["task"], scored["primary_metric"]) == ("triage", "macro_f1")
     assert 0 <= scored["metrics"]["macro_f1"]["value"] <= 1

@@ -29,8 +29,7 @@ from staf.predict import predict_file
 from staf.routing.adapt import adapt_router
 from staf.routing.merge import Mixture
 from staf.routing.recipe import RouterRecipe
-from staf.routing.store import save_router
-from staf.routing.task_prompt import TaskPrompt
+from staf.routing.store import TaskPrompt, save_router
 from staf.stages.context import Context
 
 CONTEXTS = [f"thing {i}" for i in range(5)]

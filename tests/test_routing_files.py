@@ -150,7 +150,9 @@ def test_a_changed_record_and_swapped_names_are_refused(base: Base, experts: Exp
 
 
 def test_no_number_of_a_patient_or_stay_is_in_a_router(base: Base, experts: ExpertSet, tmp_path: Path) -> None:
-    examples = [replace(e, id=f"mimic-iii-demo/20011{i}", group=f"patient-7{i}") for i, e in enumerate(make_examples(3, "adaptation"))]
+    examples = [
+        replace(e, id=f"mimic-iii-demo/20011{i}", group=f"patient-7{i}") for i, e in enumerate(make_examples(3, "adaptation"))
+    ]
     router = Router.of(base, experts, "colour", examples, RouterRecipe(), torch.ones(1, 3) / 3, torch.zeros(6), {"loss": 1.0})
     save_router(tmp_path, router)
     text = (tmp_path / "router.json").read_text()

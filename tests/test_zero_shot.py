@@ -23,12 +23,12 @@ from staf.experts.sets import write_set
 from staf.experts.store import ExpertSet, expert_names
 from staf.lm.base import Base
 from staf.lm.batches import encode_prompt
-from staf.routing import zero_shot
+from staf.routing import searchless
 from staf.routing.merge import Mixture
 from staf.routing.recipe import RouterRecipe
 from staf.routing.router import expert_weights, one_hot, uniform
+from staf.routing.searchless import expert_centroid, expert_centroids, prompt_mean, similarities, zero_shot_router
 from staf.routing.store import load_router, save_router
-from staf.routing.zero_shot import expert_centroid, expert_centroids, prompt_mean, similarities, zero_shot_router
 
 
 def chosen(**changes: Any) -> RouterRecipe:
@@ -228,9 +228,17 @@ def test_kept_centroids_that_do_not_fit_their_record_are_refused(base: Base, exp
     with pytest.raises(DamagedFile, match=r"centroids\.json was altered"):
         expert_centroids(base, experts, tmp_path, taught, 128)
     saved = load_file(next(tmp_path.glob("*.safetensors")))
-    write_checkpoint(tmp_path, "centroids", saved, {"base": base.identity, "experts": 3})
-    with pytest.raises(DamagedFile, match=r"centroids\.json.*Delete it; it is computed again"):
-        expert_centroids(base, experts, tmp_path, taught, 128)
+    short = {name: mean[:3] for name, mean in saved.items()}
+    for tensors, changed in (
+        (saved, 3),
+        (saved, ["abc"]),
+        (saved, None),
+        ({}, experts.fingerprints),
+        (short, experts.fingerprints),
+    ):
+        write_checkpoint(tmp_path, "centroids", tensors, {"base": base.identity, "experts": changed})
+        with pytest.raises(DamagedFile, match=r"centroids\.json.*Delete it; it is computed again"):
+            expert_centroids(base, experts, tmp_path, taught, 128)
     (tensors,) = tmp_path.glob("*.safetensors")
     tensors.write_bytes(tensors.read_bytes()[:-1])
     with pytest.raises(DamagedFile, match="is truncated"):
@@ -238,16 +246,16 @@ def test_kept_centroids_that_do_not_fit_their_record_are_refused(base: Base, exp
 
 
 def test_a_centroid_is_made_of_so_many_prompts_and_no_more(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zero_shot, "PROMPTS", 4)
+    monkeypatch.setattr(searchless, "PROMPTS", 4)
     examples = taught("relation", count=12)
     drawn: list[int] = []
-    whole = zero_shot.prompt_mean
+    whole = searchless.prompt_mean
 
     def noted(model: Base, given: Sequence[Example], limit: int) -> torch.Tensor:
         drawn.append(len(given))
         return whole(model, given, limit)
 
-    monkeypatch.setattr(zero_shot, "prompt_mean", noted)
+    monkeypatch.setattr(searchless, "prompt_mean", noted)
     first = expert_centroid(base, examples, 128)
     assert torch.equal(expert_centroid(base, examples[::-1], 128), first)
     assert drawn == [4, 4]

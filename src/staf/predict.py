@@ -31,8 +31,7 @@ from staf.evaluate.calibrate import LabelCalibrator
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.store import ExpertSet
 from staf.io import locked, read_json, sha256_of, write_bytes, write_json
-from staf.routing.store import Router
-from staf.routing.task_prompt import SEPARATOR, TaskPrompt
+from staf.routing.store import SEPARATOR, Router, TaskPrompt
 from staf.stages.context import Context
 from staf.stages.evaluation import calibration_set, checked_router
 

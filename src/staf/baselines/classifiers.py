@@ -29,6 +29,7 @@ from staf.runs import PeakMemory
 
 MIN_PROB = 1e-6
 """Part of the probability of multiple_choice that is spread evenly, so that an unseen label has a logarithm."""
+NO_WORDS = "no example to fit on has a word in its context. Set include_query=true, or choose another task."
 TITLES = titles("classifier")
 CLASSIFIERS = tuple(TITLES)
 
@@ -182,7 +183,7 @@ def problem_of(adaptation: Sequence[Example], test: Sequence[Example], settings:
         )
     train, val = group_split(adaptation, settings.val_fraction, settings.seed)
     if not any(char.isalnum() for example in train for char in text_of(example, settings)):
-        raise MissingData("no example to fit on has a word in its context. Set include_query=true, or choose another task.")
+        raise MissingData(NO_WORDS)
     ordered = sorted(adaptation, key=lambda example: example.id)
     return Problem(output_type, labels, *(_part(some, settings) for some in (ordered, train, val)))
 
@@ -258,9 +259,7 @@ def _regress(
     try:
         known, new = vectorizer.fit_transform(texts), vectorizer.transform(asked)
     except ValueError as error:  # no word in any text
-        raise MissingData(
-            "no example to fit on has a word in its context. Set include_query=true, or choose another task."
-        ) from error
+        raise MissingData(NO_WORDS) from error
     if output_type == "multiple_choice":
         gold = targets.argmax(1)
         logits, seen = np.full((len(asked), targets.shape[1]), -1e3), np.unique(gold)

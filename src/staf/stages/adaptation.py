@@ -18,12 +18,11 @@ from staf.evaluate.score import sample
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.store import ExpertSet
 from staf.routing.adapt import adapt_router, adaptation_digest, planned_progress
-from staf.routing.best_expert import best_expert_router
 from staf.routing.objective import RouterObjective, candidate_losses
 from staf.routing.pruning import pruned_weights
 from staf.routing.recipe import RouterRecipe
+from staf.routing.searchless import best_expert_router, expert_centroids, zero_shot_router
 from staf.routing.store import Router, load_router, load_start, save_router
-from staf.routing.zero_shot import expert_centroids, zero_shot_router
 from staf.runs import PeakMemory
 from staf.stages.context import Context
 
@@ -51,12 +50,12 @@ def adapt_stage(
     examples = adaptation_examples(context, task, recipe.shots, recipe.seed)
     if recipe.method == "zero_shot":
         examples = [replace(example, answer="") for example in examples]
-    digest = adaptation_digest(context.identity, experts, task.name, examples, recipe, start)
-    digest = digest if context.dtype is None else context.named(digest)
+    digest = context.named(adaptation_digest(context.identity, experts, task.name, examples, recipe, start))
     checkpoint = out / "checkpoint"
     router = load_router(out) if (out / "router.json").is_file() else None
     if router is not None and router.record.get("run") == digest:
         context.progress.log(f"router {out.name}: adapted before, reused")
+        context.say_if_computed_otherwise(f"router {out}", router.record.get("compute"))
     else:
         memory = PeakMemory()
         router = _made(context, task, experts, recipe, examples, start, checkpoint, centroids or out)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import torch
+
+from staf import __version__
 from staf.compute import ComputeOptions
 from staf.data.fetch import data_folder
 from staf.data.splits import SPLIT_SCHEMES, check_split_scheme
@@ -121,8 +126,18 @@ class Context:
         return self._mixture[1]
 
     def named(self, *parts: str) -> str:
-        """Names a result by what it depends on, a number format that was asked for among it: sixteen hexadecimal digits."""
-        return digest_of(*parts, *(() if self.dtype is None else (self.dtype,)))
+        """Names a result by the base with its tokenizer, a dtype that was asked for, and what else it depends on."""
+        model = (self.identity["fingerprint"], self.identity.get("tokenizer", ""))
+        return digest_of(*model, *parts, *(() if self.dtype is None else (self.dtype,)))
+
+    def say_if_computed_otherwise(self, what: str, record: Mapping[str, Any] | None) -> None:
+        """Log where the compute record of something that is reused has another dtype, device or version than this command."""
+        device = torch.device(self.compute.device) if self.compute.device else default_device()
+        now = {"dtype": self.dtype or str(choose_dtype(device)[0]).removeprefix("torch."), "device": device.type}
+        now |= {"staf": __version__, "torch": torch.__version__}
+        made = {**(record or {}), **(record or {}).get("versions", {})}
+        if differing := [f"{name} {made[name]} (now {value})" for name, value in now.items() if made.get(name, value) != value]:
+            self.progress.log(f"{what} was computed with {', '.join(differing)}. Delete it to compute it again.")
 
     def detach_experts(self) -> None:
         """Detach the experts, as training needs the routed layers for itself."""

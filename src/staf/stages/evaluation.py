@@ -15,6 +15,7 @@ from staf.baselines.classifiers import CLASSIFIERS, classify
 from staf.baselines.external import read_predictions
 from staf.baselines.lorahub import EVALUATIONS, lorahub
 from staf.baselines.methods import BASELINES, METHODS, baseline_predictions, check_external_name
+from staf.baselines.networks import encoder_folder
 from staf.baselines.peft import Choice, Tuning
 from staf.baselines.settings import BaselineSettings, ClassifierSettings
 from staf.compute import compute_record
@@ -28,14 +29,15 @@ from staf.evaluate.score import ROUTERLESS, Answered, Method, best_single, finis
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.recipe import ExpertRecipe
 from staf.experts.store import ExpertSet, load_experts
-from staf.experts.train import data_fingerprint
 from staf.io import sha256_of
+from staf.lm.base import fingerprint_of
 from staf.lm.scoring import OnDone
 from staf.metrics import methods
+from staf.routing.adapt import examples_digest
 from staf.routing.merge import Mixture
 from staf.routing.router import one_hot, uniform
 from staf.routing.store import Router, load_router
-from staf.runs import PeakMemory, Run, digest_of
+from staf.runs import PeakMemory, Run
 from staf.stages.adaptation import adaptation_examples
 from staf.stages.context import Context
 from staf.stages.training import training_examples
@@ -76,13 +78,17 @@ def scored_run(
     examples = sample(task_examples(task, "test", context.store), settings.limit)
     calibration = calibration_set(context, task, settings)
     read = (examples_digest(examples), examples_digest(calibration))
-    digest = context.named(context.identity["fingerprint"], *depends_on, settings.digest(), *read)
+    judged = (task.output_type, task.metric, str(task.fixed_labels))
+    digest = context.named(*depends_on, settings.digest(), *judged, *read)
     run = Run.at(context.runs, "evaluate", task.name, name, seed, digest)
+    partial = PartialPredictions(run.folder / "partial.jsonl")
     if (finished := run.result()) is not None:
+        partial.path.unlink(missing_ok=True)  # left where the process ended between the two
+        context.say_if_computed_otherwise(f"the result in {run.folder}", finished.get("compute"))
         return finished, run
     if experts is not None:
         refuse_leak(task, examples, experts.dedup_keys)
-    memory, partial = PeakMemory(), PartialPredictions(run.folder / "partial.jsonl")
+    memory = PeakMemory()
     with context.progress.bar(f"score {task.name}: {name}", len(examples) + len(calibration)) as bar:
         answered = answer(Items(examples, calibration, bar.advance, partial))
     base = answered.base
@@ -106,7 +112,7 @@ def evaluate_stage(
         return _answered(context, mixture, method.weights, method, task, settings, items)
 
     weights = "" if method.weights is None else hashlib.sha256(method.weights.numpy().tobytes()).hexdigest()
-    depends_on = ("" if experts is None else experts.fingerprint, weights)
+    depends_on = ("" if experts is None else experts.fingerprint, weights, method.granularity)
     return scored_run(context, task, settings, method.name, method.seed, depends_on, answer, experts, baselines)
 
 
@@ -155,7 +161,7 @@ def select_single_expert(context: Context, task: Task, experts: ExpertSet, setti
     examples = sample(task_examples(task, "adaptation", context.store), settings.selection_limit)
     calibration, count = calibration_set(context, task, settings), len(experts.names)
     read = (examples_digest(examples), examples_digest(calibration))
-    digest = context.named(context.identity["fingerprint"], experts.fingerprint, settings.digest(), task.metric, *read)
+    digest = context.named(experts.fingerprint, settings.digest(), task.output_type, task.metric, *read)
     run = Run.at(context.runs, "choose", task.name, "single", 0, digest)
     if (found := run.result()) is None:
         started, memory = time.perf_counter(), PeakMemory()
@@ -232,7 +238,7 @@ def tune_learning_rate(
     if settings.method == "in_context":
         return None, 0.0
     examples = adaptation_examples(context, task, settings.shots, settings.seed)
-    digest = context.named(context.identity["fingerprint"], settings.digest(), evaluation.digest(), examples_digest(examples))
+    digest = context.named(settings.digest(), evaluation.digest(), examples_digest(examples))
     run = Run.at(context.runs, "tune", task.name, settings.method, settings.seed, digest)
     if (found := run.result()) is None:
         tuning = Tuning(context.base, examples, settings, evaluation.max_length, evaluation.token_budget)
@@ -286,7 +292,8 @@ def classifier_stage(
         method = Method.of_baseline(name, record, settings.model_dump(mode="json"), setting or setting_of(shots))
         return Answered(method, found)  # fitting and answering are one step; its seconds are those of adaptation
 
-    depends_on = ("classifier", name, settings.digest(), examples_digest(adaptation))
+    weights = fingerprint_of(encoder_folder(settings.encoder)) if name == "encoder" and settings.encoder else ""
+    depends_on = ("classifier", name, settings.digest(), weights, examples_digest(adaptation))
     return scored_run(context, task, evaluation, name, settings.seed, depends_on, answer)
 
 
@@ -361,8 +368,3 @@ def evaluate_named(
     if name == "lorahub":
         return lorahub_stage(context, task, loaded, parse(BaselineSettings, values, where), settings)
     return evaluate_stage(context, task, loaded, named_method(context, task, loaded, name, settings, expert), settings)
-
-
-def examples_digest(examples: Sequence[Example]) -> str:
-    """Sixteen hexadecimal digits of all that a score depends on in some examples: texts, answers and labels."""
-    return digest_of(data_fingerprint(examples), *("\x1e".join(example.labels) for example in examples))
