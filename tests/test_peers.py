@@ -84,6 +84,14 @@ def test_what_is_finished_is_read(context: Context, monkeypatch: pytest.MonkeyPa
     assert counted["setting"] == "few-shot"
 
 
+def test_answers_that_a_stop_left_behind_go_when_the_result_is_read(context: Context) -> None:
+    """They may be words of patients; the process ended between writing the result and deleting them."""
+    first, run = classifier_stage(context, TASK, "tfidf", 8, ClassifierSettings(), EVALUATION)
+    (run.folder / "partial.jsonl").write_text("{}\n")
+    assert classifier_stage(context, TASK, "tfidf", 8, ClassifierSettings(), EVALUATION)[0] == first
+    assert sorted(path.name for path in run.folder.iterdir()) == ["config.json", "predictions.jsonl", "result.json"]
+
+
 def test_every_result_says_what_was_cut_what_calibrated_and_how_it_was_computed(context: Context) -> None:
     task, settings = find_task("medication_demo"), EVALUATION.model_copy(update={"calibration_examples": 5})
     original = evaluate_stage(context, task, None, Method("original", None), settings)[0]

@@ -17,6 +17,7 @@ from staf.evaluate.answer import Answerer, calibrate, routed
 from staf.evaluate.score import sample
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.store import ExpertSet
+from staf.io import locked
 from staf.routing.adapt import adapt_router, adaptation_digest, planned_progress
 from staf.routing.objective import RouterObjective, candidate_losses
 from staf.routing.pruning import pruned_weights
@@ -25,6 +26,9 @@ from staf.routing.searchless import best_expert_router, expert_centroids, zero_s
 from staf.routing.store import Router, load_router, load_start, save_router
 from staf.runs import PeakMemory
 from staf.stages.context import Context
+
+CHECKPOINT = "checkpoint"
+"""Folder of an adaptation's states, in that of its router."""
 
 
 def adaptation_examples(context: Context, task: Task, shots: int | None, seed: int) -> list[Example]:
@@ -51,20 +55,27 @@ def adapt_stage(
     if recipe.method == "zero_shot":
         examples = [replace(example, answer="") for example in examples]
     digest = context.named(adaptation_digest(context.identity, experts, task.name, examples, recipe, start))
-    checkpoint = out / "checkpoint"
+    if (router := _existing(context, out, digest)) is None:
+        with locked(out, wait=True):
+            if (router := _existing(context, out, digest)) is None:  # nor made by the process that was waited for
+                memory = PeakMemory()
+                router = _made(context, task, experts, recipe, examples, start, out / CHECKPOINT, centroids or out)
+                router = _calibrated(context, router, experts, examples)
+                compute = compute_record(context.base, context.compute)
+                record = {**router.record, "run": digest, "compute": compute, "peak_memory_bytes": memory.bytes}
+                router = replace(router, record=record)
+                save_router(out, router)
+    shutil.rmtree(out / CHECKPOINT, ignore_errors=True)  # last: the router is complete
+    return router
+
+
+def _existing(context: Context, out: Path, digest: str) -> Router | None:
+    """The router in a folder, if it has this digest."""
     router = load_router(out) if (out / "router.json").is_file() else None
-    if router is not None and router.record.get("run") == digest:
-        context.progress.log(f"router {out.name}: adapted before, reused")
-        context.say_if_computed_otherwise(f"router {out}", router.record.get("compute"))
-    else:
-        memory = PeakMemory()
-        router = _made(context, task, experts, recipe, examples, start, checkpoint, centroids or out)
-        router = _calibrated(context, router, experts, examples)
-        compute = compute_record(context.base, context.compute)
-        record = {**router.record, "run": digest, "compute": compute, "peak_memory_bytes": memory.bytes}
-        router = replace(router, record=record)
-        save_router(out, router)
-    shutil.rmtree(checkpoint, ignore_errors=True)  # last: the router is complete
+    if router is None or router.record.get("run") != digest:
+        return None
+    context.progress.log(f"router {out.name}: adapted before, reused")
+    context.say_if_computed_otherwise(f"router {out}", router.record.get("compute"))
     return router
 
 

@@ -29,7 +29,7 @@ from staf.evaluate.score import ROUTERLESS, Answered, Method, best_single, finis
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.recipe import ExpertRecipe
 from staf.experts.store import ExpertSet, load_experts
-from staf.io import sha256_of
+from staf.io import locked, sha256_of
 from staf.lm.base import fingerprint_of
 from staf.lm.scoring import OnDone
 from staf.metrics import methods
@@ -88,16 +88,19 @@ def scored_run(
         return finished, run
     if experts is not None:
         refuse_leak(task, examples, experts.dedup_keys)
-    memory = PeakMemory()
-    with context.progress.bar(f"score {task.name}: {name}", len(examples) + len(calibration)) as bar:
-        answered = answer(Items(examples, calibration, bar.advance, partial))
-    base = answered.base
-    result = finish(
-        run, task, answered, examples, settings, identity=context.identity, experts=experts, baselines=baselines or {},
-        memory_bytes=memory.bytes, compute=None if base is None else compute_record(base, context.compute),
-        calibration_examples=0 if base is None else len(calibration),
-    )  # fmt: skip
-    partial.path.unlink(missing_ok=True)
+    with locked(run.folder, wait=True):
+        if (finished := run.result()) is not None:  # by the process that was waited for
+            return finished, run
+        memory = PeakMemory()
+        with context.progress.bar(f"score {task.name}: {name}", len(examples) + len(calibration)) as bar:
+            answered = answer(Items(examples, calibration, bar.advance, partial))
+        base = answered.base
+        result = finish(
+            run, task, answered, examples, settings, identity=context.identity, experts=experts, baselines=baselines or {},
+            memory_bytes=memory.bytes, compute=None if base is None else compute_record(base, context.compute),
+            calibration_examples=0 if base is None else len(calibration),
+        )  # fmt: skip
+        partial.path.unlink(missing_ok=True)
     return result, run
 
 
@@ -194,6 +197,7 @@ def checked_router(context: Context, router: Path, experts: Path, task: str | No
         raise ConfigError(f"{wrong}. Give that task, or adapt a router to this one: staf adapt --task {task}")
     loaded = load_experts(experts)
     found.check(context.identity, loaded)
+    context.say_if_computed_otherwise(f"the router in {router}", found.record.get("compute"))
     return found, loaded
 
 
