@@ -108,13 +108,6 @@ def sample(examples: Sequence[Example], limit: int | None) -> list[Example]:
     return sorted(seeded_rng("test sample").sample(ordered, limit), key=lambda example: example.id)
 
 
-def is_unseen(task: Task, experts: ExpertSet | None) -> bool:
-    """True where experts take part and none of them was trained on the task's type, by their own records."""
-    if experts is None:
-        return False
-    return not any(task.task_type in expert.record.get("task_types", (expert.name,)) for expert in experts.experts)
-
-
 def finish(
     run: Run, task: Task, answered: Answered, examples: Sequence[Example], settings: EvaluationSettings, *,
     identity: dict[str, str], memory_bytes: int, compute: dict[str, Any] | None, calibration_examples: int,

@@ -310,7 +310,6 @@ def _training_record(training: ExpertTraining, run: str, examples: Sequence[Exam
         "compute": compute_record(training.base, training.options),
         "data_fingerprint": data_fingerprint(examples),
         "examples": len(examples),
-        "task_types": sorted({example.task_type for example in examples}),
         "steps": training.total,
         "tokens": training.tokens,
         "curve": training.curve,

@@ -7,6 +7,7 @@ the full state: a resumed search asks and tells them again without evaluating an
 
 from __future__ import annotations
 
+import hashlib
 import math
 import warnings
 from collections.abc import Callable
@@ -14,14 +15,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from staf.errors import DamagedFile, TrainingFailed
 from staf.routing.gradient import FitResult, State, require_finite, should_stop
 from staf.routing.recipe import RouterRecipe
 
-STATE = {"candidates": "gcn", "losses": "gc", "val_losses": "g"}
-"""Shapes after g generations: all candidates, their losses, and the validation loss of each generation."""
+STATE = {"candidates": "g", "losses": "gc", "val_losses": "g"}
+"""Shapes after g generations: a checksum of the candidates, their losses, and the validation loss of each generation."""
 
 
 def fit_cma(
@@ -46,15 +46,17 @@ def fit_cma(
         TrainingFailed: a generation without any finite loss. DamagedFile: `resume_from` is of another search.
     """
     known = 0 if resume_from is None else len(resume_from["losses"])
-    asked, losses, val_losses, best = list[np.ndarray](), list[list[float]](), list[float](), start
+    asked, losses, val_losses, best = list[float](), list[list[float]](), list[float](), start
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         es = _strategy(start, recipe)
         while (reason := _stop_reason(es, val_losses, recipe)) is None:
             candidates, generation = es.ask(), len(losses)
-            asked.append(np.array(candidates))
+            asked.append(_checksum(candidates))
             if resume_from is not None and generation < known:
-                found, val_loss = _recorded(resume_from, generation, asked[-1])
+                found, val_loss = resume_from["losses"][generation].tolist(), float(resume_from["val_losses"][generation])
+                if len(found) != len(candidates) or float(resume_from["candidates"][generation]) != asked[-1]:
+                    raise _other_search(resume_from["losses"].numel())
             else:
                 found = rank_non_finite_last(losses_of(candidates))
                 chosen, when = candidates[int(np.argmin(found))], f"in generation {generation + 1}"
@@ -78,12 +80,9 @@ def _state(*values: Any) -> State:
     return {name: torch.from_numpy(np.array(value, dtype=np.float64)) for name, value in zip(STATE, values, strict=True)}
 
 
-def _recorded(state: State, generation: int, candidates: np.ndarray) -> tuple[list[float], float]:
-    """Losses and validation loss of a generation of an interrupted search, which must have had these candidates."""
-    losses: Tensor = state["losses"][generation]
-    if not np.array_equal(candidates, state["candidates"][generation].numpy()):
-        raise _other_search(state["losses"].numel())
-    return losses.tolist(), float(state["val_losses"][generation])
+def _checksum(candidates: list[np.ndarray]) -> float:
+    """48 bits of the SHA-256 of a generation's candidates, as a float64 holds them."""
+    return float(int(hashlib.sha256(np.array(candidates, dtype=np.float64).tobytes()).hexdigest()[:12], 16))
 
 
 def _other_search(losses: int) -> DamagedFile:
