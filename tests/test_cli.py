@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import subprocess
 import sys
@@ -446,6 +448,20 @@ def test_no_name_controls_the_terminal(tmp_path: Path, capsys: pytest.CaptureFix
     printed = capsys.readouterr()
     assert not set("\x1b\x9b") & set(printed.out + printed.err)
     assert printed.out.count("u001b[2J") >= 4
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EISDIR])
+def test_a_disk_that_cannot_be_written_is_one_message_whoever_meets_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], code: int
+) -> None:
+    def full() -> None:
+        raise OSError(code, os.strerror(code), "merged/model.safetensors")
+
+    monkeypatch.setattr("staf.cli.app", full)
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 1
+    assert capsys.readouterr().err.startswith(f"StafError: merged/model.safetensors: {os.strerror(code)}. ")
 
 
 def test_help_answers_without_torch() -> None:

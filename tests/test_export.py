@@ -91,6 +91,18 @@ def test_nothing_is_left_where_merging_is_refused(sharded: Base, tmp_path: Path)
         save_merged(str(sharded.folder), experts, router, tmp_path / "merged")
 
 
+def test_a_full_disk_is_one_message_and_leaves_nothing(sharded: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise safetensors.SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    experts, router = a_router(sharded, "task")
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(StafError, match=r"cannot write .*merged: .*No space left on device"):
+        save_merged(str(sharded.folder), experts, router, tmp_path / "merged")
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_experts_that_lack_modules_as_adapters_of_a_hub_do_are_routed_and_merged(base: Base, tmp_path: Path) -> None:
     """One adapts attention only, one the feed-forward matrices only, with different ranks."""
     made = []

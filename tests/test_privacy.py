@@ -54,7 +54,10 @@ def test_a_group_of_a_task_file_is_salted_and_public_keys_stay() -> None:
     group = dedup_key("triage group 7")
     own = Example("triage/1", "triage", "Urgent?", "a", "no", ("no", "yes"), "train", (group, dedup_key("a")), group=group)
     public = replace(own, id="pubmedqa/1")
+    assert compared_keys(own) == set(own.dedup_keys)
+    assert not (cache_folder() / "secret").exists()  # a check writes nothing
     assert group not in trained_keys([own])
+    assert compared_keys(own) > set(own.dedup_keys)
     assert dedup_key("a") in trained_keys([own])
     assert trained_keys([public]) == {group, dedup_key("a")} == compared_keys(public)
     assert kept_ids([own, public]) == ["pubmedqa/1", "triage/1"]

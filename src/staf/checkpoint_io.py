@@ -9,6 +9,8 @@ Knows nothing of experts or routers: they give tensors and a record, and get the
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ def write_checkpoint(folder: Path, kind: str, tensors: dict[str, torch.Tensor], 
     with locked(folder / kind, wait=True):
         write_bytes(folder / file, data)
         write_json(folder / f"{kind}.json", {"format": f"staf-{kind}", "format_version": 1, "tensors": entry, **record})
-        for old in folder.glob(f"{kind}-*.safetensors"):
+        for old in [*folder.glob(f"{kind}-*.safetensors"), *folder.glob(f".{kind}[.-]*.????????.tmp")]:
             if old.name != file:
                 old.unlink()
 
@@ -94,6 +96,15 @@ def _read_record(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, Any
     ):
         raise DamagedFile(f"{path} does not name its tensor file. Restore it from a copy, or make the {kind} again.")
     return entry, record
+
+
+@contextmanager
+def saving_tensors() -> Iterator[None]:
+    """What safetensors raises at a disk that cannot be written becomes the OSError that it stands for."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
 
 
 def refuse_pickles(folder: Path) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from staf import __version__
+from staf.checkpoint_io import saving_tensors
 from staf.errors import ExpertMismatch, StafError, UnknownName
 from staf.experts.reduce import concat_factors
 from staf.experts.store import ExpertSet
@@ -95,7 +96,8 @@ def _merge_files(source: Path, folder: Path, experts: ExpertSet, router: Router,
                 else:
                     tensors[key] = tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
                 size += tensors[key].nbytes
-        save_file(tensors, str(folder / path.name), metadata={"format": "pt"})
+        with saving_tensors():
+            save_file(tensors, str(folder / path.name), metadata={"format": "pt"})
     if missing := sorted(router.modules.keys() - merged):
         raise ExpertMismatch(
             f"the weight files of {source} name no {missing[0]}.weight, and {len(missing) - 1} other modules of the router are "

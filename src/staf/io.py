@@ -15,7 +15,7 @@ import secrets
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +146,7 @@ def _lock(lock: Path, target: Path, wait: bool) -> int:
                 os.close(handle)
                 raise StafError(f"{target} is being written by {owner}. Wait for it, or stop it.") from error
             os.close(handle)
+    with suppress(OSError):  # on a full disk it has no name
         os.truncate(handle, 0)
         os.write(handle, f"process {os.getpid()} on {platform.node()} ({' '.join(sys.argv)})".encode())
     return handle

@@ -7,6 +7,7 @@ torch, transformers and duckdb are imported by the commands that need them, so t
 
 from __future__ import annotations
 
+import errno
 import sys
 from typing import Annotated
 
@@ -51,4 +52,9 @@ def main() -> None:
         app()
     except StafError as error:
         Terminal().log(f"{type(error).__name__}: {error}")
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EISDIR, errno.ENOTDIR):
+            raise
+        Terminal().log(f"StafError: {error.filename or 'a file'}: {error.strerror}. Free some space or name another one.")
         sys.exit(1)

@@ -76,35 +76,23 @@ def read_entities(text: str, types: Sequence[str] = ()) -> tuple[Entity, ...]:
     return tuple(found)
 
 
-def read_span(text: str, context: str) -> tuple[int, int] | None:
-    """Where the words first stand in the context, as (start, end) characters; None where they do not."""
-    start = context.find(text) if text else -1
-    return None if start < 0 else (start, start + len(text))
-
-
 def check_answer(example: Example) -> None:
     """Raise BadData, naming the example, unless its answer is in its canonical text and can be read back."""
-    if not _is_canonical(example):
-        raise BadData(
-            f"{example.id}: the answer is not a {example.output_type} answer in its canonical text, or not a valid one."
-        )
-
-
-def _is_canonical(example: Example) -> bool:
-    answer, labels = example.answer, example.labels
-    if example.output_type not in OUTPUT_TYPES or not answer.strip():
-        return False
-    if example.output_type == "multiple_choice":
-        return answer in labels
-    if example.output_type == "multi_label":
+    kind, answer, labels = example.output_type, example.answer, example.labels
+    if kind == "multiple_choice":
+        canonical = answer in labels
+    elif kind == "multi_label":
         chosen = read_several(answer, labels)
-        return write_several(chosen, labels or chosen) == answer
-    if example.output_type == "span":
-        return read_span(answer, example.context) is not None
-    if example.output_type == "ner":
+        canonical = write_several(chosen, labels or chosen) == answer
+    elif kind == "span":
+        canonical = answer in example.context
+    elif kind == "ner":
         entities = read_entities(answer, labels)
-        return write_entities(entities) == answer and all(entity.text in example.context for entity in entities)
-    return answer == answer.strip()
+        canonical = write_entities(entities) == answer and all(entity.text in example.context for entity in entities)
+    else:
+        canonical = kind in OUTPUT_TYPES and answer == answer.strip()
+    if not canonical or not answer.strip():
+        raise BadData(f"{example.id}: the answer is not a {kind} answer in its canonical text, or not a valid one.")
 
 
 def answer_parts(text: str) -> list[str]:

@@ -21,7 +21,7 @@ from staf.experts.store import (
     save_expert,
     set_aside,
 )
-from staf.io import staged_folder
+from staf.io import locked, staged_folder
 from staf.log import Log, StderrProgress
 
 
@@ -126,7 +126,8 @@ def remove_expert(folder: Path, name: str) -> Path:
         raise MissingData(f"no experts in {folder}: nothing to take '{name}' out of. Check the path.")
     if name not in known:
         raise UnknownName.among("expert", name, known)
-    return set_aside(folder / name)
+    with locked(folder / name):
+        return set_aside(folder / name)
 
 
 def write_set(out: Path, experts: Sequence[Expert]) -> None:

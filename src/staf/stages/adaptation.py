@@ -56,7 +56,7 @@ def adapt_stage(
         examples = [replace(example, answer="") for example in examples]
     digest = context.named(adaptation_digest(context.identity, experts, task.name, examples, recipe, start))
     if (router := _existing(context, out, digest)) is None:
-        with locked(out, wait=True):
+        with locked(out / "router.json", wait=True):
             if (router := _existing(context, out, digest)) is None:  # nor made by the process that was waited for
                 memory = PeakMemory()
                 router = _made(context, task, experts, recipe, examples, start, out / CHECKPOINT, centroids or out)

@@ -22,6 +22,7 @@ from staf.experts.launch import LAUNCHERS, Failures, run_local, run_ray
 from staf.experts.recipe import ExpertRecipe
 from staf.experts.store import Expert, load_expert, save_expert, training_run_of
 from staf.experts.train import StepReport, train_expert, training_digest
+from staf.io import locked
 from staf.lm.base import default_device
 from staf.log import NullProgress, Progress, Report, json_lines, open_reporter
 from staf.runs import PeakMemory, Run
@@ -54,11 +55,23 @@ def train_stage(context: Context, name: str, settings: ExpertRecipe, out: Path, 
         licences = {dataset: find_card(dataset).licence for dataset in used}
         name = expert_name(name)
         digest = training_digest(context.identity, examples, settings)
-    there = training_run_of(out / name) == digest
-    context.world.check_same(int(there), f"view of {out / name}")
-    if there:
-        context.progress.log(f"{name}: trained before, reused")
-        return load_expert(out / name)
+    with ExitStack() as locks:
+        there = training_run_of(out / name) == digest
+        if not there and context.world.is_main_process:
+            locks.enter_context(locked(out / name, wait=True))
+            there = training_run_of(out / name) == digest  # by the process that was waited for
+        context.world.check_same(int(there), f"view of {out / name}")
+        if there:
+            context.progress.log(f"{name}: trained before, reused")
+            return load_expert(out / name)
+        return _trained(context, name, examples, settings, out, digest, licences, report_to)
+
+
+def _trained(
+    context: Context, name: str, examples: Sequence[Example], settings: ExpertRecipe, out: Path, digest: str,
+    licences: dict[str, str], report_to: str | None,
+) -> Expert:  # fmt: skip
+    """Train an expert, from its checkpoint if there is one, and save it."""
     context.detach_experts()
     run = Run.at(context.runs, "train", name, "adalora", settings.seed, digest)
     checkpoint = out / ".training" / f"{name}-{digest[:10]}"
