@@ -19,6 +19,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.model_selection import GroupKFold
+from transformers import AutoTokenizer
 
 from staf.baselines.classifiers import (
     CLASSIFIERS,
@@ -376,6 +377,33 @@ def test_an_encoder_whose_weights_are_not_all_there_is_refused(tiny_encoder: Pat
         save_file(lacking, folder / "model.safetensors", metadata={"format": "pt"})
         with pytest.raises(DamagedFile, match=f"lack 1 tensors of its encoder.*{lost}: they would be random"):
             classify("encoder", choices(6), choices(3, "test"), quick)
+
+
+def test_an_encoder_whose_tokenizer_has_more_tokens_is_refused(tiny_encoder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "larger"
+    shutil.copytree(tiny_encoder, folder)
+    tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    tokenizer.add_tokens([f"token{i}" for i in range(40)])
+    tokenizer.save_pretrained(str(folder))
+    with pytest.raises(DamagedFile, match="more tokens than its encoder"):
+        classify("encoder", choices(6), choices(3, "test"), settings_for("encoder", folder))
+
+
+@pytest.mark.parametrize("kind", ["bert", "own_kind"])
+def test_no_code_of_an_encoder_runs(tiny_encoder: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "own-code"
+    shutil.copytree(tiny_encoder, folder)
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Own: pass\n")
+    own = {"AutoConfig": "own.Own", "AutoModelForSequenceClassification": "own.Own", "AutoTokenizer": ["own.Own", "own.Own"]}
+    for name, changes in (("config.json", {"model_type": kind, "auto_map": own}), ("tokenizer_config.json", {"auto_map": own})):
+        (folder / name).write_text(json.dumps({**json.loads((folder / name).read_text()), **changes}))
+    quick = settings_for("encoder", folder).model_copy(update={"encoder_epochs": 1})
+    try:
+        classify("encoder", choices(6), choices(3, "test"), quick)
+    except DamagedFile:
+        assert kind == "own_kind"
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b"[" * 10_000])

@@ -167,13 +167,15 @@ def encoder(problem: Problem, texts: Sequence[str], settings: ClassifierSettings
     positions = getattr(config, "max_position_embeddings", None) or settings.max_length
     if "roberta" in config.model_type or config.model_type in ("camembert", "longformer"):
         positions -= _ROBERTA_OFFSET
-    limit = int(min(settings.max_length, tokenizer.model_max_length, positions))
+    limit, tokenizer.truncation_side = int(min(settings.max_length, tokenizer.model_max_length, positions)), "right"
 
     def start() -> tuple[nn.Module, Forward]:
         model, found = _loaded(
             AutoModelForSequenceClassification, folder, num_labels=len(problem.labels), dtype=torch.float32,
             use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True,
         )  # fmt: skip
+        if max(len(tokenizer), tokenizer.pad_token_id + 1) > model.get_input_embeddings().num_embeddings:
+            raise DamagedFile(f"the tokenizer of {folder} has more tokens than its encoder. Give files that belong together.")
         random = {*found["missing_keys"], *(mismatched[0] for mismatched in found["mismatched_keys"])}
         if lacking := sorted(key for key in random if key.startswith(model.base_model_prefix) and ".pooler." not in key):
             raise DamagedFile(

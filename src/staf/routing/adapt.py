@@ -135,7 +135,12 @@ class _Adaptation:
         self.objective, self.recipe, self.init_from = objective, objective.recipe, init_from
         self.count, self.on_progress, self.started = len(examples), on_progress, time.perf_counter()
         self.moved = searched_params(objective.num_params, self.recipe)
-        self._check_dimension()
+        self.size, most = self.moved.stop - self.moved.start, self.recipe.max_evaluations
+        if self.recipe.method == "cma" and self.size > most:
+            raise ConfigError(
+                f"granularity = {self.recipe.granularity} gives CMA-ES {self.size} parameters, more than max_evaluations = "
+                f"{most}. Use granularity = task, method = gradient, or raise max_evaluations to several times {self.size}."
+            )
         self.held_out = _held_out(len(examples), self.recipe)
         order = list(range(len(examples)))
         if self.held_out > 0:
@@ -143,20 +148,11 @@ class _Adaptation:
         self.fitted = objective.loss_on([examples[i] for i in order[self.held_out :]])
         self.validation = objective.loss_on([examples[i] for i in order[: self.held_out]]) if self.held_out else self.fitted
 
-    def _check_dimension(self) -> None:
-        size, most = self.moved.stop - self.moved.start, self.recipe.max_evaluations
-        if self.recipe.method == "cma" and size > most:
-            raise ConfigError(
-                f"granularity = {self.recipe.granularity} gives CMA-ES {size} parameters, more than max_evaluations = {most}. "
-                f"Use granularity = task, method = gradient, or raise max_evaluations to several times {size}."
-            )
-
     def fit(self, restart: int, states: Checkpoints | None) -> FitResult:
         """One restart, from its start or from its newest state."""
         recipe = self.recipe.model_copy(update={"seed": restart_seed(self.recipe.seed, restart)})
-        start, report, state, save = self._start(restart, recipe), self._progress(restart), None, None
-        if states is not None:
-            state, save = self._load(states), partial(self._save, states)
+        start, report = self._start(restart, recipe), self._progress(restart)
+        state, save = (None, None) if states is None else (self._load(states), partial(self._save, states))
         if recipe.method == "gradient":
             return gradient.fit_gradient(
                 lambda params, batch: self.objective.total(params, self.fitted, batch), self._validate, start, recipe,
@@ -191,7 +187,7 @@ class _Adaptation:
         found = states.load(shapes, ("seconds",))
         if found is None:
             return None
-        gradient.check_state(found[0], shapes, self.moved.stop - self.moved.start)
+        gradient.check_state(found[0], shapes, self.size)
         self.started = min(self.started, time.perf_counter() - found[1]["seconds"])
         return found[0]
 
@@ -222,7 +218,7 @@ class _Adaptation:
             "restart": best,
             "restarts": restarts,
             "init_from": None if start is None else {"task": start.task, "run": start.record.get("run")},
-            "tunable_parameters": self.moved.stop - self.moved.start,
+            "tunable_parameters": self.size,
             "prompt_tokens": sum(self.fitted.lengths) + (sum(self.validation.lengths) if self.held_out else 0),
             "seconds": time.perf_counter() - self.started,
         }
