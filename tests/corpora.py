@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from staf.data.example import Example
-from staf.data.readers import hpo
+from staf.data.card import find_card
+from staf.data.read_report import ReadReport
+from staf.data.readers import ontologies
 from staf.data.splits import LEFT_OUT
 from staf.data.splits import separate as separate_splits
 
 COLOURS = ("red", "green", "blue", "white", "black", "grey", "brown", "pink")
 PARTS = ("hoof", "wing", "tail", "horn", "beak", "fin", "mane", "claw", "scale", "snout")
+
+
+def read_corpus(name: str, folder: Path, report: ReadReport | None = None, **options: bool) -> Iterator[Example]:
+    """Examples of a built-in corpus from a folder."""
+    return find_card(name).read(folder, report or ReadReport(), **options)
+
+
+def corpus_files(name: str, folder: Path) -> list[Path]:
+    return find_card(name).files(folder)
 
 
 def write_lines(path: Path, records: list[object]) -> None:
@@ -33,7 +45,7 @@ def separate(examples: list[Example]) -> tuple[list[Example], int]:
 
 def write_ontology(folder: Path) -> None:
     """Two organ systems of made-up beasts; in each ten parts with eight colours, all defined, all with a synonym."""
-    lines = ["format-version: 1.2", "", "[Term]", f"id: {hpo.ROOT}", "name: Phenotypic abnormality", ""]
+    lines = ["format-version: 1.2", "", "[Term]", f"id: {ontologies.PHENOTYPES}", "name: Phenotypic abnormality", ""]
     number = 1000
 
     def term(name: str, parent: str, *more: str) -> str:
@@ -43,7 +55,7 @@ def write_ontology(folder: Path) -> None:
         return f"HP:{number}"
 
     for system in ("upper beast", "lower beast"):
-        top = term(f"Abnormality of the {system}", hpo.ROOT)
+        top = term(f"Abnormality of the {system}", ontologies.PHENOTYPES)
         for part in PARTS:
             middle = term(f"Strange {system} {part}", top)
             for colour in COLOURS:

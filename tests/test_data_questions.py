@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
-from corpora import separate, write_lines
+from corpora import corpus_files, read_corpus, separate, write_lines
 from distributed import distributed
 from formats import examinations
 from formats import medquad as pages
@@ -19,7 +20,7 @@ from staf.data.card import find_card
 from staf.data.example import Example, dedup_key, normalise
 from staf.data.prepare import prepare
 from staf.data.read_report import ReadReport
-from staf.data.readers import medquad, multiple_choice, pubmedqa
+from staf.data.readers import medquad
 from staf.errors import BadData, MissingData
 
 
@@ -45,7 +46,7 @@ def asked(focus: str, *concepts: str) -> str:
 
 
 def test_a_page_gives_its_full_answers_and_their_first_sentences_among_five(own):
-    found = by_id(medquad.read(own / "medquad", ReadReport()))
+    found = by_id(read_corpus("medquad", own / "medquad", ReadReport()))
     whole = found["medquad/3_GHR_QA/0000001/1"]
     assert (whole.task_type, whole.output_type, whole.labels) == ("question_answering", "generate_until", ())
     assert whole.context == "What is (are) Red hoof fever ?"
@@ -59,7 +60,7 @@ def test_a_page_gives_its_full_answers_and_their_first_sentences_among_five(own)
 
 
 def test_wrong_options_answer_the_same_kind_of_question_about_another_disease_of_the_split(own):
-    found = by_id(medquad.read(own / "medquad", ReadReport()))
+    found = by_id(read_corpus("medquad", own / "medquad", ReadReport()))
     choices = [e for e in found.values() if e.task_type == "multiple_choice"]
     giver = {(medquad.opening(found[e.id.removesuffix("/choice")].answer)): e for e in choices}
     assert {e.split for e in choices} == {"train", "adaptation", "test"}
@@ -72,7 +73,7 @@ def test_wrong_options_answer_the_same_kind_of_question_about_another_disease_of
 
 def test_quirks_of_the_files_are_counted(own):
     report = ReadReport()
-    found = by_id(medquad.read(own / "medquad", report))
+    found = by_id(read_corpus("medquad", own / "medquad", report))
     assert report.skipped == {
         "the answer is removed for copyright": 2,
         "the answer is empty": 1,
@@ -86,21 +87,21 @@ def test_quirks_of_the_files_are_counted(own):
 
 def test_the_archive_and_its_unpacked_folders_give_the_same_examples(own, tmp_path):
     pages.write_unpacked(tmp_path / "MedQuAD-master")
-    unpacked = by_id(medquad.read(tmp_path, ReadReport()))
-    assert unpacked == by_id(medquad.read(own / "medquad", ReadReport()))
-    assert len(medquad.files(tmp_path)) == 85
+    unpacked = by_id(read_corpus("medquad", tmp_path, ReadReport()))
+    assert unpacked == by_id(read_corpus("medquad", own / "medquad", ReadReport()))
+    assert len(corpus_files("medquad", tmp_path)) == 85
     pages.write(tmp_path)
-    assert [path.name for path in medquad.files(tmp_path)] == ["MedQuAD-master.tar.gz"]
+    assert [path.name for path in corpus_files("medquad", tmp_path)] == ["MedQuAD-master.tar.gz"]
     (tmp_path / "MedQuAD-old.tar.gz").write_bytes(b"")
-    with pytest.raises(BadData, match="2 archives where one is expected"):
-        medquad.files(tmp_path)
+    with pytest.raises(BadData, match="2 files where one is expected"):
+        corpus_files("medquad", tmp_path)
 
 
 def test_names_of_one_disease_lie_in_one_group_but_not_all_that_is_cancer(tmp_path):
     texts = {f"{n:07}": asked(f"beast {n}", "C1", f"C2{n}") for n in range(6)}
     texts |= {"0000007": asked("Horned toad", "C20", "C3"), "0000008": asked("toad with horns", "C3")}
     texts |= {"0000009": pages.document("BEAST 5", [("causes", "What is BEAST 5 from?", "From eggs.")])}
-    found = list(medquad.read(write_pages(tmp_path, **texts), ReadReport()))
+    found = list(read_corpus("medquad", write_pages(tmp_path, **texts), ReadReport()))
     groups = {e.context: e.group for e in found if e.task_type == "question_answering"}
     assert len(set(groups.values())) == 6
     assert groups["What is beast 0?"] == groups["What is Horned toad?"] == groups["What is toad with horns?"]
@@ -128,7 +129,7 @@ def test_an_option_is_whole_sentences_where_they_fit_and_else_whole_words(answer
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("</QAPairs>", "", "2.xml, line 12: not valid XML"),
+        ("</QAPairs>", "", "2.xml: line 12 is not valid XML"),
         ("Document", "Page", "2.xml: the root must be one of Document, DiseaseFile, doc"),
         (' pid="1"', "", "2.xml: a pair has no number 'pid', no Question or no Answer"),
         ("Answer>", "Reply>", "2.xml: a pair has no number 'pid', no Question or no Answer"),
@@ -140,8 +141,8 @@ def test_a_page_that_does_not_fit_is_refused_as_a_whole(tmp_path, old, new, mess
     text = asked(SECRET)
     assert old in text
     folder = write_pages(tmp_path, **{"1": asked("Griffin"), "2": text.replace(old, new), "3": asked("Kraken")})
-    refused(medquad.read, folder, message)
-    assert len(list(medquad.read(folder, ReadReport(skip_rejected=True)))) == 2
+    refused(partial(read_corpus, "medquad"), folder, message)
+    assert len(list(read_corpus("medquad", folder, ReadReport(skip_rejected=True)))) == 2
 
 
 def test_an_archive_that_is_cut_short_is_refused(tmp_path):
@@ -149,14 +150,14 @@ def test_an_archive_that_is_cut_short_is_refused(tmp_path):
     path = tmp_path / "MedQuAD-master.tar.gz"
     path.write_bytes(path.read_bytes()[:3000])
     with pytest.raises(BadData, match=r"MedQuAD-master\.tar\.gz is damaged"):
-        list(medquad.read(tmp_path, ReadReport()))
+        list(read_corpus("medquad", tmp_path, ReadReport()))
 
 
 # ---- MMLU ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_question_of_mmlu_keeps_the_order_of_options_that_speak_of_others(own):
-    found = by_id(multiple_choice.mmlu(own / "mmlu-medical", ReadReport()))
+    found = by_id(read_corpus("mmlu-medical", own / "mmlu-medical", ReadReport()))
     example = found["mmlu-medical/test/anatomy/1"]
     assert example.context == "What ails the anatomy beast 0 of test?"
     assert example.labels == ("Its horn", "Its hoof, both of them", "Its tail", "Both A and C")
@@ -167,7 +168,7 @@ def test_a_question_of_mmlu_keeps_the_order_of_options_that_speak_of_others(own)
 
 def test_a_question_of_mmlu_is_in_one_split_once(own):
     report = ReadReport()
-    examples = list(multiple_choice.mmlu(own / "mmlu-medical", report))
+    examples = list(read_corpus("mmlu-medical", own / "mmlu-medical", report))
     assert Counter(e.split for e in examples) == {"test": 21, "adaptation": 10, "train": 6}
     assert report.skipped == {
         "the same question with the same options is there already": 8,
@@ -179,7 +180,7 @@ def test_a_question_of_mmlu_is_in_one_split_once(own):
     ("line", "message"),
     [
         (f"{SECRET},a,b,c,d", r"anatomy_test\.csv, line 2: 6 cells are expected, found 5"),
-        (f"{SECRET},a,b,c,d,E", r"anatomy_test\.csv, line 2: the answer must be one of A, B, C, D"),
+        (f"{SECRET},a,b,c,d,E", r"anatomy_test\.csv, line 2: the field 'answer' must be one of A, B, C, D"),
         (f"{SECRET},a,,c,d,A", r"anatomy_test\.csv, line 2: field 'B' is missing, empty or not text"),
         (f'"{SECRET},a,b,c,d,A', r"anatomy_test\.csv, line 2: not a row of this format"),
     ],
@@ -187,7 +188,7 @@ def test_a_question_of_mmlu_is_in_one_split_once(own):
 def test_a_row_of_mmlu_that_does_not_fit_is_refused(tmp_path, line, message):
     tables.write(tmp_path)
     (tmp_path / "data" / "test" / "anatomy_test.csv").write_text(f"Good?,a,b,c,d,A\n{line}\n", encoding="utf-8")
-    refused(multiple_choice.mmlu, tmp_path, message)
+    refused(partial(read_corpus, "mmlu-medical"), tmp_path, message)
 
 
 def test_mmlu_without_one_of_its_splits_is_not_there(tmp_path):
@@ -195,7 +196,7 @@ def test_mmlu_without_one_of_its_splits_is_not_there(tmp_path):
     for path in (tmp_path / "data" / "val").iterdir():
         path.unlink()
     with pytest.raises(MissingData, match=r"data/val/\*_val\.csv"):
-        multiple_choice.mmlu_files(tmp_path)
+        corpus_files("mmlu-medical", tmp_path)
 
 
 # ---- MedQA -----------------------------------------------------------------------------------------------------------
@@ -204,30 +205,30 @@ def test_mmlu_without_one_of_its_splits_is_not_there(tmp_path):
 def test_the_authors_folder_is_read_in_its_own_split_with_four_options(tmp_path):
     examinations.write_medqa_whole(tmp_path)
     report = ReadReport()
-    found = by_id(multiple_choice.medqa(tmp_path, report))
+    found = by_id(read_corpus("medqa-usmle", tmp_path, report))
     assert Counter(e.split for e in found.values()) == {"train": 6, "adaptation": 3, "test": 4}
     assert {len(e.labels) for e in found.values()} == {4}
     example = found["medqa-usmle/dev/2"]
     assert (example.answer, example.context) == ("B of dev 1", "A unicorn of 1 years, seen in dev, limps. Why?")
-    assert [path.parent.name for path in multiple_choice.medqa_files(tmp_path)] == ["4_options"] * 3
+    assert [path.parent.name for path in corpus_files("medqa-usmle", tmp_path)] == ["4_options"] * 3
 
 
 def test_the_questions_with_five_options_are_read_where_those_with_four_are_not(tmp_path):
     examinations.write_medqa_whole(tmp_path)
     for path in (tmp_path / "data_clean" / "questions" / "US" / "4_options").iterdir():
         path.unlink()
-    examples = list(multiple_choice.medqa(tmp_path, ReadReport()))
+    examples = list(read_corpus("medqa-usmle", tmp_path, ReadReport()))
     assert Counter(e.split for e in examples) == {"train": 6, "adaptation": 3, "test": 4}
     assert {len(e.labels) for e in examples} == {5}
 
 
 def test_a_single_test_file_and_the_one_in_the_authors_folder_give_the_same_examples(tmp_path, own):
     examinations.write_medqa_whole(tmp_path)
-    whole = by_id(multiple_choice.medqa(tmp_path, ReadReport()))
+    whole = by_id(read_corpus("medqa-usmle", tmp_path, ReadReport()))
     four = tmp_path / "data_clean" / "questions" / "US" / "4_options"
     (tmp_path / "single").mkdir()
     (four / "phrases_no_exclude_test.jsonl").rename(tmp_path / "single" / "test.jsonl")
-    single = by_id(multiple_choice.medqa(tmp_path / "single", ReadReport()))
+    single = by_id(read_corpus("medqa-usmle", tmp_path / "single", ReadReport()))
     assert single == {name: e for name, e in whole.items() if e.split == "test"}
 
 
@@ -235,7 +236,7 @@ def test_a_single_test_file_and_the_one_in_the_authors_folder_give_the_same_exam
 
 
 def test_without_the_other_parts_the_labelled_one_trains_on_its_conclusions_too(own):
-    found = by_id(pubmedqa.read(own / "pubmedqa", ReadReport()))
+    found = by_id(read_corpus("pubmedqa", own / "pubmedqa", ReadReport()))
     counts = Counter((e.output_type, e.split) for e in found.values())
     assert counts[("multiple_choice", "test")] == 20
     assert (
@@ -255,7 +256,7 @@ def test_without_the_other_parts_the_labelled_one_trains_on_its_conclusions_too(
 def test_with_all_parts_the_labelled_rest_adapts_and_the_others_train(tmp_path):
     abstracts.write_whole(tmp_path)
     report = ReadReport()
-    found = by_id(pubmedqa.read(tmp_path, report))
+    found = by_id(read_corpus("pubmedqa", tmp_path, report))
     counts = Counter((e.output_type, e.split) for e in found.values())
     assert counts == {
         ("multiple_choice", "test"): 20,
@@ -273,7 +274,7 @@ def test_a_question_of_the_official_test_among_the_artificial_ones_does_not_trai
     abstracts.write_whole(tmp_path)
     records = {"9": abstracts.record(0, final_decision="yes"), "10": abstracts.record(500, final_decision="yes")}
     (tmp_path / "ori_pqaa.json").write_text(json.dumps(records))
-    kept, dropped = separate(list(pubmedqa.read(tmp_path, ReadReport())))
+    kept, dropped = separate(list(read_corpus("pubmedqa", tmp_path, ReadReport())))
     assert dropped == 2
     assert {e.id for e in kept if "artificial" in e.id} == {"pubmedqa/artificial/10", "pubmedqa/artificial/10/conclusion"}
 
@@ -281,7 +282,11 @@ def test_a_question_of_the_official_test_among_the_artificial_ones_does_not_trai
 @pytest.mark.parametrize(
     ("name", "record", "message"),
     [
-        ("ori_pqaa.json", {"final_decision": SECRET}, "pqaa.json, record 2: the answer must be one of yes, no, maybe"),
+        (
+            "ori_pqaa.json",
+            {"final_decision": SECRET},
+            "pqaa.json, record 2: the field 'final_decision' must be one of yes, no, maybe",
+        ),
         ("ori_pqaa.json", {}, "pqaa.json, record 2: field 'final_decision' is missing"),
         ("ori_pqau.json", {"LONG_ANSWER": None}, "pqau.json, record 2: field 'LONG_ANSWER' is missing or not text"),
         ("ori_pqau.json", {"CONTEXTS": SECRET}, "pqau.json, record 2: field 'CONTEXTS' is missing or not a list of texts"),
@@ -292,7 +297,7 @@ def test_a_record_of_the_other_parts_that_does_not_fit_is_refused(tmp_path, name
     abstracts.write_whole(tmp_path)
     good = abstracts.record(500, final_decision="yes")
     (tmp_path / name).write_text(json.dumps({"1": good, "2": abstracts.record(501, MESHES=[SECRET]) | record, "3": good}))
-    refused(pubmedqa.read, tmp_path, message)
+    refused(partial(read_corpus, "pubmedqa"), tmp_path, message)
 
 
 # ---- the distributed files, where they are there ---------------------------------------------------------------------
@@ -309,7 +314,7 @@ def overlap(example: Example) -> float:
 @pytest.mark.slow
 def test_medquad_has_the_documents_and_pairs_that_are_known_of_it():
     report = ReadReport()
-    examples = list(medquad.read(distributed("medquad"), report))
+    examples = list(read_corpus("medquad", distributed("medquad"), report))
     assert report.skipped == {
         "the answer is removed for copyright": 31_029,
         "the answer is empty": 5,
@@ -332,8 +337,8 @@ def test_medquad_has_the_documents_and_pairs_that_are_known_of_it():
 def test_mmlu_has_the_questions_that_are_known_of_it():
     report = ReadReport()
     folder = distributed("mmlu-medical")
-    examples = list(multiple_choice.mmlu(folder, report))
-    assert len(multiple_choice.mmlu_files(folder)) == 33
+    examples = list(read_corpus("mmlu-medical", folder, report))
+    assert len(corpus_files("mmlu-medical", folder)) == 33
     assert report.skipped == {
         "the same question with the same options is there already": 99,
         "an option is listed twice": 1,
@@ -350,7 +355,7 @@ def test_medmcqa_is_read_as_its_authors_distribute_it(tmp_path):
     write_lines(tmp_path / "train.json", [authors(f"How many hooves has beast {n}?", 1 + n % 4) for n in range(40)])
     write_lines(tmp_path / "dev.json", [authors("How many horns?", 1), authors("How many tails?", 4)])
     write_lines(tmp_path / "test.json", [{"question": "Unanswered?"}])
-    examples = {e.id: e for e in multiple_choice.medmcqa(tmp_path, ReadReport())}
+    examples = {e.id: e for e in read_corpus("medmcqa", tmp_path, ReadReport())}
     assert [examples[f"medmcqa/dev/{line}"].answer for line in (1, 2)] == ["one", "four"]
     assert {e.split for i, e in examples.items() if i.startswith("medmcqa/dev")} == {"test"}
     assert {e.split for i, e in examples.items() if i.startswith("medmcqa/train")} == {"train", "adaptation"}
@@ -361,17 +366,17 @@ def test_medmcqa_is_read_as_its_authors_distribute_it(tmp_path):
 def test_a_medmcqa_answer_outside_the_four_options_is_refused(tmp_path, right):
     write_lines(tmp_path / "dev.json", [authors("How many horns?", right)])
     with pytest.raises(BadData, match=r"dev\.json, line 1: field 'cop' must be"):
-        list(multiple_choice.medmcqa(tmp_path, ReadReport()))
+        list(read_corpus("medmcqa", tmp_path, ReadReport()))
 
 
 def test_medqa_has_1273_test_questions():
-    examples = list(multiple_choice.medqa(distributed("medqa-usmle"), ReadReport()))
+    examples = list(read_corpus("medqa-usmle", distributed("medqa-usmle"), ReadReport()))
     assert Counter(e.split for e in examples) == {"test": 1_273}
 
 
 def test_pubmedqa_has_1000_questions_500_of_them_official():
     report = ReadReport()
-    examples = list(pubmedqa.read(distributed("pubmedqa"), report))
+    examples = list(read_corpus("pubmedqa", distributed("pubmedqa"), report))
     assert Counter((e.output_type, e.split) for e in examples) == {
         ("multiple_choice", "test"): 500,
         ("multiple_choice", "train"): 447,

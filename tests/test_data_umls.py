@@ -6,7 +6,7 @@ import gzip
 from pathlib import Path
 
 import pytest
-from corpora import separate
+from corpora import corpus_files, read_corpus, separate
 from formats.umls import TYPES, definition, name, relation, row, semantic_type, write
 
 from staf.data.example import dedup_key, prompt_of
@@ -28,7 +28,7 @@ def add(folder: Path, **lines: list[str]) -> Path:
 
 
 def by_id(folder: Path, report: ReadReport | None = None):
-    return {e.id: e for e in umls.read(folder, report or ReadReport())}
+    return {e.id: e for e in read_corpus("umls", folder, report or ReadReport())}
 
 
 # ---- examples --------------------------------------------------------------------------------------------------------
@@ -62,7 +62,7 @@ def test_a_row_of_mrrel_is_read_from_right_to_left(own):
 
 
 def test_splits_share_no_concept_and_prompts_are_short(own):
-    examples = list(umls.read(own / "umls", ReadReport()))
+    examples = list(read_corpus("umls", own / "umls", ReadReport()))
     assert separate(examples) == (examples, 0)
     splits: dict[str, set[str]] = {}
     for example in examples:
@@ -106,7 +106,7 @@ def test_only_english_unsuppressed_names_with_an_english_definition_are_used(tmp
 def test_a_wrong_type_is_neither_broader_nor_narrower_than_a_right_one(tmp_path):
     """C0004010 is a body part and now also a pathologic function, of which a disease is a kind."""
     also = row("C0004010", "T046", "B2.2.1.2", "Pathologic Function", "AT1", "")
-    examples = [e for e in umls.read(add(tmp_path, MRSTY=[also]), ReadReport()) if e.id.startswith("umls/type/")]
+    examples = [e for e in read_corpus("umls", add(tmp_path, MRSTY=[also]), ReadReport()) if e.id.startswith("umls/type/")]
     assert any("Pathologic Function" in e.labels for e in examples)
     assert not any("Pathologic Function" in e.labels for e in examples if e.answer == "Disease or Syndrome")
     assert "umls/type/C0004010" not in {e.id for e in examples}  # two other types are left where three are wanted
@@ -149,11 +149,11 @@ def test_files_lie_by_themselves_or_as_released_plain_or_gzipped(own, tmp_path):
     source = own / "umls" / META
     for path in source.iterdir():
         (tmp_path / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
-    assert [path.name for path in umls.files(tmp_path)] == [f"{title}.RRF.gz" for title in umls.LAYOUTS]
+    assert [path.name for path in corpus_files("umls", tmp_path)] == [f"{title}.RRF.gz" for title in umls.LAYOUTS]
     assert by_id(tmp_path) == by_id(source) == by_id(own / "umls")
     (tmp_path / "MRREL.RRF.gz").unlink()
     with pytest.raises(MissingData, match=r"umls not found .* MRREL\.RRF"):
-        umls.files(tmp_path)
+        corpus_files("umls", tmp_path)
 
 
 def test_a_folder_may_have_any_name_and_lines_any_end(own, tmp_path):
@@ -176,8 +176,8 @@ GOOD = {
 @pytest.mark.parametrize(
     ("spoil", "problem"),
     [
-        (lambda line: line.replace("|\n", "\n"), "fewer cells than columns"),
-        (lambda line: line.replace("|", "", 1), "fewer cells than columns"),
+        (lambda line: line.replace("|\n", "\n"), "[0-9]+ cells are expected"),
+        (lambda line: line.replace("|", "", 1), "[0-9]+ cells are expected"),
         (lambda line: line.replace("\n", "secret|secret|\n"), "(more cells than columns|[0-9]+ cells are expected)"),
         (lambda line: line.replace("\n", "secret|\n"), "(more cells than columns|[0-9]+ cells are expected)"),
         (lambda line: line.replace("C0001010", "secret"), "column 'CUI1?' is empty or malformed"),
@@ -185,16 +185,16 @@ GOOD = {
     ],
 )
 def test_a_row_that_does_not_fit_is_named_by_line_never_quoted_and_can_be_skipped(tmp_path, title, spoil, problem):
-    expected = list(umls.read(add(tmp_path / "good"), ReadReport()))
+    expected = list(read_corpus("umls", add(tmp_path / "good"), ReadReport()))
     bad = spoil(GOOD[title])
     folder = add(tmp_path / "bad", **{title: [bad]})
     lines = (folder / META / f"{title}.RRF").read_text().count("\n")
     with pytest.raises(BadData, match=rf"{title}\.RRF, line {lines}: {problem}") as caught:
-        list(umls.read(folder, ReadReport()))
+        list(read_corpus("umls", folder, ReadReport()))
     assert "secret" not in str(caught.value)
     assert caught.value.__cause__ is None
     report = ReadReport(skip_rejected=True)
-    assert list(umls.read(folder, report)) == expected
+    assert list(read_corpus("umls", folder, report)) == expected
     assert [bad_row.content for bad_row in report.rejected] == [bad.rstrip("\n")]
 
 
@@ -216,10 +216,10 @@ def test_a_cell_that_does_not_fit_is_named_by_line_and_column(tmp_path, title, l
     folder = add(tmp_path, **{title: [GOOD[title], line, GOOD[title]]})
     lines = (folder / META / f"{title}.RRF").read_text().count("\n")
     with pytest.raises(BadData, match=rf"{title}\.RRF, line {lines - 1}: ({problem})") as caught:
-        list(umls.read(folder, ReadReport()))
+        list(read_corpus("umls", folder, ReadReport()))
     assert "secret" not in str(caught.value)
     report = ReadReport(skip_rejected=True)
-    list(umls.read(folder, report))
+    list(read_corpus("umls", folder, report))
     assert len(report.rejected) == 1
 
 
@@ -228,7 +228,7 @@ def test_bytes_that_are_no_text_are_named_by_line(tmp_path):
     path = folder / META / "MRDEF.RRF"
     path.write_bytes(path.read_bytes() + GOOD["MRDEF"].encode().replace(b"secret", b"secret\xff"))
     with pytest.raises(BadData, match=r"MRDEF\.RRF, line 641: not UTF-8 text"):
-        list(umls.read(folder, ReadReport()))
+        list(read_corpus("umls", folder, ReadReport()))
 
 
 @pytest.mark.parametrize(
@@ -240,14 +240,14 @@ def test_a_damaged_file_is_named_without_its_text(tmp_path, spoil):
         data = gzip.compress(path.read_bytes())
         (tmp_path / f"{path.name}.gz").write_bytes(spoil(data) if path.stem == "MRREL" else data)
     with pytest.raises(BadData, match=r"MRREL\.RRF\.gz is damaged or cut short \(\w+\)"):
-        list(umls.read(tmp_path, ReadReport(skip_rejected=True)))
+        list(read_corpus("umls", tmp_path, ReadReport(skip_rejected=True)))
 
 
 def test_another_file_under_the_name_is_refused_at_its_first_line(tmp_path):
     folder = add(tmp_path)
     (folder / META / "MRSTY.RRF").write_text((folder / META / "MRDEF.RRF").read_text())
     with pytest.raises(BadData, match=r"MRSTY\.RRF, line 1: "):
-        list(umls.read(folder, ReadReport()))
+        list(read_corpus("umls", folder, ReadReport()))
 
 
 def test_columns_are_those_of_the_reference_manual():

@@ -190,7 +190,7 @@ def _records(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     if not file.is_file():
         raise MissingData(f'no file {file}. Give JSON lines, CSV or Parquet with "context".')
     if file.suffix.lower() == ".csv":
-        yield from csv_rows(file, (), ReadReport())
+        yield from csv_rows(file, ReadReport(), ())
     elif file.suffix.lower() != ".parquet":
         yield from json_lines(file, ReadReport())
     else:

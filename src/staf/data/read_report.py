@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from staf.data.example import Example
 from staf.errors import BadData
 
 Record = TypeVar("Record")
@@ -49,7 +50,8 @@ class ReadReport:
 
     def skip(self, reason: str, number: int = 1) -> None:
         """Note what is left out on purpose."""
-        self.skipped[reason] += number
+        if number:
+            self.skipped[reason] += number
 
     def reject(self, problem: BadData, content: object) -> None:
         """Raise the problem of a bad row, or keep the row for the side file where that is wanted and there are not too many."""
@@ -60,12 +62,16 @@ class ReadReport:
         self.rejected.append(RejectedRow(str(problem), _as_text(content)[:MAX_KEPT]))
 
     def each(self, records: Iterable[tuple[str, Record]], make: Callable[[str, Record], Iterable[Made]]) -> Iterator[Made]:
-        """What `make` makes of each (place, record), mostly examples; a record that it refuses is rejected."""
+        """What `make` makes of each (place, record), mostly examples; a record that it refuses is rejected, with its place."""
         for place, record in records:
             try:
                 made = list(make(place, record))
+                for example in (item for item in made if isinstance(item, Example)):
+                    f"{example.id}{example.query}{example.context}{example.answer}".encode()
             except BadData as problem:
-                self.reject(problem, record)
+                self.reject(BadData(f"{place}: {problem}"), record)
+            except UnicodeEncodeError:
+                self.reject(BadData(f"{place}: a text holds half of a surrogate pair, which is no character."), record)
             else:
                 yield from made
 
@@ -73,4 +79,5 @@ class ReadReport:
 def _as_text(content: Any) -> str:
     if isinstance(content, bytes):
         return content.decode("utf-8", "backslashreplace")
-    return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False, default=str)
+    text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False, default=str)
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""Source files of data sets: finding them, and reading text, JSON and CSV row by row.
+"""Source files of data sets, read row by row: text, JSON, XML and CSV.
 
 A bad record is named by file and line, never by its text: the same code reads corpora that must not be quoted.
 """
@@ -12,59 +12,29 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from decimal import Decimal
-from functools import cache
-from importlib import resources
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar, cast
-
-import yaml
+from typing import Any, BinaryIO, cast
+from xml.etree import ElementTree
 
 from staf.data.read_report import ReadReport
-from staf.errors import BadData, MissingData
+from staf.errors import BadData
 
 LONGEST_LINE = 8 << 20
 """Bytes of a line or of one member of a JSON file; more means another format or damage."""
 DEEPEST = 1_000
 """Levels of a JSON value."""
+MOST_PIECES = 64
+"""A line may be this many times longer, to be skipped."""
 LONGEST_CELL = 4 << 20
 """Characters of a CSV cell."""
 MAX_RATIO = 200
 """A gzipped file may unpack to this many times its size, and `SMALL` more; text packs five- to twentyfold."""
 SMALL = 64 << 20
 
-Content = TypeVar("Content", dict[str, Any], list[Any])
-_JSON_NAMES: dict[type, str] = {dict: "a JSON object", list: "a JSON array"}
-
-
-def find(folder: Path, layouts: Sequence[str], dataset: str) -> list[Path]:
-    """Files of the first layout (a glob pattern) that matches anything under `folder`, sorted by name.
-
-    Raises:
-        MissingData: no layout matches.
-    """
-    for pattern in layouts:
-        if found := sorted(path for path in folder.glob(pattern) if path.is_file()):
-            return found
-    raise MissingData(
-        f"{dataset} not found in {folder} (looked for {', '.join(layouts)}). "
-        f"Get it: staf data fetch {dataset}, or name the folder that holds it."
-    )
-
-
-def find_one(folder: Path, layouts: Sequence[str], dataset: str) -> Path:
-    """The one file of the first layout that matches.
-
-    Raises:
-        MissingData: no layout matches.
-        BadData: several files match.
-    """
-    found = find(folder, layouts, dataset)
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found[:3])
-        raise BadData(f"{dataset}: {folder} holds {len(found)} files where one is expected ({names}). Keep only one of them.")
-    return found[0]
+NULLS = ("NULL", "null", "\\N", "NA", "<NA>", "NaN", "nan", "NaT", "None")
+"""What tools write for an empty cell."""
 
 
 class _Bounded(io.RawIOBase):
@@ -112,30 +82,52 @@ def text_lines(path: Path, report: ReadReport) -> Iterator[tuple[int, str]]:
     Raises:
         BadData: a bad row that is not to be skipped, or a damaged gzip stream.
     """
+    for number, problem, text in _lines(path):
+        if problem:
+            report.reject(BadData(f"{path}, line {number}: {problem}."), text)
+        else:
+            yield number, text
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str, str]]:
+    """Number, what is wrong ('' where nothing is) and text of each line."""
     with opened(path) as stream:
         number = 0
         while line := stream.readline(LONGEST_LINE + 1):
-            number += 1
-            start = line
-            while len(line) > LONGEST_LINE and not line.endswith(b"\n"):
-                line = stream.readline(LONGEST_LINE + 1)
-            problem, text = _as_line(start)
-            if problem:
-                report.reject(BadData(f"{path}, line {number}: {problem}."), start)
-            else:
-                yield number, text.removeprefix("\ufeff") if number == 1 else text
+            number, problem, start = number + 1, "", line
+            if len(line) > LONGEST_LINE:
+                problem = f"longer than {LONGEST_LINE:,} bytes"
+                yield number, problem, start.decode("utf-8", "backslashreplace")
+                for _ in range(MOST_PIECES):
+                    line = stream.readline(LONGEST_LINE)
+                    if not line or line.endswith(b"\n"):
+                        break
+                else:
+                    raise BadData(f"{path}, line {number}: no end of the line is found. This is no text file.")
+                continue
+            problem = "holds a NUL byte" if b"\0" in line else ""
+            try:
+                text = line.decode("utf-8").rstrip("\r\n")
+            except UnicodeDecodeError:
+                problem, text = "not UTF-8 text", line.decode("utf-8", "backslashreplace")
+            yield number, problem, text.removeprefix("\ufeff") if number == 1 else text
 
 
-def _as_line(line: bytes) -> tuple[str, str]:
-    """What is wrong with a line, and its text; one of the two is empty."""
-    if len(line) > LONGEST_LINE:
-        return f"longer than {LONGEST_LINE:,} bytes", ""
-    if b"\0" in line:
-        return "holds a NUL byte", ""
-    try:
-        return "", line.decode("utf-8").rstrip("\r\n")
-    except UnicodeDecodeError:
-        return "not UTF-8 text", ""
+def paragraphs(path: Path, report: ReadReport, mark: str = "") -> Iterator[tuple[str, int, list[str]]]:
+    """Lines between blank lines, or lines that begin with `mark`: place of the first, number of marks before, and the lines."""
+    lines, place, marks = list[str](), "", 0
+    for number, line in text_lines(path, report):
+        is_mark = bool(mark) and line.startswith(mark)
+        if line.strip() and not is_mark:
+            place = place if lines else f"{path}, line {number}"
+            lines.append(line)
+            continue
+        if lines:
+            yield place, marks, lines
+            lines = []
+        marks += is_mark
+    if lines:
+        yield place, marks, lines
 
 
 def json_lines(path: Path, report: ReadReport) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -149,7 +141,7 @@ def json_lines(path: Path, report: ReadReport) -> Iterator[tuple[str, dict[str, 
             continue
         place = f"{path}, line {number}"
         try:
-            record = json.loads(line)
+            record = json.loads(line, object_pairs_hook=_each_name_once)
         except (ValueError, RecursionError):
             report.reject(BadData(f"{place}: not valid JSON."), line)
             continue
@@ -159,20 +151,29 @@ def json_lines(path: Path, report: ReadReport) -> Iterator[tuple[str, dict[str, 
             report.reject(BadData(f"{place}: a JSON object is expected, found {type(record).__name__}."), line)
 
 
-def json_file(path: Path, expected: type[Content]) -> Content:
-    """The content of a JSON file, plain or gzipped: an object (dict) or an array (list).
+def _each_name_once(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(members)
+    if len(content) < len(members):
+        raise ValueError("a name occurs twice in one object")
+    return content
+
+
+def json_object(path: Path) -> dict[str, Any]:
+    """The content of a JSON file, plain or gzipped, that holds one object.
 
     Raises:
-        BadData: the file is not JSON in UTF-8, or something else than expected.
+        BadData: the file is not JSON in UTF-8, or something else than an object.
     """
     try:
         with opened(path) as stream:
-            content = json.loads(stream.read())
+            if stream.peek(1)[:1] == b"\0":  # a sparse file may be larger than the memory
+                raise ValueError
+            content = json.loads(stream.read(), object_pairs_hook=_each_name_once)
     except (ValueError, RecursionError) as error:
         place = f"{path}, line {error.lineno}" if isinstance(error, json.JSONDecodeError) else str(path)
         raise BadData(f"{place}: not valid JSON. Get it again.") from None
-    if not isinstance(content, expected):
-        raise BadData(f"{path}: {_JSON_NAMES[expected]} is expected, found {type(content).__name__}.")
+    if not isinstance(content, dict):
+        raise BadData(f"{path}: a JSON object is expected, found {type(content).__name__}.")
     return content
 
 
@@ -185,7 +186,7 @@ def json_members(path: Path) -> Iterator[tuple[str, tuple[str, Any]]]:
     yield from _streamed(path, "map")
 
 
-def json_items(path: Path) -> Iterator[tuple[str, Any]]:
+def json_items(path: Path, report: ReadReport) -> Iterator[tuple[str, Any]]:
     """Items of a JSON array too large for memory, one by one, each with its place; errors as `json_members`."""
     for place, (_, item) in _streamed(path, "array"):
         yield place, item
@@ -222,6 +223,24 @@ def _streamed(path: Path, kind: str) -> Iterator[tuple[str, tuple[str, Any]]]:
             raise BadData(f"{path}, record {number}: not a valid JSON {what}, cut short, or too long. Get it again.") from None
 
 
+def xml_records(path: Path, tag: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Elements of an XML file: attributes, and texts of the children, by name; places count the elements from 1.
+
+    Raises:
+        BadData: the file is not valid XML.
+    """
+    number = 0
+    with opened(path) as stream:
+        try:
+            for _, element in ElementTree.iterparse(stream):
+                if element.tag == tag:
+                    number += 1
+                    yield f"{path}, {tag} {number}", element.attrib | {child.tag: child.text or "" for child in element}
+                    element.clear()
+        except ElementTree.ParseError as error:
+            raise BadData(f"{path}, line {error.position[0]}: not valid XML. Get it again.") from None
+
+
 class _Limited:
     """A stream that raises ValueError where more than `left` bytes are read; ijson needs only `read`."""
 
@@ -238,138 +257,137 @@ class _Limited:
 
 def csv_rows(
     path: Path,
-    columns: Sequence[str],
     report: ReadReport,
+    columns: Sequence[str],
     *,
     delimiter: str = ",",
     quoted: bool = True,
     header: bool = True,
     comment: str = "",
+    called: str = "",
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """Rows of a CSV file, plain or gzipped, as (place, cells by column); place is the first line of the row.
 
     Args:
         path: of the file.
-        columns: names that must be in the header, in any case and order, among others; without header, all names in order.
         report: takes the rows that do not fit.
+        columns: names that must be in the header, in any case and order, among others; without header, all names in order.
         delimiter: between cells.
         quoted: False where quotation marks are ordinary characters.
         header: whether the first row holds names.
         comment: start of lines to skip; '' for none.
+        called: how messages call the file, where it is a copy.
 
     Raises:
         BadData: a column is missing, or a bad row is not to be skipped: another number of cells than names, a cell longer
             than `LONGEST_CELL`, a quote that is never closed.
     """
-    csv.field_size_limit(LONGEST_LINE)  # cells are checked below, where the row is known
-    current = _Lines(path, report, comment)
+    called = called or str(path)
+    rows = _parsed(path, columns, delimiter, quoted, header, comment)
+    names = _names(called, next(rows, (1, [], "", ""))[1], columns) if header else columns
+    for number, cells, problem, text in rows:
+        if problem:
+            report.reject(BadData(f"{called}, line {number}: {problem}."), text)
+        elif cells:
+            yield f"{called}, line {number}", dict(zip(names, cells, strict=True))
+
+
+def _parsed(
+    path: Path, columns: Sequence[str], delimiter: str, quoted: bool, header: bool, comment: str
+) -> Iterator[tuple[int, list[str], str, str]]:
+    """First line, cells, what is wrong ('' where nothing is) and text of each row, the header included."""
+    csv.field_size_limit(LONGEST_CELL)
+    width, spellings = 0 if header else len(columns), set(map(_spelling, columns))
+    taken: list[tuple[int, str, str]] = []  # the lines of the current row
+    lost = False  # after an open quote, until a line has enough cells to begin a row
+
+    def lines() -> Iterator[str]:
+        nonlocal lost
+        for number, problem, line in _lines(path):
+            if lost := lost and line.count(delimiter) < width - 1:
+                continue
+            is_comment = bool(comment) and not taken and line.startswith(comment)
+            if not is_comment or not (width or spellings.difference(map(_spelling, line.split(delimiter)))):
+                taken.append((number, problem, line))
+                yield line + "\n"
+
     dialect: Any = {"strict": True} if quoted else {"quoting": csv.QUOTE_NONE}
-    reader = csv.reader(current, delimiter=delimiter, **dialect)
-    names = _names(path, next(reader, []), columns) if header else list(columns)
+    reader = csv.reader(lines(), delimiter=delimiter, **dialect)
     while True:
-        current.begin()
+        taken.clear()
         try:
-            cells = next(reader, None)
+            cells, problem = next(reader, None), ""
         except csv.Error as error:
-            report.reject(BadData(f"{current.place}: not a row of this format ({error})."), current.text)
-            continue
+            cells, problem, lost = [], f"not a row of this format ({error})", width > 0
         if cells is None:
             return
-        if cells and len(cells) != len(names):
-            problem = f"{len(names)} cells are expected, found {len(cells)}"
-            report.reject(BadData(f"{current.place}: {problem}."), current.text)
-        elif any(len(cell) > LONGEST_CELL for cell in cells):
-            report.reject(BadData(f"{current.place}: a cell is longer than {LONGEST_CELL:,} characters."), current.text)
-        elif cells:
-            yield current.place, dict(zip(names, cells, strict=True))
+        if cells and width and len(cells) != width:
+            problem = f"{width} cells are expected, found {len(cells)}"
+        width = width or len(cells)
+        problem = next((of_line for _, of_line, _ in taken if of_line), problem)
+        yield taken[0][0], cells, problem, "\n".join(line for _, _, line in taken)
 
 
-class _Lines:
-    """Lines for the csv module, which remember where the current row began."""
-
-    def __init__(self, path: Path, report: ReadReport, comment: str) -> None:
-        self._path, self._lines, self._comment = path, text_lines(path, report), comment
-        self._start, self._taken, self._size = 0, list[str](), 0
-
-    def begin(self) -> None:
-        self._taken.clear()
-        self._size = 0
-
-    def __iter__(self) -> _Lines:
-        return self
-
-    def __next__(self) -> str:
-        number, line = next(self._lines)
-        while self._comment and not self._taken and line.startswith(self._comment):
-            number, line = next(self._lines)
-        if not self._taken:
-            self._start = number
-        self._size += len(line)
-        if self._size > LONGEST_LINE:
-            raise BadData(f"{self.place}: a quoted cell is never closed, or longer than {LONGEST_LINE:,} characters.")
-        self._taken.append(line)
-        return line + "\n"
-
-    @property
-    def place(self) -> str:
-        """File and first line of the current row."""
-        return f"{self._path}, line {self._start}"
-
-    @property
-    def text(self) -> str:
-        """The current row as it is in the file."""
-        return "\n".join(self._taken)
-
-
-def _names(path: Path, header: list[str], columns: Sequence[str]) -> list[str]:
-    """The names of the header, as the reader asks for them where case differs."""
-    wanted = {name.casefold(): name for name in columns}
-    found = [wanted.get(name.strip().casefold(), name.strip()) for name in header]
+def _names(called: str, header: list[str], columns: Sequence[str]) -> list[str]:
+    """The names of the header, as the reader asks for them where case or spelling differs."""
+    wanted = {_spelling(name): name for name in columns}
+    found = [wanted.get(_spelling(name), name.strip()) for name in header]
     if missing := [name for name in columns if name not in found]:
-        raise BadData(f"{path}, line 1: column {', '.join(missing)} is missing; the header has {len(header)} columns.")
+        raise BadData(f"{called}, line 1: column {', '.join(missing)} is missing; the header has {len(header)} columns.")
+    if twice := [name for name in columns if found.count(name) > 1]:
+        raise BadData(f"{called}, line 1: column {', '.join(twice)} occurs twice.")
     return found
 
 
-@cache
-def vocabulary(name: str) -> Any:
-    """A section of `readers/vocabularies.yaml`: columns, labels or words of a corpus."""
-    text = resources.files("staf.data").joinpath("readers", "vocabularies.yaml").read_text(encoding="utf-8")
-    return yaml.safe_load(text)[name]
+def _spelling(name: str) -> str:
+    """A column's name as compared for sameness: 'HPO_ID', '#hpo_id' and 'hpo id' are one."""
+    return "".join(letter for letter in name.casefold() if letter.isalnum())
 
 
-def listed(record: dict[str, Any], name: str, place: str) -> list[dict[str, Any]]:
+@contextlib.contextmanager
+def named(place: object) -> Iterator[None]:
+    """Name the place in the message of what is refused there."""
+    try:
+        yield
+    except BadData as problem:
+        raise BadData(f"{place}: {problem}") from None
+
+
+def listed(record: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     """A field that must be a list of objects; BadData where it is not."""
     value = record.get(name)
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise BadData(f"{place}: field '{name}' is missing or not a list of objects.")
+        raise BadData(f"field '{name}' is missing or not a list of objects.")
     return value
 
 
-def text_field(record: dict[str, Any], name: str, place: str) -> str:
+def text_field(record: Mapping[str, Any], name: str) -> str:
     """A field that must be text with something in it, single-spaced; BadData where it is not."""
     value = record.get(name)
     if not isinstance(value, str) or not value.strip():
-        raise BadData(f"{place}: field '{name}' is missing, empty or not text.")
+        raise BadData(f"field '{name}' is missing, empty or not text.")
     return single_spaced(value)
 
 
-def lines_field(record: dict[str, Any], name: str, place: str) -> str:
-    """A field that must be text with something in it, as `lines_of` gives it; BadData where it is not."""
-    text_field(record, name, place)
-    return lines_of(record[name])
+def one_of(record: Mapping[str, Any], name: str, values: Collection[str]) -> str:
+    """A field that must be one of some texts; BadData where it is not."""
+    if (value := text_field(record, name)) not in values:
+        raise BadData(f"the field '{name}' must be one of {', '.join(values)}.")
+    return value
 
 
-def decoded(content: bytes, place: str) -> str:
-    """UTF-8 text of a member of an archive, without byte order mark; BadData where it is not UTF-8."""
+def lines_field(record: Mapping[str, Any], name: str) -> str:
+    """A field that must be text with something in it: its lines, each single-spaced, without empty ones."""
+    text_field(record, name)
+    return "\n".join(filter(None, map(single_spaced, record[name].splitlines())))
+
+
+def decoded(content: bytes) -> str:
+    """UTF-8 text without byte order mark; BadData where it is not UTF-8."""
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise BadData(f"{place}: not UTF-8 text.") from None
-
-
-def lines_of(text: str) -> str:
-    """Text with its lines kept, each single-spaced, without empty ones."""
-    return "\n".join(filter(None, (single_spaced(line) for line in text.splitlines())))
+        raise BadData("not UTF-8 text.") from None
 
 
 def single_spaced(text: str) -> str:

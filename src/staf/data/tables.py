@@ -1,8 +1,8 @@
 """Tables too large for memory: delimited files into DuckDB, cohorts by SQL, rows out in batches.
 
-A file is scanned once before DuckDB reads it (damaged gzip stream, NUL bytes), then read with a fixed dialect, every cell as
-text. Bad rows are named by file and line; no message contains a cell. Empty cells beyond the last column are accepted, so say
-by `forms` what cells must be wherever a row could be shifted by them. Cohorts are in `staf/data/sql/*.sql`.
+DuckDB reads a file with a fixed dialect, every cell as text. Where it refuses the file, or a cell is not of its form, the rows
+are read one by one instead (`csv_rows`), so that bad ones are named by file and line; no message contains a cell. Cohorts are
+in `staf/data/sql/*.sql`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ import glob
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from staf.data.fetch import cache_folder
-from staf.data.read_report import MAX_REJECTED, ReadReport
-from staf.data.sources import LONGEST_LINE, csv_rows, opened
+from staf.data.read_report import ReadReport
+from staf.data.sources import LONGEST_LINE, NULLS, csv_rows, opened
 from staf.errors import BadData, StafError
 
 if TYPE_CHECKING:
@@ -28,24 +31,17 @@ MEMORY = "1GB"
 THREADS = 2
 BATCH = 500
 """Rows in memory at a time."""
+CHECKED_BATCH = 20_000
 BLOCK = 1 << 20
 
 Form = str | Sequence[str]
-"""What a cell must be: a 'number', a 'time', some 'text', 'empty', a regular expression, or one of several words."""
+"""What a cell must be: a 'number', a 'time', some 'text', 'empty', a regular expression, or one of several words; a 'number?' or a
+'time?' may be empty."""
 
 _CSV = "header=true, delim=',', quote='\"', escape='\"'"
 _RRF = "header=false, delim='|', quote='', escape=''"
-_MORE, _FEWER = "more cells than columns", "fewer cells than columns"
-_REASONS = {
-    "MISSING COLUMNS": _FEWER,
-    "TOO MANY COLUMNS": _MORE,
-    "INVALID ENCODING": "not UTF-8 text",
-    "INVALID UNICODE": "not UTF-8 text",
-    "UNQUOTED VALUE": "a quote that is not closed at the end of its cell",
-    "LINE SIZE OVER MAXIMUM": f"longer than {LONGEST_LINE:,} bytes",
-}
-_BEYOND = "beyond"
-"""Name of the cell after the last column of an RRF row."""
+_BEYOND, _PLACE = "beyond", "place"
+"""Names of the cell after the last column of an RRF row, and of the column of file and line where rows are read one by one."""
 
 
 class Tables:
@@ -63,7 +59,9 @@ class Tables:
         forms: Mapping[str, Form] | None = None,
         where: str = "true",
         *,
+        key: str = "",
         layout: Sequence[str] = (),
+        nulls: Sequence[str] = NULLS,
         called: str = "",
     ) -> None:
         """Create a table from some columns of a file, plain or gzipped; cells are text, empty ones NULL.
@@ -74,33 +72,74 @@ class Tables:
             columns: to keep; the header must have them, in any case and order.
             forms: what the cells of a column must be; never empty unless 'empty'.
             where: condition in SQL for the rows to keep; rows of a wrong form are found before it applies.
+            key: column in which no cell of these rows may occur twice.
             layout: all columns in order, of a file without header and quotes whose cells each end in '|'.
+            nulls: what stands for an empty cell.
             called: how messages call the file, where it is a copy.
 
         Raises:
-            BadData: the file is damaged, a column is missing, or a bad row is not to be skipped.
+            BadData: the file is damaged, a column is missing, a key occurs twice, or a bad row is not to be skipped.
         """
-        called, forms = called or str(path), dict(forms or {})
+        called, forms = called or str(path), dict(forms or {}) | ({_BEYOND: "empty"} if layout else {})
         names = [*layout, _BEYOND] if layout else _header(path, called, columns)
-        if layout:
-            forms[_BEYOND] = "empty"
-        types = ", ".join(f"{_quoted(column)}: 'VARCHAR'" for column in names)
-        kept = dict.fromkeys((*columns, *forms))
+        nulls = ("",) if layout else ("", *nulls)
+        kept = ", ".join(map(_quoted, dict.fromkeys((*columns, *forms))))
         unfit = " OR ".join(_unlike(column, form) for column, form in forms.items()) or "false"
-        where = f"(({where}) OR {unfit})"
-        if self._holds_nul(path, called):
-            where += f" AND NOT contains(concat({', '.join(map(_quoted, names))}), chr(0))"
-        self.run(
-            f"CREATE TABLE {name} AS SELECT {', '.join(map(_quoted, kept))} FROM read_csv({_text(glob.escape(str(path)))}, "
-            f"{_RRF if layout else _CSV}, auto_detect=false, strict_mode=true, columns={{{types}}}, "
-            f"max_line_size={LONGEST_LINE}, store_rejects=true, rejects_limit={MAX_REJECTED + 1}, "
-            f"rejects_table='{name}_rejects', rejects_scan='{name}_scans') WHERE {where}",
-            path,
+        types = ", ".join(f"{_quoted(column)}: 'VARCHAR'" for column in names)
+        source = (
+            f"read_csv({_text(glob.escape(str(path)))}, {_RRF if layout else _CSV}, auto_detect=false, strict_mode=true, "
+            f"columns={{{types}}}, nullstr=[{', '.join(map(_text, nulls))}], max_line_size={LONGEST_LINE})"
         )
-        self._refuse_rejected(name, path, called)
-        if count := self.number(f"SELECT count(*) FROM {name} WHERE {unfit}"):
-            self._refuse_unfit(name, path, called, forms, names if layout else [], count)
-            self.run(f"DELETE FROM {name} WHERE {unfit}")
+        if not self._is_read(
+            f"CREATE TABLE {name} AS SELECT {kept} FROM {source} WHERE ({where}) OR {unfit}", path, name, unfit
+        ):
+            self._read_one_by_one(f"checked_{name}", path, called, names, nulls, bool(layout), forms)
+            self.run(f"CREATE OR REPLACE TABLE {name} AS SELECT {kept} FROM checked_{name} WHERE {where}", path)
+            self.run(f"DROP TABLE checked_{name}")
+        if key and (twice := self.number(f"SELECT count({key}) - count(DISTINCT {key}) FROM {name}")):
+            raise BadData(f"{called}: {twice} rows have a {key} that another row has. Are rows of two copies in it?")
+
+    def _is_read(self, statement: str, path: Path, name: str, unfit: str) -> bool:
+        """True where DuckDB read a file and all cells of the new table are of their form."""
+        with opened(path) as stream:  # DuckDB sees neither NUL bytes nor all damage of a gzip stream
+            if any(b"\0" in block for block in iter(lambda: stream.read(BLOCK), b"")):
+                return False
+        try:
+            self.run(statement, path)
+        except BadData:
+            return False
+        return not self.number(f"SELECT count(*) FROM {name} WHERE {unfit}")
+
+    def _read_one_by_one(
+        self,
+        name: str,
+        path: Path,
+        called: str,
+        names: Sequence[str],
+        nulls: Sequence[str],
+        is_rrf: bool,
+        forms: Mapping[str, Form],
+    ) -> None:
+        """Create a table of all rows that fit, the others rejected by their places."""
+        dialect: dict[str, Any] = {"delimiter": "|", "quoted": False, "header": False} if is_rrf else {}
+        rows = csv_rows(path, self._report, names, called=called, **dialect)
+        schema = pa.schema([(column, pa.string()) for column in (*names, _PLACE)])
+        self.empty(name, schema.names)
+        while batch := list(islice(rows, CHECKED_BATCH)):
+            cells = [{c: None if cell in nulls else cell for c, cell in row.items()} | {_PLACE: place} for place, row in batch]
+            with _without_text(path):
+                self._connection.register("batch", pa.Table.from_pylist(cells, schema))
+                self._connection.execute(f"INSERT INTO {name} FROM batch")
+        tests = " ".join(f"WHEN {_unlike(column, form)} THEN {_text(column)}" for column, form in forms.items())
+        self.run(
+            f"ALTER TABLE {name} ADD COLUMN problem VARCHAR; UPDATE {name} SET problem = CASE {tests} WHEN false THEN '' END"
+        )
+        for row in self.rows(f"FROM {name} WHERE problem IS NOT NULL ORDER BY rowid"):
+            place, column = row.pop(_PLACE), row.pop("problem")
+            problem = "more cells than columns" if column == _BEYOND else f"column '{column}' is {_problem(forms[column])}"
+            content = "|".join(cell or "" for cell in row.values()) if is_rrf else row
+            self._report.reject(BadData(f"{place}: {problem}."), content)
+        self.run(f"DELETE FROM {name} WHERE problem IS NOT NULL")
 
     def empty(self, name: str, columns: Sequence[str]) -> None:
         """Create a table without rows, for an optional file that is not there."""
@@ -148,47 +187,6 @@ class Tables:
         """Report what is left out: by reason, the query that counts it."""
         for reason, question in reasons.items():
             self._report.skip(reason, self.number(question))
-
-    def _holds_nul(self, path: Path, called: str) -> bool:
-        """Scan a file; its lines with a NUL byte are bad rows."""
-        with opened(path) as stream:
-            if not any(b"\0" in block for block in iter(lambda: stream.read(BLOCK), b"")):
-                return False
-        with opened(path) as stream:
-            for number, line in enumerate(stream, start=1):
-                if b"\0" in line:
-                    self._report.reject(BadData(f"{called}, line {number}: holds a NUL byte."), line)
-        return True
-
-    def _refuse_rejected(self, name: str, path: Path, called: str) -> None:
-        """Refuse the rows that DuckDB rejected."""
-        question = f"SELECT line_byte_position, error_type::VARCHAR, csv_line FROM {name}_rejects ORDER BY ALL"
-        rejected = {offset: (problem, line) for offset, problem, line in self._connection.execute(question).fetchall()}
-        numbers = _lines_at(path, list(rejected))
-        for number, (problem, line) in zip(numbers, rejected.values(), strict=True):
-            reason = _REASONS.get(problem, "not a row of this format")
-            self._report.reject(BadData(f"{called}, line {number}: {reason}."), (line or "").rstrip("\r\n"))
-
-    def _refuse_unfit(
-        self, name: str, path: Path, called: str, forms: Mapping[str, Form], names: Sequence[str], count: int
-    ) -> None:
-        """Refuse the `count` rows with a cell of a wrong form; the file is read again to find their lines."""
-        unlike = {
-            column: {
-                row["cell"] or "" for row in self.rows(f"SELECT DISTINCT {_quoted(column)} AS cell FROM {name} WHERE {test}")
-            }
-            for column, test in ((column, _unlike(column, form)) for column, form in forms.items())
-        }
-        wanted, lenient = [column for column in unlike if unlike[column]], ReadReport(skip_rejected=True)
-        dialect: dict[str, Any] = {"delimiter": "|", "quoted": False, "header": False} if names else {}
-        for place, row in csv_rows(path, names or wanted, lenient, **dialect):
-            if column := next((column for column in wanted if row[column] in unlike[column]), ""):
-                where = place.removeprefix(str(path))
-                problem = _MORE if column == _BEYOND else f"column '{column}' is {_problem(forms[column])}"
-                self._report.reject(BadData(f"{called}{where}: {problem}."), _row_text(row, names))
-                count -= 1
-        for bad in lenient.rejected if count > 0 else ():  # rows that DuckDB accepts and the csv module does not
-            self._report.reject(BadData(called + bad.problem.removeprefix(str(path))), bad.content)
 
 
 @contextlib.contextmanager
@@ -251,6 +249,8 @@ def _header(path: Path, called: str, columns: Sequence[str]) -> list[str]:
 def _unlike(column: str, form: Form) -> str:
     """Condition in SQL that a cell is not of its form."""
     name = _quoted(column)
+    if form in ("number?", "time?"):
+        return f"({name} IS NOT NULL AND {_unlike(column, str(form)[:-1])})"
     if not isinstance(form, str):
         test = f"{name} NOT IN ({', '.join(map(_text, form))})"
     elif form == "empty":
@@ -267,25 +267,8 @@ def _unlike(column: str, form: Form) -> str:
 def _problem(form: Form) -> str:
     if not isinstance(form, str):
         return f"not one of {', '.join(form)}"
-    return {"number": "not an integer", "time": "not a date and time", "text": "empty"}.get(form, "empty or malformed")
-
-
-def _row_text(row: Mapping[str, str], names: Sequence[str]) -> object:
-    """A row for the side file: as it is in an RRF file, else by column."""
-    return "|".join(row.values()) if names else row
-
-
-def _lines_at(path: Path, offsets: Sequence[int]) -> list[int]:
-    """Line numbers, from 1, of ascending offsets (from 1, in unpacked bytes)."""
-    lines, line, place = list[int](), 1, 0
-    if offsets:
-        with opened(path) as stream:
-            for offset in offsets:
-                while place < offset - 1 and (block := stream.read(min(BLOCK, offset - 1 - place))):
-                    line += block.count(b"\n")
-                    place += len(block)
-                lines.append(line)
-    return lines
+    problems = {"number": "not an integer", "time": "not a date and time", "text": "empty"}
+    return problems.get(form.rstrip("?"), "empty or malformed")
 
 
 def _quoted(name: str) -> str:

@@ -1,6 +1,6 @@
-"""Readers: one module a corpus, and the shapes of example that several share (`shapes`, `term_choices`).
+"""Readers: corpora in the formats of their authors, one module a corpus or family, and what readers share (`shapes`, `stays`).
 
-A reader has two functions. `files(folder)` returns its source files, laid out as in the package that carries them or as their
-authors distribute them, and raises MissingData where one is not there. `read(folder, report)` yields the examples: it reports
-what it leaves out, and rejects rows that do not fit (BadData names file and line; the report decides whether reading stops).
+A reader is a function of the corpus's files, each with its part (`staf.data.layouts`), and the report. It yields the examples,
+reports what it leaves out, and rejects records that do not fit: `ReadReport.each` names file and line, and decides whether
+reading stops.
 """

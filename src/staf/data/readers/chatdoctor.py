@@ -20,20 +20,17 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from staf.data.answers import safe_label
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key, normalise
+from staf.data.layouts import Files
 from staf.data.read_report import ReadReport
-from staf.data.readers.shapes import Origin, choice, draw, example, says
-from staf.data.sources import csv_rows, find_one, json_items, text_field
+from staf.data.readers.shapes import Row, choice_of_four, draw, drawn, each_record, example, number_of, says
+from staf.data.sources import csv_rows, json_items, text_field
 from staf.data.splits import seeded_rng, split_of
 from staf.errors import BadData
 
-DIALOGUES = "chatdoctor5k.json"
-TABLE = "format_dataset.csv"
-HEALTHCAREMAGIC = ("HealthCareMagic-100k.json", "HealthCareMagic-100k.json.gz")
 COLUMNS = ("idx", "disease", "Symptom", "reason", "TestsAndProcedures", "commonMedications")
 PER_DISEASE = 2
 """Symptoms, and medications, that are asked for of each disease."""
@@ -41,42 +38,20 @@ LONGEST_LIST = 20_000
 """Characters of a cell; a longer one is not taken for a list."""
 
 
-def files(folder: Path) -> list[Path]:
-    """Dialogues and table of ChatDoctor under `folder`; MissingData where one is not there."""
-    return [find_one(folder, (name,), "chatdoctor") for name in (DIALOGUES, TABLE)]
-
-
-def read(folder: Path, report: ReadReport) -> Iterator[Example]:
+def read(files: Files, report: ReadReport) -> Iterator[Example]:
     """ChatDoctor as task types medical_conversation, entity_attribute and entity_relation."""
-    dialogues, table = files(folder)
-    yield from _dialogues(dialogues, "chatdoctor", report)
-    yield from _diseases(table, report)
+    yield from dialogues(files[:1], report)
+    yield from _diseases(files[1][1], report)
 
 
-def healthcaremagic_files(folder: Path) -> list[Path]:
-    """The dialogues of HealthCareMagic under `folder`; MissingData where they are not there."""
-    return [find_one(folder, HEALTHCAREMAGIC, "healthcaremagic")]
-
-
-def healthcaremagic(folder: Path, report: ReadReport) -> Iterator[Example]:
-    """HealthCareMagic-100k as task type medical_conversation."""
-    for path in healthcaremagic_files(folder):
-        yield from _dialogues(path, "healthcaremagic", report)
-
-
-def _dialogues(path: Path, dataset: str, report: ReadReport) -> Iterator[Example]:
-    """Each record as one example."""
-
-    def make(place: str, record: Any) -> Iterator[Example]:
-        if not isinstance(record, dict):
-            raise BadData(f"{place}: a JSON object is expected, found {type(record).__name__}.")
-        patient, doctor = text_field(record, "input", place), text_field(record, "output", place)
-        example_id = f"{dataset}/dialogue/{place.rpartition(' ')[2]}"
-        group = dedup_key(patient)
-        origin = Origin(split_of(group), minhash_keys(patient), group)
-        yield example(example_id, "medical_conversation", "reply", patient, doctor, origin, output_type="generate_until")
-
-    yield from report.each(json_items(path), make)
+@each_record(json_items)
+def dialogues(place: str, record: Row, dataset: str, report: ReadReport) -> Iterator[Example]:
+    """Messages with their answers as task type medical_conversation; the part of the corpus is its name."""
+    if not isinstance(record, dict):
+        raise BadData(f"a JSON object is expected, found {type(record).__name__}.")
+    patient, doctor = text_field(record, "input"), text_field(record, "output")
+    origin = drawn(dedup_key(patient), *minhash_keys(patient))
+    yield example(f"{dataset}/dialogue/{number_of(place)}", "medical_conversation", "reply", patient, doctor, origin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +71,8 @@ class Disease:
 
 def _diseases(path: Path, report: ReadReport) -> Iterator[Example]:
     """Examples of the table of diseases."""
-
-    def make(place: str, row: dict[str, str]) -> Iterator[Disease]:
-        yield _disease(row, place)
-
     by_split: dict[str, list[Disease]] = {}
-    diseases = list(report.each(csv_rows(path, COLUMNS, report), make))
+    diseases = list(report.each(csv_rows(path, report, COLUMNS), _disease))
     for disease in diseases:
         by_split.setdefault(split_of(disease.group), []).append(disease)
     for disease in diseases:
@@ -126,46 +97,34 @@ def literal_list(text: str) -> tuple[str, ...] | None:
     return tuple(safe_label(item) for item in value)
 
 
-def _disease(row: dict[str, str], place: str) -> Disease:
+def _disease(place: str, row: Row) -> Iterator[Disease]:
     lists = {}
     for column in ("Symptom", "TestsAndProcedures", "commonMedications"):
         found = literal_list(row[column])
         if found is None or (not found and column != "TestsAndProcedures"):
-            raise BadData(f"{place}: column {column} holds no Python list of texts.")
+            raise BadData(f"column {column} holds no Python list of texts.")
         lists[column] = found
-    name = safe_label(text_field(row, "disease", place))
-    return Disease(text_field(row, "idx", place), name, lists["Symptom"], lists["commonMedications"])
+    yield Disease(text_field(row, "idx"), safe_label(text_field(row, "disease")), lists["Symptom"], lists["commonMedications"])
 
 
 def _described(disease: Disease, near: Sequence[Disease], report: ReadReport) -> Iterator[Example]:
     """The disease from its symptoms, where three others share less than half of them."""
     context, own = f"Symptoms: {', '.join(disease.symptoms)}", set(disease.symptoms)
-    if says(context, disease.name):
-        report.skip("the symptoms say the disease")
-        return
     example_id = f"chatdoctor/symptoms/{disease.idx}"
-    other = [o.name for o in near if 2 * len(own.intersection(o.symptoms)) < len(own)]
-    wrong = draw(example_id, other, 3)
-    if len(wrong) < 3:
-        report.skip("too few other diseases for four options")
-        return
-    origin = Origin(split_of(disease.group), (dedup_key(disease.name), *minhash_keys(context)), disease.group)
-    yield choice(example_id, "entity_attribute", "defined", context, disease.name, wrong, origin)
+    wrong = draw(example_id, [o.name for o in near if 2 * len(own.intersection(o.symptoms)) < len(own)], 3)
+    origin = drawn(disease.group, dedup_key(disease.name), *minhash_keys(context))
+    yield from choice_of_four(report, example_id, "entity_attribute", "defined", context, disease.name, wrong, origin)
 
 
 def _related(disease: Disease, near: Sequence[Disease], asked: str, report: ReadReport) -> Iterator[Example]:
     """Symptoms ('finding') or medications ('treatment') of the disease."""
-    listed = _listed(disease, asked)
+    listed, origin = _listed(disease, asked), drawn(disease.group, dedup_key(disease.name))
     unnamed = [name for name in listed if not says(disease.name, _bare(name)) and not says(name, disease.name)]
-    report.skip(f"the disease says the {asked}, or the other way round", len(listed) - len(unnamed))
+    report.skip("the question says its answer", len(listed) - len(unnamed))
     for number, answer in enumerate(draw(f"{disease.group}/{asked}", unnamed, PER_DISEASE), start=1):
         example_id = f"chatdoctor/{asked}/{disease.idx}/{number}"
         wrong = _strangers(example_id, listed, [_listed(other, asked) for other in near])
-        if len(wrong) < 3:
-            report.skip("too few other diseases for four options")
-            continue
-        origin = Origin(split_of(disease.group), (dedup_key(disease.name),), disease.group)
-        yield choice(example_id, "entity_relation", asked, disease.name, answer, wrong, origin)
+        yield from choice_of_four(report, example_id, "entity_relation", asked, disease.name, answer, wrong, origin)
 
 
 def _listed(disease: Disease, asked: str) -> tuple[str, ...]:

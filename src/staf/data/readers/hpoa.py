@@ -22,12 +22,10 @@ from pathlib import Path
 from staf.data.example import Example, dedup_key, normalise
 from staf.data.read_report import ReadReport
 from staf.data.readers.ontology import Ontology
-from staf.data.readers.shapes import Origin, choice, draw, draw_fitting, says
-from staf.data.sources import csv_rows, single_spaced
-from staf.data.splits import split_of
+from staf.data.readers.shapes import Row, choice_of_four, draw, draw_fitting, drawn, says
+from staf.data.sources import NULLS, csv_rows, single_spaced
 from staf.errors import BadData
 
-NAMES = ("phenotype.hpoa", "phenotype.hpoa.gz")
 COLUMNS = ("database_id", "disease_name", "qualifier", "hpo_id", "frequency", "aspect")
 ASPECTS = ("P", "I", "C", "H", "M")
 SHARES = {"HP:0040280": 1.0, "HP:0040281": 0.8, "HP:0040282": 0.3, "HP:0040283": 0.05, "HP:0040284": 0.01, "HP:0040285": 0.0}
@@ -76,7 +74,7 @@ def findings(path: Path, known: Ontology, report: ReadReport) -> Iterator[Exampl
     chosen = []
     for i, disease in diseases.items():
         unnamed = [f for f in right[i] if not any(says(name, known.terms[f].name) for name in disease.names.values())]
-        report.skip("the name of the disease says the finding", len(right[i]) - len(unnamed))
+        report.skip("the question says its answer", len(right[i]) - len(unnamed))
         chosen += [(i, finding) for finding in draw(f"hpo/findings/{i}", unnamed, PER_DISEASE)]
     chosen.sort(key=lambda pair: hashlib.sha256(" ".join(pair).encode()).digest())
     report.skip(f"a finding beyond the {MOST:,} that are drawn", max(0, len(chosen) - MOST))
@@ -85,17 +83,13 @@ def findings(path: Path, known: Ontology, report: ReadReport) -> Iterator[Exampl
 
 
 def _example(disease: _Disease, finding: str, pool: list[str], known: Ontology, report: ReadReport) -> Iterator[Example]:
-    example_id = f"hpo/finding/{disease.id}/{finding}"
+    name = f"hpo/finding/{disease.id}/{finding}"
     own = disease.annotated
     broader = own.union(*(known.ancestors[i] for i in own))
-    wrong = draw_fitting(example_id, pool, 3, lambda i: i not in broader and own.isdisjoint(known.ancestors[i]))
-    if len(wrong) < 3:
-        report.skip("too few near terms for four options")
-        return
-    origin = Origin(split_of(disease.group), tuple(dedup_key(name) for name in disease.names), disease.group)
-    context = next(iter(disease.names.values()))
-    answer = known.terms[finding].name
-    yield choice(example_id, "entity_relation", "finding", context, answer, [known.terms[i].name for i in wrong], origin)
+    wrong = draw_fitting(name, pool, 3, lambda i: i not in broader and own.isdisjoint(known.ancestors[i]))
+    origin = drawn(disease.group, *map(dedup_key, disease.names))
+    context, answer, *others = next(iter(disease.names.values())), *(known.terms[i].name for i in (finding, *wrong))
+    yield from choice_of_four(report, name, "entity_relation", "finding", context, answer, others, origin)
 
 
 def least_share(frequency: str) -> float | None:
@@ -110,18 +104,14 @@ def least_share(frequency: str) -> float | None:
             return had / seen
     elif match := _PERCENTAGE.fullmatch(frequency):
         return float(match[1]) / 100
-    raise BadData("the frequency is none of a term, a fraction and a percentage")
+    raise BadData("the frequency is none of a term, a fraction and a percentage.")
 
 
 def _diseases(path: Path, known: Ontology, report: ReadReport) -> list[_Disease]:
     """The diseases in the order of the file."""
     found: dict[str, _Disease] = {}
-    for place, row in csv_rows(path, COLUMNS, report, delimiter="\t", quoted=False, comment="#"):
-        try:
-            name, share = _checked(row, place)
-        except BadData as problem:
-            report.reject(problem, row)
-            continue
+    rows = csv_rows(path, report, COLUMNS, delimiter="\t", quoted=False, comment="#")
+    for name, share, row in report.each(rows, _checked):
         if row["aspect"] != "P" or row["hpo_id"] not in known.terms:
             report.skip("an annotation that is no phenotype")
             continue
@@ -147,14 +137,12 @@ def _disease(found: dict[str, _Disease], disease_id: str, name: str) -> _Disease
     return disease
 
 
-def _checked(row: dict[str, str], place: str) -> tuple[str, float | None]:
-    """The name of the disease and the share of its patients."""
+def _checked(place: str, row: Row) -> Iterator[tuple[str, float | None, Row]]:
+    """The name of the disease, the share of its patients, and the row."""
     name = single_spaced(row["disease_name"])
     if not (row["database_id"] and normalise(name) and row["hpo_id"]):
-        raise BadData(f"{place}: the disease has no id or no name, or there is no term.")
+        raise BadData("the disease has no id or no name, or there is no term.")
+    row = {column: "" if cell in NULLS and column != "disease_name" else cell for column, cell in row.items()}
     if row["aspect"] not in ASPECTS or row["qualifier"] not in ("", "NOT"):
-        raise BadData(f"{place}: the aspect must be one of {', '.join(ASPECTS)}, the qualifier NOT or empty.")
-    try:
-        return name, least_share(row["frequency"])
-    except BadData as problem:
-        raise BadData(f"{place}: {problem}.") from None
+        raise BadData(f"the aspect must be one of {', '.join(ASPECTS)}, the qualifier NOT or empty.")
+    yield name, least_share(row["frequency"]), row

@@ -16,17 +16,16 @@ import xml.etree.ElementTree as ET
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from staf.data.example import Example, dedup_key, normalise
+from staf.data.layouts import Files
 from staf.data.read_report import ReadReport
-from staf.data.readers.shapes import Origin, choice, draw, example, says
-from staf.data.sources import find_one, opened, single_spaced
-from staf.data.splits import seeded_rng, split_of
+from staf.data.readers.shapes import Origin, choice_of_four, draw, drawn, example, says
+from staf.data.sources import opened, single_spaced
+from staf.data.splits import seeded_rng
 from staf.errors import BadData
-
-LAYOUTS = ("simple_icd_10_cm/data/icd10c-tabular-*.xml", "icd10c*tabular*.xml", "icd10c*tabular*.xml.gz")
-SHARES = (60, 20, 20)
 
 DISEASE_CHAPTERS = tuple(str(number) for number in range(1, 20))
 """Chapters of the expert kinds: those after 19 hold external causes, contacts and special purposes, not conditions."""
@@ -44,7 +43,7 @@ LONGEST_TITLE = 80
 _CODE_RANGE = re.compile(r"\s*\([A-Z0-9]+-[A-Z0-9]+\)$")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Code:
     """One `diag` element: a code such as 'I25.1', its parent ('' for a category) and the number of its chapter."""
 
@@ -60,14 +59,18 @@ class Code:
         return self.name[:3]
 
     @property
-    def group(self) -> str:
-        """What all codes of its category have in common."""
-        return f"icd-10-cm/{self.category}"
+    def is_short(self) -> bool:
+        """True where its title is short enough for a prompt."""
+        return len(self.title) <= LONGEST_TITLE
 
-    @property
+    def origin(self, *dedup_keys: str) -> Origin:
+        """The origin of an example of the code, by its category."""
+        return drawn(f"icd-10-cm/{self.category}", dedup_key(self.title), *dedup_keys, shares=(60, 20, 20))
+
+    @cached_property
     def split(self) -> str:
         """The split of its category."""
-        return split_of(self.group, SHARES)
+        return self.origin().split
 
 
 @dataclass(frozen=True)
@@ -76,11 +79,6 @@ class Tabular:
 
     chapters: dict[str, str]
     codes: dict[str, Code]
-
-
-def files(folder: Path) -> list[Path]:
-    """The tabular list under `folder`; MissingData where it is not there."""
-    return [find_one(folder, LAYOUTS, "icd-10-cm")]
 
 
 def tabular(path: Path) -> Tabular:
@@ -114,9 +112,9 @@ def tabular(path: Path) -> Tabular:
     return Tabular(chapters, dict(sorted(codes.items())))
 
 
-def read(folder: Path, report: ReadReport) -> Iterator[Example]:
+def read(files: Files, report: ReadReport) -> Iterator[Example]:
     """ICD-10-CM as task types entity_synonymy, entity_relation and icd10_chapter, split 60/20/20 by category."""
-    listed = tabular(files(folder)[0])
+    listed = tabular(files[0][1])
     yield from _synonymy(listed, report)
     yield from _relations(listed, report)
     yield from _chapters(listed, report)
@@ -143,26 +141,22 @@ def _hash_order(code: Code) -> str:
 def _synonymy(listed: Tabular, report: ReadReport) -> Iterator[Example]:
     families: dict[str, list[Code]] = defaultdict(list)
     chapters: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for code in listed.codes.values():
+    for code in filter(lambda code: code.is_short, listed.codes.values()):
         if code.parent:
             families[code.parent].append(code)
-        if len(code.title) <= LONGEST_TITLE:
-            chapters[code.chapter, code.split].append(code.title)
+        chapters[code.chapter, code.split].append(code.title)
     for code in listed.codes.values():
-        if code.chapter not in DISEASE_CHAPTERS or not code.inclusion_terms or len(code.title) > LONGEST_TITLE:
+        if code.chapter not in DISEASE_CHAPTERS or not code.inclusion_terms or not code.is_short:
             continue
         own = {normalise(name) for name in (code.title, *code.inclusion_terms)}
-        near = [s.title for s in families[code.parent] if normalise(s.title) not in own and len(s.title) <= LONGEST_TITLE]
-        for name in draw(f"icd-10-cm/terms/{code.name}", code.inclusion_terms, TERMS_PER_CODE):
-            example_id = f"icd-10-cm/same/{code.name}/{dedup_key(name)}"
-            wrong = draw(example_id, near, 1)
-            far = draw(f"{example_id}/far", chapters[code.chapter, code.split], 8)
-            wrong += [title for title in far if title not in wrong and normalise(title) not in own][: 3 - len(wrong)]
-            if len(wrong) < 3 or says(name, code.title):
-                report.skip("an inclusion term that says the title, or with too few near codes")
-                continue
-            origin = Origin(code.split, (dedup_key(code.title), dedup_key(name)), code.group)
-            yield choice(example_id, "entity_synonymy", "synonym", name, code.title, wrong, origin)
+        near = [sibling.title for sibling in families[code.parent] if normalise(sibling.title) not in own]
+        for term in draw(f"icd-10-cm/terms/{code.name}", code.inclusion_terms, TERMS_PER_CODE):
+            name = f"icd-10-cm/same/{code.name}/{dedup_key(term)}"
+            wrong = draw(name, near, 1)
+            far = draw(f"{name}/far", chapters[code.chapter, code.split], 8)
+            wrong += [title for title in far if title not in wrong and normalise(title) not in own]
+            origin = code.origin(dedup_key(term))
+            yield from choice_of_four(report, name, "entity_synonymy", "synonym", term, code.title, wrong, origin)
 
 
 def _relations(listed: Tabular, report: ReadReport) -> Iterator[Example]:
@@ -176,21 +170,17 @@ def _relations(listed: Tabular, report: ReadReport) -> Iterator[Example]:
             narrow[code.category].append(code)
     for family in narrow.values():
         for code in sorted(sorted(family, key=_hash_order)[:RELATIONS_PER_CATEGORY], key=lambda c: c.name):
-            example_id = f"icd-10-cm/broader/{code.name}"
+            name = f"icd-10-cm/broader/{code.name}"
             above = [listed.codes[name] for name in dict.fromkeys((code.parent, code.category)) if name in listed.codes]
             unnamed = [a for a in above if not says(code.title, a.title)]
-            if not unnamed or len(code.title) > LONGEST_TITLE:
+            if not unnamed or not code.is_short:
                 report.skip("the title says the broader one, or is long")
                 continue
-            answer = seeded_rng(example_id).choice(unnamed)
+            answer = seeded_rng(name).choice(unnamed)
             near = broad[code.chapter, code.split, answer.parent == ""]
-            near_titles = (c.title for c in near if c.category != code.category and c.title != answer.title)
-            wrong = draw(example_id, near_titles, 3)
-            if len(wrong) < 3:
-                report.skip("too few near codes for four options")
-                continue
-            origin = Origin(code.split, (dedup_key(code.title),), code.group)
-            yield choice(example_id, "entity_relation", "diagnosis", code.title, answer.title, wrong, origin)
+            wrong = draw(name, (c.title for c in near if c.category != code.category and c.title != answer.title), 3)
+            args = (name, "entity_relation", "diagnosis", code.title, answer.title, wrong, code.origin())
+            yield from choice_of_four(report, *args)
 
 
 def _chapters(listed: Tabular, report: ReadReport) -> Iterator[Example]:
@@ -200,7 +190,7 @@ def _chapters(listed: Tabular, report: ReadReport) -> Iterator[Example]:
     seen: set[str] = set()
     for code in sorted((c for c in listed.codes.values() if c.chapter in label), key=_hash_order):
         title = normalise(code.title)
-        if len(title.split()) < 2 or len(code.title) > LONGEST_TITLE or says(title, label[code.chapter]) or title in seen:
+        if len(title.split()) < 2 or not code.is_short or says(title, label[code.chapter]) or title in seen:
             report.skip("a title of one word, a long one, one that says its chapter, or one seen before")
             continue
         full = taken[code.chapter, code.split] >= TASK_SIZES[code.split]
@@ -208,6 +198,5 @@ def _chapters(listed: Tabular, report: ReadReport) -> Iterator[Example]:
             continue
         seen.add(title)
         taken.update([(code.chapter, code.split), (code.category, "")])
-        example_id = f"icd-10-cm/chapter/{code.name}"
-        origin = Origin(code.split, (dedup_key(code.title),), code.group)
-        yield example(example_id, "icd10_chapter", "chapter", code.title, label[code.chapter], origin, labels)
+        name, answer = f"icd-10-cm/chapter/{code.name}", label[code.chapter]
+        yield example(name, "icd10_chapter", "chapter", code.title, answer, code.origin(), labels)

@@ -19,23 +19,21 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from pathlib import Path
 from xml.etree import ElementTree
 
 from staf.data.answers import safe_label
 from staf.data.archives import members
 from staf.data.example import Example, dedup_key, normalise
+from staf.data.layouts import Files
 from staf.data.read_report import ReadReport
 from staf.data.readers.shapes import Origin, choice, draw, example
-from staf.data.sources import find, single_spaced
+from staf.data.sources import single_spaced
 from staf.data.splits import split_of
 from staf.errors import BadData
 
-PATTERN = "*_QA*/*.xml"
-LAYOUTS = ("MedQuAD*.tar.gz", "MedQuAD*.zip", f"**/{PATTERN}")
 REMOVED = ("10_MPlus_ADAM_QA", "11_MPlusDrugs_QA", "12_MPlusHerbsSupplements_QA")
 """Collections without answers, for copyright."""
 WRONG = 4
@@ -77,65 +75,46 @@ class Pair:
     focus: str
 
 
-def files(folder: Path) -> list[Path]:
-    """The archive of MedQuAD under `folder`, else its unpacked XML files."""
-    found = find(folder, LAYOUTS, "medquad")
-    if len(found) > 1 and found[0].suffix != ".xml":
-        raise BadData(f"medquad: {folder} holds {len(found)} archives where one is expected. Keep only one of them.")
-    return found
-
-
-def read(folder: Path, report: ReadReport) -> Iterator[Example]:
+def read(files: Files, report: ReadReport) -> Iterator[Example]:
     """MedQuAD as task types question_answering and multiple_choice, split 80/10/10 by groups of foci."""
-    pairs: list[Pair] = []
     foci: dict[str, set[str]] = defaultdict(set)
     seen: set[str] = set()
-    for place, name, content in _contents(folder):
-        try:
-            focus, concepts, found = parse(place, name, content)
-        except BadData as problem:
-            report.reject(problem, content)
-            continue
+
+    def wanted(place: str, page: tuple[str, bytes]) -> Iterator[Pair]:
+        focus, concepts, found = parse(*page)
         for concept in concepts:
             foci[concept].add(focus)
-        pairs.extend(pair for pair in found if _is_wanted(pair, seen, report))
+        yield from (pair for pair in found if _is_wanted(pair, seen, report))
+
+    pages = ((place, (name, text)) for _, path in files for place, name, text in members(path, "*_QA*/*.xml"))
+    pairs = list(report.each(pages, wanted))
     groups = _joined(foci)
     for pair in pairs:
         yield _question(pair, groups.get(pair.focus, pair.focus))
     yield from _choices(pairs, groups, report)
 
 
-def _contents(folder: Path) -> Iterator[tuple[str, str, bytes]]:
-    """(place, 'collection/document', content) of each XML file."""
-    found = files(folder)
-    if found[0].suffix == ".xml":
-        stored = ((str(path), path.as_posix(), path.read_bytes()) for path in found)
-    else:
-        stored = ((f"{found[0]}, {name}", name, content) for name, content in members(found[0], PATTERN))
-    for place, name, content in stored:
-        yield place, "/".join(name.removesuffix(".xml").split("/")[-2:]), content
-
-
-def parse(place: str, name: str, content: bytes) -> tuple[str, set[str], list[Pair]]:
-    """Focus, UMLS concepts and pairs of one XML file; `name` is 'collection/document'."""
+def parse(name: str, content: bytes) -> tuple[str, set[str], list[Pair]]:
+    """Focus, UMLS concepts and pairs of one XML file; `name` is its path, which ends in 'collection/document.xml'."""
+    name = "/".join(name.removesuffix(".xml").split("/")[-2:])
     try:
         root = ElementTree.fromstring(content)
     except ElementTree.ParseError as error:
-        raise BadData(f"{place}, line {error.position[0]}: not valid XML. Get it again.") from None
+        raise BadData(f"line {error.position[0]} is not valid XML. Get it again.") from None
     if (tags := _TAGS.get(root.tag)) is None:
-        raise BadData(f"{place}: the root must be one of {', '.join(_TAGS)}.")
+        raise BadData(f"the root must be one of {', '.join(_TAGS)}.")
     focus = normalise(_text(root.find(tags.focus))) or name
     concepts = set(filter(None, map(_text, root.iter(tags.concept))))
-    return focus, concepts, [_pair(element, tags, place, name, focus) for element in root.iter(tags.pair)]
+    return focus, concepts, [_pair(element, tags, name, focus) for element in root.iter(tags.pair)]
 
 
-def _pair(element: ElementTree.Element, tags: _Tags, place: str, name: str, focus: str) -> Pair:
+def _pair(element: ElementTree.Element, tags: _Tags, name: str, focus: str) -> Pair:
     number, question, answer = element.get("pid", ""), element.find(tags.question), element.find(tags.answer)
     if not number.isdecimal() or question is None or answer is None:
-        raise BadData(f"{place}: a pair has no number 'pid', no {tags.question} or no {tags.answer}.")
+        raise BadData(f"a pair has no number 'pid', no {tags.question} or no {tags.answer}.")
     asked, question_type = _text(question), single_spaced(question.get("qtype", ""))
     if not asked or not question_type:
-        raise BadData(f"{place}: the question of pair {number} is empty or has no 'qtype'.")
+        raise BadData(f"the question of pair {number} is empty or has no 'qtype'.")
     return Pair(f"{name}/{number}", name.partition("/")[0], question_type, asked, _text(answer), focus)
 
 
@@ -175,17 +154,12 @@ def _joined(foci: Mapping[str, AbstractSet[str]]) -> dict[str, str]:
 
 def _question(pair: Pair, group: str) -> Example:
     """The example with the complete answer."""
-    example_id = f"medquad/{pair.id}"
-    origin = Origin(_split(group), _dedup_keys(pair), dedup_key(f"medquad {group}"))
-    return example(example_id, "question_answering", "open", pair.question, pair.answer, origin, output_type="generate_until")
+    return example(f"medquad/{pair.id}", "question_answering", "open", pair.question, pair.answer, _origin(pair, group))
 
 
-def _split(group: str) -> str:
-    return split_of(f"medquad/{group}")
-
-
-def _dedup_keys(pair: Pair) -> tuple[str, ...]:
-    return (dedup_key(pair.question), dedup_key(pair.answer), dedup_key(f"medquad focus {pair.focus}"))
+def _origin(pair: Pair, group: str) -> Origin:
+    keys = (dedup_key(pair.question), dedup_key(pair.answer), dedup_key(f"medquad focus {pair.focus}"))
+    return Origin(split_of(f"medquad/{group}"), keys, dedup_key(f"medquad {group}"))
 
 
 @dataclass(slots=True)
@@ -215,24 +189,18 @@ def _choices(pairs: Sequence[Pair], groups: Mapping[str, str], report: ReadRepor
     pools: dict[tuple[str, str, str], _Pool] = defaultdict(_Pool)
     for pair, group, option in sorted(asked, key=lambda item: item[0].id):
         for collection in (pair.collection, ""):
-            pools[_split(group), pair.question_type, collection].add(option, group)
+            pools[_origin(pair, group).split, pair.question_type, collection].add(option, group)
     for pair, group, option in asked:
-        example_id, split = f"medquad/{pair.id}/choice", _split(group)
-        near, far = (pools[split, pair.question_type, collection] for collection in (pair.collection, ""))
-        wrong = _different([*near.wrong(example_id, group), *far.wrong(f"{example_id} far", group)])
+        example_id, origin = f"medquad/{pair.id}/choice", _origin(pair, group)
+        near, far = (pools[origin.split, pair.question_type, collection] for collection in (pair.collection, ""))
+        different: dict[str, str] = {}
+        for other in (*near.wrong(example_id, group), *far.wrong(f"{example_id} far", group)):
+            different.setdefault(normalise(other), other)
+        wrong = list(different.values())
         if len(wrong) < WRONG:
             report.skip("fewer than four other answers to the same kind of question in its split")
-            continue
-        origin = Origin(split, _dedup_keys(pair), dedup_key(f"medquad {group}"))
-        yield choice(example_id, "multiple_choice", "passage", pair.question, option, wrong[:WRONG], origin)
-
-
-def _different(options: Iterable[str]) -> list[str]:
-    """Options of which no two are the same when normalised, in their order."""
-    first: dict[str, str] = {}
-    for option in options:
-        first.setdefault(normalise(option), option)
-    return list(first.values())
+        else:
+            yield choice(example_id, "multiple_choice", "passage", pair.question, option, wrong[:WRONG], origin)
 
 
 def opening(answer: str) -> str:

@@ -8,8 +8,8 @@
     is_a: HP:0000107 ! Renal cyst
 
 A stanza without id or name, with an unquoted definition, or with an id seen before is rejected by its line; unknown tags are
-ignored. (obonet keeps no line numbers, accepts repeated ids and tags, and cuts quoted text at ' ! '.) A term is in the split of
-its first parent, so that siblings, which are each other's wrong answers, are in one split.
+ignored, and so are comments and trailing modifiers. (obonet keeps no line numbers, accepts repeated ids and tags, and cuts
+quoted text at ' ! '.) A term is in the split of its first parent, so that siblings, which are each other's wrong answers, are in one split.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 from staf.data.read_report import ReadReport
+from staf.data.readers.shapes import Origin, drawn
 from staf.data.sources import single_spaced, text_lines
-from staf.data.splits import split_of
 from staf.errors import BadData
 
 SCOPES = ("EXACT", "BROAD", "NARROW", "RELATED")
 
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"\s*(.*)')
+_VALUE = re.compile(r'((?:"(?:[^"\\]|\\.)*"|\\.|[^"\\])*?)(?:\s*\{(?:"(?:[^"\\]|\\.)*"|[^{}"])*\})?(?:(?:^|\s+)!.*)?')
+"""A value before its trailing modifiers ({source="..."}) and its comment (! ..), neither of which begins in quotes."""
 _ESCAPE = re.compile(r"\\(.)")
 _SPACES = {"n": " ", "W": " ", "t": " "}
 
@@ -85,7 +87,8 @@ def _stanzas(path: Path, report: ReadReport) -> Iterator[tuple[str, list[tuple[i
                 report.reject(BadData(f"{path}, line {number}: 'tag: value' is expected."), line)
                 continue
             header = header or tag == "format-version"
-            tags.append((number, tag, value.strip()))
+            match = _VALUE.fullmatch(value.strip()) if "{" in value or "!" in value else None
+            tags.append((number, tag, match[1] if match else value.strip()))
         if start and not header:
             raise BadData(f"{path} is not an OBO file: no 'format-version:' before its first stanza.")
     if not start:
@@ -193,9 +196,9 @@ class Ontology:
         """What the term and its siblings have in common."""
         return f"{self.dataset}/{self.parents[term][0]}"
 
-    def split(self, term: str) -> str:
-        """The split of the term and of its siblings."""
-        return split_of(self.group(term))
+    def origin(self, term: str, *dedup_keys: str) -> Origin:
+        """The origin of an example of the term: its split is that of its siblings."""
+        return drawn(self.group(term), *dedup_keys)
 
 
 def below(path: Path, dataset: str, root: str, report: ReadReport) -> Ontology:

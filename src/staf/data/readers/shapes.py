@@ -1,4 +1,4 @@
-"""Shapes that readers share: drawn options, pieces of long texts, and examples with options, mentions, spans or pairs.
+"""What readers share: examples from records, drawn options, pieces of long texts, examples with options, mentions or spans.
 
 Each draw depends only on the id of the example, so that an example is the same on every machine and adding one changes no
 other.
@@ -6,15 +6,22 @@ other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
 
 from staf.data.answers import Entity, write_entities
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, normalise
+from staf.data.layouts import Files
 from staf.data.read_report import ReadReport
 from staf.data.sources import single_spaced
-from staf.data.splits import seeded_rng
+from staf.data.splits import SHARES, seeded_rng, split_of
 from staf.data.templates import query
 from staf.errors import BadData
 
@@ -22,6 +29,47 @@ WINDOW = 2_000
 """Characters of a long text that an example shows: some 500 tokens."""
 MAX_DRAWS = 50
 """Draws from a pool before giving up."""
+
+Record = TypeVar("Record")
+Row = Mapping[str, Any]
+"""A row of a table or an object of a JSON file."""
+Make = Callable[[str, Record, str, ReadReport], Iterable[Example]]
+Reader = Callable[[Files, ReadReport], Iterator[Example]]
+
+
+@cache
+def vocabulary(name: str) -> Any:
+    """A section of `readers/vocabularies.yaml`: columns, labels or words of a corpus."""
+    text = resources.files("staf.data").joinpath("readers", "vocabularies.yaml").read_text(encoding="utf-8")
+    return yaml.safe_load(text)[name]
+
+
+def each_record(records: Callable[[Path, ReadReport], Iterator[tuple[str, Record]]]) -> Callable[[Make[Record]], Reader]:
+    """Decorator: a reader of files from the function that makes the examples of one record.
+
+    Args:
+        records: records of a file, each with its place.
+
+    The function takes place, record, part of the corpus, and report; a record for which it raises BadData is rejected.
+    """
+
+    def decorated(make: Make[Record]) -> Reader:
+        def read(files: Files, report: ReadReport) -> Iterator[Example]:
+            for part, path in files:
+
+                def of_part(place: str, record: Record, part: str = part) -> Iterable[Example]:
+                    return make(place, record, part, report)
+
+                yield from report.each(records(path, report), of_part)
+
+        return read
+
+    return decorated
+
+
+def number_of(place: str) -> str:
+    """The number of a record in its file, at the end of its place."""
+    return place.rpartition(" ")[2]
 
 
 def shuffled(example_id: str, options: Iterable[str]) -> tuple[str, ...]:
@@ -86,6 +134,11 @@ class Origin:
     group: str = ""
 
 
+def drawn(group: str, *dedup_keys: str, shares: tuple[int, int, int] = SHARES) -> Origin:
+    """An origin whose split is drawn by its group."""
+    return Origin(split_of(group, shares), dedup_keys, group)
+
+
 def example(
     example_id: str,
     task_type: str,
@@ -94,10 +147,11 @@ def example(
     answer: str,
     origin: Origin,
     labels: Sequence[str] = (),
-    output_type: str = "multiple_choice",
+    output_type: str = "",
 ) -> Example:
-    """An example whose query is a phrasing of `asked`, drawn by the id."""
+    """An example whose query is a phrasing of `asked`, drawn by the id; without labels its answer is free text."""
     wanted = query(task_type, asked, example_id, labels)
+    output_type = output_type or ("multiple_choice" if labels else "generate_until")
     place = (origin.split, origin.dedup_keys, output_type, origin.group)
     return Example(example_id, task_type, wanted, context, answer, tuple(labels), *place)
 
@@ -107,6 +161,25 @@ def choice(
 ) -> Example:
     """A choice of `answer` among the wrong options and itself, in a phrasing and an order drawn by the id."""
     return example(example_id, task_type, asked, context, answer, origin, shuffled(example_id, [answer, *wrong]))
+
+
+def choice_of_four(
+    report: ReadReport,
+    example_id: str,
+    task_type: str,
+    asked: str,
+    context: str,
+    answer: str,
+    wrong: Sequence[str],
+    origin: Origin,
+) -> Iterator[Example]:
+    """A choice among four; none where the context says the answer or there are fewer than three wrong options."""
+    if says(context, answer):
+        report.skip("the question says its answer")
+    elif len(wrong) < 3:
+        report.skip("too few near terms for four options")
+    else:
+        yield choice(example_id, task_type, asked, context, answer, wrong[:3], origin)
 
 
 def mentions(

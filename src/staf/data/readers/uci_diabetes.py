@@ -18,18 +18,16 @@ import io
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from staf.data.answers import safe_label, write_several
 from staf.data.archives import members
-from staf.data.example import Example, dedup_key
+from staf.data.example import Example
+from staf.data.layouts import Files
 from staf.data.read_report import ReadReport
-from staf.data.readers.stays import compose, stay_example
-from staf.data.sources import find_one, vocabulary
+from staf.data.readers.shapes import vocabulary
+from staf.data.readers.stays import composed_examples
 from staf.data.tables import Form, Tables, tables
 from staf.errors import BadData
 
-ARCHIVE = "dataset_diabetes.zip"
 TABLE = "dataset_diabetes/diabetic_data.csv"
 NAMES = "dataset_diabetes/IDs_mapping.csv"
 
@@ -46,31 +44,35 @@ _FORMS: dict[str, Form] = {
 }
 
 
-def files(folder: Path) -> list[Path]:
-    """The archive under `folder`; MissingData where it is not there."""
-    return [find_one(folder, (ARCHIVE,), "uci-diabetes-130")]
-
-
-def read(folder: Path, report: ReadReport) -> Iterator[Example]:
+def read(files: Files, report: ReadReport) -> Iterator[Example]:
     """The encounters as task types icd_coding, medication_recommendation and readmission."""
-    archive = files(folder)[0]
     with tables(report) as database:
-        _load(database, archive)
+        _load(database, files[0][1])
         database.skip({
             "readmission: the encounter ends in death or hospice": "SELECT count(*) FROM encounters WHERE gone",
+            "icd_coding: an encounter without a diagnosis": "SELECT count(*) FROM encounters WHERE len(codes) = 0",
         })  # fmt: skip
-        for encounter in database.rows("FROM told_encounters"):
-            yield from _examples(encounter, report)
+        for encounter in database.rows("SELECT *, encounter_id AS hadm_id, patient_nbr AS subject_id FROM told_encounters"):
+            arrival, stay, given, diagnoses, discharge = (
+                [(said["topic"], said["mention"]) for said in encounter[part] if said["mention"]]
+                for part in ("at_admission", "stay", "given", "diagnoses", "discharge")
+            )
+            mentions = {
+                "icd_coding": [*arrival, *stay, *given, *discharge],
+                "medication_recommendation": arrival,
+                "readmission": [*arrival, *stay, *given, *diagnoses, *discharge],
+            }
+            yield from composed_examples("uci-diabetes-130", encounter, mentions, report)
 
 
 def _load(database: Tables, archive: Path) -> None:
-    found = dict(members(archive, "dataset_diabetes/*.csv"))
+    found = {name: content for _, name, content in members(archive, "dataset_diabetes/*.csv")}
     if missing := [name for name in (TABLE, NAMES) if name not in found]:
         raise BadData(f"{archive} does not hold {', '.join(missing)}. Get it again.")
     with tempfile.TemporaryDirectory(prefix=".uci-", dir=database.scratch) as working:
         unpacked = Path(working) / Path(TABLE).name
         unpacked.write_bytes(found.pop(TABLE))
-        database.load("diabetic_data", unpacked, _COLUMNS, _FORMS, called=f"{archive}, {TABLE}")
+        database.load("diabetic_data", unpacked, _COLUMNS, _FORMS, key="encounter_id", nulls=(), called=f"{archive}, {TABLE}")
     _name_ids(database, archive, found[NAMES])
     for script in ("uci_tables", "uci_titles", "uci_text"):
         database.script(script)
@@ -79,7 +81,7 @@ def _load(database: Tables, archive: Path) -> None:
 def _name_ids(database: Tables, archive: Path, content: bytes) -> None:
     """The three tables of the mapping as one: column_name, id, description."""
     named, column = list[tuple[str, str, str]](), ""
-    for number, cells in enumerate(csv.reader(io.StringIO(content.decode("utf-8", "replace"))), start=1):
+    for number, cells in enumerate(csv.reader(io.StringIO(content.decode("utf-8-sig", "replace"))), start=1):
         if len(cells) != 2:
             raise BadData(f"{archive}, {NAMES}, line {number}: 2 cells are expected, found {len(cells)}.")
         if cells[0] in _IDS:
@@ -89,29 +91,3 @@ def _name_ids(database: Tables, archive: Path, content: bytes) -> None:
     if {column for column, _, _ in named} != set(_IDS):
         raise BadData(f"{archive}, {NAMES}: a table for {', '.join(_IDS)} each is expected. Get it again.")
     database.fill("id_names", ("column_name", "id", "description"), named)
-
-
-def _examples(encounter: dict[str, Any], report: ReadReport) -> Iterator[Example]:
-    arrival, stay, given, diagnoses, discharge = (
-        [(said["topic"], said["mention"]) for said in encounter[part] if said["mention"]]
-        for part in ("at_admission", "stay", "given", "diagnoses", "discharge")
-    )
-    if codes := encounter["codes"]:
-        titles = encounter["titles"]
-        text, left_out = compose([*arrival, *stay, *given, *discharge], [*codes, *titles])
-        report.skip("icd_coding: a mention that says an answer", left_out)
-        labels = [safe_label(f"{code} {title}") for code, title in zip(codes, titles, strict=True)]
-        yield _example("icd_coding", encounter, text, write_several(labels, labels))
-    else:
-        report.skip("icd_coding: an encounter without a diagnosis")
-    text, left_out = compose(arrival, encounter["drugs"])
-    report.skip("medication_recommendation: a mention that says an answer", left_out)
-    yield _example("medication_recommendation", encounter, text, write_several(encounter["drugs"], encounter["drugs"]))
-    if encounter["returned"]:
-        text, _ = compose([*arrival, *stay, *given, *diagnoses, *discharge])
-        yield _example("readmission", encounter, text, encounter["returned"])
-
-
-def _example(task_type: str, encounter: dict[str, Any], text: str, answer: str) -> Example:
-    example_id = f"uci-diabetes-130/{task_type}/{encounter['encounter_id']}"
-    return stay_example(example_id, task_type, dedup_key(f"uci-diabetes-130 patient {encounter['patient_nbr']}"), text, answer)

@@ -18,20 +18,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from staf.data.answers import safe_label
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key, normalise
+from staf.data.layouts import Files
 from staf.data.read_report import ReadReport
-from staf.data.readers.shapes import Origin, between, choice, draw, draw_fitting, example, says
-from staf.data.readers.term_choices import LONGEST_DEFINITION, NAMES_PER_TERM, wording
-from staf.data.sources import find_one, single_spaced, vocabulary
-from staf.data.splits import split_of
+from staf.data.readers.ontologies import LONGEST_DEFINITION, NAMES_PER_TERM, wording
+from staf.data.readers.shapes import Origin, between, choice, choice_of_four, draw, draw_fitting, drawn, example, vocabulary
+from staf.data.sources import single_spaced
 from staf.data.tables import Form, Tables, tables
 
-FOLDERS = ("", "META/", "*/META/")
-"""Where the files may lie: by themselves, or as in the release."""
 CONCEPTS = 15_479
 """The size of UMLS in Table 1 of STAF-LLM; each of these concepts gives two to eight examples."""
 LONGEST_NAME = 100
@@ -56,33 +53,19 @@ class Concept:
     types: dict[str, str] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
 
-    @property
-    def group(self) -> str:
-        """What all its examples have in common."""
-        return f"umls/{self.cui}"
-
-    @property
-    def split(self) -> str:
-        """The split of all its examples."""
-        return split_of(self.group)
+    def origin(self, *dedup_keys: str) -> Origin:
+        """The origin of an example of the concept."""
+        return drawn(f"umls/{self.cui}", dedup_key(self.name), *dedup_keys)
 
     @property
     def pool(self) -> tuple[str, str]:
         """Split and semantic type: wrong options come from the same pool."""
-        return self.split, min(self.types)
+        return self.origin().split, min(self.types)
 
 
-def files(folder: Path) -> list[Path]:
-    """MRCONSO, MRDEF, MRREL and MRSTY under `folder`, plain or gzipped; MissingData where one is not there."""
-    return [
-        find_one(folder, [f"{inner}{name}.RRF{suffix}" for inner in FOLDERS for suffix in ("", ".gz")], "umls")
-        for name in LAYOUTS
-    ]
-
-
-def read(folder: Path, report: ReadReport) -> Iterator[Example]:
+def read(files: Files, report: ReadReport) -> Iterator[Example]:
     """The Metathesaurus as task types entity_attribute, entity_synonymy and entity_relation, split 80/10/10 by concept."""
-    paths = dict(zip(LAYOUTS, files(folder), strict=True))
+    paths = dict(files)
     variables = {
         "concepts": CONCEPTS,
         "longest_name": LONGEST_NAME,
@@ -106,10 +89,17 @@ def read(folder: Path, report: ReadReport) -> Iterator[Example]:
         pairs = list(database.rows(
             "SELECT first, relation, second, name FROM relation JOIN concept ON cui = second ORDER BY first, second"
         ))  # fmt: skip
+    pools: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for concept in concepts.values():
+        pools[concept.pool].append(concept.name)
     yield from _types(concepts, report)
-    yield from _definitions(concepts, report)
-    yield from _synonymy(concepts, report)
-    yield from _relations(concepts, pairs)
+    yield from _definitions(concepts, pools, report)
+    yield from _synonymy(concepts, pools, report)
+    for pair in pairs:
+        concept = concepts[pair["first"]]
+        name, context = f"umls/relation/{pair['first']}/{pair['second']}", between(concept.name, safe_label(pair["name"]))
+        answer, labels = RELATIONS[pair["relation"]], tuple(RELATIONS.values())
+        yield example(name, "entity_relation", "between", context, answer, concept.origin(), labels)
 
 
 def _load(database: Tables, paths: Mapping[str, Path], name: str, columns: str, where: str) -> None:
@@ -136,22 +126,14 @@ def _types(concepts: dict[str, Concept], report: ReadReport) -> Iterator[Example
     names = {tree_number: name for concept in concepts.values() for tree_number, name in concept.types.items()}
     pool = [tree_number for concept in concepts.values() for tree_number in concept.types]
     for concept in concepts.values():
-        example_id = f"umls/type/{concept.cui}"
-        (own,) = draw(example_id, concept.types, 1)
-        wrong = draw_fitting(f"{example_id}/far", pool, 3, partial(_unlike, list(concept.types)))
+        name = f"umls/type/{concept.cui}"
+        (own,) = draw(name, concept.types, 1)
+        wrong = [names[i] for i in draw_fitting(f"{name}/far", pool, 3, partial(_unlike, list(concept.types)))]
         if len(wrong) < 3:
-            report.skip("too few other semantic types for four options")
-            continue
-        origin = Origin(concept.split, (dedup_key(concept.name),), concept.group)
-        yield choice(
-            example_id,
-            "entity_attribute",
-            "semantic_type",
-            concept.name,
-            concept.types[own],
-            [names[tree_number] for tree_number in wrong],
-            origin,
-        )
+            report.skip("too few near terms for four options")
+        else:
+            asked = (name, "entity_attribute", "semantic_type", concept.name, concept.types[own])
+            yield choice(*asked, wrong, concept.origin())
 
 
 def _unlike(own: list[str], other: str) -> bool:
@@ -164,47 +146,31 @@ def _above(one: str, other: str) -> bool:
     return one == other or other.startswith(one if len(one) <= 1 else f"{one}.")
 
 
-def _definitions(concepts: dict[str, Concept], report: ReadReport) -> Iterator[Example]:
-    pools = _pools(concepts)
+_Pools = dict[tuple[str, str], list[str]]
+"""Names of concepts by split and semantic type."""
+
+
+def _definitions(concepts: dict[str, Concept], pools: _Pools, report: ReadReport) -> Iterator[Example]:
     for concept in concepts.values():
         if not concept.definition:
             report.skip("a definition without words")
             continue
-        dedup_keys = (dedup_key(concept.name), *minhash_keys(concept.definition))
+        name, definition, origin = concept.name, concept.definition, concept.origin(*minhash_keys(concept.definition))
         example_id = f"umls/definition/{concept.cui}"
         wrong = _others(example_id, concept, pools)
-        if len(wrong) < 3 or says(concept.definition, concept.name):
-            report.skip("a definition that says the name, or with too few concepts of its type")
-        else:
-            origin = Origin(concept.split, dedup_keys, concept.group)
-            yield choice(example_id, "entity_attribute", "defined", concept.definition, concept.name, wrong, origin)
-        origin = Origin(concept.split, dedup_keys, concept.group)
-        define = (f"umls/define/{concept.cui}", "entity_attribute", "define", concept.name, concept.definition)
-        yield example(*define, origin, output_type="generate_until")
+        yield from choice_of_four(report, example_id, "entity_attribute", "defined", definition, name, wrong, origin)
+        yield example(f"umls/define/{concept.cui}", "entity_attribute", "define", name, definition, origin)
 
 
-def _synonymy(concepts: dict[str, Concept], report: ReadReport) -> Iterator[Example]:
-    pools = _pools(concepts)
+def _synonymy(concepts: dict[str, Concept], pools: _Pools, report: ReadReport) -> Iterator[Example]:
     for concept in concepts.values():
         for other in draw(f"umls/synonyms/{concept.cui}", _other_names(concept), NAMES_PER_TERM):
-            example_id = f"umls/same/{concept.cui}/{dedup_key(other)}"
-            wrong = _others(example_id, concept, pools)
-            if len(wrong) < 3 or says(other, concept.name):
-                report.skip("a synonym that says the name, or with too few concepts of its type")
-                continue
-            origin = Origin(concept.split, (dedup_key(concept.name), dedup_key(other)), concept.group)
-            yield choice(example_id, "entity_synonymy", "synonym", other, concept.name, wrong, origin)
+            name = f"umls/same/{concept.cui}/{dedup_key(other)}"
+            wrong, origin = _others(name, concept, pools), concept.origin(dedup_key(other))
+            yield from choice_of_four(report, name, "entity_synonymy", "synonym", other, concept.name, wrong, origin)
 
 
-def _pools(concepts: dict[str, Concept]) -> dict[tuple[str, str], list[str]]:
-    """Names of concepts by pool."""
-    pools: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for concept in concepts.values():
-        pools[concept.pool].append(concept.name)
-    return pools
-
-
-def _others(example_id: str, concept: Concept, pools: dict[tuple[str, str], list[str]]) -> list[str]:
+def _others(example_id: str, concept: Concept, pools: _Pools) -> list[str]:
     """Up to three names of concepts of the same type and split, none of which is also a name of this concept."""
     own = {normalise(name) for name in (concept.name, *concept.names)}
     return draw_fitting(f"{example_id}/far", pools[concept.pool], 3, lambda name: normalise(name) not in own)
@@ -214,14 +180,3 @@ def _other_names(concept: Concept) -> list[str]:
     """Names that are more than another spelling or word order of the preferred one, each wording once."""
     by_wording = {wording(name): name for name in reversed(concept.names) if len(name) <= LONGEST_NAME}
     return sorted(name for words, name in by_wording.items() if words and words != wording(concept.name))
-
-
-def _relations(concepts: dict[str, Concept], pairs: list[dict[str, Any]]) -> Iterator[Example]:
-    labels = tuple(RELATIONS.values())
-    for pair in pairs:
-        concept = concepts[pair["first"]]
-        example_id = f"umls/relation/{pair['first']}/{pair['second']}"
-        origin = Origin(concept.split, (dedup_key(concept.name),), concept.group)
-        context = between(concept.name, safe_label(pair["name"]))
-        answer = RELATIONS[pair["relation"]]
-        yield example(example_id, "entity_relation", "between", context, answer, origin, labels)
