@@ -23,8 +23,8 @@ from generate_umls import generate
 
 def read_all(folder: Path) -> dict[str, Any]:
     """Read a folder in this process: seconds, examples, and the peak of its memory in bytes."""
-    from staf.data.read_report import ReadReport
     from staf.data.card import find_card
+    from staf.data.read_report import ReadReport
     from staf.runs import PeakMemory
 
     memory, started = PeakMemory(), time.perf_counter()

@@ -7,8 +7,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from staf.data.example import Example
 from staf.data.card import find_card
+from staf.data.example import Example
 from staf.data.read_report import ReadReport
 from staf.data.readers import ontologies
 from staf.data.splits import LEFT_OUT

@@ -319,7 +319,7 @@ def test_a_bad_row_is_kept_aside_where_that_is_wanted(tmp_path: Path, name: str,
         (lambda content: content[:200] + bytes(40) + content[240:], "is damaged or cut short"),
         (lambda content: content + gzip.compress(b"\n" * (90 << 20)), "unpacks to more than 200 times its size"),
         (lambda content: gzip.compress(gzip.decompress(content).replace(b'"TEXT"', b'"WORDS"')), "column text is missing"),
-        (lambda content: gzip.compress(gzip.decompress(content).replace(b"CGID", b"TEXT")), "a column name occurs twice"),
+        (lambda content: gzip.compress(gzip.decompress(content).replace(b"CGID", b"TEXT")), "column text occurs twice"),
         (lambda content: b"", "column row_id, hadm_id"),
     ],
 )  # fmt: skip

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from staf.data import sources
+from staf.data import json_files
 from staf.data.read_report import ReadReport
 from staf.errors import BadData
 
@@ -18,16 +18,16 @@ MEMBERS = {"a": {"x": "long " * 30, "y": [1, {"z": None}]}, "b": '\u00e4 \u2028\
 def test_members_are_read_as_they_are(tmp_path, indent):
     path = tmp_path / "x.json"
     path.write_text("\ufeff " + json.dumps(MEMBERS, indent=indent, ensure_ascii=False) + "\r\n ", encoding="utf-8")
-    assert list(sources.json_members(path)) == [
+    assert list(json_files.json_members(path)) == [
         (f"{path}, record {number}", member) for number, member in enumerate(MEMBERS.items(), start=1)
     ]
 
 
 def test_a_gzipped_object_and_an_empty_one(tmp_path):
     (tmp_path / "x.json.gz").write_bytes(gzip.compress(json.dumps(MEMBERS).encode()))
-    assert dict(member for _, member in sources.json_members(tmp_path / "x.json.gz")) == MEMBERS
+    assert dict(member for _, member in json_files.json_members(tmp_path / "x.json.gz")) == MEMBERS
     (tmp_path / "y.json").write_text(" { } ")
-    assert list(sources.json_members(tmp_path / "y.json")) == []
+    assert list(json_files.json_members(tmp_path / "y.json")) == []
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_what_is_no_json_object_is_refused_at_the_record_where_it_stops_being_on
     path.write_text(text)
     found = []
     with pytest.raises(BadData, match=r"x\.json, record \d: not a valid JSON object, cut short, or too long") as caught:
-        found.extend(member for _, member in sources.json_members(path))
+        found.extend(member for _, member in json_files.json_members(path))
     assert "secret" not in str(caught.value)
     assert len(found) <= number - 1
     assert f"record {len(found) + 1}" in str(caught.value)
@@ -63,18 +63,18 @@ def test_what_is_no_json_object_is_refused_at_the_record_where_it_stops_being_on
 
 def test_an_array_is_read_item_by_item(tmp_path):
     (tmp_path / "x.json").write_text(json.dumps([[1, {"a": []}], {}, "b"]))
-    assert [item for _, item in sources.json_items(tmp_path / "x.json", ReadReport())] == [[1, {"a": []}], {}, "b"]
+    assert [item for _, item in json_files.json_items(tmp_path / "x.json", ReadReport())] == [[1, {"a": []}], {}, "b"]
     (tmp_path / "x.json").write_text("{}")
     with pytest.raises(BadData, match="not a valid JSON array"):
-        list(sources.json_items(tmp_path / "x.json", ReadReport()))
+        list(json_files.json_items(tmp_path / "x.json", ReadReport()))
 
 
 def test_a_member_that_never_ends_and_bytes_that_are_no_text_are_refused(tmp_path, monkeypatch):
     path = tmp_path / "x.json"
-    monkeypatch.setattr(sources, "LONGEST_LINE", 100_000)
+    monkeypatch.setattr(json_files, "LONGEST_LINE", 100_000)
     path.write_text(json.dumps({"a": 1, "b": "b" * 300_000}))
     with pytest.raises(BadData, match=r"record 2: .* too long"):
-        list(sources.json_members(path))
+        list(json_files.json_members(path))
     path.write_bytes(b'{"a": "\xff"}')
     with pytest.raises(BadData, match="record 1: not a valid JSON"):
-        list(sources.json_members(path))
+        list(json_files.json_members(path))

@@ -10,7 +10,7 @@ import zipfile
 
 import pytest
 
-from staf.data import sources
+from staf.data import json_files, sources
 from staf.data.archives import members
 from staf.data.example import Example
 from staf.data.read_report import MAX_REJECTED, ReadReport
@@ -66,13 +66,13 @@ def test_a_gzip_bomb_is_refused_before_it_unpacks(tmp_path, monkeypatch):
 def test_a_json_file_must_hold_what_is_expected(tmp_path, content):
     (tmp_path / "a.json").write_text(content)
     with pytest.raises(BadData, match=r"a\.json"):
-        sources.json_object(tmp_path / "a.json")
+        json_files.json_object(tmp_path / "a.json")
 
 
 def test_a_json_line_that_is_no_object_is_a_bad_row(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"a": 1}\n[2]\n{"a": 3\n\n{"a": 4}\n')
     report = ReadReport(skip_rejected=True)
-    assert [r["a"] for _, r in sources.json_lines(tmp_path / "a.jsonl", report)] == [1, 4]
+    assert [r["a"] for _, r in json_files.json_lines(tmp_path / "a.jsonl", report)] == [1, 4]
     assert [row.problem.partition(", ")[2][:6] for row in report.rejected] == ["line 2", "line 3"]
 
 

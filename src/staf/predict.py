@@ -20,10 +20,11 @@ from typing import Any, NamedTuple
 import torch
 
 from staf.data.example import Example
+from staf.data.json_files import json_lines
 from staf.data.local import rendered
 from staf.data.read_report import ReadReport
 from staf.data.selection import task_examples
-from staf.data.sources import csv_rows, json_lines
+from staf.data.sources import csv_rows
 from staf.data.task import Task
 from staf.errors import BadData, ConfigError, MissingData
 from staf.evaluate.answer import LABEL_TYPES, Answerer, PartialPredictions, predictions_of, routed

@@ -5,15 +5,12 @@ A bad record is named by file and line, never by its text: the same code reads c
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import csv
 import gzip
 import io
-import json
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 from xml.etree import ElementTree
@@ -23,8 +20,6 @@ from staf.errors import BadData
 
 LONGEST_LINE = 8 << 20
 """Bytes of a line or of one member of a JSON file; more means another format or damage."""
-DEEPEST = 1_000
-"""Levels of a JSON value."""
 MOST_PIECES = 64
 """A line may be this many times longer, to be skipped."""
 LONGEST_CELL = 4 << 20
@@ -130,99 +125,6 @@ def paragraphs(path: Path, report: ReadReport, mark: str = "") -> Iterator[tuple
         yield place, marks, lines
 
 
-def json_lines(path: Path, report: ReadReport) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Records of a JSON-lines file, each with its place ('FILE, line N'); blank lines are skipped.
-
-    Raises:
-        BadData: a line is not a JSON object and not to be skipped.
-    """
-    for number, line in text_lines(path, report):
-        if not line.strip():
-            continue
-        place = f"{path}, line {number}"
-        try:
-            record = json.loads(line, object_pairs_hook=_each_name_once)
-        except (ValueError, RecursionError):
-            report.reject(BadData(f"{place}: not valid JSON."), line)
-            continue
-        if isinstance(record, dict):
-            yield place, record
-        else:
-            report.reject(BadData(f"{place}: a JSON object is expected, found {type(record).__name__}."), line)
-
-
-def _each_name_once(members: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(members)
-    if len(content) < len(members):
-        raise ValueError("a name occurs twice in one object")
-    return content
-
-
-def json_object(path: Path) -> dict[str, Any]:
-    """The content of a JSON file, plain or gzipped, that holds one object.
-
-    Raises:
-        BadData: the file is not JSON in UTF-8, or something else than an object.
-    """
-    try:
-        with opened(path) as stream:
-            if stream.peek(1)[:1] == b"\0":  # a sparse file may be larger than the memory
-                raise ValueError
-            content = json.loads(stream.read(), object_pairs_hook=_each_name_once)
-    except (ValueError, RecursionError) as error:
-        place = f"{path}, line {error.lineno}" if isinstance(error, json.JSONDecodeError) else str(path)
-        raise BadData(f"{place}: not valid JSON. Get it again.") from None
-    if not isinstance(content, dict):
-        raise BadData(f"{path}: a JSON object is expected, found {type(content).__name__}.")
-    return content
-
-
-def json_members(path: Path) -> Iterator[tuple[str, tuple[str, Any]]]:
-    """Members (name, value) of a JSON object too large for memory, one by one, each with its place.
-
-    Raises:
-        BadData: the file is not one JSON object in UTF-8, is cut short, or a member is longer than `LONGEST_LINE`.
-    """
-    yield from _streamed(path, "map")
-
-
-def json_items(path: Path, report: ReadReport) -> Iterator[tuple[str, Any]]:
-    """Items of a JSON array too large for memory, one by one, each with its place; errors as `json_members`."""
-    for place, (_, item) in _streamed(path, "array"):
-        yield place, item
-
-
-def _streamed(path: Path, kind: str) -> Iterator[tuple[str, tuple[str, Any]]]:
-    """Place, name ('' in an array) and value of each member of the outermost 'map' or 'array'."""
-    import ijson
-    from ijson.common import ObjectBuilder
-
-    number, depth, name, builder = 1, 0, "", ObjectBuilder()
-    with opened(path) as stream:
-        if stream.peek(3)[:3] == codecs.BOM_UTF8:
-            stream.read(3)
-        limited = _Limited(stream)
-        try:
-            for event, value in ijson.basic_parse(limited, buf_size=1 << 16):
-                depth -= event.startswith("end_")
-                if depth == 0:  # the outermost value begins or ends
-                    if event not in (f"start_{kind}", f"end_{kind}"):
-                        raise ValueError
-                elif depth == 1 and event == "map_key":
-                    name, builder = value, ObjectBuilder()
-                else:
-                    builder.event(event, float(value) if isinstance(value, Decimal) else value)
-                    if depth == 1 and not event.startswith("start_"):
-                        yield f"{path}, record {number}", (name, builder.value)
-                        number, limited.left, builder = number + 1, LONGEST_LINE, ObjectBuilder()
-                depth += event.startswith("start_")
-                if depth > DEEPEST:
-                    raise ValueError
-        except (ijson.JSONError, ValueError):
-            what = "object" if kind == "map" else "array"
-            raise BadData(f"{path}, record {number}: not a valid JSON {what}, cut short, or too long. Get it again.") from None
-
-
 def xml_records(path: Path, tag: str) -> Iterator[tuple[str, dict[str, str]]]:
     """Elements of an XML file: attributes, and texts of the children, by name; places count the elements from 1.
 
@@ -239,20 +141,6 @@ def xml_records(path: Path, tag: str) -> Iterator[tuple[str, dict[str, str]]]:
                     element.clear()
         except ElementTree.ParseError as error:
             raise BadData(f"{path}, line {error.position[0]}: not valid XML. Get it again.") from None
-
-
-class _Limited:
-    """A stream that raises ValueError where more than `left` bytes are read; ijson needs only `read`."""
-
-    def __init__(self, stream: io.BufferedReader) -> None:
-        self._stream, self.left = stream, LONGEST_LINE
-
-    def read(self, size: int) -> bytes:
-        part = self._stream.read(size)
-        self.left -= len(part)
-        if self.left < 0:
-            raise ValueError
-        return part
 
 
 def csv_rows(
@@ -283,8 +171,8 @@ def csv_rows(
             than `LONGEST_CELL`, a quote that is never closed.
     """
     called = called or str(path)
-    rows = _parsed(path, columns, delimiter, quoted, header, comment)
-    names = _names(called, next(rows, (1, [], "", ""))[1], columns) if header else columns
+    rows = parsed_rows(path, columns, delimiter, quoted, header, comment)
+    names = column_names(called, next(rows, (1, [], "", ""))[1], columns) if header else columns
     for number, cells, problem, text in rows:
         if problem:
             report.reject(BadData(f"{called}, line {number}: {problem}."), text)
@@ -292,8 +180,13 @@ def csv_rows(
             yield f"{called}, line {number}", dict(zip(names, cells, strict=True))
 
 
-def _parsed(
-    path: Path, columns: Sequence[str], delimiter: str, quoted: bool, header: bool, comment: str
+def parsed_rows(
+    path: Path,
+    columns: Sequence[str],
+    delimiter: str = ",",
+    quoted: bool = True,
+    header: bool = True,
+    comment: str = "",
 ) -> Iterator[tuple[int, list[str], str, str]]:
     """First line, cells, what is wrong ('' where nothing is) and text of each row, the header included."""
     csv.field_size_limit(LONGEST_CELL)
@@ -328,10 +221,14 @@ def _parsed(
         yield taken[0][0], cells, problem, "\n".join(line for _, _, line in taken)
 
 
-def _names(called: str, header: list[str], columns: Sequence[str]) -> list[str]:
-    """The names of the header, as the reader asks for them where case or spelling differs."""
+def column_names(called: str, header: list[str], columns: Sequence[str]) -> list[str]:
+    """The names of the header, as the reader asks for them where case or spelling differs; empty or repeated ones numbered."""
     wanted = {_spelling(name): name for name in columns}
     found = [wanted.get(_spelling(name), name.strip()) for name in header]
+    found = [
+        name if name and (name in columns or found.index(name) == place) else f"column {place + 1}"
+        for place, name in enumerate(found)
+    ]
     if missing := [name for name in columns if name not in found]:
         raise BadData(f"{called}, line 1: column {', '.join(missing)} is missing; the header has {len(header)} columns.")
     if twice := [name for name in columns if found.count(name) > 1]:

@@ -8,7 +8,6 @@ in `staf/data/sql/*.sql`.
 from __future__ import annotations
 
 import contextlib
-import csv
 import glob
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ import pyarrow as pa
 
 from staf.data.fetch import cache_folder
 from staf.data.read_report import ReadReport
-from staf.data.sources import LONGEST_LINE, NULLS, csv_rows, opened
+from staf.data.sources import LONGEST_LINE, NULLS, column_names, csv_rows, opened, parsed_rows
 from staf.errors import BadData, StafError
 
 if TYPE_CHECKING:
@@ -35,8 +34,8 @@ CHECKED_BATCH = 20_000
 BLOCK = 1 << 20
 
 Form = str | Sequence[str]
-"""What a cell must be: a 'number', a 'time', some 'text', 'empty', a regular expression, or one of several words; a 'number?' or a
-'time?' may be empty."""
+"""What a cell must be: a 'number', a 'time', either with '?' where it may be empty, some 'text', 'empty', a regular expression,
+or one of several words."""
 
 _CSV = "header=true, delim=',', quote='\"', escape='\"'"
 _RRF = "header=false, delim='|', quote='', escape=''"
@@ -122,11 +121,15 @@ class Tables:
     ) -> None:
         """Create a table of all rows that fit, the others rejected by their places."""
         dialect: dict[str, Any] = {"delimiter": "|", "quoted": False, "header": False} if is_rrf else {}
-        rows = csv_rows(path, self._report, names, called=called, **dialect)
+        wanted = names if is_rrf else [name for name in names if not name.startswith("column ")]
+        rows = csv_rows(path, self._report, wanted, called=called, **dialect)
         schema = pa.schema([(column, pa.string()) for column in (*names, _PLACE)])
         self.empty(name, schema.names)
         while batch := list(islice(rows, CHECKED_BATCH)):
-            cells = [{c: None if cell in nulls else cell for c, cell in row.items()} | {_PLACE: place} for place, row in batch]
+            cells = [
+                {c: None if cell in nulls else cell for c, cell in zip(names, row.values(), strict=True)} | {_PLACE: place}
+                for place, row in batch
+            ]
             with _without_text(path):
                 self._connection.register("batch", pa.Table.from_pylist(cells, schema))
                 self._connection.execute(f"INSERT INTO {name} FROM batch")
@@ -235,15 +238,9 @@ def _without_text(path: Path | None) -> Iterator[None]:
 
 
 def _header(path: Path, called: str, columns: Sequence[str]) -> list[str]:
-    """Names in the first line of a file, in lower case."""
-    with opened(path) as stream:
-        line = stream.readline(LONGEST_LINE).decode("utf-8", "replace").removeprefix("\ufeff")
-    names = [name.strip().lower() for name in next(csv.reader([line]), [])]
-    if missing := [name for name in columns if name not in names]:
-        raise BadData(f"{called}, line 1: column {', '.join(missing)} is missing; the header has {len(names)} columns.")
-    if len(set(names)) != len(names):
-        raise BadData(f"{called}, line 1: a column name occurs twice.")
-    return names
+    """Names in the first line of a file; those that are not asked for are numbered, so that they never enter SQL."""
+    names = column_names(called, next(parsed_rows(path, columns), (1, [], "", ""))[1], columns)
+    return [name if name in columns else f"column {number}" for number, name in enumerate(names, start=1)]
 
 
 def _unlike(column: str, form: Form) -> str:

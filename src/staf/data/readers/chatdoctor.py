@@ -24,10 +24,11 @@ from pathlib import Path
 from staf.data.answers import safe_label
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key, normalise
+from staf.data.json_files import json_items
 from staf.data.layouts import Files
 from staf.data.read_report import ReadReport
 from staf.data.readers.shapes import Row, choice_of_four, draw, drawn, each_record, example, number_of, says
-from staf.data.sources import csv_rows, json_items, text_field
+from staf.data.sources import csv_rows, text_field
 from staf.data.splits import seeded_rng, split_of
 from staf.errors import BadData
 

@@ -27,10 +27,11 @@ from staf.data.answers import write_several
 from staf.data.archives import members
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example
+from staf.data.json_files import json_lines
 from staf.data.layouts import Files
 from staf.data.read_report import ReadReport
 from staf.data.readers.shapes import WINDOW, Origin, Row, drawn, example, vocabulary
-from staf.data.sources import csv_rows, decoded, json_lines, listed, one_of, single_spaced, text_field
+from staf.data.sources import csv_rows, decoded, listed, one_of, single_spaced, text_field
 from staf.data.splits import split_of
 from staf.errors import BadData
 

@@ -22,10 +22,11 @@ from functools import partial
 from staf.data.answers import safe_label
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key, normalise
+from staf.data.json_files import json_lines
 from staf.data.layouts import Files
 from staf.data.read_report import ReadReport
 from staf.data.readers.shapes import Origin, Row, each_record, example, number_of, shuffled
-from staf.data.sources import csv_rows, json_lines, one_of, single_spaced, text_field
+from staf.data.sources import csv_rows, one_of, single_spaced, text_field
 from staf.data.splits import SHARES, split_of
 from staf.errors import BadData
 

@@ -7,9 +7,9 @@
     synonym: "Multicystic kidneys" EXACT layperson []
     is_a: HP:0000107 ! Renal cyst
 
-A stanza without id or name, with an unquoted definition, or with an id seen before is rejected by its line; unknown tags are
-ignored, and so are comments and trailing modifiers. (obonet keeps no line numbers, accepts repeated ids and tags, and cuts
-quoted text at ' ! '.) A term is in the split of its first parent, so that siblings, which are each other's wrong answers, are in one split.
+A stanza without id or name, with an unquoted definition, or with an id seen before is rejected by its line; unknown tags,
+comments and trailing modifiers are ignored. (obonet keeps no line numbers, accepts repeated ids and tags, and cuts quoted text
+at ' ! '.) A term is in the split of its first parent, so that siblings, which are each other's wrong answers, are in one split.
 """
 
 from __future__ import annotations

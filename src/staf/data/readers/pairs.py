@@ -24,6 +24,7 @@ from pathlib import Path
 
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key, normalise
+from staf.data.json_files import json_lines
 from staf.data.layouts import Files
 from staf.data.read_report import ReadReport
 from staf.data.readers.shapes import (
@@ -37,7 +38,7 @@ from staf.data.readers.shapes import (
     pair,
     vocabulary,
 )
-from staf.data.sources import csv_rows, json_lines, one_of, single_spaced, text_field, xml_records
+from staf.data.sources import csv_rows, one_of, single_spaced, text_field, xml_records
 from staf.data.splits import split_of
 from staf.errors import BadData
 

@@ -39,10 +39,11 @@ from typing import Any
 
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key
+from staf.data.json_files import json_object
 from staf.data.layouts import Files
 from staf.data.read_report import ReadReport
 from staf.data.readers.shapes import Origin, Row, draw, drawn, each_record, number_of, spaced, span
-from staf.data.sources import json_object, listed, named, single_spaced, text_field
+from staf.data.sources import listed, named, single_spaced, text_field
 from staf.errors import BadData
 
 NEAR = 5

@@ -20,10 +20,11 @@ from pathlib import Path
 
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key, normalise
+from staf.data.json_files import json_lines, json_members, json_object
 from staf.data.layouts import Files
 from staf.data.read_report import ReadReport
 from staf.data.readers.shapes import Origin, Row, each_record, example, number_of
-from staf.data.sources import json_lines, json_members, json_object, one_of, single_spaced, text_field
+from staf.data.sources import one_of, single_spaced, text_field
 from staf.data.splits import split_of
 from staf.errors import BadData
 
