@@ -12,7 +12,7 @@ from formats.pharmacotherapydb import COLUMNS
 
 from staf.data.example import dedup_key, normalise
 from staf.data.read_report import ReadReport
-from staf.data.readers import hpoa
+from staf.data.readers import ontologies
 from staf.data.readers.ontologies import PHENOTYPES, diseases
 from staf.data.readers.ontology import below
 from staf.data.readers.shapes import draw_fitting
@@ -96,7 +96,7 @@ def test_wrong_findings_are_neither_broader_nor_narrower_than_an_annotated_one(o
             annotated.setdefault(normalise(cells[1]), set()).add(cells[3])
     made = [e for e in read_corpus("hpo", own / "hpo", ReadReport()) if e.id.startswith("hpo/finding/")]
     assert made
-    assert max(Counter(e.context for e in made).values()) <= hpoa.PER_DISEASE
+    assert max(Counter(e.context for e in made).values()) <= ontologies.FINDINGS_PER_DISEASE
     for example in made:
         for label in set(example.labels) - {example.answer}:
             assert not any(known.related(by_name[label], i) for i in annotated[normalise(example.context)])
@@ -112,7 +112,7 @@ def test_numbered_forms_of_a_disease_share_a_group(tmp_path):
     ("frequency", "share"), [("", None), ("HP:0040280", 1.0), ("HP:0040285", 0.0), ("3/12", 0.25), ("12.5%", 0.125)]
 )
 def test_a_frequency_has_four_forms(frequency, share):
-    assert hpoa.least_share(frequency) == share
+    assert ontologies.least_share(frequency) == share
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_hpo_has_the_annotations_that_are_known_of_it():
     report = ReadReport()
     examples = list(read_corpus("hpo", distributed("hpo"), report))
     made = [e for e in examples if e.id.startswith("hpo/finding/")]
-    assert len(made) == hpoa.MOST
+    assert len(made) == ontologies.MOST_FINDINGS
     assert separate(made) == (made, 0)
     common = Counter(e.answer for e in made if e.split == "train")
     held_out = [e for e in made if e.split != "train"]

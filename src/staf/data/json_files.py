@@ -100,9 +100,11 @@ def _streamed(path: Path, brackets: str, kind: str) -> Iterator[tuple[str, tuple
             buffer = text.read(PIECE).lstrip()
             if buffer[:1] != brackets[0]:
                 raise ValueError
+            if "".join(buffer.split(maxsplit=2)) == brackets:
+                return
             while True:
                 try:
-                    name, value, end = _member(buffer, position + 1, brackets, number == 1)
+                    name, value, end = _member(buffer, position + 1, brackets)
                 except (ValueError, IndexError):  # an error, or more text is needed
                     more = text.read(PIECE)
                     if not more or len(buffer) - position > LONGEST_LINE:
@@ -111,9 +113,8 @@ def _streamed(path: Path, brackets: str, kind: str) -> Iterator[tuple[str, tuple
                     continue
                 if end - position > LONGEST_LINE:
                     raise ValueError
-                if value is not _NO_MEMBER:
-                    yield f"{path}, record {number}", (name, value)
-                    number += 1
+                yield f"{path}, record {number}", (name, value)
+                number += 1
                 if buffer[end] == brackets[1]:
                     break
                 position = end
@@ -123,14 +124,9 @@ def _streamed(path: Path, brackets: str, kind: str) -> Iterator[tuple[str, tuple
             raise BadData(f"{path}, record {number}: not a valid JSON {kind}, cut short, or too long. Get it again.") from None
 
 
-_NO_MEMBER = object()
-
-
-def _member(text: str, start: int, brackets: str, may_end: bool) -> tuple[str, Any, int]:
+def _member(text: str, start: int, brackets: str) -> tuple[str, Any, int]:
     """Name and value of the member at `start`, and where the comma or bracket after it stands; ValueError, IndexError."""
     name, place = "", _after_space(text, start)
-    if may_end and text[place] == brackets[1]:
-        return "", _NO_MEMBER, place
     if brackets == "{}":
         name, place = _DECODER.raw_decode(text, place)
         place = _after_space(text, place)

@@ -126,7 +126,7 @@ def paragraphs(path: Path, report: ReadReport, mark: str = "") -> Iterator[tuple
 
 
 def xml_records(path: Path, tag: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Elements of an XML file: attributes, and texts of the children, by name; places count the elements from 1.
+    """Elements of an XML file: attributes, and texts of the children, by name; a place has the number of the element.
 
     Raises:
         BadData: the file is not valid XML.

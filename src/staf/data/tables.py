@@ -119,7 +119,7 @@ class Tables:
         is_rrf: bool,
         forms: Mapping[str, Form],
     ) -> None:
-        """Create a table of all rows that fit, the others rejected by their places."""
+        """Create a table of all rows that fit, the others rejected by file and line."""
         dialect: dict[str, Any] = {"delimiter": "|", "quoted": False, "header": False} if is_rrf else {}
         wanted = names if is_rrf else [name for name in names if not name.startswith("column ")]
         rows = csv_rows(path, self._report, wanted, called=called, **dialect)

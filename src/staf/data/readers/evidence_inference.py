@@ -17,8 +17,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from staf.data.archives import members
 from staf.data.dedup import minhash_keys
@@ -43,8 +43,7 @@ _MARK = "|"
 """Stands for the evidence while white space around it is made single."""
 
 
-@dataclass(frozen=True, slots=True)
-class Annotation:
+class Annotation(NamedTuple):
     """One row of the annotations; `valid` where label and reasoning are, `start` to `end` (exclusive) count characters."""
 
     prompt: str

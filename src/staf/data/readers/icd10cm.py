@@ -85,25 +85,19 @@ def tabular(path: Path) -> Tabular:
     """The tabular list of an XML file, plain or gzipped."""
     chapters: dict[str, str] = {}
     codes: dict[str, Code] = {}
-    open_codes: list[ET.Element] = []
-    chapter = ET.Element("none")
     with opened(path) as stream:
         try:
-            for event, element in ET.iterparse(stream, events=("start", "end")):
+            for _, element in ET.iterparse(stream):
                 if element.tag == "chapter":
-                    chapter = element
-                    if event == "end":
-                        chapters[_child_text(element, "name")] = _CODE_RANGE.sub("", _child_text(element, "desc"))
-                        element.clear()
-                elif element.tag == "diag" and event == "start":
-                    open_codes.append(element)
-                elif element.tag == "diag":
-                    open_codes.pop()
-                    parent = _child_text(open_codes[-1], "name") if open_codes else ""
-                    code = _code(element, parent, _child_text(chapter, "name"))
-                    if not (code.name and code.title and code.chapter) or code.name in codes:
-                        raise BadData(f"{path}, code {len(codes) + 1}: no name, title or chapter, or one listed twice.")
-                    codes[code.name] = code
+                    number = _child_text(element, "name")
+                    chapters[number] = _CODE_RANGE.sub("", _child_text(element, "desc"))
+                    parents = {child: diag for diag in element.iter("diag") for child in diag.findall("diag")}
+                    for diag in element.iter("diag"):
+                        parent = _child_text(parents[diag], "name") if diag in parents else ""
+                        code = _code(diag, parent, number)
+                        if not (code.name and code.title and code.chapter) or code.name in codes:
+                            raise BadData(f"{path}, code {len(codes) + 1}: no name, title or chapter, or one listed twice.")
+                        codes[code.name] = code
                     element.clear()  # 47,000 codes are kept as `Code`, not also as a tree
         except ET.ParseError as error:
             raise BadData(f"{path}, line {error.position[0]}: not valid XML. Get it again.") from error

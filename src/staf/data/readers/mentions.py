@@ -32,7 +32,7 @@ from staf.data.example import Example, dedup_key
 from staf.data.layouts import Files
 from staf.data.read_report import ReadReport
 from staf.data.readers import pubtator
-from staf.data.readers.shapes import Origin, mentions, of_long
+from staf.data.readers.shapes import Origin, each_record, mentions, of_long
 from staf.data.sources import paragraphs, single_spaced, text_lines
 from staf.data.splits import SHARES, split_of
 from staf.errors import BadData
@@ -64,19 +64,20 @@ def conll(files: Files, report: ReadReport) -> Iterator[Example]:
 
 
 def _tagged(name: str, files: Files, columns: int, types: Mapping[str, str], report: ReadReport) -> Iterator[Example]:
-    for split, path in files:
+    def sentences(path: Path, report: ReadReport) -> Iterator[tuple[str, _Sentence]]:
+        for number, (place, document, lines) in enumerate(paragraphs(path, report, DOCUMENT), 1):
+            yield place, (number, document, lines)
 
-        def make(place: str, sentence: _Sentence, split: str = split) -> Iterator[Example]:
-            number, document, lines = sentence
-            tagged = [_cells(line, columns, types) for line in lines]
-            text = " ".join(token for token, _ in tagged)
-            about = dedup_key(f"{name} {split} document {document}") if document else ""
-            origin = Origin(split, (about, *of_long(text)) if about else minhash_keys(text), about)
-            labels = tuple(types.values())
-            yield from mentions(report, f"{name}/{split}/{number}", text, chunks(tagged, types), labels, origin)
+    @each_record(sentences)
+    def read(place: str, sentence: _Sentence, split: str, report: ReadReport) -> Iterator[Example]:
+        number, document, lines = sentence
+        tagged = [_cells(line, columns, types) for line in lines]
+        text, labels = " ".join(token for token, _ in tagged), tuple(types.values())
+        about = dedup_key(f"{name} {split} document {document}") if document else ""
+        origin = Origin(split, (about, *of_long(text)) if about else minhash_keys(text), about)
+        yield from mentions(report, f"{name}/{split}/{number}", text, chunks(tagged, types), labels, origin)
 
-        found = enumerate(paragraphs(path, report, DOCUMENT), 1)
-        yield from report.each(((place, (number, document, lines)) for number, (place, document, lines) in found), make)
+    return read(files, report)
 
 
 def _cells(line: str, columns: int, types: Mapping[str, str]) -> tuple[str, str]:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
 from staf.data.answers import safe_label
 from staf.data.dedup import minhash_keys
@@ -42,16 +43,12 @@ _OF_OTHERS = re.compile(rf".*above.*|(?:both |only )?{_LETTER}(?:{_JOINED}{_LETT
 """An option that is understood only in its place."""
 
 
-def medmcqa(files: Files, report: ReadReport) -> Iterator[Example]:
+@each_record(json_lines)
+def medmcqa(place: str, record: Row, part: str, report: ReadReport) -> Iterator[Example]:
     """MedMCQA as task type multiple_choice."""
-    for part, path in files:
-
-        def make(place: str, record: Row, name: str = path.stem, part: str = part) -> Iterator[Example]:
-            question, options, answer = text_field(record, "question"), *_options(record)
-            split = split_of(normalise(question), MEDMCQA_SHARES.get(part, SHARES))
-            yield from question_example(f"medmcqa/{name}/{number_of(place)}", question, options, answer, split, report)
-
-        yield from report.each(json_lines(path, report), make)
+    question, options, answer = text_field(record, "question"), *_options(record)
+    split = split_of(normalise(question), MEDMCQA_SHARES.get(part, SHARES))
+    yield from question_example(f"medmcqa/{_named(place)}", question, options, answer, split, report)
 
 
 @each_record(json_lines)
@@ -64,22 +61,26 @@ def medqa(place: str, record: Row, part: str, report: ReadReport) -> Iterator[Ex
 def mmlu(files: Files, report: ReadReport) -> Iterator[Example]:
     """MMLU as task type multiple_choice, in its authors' split."""
     seen: set[str] = set()
-    rows = partial(csv_rows, columns=("question", *LETTERS, "answer"), header=False)
-    for part, path in files:
 
-        def make(place: str, row: Row, part: str = part, stem: str = path.stem) -> Iterator[Example]:
-            question, letter = text_field(row, "question"), one_of(row, "answer", LETTERS)
-            lettered = {one: option_text(text_field(row, one)) for one in LETTERS}
-            key = dedup_key(" ".join([question, *lettered.values()]))
-            if key in seen:
-                report.skip("the same question with the same options is there already")
-                return
-            seen.add(key)
-            name = f"mmlu-medical/{part}/{stem.removesuffix(f'_{part}')}/{number_of(place)}"
-            options = list(lettered.values())
-            yield from question_example(name, question, options, lettered[letter], MMLU_SPLITS[part], report, str)
+    @each_record(partial(csv_rows, columns=("question", *LETTERS, "answer"), header=False))
+    def read(place: str, row: Row, part: str, report: ReadReport) -> Iterator[Example]:
+        question, letter = text_field(row, "question"), one_of(row, "answer", LETTERS)
+        lettered = {one: option_text(text_field(row, one)) for one in LETTERS}
+        key = dedup_key(" ".join([question, *lettered.values()]))
+        if key in seen:
+            report.skip("the same question with the same options is there already")
+            return
+        seen.add(key)
+        name, options = f"mmlu-medical/{part}/{_named(place, f'_{part}')}", list(lettered.values())
+        yield from question_example(name, question, options, lettered[letter], MMLU_SPLITS[part], report, str)
 
-        yield from report.each(rows(path, report), make)
+    return read(files, report)
+
+
+def _named(place: str, ending: str = "") -> str:
+    """The name of a file and the number of a line in it: 'FILE/N'."""
+    path, _, number = place.rpartition(", line ")
+    return f"{Path(path.removesuffix('.gz')).stem.removesuffix(ending)}/{number}"
 
 
 def option_text(text: str) -> str:

@@ -40,7 +40,6 @@ from typing import Any
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key
 from staf.data.json_files import json_object
-from staf.data.layouts import Files
 from staf.data.read_report import ReadReport
 from staf.data.readers.shapes import Origin, Row, draw, drawn, each_record, number_of, spaced, span
 from staf.data.sources import listed, named, single_spaced, text_field
@@ -56,14 +55,6 @@ PLACEHOLDER = "@placeholder"
 _MARK = re.compile(r"BEG__|__END")
 
 
-@dataclass(frozen=True, slots=True)
-class Passage:
-    """What the questions of an article, note or report share."""
-
-    text: str
-    origin: Origin
-
-
 def entries(path: Path, *names: str) -> list[dict[str, Any]]:
     """The objects in nested lists of a JSON object: of its field of the first name, of their fields of the second, .."""
     found = [json_object(path)]
@@ -73,21 +64,24 @@ def entries(path: Path, *names: str) -> list[dict[str, Any]]:
     return found
 
 
-def covid_qa(files: Files, report: ReadReport) -> Iterator[Example]:
+_Asked = tuple[str, tuple[str, ...], Row]
+"""A text, its deduplication keys, and a question on it."""
+
+
+def _articles(path: Path, report: ReadReport) -> Iterator[tuple[str, _Asked]]:
+    def questions(place: str, article: Row) -> Iterator[tuple[str, _Asked]]:
+        keys = minhash_keys(text_field(article, "context"))
+        for number, question in enumerate(listed(article, "qas"), 1):
+            yield f"{place}, question {number}", (article["context"], keys, question)
+
+    articles = enumerate(entries(path, "data", "paragraphs"), 1)
+    yield from report.each(((f"{path}, article {number}", article) for number, article in articles), questions)
+
+
+@each_record(_articles)
+def covid_qa(place: str, asked: _Asked, part: str, report: ReadReport) -> Iterator[Example]:
     """Questions as task type reading_comprehension, split 80/10/10 by article."""
-
-    def article(place: str, record: Row) -> Iterator[tuple[str, tuple[Passage, Row]]]:
-        keys = minhash_keys(text_field(record, "context"))
-        about = Passage(record["context"], drawn(keys[0], *keys))
-        for number, question in enumerate(listed(record, "qas"), 1):
-            yield f"{place}, question {number}", (about, question)
-
-    for _, path in files:
-        articles = ((f"{path}, article {n}", a) for n, a in enumerate(entries(path, "data", "paragraphs"), 1))
-        yield from report.each(report.each(articles, article), lambda _, asked: _article_question(*asked, report))
-
-
-def _article_question(article: Passage, record: Row, report: ReadReport) -> Iterator[Example]:
+    context, keys, record = asked
     question, answers = text_field(record, "question"), listed(record, "answers")
     if record.get("is_impossible") or not answers:
         report.skip("the question has no answer in the article")
@@ -98,10 +92,11 @@ def _article_question(article: Passage, record: Row, report: ReadReport) -> Iter
     if not isinstance(number, int):
         raise BadData("field 'id' is missing or not an integer.")
     near = sorted(range(max(0, said - NEAR), said + NEAR + 1), key=lambda at: abs(at - said))
-    start = next((at for at in near if article.text.startswith(answer, at)), -1)
+    start = next((at for at in near if context.startswith(answer, at)), -1)
     if start < 0:
         raise BadData(f"the answer does not stand within {NEAR} characters of its offset in the article.")
-    yield span(f"covid-qa/{number}", "question", question, *spaced(article.text, start, start + len(answer)), article.origin)
+    text, found = spaced(context, start, start + len(answer))
+    yield span(f"covid-qa/{number}", "question", question, text, found, drawn(keys[0], *keys))
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,25 +201,24 @@ def _nearest(text: str, words: str, expected: int) -> int:
     return min((at for at in (after, before) if at >= 0), key=lambda at: abs(at - expected), default=-1)
 
 
-def clicr(files: Files, report: ReadReport) -> Iterator[Example]:
+def _reports(path: Path, report: ReadReport) -> Iterator[tuple[str, _Asked]]:
+    def queries(place: str, record: Row) -> Iterator[tuple[str, _Asked]]:
+        document = record.get("document")
+        if not isinstance(document, dict):
+            raise BadData("field 'document' is missing or not an object.")
+        title, context = (_unmarked(text_field(document, name)) for name in ("title", "context"))
+        keys = (dedup_key(f"clicr document {text_field(record, 'source')}"), *minhash_keys(context))
+        for number, query in enumerate(listed(document, "qas"), 1):
+            yield f"{place}, query {number}", (f"{title} {context}", keys, query)
+
+    reports = enumerate(entries(path, "data"), 1)
+    yield from report.each(((f"{path}, report {number}", record) for number, record in reports), queries)
+
+
+@each_record(_reports)
+def clicr(place: str, asked: _Asked, split: str, report: ReadReport) -> Iterator[Example]:
     """Queries as task type reading_comprehension, in the authors' splits."""
-    for split, path in files:
-
-        def case(place: str, record: Row, split: str = split) -> Iterator[tuple[str, tuple[Passage, Row]]]:
-            document = record.get("document")
-            if not isinstance(document, dict):
-                raise BadData("field 'document' is missing or not an object.")
-            title, context = (_unmarked(text_field(document, name)) for name in ("title", "context"))
-            about = dedup_key(f"clicr document {text_field(record, 'source')}")
-            passage = Passage(f"{title} {context}", Origin(split, (about, *minhash_keys(context)), about))
-            for number, query in enumerate(listed(document, "qas"), 1):
-                yield f"{place}, query {number}", (passage, query)
-
-        reports = ((f"{path}, report {n}", record) for n, record in enumerate(entries(path, "data"), 1))
-        yield from report.each(report.each(reports, case), lambda _, asked: _blank(*asked, report))
-
-
-def _blank(case: Passage, record: Row, report: ReadReport) -> Iterator[Example]:
+    text, keys, record = asked
     statement, name = _unmarked(text_field(record, "query")), text_field(record, "id")
     if PLACEHOLDER not in statement:
         raise BadData(f"the query has no {PLACEHOLDER}.")
@@ -232,11 +226,10 @@ def _blank(case: Passage, record: Row, report: ReadReport) -> Iterator[Example]:
     if all(is_synonym for is_synonym, _ in answers):
         raise BadData("none of the answers has the origin 'dataset'.")
     for _, words in sorted(answers, key=lambda answer: answer[0]):
-        if words.lower() in case.text.lower() and (
-            match := re.search(rf"(?<!\w){re.escape(words)}(?!\w)", case.text, re.IGNORECASE)
-        ):
-            question = statement.replace(PLACEHOLDER, "___")
-            yield span(f"clicr/{name}", "blank", question, case.text, match.span(), case.origin)
+        pattern = rf"(?<!\w){re.escape(words)}(?!\w)"
+        if words.lower() in text.lower() and (match := re.search(pattern, text, re.IGNORECASE)):
+            question, origin = statement.replace(PLACEHOLDER, "___"), Origin(split, keys, keys[0])
+            yield span(f"clicr/{name}", "blank", question, text, match.span(), origin)
             return
     report.skip("the report has no answer")
 
