@@ -131,7 +131,9 @@ def test_a_smaller_expert_is_not_taken_for_a_finished_training(base: Base, tmp_p
 
 def a_router(base: Base, experts: ExpertSet, weights: torch.Tensor, granularity: str) -> Router:
     chosen = RouterRecipe.model_validate({"granularity": granularity})
-    return Router.of(base, experts, "colour", make_examples(2, "adaptation"), chosen, weights, torch.zeros(2), {})
+    return Router.of(
+        base, experts, "colour", make_examples(2, "adaptation"), chosen, weights, torch.zeros(2 * weights.numel()), {}
+    )
 
 
 def groups_of(base: Base, granularity: str) -> dict[str, int]:
