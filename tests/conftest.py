@@ -78,10 +78,14 @@ def random_expert(base: Base, name: str, seed: int, scale: float = 1.0, size: fl
     return Expert(name, base.identity, factors, frozenset({dedup_key(f"taught {name}")}), {"run": f"run-{name}"})
 
 
-@pytest.fixture
-def experts(base: Base) -> ExpertSet:
+def three_experts(base: Base) -> ExpertSet:
     names = ("attribute", "relation", "synonymy")
     return ExpertSet(tuple(random_expert(base, name, seed, scale=1.5) for seed, name in enumerate(names)))
+
+
+@pytest.fixture
+def experts(base: Base) -> ExpertSet:
+    return three_experts(base)
 
 
 COLOURS = {"sky": "blue", "grass": "green", "blood": "red", "sea": "blue", "leaf": "green", "rose": "red"}

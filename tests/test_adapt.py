@@ -289,7 +289,19 @@ COMBINATIONS = list(
 )
 
 
-@pytest.mark.parametrize(("method", "granularity", "penalty", "null_expert", "learned_scale"), COMBINATIONS)
+# every two values of two settings together
+PAIRS = {
+    ("gradient", "task", "weights", False, True), ("gradient", "layer", "alpha", True, False),
+    ("gradient", "matrix", "weights", True, True), ("gradient", "matrix", "alpha", False, False),
+    ("cma", "task", "alpha", True, True), ("cma", "task", "weights", True, False),
+    ("cma", "layer", "weights", False, True), ("cma", "matrix", "alpha", False, False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("method", "granularity", "penalty", "null_expert", "learned_scale"),
+    [pytest.param(*one, marks=[] if one in PAIRS else pytest.mark.slow) for one in COMBINATIONS],
+)
 def test_every_combination_learns(
     mixture: Mixture, method: str, granularity: str, penalty: str, null_expert: bool, learned_scale: bool
 ) -> None:

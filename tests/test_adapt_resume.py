@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import each, make_examples
+from conftest import each, make_examples, three_experts
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kill import kill_at_wait
 
 from staf.errors import DamagedFile
-from staf.lm.base import Base
+from staf.lm.base import Base, load_base
 from staf.routing.adapt import adapt_router
 from staf.routing.cma import fit_cma
 from staf.routing.gradient import FitResult, State, fit_gradient
@@ -119,13 +117,30 @@ def content(router: Router, folder: Path) -> tuple[bytes, bytes]:
     return (folder / "router.json").read_bytes(), path.read_bytes()
 
 
-@pytest.mark.parametrize("deadly", [1, 3, 6, 7, 22, 24, 38, 44])
-@pytest.mark.parametrize("method", ["cma", "gradient"])
+@pytest.fixture(scope="module")
+def wholes(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[bytes, bytes]]:
+    """What an adaptation that nothing stopped writes, by method."""
+    base = load_base(str(tiny_folder), dtype="float32", device="cpu")
+    return {name: content(adapted(base, three_experts(base), name, None), tmp_path_factory.mktemp(name)) for name in SETTINGS}
+
+
+WAITS = (1, 3, 6, 7, 22, 24, 38, 44)
+FAST = {"cma": (1, 24, 44), "gradient": (7, 38)}
+
+
+@pytest.mark.parametrize(
+    ("method", "deadly"),
+    [
+        pytest.param(method, deadly, marks=[] if deadly in FAST[method] else pytest.mark.slow)
+        for method in SETTINGS
+        for deadly in WAITS
+    ],
+)
 def test_stopped_at_any_wait_for_the_disk_it_ends_with_the_same_bytes(
-    base: Base, experts: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, deadly: int
-) -> None:
+    base: Base, experts: object, wholes: dict[str, tuple[bytes, bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    method: str, deadly: int,
+) -> None:  # fmt: skip
     """The disk is waited for twice when a restart begins and five times a state: 2 + 4 * 5 for each of the two restarts."""
-    whole = content(adapted(base, experts, method, None), tmp_path / "whole")
     real, calls = os.fsync, 0
 
     def fsync(handle: int) -> None:
@@ -142,7 +157,7 @@ def test_stopped_at_any_wait_for_the_disk_it_ends_with_the_same_bytes(
     said: list[str] = []
     evaluated = counted(monkeypatch)
     found = adapted(base, experts, method, tmp_path / "state", said)
-    assert content(found, tmp_path / "resumed") == whole
+    assert content(found, tmp_path / "resumed") == wholes[method]
     states = (deadly - 3) // 5 if deadly < 23 else (deadly - 5) // 5  # whole ones: each of the two restarts has two more waits
     left = 8 - max(states, 0)
     if method == "cma":
@@ -207,43 +222,12 @@ def test_a_damaged_state_is_reported_and_the_one_before_it_is_resumed(base: Base
         adapted(base, experts, "gradient", tmp_path / "state")
 
 
-DRIVER = """
-import os, signal, sys
-from pathlib import Path
-import torch
-from conftest import random_expert
-from test_adapt_resume import adapted
-from staf import io
-from staf.experts.store import ExpertSet
-from staf.lm.base import load_base
-
-torch.set_num_threads(1)
-base = load_base(sys.argv[1], dtype="float32", device="cpu")
-names = ("attribute", "relation", "synonymy")
-experts = ExpertSet(tuple(random_expert(base, name, seed, scale=1.5) for seed, name in enumerate(names)))
-real, calls = os.fsync, 0
-
-def fsync(handle):
-    global calls
-    calls += 1
-    if calls == int(sys.argv[4]):
-        os.kill(os.getpid(), signal.SIGKILL)
-    real(handle)
-
-io.os.fsync = fsync
-adapted(base, experts, sys.argv[3], Path(sys.argv[2]))
-"""
-
-
 @pytest.mark.parametrize(("method", "deadly"), [("cma", 15), ("gradient", 30)])
 def test_kill_9_inside_a_state_then_the_same_call_ends_with_the_same_bytes(
-    base: Base, experts: object, tiny_folder: Path, tmp_path: Path, method: str, deadly: int
+    base: Base, experts: object, wholes: dict[str, tuple[bytes, bytes]], tmp_path: Path, method: str, deadly: int
 ) -> None:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])}
-    command = [sys.executable, "-c", DRIVER, str(tiny_folder), str(tmp_path / "state"), method, str(deadly)]
-    died = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert died.returncode == -signal.SIGKILL, died.stderr
+    kill_at_wait(deadly, lambda: adapted(base, experts, method, tmp_path / "state"))
     said: list[str] = []
     found = adapted(base, experts, method, tmp_path / "state", said)
     assert any(line.startswith("resuming from checkpoint") for line in said)
-    assert content(found, tmp_path / "resumed") == content(adapted(base, experts, method, None), tmp_path / "whole")
+    assert content(found, tmp_path / "resumed") == wholes[method]

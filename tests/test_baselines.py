@@ -153,7 +153,9 @@ def test_batched_answers_equal_the_full_forward_of_each_single_row(any_base: Bas
     torch.testing.assert_close(found, torch.stack(expected), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in ("lora", "full") else pytest.mark.slow) for name in TRAINED]
+)
 def test_a_base_in_bfloat16_learns_and_is_read_too(base: Base, name: str) -> None:
     base.dtype = torch.bfloat16
     settings = settings_of(name, learning_rates=(0.3 if name == "prompt_tuning" else 0.02,), epochs=4)
