@@ -22,16 +22,16 @@ demo: $(VENV)/installed
 	$(BIN)/staf demo --out $(OUT) $(ARGS)
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-all: $(VENV)/installed
-	$(BIN)/python -m pytest -n auto -m 'slow or not slow'
+	$(BIN)/python -m pytest -n auto --dist worksteal --hypothesis-profile thorough -m 'slow or not slow'
 
 check: $(VENV)/installed
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 smoke: $(VENV)/installed
 	rm -rf $(SMOKE)

@@ -23,7 +23,8 @@ from staf.lm.base import Base, load_base
 from staf.routing.merge import Mixture, module_groups
 
 # No law is about time. Where CI is set its cases are the same each time: a rare one is to be found at a desk, not on a push.
-settings.register_profile("suite", deadline=None, derandomize="CI" in os.environ)
+settings.register_profile("suite", deadline=None, max_examples=50, derandomize="CI" in os.environ)
+settings.register_profile("thorough", deadline=None, max_examples=200)  # make test-all
 settings.load_profile("suite")
 
 

@@ -192,12 +192,13 @@ def test_an_adaptation_that_came_to_its_end_evaluates_nothing_again(
 
 
 def test_a_state_of_other_settings_examples_or_start_is_not_gone_on_with(base: Base, experts: object, tmp_path: Path) -> None:
-    first = adapted(base, experts, "cma", tmp_path / "state")
+    settings = SETTINGS["cma"].model_copy(update={"max_evaluations": 14, "restarts": 1})
     mixture, examples, state = Mixture(base, experts), make_examples(EXAMPLES, "adaptation"), tmp_path / "state"
+    first = adapt_router(mixture, "colour", examples, settings, checkpoint=state)
     for changed, chosen, start in (
-        (SETTINGS["cma"].model_copy(update={"seed": 1}), examples, None),
-        (SETTINGS["cma"], [replace(examples[0], context="another"), *examples[1:]], None),
-        (SETTINGS["cma"], examples, first),
+        (settings.model_copy(update={"seed": 1}), examples, None),
+        (settings, [replace(examples[0], context="another"), *examples[1:]], None),
+        (settings, examples, first),
     ):
         said: list[str] = []
         fresh = adapt_router(mixture, "colour", chosen, changed, init_from=start)

@@ -70,7 +70,7 @@ def test_equal_answers_on_all_tasks_are_no_difference_and_a_sure_one_is() -> Non
 def test_chance_is_called_a_difference_about_as_often_as_the_level_says_and_small_ones_are_found_together() -> None:
     generator = np.random.default_rng(0)
 
-    def share(shift: float, tasks: int, trials: int = 200) -> float:
+    def share(shift: float, tasks: int, trials: int = 120) -> float:
         """How often a mean over tasks of 100 items, right or wrong by chance, is below 0.05."""
         ours, other = (generator.random((trials, tasks, 100)) < p for p in (0.5 + shift, 0.5))
         found = []
