@@ -258,6 +258,13 @@ def test_an_interrupted_run_resumes_at_the_item(base: Base, tmp_path: Path, monk
         np.testing.assert_allclose(one["scores"], two["scores"], atol=1e-4)
 
 
+def test_scores_that_are_not_numbers_are_the_bases_fault_and_not_that_of_the_predictions(base: Base) -> None:
+    with torch.no_grad():
+        next(base.model.parameters()).fill_(float("nan"))
+    with pytest.raises(ConfigError, match=r"tiny.*, as it is routed now, gives log-likelihoods that are NaN or infinite"):
+        predictions_of("multiple_choice", Answerer(base, SETTINGS), make_examples(2, "test"))
+
+
 @pytest.mark.parametrize("key", ["dtype", "device", "threads"])
 def test_a_run_that_was_interrupted_elsewhere_is_not_mixed_with_this_one(base: Base, tmp_path: Path, key: str) -> None:
     path, examples = tmp_path / "partial.jsonl", make_examples(3, "test")

@@ -61,12 +61,22 @@ class Answerer:
     """called with the number of examples just answered"""
 
     def scores(self, examples: Sequence[Example]) -> list[np.ndarray]:
-        """Log-likelihoods (labels,) of each example's labels."""
+        """Log-likelihoods (labels,) of each example's labels.
+
+        Raises:
+            ConfigError: one is not a finite number: the dtype is too narrow for this base, or for these experts on it.
+        """
         found = score_labels(
             self.base, examples, max_length=self.settings.max_length, token_budget=self.settings.token_budget,
             length_normalised=self.settings.length_normalised, on_done=self.on_done,
         )  # fmt: skip
-        return [scores.numpy().astype(float) for scores in found]
+        arrays = [scores.numpy().astype(float) for scores in found]
+        if not all(np.isfinite(scores).all() for scores in arrays):
+            raise ConfigError(
+                f"{self.base.identity['name']}, as it is routed now, gives log-likelihoods that are NaN or infinite in "
+                f"{self.base.dtype}: numbers overflow on the way. Run with --dtype float32."
+            )
+        return arrays
 
     def texts(self, examples: Sequence[Example], *, spans: bool = False) -> list[str]:
         """Generated answers; with `spans` each is a piece of its context, or ''."""
