@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -51,9 +52,15 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_all(tmp_path_factory.mktemp("own"))
 
 
-@pytest.fixture
-def base(tiny_folder: Path) -> Base:
+@pytest.fixture(scope="session")
+def _loaded(tiny_folder: Path) -> Base:
     return load_base(str(tiny_folder), dtype="float32", device="cpu")
+
+
+@pytest.fixture
+def base(_loaded: Base) -> Base:
+    """The tiny model as it was loaded; a copy takes a quarter of the time of loading."""
+    return copy.deepcopy(_loaded)
 
 
 def deltas_of(mixture: Mixture, weights: torch.Tensor, granularity: str = "task") -> dict[str, torch.Tensor]:
