@@ -193,9 +193,10 @@ def _make(card: DatasetCard, source: Path, files: Sequence[Path], home: Path, sc
         digests = [sha256_of(path) for path in files]
         counts, fingerprint = _settle(spool, splits, table, [scheme, *digests])
         spool.unlink()
-        if not counts:
-            bad, skipped = len(report.rejected), report.skipped.total()
-            raise BadData(f"{card.name}: no example in {source}: {bad} rows do not fit, {skipped} items are left out.")
+        if report.rejected and not counts:
+            raise BadData(
+                f"{card.name}: no example in {source}: {len(report.rejected)} rows do not fit; {report.rejected[0].problem}"
+            )
         if report.rejected:
             lines = (json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in report.rejected)
             (folder / REJECTED).write_text("".join(lines), encoding="utf-8")
