@@ -82,7 +82,7 @@ def _merge_files(source: Path, folder: Path, experts: ExpertSet, router: Router,
     from safetensors.torch import save_file
 
     merged, size = set[str](), 0
-    for path in sorted(path for path in source.glob("*.safetensors") if not path.name.startswith("consolidated")):
+    for path in sorted(path for path in source.glob("[!.]*.safetensors") if not path.name.startswith("consolidated")):
         tensors: dict[str, Tensor] = {}
         with safe_open(path, framework="pt") as file:
             for key in file.keys():  # noqa: SIM118

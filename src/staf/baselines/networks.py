@@ -270,7 +270,7 @@ def encoder_folder(name: str) -> Path:
                 f"encoder '{name}' is not in the local hub cache and the hub did not give it ({type(error).__name__}). "
                 "Download it where there is a network and name its folder."
             ) from error
-    if not any(folder.glob("*.safetensors")):
+    if not any(folder.glob("[!.]*.safetensors")):
         raise DamagedFile(
             f"encoder {name} has no weights as safetensors; those of a pickle (pytorch_model.bin) are not read, as it can run "
             f'code. Where you trust it, convert it once and name the new folder: python -c "{_CONVERT}" {name} NEW-FOLDER'

@@ -106,7 +106,7 @@ def meta_model(base: str | None, dtype: torch.dtype) -> Base:
     with META:
         model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=register())
     tokenizer = None
-    if not Path(path).is_dir() or any(Path(path).glob("*token*")):
+    if not Path(path).is_dir() or any(Path(path).glob("[!.]*token*")):
         with suppress(OSError, ValueError):
             tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     lora = LoraModel(model, targets)

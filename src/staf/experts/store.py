@@ -270,7 +270,7 @@ def expert_names(folder: Path) -> tuple[str, ...]:
     """Names of the finished experts in a folder, in order; none where there is no folder."""
     if not folder.is_dir():
         return ()
-    return tuple(sorted({path.parent.name for name in (RECORD, FORMER) for path in folder.glob(f"*/{name}")}))
+    return tuple(sorted({path.parent.name for name in (RECORD, FORMER) for path in folder.glob(f"[!.]*/{name}")}))
 
 
 def load_experts(folder: Path, names: Sequence[str] | None = None) -> ExpertSet:

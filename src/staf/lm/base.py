@@ -269,7 +269,7 @@ def fingerprint_of(folder: Path) -> str:
     config_path = folder / "config.json"
     if not config_path.is_file():
         raise MissingData(f"no base model at {folder}: config.json is missing. Give the folder of a saved model.")
-    weights = sorted(path for path in folder.glob("*.safetensors") if not path.name.startswith("consolidated"))
+    weights = sorted(path for path in folder.glob("[!.]*.safetensors") if not path.name.startswith("consolidated"))
     if not weights:
         raise DamagedFile(
             f"{folder} has no safetensors weights; pickled ones (.bin) can run code and are not read. "
