@@ -143,7 +143,7 @@ def test_links_encrypted_and_repeated_members_refuse_a_zip_archive(tmp_path: Pat
     link.external_attr = 0o120777 << 16
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(link, "/etc/passwd")
-    with pytest.raises(BadData, match="holds a link"):
+    with pytest.raises(BadData, match="holds a symbolic link"):
         list(members(path, "*"))
     data = bytearray(zipped(TABLE))
     data[6] |= 1  # the first member's flags, here and in the directory

@@ -76,7 +76,7 @@ def _tarred(path: Path) -> Iterator[_Member]:
     with opened(path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
         for entry in archive:
             if entry.issym() or entry.islnk() or entry.isdev():
-                raise BadData(f"{path} holds a link or a device; refused.")
+                raise BadData(f"{path} holds a symbolic link or a device; refused.")
             content = archive.extractfile(entry)
             yield entry.name, entry.size, content.read if content is not None else None
         while path.suffix != ".tar" and stream.read(1 << 20):  # to the end, where a file that was cut short shows
@@ -89,7 +89,7 @@ def _zipped(path: Path) -> Iterator[_Member]:
             if entry.flag_bits & 1:
                 raise BadData(f"{path} is encrypted. Unpack it, and put the files in its place.")
             if stat.S_ISLNK(entry.external_attr >> 16):
-                raise BadData(f"{path} holds a link or a device; refused.")
+                raise BadData(f"{path} holds a symbolic link or a device; refused.")
             yield entry.filename, entry.file_size, None if entry.is_dir() else partial(archive.read, entry)
 
 
