@@ -341,6 +341,7 @@ def test_preparing_a_task_says_that_nothing_leaks_and_reports_bad_rows(own: Path
         (["evaluate", "--task", "icd10_chapter", "--method", "lorahub"], "need the experts"),
         (["evaluate", "--task", "icd10_chapter", "--predictions", "none.jsonl", "--method", "lora"], "a name of their own"),
         (["evaluate", "--task", "icd10_chapter", "--method", "lora", "--method-arg", "epoch=2"], "did you mean 'epochs'?"),
+        (["evaluate", "--task", "icd10_chapter", "-o", "zzz=2"], "zzz is not a setting. The settings are length_normalised"),
     ],
 )
 def test_what_cannot_be_done_says_why(own: Path, arguments: list[str], message: str) -> None:
@@ -355,6 +356,7 @@ def test_env_says_the_number_format_and_why() -> None:
     assert "bfloat16" in found["because"] or "AMX" in found["because"]
     assert found["packages"]["torch"]
     assert "dtype" in run("env")
+    assert found["data sets"]["mednli"].startswith("credentialed: get it from ")
 
 
 def commands() -> list[list[str]]:

@@ -57,8 +57,12 @@ def newcomer(base: Base, tmp_path: Path) -> Path:
 def test_a_set_written_and_loaded_is_the_same_set(experts: ExpertSet, folder: Path) -> None:
     assert load_experts(folder).names == experts.names
     assert load_experts(folder).fingerprint == experts.fingerprint
+    before = contents(folder)
+    write_set(folder, experts.experts)  # there already
+    assert add_expert(folder, folder / "relation").fingerprint == experts.fingerprint
+    assert contents(folder) == before
     with pytest.raises(StafError, match="exists already"):
-        write_set(folder, experts.experts)
+        write_set(folder, experts.experts[:2])
 
 
 def test_an_expert_of_another_rank_comes_in_and_nothing_else_changes(folder: Path, newcomer: Path) -> None:

@@ -6,7 +6,8 @@ import csv
 import json
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,11 @@ from pydantic import TypeAdapter
 
 from staf.data.example import Example
 from staf.data.task import Task
-from staf.errors import BadData, ConfigError, MissingData
+from staf.errors import BadData, ConfigError, MissingData, StafError
 from staf.evaluate.answer import Answerer
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.sets import write_set
 from staf.experts.store import ExpertSet
-from staf.io import locked
 from staf.lm.base import Base
 from staf.predict import predict_file
 from staf.routing.adapt import adapt_router
@@ -33,6 +33,17 @@ from staf.routing.store import TaskPrompt, save_router
 from staf.stages.context import Context
 
 CONTEXTS = [f"thing {i}" for i in range(5)]
+
+
+@contextmanager
+def written_elsewhere(target: Path) -> Iterator[None]:
+    """Another process writes `target` within the block."""
+    code = "import pathlib, sys; from staf.io import locked\nwith locked(pathlib.Path(sys.argv[1])): print(flush=True), input()"
+    with subprocess.Popen([sys.executable, "-c", code, str(target)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        yield
+        other.communicate(b"\n")
 
 
 @pytest.fixture
@@ -147,11 +158,8 @@ def test_a_file_that_is_not_answered_leaves_nothing_and_one_that_is_written_is_n
     file.write_text('{"context": "a"}\n\n')  # a blank last line
     with pytest.raises(ConfigError, match=r"must end in \.jsonl, \.csv, \.parquet"):
         answers(made, file, tmp_path / "out.tsv")
-    with locked(out), ThreadPoolExecutor() as pool:
-        code = f"from staf.io import locked; from pathlib import Path; locked(Path({str(out)!r})).__enter__()"
-        command = [sys.executable, "-c", code]
-        other = pool.submit(subprocess.run, command, capture_output=True, text=True, check=False).result()
-    assert "is being written by process" in other.stderr
+    with written_elsewhere(out), pytest.raises(StafError, match="is being written by process"):
+        answers(made, file, out)
     with pytest.raises(ConfigError, match="its query takes"):
         answers(made, file, out, settings=EvaluationSettings(max_length=16))
     assert set(tmp_path.iterdir()) == before | {file}

@@ -64,7 +64,8 @@ def _sentence(kinds: list[type[Settings]], item: dict[str, Any]) -> str:
         if renamed:
             return f"{name} is now {renamed}."
         near = difflib.get_close_matches(last, [field for one in kinds for field in one.model_fields], n=1)
-        return f"{name} is not a setting" + (f"; did you mean '{near[0]}'?" if near else ".")
+        known = f"; did you mean '{near[0]}'?" if near else f". The settings are {', '.join(kinds[0].model_fields)}."
+        return f"{name} is not a setting{known}"
     if item["type"] == "literal_error" and isinstance(renamed, dict) and str(item["input"]) in renamed:
         return f"{name} = {item['input']} is now {name} = {renamed[str(item['input'])]}."
     message = item["msg"].removeprefix("Value error, ")

@@ -24,7 +24,7 @@ class UnknownName(StafError):
     @classmethod
     def among(cls, kind: str, name: str, known: Iterable[str]) -> UnknownName:
         """The error for `name`, with the nearest known names first and then all of them."""
-        names = sorted(known)
+        names = sorted(set(known))
         near = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
         hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
         return cls(f"no {kind} '{name}'.{hint}  Available: {', '.join(names) or 'none'}")

@@ -24,22 +24,17 @@ def reference() -> str:
     return "\n".join([*parts, *_sections(root, "staf")])
 
 
-def file_map() -> str:
-    """One table row per module: its path below src/staf and the first line of its docstring."""
+def with_file_map(page: str) -> str:
+    """The architecture page, with the path and the first line of the docstring of each module in its last section."""
     source = Path(__file__).parents[1]
     rows = ["| file | content |", "|---|---|"]
     for path in sorted(source.rglob("*.py"), key=lambda path: (len(path.relative_to(source).parts) > 1, path)):
         docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
         if docstring and path.name != "__main__.py":
             rows.append(f"| {path.relative_to(source).as_posix()} | {docstring.splitlines()[0].replace('|', '/')} |")
-    return "\n".join(rows) + "\n"
-
-
-def with_file_map(page: str) -> str:
-    """The architecture page with the file map in its last section."""
     head, heading, rest = page.partition(MAP_HEADING)
     introduction = rest.strip().split("\n\n")[0]
-    return f"{head}{heading}\n{introduction}\n\n{file_map()}"
+    return f"{head}{heading}\n{introduction}\n\n" + "\n".join(rows) + "\n"
 
 
 def _sections(command: Any, path: str) -> list[str]:

@@ -103,7 +103,7 @@ def run_jobs(jobs: Sequence[Any], launcher: str, as_json: bool) -> None:
     rows = [
         {
             "expert": expert.name, "steps": expert.record["steps"], "examples": expert.record["examples"],
-            "fingerprint": expert.fingerprint, "average_rank": round(sum(expert.ranks.values()) / len(expert.ranks), 2),
+            "fingerprint": expert.fingerprint, "average_rank": round(expert.average_rank, 2),
             "folder": str(folder),
         }
         for folder, expert in ((folder, load_expert(folder)) for folder in folders)

@@ -65,14 +65,11 @@ def add_expert(
     folder: Path, source: Path | str, name: str | None = None, base: Mapping[str, Any] | None = None,
     log: Log | None = None,
 ) -> ExpertSet:  # fmt: skip
-    """Copy an expert, or any LoRA adapter that PEFT wrote, into a set; a set that is not there yet starts with it.
+    """Copy an expert, or any LoRA adapter that PEFT wrote, into a set, which may be new; returns the set.
 
     Args:
         source: folder of an expert or adapter, or hub id of an adapter. name: in the set; needed for an adapter.
         base: name and fingerprint of the base of an adapter; None takes that of the set.
-
-    Returns:
-        the set with the expert in it.
 
     Raises:
         MissingData, DamagedFile: as `load_expert` and `read_adapter`. ConfigError: an adapter without a name or base.
@@ -90,6 +87,8 @@ def add_expert(
         loaded = load_expert(path, log)
         expert = loaded if name is None else replace(loaded, name=name)
     _check_name(expert.name, source)
+    if any(peer.name == expert.name and peer.fingerprint == expert.fingerprint for peer in present):
+        return load_experts(folder)  # an interrupted command had come so far
     if (folder / expert.name).exists() or expert.name in {peer.name for peer in present}:
         raise StafError(
             f"{folder} has '{expert.name}' already; nothing was changed. Remove that one first: "
@@ -131,11 +130,13 @@ def remove_expert(folder: Path, name: str) -> Path:
 
 
 def write_set(out: Path, experts: Sequence[Expert]) -> None:
-    """Save experts as a new set, all of them or none.
+    """Save experts as a new set, all of them or none; the same set that is there already is left as it is.
 
     Raises:
-        StafError: `out` is there already, or cannot be written; nothing is left there.
+        StafError: `out` is there already and something else, or cannot be written; nothing is left there.
     """
+    if expert_names(out) and load_experts(out).fingerprint == ExpertSet(tuple(experts)).fingerprint:
+        return
     if out.exists():
         raise StafError(f"{out} exists already. Delete it or name another folder; nothing was changed.")
     with staged_folder(out) as staging:

@@ -53,27 +53,25 @@ class RunContext:
 class Context:
     """One base, one data folder, one folder of runs, one progress.
 
+    Args:
+        base_name: hub id, folder or GGUF file; None is the default. data: the user's data folder; None uses packages.
+        dtype: of the base; None takes that of `compute`, which says how all is computed. split_scheme: how data sets are split.
+        world: the processes that train one expert together. fsdp: spread the base over them, if one device is too small.
+
     Raises:
         MissingData: there is no such data folder. UnknownName: there is no such split scheme. ConfigError: a base sharded
             over one process.
     """
 
     base_name: str | None
-    """hub id, folder or GGUF file; None is the default"""
     data: Path | None
-    """the user's data folder; None uses packages"""
     runs: Path
     progress: Progress = field(default_factory=NullProgress)
     dtype: str | None = None
-    """of the base; None chooses it"""
     split_scheme: str = SPLIT_SCHEMES[0]
-    """how data sets are split"""
     world: World = SINGLE_PROCESS
-    """the processes that train one expert together"""
     fsdp: bool = False
-    """spread the base over them, where it does not fit on one device"""
     compute: ComputeOptions = field(default_factory=ComputeOptions)
-    """how it is computed; `dtype` above, where given, replaces its own"""
 
     def __post_init__(self) -> None:
         check_split_scheme(self.split_scheme)

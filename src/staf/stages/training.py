@@ -51,8 +51,7 @@ def train_stage(context: Context, name: str, settings: ExpertRecipe, out: Path, 
     """
     with context.world.main_process_first():
         examples = training_examples(context, name, settings)
-        used = [dataset for dataset, _ in expert_sources(name) if context.store.can_have(dataset)]
-        licences = {dataset: find_card(dataset).licence for dataset in used}
+        licences = {used: find_card(used).licence for used, _ in expert_sources(name) if context.store.can_have(used)}
         name = expert_name(name)
         digest = training_digest(context.identity, examples, settings)
     with ExitStack() as locks:
