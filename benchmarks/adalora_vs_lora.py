@@ -30,9 +30,9 @@ from staf.experts.recipe import ExpertRecipe
 from staf.experts.train import ExpertTraining
 from staf.io import read_json, write_json
 from staf.lm.base import Base, load_base
-from staf.lm.batches import collate, encode, plan_batches
-from staf.lm.loss import mean_loss
+from staf.lm.batches import encode
 from staf.lm.scoring import score_labels
+from staf.routing.objective import LMLoss
 
 KINDS = {
     "entity_relation": "hpo", "entity_attribute": "hpo", "entity_synonymy": "icd-10-cm", "multiple_choice": "medmcqa",
@@ -103,19 +103,15 @@ def compute(base: Base, cell: Cell, scored: int) -> dict[str, Any]:
     while training.step < training.total:
         training.run_step()
     base.lora.set_training(False)
-    factors = training.factors
-    kept = factors.lambdas(factors.master_params) * factors.mask * settings.lora_scaling
-    base.lora.set_rank_scale(dict(zip(factors.names, kept.to(base.dtype).unbind(), strict=True)))
+    base.lora.attach(training.factors.modules(base.dtype, settings.lora_scaling))
     held_out = drawn(cell.kind, cell.split, scored, 0)  # the same items for all
     items = [encode(example, base.tokenizer, MAX_TOKENS) for example in held_out]
-    groups = plan_batches([len(item.tokens) for item in items], 2048)
-    pad = base.tokenizer.pad_token_id or 0
-    loss = mean_loss(base, [collate([items[i] for i in group], pad, base.device) for group in groups])
+    loss = LMLoss(base, items)()
     scores = score_labels(base, held_out, max_length=MAX_TOKENS, token_budget=2048, length_normalised=True)
     right = [example.labels[int(score.argmax())] == example.answer for example, score in zip(held_out, scores, strict=True)]
     base.lora.detach()
     return {
-        "loss": loss, "right": right, "kept": int(factors.mask.sum()), "train_loss": training.curve[-1],
+        "loss": loss, "right": right, "kept": int(training.training.factors.mask.sum()), "train_loss": training.curve[-1],
         "seconds": time.perf_counter() - started,
     }  # fmt: skip
 

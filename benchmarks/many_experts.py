@@ -40,7 +40,7 @@ from staf.experts.store import Expert, ExpertSet, load_experts
 from staf.io import write_bytes, write_json
 from staf.lm.base import Base, load_base
 from staf.lm.batches import Batch, Encoded, collate, encode, plan_batches
-from staf.lm.loss import answer_loss, mean_loss
+from staf.lm.loss import answer_loss
 from staf.routing.adapt import adapt_router
 from staf.routing.merge import Mixture
 from staf.routing.objective import LMLoss, RouterObjective, candidate_losses
@@ -89,7 +89,14 @@ def many(base: Base, folder: Path | None, count: int, noise: float) -> tuple[Exp
 
 def batches_of(base: Base, items: list[Encoded]) -> list[Batch]:
     groups = plan_batches([len(item.tokens) for item in items], TOKEN_BUDGET)
-    return [collate([items[i] for i in group], base.tokenizer.pad_token_id or 0, base.device) for group in groups]
+    return [collate([items[i] for i in group], base.device) for group in groups]
+
+
+@torch.no_grad()
+def mean_loss(base: Base, batches: list[Batch]) -> float:
+    """Mean of -log p over all answer tokens of the batches."""
+    found = [answer_loss(base, batch) for batch in batches]
+    return float(torch.stack([loss for loss, _ in found]).double().sum()) / sum(tokens for _, tokens in found)
 
 
 def seconds_of(work: Callable[[], object]) -> float:
@@ -116,7 +123,7 @@ def measure(base: Base, experts: ExpertSet, items: list[Encoded], settings: Rout
     numbers = initial_params(objective.num_params, objective.recipe, 0.1)
     weights = objective.weights(numbers)[None]
     batches = batches_of(base, items)
-    batch = collate(items[: settings.batch_size], base.tokenizer.pad_token_id or 0, base.device)
+    batch = collate(items[: settings.batch_size], base.device)
 
     def step() -> None:
         asked = numbers.clone().requires_grad_()

@@ -203,7 +203,7 @@ def descent_to(mixture: Mixture, items: Sequence[Encoded], options: argparse.Nam
     """The same by gradients: every step takes all examples, so that its loss is that of a candidate; nothing else judges."""
     settings = RouterRecipe(weighting=options.weighting, learning_rate=options.learning_rate, epochs=options.steps)
     objective, base = RouterObjective(mixture, settings), mixture.base
-    batch = collate(items, base.tokenizer.pad_token_id or 0, base.device)
+    batch = collate(items, base.device)
 
     def total(numbers: Tensor, _: Sequence[int]) -> Tensor:
         mixture.set_weights(objective.weights(numbers))
@@ -249,7 +249,7 @@ def gradient_lines(mixture: Mixture, options: argparse.Namespace) -> Iterator[di
     """Time of a router's gradient step."""
     base, pad = mixture.base, mixture.base.tokenizer.pad_token_id or 0
     items = examples(base, "separate", options)[:STEP]
-    own, stock = collate(items, pad, base.device), padded(items, pad, base.device)
+    own, stock = collate(items, base.device), padded(items, pad, base.device)
     objective = RouterObjective(mixture, RouterRecipe())
     numbers = initial_params(objective.num_params, objective.recipe).requires_grad_()
     theirs = torch.zeros(EXPERTS, device=base.device, requires_grad=True)

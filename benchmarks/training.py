@@ -347,9 +347,7 @@ def our_run(
 def our_loss(base: Base, training: ExpertTraining, held_out: list[Encoded]) -> float:
     """Held-out loss of the expert as it is now, by the same code as the peer's."""
     base.lora.set_training(False)
-    training.factors.compute_params.copy_(training.factors.master_params)
-    gains = training.factors.lambdas(training.factors.master_params) * training.recipe.lora_scaling
-    base.lora.set_rank_scale(dict(zip(training.factors.names, gains.to(base.dtype).unbind(), strict=True)))
+    base.lora.attach(training.factors.modules(base.dtype, training.recipe.lora_scaling))
     return held_out_loss(base.model, held_out, base.device)
 
 

@@ -12,7 +12,7 @@ from staf.lm.base import Base, load_base
 
 SMALL = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "max_position_embeddings": 512, "pad_token_id": 0, "eos_token_id": 0, "bos_token_id": 0, "initializer_range": 0.2,
+    "max_position_embeddings": 4096, "pad_token_id": 0, "eos_token_id": 0, "bos_token_id": 0, "initializer_range": 0.2,
 }  # fmt: skip
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "gpt_neox": {},

@@ -21,6 +21,8 @@ from staf.data.example import Example, dedup_key
 from staf.experts.reduce import concat_factors
 from staf.experts.store import Expert, ExpertSet
 from staf.lm.base import Base, load_base
+from staf.lm.batches import Batch
+from staf.lm.loss import answer_loss
 from staf.routing.merge import Mixture, module_groups
 
 # No law is about time. Where CI is set its cases are the same each time: a rare one is to be found at a desk, not on a push.
@@ -94,6 +96,13 @@ def three_experts(base: Base) -> ExpertSet:
 @pytest.fixture
 def experts(base: Base) -> ExpertSet:
     return three_experts(base)
+
+
+@torch.no_grad()
+def mean_loss(base: Base, batches: list[Batch]) -> float:
+    """Mean of -log p over all answer tokens of the batches."""
+    found = [answer_loss(base, batch) for batch in batches]
+    return float(torch.stack([loss for loss, _ in found]).double().sum()) / sum(tokens for _, tokens in found)
 
 
 COLOURS = {"sky": "blue", "grass": "green", "blood": "red", "sea": "blue", "leaf": "green", "rose": "red"}

@@ -155,7 +155,7 @@ def test_an_adapter_needs_a_name_and_the_first_one_a_base(base: Base, tmp_path: 
         add_expert(tmp_path / "set", tmp_path / "any", name="any")
     save_expert(tmp_path / "set" / "first", random_expert(base, "first", 2))
     assert add_expert(tmp_path / "set", tmp_path / "any", name="any").names == ("any", "first")
-    with pytest.raises(MissingData, match="not in the hub or its local cache"):
+    with pytest.raises(MissingData, match=r"adapter .* is not in the local hub cache"):
         add_expert(tmp_path / "set", "nobody/no-such-adapter", name="hub")
     with pytest.raises(MissingData, match=r"staf experts add EXPERTS .* --name any"):
         load_expert(tmp_path / "any")

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from gguf_files import write_gguf
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from staf.errors import DamagedFile, StafError
 from staf.lm import base as module
-from staf.lm.base import Base, fingerprint_of, from_gguf, identity_of, load_base
-from staf.lm.dtype import choose_dtype
+from staf.lm.base import Base, choose_dtype, fingerprint_of, from_gguf, identity_of, load_base
 
 
 @pytest.fixture
@@ -69,19 +69,9 @@ def test_answers_end_with_every_end_token_of_the_generation_config(base: Base) -
 
 
 @pytest.fixture
-def gguf(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A file that transformers reads as the model of the folder."""
+def gguf(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("STAF_CACHE", str(tmp_path / "cache"))
-    path = tmp_path / "tiny.Q4_1.gguf"
-    path.write_bytes(b"GGUF of the tests")
-    for kind in (AutoModelForCausalLM, AutoTokenizer):
-        read = kind.from_pretrained
-
-        def instead(name: str, *_: Any, gguf_file: str | None = None, read: Any = read, **given: Any) -> Any:
-            return read(str(folder) if gguf_file else name, *_, **given)
-
-        monkeypatch.setattr(kind, "from_pretrained", instead)
-    return path
+    return write_gguf(tmp_path / "tiny.Q4_1.gguf")
 
 
 def test_a_converted_base_says_what_it_was_made_from(gguf: Path) -> None:

@@ -79,7 +79,7 @@ def whole_scores(model: Any, base: Base, example: Example, max_length: int) -> t
     answers = [encode_answer(label, base.tokenizer) for label in example.labels]
     prompt = encode_prompt(example, base.tokenizer, max_length - max(map(len, answers)))
     rows = [Encoded(example.id, tuple(prompt + answer), len(prompt)) for answer in answers]
-    return torch.stack([model_logprobs(model, collate([row], 0, base.device)).mean() for row in rows])
+    return torch.stack([model_logprobs(model, collate([row], base.device)).mean() for row in rows])
 
 
 @pytest.mark.parametrize("token_budget", [64, 4096])
@@ -110,7 +110,7 @@ def test_labels_of_a_trained_baseline_are_scored_as_by_whole_forwards(any_base: 
 
 def test_the_loss_is_that_of_transformers_labels(base: Base) -> None:
     model = plain_model(base)
-    batch = collate([encode(e, base.tokenizer, 256) for e in make_examples(5)], 0, base.device)
+    batch = collate([encode(e, base.tokenizer, 256) for e in make_examples(5)], base.device)
     labels = batch.ids.masked_fill(~batch.answer, -100)
     expected = model(input_ids=batch.ids, labels=labels).loss
     torch.testing.assert_close(-model_logprobs(model, batch).mean(), expected)
@@ -144,7 +144,7 @@ def test_batched_answers_equal_the_full_forward_of_each_single_row(any_base: Bas
     examples = of_many_lengths(make_examples(3, "adaptation"))
     tuning = Tuning(base, examples, settings_of(name), 256, 1024)
     model = tuning.fit(tuning.items, 0.01, 1)[0].eval()
-    found = model_logprobs(model, collate(tuning.items, 0, base.device))
+    found = model_logprobs(model, collate(tuning.items, base.device))
     expected = []
     for item in tuning.items:
         logits = model(input_ids=torch.tensor([item.tokens])).logits[0, -len(item.tokens) :]

@@ -33,7 +33,7 @@ def chosen(**changes: Any) -> RouterRecipe:
 def test_the_losses_are_those_of_forwards_with_one_expert_each(base: Base, experts: ExpertSet) -> None:
     mixture = Mixture(base, experts)
     router = best_expert_router(mixture, "colour", EXAMPLES, chosen())
-    batch = collate([encode(example, base.tokenizer, 128) for example in EXAMPLES], 0, base.device)
+    batch = collate([encode(example, base.tokenizer, 128) for example in EXAMPLES], base.device)
     plain = {}
     for index, name in enumerate(experts.names):
         mixture.set_weights(one_hot(index, len(experts.names)), "task")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from architectures import ARCHITECTURES, other_base
-from conftest import deltas_of, make_examples, random_expert
+from conftest import deltas_of, make_examples, mean_loss, random_expert
 from torch import Tensor
 
 from staf.errors import ExpertMismatch, MissingData
@@ -16,7 +16,6 @@ from staf.experts.store import ExpertSet
 from staf.lm import prefix_cache
 from staf.lm.base import Base, load_base
 from staf.lm.batches import Encoded, collate, encode
-from staf.lm.loss import mean_loss
 from staf.routing import merge, objective
 from staf.routing.merge import GRANULARITIES, Mixture, merging_pays, module_groups
 from staf.routing.objective import LMLoss, candidate_losses
@@ -41,7 +40,7 @@ def plain(mixture: Mixture, granularity: str, weights: Tensor, items: list[Encod
     found = []
     for candidate in weights:
         mixture.set_weights(candidate, granularity)
-        found.append(mean_loss(mixture.base, [collate([item], 0, mixture.base.device) for item in items]))
+        found.append(mean_loss(mixture.base, [collate([item], mixture.base.device) for item in items]))
     mixture.base.lora.set_rank_scale({})
     return found
 
@@ -153,7 +152,7 @@ def test_a_single_example_of_rank_0_experts_has_the_loss_of_the_original(base: B
     expert = random_expert(base, "none", 0)
     expert = replace(expert, factors={name: (b[:, :0], a[:0]) for name, (b, a) in expert.factors.items()})
     items = items_of(base, 1)
-    expected = mean_loss(base, [collate(items, 0, base.device)])
+    expected = mean_loss(base, [collate(items, base.device)])
     mixture = Mixture(base, ExpertSet((expert,)))
     assert losses(mixture, torch.ones(1, 1, 1), "task", items) == pytest.approx([expected], rel=1e-6)
 

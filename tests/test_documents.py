@@ -57,11 +57,3 @@ def test_every_never_and_always_has_a_test(page: str) -> None:
     sentences = re.split(r"(?<=[.:;]) (?=[A-Z`*])", plain(re.sub(r"\n\n|\n(?=[-|] )", ". ", text)))
     strong = [sentence for sentence in sentences if re.search(r"\b(never|always)\b", sentence, re.IGNORECASE)]
     assert [sentence for sentence in strong if not any(promise in sentence for promise in quoted)] == []
-
-
-def test_the_types_of_base_models_are_those_of_the_code() -> None:
-    from staf.lm.base import TARGET_MODULES
-
-    page = plain((DOCS / "classifiers.md").read_text(encoding="utf-8"))
-    listed = re.findall(r"`(\w+)`", page[page.index("one of these types can be the base") :].partition(" Another")[0])
-    assert sorted(listed) == sorted(TARGET_MODULES), "docs/classifiers.md lists the types of base models"

@@ -13,7 +13,7 @@ from conftest import make_examples
 
 from staf.compute import ComputeOptions, split_options
 from staf.config import find_recipe, load_values, parse
-from staf.errors import MissingData, UnknownName
+from staf.errors import ExpertMismatch, MissingData
 from staf.experts import estimate as estimates
 from staf.experts.estimate import FLOAT, estimate, memory_of, meta_model, saved_for_backward, seconds_per_token, token_counts
 from staf.experts.recipe import ExpertRecipe
@@ -44,14 +44,15 @@ def test_the_bytes_are_those_of_the_tensors_of_a_real_training(base: Base, tiny_
     examples = make_examples(20)
     training = ExpertTraining(base, [encode(e, base.tokenizer, 160) for e in examples], SETTINGS)
     training.run_step()
-    found = estimate(meta_model(str(tiny_folder), base.dtype), "colour", examples, SETTINGS, CPU).memory
+    found = estimate(meta_model(str(tiny_folder), base.dtype), "colour", examples, SETTINGS, CPU)
+    total, found = found.total_bytes, found.memory
     factors, moments = training.factors, training.optimizer.state[training.parameter]
-    assert found.base == size(*base.model.parameters())
-    assert found.factors == size(factors.master_params, factors.compute_params, factors.mask)
-    assert found.gradients == size(factors.grad)
-    assert found.optimiser == size(moments["exp_avg"], moments["exp_avg_sq"])
-    assert found.importance == size(factors.average, factors.uncertainty)
-    assert found.total == sum(vars(found).values())
+    assert found["base"] == size(*base.model.parameters())
+    assert found["factors"] == size(factors.master_params, factors.mask)
+    assert found["gradients"] == size(factors.grad)
+    assert found["optimiser"] == size(moments["exp_avg"], moments["exp_avg_sq"])
+    assert found["importance"] == size(factors.average, factors.uncertainty)
+    assert total == sum(found.values())
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -59,8 +60,8 @@ def test_a_smaller_number_format_halves_the_base_and_not_the_factors(tiny_folder
     examples = make_examples(20)
     whole = estimate(meta_model(str(tiny_folder), torch.float32), "colour", examples, SETTINGS, CPU)
     half = estimate(meta_model(str(tiny_folder), getattr(torch, dtype)), "colour", examples, SETTINGS, CPU)
-    assert 2 * half.memory.base == whole.memory.base
-    assert half.memory.optimiser == whole.memory.optimiser
+    assert 2 * half.memory["base"] == whole.memory["base"]
+    assert half.memory["optimiser"] == whole.memory["optimiser"]
     assert half.dtype == dtype
 
 
@@ -68,14 +69,12 @@ def saved_by_a_step(base: Base, options: ComputeOptions) -> int:
     """The largest number of bytes that the decoder saves for the backward pass in the micro-batches of the first epoch."""
     training = ExpertTraining(base, [encode(e, base.tokenizer, 160) for e in make_examples(20)], SETTINGS, options)
     base.lora.set_training(True, SETTINGS.dropout)
-    training.factors.begin_step()
-    gains = dict.fromkeys(training.factors.names, torch.ones(SETTINGS.initial_rank, requires_grad=True))
-    base.lora.set_rank_scale({name: gain.clone() for name, gain in gains.items()})
-    largest, others = 0, [*base.model.parameters(), training.factors.compute_params]
+    base.lora.attach(training.factors.modules(base.dtype, 1.0))
+    largest, others = 0, [*base.model.parameters(), training.factors.master_params]
     while training.step * SETTINGS.batch_size < 20:
         for part in micro_batches(training.next_batch(), options.gradient_accumulation_steps):
             with gradient_checkpointing(base, options.gradient_checkpointing), saved_for_backward(others) as saved:
-                base.answer_hidden_states(part.ids, part.answer)
+                base.hidden_states(part.ids)
             largest = max(largest, sum(storage.nbytes() for storage in saved.values()))
         training.step += 1
     return largest
@@ -88,11 +87,11 @@ def test_activations_are_counted_as_the_training_saves_them(base: Base, tiny_fol
         token_counts(make_examples(20), base.tokenizer, SETTINGS.max_length),
         meta_model(str(tiny_folder), base.dtype),
     )
-    found = memory_of(meta, SETTINGS, options, counts).activations
-    saved = saved_by_a_step(base, options)  # without padding, which the estimate counts
-    assert saved <= found <= 1.4 * saved
+    found = memory_of(meta, SETTINGS, options, counts)["activations"]
+    saved = saved_by_a_step(base, options)
+    assert saved <= found <= 1.01 * saved
     again = options.model_copy(update={"gradient_checkpointing": True})
-    less = memory_of(meta, SETTINGS, again, counts).activations
+    less = memory_of(meta, SETTINGS, again, counts)["activations"]
     assert less == pytest.approx(saved_by_a_step(base, again) + found / 2, rel=0.4)
     assert less < found
 
@@ -106,9 +105,9 @@ def test_a_model_that_runs_its_own_layers_is_counted_too(tmp_path: Path) -> None
     for kind in ("qwen3", "gemma", "gpt_neox"):
         (tmp_path / "config.json").write_text(json.dumps({"model_type": kind, **sizes}))
         found = estimate(meta_model(str(tmp_path), torch.float32), "colour", make_examples(20), SETTINGS, CPU)
-        assert found.memory.activations > 0
+        assert found.memory["activations"] > 0
         less = estimate(meta_model(str(tmp_path), torch.float32), "colour", make_examples(20), SETTINGS, CPU, again)
-        assert less.memory.activations < found.memory.activations
+        assert less.memory["activations"] < found.memory["activations"]
 
 
 def test_the_base_of_the_paper_from_its_config_only(llama: str) -> None:
@@ -117,15 +116,15 @@ def test_the_base_of_the_paper_from_its_config_only(llama: str) -> None:
     base = meta_model(llama, torch.bfloat16)
     found = estimate(base, "colour", make_examples(3000), recipe, CPU, options)
     assert found.parameters == 6_738_415_616
-    assert found.memory.base == 2 * 6_738_415_616
+    assert found.memory["base"] == 2 * 6_738_415_616
     per_layer = 4 * (4096 + 4096 + 1) + 3 * (4096 + 11008 + 1)
-    assert found.memory.optimiser == 2 * 12 * 32 * per_layer * FLOAT
+    assert found.memory["optimiser"] == 2 * 12 * 32 * per_layer * FLOAT
     assert found.steps == 10 * 188
     assert (found.tokens_counted, found.seconds) == (False, None)
-    assert found.memory.activations < 1e9
+    assert found.memory["activations"] < 1e9
     stored = options.model_copy(update={"gradient_checkpointing": False})
     counts = token_counts(make_examples(3000), None, recipe.max_length)
-    assert memory_of(base, recipe, stored, counts).activations > found.memory.activations
+    assert memory_of(base, recipe, stored, counts)["activations"] > found.memory["activations"]
 
 
 def test_tokens_are_those_that_the_training_reads(base: Base, tiny_folder: Path) -> None:
@@ -154,8 +153,8 @@ def test_no_weights_are_read_and_none_are_needed(tiny_folder: Path, tmp_path: Pa
 def test_the_record_is_json(tiny_folder: Path) -> None:
     found = estimate(meta_model(str(tiny_folder), torch.float32), "colour", make_examples(20), SETTINGS, CPU)
     record: dict[str, Any] = json.loads(json.dumps(found.record()))
-    assert record["total_bytes"] == found.memory.total
-    assert record["memory"]["base"] == found.memory.base
+    assert record["total_bytes"] == found.total_bytes
+    assert record["memory"]["base"] == found.memory["base"]
     assert record["seconds"] is None
 
 
@@ -164,8 +163,8 @@ def test_mistakes_are_reported(tmp_path: Path, tiny_folder: Path) -> None:
         meta_model(str(tmp_path), torch.float32)
     with pytest.raises(MissingData, match="no config of the base model nobody/nothing"):
         meta_model("nobody/nothing", torch.float32)
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    with pytest.raises(UnknownName, match="target modules 'bert'"):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
+    with pytest.raises(ExpertMismatch, match=r"the type gpt2 of .* has no linear maps"):
         meta_model(str(tmp_path), torch.float32)
     base = meta_model(str(tiny_folder), torch.float32)
     with pytest.raises(MissingData, match="no examples to train 'colour' on"):

@@ -194,7 +194,7 @@ def test_shots_may_have_more_room_than_other_methods_prompts(base: Base) -> None
         settings = BaselineSettings(method="in_context", shots=6, max_prompt_tokens=tokens)
         record = baseline_predictions(base, task, adaptation, test, settings, EvaluationSettings(max_length=100))[1]
         shown[tokens] = record["shots_shown_mean"]
-    assert base.context_length == 512
+    assert base.context_length == 4096
     assert shown[100] < shown[None] == shown[base.context_length] <= shown[900] == 6
 
 

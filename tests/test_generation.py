@@ -18,7 +18,6 @@ from staf.lm.base import Base
 from staf.lm.batches import encode_prompt
 from staf.lm.generation import (
     SpanConstraint,
-    extract_spans,
     generate,
     greedy_decode,
     span_constraint,
@@ -114,7 +113,7 @@ def test_a_span_is_always_a_part_of_the_context(base: Base, experts: ExpertSet) 
     for limit in (1, 2, 9):
         for weight in (0.0, 0.6, 2.0):
             Mixture(base, experts).set_weights(torch.full((1, 3), weight))
-            found = extract_spans(base, examples, max_length=200, max_new_tokens=limit, token_budget=500)
+            found = generate(base, examples, max_length=200, max_new_tokens=limit, token_budget=500, spans=True)
             for example, words in zip(examples, found, strict=True):
                 assert words
                 assert words in example.context
@@ -124,7 +123,7 @@ def test_a_span_is_always_a_part_of_the_context(base: Base, experts: ExpertSet) 
 def test_spans_equal_the_plain_loop(base: Base) -> None:
     prefer_the_end(base)
     examples = spans_of(*(f"day{i}day{i + 1}nights" for i in range(8)))
-    found = extract_spans(base, examples, max_length=200, max_new_tokens=6, token_budget=500)
+    found = generate(base, examples, max_length=200, max_new_tokens=6, token_budget=500, spans=True)
     for example, words in zip(examples, found, strict=True):
         tokens = tuple(base.tokenizer(example.context)["input_ids"])
         prompt = encode_prompt(example, base.tokenizer, 200)
@@ -138,7 +137,7 @@ def test_a_span_comes_from_the_part_of_the_context_that_fits(base: Base) -> None
     context = span_constraint(base, example, prompt)
     assert len(prompt) - len(base.tokenizer("Answer:")["input_ids"]) > len(context.tokens) > 50
     assert base.tokenizer.decode(context.tokens) == ("abc " * 60)[: len(context.tokens)]
-    (words,) = extract_spans(base, [example], max_length=120, max_new_tokens=5, token_budget=500)
+    (words,) = generate(base, [example], max_length=120, max_new_tokens=5, token_budget=500, spans=True)
     assert words in "abc " * 60
 
 
@@ -172,7 +171,7 @@ def test_free_answers_are_text(base: Base) -> None:
 def test_what_cannot_be_answered_is_refused_by_its_id(base: Base) -> None:
     (example,) = spans_of("")
     with pytest.raises(BadData, match="span-0 has no context"):
-        extract_spans(base, [example], max_length=200, max_new_tokens=5, token_budget=99)
+        generate(base, [example], max_length=200, max_new_tokens=5, token_budget=99, spans=True)
 
 
 def test_an_answer_ends_at_a_stop_string(base: Base) -> None:

@@ -242,8 +242,7 @@ def test_failures_on_a_cluster_are_reported_and_the_others_finish(
     failures = run_ray("train", [replace(jobs[0], name=name) for name in ("bad", "x", "deadly", "y")], progress)
     assert failures["bad"] is wrong
     assert str(failures["deadly"]) == "its worker died 4 times (Lost)."
-    told = [line for line in progress.lines if "failed" in line]
-    assert told == ["bad failed: ConfigError", "deadly failed: TrainingFailed"]
+    assert [line for line in progress.lines if "failed" in line] == ["bad failed: ConfigError", "deadly failed: TrainingFailed"]
     assert cluster.cancelled == []
 
 

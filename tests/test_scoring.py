@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from architectures import ARCHITECTURES, other_base
-from conftest import make_examples, random_expert
+from conftest import make_examples, mean_loss, random_expert
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
@@ -32,10 +32,10 @@ from staf.lm.batches import (
     plan_batches,
     round_up,
 )
-from staf.lm.cpu_attention import causal_attention, grouped_attention, prefix_attention
-from staf.lm.loss import answer_loss, mean_loss
+from staf.lm.loss import answer_loss
+from staf.lm.prefix_attention import prefix_attention
 from staf.lm.prefix_cache import PrefilledBatch
-from staf.lm.scoring import ScoringRequest, Trie, build_choices, build_trie, build_tries, score_batch, score_labels
+from staf.lm.scoring import ScoringRequest, Trie, build_choices, build_tries, score_batch, score_labels
 from staf.routing.merge import Mixture
 
 
@@ -165,39 +165,38 @@ def test_no_examples_have_no_scores(base: Base) -> None:
 answers_of_tokens = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=5), min_size=1, max_size=12)
 
 
-def words_of(tree: Trie) -> list[tuple[int, ...]]:
-    """The answers of a tree, read back from their ends to the root."""
-    found = []
-    for node in tree.ends:
-        word = []
-        while node:
-            word.append(tree.tokens[node])
-            node = tree.parents[node]
-        found.append(tuple(reversed(word)))
+def words_of(tree: Trie) -> dict[int, tuple[int, ...]]:
+    """The answers of a tree by their index, read back from what it predicts; each token follows the node of those before it."""
+    nodes = {0: ()}
+    for node, row in enumerate(tree.ancestors, 1):
+        nodes[node] = tuple(tree.tokens[row].tolist())
+    found: dict[int, tuple[int, ...]] = {}
+    for answer, node, token in tree.predicted.T.tolist():
+        assert nodes[node] == found.get(answer, ())
+        found[answer] = (*nodes[node], token)
     return found
 
 
 @given(answers_of_tokens)
 def test_a_tree_has_each_beginning_once_and_leads_to_every_answer(answers: list[list[int]]) -> None:
-    tree = build_trie(answers)
+    (tree,) = build_tries(answers, 1000)
     words = [tuple(answer) for answer in answers]
-    prefixes = {word[:length] for word in words for length in range(1, len(word) + 1)}
-    proper = {word[:length] for word in words for length in range(len(word))}
-    assert words_of(tree) == words
-    assert len(tree.tokens) == 1 + len(prefixes)
-    assert tree.inner == len(proper)
-    assert all(parent < node for node, parent in enumerate(tree.parents[: tree.inner]))
-    assert all(node in tree.parents for node in range(tree.inner) if words != [()] and words)
-    assert tree.ancestors.sum() == sum(tree.depths[1 : tree.inner])
+    proper = {word[:length] for word in words for length in range(1, len(word))}
+    assert words_of(tree) == dict(enumerate(words))
+    assert {tuple(tree.tokens[row].tolist()) for row in tree.ancestors} == proper
+    assert len(tree.tokens) == len(proper)
+    assert tree.depths.tolist() == tree.ancestors.sum(1).tolist()
+    assert not tree.ancestors.triu(1).any()  # each after its own prefixes
 
 
 @given(answers_of_tokens, st.integers(1, 8))
 def test_a_forest_holds_every_answer_once_in_trees_of_bounded_size(answers: list[list[int]], limit: int) -> None:
     trees = build_tries(answers, limit)
-    assert sorted(number for numbers, _ in trees for number in numbers) == list(range(len(answers)))
-    for numbers, tree in trees:
-        assert words_of(tree) == [tuple(answers[number]) for number in numbers]
-        assert tree.inner <= limit or len({tuple(answers[number]) for number in numbers}) == 1
+    found = [words_of(tree) for tree in trees]
+    assert sorted(number for words in found for number in words) == list(range(len(answers)))
+    for words, tree in zip(found, trees, strict=True):
+        assert words == {number: tuple(answers[number]) for number in words}
+        assert len(tree.tokens) <= limit or len(set(words.values())) == 1
 
 
 def test_normalised_scores_are_the_mean_over_tokens(base: Base) -> None:
@@ -222,12 +221,12 @@ def test_the_loss_is_that_of_only_the_answer_and_end_tokens(base: Base) -> None:
         prompt, answer = list(item.tokens[: item.answer_start]), list(item.tokens[item.answer_start :])
         expected -= full_forward(base, prompt, answer)
         count += len(answer)
-    batch = collate(items, 0, base.device)
+    batch = collate(items, base.device)
     assert batch.prefix_length > 16  # the query is common to all
     loss, tokens = answer_loss(base, batch)
     assert tokens == count
     assert loss.item() == pytest.approx(expected, rel=1e-5)
-    apart = mean_loss(base, [collate([item], 0, base.device) for item in items])
+    apart = mean_loss(base, [collate([item], base.device) for item in items])
     assert apart == pytest.approx(expected / count, rel=1e-5)
 
 
@@ -236,36 +235,13 @@ def test_gradients_flow_through_the_shared_beginning(base: Base, experts: Expert
     mixture = Mixture(base, experts)
     grads = []
     for shared in (True, False):
-        batch = collate(items, 0, base.device)
+        batch = collate(items, base.device)
         batch = batch if shared else replace(batch, prefix_length=0)
         weights = torch.full((1, 3), 0.4, requires_grad=True)
         mixture.set_weights(weights)
         answer_loss(base, batch)[0].backward()
         grads.append(weights.grad)
     assert torch.allclose(grads[0], grads[1], rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("seen", [5, 9])
-def test_attention_equals_torch(seen: int) -> None:
-    torch.manual_seed(0)
-    query, key, value = torch.randn(2, 4, 5, 8), torch.randn(2, 2, seen, 8), torch.randn(2, 2, seen, 8)
-    causal = torch.ones(5, seen, dtype=torch.bool).tril(seen - 5)
-    padded = torch.stack((causal, causal & (torch.arange(seen) > 0)))  # the second row does not see its first key
-    padded[1, 0, 0] = True  # but for the first query, which would see nothing
-    added = torch.zeros(2, 5, seen).masked_fill_(~padded, torch.finfo(torch.float32).min)
-    for mask in (causal[None, None], causal.expand(2, 1, -1, -1), padded[:, None], added[:, None]):
-        expected = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=True)
-        assert torch.allclose(grouped_attention(query, key, value, mask, None).transpose(1, 2), expected, atol=1e-6)
-
-
-@pytest.mark.parametrize("tokens", [1, 5, 300])
-def test_causal_attention_equals_torch_with_and_without_gradients(tokens: int) -> None:
-    torch.manual_seed(0)
-    query, key, value = (torch.randn(1, heads, tokens, 8, requires_grad=True) for heads in (4, 2, 2))
-    expected = functional.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True).transpose(1, 2)
-    torch.testing.assert_close(causal_attention(query, key, value, None), expected)
-    with torch.no_grad():
-        torch.testing.assert_close(causal_attention(query, key, value, None), expected)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 4e-2)])
@@ -368,7 +344,7 @@ def test_an_answer_that_the_tokenizer_merges_with_its_lead_gets_its_own_tokens()
 def test_chunks_of_logits_change_neither_loss_nor_gradients(
     base: Base, experts: ExpertSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batch = collate([encode(example, base.tokenizer, 200) for example in make_examples(6)], 0, base.device)
+    batch = collate([encode(example, base.tokenizer, 200) for example in make_examples(6)], base.device)
     mixture, found = Mixture(base, experts), []
     for rows in (1024, 4):
         monkeypatch.setattr(loss, "LOGIT_ROWS", rows)
@@ -382,6 +358,6 @@ def test_chunks_of_logits_change_neither_loss_nor_gradients(
 
 
 def test_training_in_float16_is_refused(base: Base) -> None:
-    batch = collate([encode(make_examples(1)[0], base.tokenizer, 200)], 0, base.device)
+    batch = collate([encode(make_examples(1)[0], base.tokenizer, 200)], base.device)
     with pytest.raises(ConfigError, match="float16 needs loss scaling"):
         answer_loss(replace(base, dtype=torch.float16), batch)

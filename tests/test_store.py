@@ -270,12 +270,14 @@ def test_base_names_that_lead_nowhere(tmp_path: Path) -> None:
         resolve("nobody/nothing-of-this-name")
 
 
-def test_a_model_type_without_a_list_of_matrices_is_refused(tmp_path: Path) -> None:
-    from transformers import BertConfig, BertLMHeadModel
+def test_a_model_that_is_no_causal_decoder_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer, BertConfig, BertLMHeadModel
 
     config = BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, vocab_size=20)
+    config.vocab_size = 300
+    AutoTokenizer.from_pretrained(str(tiny_folder)).save_pretrained(str(tmp_path))
     BertLMHeadModel(config).save_pretrained(str(tmp_path))
-    with pytest.raises(UnknownName, match="target modules 'bert'"):
+    with pytest.raises(DamagedFile, match=r"of type bert, whose forward with padding and a cache|does not load"):
         load_base(str(tmp_path), dtype="float32")
 
 

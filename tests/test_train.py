@@ -48,13 +48,13 @@ def accuracy(base: Base, expert: Expert) -> float:
     return sum(e.labels[int(s.argmax())] == e.answer for e, s in zip(examples, scores, strict=True)) / 12
 
 
-@pytest.mark.parametrize(("init", "rate", "ranks"), [("svd", 0.02, (4, 2)), ("lora", 0.005, (8, 4))])
+@pytest.mark.parametrize(("init", "rate", "ranks", "seed"), [("svd", 0.02, (4, 2), 2), ("lora", 0.005, (8, 4), 1)])
 def test_an_expert_learns_and_ends_at_its_budget(
-    base: Base, tmp_path: Path, init: str, rate: float, ranks: tuple[int, int]
+    base: Base, tmp_path: Path, init: str, rate: float, ranks: tuple[int, int], seed: int
 ) -> None:
     before = {name: tensor.clone() for name, tensor in base.model.state_dict().items()}
     reports: list[StepReport] = []
-    changed = {"steps": 240, "tinit": 40, "tfinal": 80, "init": init, "learning_rate": rate}
+    changed = {"steps": 240, "tinit": 40, "tfinal": 80, "init": init, "learning_rate": rate, "seed": seed}
     settings = SETTINGS.model_copy(update={**changed, "initial_rank": ranks[0], "target_rank": ranks[1]})
     expert = train_expert(base, "colour", make_examples(60), settings, tmp_path, reports.append)
     assert [r.step for r in reports] == list(range(1, 241))
@@ -117,9 +117,10 @@ def test_both_starts_leave_the_base_as_it_is_and_the_one_at_zero_moves_u_at_once
         for b, a in factors.folded(2.0).values():
             assert torch.equal(b @ a, torch.zeros(b.shape[0], a.shape[1]))
         training.run_step()
-        grads = {"lambda": factors.lambdas(factors.grad), "u": torch.cat([b.u.flatten() for b in factors.blocks(factors.grad)])}
-        for name, grad in grads.items():
-            assert bool(grad.abs().max() > 0) == (name == moved)
+        blocks = factors.blocks(factors.grad)
+        grads = {"lambda": [block.singular for block in blocks], "u": [block.u for block in blocks]}
+        for name, found in grads.items():
+            assert any(bool(grad.abs().max() > 0) for grad in found) == (name == moved)
 
 
 def test_a_checkpoint_of_other_settings_is_not_gone_on_with(base: Base, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def write_tiny_model(folder: Path) -> Path:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(vocabulary), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=512, pad_token_id=0, eos_token_id=0, bos_token_id=0,
+        num_key_value_heads=2, max_position_embeddings=4096, pad_token_id=0, eos_token_id=0, bos_token_id=0,
         initializer_range=0.2,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(str(folder))

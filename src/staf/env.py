@@ -20,8 +20,7 @@ def examine() -> dict[str, Any]:
     from staf import __version__
     from staf.data.card import builtin_cards
     from staf.data.fetch import cache_folder, data_folder, fetched_package, packages
-    from staf.lm.base import DEFAULT_BASE, DEFAULT_BASE_NOTE, default_device
-    from staf.lm.dtype import choose_dtype
+    from staf.lm.base import DEFAULT_BASE, DEFAULT_BASE_NOTE, choose_dtype, default_device
 
     device = default_device()
     dtype, reason = choose_dtype(device)

@@ -19,8 +19,7 @@ from staf.errors import ExpertMismatch, StafError, UnknownName
 from staf.experts.reduce import concat_factors
 from staf.experts.store import ExpertSet
 from staf.io import read_json, staged_folder, write_json
-from staf.lm.base import identity_of, resolve
-from staf.lm.dtype import DTYPES
+from staf.lm.base import DTYPES, identity_of, resolve, weight_files
 from staf.lm.lora import merged_weight
 from staf.routing.store import Router
 
@@ -66,7 +65,11 @@ def save_merged(
     with staged_folder(out) as folder:
         _merge_files(source, folder, experts, router, None if dtype is None else DTYPES[dtype])
         for path in sorted(source.iterdir()):
-            if path.suffix in COPIED and path.name not in (INDEX, "config.json", "complete.json", "staf.json"):
+            if (
+                path.suffix in COPIED
+                and not path.name.startswith(".")
+                and path.name not in (INDEX, "config.json", "complete.json", "staf.json")
+            ):
                 shutil.copyfile(path, folder / path.name)
         config = read_json(source / "config.json")
         if dtype is not None:
@@ -82,7 +85,7 @@ def _merge_files(source: Path, folder: Path, experts: ExpertSet, router: Router,
     from safetensors.torch import save_file
 
     merged, size = set[str](), 0
-    for path in sorted(path for path in source.glob("[!.]*.safetensors") if not path.name.startswith("consolidated")):
+    for path in weight_files(source):
         tensors: dict[str, Tensor] = {}
         with safe_open(path, framework="pt") as file:
             for key in file.keys():  # noqa: SIM118

@@ -24,7 +24,7 @@ from staf.baselines.classifiers import Problem, Scored, log_scores, loss_of
 from staf.baselines.settings import ClassifierSettings
 from staf.baselines.training import Trial, best_of, fit
 from staf.errors import ConfigError, DamagedFile, MissingData
-from staf.lm.base import default_device, fingerprint_of
+from staf.lm.base import default_device, fingerprint_of, from_hub, is_hub_id
 from staf.lm.batches import epoch_order, plan_batches
 
 PAD, UNKNOWN = 0, 1
@@ -258,18 +258,9 @@ def encoder_folder(name: str) -> Path:
     """
     folder = Path(name).expanduser()
     if not folder.is_dir():
-        if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        if not is_hub_id(name):
             raise MissingData(f"no encoder at {name}: it is not a folder and not a hub id (owner/name). Give one of these.")
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-        try:
-            folder = Path(snapshot_download(name, allow_patterns=_FILES))
-        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-            raise MissingData(
-                f"encoder '{name}' is not in the local hub cache and the hub did not give it ({type(error).__name__}). "
-                "Download it where there is a network and name its folder."
-            ) from error
+        folder = from_hub(name, "encoder", _FILES)
     if not any(folder.glob("[!.]*.safetensors")):
         raise DamagedFile(
             f"encoder {name} has no weights as safetensors; those of a pickle (pytorch_model.bin) are not read, as it can run "

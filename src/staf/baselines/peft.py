@@ -25,9 +25,10 @@ from staf.baselines.training import Trial, best_of, fit
 from staf.data.example import Example
 from staf.data.splits import refuse_test, seeded_rng
 from staf.errors import ConfigError, MissingData, TrainingFailed
-from staf.lm.base import TARGET_MODULES, Base, KVCache
+from staf.lm.base import Base
 from staf.lm.batches import Batch, Encoded, collate, encode, epoch_order, plan_batches
-from staf.lm.cpu_attention import register
+from staf.lm.model import KVCache, targets_of
+from staf.lm.prefix_attention import register
 from staf.lm.prefix_cache import kv_layers
 from staf.metrics.methods import METHODS
 
@@ -56,11 +57,11 @@ def _peft_model(model: Any, settings: BaselineSettings) -> Any:
     elif settings.method == "p_tuning":  # Liu et al., 2021: the vectors of a prompt come out of a small network
         config = peft.PromptEncoderConfig(**virtual, encoder_hidden_size=model.config.hidden_size)
     elif settings.method == "lora":  # Hu et al., 2021: every module that our experts adapt
-        rank, modules = settings.rank, list(target_modules(model))
+        rank, modules = settings.rank, list(targets_of(model)[0])
         config = peft.LoraConfig(task_type="CAUSAL_LM", r=rank, lora_alpha=2 * rank, target_modules=modules)
     else:  # Liu et al., 2022
-        inner = [name for name in target_modules(model) if name.rpartition(".")[2] in _LAST_OF_FEED_FORWARD]
-        outer = [name for name in target_modules(model) if name.rpartition(".")[2] in _KEYS_AND_VALUES]
+        inner = [name for name in targets_of(model)[0] if name.rpartition(".")[2] in _LAST_OF_FEED_FORWARD]
+        outer = [name for name in targets_of(model)[0] if name.rpartition(".")[2] in _KEYS_AND_VALUES]
         config = peft.IA3Config(task_type="CAUSAL_LM", target_modules=outer + inner, feedforward_modules=inner)
     return peft.get_peft_model(model, config)
 
@@ -169,12 +170,7 @@ class Tuning:
         return torch.autocast(self.base.device.type, torch.bfloat16, enabled=self.base.dtype == torch.bfloat16)
 
     def _batch(self, items: Sequence[Encoded], group: Sequence[int]) -> Batch:
-        return collate([items[i] for i in group], self.base.tokenizer.eos_token_id, self.base.device)
-
-
-def target_modules(model: Any) -> tuple[str, ...]:
-    """The adapted modules of one layer of a model, as our experts have them."""
-    return TARGET_MODULES[model.config.model_type][1]
+        return collate([items[i] for i in group], self.base.device)
 
 
 def plain_model(base: Base) -> Any:

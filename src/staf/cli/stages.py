@@ -71,8 +71,8 @@ def print_estimates(jobs: Sequence[Any], as_json: bool) -> None:
         return
     columns = {}
     for found in estimates:
-        columns[found.expert] = {part: memory_text(size) for part, size in vars(found.memory).items()} | {
-            "in all": memory_text(found.memory.total), "steps": count_text(found.steps), "tokens": count_text(found.tokens),
+        columns[found.expert] = {part: memory_text(size) for part, size in found.memory.items()} | {
+            "in all": memory_text(found.total_bytes), "steps": count_text(found.steps), "tokens": count_text(found.tokens),
             "time": "not measured" if found.seconds is None else time_text(found.seconds),
         }  # fmt: skip
     lines = next(iter(columns.values()))

@@ -25,7 +25,7 @@ from staf.evaluate.calibrate import LabelCalibrator, fit_calibrator
 from staf.evaluate.settings import EvaluationSettings
 from staf.lm.base import Base
 from staf.lm.batches import encode_answer
-from staf.lm.generation import extract_spans, generate
+from staf.lm.generation import generate
 from staf.lm.scoring import OnDone, score_labels
 from staf.routing.merge import Mixture
 
@@ -80,8 +80,8 @@ class Answerer:
 
     def texts(self, examples: Sequence[Example], *, spans: bool = False) -> list[str]:
         """Generated answers; with `spans` each is a piece of its context, or ''."""
-        return (extract_spans if spans else generate)(
-            self.base, examples, max_length=self.settings.max_length, max_new_tokens=self.settings.max_new_tokens,
+        return generate(
+            self.base, examples, spans=spans, max_length=self.settings.max_length, max_new_tokens=self.settings.max_new_tokens,
             token_budget=self.settings.token_budget, on_done=self.on_done,
         )  # fmt: skip
 

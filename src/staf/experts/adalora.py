@@ -9,10 +9,10 @@ keep the b(t) best scores of all modules; the other singular values become 0    
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def budget(step: int, *, modules: int, initial_rank: int, target_rank: int, tinit: int, tfinal: int, total: int) -> int:
@@ -66,32 +66,28 @@ def triplet_scores(importance_lambda: Tensor, importance_u: Tensor, importance_v
     return importance_lambda + importance_u.mean(-2) + importance_v.mean(-1)  # Eq. A.6
 
 
-def orthogonality(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """R of U (..., d_out, r) and V (..., r, d_in), summed over all leading dimensions, and its gradients.
-
-    Returns:
-        R (), and dR/dU = 4 U (U'U - I) and dR/dV = 4 (VV' - I) V in the shapes of U and V.
-    """
+def orthogonality(u: Tensor, v: Tensor) -> Tensor:
+    """R of U (..., d_out, r) and V (..., r, d_in), summed over all leading dimensions, ()."""
     identity = torch.eye(u.shape[-1], dtype=u.dtype, device=u.device)
-    gram_u = u.mT @ u - identity  # (..., r, r)
-    gram_v = v @ v.mT - identity  # (..., r, r)
-    return gram_u.square().sum() + gram_v.square().sum(), 4 * u @ gram_u, 4 * gram_v @ v  # Eq. A.2
+    return (u.mT @ u - identity).square().sum() + (v @ v.mT - identity).square().sum()  # Eq. A.2
 
 
-@dataclass(frozen=True)
-class Block:
-    """n modules of one shape: U (n, d_out, r) and V (n, r, d_in), and their rows of lambda."""
+class Block(NamedTuple):
+    """The n modules of one shape in a vector laid out like `TrainableFactors.master_params`."""
 
     names: tuple[str, ...]
     u: Tensor
+    """(n, d_out, r)"""
     v: Tensor
-    rows: slice
+    """(n, r, d_in)"""
+    singular: Tensor
+    """lambda, (n, r)"""
 
 
 class TrainableFactors:
     """U, V and lambda of every adapted module, their gradients and their importance, in one float32 vector each.
 
-        master_params = [ U of all modules | V of all modules | lambda (M, r) ]
+        master_params = [ U | V of the modules of one shape | ... | lambda (M, r) of all modules ]
 
     Modules of one shape lie together, so that orthogonality, importance and the optimiser are a few passes over large blocks.
     Nothing is resized in training: the singular value of a pruned rank is 0 under a mask.
@@ -100,126 +96,101 @@ class TrainableFactors:
         shapes: (d_out, d_in) by module name.
         rank: initial rank r of every module.
         seed: of the initial values, at which the delta is 0.
-        dtype: of the model.
         init: "svd" (columns of U and rows of V orthonormal, lambda 0) or "lora" (U 0, V uniform as LoRA's, lambda 1).
 
     Attributes:
-        master_params, grad: (P,) float32.
-        compute_params: (P,) rounded copy of master_params in the dtype of the model.
+        master_params, grad: (P,), a parameter and its gradient.
         mask: (M, r) bool, True means kept; row order is `names`.
     """
 
     def __init__(
-        self, shapes: Mapping[str, tuple[int, int]], rank: int, seed: int, device: torch.device, dtype: torch.dtype,
-        init: str = "svd",
-    ) -> None:  # fmt: skip
-        by_shape: dict[tuple[int, int], list[str]] = {}
+        self, shapes: Mapping[str, tuple[int, int]], rank: int, seed: int, device: torch.device, init: str = "svd"
+    ) -> None:
+        self.by_shape: dict[tuple[int, int], list[str]] = {}
         for name, shape in shapes.items():
-            by_shape.setdefault(shape, []).append(name)
-        self.rank = rank
-        self.by_shape = {shape: tuple(names) for shape, names in by_shape.items()}
+            self.by_shape.setdefault(shape, []).append(name)
         self.names = tuple(name for names in self.by_shape.values() for name in names)
-        side = sum(len(names) * (d_out + d_in) * rank for (d_out, d_in), names in self.by_shape.items())
-        self.master_params = torch.zeros(side + len(self.names) * rank, device=device)
-        self.grad = torch.zeros_like(self.master_params)
-        self.compute_params = torch.zeros_like(self.master_params, dtype=dtype)
-        self.average = torch.zeros_like(self.master_params)
-        self.uncertainty = torch.zeros_like(self.master_params)
         self.mask = torch.ones(len(self.names), rank, dtype=torch.bool, device=device)
-        generator = torch.Generator().manual_seed(seed)
-        self._init_lora(generator) if init == "lora" else self._init_svd(generator)
+        self.sizes = [len(names) * side * rank for shape, names in self.by_shape.items() for side in shape]
+        self.sizes.append(self.mask.numel())
+        self.master_params = nn.Parameter(torch.zeros(sum(self.sizes), device=device))
+        self.grad, self.average, self.uncertainty = torch.zeros(3, sum(self.sizes), device=device).unbind()
+        self.master_params.grad = self.grad
+        self._initialise(init, torch.Generator().manual_seed(seed))
 
-    def _init_lora(self, generator: torch.Generator) -> None:
-        self.lambdas(self.master_params).fill_(1.0)
+    @torch.no_grad()
+    def _initialise(self, init: str, generator: torch.Generator) -> None:
         for block in self.blocks(self.master_params):
-            random = torch.rand(block.v.shape, generator=generator)
-            block.v.copy_((2 * random - 1) / block.v.shape[-1] ** 0.5)
-
-    def _init_svd(self, generator: torch.Generator) -> None:
-        for block in self.blocks(self.master_params):
+            if init == "lora":
+                block.singular.fill_(1.0)
+                block.v.copy_((2 * torch.rand(block.v.shape, generator=generator) - 1) / block.v.shape[-1] ** 0.5)
+                continue
             for factor in (block.u, block.v.mT):
-                random = torch.randn(factor.shape, generator=generator)
-                factor.copy_(torch.linalg.qr(random)[0][..., : self.rank])
+                factor.copy_(torch.linalg.qr(torch.randn(factor.shape, generator=generator))[0][..., : factor.shape[-1]])
 
     def blocks(self, flat: Tensor) -> list[Block]:
         """Views of a vector laid out like `master_params`, one block a shape."""
-        result, start, row = [], 0, 0
-        for (d_out, d_in), names in self.by_shape.items():
-            n, r = len(names), self.rank
-            middle, stop = start + n * d_out * r, start + n * (d_out + d_in) * r
-            u, v = flat[start:middle].view(n, d_out, r), flat[middle:stop].view(n, r, d_in)
-            result.append(Block(names, u, v, slice(row, row + n)))
-            start, row = stop, row + n
-        return result
+        *sides, singular = flat.split(self.sizes)
+        rank = self.mask.shape[1]
+        rows = singular.view_as(self.mask).split([len(names) for names in self.by_shape.values()])
+        return [
+            Block(tuple(names), u.view(-1, shape[0], rank), v.view(-1, rank, shape[1]), row)
+            for (shape, names), u, v, row in zip(self.by_shape.items(), sides[::2], sides[1::2], rows, strict=True)
+        ]
 
     def lambdas(self, flat: Tensor) -> Tensor:
         """View (M, r) of the singular values of a vector laid out like `master_params`."""
-        return flat[flat.numel() - self.mask.numel() :].view_as(self.mask)
+        return flat[-self.mask.numel() :].view_as(self.mask)
 
-    def views(self) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, tuple[Tensor, Tensor]]]:
-        """U and V by module as the model computes with them, and the buffers of their gradients; valid for good."""
-        factors, grads = {}, {}
-        for compute, grad in zip(self.blocks(self.compute_params), self.blocks(self.grad), strict=True):
-            for i, name in enumerate(compute.names):
-                factors[name] = (compute.u[i], compute.v[i])
-                grads[name] = (grad.u[i], grad.v[i])
-        return factors, grads
-
-    def begin_step(self) -> Tensor:
-        """Clear the gradients, round the factors for the model, and return lambda (M, r) as a leaf of autograd."""
-        self.grad.zero_()
-        self.compute_params.copy_(self.master_params)
-        leaf = self.lambdas(self.master_params).detach().requires_grad_()
-        leaf.grad = self.lambdas(self.grad)
-        return leaf
+    def modules(self, dtype: torch.dtype, scaling: float) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+        """U, V and lambda times a scaling by module, cast to a dtype; gradients flow to `master_params`."""
+        return {
+            name: (u.to(dtype), v.to(dtype), (singular * scaling).to(dtype))
+            for block in self.blocks(self.master_params)
+            for name, u, v, singular in zip(block.names, block.u, block.v, block.singular, strict=True)
+        }
 
     def add_orthogonality(self, weight: float) -> float:
         """Add the gradient of weight * R summed over all modules to `grad`; returns that penalty."""
         if weight == 0:
             return 0.0
-        total = torch.zeros((), device=self.grad.device)
-        for block, grads in zip(self.blocks(self.master_params), self.blocks(self.grad), strict=True):
-            penalty, grad_u, grad_v = orthogonality(block.u, block.v)
-            grads.u.add_(grad_u, alpha=weight)
-            grads.v.add_(grad_v, alpha=weight)
-            total += penalty
-        return weight * float(total)  # Eq. A.1
+        parts = [orthogonality(block.u, block.v) for block in self.blocks(self.master_params)]
+        total = weight * torch.stack(parts).sum()  # Eq. A.1
+        total.backward()
+        return float(total.detach())
 
+    @torch.no_grad()
     def scores(self, importance: str, beta1: float, beta2: float) -> Tensor:
         """Importance of every triplet, (M, r), from the parameters and gradients of this step; updates the averages."""
         found = sensitivity(self.master_params, self.grad)  # (P,)
         if importance == "smoothed":
             found = smooth(found, self.average, self.uncertainty, beta1, beta2)
-        lambdas = self.lambdas(found)
-        return torch.cat([triplet_scores(lambdas[block.rows], block.u, block.v) for block in self.blocks(found)])
+        return torch.cat([triplet_scores(block.singular, block.u, block.v) for block in self.blocks(found)])
 
     def prune_to_budget(self, scores: Tensor, keep: int) -> None:
         """Keep the `keep` best triplets of all modules and set the other singular values to 0."""
         self.mask = top_mask(scores.reshape(-1), keep).view_as(self.mask)
         self.apply_mask()
 
+    @torch.no_grad()
     def apply_mask(self) -> None:
         """Set the singular values that are not kept to 0."""
         self.lambdas(self.master_params).masked_fill_(~self.mask, 0.0)  # Eq. A.4
 
     def folded(self, scale: float) -> dict[str, tuple[Tensor, Tensor]]:
         """B (d_out, k), with scale and lambda in it, and A (k, d_in) by module, of the k kept ranks; k may be 0."""
-        lambdas, result = self.lambdas(self.master_params), {}
-        for block in self.blocks(self.master_params):
-            for i, name in enumerate(block.names):
-                row = block.rows.start + i
-                kept = self.mask[row]
-                gain = lambdas[row][kept] * scale
-                result[name] = ((block.u[i][:, kept] * gain).detach().clone(), block.v[i][kept].detach().clone())
-        return result
+        modules = self.modules(torch.float32, scale)
+        return {
+            name: ((modules[name][0][:, kept] * modules[name][2][kept]).detach(), modules[name][1][kept].detach())
+            for name, kept in zip(self.names, self.mask, strict=True)
+        }
 
     def state(self) -> dict[str, Tensor]:
         """Everything a checkpoint needs of the factors."""
-        names = ("master_params", "average", "uncertainty", "mask")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name).detach() for name in ("master_params", "average", "uncertainty", "mask")}
 
+    @torch.no_grad()
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Restore a checkpoint's state, in place."""
-        for name in ("master_params", "average", "uncertainty"):
-            getattr(self, name).copy_(state[name])
-        self.mask = state["mask"].to(self.grad.device)
+        for name, own in self.state().items():
+            own.copy_(state[name])

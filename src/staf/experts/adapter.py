@@ -109,7 +109,7 @@ def _paired(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, An
     parts: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         match = _NAME.fullmatch(key)
-        if match is None or tensor.ndim != 2:
+        if match is None or tensor.ndim != 2 or not tensor.is_floating_point():
             raise DamagedFile(f"{folder}: {key} of shape {tuple(tensor.shape)} is not a LoRA matrix of a linear layer.")
         if not bool(torch.isfinite(tensor).all()):
             raise DamagedFile(f"{folder}: {key} holds NaN or infinite numbers. Restore {folder} from a copy.")

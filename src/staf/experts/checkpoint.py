@@ -66,7 +66,7 @@ class Checkpoints:
         """The newest intact checkpoint of this run; None if there is none.
 
         Args:
-            tensors, record: names that a complete checkpoint has.
+            tensors, record: names that a complete checkpoint has; mappings give values of the shapes and types to expect.
 
         Raises:
             DamagedFile: there are checkpoints, and the only ones left are damaged or incomplete.
@@ -76,7 +76,9 @@ class Checkpoints:
         for path in self._all():
             try:
                 state = read_checkpoint(path, KIND)
-                self._check(path, state, tensors, record)
+                wrong = [*_unlike(state[0], tensors), *_unlike(state[1], record), *_unlike(state[1], ("run",))]
+                if wrong:
+                    raise DamagedFile(f"{path} is not a complete state: {', '.join(wrong)}. Delete it, or restore it.")
             except MissingData:
                 self.log(f"checkpoint {path.name} skipped: it has no record, its saving was interrupted")
             except DamagedFile as error:
@@ -84,7 +86,7 @@ class Checkpoints:
                 self.log(f"checkpoint {path.name} skipped: {error}")
             else:
                 if state[1]["run"] == self.run:
-                    self._check_numerics(path, state[1])
+                    self._check_numerics(path, state[1].get("numerics"))
                     self.log(f"resuming from checkpoint {path.name}")
                     self.newest = path
                     return state
@@ -108,22 +110,26 @@ class Checkpoints:
             return True
         return not isinstance(record, dict) or record.get("run") == self.run
 
-    def _check_numerics(self, path: Path, record: Mapping[str, Any]) -> None:
-        found = record.get("numerics")
+    def _check_numerics(self, path: Path, found: Any) -> None:
         if self.numerics is None or not found or found == self.numerics:
             return
+        then, now = (
+            ", ".join(f"{name} {value}" for name, value in sorted(dict(numbers).items()) if value is not None)
+            for numbers in (found, self.numerics)
+        )
         raise ConfigError(
-            f"checkpoint {path} was computed with {_listed(found)}; this run has {_listed(self.numerics)}. "
-            "A result of both would be neither's: resume it as it began (--dtype, OMP_NUM_THREADS), or delete the checkpoint "
-            "to start over."
+            f"checkpoint {path} was computed with {then}; this run has {now}. A result of both would be neither's: resume it "
+            "as it began (--dtype, OMP_NUM_THREADS), or delete the checkpoint to start over."
         )
 
-    @staticmethod
-    def _check(path: Path, state: State, tensors: Collection[str], record: Collection[str]) -> None:
-        missing = sorted((set(tensors) - state[0].keys()) | ({"run", *record} - state[1].keys()))
-        if missing:
-            raise DamagedFile(f"{path} is not a complete state: {', '.join(missing)} not in it. Delete it, or restore it.")
 
-
-def _listed(numerics: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in sorted(numerics.items()) if value is not None)
+def _unlike(found: Mapping[str, Any], expected: Collection[str]) -> list[str]:
+    """What is missing in a state, or of another shape or type than in the mapping of what is expected."""
+    wrong = sorted(f"{name} not in it" for name in expected if name not in found)
+    for name, like in expected.items() if isinstance(expected, Mapping) else ():
+        if name not in found:
+            continue
+        pair = [(tuple(v.shape), str(v.dtype)) if isinstance(v, Tensor) else type(v).__name__ for v in (found[name], like)]
+        if pair[0] != pair[1]:
+            wrong.append(f"{name} is {pair[0]}, not {pair[1]}")
+    return wrong

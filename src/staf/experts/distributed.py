@@ -20,9 +20,8 @@ import torch
 from torch import Tensor, distributed
 
 from staf.errors import ConfigError, TrainingFailed
-from staf.lm.base import Base, default_device, load_base
+from staf.lm.base import DTYPES, Base, choose_dtype, default_device, load_base
 from staf.lm.batches import Batch
-from staf.lm.dtype import DTYPES, choose_dtype
 
 PATIENCE = timedelta(hours=2)
 """How long a process waits for the others, which may be preparing data."""
@@ -42,15 +41,11 @@ class World:
 
     def rows(self, batch: Batch) -> Batch:
         """This process's rows of a batch; with none, the first row, of which nothing is predicted."""
-        if self.size == 1:
-            return batch
         count = batch.ids.shape[0]
-        start, stop = self.rank * count // self.size, (self.rank + 1) * count // self.size
-        if start == stop:
+        own = slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
+        if own.start == own.stop:
             return replace(batch, ids=batch.ids[:1], answer=torch.zeros_like(batch.answer[:1]), example_ids=())
-        return replace(
-            batch, ids=batch.ids[start:stop], answer=batch.answer[start:stop], example_ids=batch.example_ids[start:stop]
-        )
+        return replace(batch, ids=batch.ids[own], answer=batch.answer[own], example_ids=batch.example_ids[own])
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
         """Replace a tensor by its sum over all processes, and return it."""
@@ -85,10 +80,9 @@ class World:
             self.barrier()
 
     def seed_step(self, seed: int, step: int) -> None:
-        """Seed one of several processes by seed, step and rank, so that rows differ and a resumed training draws the same."""
-        if self.size > 1:
-            digest = hashlib.sha256(f"{seed}/{step}/{self.rank}".encode()).digest()
-            torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+        """Seed this process by seed, step and rank, so that processes differ and a resumed training draws the same."""
+        digest = hashlib.sha256(f"{seed}/{step}/{self.rank}".encode()).digest()
+        torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 SINGLE_PROCESS = World()
@@ -126,12 +120,9 @@ def open_base(name: str | None, dtype: str | None, world: World, sharded: bool, 
         ConfigError: sharding in one process. Others as `load_base`.
     """
     check_fsdp(world, sharded)
-    if world.size == 1:
-        return load_base(name, dtype=dtype, device=device)
     if dtype is None:
-        names = list(DTYPES)
-        chosen = names.index(str(choose_dtype(default_device())[0]).removeprefix("torch."))
-        dtype = names[world.broadcast(chosen)]
+        chosen = list(DTYPES.values()).index(choose_dtype(torch.device(device) if device else default_device())[0])
+        dtype = list(DTYPES)[world.broadcast(chosen)]
     return shard(load_base(name, dtype=dtype, device="cpu"), world) if sharded else load_base(name, dtype=dtype, device=device)
 
 

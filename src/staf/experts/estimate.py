@@ -14,18 +14,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 from staf.compute import ComputeOptions
 from staf.data.example import Example, prompt_of
-from staf.errors import MissingData
+from staf.errors import MissingData, StafError
 from staf.experts.recipe import ExpertRecipe
-from staf.experts.train import ExpertTraining, gradient_checkpointing
-from staf.lm.base import DEFAULT_BASE, Base, resolve, targets_of
+from staf.experts.train import ExpertTraining, gradient_checkpointing, trainable_shapes
+from staf.lm.base import DEFAULT_BASE, load_tokenizer, resolve
 from staf.lm.batches import encode, epoch_order, round_up
-from staf.lm.cpu_attention import register
 from staf.lm.lora import LoraModel
+from staf.lm.model import Base, targets_of
+from staf.lm.prefix_attention import register
 
 META = torch.device("meta")
 CHARS_PER_TOKEN = 4
@@ -33,29 +32,6 @@ CHARS_PER_TOKEN = 4
 FLOAT = 4
 """Bytes of a float32."""
 DRY_STEPS = 3
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Bytes by part while one expert trains."""
-
-    base: int
-    factors: int
-    """float32, their copy in the dtype of the base, and the mask"""
-    gradients: int
-    optimiser: int
-    """both moments"""
-    importance: int
-    """both moving averages"""
-    activations: int
-    """saved for the backward pass by the largest micro-batch"""
-    logits: int
-    """of its answer tokens: log-probabilities and their gradients"""
-
-    @property
-    def total(self) -> int:
-        """All parts together."""
-        return sum(asdict(self).values())
 
 
 @dataclass(frozen=True)
@@ -68,7 +44,8 @@ class Estimate:
     """of the base"""
     dtype: str
     device: str
-    memory: Memory
+    memory: dict[str, int]
+    """bytes by part, of `memory_of`"""
     free_bytes: int | None
     """on the device now; None where the system does not tell"""
     examples: int
@@ -80,37 +57,44 @@ class Estimate:
     seconds: float | None = None
     """of all steps at the measured speed; None where no weights are there to measure with, or they do not fit"""
 
+    @property
+    def total_bytes(self) -> int:
+        """Memory of all parts together."""
+        return sum(self.memory.values())
+
     def record(self) -> dict[str, Any]:
         """As plain values, for JSON."""
-        return {**asdict(self), "total_bytes": self.memory.total}
+        return {**asdict(self), "total_bytes": self.total_bytes}
 
 
 def meta_model(base: str | None, dtype: torch.dtype) -> Base:
     """A base without numbers, from its config.json only: a hub id, a folder, a GGUF file, or None for the default.
 
     Raises:
-        MissingData: there is no config. UnknownName: its type has no list of adapted modules.
+        MissingData: there is no config that transformers reads. ExpertMismatch: its type has nothing to adapt.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     name = base if base is not None else DEFAULT_BASE
     path = str(resolve(base)) if base is None or base.endswith(".gguf") else base
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+        with META:
+            model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=register())
+    except Exception as error:
         raise MissingData(
             f"no config of the base model {name} ({type(error).__name__}): a folder with config.json or a hub id was expected. "
             "Check the path, or put the model's config.json into a folder and name that."
         ) from error
-    targets, layer_of = targets_of(config)
-    with META:
-        model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=register())
+    targets, layer_of = targets_of(model)
     tokenizer = None
-    if not Path(path).is_dir() or any(Path(path).glob("[!.]*token*")):
-        with suppress(OSError, ValueError):
-            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-    lora = LoraModel(model, targets)
-    return Base({"name": name, "fingerprint": ""}, Path(path), model, tokenizer, lora, layer_of, dtype, META)
+    with suppress(StafError):
+        tokenizer = load_tokenizer(path) if any(Path(path).glob("[!.]*token*")) or not Path(path).is_dir() else None
+    found = Base(
+        {"name": name, "fingerprint": ""}, Path(path), model, tokenizer, LoraModel(model, targets), layer_of, dtype, META
+    )
+    trainable_shapes(found)
+    return found
 
 
 def token_counts(examples: Sequence[Example], tokenizer: Any, max_length: int) -> list[tuple[int, int]]:
@@ -123,32 +107,25 @@ def token_counts(examples: Sequence[Example], tokenizer: Any, max_length: int) -
     return [(min(prompt + answer, max_length), answer) for prompt, answer in zip(prompts, answers, strict=True)]
 
 
-def memory_of(base: Base, recipe: ExpertRecipe, options: ComputeOptions, counts: Sequence[tuple[int, int]]) -> Memory:
-    """Bytes by part; only shapes of `base` are read, which may be a meta model."""
+def memory_of(base: Base, recipe: ExpertRecipe, options: ComputeOptions, counts: Sequence[tuple[int, int]]) -> dict[str, int]:
+    """Bytes by part while one expert trains; only shapes of `base` are read, which may be a meta model."""
     params = recipe.initial_rank * sum(d_out + d_in + 1 for d_out, d_in in base.lora.shapes.values())
-    rows, width, answers = _largest_micro_batch(counts, recipe, options)
-    return Memory(
-        base=sum(p.numel() * p.element_size() for p in base.model.parameters()),
-        factors=params * (FLOAT + base.dtype.itemsize) + len(base.lora.layers) * recipe.initial_rank,
-        gradients=params * FLOAT,
-        optimiser=2 * params * FLOAT,
-        importance=2 * params * FLOAT,
-        activations=activations(base, recipe, options.gradient_checkpointing, rows, width),
-        logits=3 * round_up(answers) * base.model.config.vocab_size * FLOAT,
-    )
-
-
-def _largest_micro_batch(
-    counts: Sequence[tuple[int, int]], recipe: ExpertRecipe, options: ComputeOptions
-) -> tuple[int, int, int]:
-    """Rows, width and answer tokens of the micro-batch of the first epoch with the most tokens."""
-    lengths, best = [length for length, _ in counts], (0, 0, 0, 0)
+    lengths, largest = [length for length, _ in counts], (0, 0, 0, 0)  # tokens, rows, width, answer tokens
     for batch in epoch_order(lengths, recipe.batch_size, recipe.seed, 0):
         size, width = -(-len(batch) // options.gradient_accumulation_steps), round_up(max(lengths[i] for i in batch))
         for start in range(0, len(batch), size):
             rows = [counts[i] for i in batch[start : start + size]]
-            best = max(best, (sum(length for length, _ in rows), len(rows), width, sum(answer for _, answer in rows)))
-    return best[1:]
+            largest = max(largest, (sum(length for length, _ in rows), len(rows), width, sum(answer for _, answer in rows)))
+    copy = 0 if base.dtype == torch.float32 else params * base.dtype.itemsize
+    return {
+        "base": sum(p.numel() * p.element_size() for p in base.model.parameters()),
+        "factors": params * FLOAT + copy + len(base.lora.layers) * recipe.initial_rank,  # with their mask
+        "gradients": params * FLOAT,
+        "optimiser": 2 * params * FLOAT,  # both moments
+        "importance": 2 * params * FLOAT,  # both moving averages
+        "activations": activations(base, recipe, options.gradient_checkpointing, *largest[1:3]),  # of the largest micro-batch
+        "logits": 3 * round_up(largest[3]) * base.model.config.vocab_size * FLOAT,  # of its answer tokens, with gradients
+    }
 
 
 def activations(base: Base, recipe: ExpertRecipe, recomputed: bool, rows: int, width: int) -> int:
@@ -156,33 +133,23 @@ def activations(base: Base, recipe: ExpertRecipe, recomputed: bool, rows: int, w
 
     Its factors are replaced. A formula of the config was off by 0.36 to 1.4 over six models.
     """
-    rank = recipe.initial_rank
 
     def empty(*shape: int) -> Tensor:
-        return torch.empty(shape, dtype=base.dtype, device=META)
+        return torch.empty(shape, dtype=base.dtype, device=META, requires_grad=True)
 
-    factors = {name: (empty(d_out, rank), empty(rank, d_in)) for name, (d_out, d_in) in base.lora.shapes.items()}
+    rank = recipe.initial_rank
+    factors = {n: (empty(d_out, rank), empty(rank, d_in), empty(rank)) for n, (d_out, d_in) in base.lora.shapes.items()}
     base.lora.attach(factors)
-    base.lora.set_rank_scale({name: empty(rank).requires_grad_() for name in factors})
     base.lora.set_training(True, recipe.dropout)
-    others = [*base.model.parameters(), *(tensor for pair in factors.values() for tensor in pair)]
-    ids, mask = torch.zeros(rows, width, dtype=torch.long), torch.ones(rows, 1, width, width, dtype=torch.bool)
-    with gradient_checkpointing(base, recomputed), saved_for_backward(others) as saved, _MetaResults():
+    others = [*base.model.parameters(), *(tensor for b, a, _ in factors.values() for tensor in (b, a))]
+    ids = torch.zeros(rows, width, dtype=torch.long, device=META)
+    mask = torch.ones(rows, 1, width, width, dtype=torch.bool, device=META)
+    with gradient_checkpointing(base, recomputed), saved_for_backward(others) as saved:
         base.hidden_states(ids, attention_mask=mask)  # without a mask one is made by looking at numbers
     found = sum(storage.nbytes() for storage in saved.values())
     if not recomputed:
         return found
     return found + activations(base, recipe, False, rows, width) // base.model.config.num_hidden_layers
-
-
-class _MetaResults(TorchDispatchMode):
-    """Within the block an operation on tensors with numbers and others without gives one without."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        inputs = (args, kwargs or {})
-        if any(isinstance(leaf, Tensor) and leaf.device == META for leaf in tree_leaves(inputs)):
-            inputs = tree_map_only(Tensor, lambda tensor: tensor.to(META), inputs)
-        return func(*inputs[0], **inputs[1])
 
 
 @contextmanager
@@ -244,9 +211,7 @@ def estimate(
 
 def seconds_per_token(base: Base, examples: Sequence[Example], recipe: ExpertRecipe, options: ComputeOptions) -> float:
     """Measured on a loaded base: the steps of a training after its first one, which warms up. No state is left."""
-    training = ExpertTraining(
-        base, [encode(example, base.tokenizer, recipe.max_length) for example in examples], recipe, options
-    )
+    training = ExpertTraining(base, [encode(e, base.tokenizer, recipe.max_length) for e in examples], recipe, options)
     with training.running():
         reports = [training.run_step() for _ in range(min(DRY_STEPS, training.total))]
     measured = reports[1:] or reports

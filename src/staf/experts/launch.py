@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from staf.errors import MissingData, StafError, TrainingFailed
 from staf.experts.distributed import SINGLE_PROCESS, World
@@ -27,23 +27,8 @@ RAY_LOCAL = {"RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """A Ray that is started here asks for a token (Ray 2.52 or later) and listens on loopback only: no other machine joins it."""
 Failures = dict[str, BaseException]
 """Errors by the name of the job."""
-
-
-class Job(Protocol):
-    """Work on the context of a command."""
-
-    @property
-    def name(self) -> str:
-        """Unique within a command."""
-
-    @property
-    def run_context(self) -> Any:
-        """Hashable; its `context(progress, world)` loads the context."""
-
-    def run(self, context: Any) -> None:
-        """Do it."""
-
-
+Job = Any
+"""Has a unique `name`, a hashable `run_context` whose `context(progress, world)` loads the context, and `run(context)`."""
 _resident: dict[Any, Any] = {}
 """The context of this process's last job, whose base the next one finds loaded."""
 
@@ -127,11 +112,10 @@ def _connected() -> Iterator[Any]:
         import ray
     except ImportError as error:
         raise MissingData("--launcher ray needs Ray, which is not installed: pip install 'staf-llm[ray]'.") from error
-    if ray.is_initialized():
-        yield ray
-        return
+    ours = not ray.is_initialized()
     try:
-        ray.init("local" if starts_here else None, include_dashboard=False, logging_level=logging.WARNING)
+        if ours:
+            ray.init("local" if starts_here else None, include_dashboard=False, logging_level=logging.WARNING)
     except ConnectionError as error:
         raise MissingData(
             f"no Ray cluster answers: {error}. Start it (ray start --head), correct RAY_ADDRESS, or set RAY_ADDRESS=local for "
@@ -140,4 +124,5 @@ def _connected() -> Iterator[Any]:
     try:
         yield ray
     finally:
-        ray.shutdown()
+        if ours:
+            ray.shutdown()

@@ -104,12 +104,9 @@ def reduce_set(experts: ExpertSet, rank: int | None, out: Path) -> list[dict[str
     write_set(out, [smaller for _, smaller, _ in pairs])
     return [
         {
-            "expert": expert.name,
-            "average_rank": round(smaller.average_rank, 2),
-            "average_rank_before": round(expert.average_rank, 2),
-            "num_params": smaller.num_params,
-            "num_params_before": expert.num_params,
-            "error": round(error, 6),
+            "expert": expert.name, "average_rank": round(smaller.average_rank, 2),
+            "average_rank_before": round(expert.average_rank, 2), "num_params": smaller.num_params,
+            "num_params_before": expert.num_params, "error": round(error, 6),
         }
         for expert, smaller, error in pairs
-    ]
+    ]  # fmt: skip

@@ -7,21 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from staf.errors import BaseMismatch, ConfigError, DamagedFile, MissingData, StafError, UnknownName
+from staf.errors import ConfigError, DamagedFile, MissingData, StafError, UnknownName
 from staf.experts.adapter import CONFIG, read_adapter
 from staf.experts.store import (
     RECORD,
     Expert,
     ExpertSet,
-    check_shapes,
+    check_fits,
     expert_names,
     load_expert,
     load_experts,
-    other_tokenizer,
     save_expert,
     set_aside,
 )
 from staf.io import locked, staged_folder
+from staf.lm.base import from_hub, is_hub_id
 from staf.log import Log, StderrProgress
 
 
@@ -34,7 +34,7 @@ def open_adapter(source: str, name: str, base: Mapping[str, Any] | None, log: Lo
     Raises:
         ConfigError: no base is known. BaseMismatch: it names another one. Others as `read_adapter`.
     """
-    folder = Path(source) if Path(source).is_dir() else _from_hub(source)
+    folder = Path(source) if Path(source).is_dir() else from_hub(source, "adapter", ["adapter_*"])
     factors, config = read_adapter(folder)
     named = str(config.get("base_model_name_or_path") or "")
     if base is None:
@@ -42,23 +42,6 @@ def open_adapter(source: str, name: str, base: Mapping[str, Any] | None, log: Lo
     if named.rstrip("/").rpartition("/")[2] != str(base["name"]).rstrip("/").rpartition("/")[2]:
         log(f"{source} names the base {named or 'nothing'}; it is used on {base['name']}, whose modules it must fit.")
     return Expert(name, dict(base), factors, frozenset(), {"adapter": {"source": source, "base": named}})
-
-
-def _is_hub_id(source: str) -> bool:
-    return not Path(source).exists() and source.count("/") == 1 and not source.startswith((".", "/", "~"))
-
-
-def _from_hub(source: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(source, allow_patterns=["adapter_*"]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise MissingData(
-            f"no adapter at {source}: it is no folder, and not in the hub or its local cache ({type(error).__name__}). "
-            "Download it where there is a network and name its folder."
-        ) from error
 
 
 def add_expert(
@@ -79,7 +62,7 @@ def add_expert(
     log = log or StderrProgress().log
     present = load_experts(folder).experts if expert_names(folder) else ()
     path = Path(source)
-    if _is_hub_id(str(source)) or ((path / CONFIG).is_file() and not (path / RECORD).is_file()):
+    if is_hub_id(str(source)) or ((path / CONFIG).is_file() and not (path / RECORD).is_file()):
         if name is None:
             raise ConfigError(f"{source} is a PEFT adapter or a hub id and has no name in the set: add --name NAME.")
         expert = open_adapter(str(source), name, base or (present[0].base if present else None), log)
@@ -95,18 +78,8 @@ def add_expert(
             f"staf experts remove {folder} {expert.name}"
         )
     for peer in present:
-        if expert.base["fingerprint"] != peer.base["fingerprint"]:
-            raise BaseMismatch(
-                f"expert '{expert.name}' was trained on {expert.base['name']} ({expert.base['fingerprint']}), expert "
-                f"'{peer.name}' of the set on {peer.base['name']} ({peer.base['fingerprint']}). Experts of one set have one "
-                f"base: train '{expert.name}' again on that of the set, or put it into another set."
-            )
-        if other_tokenizer(expert.base, peer.base):
-            raise BaseMismatch(
-                f"expert '{expert.name}' was trained with another tokenizer than expert '{peer.name}' of the set. "
-                f"Train '{expert.name}' again with the base of the set, or put it into another set."
-            )
-        check_shapes(expert, peer.shapes, f"expert '{peer.name}' of the set", partial=True)
+        advice = f"Put '{expert.name}' into another set"
+        check_fits(expert, peer.base, peer.shapes, f"expert '{peer.name}' of the set on", advice, partial=True)
     save_expert(folder / expert.name, expert)
     return load_experts(folder)
 

@@ -11,6 +11,7 @@ The fingerprint of a set follows from its experts, so a router made for another 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor
 
 from staf.checkpoint_io import read_checkpoint, refuse_pickles
 from staf.errors import BaseMismatch, DamagedFile, ExpertMismatch, MissingData, StafError, UnknownName
@@ -124,17 +125,7 @@ class ExpertSet:
             BaseMismatch: another base. ExpertMismatch: other modules or shapes.
         """
         for expert in self.experts:
-            if expert.base["fingerprint"] != base["fingerprint"]:
-                raise BaseMismatch(
-                    f"expert '{expert.name}' was trained on {expert.base['name']} ({expert.base['fingerprint']}), "
-                    f"this base is {base['name']} ({base['fingerprint']}). Give that base with --base, or train it again."
-                )
-            if other_tokenizer(expert.base, base):
-                raise BaseMismatch(
-                    f"expert '{expert.name}' was trained with another tokenizer than that of {base['name']} now. "
-                    "Restore the tokenizer files of the base, or train the expert again."
-                )
-            check_shapes(expert, shapes, "this base")
+            check_fits(expert, base, shapes, "this base is", "Give that base with --base")
 
 
 def set_fingerprint(names: Iterable[str], fingerprints: Mapping[str, str]) -> str:
@@ -147,8 +138,29 @@ def other_tokenizer(recorded: Mapping[str, Any], base: Mapping[str, Any]) -> boo
     return len({recorded.get("tokenizer"), base.get("tokenizer")} - {None}) > 1
 
 
-def check_shapes(expert: Expert, shapes: Mapping[str, tuple[int, int]], owner: str, partial: bool = False) -> None:
-    """Raise ExpertMismatch unless an expert's modules have the shapes of `owner`; with `partial` those it lacks are fine."""
+def check_fits(
+    expert: Expert,
+    base: Mapping[str, Any],
+    shapes: Mapping[str, tuple[int, int]],
+    owner: str,
+    advice: str,
+    partial: bool = False,
+) -> None:  # fmt: skip
+    """Raise BaseMismatch or ExpertMismatch unless an expert fits a base and its modules; with `partial` others are fine too.
+
+    Args:
+        owner: of base and modules, as the error says it: "this base is". advice: what to do, besides training again.
+    """
+    made = f"expert '{expert.name}' was trained"
+    if expert.base["fingerprint"] != base["fingerprint"]:
+        raise BaseMismatch(
+            f"{made} on {expert.base['name']} ({expert.base['fingerprint']}), {owner} {base['name']} ({base['fingerprint']}). "
+            f"Experts of one set have one base. {advice}, or train it again."
+        )
+    if other_tokenizer(expert.base, base):
+        raise BaseMismatch(
+            f"{made} with another tokenizer than {owner} {base['name']}. Restore the base's tokenizer files, or train it again."
+        )
     differing = [
         (name, shape) for name, shape in expert.shapes.items()
         if shapes.get(name, shape if partial else None) != shape
@@ -156,9 +168,10 @@ def check_shapes(expert: Expert, shapes: Mapping[str, tuple[int, int]], owner: s
     if differing:
         name, (d_out, d_in) = differing[0]
         found = "not adapted" if name not in shapes else "{} x {}".format(*shapes[name])
+        where = owner.removesuffix(" is").removesuffix(" on")
         raise ExpertMismatch(
-            f"expert '{expert.name}' adapts {len(expert.factors)} modules, {len(differing)} of which differ from {owner}. "
-            f"The first is {name}: {d_out} x {d_in} in '{expert.name}', {found} in {owner}. "
+            f"expert '{expert.name}' adapts {len(expert.factors)} modules, {len(differing)} of which differ from {where}. "
+            f"The first is {name}: {d_out} x {d_in} in '{expert.name}', {found} in {where}. "
             "Train it on this base again, or leave it out."
         )
 
@@ -176,9 +189,9 @@ def save_expert(folder: Path, expert: Expert) -> None:
         record = {
             "format": "staf-expert", "format_version": 2, "name": expert.name, "base": expert.base, "ranks": expert.ranks,
             "fingerprint": expert.fingerprint, "training": expert.record, "dedup_keys": KEYS,
-            "sha256": {name: sha256_of(staging / name) for name in (TENSORS, KEYS)},
+            "sha256": {name: sha256_of(staging / name) for name in (TENSORS, CONFIG, KEYS)},
         }  # fmt: skip
-        write_json(staging / RECORD, record)
+        write_json(staging / RECORD, {**record, "record_sha256": _digest(record)})
         if folder.is_dir() and any(folder.iterdir()):
             set_aside(folder)
 
@@ -205,9 +218,9 @@ def load_expert(folder: Path, log: Log | None = None) -> Expert:
         MissingData: there is none. DamagedFile: incomplete, altered, not finite, or of another kind.
     """
     if not (folder / RECORD).is_file():
-        if (folder / FORMER).is_file():
-            return _converted(folder, log or StderrProgress().log)
-        _explain_missing(folder)
+        if not (folder / FORMER).is_file():
+            _explain_missing(folder)
+        _convert(folder, log or StderrProgress().log)
     record = read_json(folder / RECORD)
     found = record.get("format") if isinstance(record, dict) else None
     if found != "staf-expert" or record.get("format_version") != 2:
@@ -223,35 +236,35 @@ def load_expert(folder: Path, log: Log | None = None) -> Expert:
         padded, _ = read_adapter(folder)
         ranks: dict[str, int] = record["ranks"]
         factors = {name: (padded[name][0][:, :rank].contiguous(), padded[name][1][:rank]) for name, rank in ranks.items()}
-        expert = Expert(record["name"], record["base"], factors, _keys(load_file(folder / KEYS)["keys"]), record["training"])
-    except (KeyError, TypeError, AttributeError) as error:
+        keys = frozenset(f"{number + (1 << 63):016x}" for number in load_file(folder / KEYS)["keys"].tolist())
+        expert = Expert(record["name"], record["base"], factors, keys, record["training"])
+        fits = expert.ranks == ranks and padded.keys() == ranks.keys() and expert.fingerprint == record["fingerprint"]
+    except (KeyError, TypeError, AttributeError, ValueError, SafetensorError) as error:
         raise DamagedFile(f"{folder}: staf.json and tensors do not fit ({error}). {redo}") from error
-    if expert.ranks != ranks or padded.keys() != ranks.keys() or expert.fingerprint != record["fingerprint"]:
-        raise DamagedFile(f"{folder}: the tensors are not as staf.json says. {redo}")
+    if not fits or record.get("record_sha256", _digest(record)) != _digest(record):
+        raise DamagedFile(f"{folder}: the tensors are not as staf.json says, or it was altered. {redo}")
     return expert
 
 
-def _keys(numbers: Tensor) -> frozenset[str]:
-    return frozenset(f"{number + (1 << 63):016x}" for number in numbers.tolist())
+def _digest(record: Mapping[str, Any]) -> str:
+    """SHA-256 of a record without its own entry."""
+    return hashlib.sha256(json.dumps({**record, "record_sha256": None}, sort_keys=True).encode()).hexdigest()
 
 
-def _converted(folder: Path, log: Log) -> Expert:
-    """An expert in the former format (U, lambda, V and a scale), saved as an adapter where the folder can be written."""
+def _convert(folder: Path, log: Log) -> None:
+    """Save an expert in the former format (U, lambda, V and a scale) as an adapter; raises DamagedFile or StafError."""
     tensors, record = read_checkpoint(folder, "expert")
     try:
         factors = {
             name: (tensors[f"{name}.U"] * tensors[f"{name}.lambda"] * record["scale"], tensors[f"{name}.V"])
             for name in record["ranks"]
         }
-        expert = Expert(record["name"], record["base"], factors, _keys(tensors["subjects"]), record["training"])
+        keys = frozenset(f"{number + (1 << 63):016x}" for number in tensors["subjects"].tolist())
+        expert = Expert(record["name"], record["base"], factors, keys, record["training"])
     except (KeyError, TypeError, RuntimeError) as error:
         raise DamagedFile(f"{folder}: its record and tensors do not fit ({error}). Train the expert again.") from error
-    try:
-        save_expert(folder, expert)
-        log(f"{folder}: converted to a PEFT adapter; the former files are in {folder.parent / REMOVED}. Adapt routers again.")
-    except StafError as error:
-        log(f"{folder}: read in its former format, not converted: {error}")
-    return expert
+    save_expert(folder, expert)
+    log(f"{folder}: converted to a PEFT adapter; the former files are in {folder.parent / REMOVED}. Adapt routers again.")
 
 
 def _explain_missing(folder: Path) -> None:
@@ -289,9 +302,15 @@ def load_experts(folder: Path, names: Sequence[str] | None = None) -> ExpertSet:
     return ExpertSet(tuple(load_expert(folder / name) for name in chosen))
 
 
-def training_run_of(folder: Path) -> str | None:
-    """The training digest of an existing expert, without reading its factors; None where there is none."""
+def training_run_of(folder: Path, base: Mapping[str, Any] | None = None) -> str | None:
+    """The training digest of an existing expert, without reading its factors; None where there is none.
+
+    Args:
+        base: identity of a base; an expert that was trained with another tokenizer counts as none.
+    """
     path = next((folder / name for name in (RECORD, FORMER) if (folder / name).is_file()), None)
     record = read_json(path) if path else {}
-    training = record.get("training", {}) if isinstance(record, dict) else {}
-    return training.get("run") if isinstance(training, dict) else None
+    training, made_on = (record.get(name) if isinstance(record, dict) else None for name in ("training", "base"))
+    if not isinstance(training, dict) or (base and isinstance(made_on, dict) and other_tokenizer(made_on, base)):
+        return None
+    return training.get("run")

@@ -23,15 +23,15 @@ from torch.utils.checkpoint import checkpoint as recomputed
 from staf.compute import ComputeOptions, compute_record, numerics
 from staf.data.example import Example
 from staf.data.privacy import trained_keys
-from staf.errors import TrainingFailed
+from staf.errors import ExpertMismatch, TrainingFailed
 from staf.experts.adalora import TrainableFactors, budget
 from staf.experts.checkpoint import Checkpoints
 from staf.experts.distributed import SINGLE_PROCESS, World, is_sharded
 from staf.experts.recipe import ExpertRecipe
 from staf.experts.store import Expert
-from staf.lm.base import TARGET_MODULES, Base
 from staf.lm.batches import Batch, Encoded, collate, encode, epoch_order
 from staf.lm.loss import answer_loss
+from staf.lm.model import Base, decoder_layers
 from staf.log import Log
 
 
@@ -54,17 +54,11 @@ class StepReport:
     @property
     def numbers(self) -> dict[str, float]:
         """What is kept of a step for good, by name."""
-        return {
-            "loss": self.loss, "penalty": self.penalty, "kept": self.kept, "tokens": self.tokens,
-            "tokens_per_second": self.tokens / self.seconds, "learning_rate": self.learning_rate,
-        }  # fmt: skip
+        kept = {name: getattr(self, name) for name in ("loss", "penalty", "kept", "tokens", "learning_rate")}
+        return {**kept, "tokens_per_second": self.tokens / self.seconds}
 
 
 OnStep = Callable[[StepReport], None]
-
-TENSORS = ("master_params", "average", "uncertainty", "mask", "exp_avg", "exp_avg_sq", "rng_state")
-RECORD = ("step", "tokens", "curve")
-"""What the state of a training is."""
 
 
 class ExpertTraining:
@@ -79,18 +73,11 @@ class ExpertTraining:
         self.lengths = [len(item.tokens) for item in items]
         self.total = recipe.planned_steps(len(items))
         self.tinit, self.tfinal = recipe.schedule(self.total)
-        self.step = 0
-        self.tokens = 0
-        self.curve: list[float] = []
+        self.step, self.tokens, self.curve = 0, 0, list[float]()
         self.order: tuple[int, list[list[int]]] = (-1, [])
-        self.factors = TrainableFactors(
-            base.lora.shapes, recipe.initial_rank, recipe.seed, base.device, base.dtype, recipe.init
-        )
-        self.parameter = torch.nn.Parameter(self.factors.master_params)
-        self.parameter.grad = self.factors.grad
+        self.factors = TrainableFactors(trainable_shapes(base), recipe.initial_rank, recipe.seed, base.device, recipe.init)
+        self.parameter = self.factors.master_params
         self.optimizer = torch.optim.AdamW([self.parameter], lr=recipe.learning_rate, weight_decay=0.0, fused=True)
-        self.rng_state = torch.Generator(base.device).manual_seed(recipe.seed).get_state()
-        base.lora.attach(*self.factors.views())
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -110,7 +97,7 @@ class ExpertTraining:
         if self.order[0] != epoch:
             self.order = (epoch, epoch_order(self.lengths, self.recipe.batch_size, self.recipe.seed, epoch))
         chosen = [self.items[i] for i in self.order[1][index]]
-        batch = collate(chosen, self.base.tokenizer.pad_token_id or 0, self.base.device)
+        batch = collate(chosen, self.base.device)
         recompute_prefix = self.options.gradient_checkpointing or is_sharded(self.base)
         return replace(batch, prefix_length=0) if recompute_prefix else batch
 
@@ -123,10 +110,9 @@ class ExpertTraining:
         """
         recipe, factors, started = self.recipe, self.factors, time.perf_counter()
         batch = self.next_batch()
-        loss, rng_state = self._backward(batch)
+        loss = self._backward(batch)
         penalty = factors.add_orthogonality(recipe.orth_reg_weight)
         self._check_finite("gradient", torch.stack(torch.aminmax(factors.grad)), batch)
-        self.rng_state = rng_state
         if recipe.max_grad_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.parameter, recipe.max_grad_norm)
         scores = factors.scores(recipe.importance, recipe.beta1, recipe.beta2)
@@ -147,22 +133,22 @@ class ExpertTraining:
         self.curve.append(loss)
         return StepReport(self.step, self.total, loss, penalty, keep, tokens, time.perf_counter() - started, rate)
 
-    def _backward(self, batch: Batch) -> tuple[float, Tensor]:
-        """Mean loss of the batch, whose gradient is added to the flat gradient; and the RNG state afterwards."""
+    def _backward(self, batch: Batch) -> float:
+        """Mean loss of the batch, whose gradient replaces the flat gradient."""
         predicted = int(batch.answer.sum())
-        leaf, loss = self.factors.begin_step(), 0.0
-        with fork_rng(self.rng_state, self.base.device) as rng_state:
+        self.factors.grad.zero_()
+        loss = 0.0
+        with torch.random.fork_rng(devices=[self.base.device] if self.base.device.type == "cuda" else []):
             self.world.seed_step(self.recipe.seed, self.step)
             for micro_batch in micro_batches(batch, self.options.gradient_accumulation_steps):
-                gains = (leaf * self.recipe.lora_scaling).to(self.base.dtype)  # (M, r)
-                self.base.lora.set_rank_scale(dict(zip(self.factors.names, gains.unbind(), strict=True)))
+                self.base.lora.attach(self.factors.modules(self.base.dtype, self.recipe.lora_scaling))
                 share = answer_loss(self.base, self.world.rows(micro_batch))[0] / predicted
                 total = self.world.all_reduce(share.detach().clone())
                 self._check_finite("loss", total, micro_batch)
                 share.backward()
                 loss += total.item()
             self.world.all_reduce(self.factors.grad)
-            return loss, rng_state()
+        return loss
 
     def _check_finite(self, what: str, found: Tensor, batch: Batch) -> None:
         if not bool(torch.isfinite(found).all()):
@@ -174,9 +160,8 @@ class ExpertTraining:
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and record of a checkpoint."""
         moments = self.optimizer.state[self.parameter]
-        moments = {name: moments[name] for name in ("exp_avg", "exp_avg_sq")}
-        tensors = {**self.factors.state(), **moments, "rng_state": self.rng_state}
-        return tensors, {"step": self.step, "tokens": self.tokens, "curve": self.curve}
+        moments = {name: moments.get(name, torch.zeros_like(self.factors.grad)) for name in ("exp_avg", "exp_avg_sq")}
+        return {**self.factors.state(), **moments}, {"step": self.step, "tokens": self.tokens, "curve": self.curve}
 
     def load_state(self, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
         """Restore a checkpoint."""
@@ -184,25 +169,7 @@ class ExpertTraining:
         moments = {name: tensors[name].to(self.base.device) for name in ("exp_avg", "exp_avg_sq")}
         step = torch.tensor(float(record["step"]), device=self.base.device)
         self.optimizer.state[self.parameter] = {"step": step, **moments}
-        self.rng_state = tensors["rng_state"]
         self.step, self.tokens, self.curve = record["step"], record["tokens"], list(record["curve"])
-
-
-@contextmanager
-def fork_rng(state: Tensor, device: torch.device) -> Iterator[Callable[[], Tensor]]:
-    """Within the block `device` draws from this RNG state, and afterwards from its own again.
-
-    Yields:
-        a function that returns the current state.
-    """
-    cuda = device.type == "cuda"
-    with torch.random.fork_rng(devices=[device] if cuda else []):
-        if cuda:
-            torch.cuda.set_rng_state(state, device)
-            yield lambda: torch.cuda.get_rng_state(device)
-        else:
-            torch.set_rng_state(state)
-            yield torch.get_rng_state
 
 
 @contextmanager
@@ -214,7 +181,7 @@ def gradient_checkpointing(base: Base, enabled: bool = True) -> Iterator[None]:
     if not enabled:
         yield
         return
-    layers = list(base.model.get_submodule(TARGET_MODULES[base.model.config.model_type][0]))
+    layers = list(decoder_layers(base.model)[1])
     for layer in layers:
         layer.forward = partial(recomputed, layer.forward, use_reentrant=False)
     try:
@@ -227,8 +194,9 @@ def gradient_checkpointing(base: Base, enabled: bool = True) -> Iterator[None]:
 def micro_batches(batch: Batch, count: int) -> list[Batch]:
     """A batch in at most `count` parts of similar size, which keep its width."""
     size = -(-len(batch.example_ids) // count)
-    cuts = [slice(start, start + size) for start in range(0, len(batch.example_ids), size)]
-    return [Batch(batch.ids[cut], batch.answer[cut], batch.example_ids[cut], batch.prefix_length) for cut in cuts]
+    parts = zip(batch.ids.split(size), batch.answer.split(size), strict=True)
+    return [replace(batch, ids=ids, answer=answer, example_ids=batch.example_ids[i * size : (i + 1) * size])
+            for i, (ids, answer) in enumerate(parts)]  # fmt: skip
 
 
 def lr_multiplier(step: int, total: int) -> float:
@@ -249,6 +217,16 @@ def data_fingerprint(examples: Sequence[Example]) -> str:
     for example in examples:
         digest.update("\x1f".join((example.id, example.query, example.context, example.answer)).encode())
     return digest.hexdigest()[:16]
+
+
+def trainable_shapes(base: Base) -> dict[str, tuple[int, int]]:
+    """(d_out, d_in) of what an expert of this base adapts; raises ExpertMismatch where that is nothing."""
+    if not base.lora.layers:
+        raise ExpertMismatch(
+            f"the type {base.model.config.model_type} of {base.name} has no linear maps (nn.Linear) in decoder layers, so no "
+            "expert can be trained on it. It can be scored: --method original."
+        )
+    return base.lora.shapes
 
 
 def train_expert(
@@ -276,63 +254,45 @@ def train_expert(
     """
     if not examples:
         raise TrainingFailed(f"no examples to train '{name}' on. List the data sets: staf data list")
-    log, options = log or (lambda text: None), options or ComputeOptions()
+    log = log or (lambda text: None)
     run = training_digest(base.identity, examples, recipe)
-    checkpoints = Checkpoints(checkpoint, run, log, numerics(base))
+    checkpoints = Checkpoints(checkpoint, f"{run}/{base.identity.get('tokenizer')}", log, numerics(base))
     items = [encode(example, base.tokenizer, recipe.max_length) for example in examples]
     training = ExpertTraining(base, items, recipe, options, world)
     if training.tinit != recipe.tinit:
         log(f"{name}: {training.total} steps are too few for tinit {recipe.tinit} and tfinal {recipe.tfinal}: "
             f"{training.tinit} and {training.tfinal} are taken")  # fmt: skip
-    _resume(training, checkpoints, run)
+    if (found := checkpoints.load(*training.state())) is not None:
+        training.load_state(*found)
+    world.check_same(int(run[:15], 16), "training (base, examples, recipe)")
+    world.check_same(training.step, "step to resume from")
     started = time.perf_counter()
     with training.running():
         _run_steps(training, checkpoints, on_step)
-    record = _training_record(training, run, examples, time.perf_counter() - started)
-    return Expert(name, base.identity, training.factors.folded(recipe.lora_scaling), trained_keys(examples), record)
-
-
-def _resume(training: ExpertTraining, checkpoints: Checkpoints, run: str) -> None:
-    """Restore the newest intact checkpoint, if there is one, and check that all processes continue the same training."""
-    found = checkpoints.load(TENSORS, RECORD)
-    if found is not None:
-        training.load_state(*found)
-    training.world.check_same(int(run[:15], 16), "training (base, examples, recipe)")
-    training.world.check_same(training.step, "step to resume from")
-
-
-def _training_record(training: ExpertTraining, run: str, examples: Sequence[Example], seconds: float) -> dict[str, Any]:
-    """What staf.json keeps of a training."""
-    return {
-        "run": run,
-        "recipe": training.recipe.model_dump(),
+    record = {
+        "run": run, "recipe": recipe.model_dump(), "compute": compute_record(base, training.options),
         "schedule": {"steps": training.total, "tinit": training.tinit, "tfinal": training.tfinal},
-        "compute": compute_record(training.base, training.options),
-        "data_fingerprint": data_fingerprint(examples),
-        "examples": len(examples),
-        "steps": training.total,
-        "tokens": training.tokens,
-        "curve": training.curve,
-        "seconds_of_last_run": seconds,
-    }
+        "data_fingerprint": data_fingerprint(examples), "examples": len(examples), "steps": training.total,
+        "tokens": training.tokens, "curve": training.curve, "seconds_of_last_run": time.perf_counter() - started,
+    }  # fmt: skip
+    return Expert(name, base.identity, training.factors.folded(recipe.lora_scaling), trained_keys(examples), record)
 
 
 def _run_steps(training: ExpertTraining, checkpoints: Checkpoints, on_step: OnStep | None) -> None:
     """All steps that are left, with a checkpoint every `save_steps`, at the end, and before a step that fails."""
+
+    def save() -> None:  # the main process writes, the others wait for it
+        if training.world.is_main_process and training.step > 0 and not checkpoints.has(training.step):
+            checkpoints.save(training.step, *training.state())
+        training.world.barrier()
+
     while training.step < training.total:
         try:
             report = training.run_step()
         except TrainingFailed:
-            _save(training, checkpoints)
+            save()
             raise
         if on_step is not None:
             on_step(report)
         if training.step % training.options.save_steps == 0 or training.step == training.total:
-            _save(training, checkpoints)
-
-
-def _save(training: ExpertTraining, checkpoints: Checkpoints) -> None:
-    """Save the state unless it is saved: the main process writes, the others wait for it."""
-    if training.world.is_main_process and training.step > 0 and not checkpoints.has(training.step):
-        checkpoints.save(training.step, *training.state())
-    training.world.barrier()
+            save()

@@ -55,8 +55,7 @@ def encode_prompt(example: Example, tokenizer: Any, limit: int) -> list[int]:
     """
     context = example.context
     while True:
-        encoded = tokenizer(prompt_of(example.query, context), return_offsets_mapping=True)
-        tokens: list[int] = encoded["input_ids"]
+        tokens, offsets = tokenize(prompt_of(example.query, context), tokenizer)
         excess = len(tokens) - limit
         if excess <= 0:
             return tokens
@@ -65,7 +64,16 @@ def encode_prompt(example: Example, tokenizer: Any, limit: int) -> list[int]:
                 f"example {example.id}: its query takes {len(tokens)} tokens without any context, {limit} are allowed. "
                 "Raise max_length, or use fewer labels."
             )
-        context = _truncate(context, encoded["offset_mapping"], len(prompt_of(example.query, context)), excess)
+        context = _truncate(context, offsets, len(prompt_of(example.query, context)), excess)
+
+
+def tokenize(text: str, tokenizer: Any) -> tuple[list[int], list[tuple[int, int]]]:
+    """Tokens of a prompt, and the characters of each, without the end tokens that some tokenizers append."""
+    encoded = tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True)
+    count = len(encoded["input_ids"])
+    while count and encoded["special_tokens_mask"][count - 1]:
+        count -= 1
+    return encoded["input_ids"][:count], encoded["offset_mapping"][:count]
 
 
 def _truncate(context: str, offsets: list[tuple[int, int]], prompt_length: int, excess: int) -> str:
@@ -101,10 +109,10 @@ def encode(example: Example, tokenizer: Any, max_length: int) -> Encoded:
     return Encoded(example.id, tuple(prompt + answer), len(prompt))
 
 
-def collate(items: Sequence[Encoded], pad: int, device: torch.device) -> Batch:
-    """One padded batch from encoded examples."""
+def collate(items: Sequence[Encoded], device: torch.device) -> Batch:
+    """One batch from encoded examples, padded with the id 0, which every embedding has and nothing attends to."""
     width = round_up(max(len(item.tokens) for item in items))
-    ids = torch.full((len(items), width), pad, dtype=torch.long)
+    ids = torch.zeros((len(items), width), dtype=torch.long)
     answer = torch.zeros((len(items), width), dtype=torch.bool)
     for row, item in enumerate(items):
         ids[row, : len(item.tokens)] = torch.tensor(item.tokens)
@@ -122,12 +130,14 @@ def round_up(width: int) -> int:
     return -(-width // WIDTH_STEP) * WIDTH_STEP
 
 
+def common_length(one: Sequence[int], two: Sequence[int]) -> int:
+    """Number of first tokens that two rows share."""
+    return next((i for i, (left, right) in enumerate(zip(one, two, strict=False)) if left != right), min(len(one), len(two)))
+
+
 def common_prefix_length(rows: Sequence[Sequence[int]], limit: int) -> int:
     """Number of first tokens shared by all rows, at most `limit`; 0 if fewer than `MIN_SHARED_PREFIX`."""
-    first, last = min(map(tuple, rows)), max(map(tuple, rows))
-    common = 0
-    while common < min(limit, len(first), len(last)) and first[common] == last[common]:
-        common += 1
+    common = min(limit, common_length(min(map(tuple, rows)), max(map(tuple, rows))))
     return common if len(rows) > 1 and common >= MIN_SHARED_PREFIX else 0
 
 

@@ -14,8 +14,8 @@ import torch
 
 from staf.data.example import Example, prompt_of
 from staf.errors import BadData
-from staf.lm.base import Base
-from staf.lm.batches import encode_prompt
+from staf.lm.batches import encode_prompt, tokenize
+from staf.lm.model import Base
 from staf.lm.prefix_cache import PrefixKV, Tokens, prefill, prefix_batches
 from staf.lm.scoring import OnDone
 
@@ -66,15 +66,11 @@ class SpanConstraint:
         return self.text[start:end].strip()
 
 
-Constraint = SpanConstraint | None
-"""What limits an answer; None allows every token."""
-
-
 @torch.no_grad()
 def greedy_decode(
     base: Base,
     prompts: Sequence[Tokens],
-    constraints: Sequence[Constraint],
+    constraints: Sequence[SpanConstraint | None],
     limit: int,
     prefix: PrefixKV | None = None,
     stop: Sequence[str] = (),
@@ -82,7 +78,7 @@ def greedy_decode(
     """Greedy tokens after each prompt of one batch, without the end token.
 
     Args:
-        constraints: one for each prompt; each is at the end of its answer afterwards.
+        constraints: one for each prompt, or None where every token is allowed; each is at the end of its answer afterwards.
         limit: tokens of an answer.
         prefix: of all prompts, if it was computed before.
         stop: strings that end an answer; the tokens up to the one that completes it are returned.
@@ -106,7 +102,7 @@ def greedy_decode(
         hidden = batch.extend(ids, offsets, torch.ones_like(offsets, dtype=torch.bool)[:, None])[:, 0]
 
 
-def _argmax(logits: torch.Tensor, constraints: Sequence[Constraint]) -> list[int]:
+def _argmax(logits: torch.Tensor, constraints: Sequence[SpanConstraint | None]) -> list[int]:
     """The most likely allowed token of each row of logits (B, V)."""
     for row, constraint in enumerate(constraints):
         if constraint is not None:
@@ -116,7 +112,9 @@ def _argmax(logits: torch.Tensor, constraints: Sequence[Constraint]) -> list[int
     return tokens
 
 
-def _append(base: Base, answer: list[int], token: int, constraint: Constraint, limit: int, stop: Sequence[str]) -> bool:
+def _append(
+    base: Base, answer: list[int], token: int, constraint: SpanConstraint | None, limit: int, stop: Sequence[str]
+) -> bool:
     """Append a token to an answer unless it is an end token; True where another one follows."""
     if token in base.end_tokens:
         return False
@@ -137,72 +135,46 @@ def generate(
     max_length: int,
     max_new_tokens: int,
     token_budget: int,
+    spans: bool = False,
     stop: Sequence[str] = (),
     on_done: OnDone | None = None,
 ) -> list[str]:
-    """A free answer to every example, with the current weights.
+    """A free answer to every example, or a span of its context, with the current weights.
 
     Args:
         max_length: of a prompt and its answer; a longer context is cut at its end.
         max_new_tokens: of an answer.
         token_budget: tokens of a batch; a batch has at least one example.
-        stop: strings at which an answer ends; neither they nor what follows is returned.
+        spans: take each answer from the part of the context that fits into the prompt.
+        stop: strings at which a free answer ends; neither they nor what follows is returned.
 
     Raises:
+        BadData: a span is asked for where no context fits into the prompt.
         ConfigError: a query does not fit into max_length even without its context.
     """
     prompts = [encode_prompt(example, base.tokenizer, max_length - max_new_tokens) for example in examples]
-    found = _decode_all(base, prompts, [None for _ in prompts], max_new_tokens, token_budget, on_done, stop)
-    texts = [base.tokenizer.decode(tokens, skip_special_tokens=True) for tokens in found]
-    return [text[: min([len(text), *(text.index(mark) for mark in stop if mark in text)])].strip() for text in texts]
-
-
-def extract_spans(
-    base: Base,
-    examples: Sequence[Example],
-    *,
-    max_length: int,
-    max_new_tokens: int,
-    token_budget: int,
-    on_done: OnDone | None = None,
-) -> list[str]:
-    """A span of the context for every example, always from the part that fits into the prompt.
-
-    Arguments as for `generate`.
-
-    Raises:
-        BadData: an example has no context, or none of it fits into the prompt.
-        ConfigError: a query does not fit into max_length even without its context.
-    """
-    prompts = [encode_prompt(example, base.tokenizer, max_length - max_new_tokens) for example in examples]
-    constraints = [span_constraint(base, example, prompt) for example, prompt in zip(examples, prompts, strict=True)]
-    _decode_all(base, prompts, constraints, max_new_tokens, token_budget, on_done)
-    return [constraint.span() for constraint in constraints]
-
-
-def _decode_all(
-    base: Base, prompts: Sequence[Tokens], constraints: Sequence[Constraint], limit: int, token_budget: int,
-    on_done: OnDone | None, stop: Sequence[str] = (),
-) -> list[list[int]]:  # fmt: skip
-    """The tokens of each answer, in the order of the prompts."""
-    answers: list[list[int]] = [[] for _ in prompts]
-    for group, prefix in prefix_batches(base, prompts, [limit] * len(prompts), token_budget, limit + 1):
-        found = greedy_decode(base, [prompts[i] for i in group], [constraints[i] for i in group], limit, prefix, stop)
-        for index, answer in zip(group, found, strict=True):
-            answers[index] = answer
+    constraints: list[SpanConstraint | None] = [
+        span_constraint(base, example, prompt) if spans else None for example, prompt in zip(examples, prompts, strict=True)
+    ]
+    texts, extra = [""] * len(prompts), [max_new_tokens] * len(prompts)
+    for group, prefix in prefix_batches(base, prompts, extra, token_budget, max_new_tokens + 1):
+        limits = [constraints[i] for i in group]
+        found = greedy_decode(base, [prompts[i] for i in group], limits, max_new_tokens, prefix, stop)
+        for index, tokens, constraint in zip(group, found, limits, strict=True):
+            text = constraint.span() if constraint else base.tokenizer.decode(tokens, skip_special_tokens=True)
+            texts[index] = text[: min([len(text), *(text.index(mark) for mark in stop if mark in text)])].strip()
         if on_done is not None:
             on_done(len(group))
-    return answers
+    return texts
 
 
 def span_constraint(base: Base, example: Example, prompt: Tokens) -> SpanConstraint:
     """The constraint to an example's context, as far as it is in the prompt; raises BadData where nothing of it is."""
     text = prompt_of(example.query, example.context)
-    encoded = base.tokenizer(text, return_offsets_mapping=True)
     last = len(text) - len("\nAnswer:")
     first = last - len(example.context)
     tokens, offsets = [], []
-    for own, full, (start, stop) in zip(prompt, encoded["input_ids"], encoded["offset_mapping"], strict=False):
+    for own, full, (start, stop) in zip(prompt, *tokenize(text, base.tokenizer), strict=False):
         if own != full or stop > last:
             break
         if stop > first and stop > start:

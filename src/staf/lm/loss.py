@@ -12,8 +12,8 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from staf.errors import ConfigError
-from staf.lm.base import Base
 from staf.lm.batches import Batch
+from staf.lm.model import Base
 
 LOGIT_ROWS = 1024
 """Rows of logits at a time: 1,024 of the default base's 49,152 are 200 MB in float32."""
@@ -29,14 +29,15 @@ def answer_logprobs(base: Base, batch: Batch) -> Tensor:
     """Log p of every answer token of a batch, (N,) float32, row by row.
 
     Raises:
-        ConfigError: gradients are needed and the base is in float16.
+        ConfigError: gradients are needed and the base is in float16, or it has too few positions.
     """
     if torch.is_grad_enabled() and base.dtype == torch.float16:
         raise ConfigError(
             "training in float16 needs loss scaling, which is not supported: gradients would underflow. "
             "Use --dtype bfloat16 or float32."
         )
-    hidden = base.answer_hidden_states(batch.ids, batch.answer, batch.prefix_length)
+    base.check_length(1 + int(batch.answer.any(0).nonzero().max()) if batch.answer.any() else 0)
+    hidden = base.hidden_states(batch.ids, batch.prefix_length)[:, :-1][batch.answer[:, batch.prefix_length + 1 :]]  # (N, d)
     return token_logprobs(base, hidden, batch.ids[:, 1:][batch.answer[:, 1:]])
 
 
@@ -50,10 +51,3 @@ def token_logprobs(base: Base, hidden: Tensor, targets: Tensor) -> Tensor:
         return chunk(hidden, targets)
     parts = zip(hidden.split(LOGIT_ROWS), targets.split(LOGIT_ROWS), strict=True)
     return torch.cat([checkpoint(chunk, *part, use_reentrant=False) for part in parts])
-
-
-@torch.no_grad()
-def mean_loss(base: Base, batches: list[Batch]) -> float:
-    """Mean of -log p over all answer tokens of the batches, without any penalty."""
-    found = [answer_loss(base, batch) for batch in batches]
-    return float(torch.stack([loss for loss, _ in found]).double().sum()) / sum(tokens for _, tokens in found)

@@ -21,34 +21,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from staf.lm.base import Base, KVCache
-from staf.lm.batches import FORWARD_COST, plan_batches, round_up
+from staf.lm.batches import FORWARD_COST, common_length, plan_batches, round_up
+from staf.lm.model import Base, KVCache
 
 Tokens = Sequence[int]
 PREFIX_COST = 2 * FORWARD_COST
 """Extra cost of a prefix, in tokens: a forward, and perhaps one more batch."""
-EXTEND_COST = 0.1
-"""Extra cost of a token that continues from kept keys and values (measured on a CPU: 0.06 to 0.12)."""
 
 
 @dataclass
 class PrefixNode:
     """A prefix, the prompts that continue from it, and longer prefixes."""
 
-    length: int
-    """number of tokens"""
+    tokens: tuple[int, ...]
     prompts: list[int] = field(default_factory=list)
     """indices of prompts that continue from here"""
     children: list[PrefixNode] = field(default_factory=list)
     """longer prefixes that continue from here"""
-
-    @property
-    def first(self) -> int:
-        """Index of one prompt that starts with this prefix."""
-        node = self
-        while not node.prompts:
-            node = node.children[0]
-        return node.prompts[0]
 
 
 def build_prefix_tree(prompts: Sequence[Tokens]) -> PrefixNode:
@@ -57,35 +46,20 @@ def build_prefix_tree(prompts: Sequence[Tokens]) -> PrefixNode:
     A prefix is added where it saves more tokens than it costs. No prefix is a full prompt: its last token is always computed.
     """
     rows = [tuple(prompt[:-1]) for prompt in prompts]
-    root = PrefixNode(0)
-    stack = [(sorted(range(len(rows)), key=rows.__getitem__), root)]
+    root = PrefixNode(())
+    stack = [(sorted(range(len(rows)), key=rows.__getitem__), root)] if rows else []
     while stack:
         group, node = stack.pop()
-        if not group:
-            continue
         shared = common_length(rows[group[0]], rows[group[-1]])  # the group is sorted
-        saved = sum(_cost(len(rows[i]), node.length) - _cost(len(rows[i]), shared) for i in group)
-        if len(group) > 1 and saved > shared - node.length + PREFIX_COST:
-            node.children.append(PrefixNode(shared))
+        if (len(group) - 1) * (shared - len(node.tokens)) > PREFIX_COST:
+            node.children.append(PrefixNode(rows[group[0]][:shared]))
             node = node.children[-1]
         parts = [list(part) for _, part in groupby(group, key=lambda i: rows[i][shared : shared + 1])]
         if len(parts) > 1:
             stack += [(part, node) for part in parts]
-            continue
-        for i in group:
-            (node if _cost(len(rows[i]), node.length) < len(rows[i]) else root).prompts.append(i)
+        else:
+            node.prompts += group
     return root
-
-
-def _cost(length: int, prefix: int) -> float:
-    """Cost of a row that may continue from a prefix of this length."""
-    return min(length, (1 + EXTEND_COST) * (length - prefix)) if prefix else length
-
-
-def common_length(one: Tokens, two: Tokens) -> int:
-    """Number of first tokens that two rows share."""
-    both = min(len(one), len(two))
-    return next((i for i in range(both) if one[i] != two[i]), both)
 
 
 @dataclass(frozen=True)
@@ -96,8 +70,11 @@ class PrefixKV:
     """tokens of the prompts that are computed"""
     layers: KVCache
     """keys and values of each layer, (1, H_kv, virtual + length, D)"""
-    virtual: int = 0
-    """positions before the first token, those of `Base.prefix_kv`"""
+
+    @property
+    def positions(self) -> int:
+        """Positions before the first token that follows, those of `Base.prefix_kv` included."""
+        return self.layers[0][0].shape[2]
 
 
 @dataclass
@@ -106,11 +83,11 @@ class PrefilledBatch:
 
     Attributes:
         cache: keys and values of every layer, (B, H_kv, P, D) each, as a cache of transformers.
-        lengths: (B,) positions of each prompt in it, virtual ones included.
+        lengths: (B,) positions of each prompt in it.
         width: P, padding included.
         last: (B, d) hidden state after each prompt's last token.
         growing: keep keys and values of what follows; otherwise every `extend` starts at the prompts' ends.
-        prefix: keys and values before all of them, (1, H_kv, S, D), where one copy serves all rows (`Base.has_cpu_attention`).
+        prefix: of all of them, where one copy serves all rows (`Base.shares_prefix_kv`); else it is in the cache.
     """
 
     base: Base
@@ -119,7 +96,7 @@ class PrefilledBatch:
     width: int
     last: Tensor
     growing: bool
-    prefix: KVCache = ()
+    prefix: PrefixKV | None = None
 
     @torch.no_grad()
     def extend(self, ids: Tensor, offsets: Tensor, seen: Tensor) -> Tensor:
@@ -130,9 +107,11 @@ class PrefilledBatch:
                 the given tokens, the others were given before.
             seen: (B, N, M) True where a given token attends to a token that follows the prompt.
         """
-        positions = (_length(self.prefix) + self.lengths[:, None] + offsets)[:, -ids.shape[1] :]
+        before = 0 if self.prefix is None else self.prefix.positions
+        positions = (before + self.lengths[:, None] + offsets)[:, -ids.shape[1] :]
+        shared = {} if self.prefix is None else {"prefix": self.prefix.layers}
         mask = self._mask(offsets, seen)
-        hidden = self.base.decode(ids, self.cache, position_ids=positions, attention_mask=mask, prefix=self.prefix or None)
+        hidden = self.base.decode(ids, self.cache, position_ids=positions, attention_mask=mask, **shared)
         if not self.growing:
             for layer in self.cache.layers:
                 layer.keys, layer.values = layer.keys[:, :, : self.width], layer.values[:, :, : self.width]
@@ -171,14 +150,18 @@ def prefix_batches(
         extra: tokens appended to each prompt later.
         token_budget: tokens of a batch, prefixes included where each row has a copy; a batch has at least one prompt.
         forwards: of a batch, at most: generation takes one for each token.
+
+    Raises:
+        ConfigError: a prompt and what is appended exceed the base's positions.
     """
-    stack: list[tuple[PrefixNode, PrefixKV | None]] = [(build_prefix_tree(prompts), None)] if prompts else []
+    base.check_length(max((len(prompt) + more for prompt, more in zip(prompts, extra, strict=True)), default=0))
+    stack: list[tuple[PrefixNode, PrefixKV | None]] = [(build_prefix_tree(prompts), None)]
     while stack:
         node, before = stack.pop()
-        prefix = prefill_prefix(base, prompts[node.first][: node.length], before)
+        prefix, start = prefill_prefix(base, node.tokens, before), len(node.tokens)
         stack += [(child, prefix) for child in node.children]
-        lengths, own = [len(prompts[i]) - node.length for i in node.prompts], [extra[i] for i in node.prompts]
-        cached = 0 if base.has_cpu_attention else node.length
+        lengths, own = [len(prompts[i]) - start for i in node.prompts], [extra[i] for i in node.prompts]
+        cached = 0 if base.shares_prefix_kv else start
         for batch in plan_batches(lengths, token_budget, extra=own, cached=cached, forward_cost=FORWARD_COST * forwards):
             yield [node.prompts[i] for i in batch], prefix
 
@@ -186,15 +169,14 @@ def prefix_batches(
 @torch.no_grad()
 def prefill_prefix(base: Base, tokens: Tokens, before: PrefixKV | None = None) -> PrefixKV | None:
     """Keys and values of a prefix, continued from a shorter prefix of it; None where there is nothing."""
-    virtual = base.prefix_kv or ()
-    if before is None and virtual:
-        before = PrefixKV(0, virtual, _length(virtual))
-    start, layers, count = (0, (), 0) if before is None else (before.length, before.layers, before.virtual)
+    if before is None and base.prefix_kv:
+        before = PrefixKV(0, base.prefix_kv)
+    start = before.length if before else 0
     if start == len(tokens):
         return before
-    cache = _cache_of(layers, 1)
+    cache = _cache_of(before, 1)
     base.decode(torch.tensor([list(tokens[start:])], device=base.device), cache)
-    return PrefixKV(len(tokens), kv_layers(cache), count)
+    return PrefixKV(len(tokens), kv_layers(cache))
 
 
 @torch.no_grad()
@@ -204,34 +186,28 @@ def hidden_states(base: Base, prompts: Sequence[Tokens], prefix: PrefixKV | None
     Args:
         prefix: of all these prompts. cache: receives keys and values; None where nothing follows.
     """
-    start, layers = (0, ()) if prefix is None else (prefix.length, prefix.layers)
-    shared = layers if base.has_cpu_attention else ()
-    width, pad = round_up(max(map(len, prompts)) - start), base.tokenizer.pad_token_id or 0
-    ids = torch.tensor([[*prompt[start:], *(pad,) * (start + width - len(prompt))] for prompt in prompts])
-    positions = torch.arange(width, device=base.device)[None] + _length(shared) if shared else None
-    if layers and not shared and cache is None:
-        cache = _cache_of(layers, len(prompts))
-    return base.decode(ids.to(base.device), cache, position_ids=positions, prefix=shared or None)
+    base.check_length(max(map(len, prompts)))
+    start, shared = prefix.length if prefix else 0, prefix if base.shares_prefix_kv else None
+    width = round_up(max(map(len, prompts)) - start)
+    ids = torch.tensor([[*prompt[start:], *(0,) * (start + width - len(prompt))] for prompt in prompts])
+    if shared is not None:
+        positions = torch.arange(width, device=base.device)[None] + shared.positions
+        return base.decode(ids.to(base.device), cache, position_ids=positions, prefix=shared.layers)
+    if prefix is not None and cache is None:
+        cache = _cache_of(prefix, len(prompts))
+    return base.decode(ids.to(base.device), cache)
 
 
 @torch.no_grad()
 def prefill(base: Base, prompts: Sequence[Tokens], prefix: PrefixKV | None, growing: bool) -> PrefilledBatch:
     """The forward of a batch of prompts of any lengths that share a prefix, with the current weights."""
-    start, virtual, layers = (0, 0, ()) if prefix is None else (prefix.length, prefix.virtual, prefix.layers)
-    shared = layers if base.has_cpu_attention else ()
-    ends = [len(prompt) - start for prompt in prompts]
-    cache = _cache_of(() if shared else layers, len(prompts))
+    shared = prefix if base.shares_prefix_kv else None
+    cache = _cache_of(None if shared else prefix, len(prompts))
     hidden = hidden_states(base, prompts, prefix, cache)
-    width = hidden.shape[1]
-    lengths = torch.tensor(ends, device=base.device)
+    lengths = torch.tensor([len(prompt) - (prefix.length if prefix else 0) for prompt in prompts], device=base.device)
     last = hidden[torch.arange(len(prompts), device=base.device), lengths - 1]
-    kept = virtual + start - _length(shared)
-    return PrefilledBatch(base, cache, lengths + kept, kept + width, last, growing, shared)
-
-
-def _length(layers: KVCache) -> int:
-    """Positions of keys and values."""
-    return layers[0][0].shape[2] if layers else 0
+    copied = prefix.positions if prefix and not shared else 0
+    return PrefilledBatch(base, cache, lengths + copied, hidden.shape[1] + copied, last, growing, shared)
 
 
 def kv_layers(cache: Any) -> KVCache:
@@ -244,14 +220,14 @@ def _additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
 
 
-def _cache_of(layers: KVCache, rows: int) -> Any:
-    """A cache that starts with keys and values (1, H_kv, P, D), the same for every row.
+def _cache_of(prefix: PrefixKV | None, rows: int) -> Any:
+    """A cache that starts with the keys and values of a prefix, the same for every row.
 
     Its layers keep all positions, those with a sliding window too: the mask hides what is outside.
     """
     from transformers import DynamicCache
 
     past = DynamicCache()
-    for index, (keys, values) in enumerate(layers):
+    for index, (keys, values) in enumerate(prefix.layers if prefix else ()):
         past.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), index)
     return past

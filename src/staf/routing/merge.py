@@ -64,7 +64,7 @@ class Mixture:
             b, a = zip(*experts.factors_of(name, shape), strict=True)
             index = torch.arange(len(a)).repeat_interleave(torch.tensor([len(part) for part in a]))
             self.stacks[name] = Stack(*(part.to(base.device) for part in (torch.cat(b, dim=1), torch.cat(a), index)))
-        self._factors = {n: (s.b.to(base.dtype), s.a.to(base.dtype)) for n, s in self.stacks.items()}
+        self._factors = {n: (s.b.to(base.dtype), s.a.to(base.dtype), None) for n, s in self.stacks.items()}
         self._buffers: dict[str, Tensor] = {}
         base.lora.attach(self._factors)
 
@@ -139,7 +139,7 @@ class Mixture:
     def _attach(self) -> None:
         """Put the experts' factors into the base, unless they are there: another mixture or a training may replace them."""
         layers = self.base.lora.layers
-        if any(layers[name].lora_B is not b for name, (b, _) in self._factors.items()):
+        if any(layers[name].lora_B is not b for name, (b, *_) in self._factors.items()):
             self.base.lora.attach(self._factors)
 
     def _rank_scales(self, weights: Tensor, granularity: str) -> dict[str, Tensor]:

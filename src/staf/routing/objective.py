@@ -52,7 +52,7 @@ class LMLoss:
     def batch_loss(self, batch: Sequence[int]) -> Tensor:
         """Mean over the answer tokens of these examples, (), with gradients."""
         items = [self.items[index] for index in batch]
-        loss, count = answer_loss(self.base, collate(items, self.base.tokenizer.pad_token_id or 0, self.base.device))
+        loss, count = answer_loss(self.base, collate(items, self.base.device))
         return loss / count  # Eq. 5
 
     @torch.no_grad()
@@ -120,7 +120,7 @@ class LabelLoss:
     def batch_loss(self, batch: Sequence[int]) -> Tensor:
         """Mean over these examples and their drawn labels, (), with gradients."""
         rows = [row for index in batch for row in self.rows[index]]
-        logprobs = answer_logprobs(self.base, collate(rows, self.base.tokenizer.pad_token_id or 0, self.base.device))  # (N,)
+        logprobs = answer_logprobs(self.base, collate(rows, self.base.device))  # (N,)
         parts = logprobs.split([len(row.tokens) - row.answer_start for row in rows])
         scores = torch.stack([part.mean() for part in parts])  # (rows,)
         shares = [own.log_softmax(0)[0] for own in scores.split([len(self.rows[index]) for index in batch])]

@@ -20,9 +20,7 @@ from staf.errors import ConfigError
 from staf.experts.distributed import SINGLE_PROCESS, World, check_fsdp, open_base
 from staf.experts.estimate import meta_model
 from staf.experts.store import ExpertSet
-from staf.lm.base import BASE_DTYPES, DEFAULT_BASE, Base, default_device, identity_of
-from staf.lm.dtype import choose_dtype
-from staf.lm.quantization import NF4
+from staf.lm.base import BASE_DTYPES, DEFAULT_BASE, NF4, Base, choose_dtype, default_device, identity_of
 from staf.log import NullProgress, Progress
 from staf.routing.merge import Mixture
 from staf.runs import digest_of

@@ -55,10 +55,10 @@ def train_stage(context: Context, name: str, settings: ExpertRecipe, out: Path, 
         name = expert_name(name)
         digest = training_digest(context.identity, examples, settings)
     with ExitStack() as locks:
-        there = training_run_of(out / name) == digest
+        there = training_run_of(out / name, context.identity) == digest
         if not there and context.world.is_main_process:
             locks.enter_context(locked(out / name, wait=True))
-            there = training_run_of(out / name) == digest  # by the process that was waited for
+            there = training_run_of(out / name, context.identity) == digest  # by the process that was waited for
         context.world.check_same(int(there), f"view of {out / name}")
         if there:
             context.progress.log(f"{name}: trained before, reused")
@@ -174,7 +174,7 @@ def estimate_stage(context: Context, name: str, settings: ExpertRecipe) -> Estim
     examples = training_examples(context, name, settings)
     found = estimate(context.meta_model, expert_name(name), examples, settings, default_device(), context.compute)
     local = context.base_name is None or Path(context.base_name).exists()
-    if not local or (found.free_bytes is not None and found.memory.total > found.free_bytes):
+    if not local or (found.free_bytes is not None and found.total_bytes > found.free_bytes):
         return found
     try:
         base = context.base
