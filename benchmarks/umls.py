@@ -23,12 +23,12 @@ from generate_umls import generate
 
 def read_all(folder: Path) -> dict[str, Any]:
     """Read a folder in this process: seconds, examples, and the peak of its memory in bytes."""
-    from staf.data.card import find_card
+    from staf.data.card import builtin_cards
     from staf.data.read_report import ReadReport
     from staf.runs import PeakMemory
 
     memory, started = PeakMemory(), time.perf_counter()
-    examples = sum(1 for _ in find_card("umls").read(folder, ReadReport()))
+    examples = sum(1 for _ in builtin_cards()["umls"].read(folder, ReadReport()))
     seconds = time.perf_counter() - started
     return {"seconds": seconds, "examples": examples, "peak_memory_bytes": memory.bytes}
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from staf.data.card import find_card
+from staf.data.card import builtin_cards
 from staf.data.example import Example
 from staf.data.read_report import ReadReport
 from staf.data.readers import ontologies
@@ -20,11 +20,11 @@ PARTS = ("hoof", "wing", "tail", "horn", "beak", "fin", "mane", "claw", "scale",
 
 def read_corpus(name: str, folder: Path, report: ReadReport | None = None, **options: bool) -> Iterator[Example]:
     """Examples of a built-in corpus from a folder."""
-    return find_card(name).read(folder, report or ReadReport(), **options)
+    return builtin_cards()[name].read(folder, report or ReadReport(), **options)
 
 
 def corpus_files(name: str, folder: Path) -> list[Path]:
-    return find_card(name).files(folder)
+    return builtin_cards()[name].files(folder)
 
 
 def write_lines(path: Path, records: list[object]) -> None:

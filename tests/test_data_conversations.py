@@ -13,7 +13,7 @@ from formats import aci_bench as visits
 from formats import chatdoctor as beasts
 from formats import mts_dialog as talks
 
-from staf.data.card import find_card
+from staf.data.card import builtin_cards
 from staf.data.read_report import ReadReport
 from staf.data.readers.chatdoctor import literal_list
 from staf.data.readers.summaries import DOCTOR, SECTIONS, SHORTEST_TURN, Turn, last_words
@@ -24,7 +24,7 @@ SECRET = "zebrafever"
 
 
 def read(name, folder, report=None):
-    return list(find_card(name).read(folder, report or ReadReport()))
+    return list(builtin_cards()[name].read(folder, report or ReadReport()))
 
 
 def by_id(examples):

@@ -16,7 +16,7 @@ from formats import mmlu as tables
 from formats import pubmedqa as abstracts
 from refusal import SECRET, refused
 
-from staf.data.card import find_card
+from staf.data.card import builtin_cards
 from staf.data.example import Example, dedup_key, normalise
 from staf.data.prepare import prepare
 from staf.data.read_report import ReadReport
@@ -388,5 +388,5 @@ def test_pubmedqa_has_1000_questions_500_of_them_official():
 
 @pytest.mark.parametrize(("name", "tests"), [pytest.param("medquad", 1_273, marks=pytest.mark.slow), ("pubmedqa", 500)])
 def test_the_sizes_of_table_2_cut_no_official_test(name, tests):
-    kind = next(iter(find_card(name).sizes))
+    kind = next(iter(builtin_cards()[name].sizes))
     assert prepare(name, distributed(name).parent).counts[kind]["test"] == tests

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from staf.compute import ComputeOptions
-from staf.data.card import find_card
+from staf.data.card import builtin_cards
 from staf.errors import MissingData, StafError, UnknownName
 from staf.experts.recipe import ExpertRecipe
 from staf.experts.store import load_expert
@@ -172,7 +172,7 @@ def test_a_training_that_was_stopped_keeps_every_step_once(
     assert fake.calls[-1][0] == "end_run"
     train_stage(context, "entity_relation", settings, tmp_path / "experts", "mlflow")
     licences = load_expert(tmp_path / "experts" / "entity_relation").record["licences"]
-    assert licences == {name: find_card(name).licence for name in licences}
+    assert licences == {name: builtin_cards()[name].licence for name in licences}
     assert "hpo" in licences
     found = lines(path)
     assert [line["step"] for line in found] == list(range(1, 13))

@@ -13,6 +13,7 @@ from conftest import random_expert
 from typer.testing import CliRunner
 
 from staf.cli import app
+from staf.data.registry import Registry
 from staf.data.selection import expert_examples, prepare_task, protected_keys, task_examples
 from staf.data.store import DataStore
 from staf.data.task import builtin_tasks, find_task, load_task
@@ -79,7 +80,7 @@ def test_a_csv_becomes_a_task_whose_groups_stay_together(tmp_path: Path) -> None
 
 def test_its_test_items_are_kept_out_of_training_and_leaks_are_refused(tmp_path: Path) -> None:
     task = load_task(write(tmp_path, rows()))
-    store = DataStore(None, fetch=False, tasks={task.name: task})
+    store = DataStore(None, fetch=False, registry=Registry(tasks={task.name: task}))
     item = task_examples(task, "test", store)[0]
     assert set(item.dedup_keys) <= protected_keys(store)
     with pytest.raises(TestLeak, match="1 of 18"):
@@ -269,7 +270,7 @@ def test_a_context_and_its_jobs_know_the_tasks_that_they_are_given(tmp_path: Pat
     item = task_examples(task, "test", context.store)[0]
     assert set(item.dedup_keys) <= protected_keys(context.store)
     job = RunContext(None, own, tmp_path / "runs", "staf-llm", tasks=(str(path),))
-    assert "triage" in job.context(NullProgress()).store.tasks
+    assert "triage" in job.context(NullProgress()).store.registry.tasks
     assert "triage" not in builtin_tasks()
 
 

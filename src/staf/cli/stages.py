@@ -45,7 +45,8 @@ def expert_names(data: str) -> list[str]:
     Raises:
         ConfigError: it is a folder. UnknownName: there is no such knowledge type or data set.
     """
-    from staf.data.selection import expert_name, expert_sources
+    from staf.data.registry import Registry
+    from staf.data.selection import expert_name
 
     if Path(data).is_dir():
         raise ConfigError(
@@ -55,7 +56,7 @@ def expert_names(data: str) -> list[str]:
     if not names:
         raise ConfigError("--data names no expert. Give a knowledge type, a data set or a YAML file; see: staf data list")
     for name in names:
-        expert_name(name), expert_sources(name)  # reject a misspelt name before any training
+        expert_name(name), Registry().expert_sources(name)  # reject a misspelt name before any training
     return names
 
 

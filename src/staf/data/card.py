@@ -16,7 +16,7 @@ from staf.config import Settings, parse
 from staf.data.example import KNOWLEDGE_TYPES
 from staf.data.fetch import Download, Package, download, downloaded, fetch_package, fetched_package, packages
 from staf.data.layouts import locate
-from staf.errors import BadData, MissingData, UnknownName
+from staf.errors import BadData, MissingData
 
 if TYPE_CHECKING:
     from staf.data.example import Example
@@ -147,10 +147,3 @@ def builtin_cards() -> dict[str, DatasetCard]:
             card = parse(DatasetCard, values, f"{category}, {values['name']}")
             found[card.name] = card
     return found
-
-
-def find_card(name: str) -> DatasetCard:
-    """The card of a data set; raises UnknownName with near names."""
-    if name not in builtin_cards():
-        raise UnknownName.among("data set", name, builtin_cards())
-    return builtin_cards()[name]

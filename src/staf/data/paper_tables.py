@@ -8,7 +8,6 @@ from typing import Any
 
 import yaml
 
-from staf.data.card import find_card
 from staf.data.example import KNOWLEDGE_TYPES, SPLITS
 from staf.data.selection import task_counts
 from staf.data.store import DataStore
@@ -29,7 +28,7 @@ def corpus_rows(store: DataStore) -> list[dict[str, Any]]:
     rows = []
     for corpus in paper_tables()["corpora"]:
         for name in corpus["datasets"]:
-            card = find_card(name)
+            card = store.registry.find_card(name)
             own = [task_type for task_type in corpus["task_types"] if task_type in card.task_types]
             found = dict[str, int]()
             if store.is_here(name):
@@ -49,7 +48,7 @@ def corpus_rows(store: DataStore) -> list[dict[str, Any]]:
 def task_rows(store: DataStore) -> list[dict[str, Any]]:
     """Table 2: one row for each task that is one of the paper's nine or a proxy for it; null counts where not here."""
     rows, papers = [], paper_tables()["tasks"]
-    for task in store.tasks.values():
+    for task in store.registry.tasks.values():
         if task.proxy_for not in papers or task.top_labels not in (None, 50) or task.name.startswith("icd_coding_full"):
             continue
         paper, found = papers[task.proxy_for], task_counts(task, store) or {}

@@ -29,10 +29,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from staf.data.answers import check_answer
-from staf.data.card import DatasetCard, find_card
+from staf.data.card import DatasetCard
 from staf.data.example import SPLITS, Example
 from staf.data.fetch import cache_folder, data_folder
 from staf.data.read_report import ReadReport
+from staf.data.registry import Registry
 from staf.data.splits import LEFT_OUT, SPLIT_SCHEMES, Item, check_split_scheme, divide
 from staf.errors import BadData, DamagedFile, MissingData, UnknownName
 from staf.io import locked, read_json, record_digest, sha256_of, staged_folder, write_json
@@ -79,18 +80,20 @@ def prepare(
     fetch: bool = True,
     split_scheme: str = SPLIT_SCHEMES[0],
     skip_rejected: bool = False,
+    registry: Registry | None = None,
 ) -> Prepared:
     """A data set, read and split; the second call reads only the record, and a second process waits for the first.
 
     Args:
         data: the user's data folder; None takes the one that STAF_DATA names, else packages.
         skip_rejected: keep rows that do not fit their format in a side file, in place of the error.
+        registry: the cards; None takes the built-in ones.
 
     Raises:
         UnknownName: no such data set or split scheme. MissingData: it is not there and may not, or cannot, be fetched.
         BadData: a source file does not fit its format, or an id occurs twice. StafError: the cache cannot be written.
     """
-    card = find_card(name)
+    card = (registry or Registry()).find_card(name)
     check_split_scheme(split_scheme)
     source = _source(card, data_folder(data), fetch)
     files = card.files(source)

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from staf.data.answers import read_several
-from staf.data.card import builtin_cards
 from staf.data.example import KNOWLEDGE_TYPES, SPLITS, Example
 from staf.data.privacy import compared_keys
 from staf.data.splits import without_dedup_keys
@@ -19,35 +18,14 @@ LABELS_OF_RECORDS = 50
 """Codes or drugs that an expert of clinical records learns."""
 
 
-def expert_sources(name: str) -> tuple[tuple[str, str], ...]:
-    """The (data set, task type) pairs that feed an expert, in the order of the cards; none of a task file's.
-
-    An expert is named by a knowledge type, and then fed by every medical data set that has it; or by one data set, and
-    then fed by all knowledge types of that one (Figure 7 names experts so), or by all its task types where it has no
-    knowledge type (the expert of clinical records that Table 5 adds).
-
-    Raises:
-        UnknownName: it is neither.
-    """
-    cards = builtin_cards()
-    if is_task_file(name):
-        return ()
-    if name in cards:
-        types = cards[name].task_types
-        return tuple((name, each) for each in types if each in KNOWLEDGE_TYPES) or tuple((name, each) for each in types)
-    if name not in KNOWLEDGE_TYPES:
-        raise UnknownName.among("expert (a knowledge type or a data set)", name, [*KNOWLEDGE_TYPES, *cards])
-    return tuple((card.name, name) for card in cards.values() if card.medical and name in card.task_types)
-
-
 def expert_name(source: str) -> str:
     """The name of the expert that a knowledge type, a data set or a task file gives."""
     return load_task(Path(source)).name if is_task_file(source) else source
 
 
-def held_out_task(name: str) -> Task:
+def held_out_task(name: str, store: DataStore) -> Task:
     """An expert's own held-out test: the test items with labels to choose from, of everything that feeds it."""
-    sources = expert_sources(name)
+    sources = store.registry.expert_sources(name)
     return Task(
         task=f"{name}-held-out",
         title=f"held-out {name.replace('_', ' ')}",
@@ -142,7 +120,7 @@ def expert_examples(name: str, store: DataStore) -> tuple[list[Example], int]:
         if task.test_split is not None or not task.is_local:
             raise ConfigError(f"{name} is no corpus for an expert: give local data_files, and leave test_split out.")
         return without_dedup_keys(task_examples(task, "train", store), protected_keys(store))
-    given = expert_sources(name)
+    given = store.registry.expert_sources(name)
     sources = [(dataset, task_type) for dataset, task_type in given if store.can_have(dataset)]
     if not sources:
         names = ", ".join(dict.fromkeys(dataset for dataset, _ in given))
@@ -161,7 +139,7 @@ def _training(dataset: str, task_type: str, store: DataStore) -> list[Example]:
 
 def protected_keys(store: DataStore) -> frozenset[str]:
     """Dedup keys of every test example of every task in the registry whose data is already here."""
-    tasks = store.tasks.values()
+    tasks = store.registry.tasks.values()
     pairs = dict.fromkeys((name, task.task_type) for task in tasks for name in task.datasets if store.is_here(name))
     keys = [about for name, task_type in pairs for about in store.column(name, "dedup_keys", task_type, "test")]
     own = [e.dedup_keys for task in tasks if task.is_local for e in store.local(task) if e.split == "test"]
@@ -189,7 +167,7 @@ def prepare_task(task: Task, store: DataStore, trained: frozenset[str] = frozens
     test = task_examples(task, "test", store)
     refuse_leak(task, test, trained)
     for name in KNOWLEDGE_TYPES:
-        if any(store.is_here(dataset) for dataset, _ in expert_sources(name)):
+        if any(store.is_here(dataset) for dataset, _ in store.registry.expert_sources(name)):
             training, _ = expert_examples(name, store)
             refuse_leak(task, test, frozenset(key for example in training for key in example.dedup_keys))
     return task_counts(task, store) or {}

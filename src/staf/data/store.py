@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from staf.data.card import find_card
 from staf.data.example import Example
 from staf.data.prepare import Prepared, load, load_column, prepare
+from staf.data.registry import Registry
 from staf.data.splits import SPLIT_SCHEMES
-from staf.data.task import Task, builtin_tasks, find_task
+from staf.data.task import Task
 
 
 @dataclass(frozen=True)
@@ -24,14 +23,14 @@ class DataStore:
     """How data sets are split (`staf.data.splits`)."""
     fetch: bool = True
     """Whether a package may be fetched; files at other addresses are fetched only where the user asks for them."""
-    tasks: Mapping[str, Task] = field(default_factory=builtin_tasks)
-    """The tasks by name whose test items are kept out of training."""
+    registry: Registry = field(default_factory=Registry)
+    """Tasks and cards by name."""
     _local: dict[str, list[Example]] = field(default_factory=dict, repr=False, compare=False)
 
     def with_task(self, name: str) -> tuple[Task, DataStore]:
         """The task of a name or file, and this store with it, so that its test items are protected; raises as `find_task`."""
-        task = find_task(name, self.tasks)
-        return task, replace(self, tasks={**self.tasks, task.name: task})
+        task, registry = self.registry.with_task(name)
+        return task, replace(self, registry=registry)
 
     @property
     def training_split(self) -> str:
@@ -40,15 +39,15 @@ class DataStore:
 
     def is_here(self, name: str) -> bool:
         """True where a data set can be read without fetching anything."""
-        return find_card(name).is_available(self.data)
+        return self.registry.find_card(name).is_available(self.data)
 
     def can_have(self, name: str) -> bool:
         """True where a data set is here or comes as a package."""
-        return self.is_here(name) or (self.fetch and find_card(name).package is not None)
+        return self.is_here(name) or (self.fetch and self.registry.find_card(name).package is not None)
 
     def prepared(self, name: str, skip_rejected: bool = False) -> Prepared:
         """A data set, read and split; raises as `prepare`."""
-        return prepare(name, self.data, self.fetch, self.split_scheme, skip_rejected)
+        return prepare(name, self.data, self.fetch, self.split_scheme, skip_rejected, self.registry)
 
     def examples(self, name: str, task_type: str, split: str, output_type: str | None = None) -> list[Example]:
         """Examples of a data set; none where it has no such task type."""

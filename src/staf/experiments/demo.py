@@ -13,7 +13,7 @@ from pydantic import Field
 
 from staf.config import Settings, find_recipe, load_values, parse
 from staf.data.selection import held_out_task
-from staf.data.task import find_task, task_metrics
+from staf.data.task import task_metrics
 from staf.evaluate.score import Method, router_method
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.recipe import ExpertRecipe
@@ -53,9 +53,9 @@ def run_demo(out: Path, recipe: Path | None, base: str | None, data: Path | None
     started, memory = time.perf_counter(), PeakMemory()
     recipe = recipe or find_recipe("demo")
     settings = parse(DemoSettings, load_values(recipe), str(recipe))
-    task = find_task(settings.task)
     context = Context(base, data, out / "runs", progress)
-    held_out = {name: held_out_task(name) for name in sorted(settings.experts)}
+    task = context.find_task(settings.task)
+    held_out = {name: held_out_task(name, context.store) for name in sorted(settings.experts)}
     _prepare(context, {dataset for one in (task, *held_out.values()) for dataset in one.datasets})
     experts = ExpertSet(tuple(train_stage(context, name, settings.expert, out / "experts") for name in held_out))
     for expert in experts.experts:

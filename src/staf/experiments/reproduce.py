@@ -11,7 +11,7 @@ from typing import Any
 
 from staf.baselines.in_context import FewShotPrompts, reserved_for, with_shots
 from staf.baselines.networks import encoder_folder
-from staf.data.selection import expert_sources, task_examples
+from staf.data.selection import task_examples
 from staf.data.task import find_task
 from staf.errors import MissingData, StafError
 from staf.evaluate.score import sample
@@ -277,7 +277,7 @@ def _missing_data(experiment: Experiment, runner: Runner) -> Iterator[str]:
             if not store.can_have(name):
                 yield f"{title}: {name} is not here (staf data fetch {name} gets it, or says how)"
     for expert in experts:
-        sources = dict.fromkeys(dataset for dataset, _ in expert_sources(expert))
+        sources = dict.fromkeys(dataset for dataset, _ in store.registry.expert_sources(expert))
         if expert not in corpora and not any(store.can_have(source) for source in sources):
             yield f"expert {expert}: none of {', '.join(sources)} is here (staf data list)"
 

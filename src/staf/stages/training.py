@@ -11,9 +11,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from staf.data.card import find_card
 from staf.data.example import Example
-from staf.data.selection import expert_examples, expert_name, expert_sources
+from staf.data.selection import expert_examples, expert_name
 from staf.data.splits import seeded_rng
 from staf.errors import ConfigError, DamagedFile, MissingData, StafError, TrainingFailed, UnknownName
 from staf.experts.distributed import SINGLE_PROCESS, World
@@ -31,7 +30,7 @@ from staf.stages.context import Context, RunContext
 
 def training_examples(context: Context, name: str, settings: ExpertRecipe) -> list[Example]:
     """What an expert is trained on: no more than its steps will see, nothing that a task tests; tells what is left out."""
-    passed_over = [dataset for dataset, _ in expert_sources(name) if not context.store.can_have(dataset)]
+    passed_over = [dataset for dataset, _ in context.store.registry.expert_sources(name) if not context.store.can_have(dataset)]
     if passed_over:
         context.progress.log(f"{name}: without {', '.join(dict.fromkeys(passed_over))}, which are not here (staf data fetch)")
     examples, left_out = expert_examples(name, context.store)
@@ -51,7 +50,9 @@ def train_stage(context: Context, name: str, settings: ExpertRecipe, out: Path, 
     """
     with context.world.main_process_first():
         examples = training_examples(context, name, settings)
-        licences = {used: find_card(used).licence for used, _ in expert_sources(name) if context.store.can_have(used)}
+        store = context.store
+        used = [dataset for dataset, _ in store.registry.expert_sources(name) if store.can_have(dataset)]
+        licences = {dataset: store.registry.find_card(dataset).licence for dataset in used}
         name = expert_name(name)
         digest = training_digest(context.identity, examples, settings)
     with ExitStack() as locks:
