@@ -88,7 +88,7 @@ def test_what_is_printed_of_a_method_says_how_it_learned_and_from_how_many(home:
     assert "Router (gradient), few-shot, 5 examples on icd10_chapter:\n* accuracy" in routed
     assert "/normal/seed" in routed.replace("\n", "")  # where its runs lie stays as it was
     shown = run(*common, "--method", "in_context", "--shots", 20, *changes(["max_length=400"]))
-    assert re.search(r"In-context learning \(\d\.\d of 20 shown\) on icd10_chapter:\n", shown)
+    assert re.search(r"In-context learning \(\d+\.\d of 20 shown\) on icd10_chapter:\n", shown)
     assert run(*common).startswith("Base model on icd10_chapter:\n* accuracy ")
 
 

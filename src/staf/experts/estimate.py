@@ -89,7 +89,7 @@ def meta_model(base: str | None, dtype: torch.dtype) -> Base:
     targets, layer_of = targets_of(model)
     tokenizer = None
     with suppress(StafError):
-        tokenizer = load_tokenizer(path) if any(Path(path).glob("[!.]*token*")) or not Path(path).is_dir() else None
+        tokenizer = load_tokenizer(path) if any(Path(path).glob("tokenizer*")) or not Path(path).is_dir() else None
     found = Base(
         {"name": name, "fingerprint": ""}, Path(path), model, tokenizer, LoraModel(model, targets), layer_of, dtype, META
     )
