@@ -14,6 +14,7 @@ import typer
 import yaml
 from typer.core import TyperCommand, TyperGroup
 
+from staf.config import former_names
 from staf.errors import ConfigError
 
 TEXTS = yaml.safe_load((resources.files("staf.cli") / "texts.yaml").read_text(encoding="utf-8"))
@@ -23,7 +24,7 @@ RUNS, SPLITS = Path("runs"), "staf-llm"
 
 
 class Command(TyperCommand):
-    """A command that answers a former option name with the present one, exit code 2, and an interruption with 130."""
+    """A command that takes a former option for the present one and says so, and ends with 130 where it is interrupted."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the function."""
@@ -34,26 +35,28 @@ class Command(TyperCommand):
             ctx.exit(130)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the arguments; fails on a former option name."""
+        """Parse the arguments; fails on a former option whose present one the command does not take."""
         known = {name for parameter in self.params for name in parameter.opts}
-        for argument in args:
-            name = argument.partition("=")[0]
+        for position, argument in enumerate(args):
+            name, equals, value = argument.partition("=")
             if name.startswith("--") and name in FORMER and name not in known:
-                here = "" if FORMER[name].split()[0] in known else f", and staf {ctx.info_name} does not take it"
-                ctx.fail(f"{name} is now {FORMER[name]}{here}.")
+                if (now := FORMER[name].split()[0]) not in known:
+                    ctx.fail(f"{name} is now {FORMER[name]}, and staf {ctx.info_name} does not take it.")
+                print(f"{name} is now {FORMER[name]}.", file=sys.stderr)
+                args[position] = now + equals + value
         return super().parse_args(ctx, args)
 
 
 class Group(TyperGroup):
-    """A group of commands that answers a former name of one of them with the present one; of fuse, merge runs too."""
+    """A group of commands that takes a former name of one of them for the present one and says so."""
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command of a name; fails on a former name."""
-        if cmd_name == "fuse":
-            print(f"staf fuse is now {FORMER[cmd_name]}.", file=sys.stderr)
-            return self.commands["merge"]
+        """The command of a name; fails on a former name that is no command any more."""
         if cmd_name in FORMER and cmd_name not in self.commands:
-            ctx.fail(f"staf {cmd_name} is now {FORMER[cmd_name]}.")
+            if (now := FORMER[cmd_name].removeprefix("staf ")) not in self.commands:
+                ctx.fail(f"staf {cmd_name} is now {FORMER[cmd_name]}.")
+            print(f"staf {cmd_name} is now {FORMER[cmd_name]}.", file=sys.stderr)
+            cmd_name = now
         return super().get_command(ctx, cmd_name)
 
 
@@ -112,18 +115,21 @@ def open_store(data_dir: Path | None, splits: str, fetch: bool = True) -> Any:
 
 
 def overrides(pairs: list[str] | None, option: str = "--override") -> dict[str, Any]:
-    """Values by setting from name=value pairs; numbers, true, false and null as in YAML.
+    """Values by setting from name=value pairs; numbers, true, false and null as in YAML; a former name counts as the present.
 
     Raises:
         ConfigError: a pair has no equals sign or its value is not YAML.
     """
-    values = {}
+    values, renamed = {}, {name: now for names in former_names().values() for name, now in names.items()}
     for pair in pairs or []:
         name, equals, value = pair.partition("=")
         if not equals:
             raise ConfigError(f"{option} {pair}: name=value was expected, such as {option} seed=1.")
+        if isinstance(now := renamed.get(name := name.strip()), str) and now.isidentifier():
+            print(f"{name} is now {now}.", file=sys.stderr)
+            name = now
         try:
-            values[name.strip()] = yaml.safe_load(value)
+            values[name] = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise ConfigError(
                 f"{option} {pair}: the value is not valid YAML. Quote it, as in {option} 'name=value'."
