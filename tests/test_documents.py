@@ -38,7 +38,7 @@ def test_the_readme_is_short() -> None:
 
 def test_every_promise_is_quoted_from_its_document_and_names_tests_that_are_there() -> None:
     found = promises()
-    assert 40 <= len(found) <= 60
+    assert len(found) >= 40
     texts = {name: plain((ROOT / name).read_text(encoding="utf-8")) for _, name, _ in found}
     assert [promise for promise, name, _ in found if promise not in texts[name]] == []
     functions: dict[str, set[str]] = {}

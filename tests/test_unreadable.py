@@ -86,6 +86,7 @@ def test_a_base_that_cannot_be_used_is_one_error(damage: str, folder: Path) -> N
         load(folder)
     assert str(folder) in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert ("code of its own, which is never run" in str(caught.value)) == (damage == "own code")
     assert not (folder / "RAN").exists()
 
 

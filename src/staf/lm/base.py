@@ -55,6 +55,8 @@ def explained(path: Path | str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
+        if "trust_remote_code" in str(error):
+            reason = "it needs code of its own, which is never run; a base of a type that transformers knows was expected"
         raise DamagedFile(
             f"{path} does not load as a causal language model ({type(error).__name__}: {reason}). "
             "Download or save it again, or give another base with --base."
