@@ -307,7 +307,7 @@ def test_an_encoder_that_is_not_there_or_not_safe_is_refused(tiny_encoder: Path,
     good, test = choices(6), choices(3, "test")
     with pytest.raises(ConfigError, match="set encoder"):
         classify("encoder", good, test, SMALL)
-    for name, match in ((str(tmp_path / "none"), "not a folder and not a hub id"), ("nobody/nothing", "name its folder")):
+    for name, match in ((str(tmp_path / "none"), "not a folder and not a hub id"), ("nobody/nothing", "give its folder")):
         with pytest.raises(MissingData, match=match):
             encoder_folder(name)
     folder = tmp_path / "pickled"

@@ -72,7 +72,7 @@ def test_records_are_learned_from_with_the_rate_that_was_chosen_without_them(
         baseline_stage(runner.context, task, settings, runner.profile.evaluation, "normal", 0, more)[0]
         for more in ((), records)
     )
-    for key in ("learning_rate", "epochs", "validation_ids"):
+    for key in ("learning_rate", "epochs", "trials"):
         assert plain["details"][key] == with_records["details"][key]
     assert with_records["adaptation_examples"] == 6 + sum(record.id not in known for record in records)
 

@@ -184,7 +184,7 @@ class _Adaptation:
 
     def _load(self, states: Checkpoints) -> State | None:
         shapes = cma.STATE if self.recipe.method == "cma" else gradient.STATE
-        found = states.load(shapes, ("seconds",))
+        found = states.load(tuple(shapes), ("seconds",))
         if found is None:
             return None
         gradient.check_state(found[0], shapes, self.size)
