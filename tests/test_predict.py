@@ -149,7 +149,7 @@ def test_a_file_that_is_not_answered_leaves_nothing_and_one_that_is_written_is_n
     before = set(tmp_path.iterdir())
     for content, message in (
         ("", "no lines to answer"), ("\n\n", "no lines to answer"), ('{"context": 3}\n', 'line 1: "context"'),
-        ('{"context": "owl \\ud83d pox"}\n', "line 1: half of a character"), ("{\n", "line 1"),
+        ('{"context": "owl \\ud83d pox"}\n', "line 1: a text holds half of a surrogate pair"), ("{\n", "line 1"),
     ):  # fmt: skip
         file.write_text(content)
         with pytest.raises(BadData, match=message):

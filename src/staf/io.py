@@ -104,7 +104,7 @@ def _temporary(target: Path) -> Path:
 
 @contextmanager
 def locked(target: Path, wait: bool = False) -> Iterator[None]:
-    """`target` is written by this process only, and what a killed one left of it is removed; a second `with` is no wait.
+    """Only this process writes `target` within the block; what a killed one left of it is removed. Re-entrant.
 
     Args:
         wait: for the other process to finish, in place of the error.

@@ -22,7 +22,7 @@ import torch
 from staf.data.example import Example
 from staf.data.json_files import json_lines
 from staf.data.local import rendered
-from staf.data.read_report import ReadReport
+from staf.data.read_report import HALF_CHARACTER, ReadReport
 from staf.data.selection import task_examples
 from staf.data.sources import csv_rows
 from staf.data.task import Task
@@ -167,9 +167,7 @@ def _rows(file: Path, task: Task | None) -> Iterator[Line]:
         try:
             json.dumps(row, ensure_ascii=False, default=str).encode()
         except UnicodeEncodeError:
-            raise BadData(
-                f"{place}: half of a character that JSON writes as two (\\ud800 to \\udfff); cut elsewhere."
-            ) from None
+            raise BadData(f"{place}: {HALF_CHARACTER}") from None
         if "context" not in row and task is not None and task.is_local:
             try:
                 query, context, choices = rendered(task, row)

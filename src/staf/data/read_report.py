@@ -23,6 +23,7 @@ MAX_REJECTED = 10_000
 """With more bad rows than this the file is not of the format that it is read as."""
 MAX_KEPT = 100_000
 """Characters of a bad row that are kept in the side file."""
+HALF_CHARACTER = "a text holds half of a surrogate pair, which is no character."
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ class ReadReport:
             except BadData as problem:
                 self.reject(BadData(f"{place}: {problem}"), record)
             except UnicodeEncodeError:
-                self.reject(BadData(f"{place}: a text holds half of a surrogate pair, which is no character."), record)
+                self.reject(BadData(f"{place}: {HALF_CHARACTER}"), record)
             else:
                 yield from made
 
