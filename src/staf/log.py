@@ -7,7 +7,7 @@ the run and keeps the first value of a step.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import json
 import sys
 import time
@@ -22,6 +22,8 @@ from staf.io import write_bytes, writing
 Log = Callable[[str], None]
 """Takes one line about what was done or skipped."""
 Numbers = Mapping[str, float]
+CONTROL = {code: f"\\u{code:04x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+"""Characters that a terminal acts on, as they are printed; names may come from files of others."""
 
 
 class Bar:
@@ -63,6 +65,39 @@ class StderrProgress(Progress):
     def log(self, text: str) -> None:
         """Write the line."""
         print(text, file=sys.stderr, flush=True)
+
+
+class Terminal(Progress):
+    """Progress bars with time left, on stderr or in a notebook with ipywidgets; elsewhere plain lines on stderr."""
+
+    @contextmanager
+    def bar(self, title: str, total: int) -> Iterator[Bar]:
+        """A bar of `total` units."""
+        if not (sys.stderr.isatty() or ("ipykernel" in sys.modules and importlib.util.find_spec("ipywidgets"))):
+            yield Bar(self.log, title, total)
+            return
+        from rich import progress
+        from rich.console import Console
+
+        columns = (
+            "{task.description}", progress.BarColumn(bar_width=24), progress.MofNCompleteColumn(),
+            progress.TimeElapsedColumn(), "left", progress.TimeRemainingColumn(), "{task.fields[note]}",
+        )  # fmt: skip
+        with progress.Progress(*columns, console=Console(stderr=True, highlight=False), refresh_per_second=4) as shown:
+            yield _RichBar(shown, shown.add_task(title.translate(CONTROL), total=total, note=""))
+
+    def log(self, text: str) -> None:
+        """One line."""
+        print(text.translate(CONTROL), file=sys.stderr, flush=True)
+
+
+class _RichBar(Bar):
+    def __init__(self, shown: Any, task: Any) -> None:
+        self.shown, self.task = shown, task
+
+    def advance(self, done: int, note: str = "") -> None:
+        """`done` more units are finished."""
+        self.shown.update(self.task, advance=done, note=note.translate(CONTROL))
 
 
 Report = Callable[[int, Numbers], object]

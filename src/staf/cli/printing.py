@@ -1,50 +1,13 @@
-"""How commands print: progress to stderr, tables and JSON to stdout."""
+"""How commands print: tables and JSON to stdout; progress goes to stderr (`staf.log.Terminal`)."""
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
-from staf.log import Bar, Progress
-
-CONTROL = {code: f"\\u{code:04x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
-"""Characters that a terminal acts on, as they are printed; names may come from files of others."""
-
-
-class Terminal(Progress):
-    """Progress bars with time left on stderr; plain lines where stderr is no terminal."""
-
-    @contextmanager
-    def bar(self, title: str, total: int) -> Iterator[Bar]:
-        """A bar of `total` units."""
-        if not sys.stderr.isatty():
-            yield Bar(self.log, title, total)
-            return
-        from rich import progress
-        from rich.console import Console
-
-        columns = (
-            "{task.description}", progress.BarColumn(bar_width=24), progress.MofNCompleteColumn(),
-            progress.TimeElapsedColumn(), "left", progress.TimeRemainingColumn(), "{task.fields[note]}",
-        )  # fmt: skip
-        with progress.Progress(*columns, console=Console(stderr=True, highlight=False), refresh_per_second=4) as shown:
-            yield _RichBar(shown, shown.add_task(title.translate(CONTROL), total=total, note=""))
-
-    def log(self, text: str) -> None:
-        """One line."""
-        print(text.translate(CONTROL), file=sys.stderr, flush=True)
-
-
-class _RichBar(Bar):
-    def __init__(self, shown: Any, task: Any) -> None:
-        self.shown, self.task = shown, task
-
-    def advance(self, done: int, note: str = "") -> None:
-        """`done` more units are finished."""
-        self.shown.update(self.task, advance=done, note=note.translate(CONTROL))
+from staf.log import CONTROL
+from staf.log import Terminal as Terminal
 
 
 def say(*lines: str) -> None:

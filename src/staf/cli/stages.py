@@ -11,9 +11,6 @@ from staf.cli.options import RUNS, SPLITS, overrides
 from staf.cli.printing import Terminal, emit, emit_table, say
 from staf.errors import ConfigError
 
-SEARCHES = {"cma": "CMA-ES", "gradient": "gradient"}
-"""How the weights of a router were searched for, as it is printed."""
-
 
 def train(
     *, data: str, out: Path, task: list[str] | None = None, recipe: str | None = None, base: str | None = None,
@@ -121,20 +118,18 @@ def adapt(
     from staf.config import parse
     from staf.data.selection import default_shots
     from staf.experts.store import load_experts
-    from staf.routing.recipe import RouterRecipe
+    from staf.routing.recipe import SEARCHLESS, RouterRecipe, usual_settings
     from staf.routing.summary import record_of
     from staf.stages.adaptation import adapt_stage
     from staf.stages.context import Context
 
-    usual: dict[str, Any] = {} if method == "gradient" else {"shots": 32}
-    usual |= {"temperature": 0.3} if method == "zero_shot" else {}
     given = {**({} if shots is None else {"shots": shots}), **overrides(override)}
-    recipe = parse(RouterRecipe, {"method": method, **usual, **given}, "staf adapt")
+    recipe = parse(RouterRecipe, {**usual_settings(method), **given}, "staf adapt")
     context = Context(base, data_dir, runs, Terminal(), dtype=dtype, split_scheme=splits)
     found = context.find_task(task)
     if "shots" not in given and recipe.shots is not None:
         recipe = recipe.model_copy(update={"shots": default_shots(found, context.store, recipe.shots)})
-    if method not in SEARCHES and (seeds > 1 or init_from is not None):
+    if method in SEARCHLESS and (seeds > 1 or init_from is not None):
         name = method.replace("_", "-")
         raise ConfigError(f"a {name} router is computed, not searched for: leave --seeds and --init-from out.")
     loaded, routers = load_experts(experts), {}
@@ -148,7 +143,7 @@ def print_routers(routers: Mapping[Path, Any], task: str, out: Path) -> None:
     """Print and plot the weights of a task's routers (Fig. 7 of one task, in weights.svg), with the cost of the adaptation."""
     from staf.io import write_bytes
     from staf.report.figures import weight_bars
-    from staf.report.formatting import method_title
+    from staf.report.formatting import SEARCHES, method_title
     from staf.routing.summary import seed_rows, summarize_weights
 
     found, heading = summarize_weights(list(routers.values())), f"Weights of the experts for {task}"
@@ -181,6 +176,7 @@ def evaluate(
     """Score a router, a baseline or another method on a task's test set, with confidence intervals."""
     from staf.config import parse
     from staf.evaluate.settings import EvaluationSettings
+    from staf.report.formatting import result_lines
     from staf.stages.context import Context
     from staf.stages.evaluation import evaluate_named
 
@@ -190,28 +186,7 @@ def evaluate(
         context, context.find_task(task), settings, method, experts=experts, router=router, expert=expert, shots=shots,
         method_args=overrides(method_arg, "--method-arg"), predictions=predictions,
     )  # fmt: skip
-    lines = [f"{method_label(result)} on {result['task']}:"]
-    for name, metric in result["metrics"].items():
-        if metric is not None:
-            between = f" ({metric['low']:.3f} to {metric['high']:.3f})" if "low" in metric else ""
-            primary = "*" if name == result["primary_metric"] else " "
-            lines.append(f"{primary} {name:<24} {metric['value']:.3f}{between}, {metric['examples']} examples")
-    lines += ["* the primary metric of the task", f"run: {run.folder}"]
-    emit(as_json, {**result, "run": str(run.folder)}, *lines)
-
-
-def method_label(result: Mapping[str, Any]) -> str:
-    """A scored method and what it had: "Router (gradient), few-shot, 32 examples", "In-context learning (6.2 of 32 shown)"."""
-    from staf.report.formatting import method_title
-
-    title, count, details = method_title(result["method"]), result["adaptation_examples"], result.get("details") or {}
-    if "shots_shown_mean" in details:
-        return f"{title} ({details['shots_shown_mean']:.1f} of {details['shots']} shown)"
-    search = ((result.get("settings") or {}).get("router") or {}).get("method")
-    if search not in SEARCHES:
-        return f"{title}, {count} examples" if count else title
-    _, beyond, words = title.partition(" with ")
-    return f"Router ({SEARCHES[search]}){beyond}{words}, {result['setting']}, {count} examples"
+    emit(as_json, {**result, "run": str(run.folder)}, *result_lines(result), f"run: {run.folder}")
 
 
 def predict(

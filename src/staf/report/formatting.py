@@ -7,9 +7,10 @@ not measured    -                       never 0
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from statistics import fmean, stdev
+from typing import Any
 
 import yaml
 
@@ -24,6 +25,8 @@ for _router, _title in titles("router").items():
     _variants = {_router + end: f"{_title.removesuffix(' (gradient)')} {words}" for end, words in _NAMES["variants"].items()}
     METHODS |= {_router: _title, **_variants}
 METHODS |= BASELINES
+SEARCHES = {"cma": "CMA-ES", "gradient": "gradient"}
+"""How the weights of a router were searched for, as it is printed."""
 
 
 def method_title(method: str, adaptation_examples: float | None = None) -> str:
@@ -32,6 +35,29 @@ def method_title(method: str, adaptation_examples: float | None = None) -> str:
     if method.startswith("few_shot") and adaptation_examples is not None:
         title = title.replace("32", f"{adaptation_examples:.0f}")
     return title
+
+
+def method_label(result: Mapping[str, Any]) -> str:
+    """A scored method and what it had: "Router (gradient), few-shot, 32 examples", "In-context learning (6.2 of 32 shown)"."""
+    title, count, details = method_title(result["method"]), result["adaptation_examples"], result.get("details") or {}
+    if "shots_shown_mean" in details:
+        return f"{title} ({details['shots_shown_mean']:.1f} of {details['shots']} shown)"
+    search = ((result.get("settings") or {}).get("router") or {}).get("method")
+    if search not in SEARCHES:
+        return f"{title}, {count} examples" if count else title
+    _, beyond, words = title.partition(" with ")
+    return f"Router ({SEARCHES[search]}){beyond}{words}, {result['setting']}, {count} examples"
+
+
+def result_lines(result: Mapping[str, Any]) -> list[str]:
+    """A result as lines: the method, its metrics with their intervals, and which of them is the primary one."""
+    lines = [f"{method_label(result)} on {result['task']}:"]
+    for name, metric in result["metrics"].items():
+        if metric is not None:
+            between = f" ({metric['low']:.3f} to {metric['high']:.3f})" if "low" in metric else ""
+            primary = "*" if name == result["primary_metric"] else " "
+            lines.append(f"{primary} {name:<24} {metric['value']:.3f}{between}, {metric['examples']} examples")
+    return [*lines, "* the primary metric of the task"]
 
 
 def method_order(method: str) -> tuple[int, str]:

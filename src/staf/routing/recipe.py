@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -12,6 +12,12 @@ SEARCHLESS = ("zero_shot", "best_expert")
 """Methods that compute a router without a search."""
 PARAMS_DEPEND_ON = ("granularity", "null_expert", "learned_scale", "temperature", "weighting")
 """Settings that give a router's parameters their meaning."""
+
+
+def usual_settings(method: str) -> dict[str, Any]:
+    """The settings of a method where nothing else is given: all examples for gradient, 32 for the others."""
+    shots = {} if method == "gradient" else {"shots": 32}
+    return {"method": method, **shots, **({"temperature": 0.3} if method == "zero_shot" else {})}
 
 
 class RouterRecipe(Settings):

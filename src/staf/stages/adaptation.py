@@ -37,6 +37,16 @@ def adaptation_examples(context: Context, task: Task, shots: int | None, seed: i
     return examples if shots is None else few_shot(examples, shots, seed)
 
 
+def planned_adaptation(
+    context: Context, task: Task, experts: ExpertSet, recipe: RouterRecipe, start: Router | None = None
+) -> tuple[list[Example], str]:
+    """The examples that an adaptation reads, and the digest that names it."""
+    examples = adaptation_examples(context, task, recipe.shots, recipe.seed)
+    if recipe.method == "zero_shot":
+        examples = [replace(example, answer="") for example in examples]
+    return examples, context.named(adaptation_digest(context.identity, experts, task.name, examples, recipe, start))
+
+
 def adapt_stage(
     context: Context, task: Task, experts: ExpertSet, recipe: RouterRecipe, out: Path, init_from: Path | None = None,
     centroids: Path | None = None,
@@ -51,10 +61,7 @@ def adapt_stage(
         BaseMismatch, ExpertMismatch, ConfigError: `init_from` does not fit.
     """
     start = None if init_from is None else load_start(init_from, out, context.identity, experts, recipe)
-    examples = adaptation_examples(context, task, recipe.shots, recipe.seed)
-    if recipe.method == "zero_shot":
-        examples = [replace(example, answer="") for example in examples]
-    digest = context.named(adaptation_digest(context.identity, experts, task.name, examples, recipe, start))
+    examples, digest = planned_adaptation(context, task, experts, recipe, start)
     if (router := _existing(context, out, digest)) is None:
         with locked(out / "router.json", wait=True):
             if (router := _existing(context, out, digest)) is None:  # nor made by the process that was waited for
