@@ -16,7 +16,7 @@ SOURCE = ROOT / "src" / "staf"
 PACKAGES = (
     "errors", "io", "log", "config", "compute", "checkpoint_io", "runs", "data", "lm", "experts", "routing", "metrics",
     "evaluate", "baselines", "export", "stages", "predict", "env", "report",
-    "experiments", "cli",
+    "experiments", "model", "cli",
 )  # fmt: skip
 """From the bottom up: a module imports only from its own package and from packages before it."""
 
@@ -37,7 +37,7 @@ def imports(path: Path) -> list[str]:
             names = [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "staf" else [node.module]
             found += [name for name in names if not name.endswith("__version__")]
         elif isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names if alias.name.startswith("staf")]
+            found += [alias.name for alias in node.names if alias.name.startswith("staf.")]
     return found
 
 

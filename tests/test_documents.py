@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from staf.cli.reference import with_file_map
+from staf.cli.reference import api_reference, with_file_map
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
@@ -30,6 +30,10 @@ def promises() -> list[tuple[str, str, list[str]]]:
 def test_the_file_map_is_made_from_the_docstrings_of_today() -> None:
     page = (DOCS / "architecture.md").read_text(encoding="utf-8")
     assert page == with_file_map(page), "run: make docs"
+
+
+def test_the_python_interface_is_documented_from_the_docstrings_of_today() -> None:
+    assert (DOCS / "api.md").read_text(encoding="utf-8") == api_reference(), "run: make docs"
 
 
 def test_the_readme_is_short() -> None:

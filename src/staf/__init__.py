@@ -1,3 +1,29 @@
 """STAF: medical language models from experts trained once and a few numbers per task."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from staf.data.task import Task
+    from staf.model.adapted import Adapted, Scores
+    from staf.model.model import Model, load_adapted, load_model, load_task
+
 __version__ = "0.1.0"
+__all__ = ["Adapted", "Model", "Scores", "Task", "load_adapted", "load_model", "load_task"]
+_MODULES = {"Task": "data.task", "Adapted": "model.adapted", "Scores": "model.adapted"}
+
+
+def module_of(name: str) -> str:
+    """The module of a public name, below `staf`."""
+    return _MODULES.get(name, "model.model")
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, imported on first use: `import staf` and the command line stay fast."""
+    if name not in __all__:
+        raise AttributeError(f"module 'staf' has no attribute '{name}'")
+    return getattr(import_module(f"staf.{module_of(name)}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

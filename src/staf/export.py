@@ -1,6 +1,7 @@
-"""A router's experts merged into the base's weights: an ordinary folder that any tool loads (STAF-LLM, Algorithm 2).
+"""A router's experts for other tools: merged into the base's weights (STAF-LLM, Algorithm 2), or as one LoRA adapter.
 
-The base is streamed from its safetensors, one file at a time, and never loaded: peak memory is one file besides the experts.
+A merge streams the base from its safetensors, one file at a time, and never loads it: peak memory is one file besides the
+experts.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor
 from staf import __version__
 from staf.checkpoint_io import saving_tensors
 from staf.errors import ExpertMismatch, StafError, UnknownName
+from staf.experts.adapter import write_adapter
 from staf.experts.reduce import concat_factors
 from staf.experts.store import ExpertSet
 from staf.io import read_json, staged_folder, write_json
@@ -50,17 +52,9 @@ def save_merged(
     if dtype is not None and dtype not in DTYPES:
         raise UnknownName.among("dtype", dtype, DTYPES)
     router.check(identity_of(base), experts)
-    card = {
-        "task": router.task, "router": router.record.get("run"), "weights": router.mean_weights, "base": router.base,
-        "experts": list(router.experts), "experts_fingerprint": router.experts_fingerprint, "dtype": dtype,
-        "method": router.recipe.method, "version": __version__,
-    }  # fmt: skip
-    if (out / "staf.json").is_file() and read_json(out / "staf.json") == card:
+    card = _card(router, dtype)
+    if not _is_to_write(out, card, overwrite):
         return card
-    if out.exists():
-        if not overwrite or not (out / "staf.json").is_file():
-            raise StafError(f"{out} exists already. Delete it or name another folder; nothing was changed.")
-        shutil.rmtree(out)
     source = resolve(base)
     with staged_folder(out) as folder:
         _merge_files(source, folder, experts, router, None if dtype is None else DTYPES[dtype])
@@ -77,6 +71,52 @@ def save_merged(
         write_json(folder / "config.json", config)
         write_json(folder / "staf.json", card)
     return card
+
+
+def save_adapter(experts: ExpertSet, router: Router, out: Path) -> dict[str, Any]:
+    """Save a router's mixture to `out` as one LoRA adapter of the base, whose rank is the sum of the experts' (Eq. 4).
+
+    Experts with the weight 0 are left out. The same adapter that is there already is left as it is.
+
+    Returns:
+        the record written to staf.json.
+
+    Raises:
+        BaseMismatch, ExpertMismatch: the router is of other experts. StafError: `out` is something else, or cannot be
+            written; nothing is left there.
+    """
+    router.check(router.base, experts)
+    card = {**_card(router, None), "format": "peft"}
+    if _is_to_write(out, card, False):
+        factors = {}
+        for module in experts.shapes:
+            weights = router.weights[router.modules[module]]
+            kept = [index for index, weight in enumerate(weights.tolist()) if weight != 0] or [0]
+            parts = experts.factors_of(module)
+            factors[module] = concat_factors([parts[index] for index in kept], weights[kept])
+        with staged_folder(out) as folder:
+            write_adapter(folder, factors, router.base)
+            write_json(folder / "staf.json", card)
+    return card
+
+
+def _card(router: Router, dtype: str | None) -> dict[str, Any]:
+    return {
+        "task": router.task, "router": router.record.get("run"), "weights": router.mean_weights, "base": router.base,
+        "experts": list(router.experts), "experts_fingerprint": router.experts_fingerprint, "dtype": dtype,
+        "method": router.recipe.method, "version": __version__,
+    }  # fmt: skip
+
+
+def _is_to_write(out: Path, card: dict[str, Any], overwrite: bool) -> bool:
+    """False where the same is there already; removes another one if `overwrite`; raises StafError for anything else."""
+    if (out / "staf.json").is_file() and read_json(out / "staf.json") == card:
+        return False
+    if out.exists():
+        if not overwrite or not (out / "staf.json").is_file():
+            raise StafError(f"{out} exists already. Delete it or name another folder; nothing was changed.")
+        shutil.rmtree(out)
+    return True
 
 
 def _merge_files(source: Path, folder: Path, experts: ExpertSet, router: Router, dtype: torch.dtype | None) -> None:

@@ -1,14 +1,17 @@
-"""Generated documentation: docs/cli.md from the commands' help, the file map of docs/architecture.md from docstrings.
+"""Generated documentation: docs/cli.md from the commands' help, docs/api.md and the file map of docs/architecture.md.
 
-python -m staf.cli.reference prints the first; python -m staf.cli.reference docs writes both into that folder.
+python -m staf.cli.reference prints the first; python -m staf.cli.reference docs writes all three into that folder.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from pathlib import Path
 from typing import Any
+
+import staf
 
 MAP_HEADING = "## File map\n"
 
@@ -37,6 +40,43 @@ def with_file_map(page: str) -> str:
     return f"{head}{heading}\n{introduction}\n\n" + "\n".join(rows) + "\n"
 
 
+def api_reference() -> str:
+    """The public names of `staf` as one Markdown page, from signatures and docstrings."""
+    parts = ["# The Python interface\n\nGenerated from the docstrings by `make docs`; do not edit.\n"]
+    for name in staf.__all__:
+        path = Path(__file__).parents[1] / f"{staf.module_of(name).replace('.', '/')}.py"
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+        node = next(one for one in body if isinstance(one, ast.ClassDef | ast.FunctionDef) and one.name == name)
+        parts.append(_documented(node, f"## staf.{name}", f"staf.{name}"))
+        for inner in node.body if isinstance(node, ast.ClassDef) else ():
+            if isinstance(inner, ast.FunctionDef) and not inner.name.startswith("_") and ast.get_docstring(inner):
+                parts.append(_documented(inner, f"### {name}.{inner.name}", inner.name))
+    return "\n".join(parts)
+
+
+def _documented(node: ast.ClassDef | ast.FunctionDef, heading: str, called: str) -> str:
+    """A section for a class or function: its call, its docstring, and the fields of a class that have docstrings."""
+    text, lines, found = ast.get_docstring(node) or "", [heading, ""], node
+    if isinstance(node, ast.ClassDef) and "\nArgs:\n" in text:  # the others are made by functions
+        found = next(one for one in node.body if isinstance(one, ast.FunctionDef) and one.name == "__init__")
+    if isinstance(found, ast.FunctionDef) and "property" not in map(ast.unparse, node.decorator_list):
+        returns = "" if found.returns is None or found is not node else f" -> {ast.unparse(found.returns)}"
+        lines += [
+            "```python",
+            f"{called}({ast.unparse(found.args).removeprefix('self, ').removeprefix('self')}){returns}",
+            "```",
+            "",
+        ]
+    text = re.sub(r"(?m)^(Args|Raises|Returns|Attributes):$", r"\1:\n", text)
+    lines.append(re.sub(r"(?m)^    (?=\S)", "- ", text).replace("\n        ", "\n  "))
+    fields = zip(node.body, node.body[1:], strict=False) if isinstance(node, ast.ClassDef) else ()
+    listed = [
+        f"- `{ast.unparse(one)}`: {after.value.value}" for one, after in fields
+        if isinstance(one, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+    ]  # fmt: skip
+    return "\n".join([*lines, *([""] if listed else []), *listed]) + "\n"
+
+
 def _sections(command: Any, path: str) -> list[str]:
     """A section for a command, or for each command of a group."""
     if hasattr(command, "commands"):
@@ -60,5 +100,6 @@ if __name__ == "__main__":
     else:
         folder = Path(sys.argv[1])
         (folder / "cli.md").write_text(reference(), encoding="utf-8")
+        (folder / "api.md").write_text(api_reference(), encoding="utf-8")
         page = folder / "architecture.md"
         page.write_text(with_file_map(page.read_text(encoding="utf-8")), encoding="utf-8")

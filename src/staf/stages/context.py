@@ -77,7 +77,7 @@ class Context:
         self.store = DataStore(data_folder(self.data), self.split_scheme)
         self.dtype = self.dtype or self.compute.dtype
         self.compute = self.compute.model_copy(update={"dtype": self.dtype})
-        self._mixture: tuple[str, Mixture] | None = None
+        self._mixture: Mixture | None = None
 
     def find_task(self, name: str) -> Task:
         """The task of a name or file, from now on in the store of this context; raises as `DataStore.with_task`."""
@@ -117,9 +117,10 @@ class Context:
 
     def mixture(self, experts: ExpertSet) -> Mixture:
         """The experts attached to the base; attached once for the same set."""
-        if self._mixture is None or self._mixture[0] != experts.fingerprint:
-            self._mixture = (experts.fingerprint, Mixture(self.base, experts))
-        return self._mixture[1]
+        held = self._mixture
+        if held is None or (held.experts is not experts and held.experts.fingerprint != experts.fingerprint):
+            held = self._mixture = Mixture(self.base, experts)
+        return held
 
     def named(self, *parts: str) -> str:
         """Names a result by the base with its tokenizer, a dtype that was asked for, and what else it depends on."""

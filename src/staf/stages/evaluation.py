@@ -185,9 +185,7 @@ def select_single_expert(context: Context, task: Task, experts: ExpertSet, setti
     )  # fmt: skip
 
 
-def checked_router(
-    context: Context, router: Path, experts: Path | ExpertSet, task: str | None = None
-) -> tuple[Router, ExpertSet]:
+def checked_router(context: Context, router: Path, experts: Path, task: str | None = None) -> tuple[Router, ExpertSet]:
     """A router and its experts, without loading the base.
 
     Raises:
@@ -197,14 +195,10 @@ def checked_router(
     if task is not None and task != found.task:
         wrong = f"the router in {router} is of the task '{found.task}', not of '{task}'"
         raise ConfigError(f"{wrong}. Give that task, or adapt a router to this one: staf adapt --task {task}")
-    loaded = _loaded(experts)
+    loaded = load_experts(experts)
     found.check(context.identity, loaded)
     context.say_if_computed_otherwise(f"the router in {router}", found.record.get("compute"))
     return found, loaded
-
-
-def _loaded(experts: Path | ExpertSet) -> ExpertSet:
-    return experts if isinstance(experts, ExpertSet) else load_experts(experts)
 
 
 def baseline_stage(
@@ -339,8 +333,8 @@ def training_records(context: Context, task: Task, settings: Mapping[str, Expert
 
 
 def evaluate_named(
-    context: Context, task: Task, settings: EvaluationSettings, name: str = "original", *, experts: Path | ExpertSet | None = None,
-    router: Path | None = None, expert: str | None = None, shots: int | None = None,
+    context: Context, task: Task, settings: EvaluationSettings, name: str = "original", *,
+    experts: Path | ExpertSet | None = None, router: Path | None = None, expert: str | None = None, shots: int | None = None,
     method_args: Mapping[str, Any] | None = None, predictions: Path | None = None,
 ) -> Scored:  # fmt: skip
     """Score on the test set of a task a router, the predictions of another system, or a method of `METHODS` by its name.
@@ -363,7 +357,7 @@ def evaluate_named(
         raise ConfigError(
             "a router, single, average and lorahub need the experts: add --experts and the folder of the experts."
         )
-    if router is not None and experts is not None:
+    if router is not None and isinstance(experts, Path):
         found, loaded = checked_router(context, router, experts, task.name)
         return evaluate_stage(context, task, loaded, router_method(found), settings)
     where, given = f"staf evaluate --method {name}", dict(method_args or {})
@@ -374,7 +368,7 @@ def evaluate_named(
         return baseline_stage(context, task, parse(BaselineSettings, values, where), settings)
     if experts is None:
         return evaluate_stage(context, task, None, Method("original", None), settings)
-    loaded = _loaded(experts)
+    loaded = experts if isinstance(experts, ExpertSet) else load_experts(experts)
     if name == "lorahub":
         return lorahub_stage(context, task, loaded, parse(BaselineSettings, values, where), settings)
     return evaluate_stage(context, task, loaded, named_method(context, task, loaded, name, settings, expert), settings)

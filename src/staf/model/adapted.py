@@ -1,0 +1,198 @@
+"""A model adapted to one task: answers in memory, scores with intervals, saving and exporting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from staf.config import parse
+from staf.data.example import Example
+from staf.data.local import rendered
+from staf.data.task import Task
+from staf.errors import BadData, ConfigError, MissingData, UnknownName
+from staf.evaluate.answer import LABEL_TYPES, Answerer, Predictions, predictions_of, routed
+from staf.evaluate.calibrate import LabelCalibrator
+from staf.evaluate.score import router_method
+from staf.evaluate.settings import EvaluationSettings
+from staf.export import save_adapter, save_merged
+from staf.report.formatting import result_lines
+from staf.routing.store import Router, save_router
+from staf.stages.evaluation import Scored, evaluate_stage
+
+if TYPE_CHECKING:
+    from staf.model.model import Model
+
+
+class Metric(NamedTuple):
+    """A metric and its 95 % confidence interval over test items."""
+
+    value: float
+    low: float | None
+    high: float | None
+    examples: int
+
+
+class Scores(dict[str, Metric]):
+    """The metrics of one method on a task's test set, by name; printed as a table.
+
+    Attributes:
+        result: all that was measured, such as seconds, weights and settings.
+        run: its folder and its predictions.
+    """
+
+    def __init__(self, scored: Scored) -> None:
+        self.result, self.run = scored
+        found = {name: metric for name, metric in self.result["metrics"].items() if metric is not None}
+        super().__init__({n: Metric(m["value"], m.get("low"), m.get("high"), m["examples"]) for n, m in found.items()})
+
+    @property
+    def primary(self) -> Metric | None:
+        """The primary metric; None where it is undefined on these items."""
+        return self.get(self.result["primary_metric"])
+
+    def __repr__(self) -> str:
+        return "\n".join(result_lines(self.result))
+
+
+class Adapted:
+    """A model adapted to one task: a router over the experts of a `Model`, which it shares with others.
+
+    Made by `Model.adapt`, `Model.load` and `staf.load_adapted`. Calls from several threads take turns.
+    """
+
+    def __init__(self, model: Model, router: Router, task: Task | None = None) -> None:
+        self.model, self.router, self.task = model, router, task
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """The labels, in the order of `predict_proba`; () for free text, None where each input has its own."""
+        return self.router.prompt.labels
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each expert, averaged over layers or matrices."""
+        return self.router.mean_weights
+
+    def predict(self, inputs: Iterable[Any]) -> list[Any]:
+        """The answer to each input: a label; a list of labels (multi_label); text (span, ner, generate_until).
+
+        Args:
+            inputs: texts, or rows with the columns of the task: a list, an array, a Series, a DataFrame, a data set. A row
+                may bring "context", "query" and "labels" of its own.
+
+        Raises:
+            BadData: an input does not fit the task; names it by number, never its text. MissingData: no calibration.
+        """
+        return [_answer(example, found) for example, found in self._answered(inputs)]
+
+    def predict_proba(self, inputs: Iterable[Any]) -> np.ndarray:
+        """Probabilities (inputs, labels), columns as `labels`; a row sums to 1 but for multi_label tasks.
+
+        Raises:
+            ConfigError: the task has no fixed labels. Others as `predict`.
+        """
+        if not self.labels:
+            raise ConfigError(f"'{self.router.task}' has no fixed labels, so there is no table of probabilities: use predict.")
+        single = self.router.prompt.output_type == "multiple_choice"
+        answered = self._answered(inputs)
+        if any(example.labels != self.labels for example, _ in answered):
+            raise ConfigError("an input brings labels of its own, so there is no table of probabilities: use predict.")
+        scores = np.array([found["scores"] for _, found in answered]).reshape(-1, len(self.labels))
+        if not single:
+            return np.asarray(1 / (1 + np.exp(-scores)))
+        exponents = np.exp(scores - scores.max(1, keepdims=True, initial=-np.inf))
+        return np.asarray(exponents / exponents.sum(1, keepdims=True))
+
+    def evaluate(self, limit: int | None = None, task: Task | str | Path | None = None, **settings: Any) -> Scores:
+        """Metrics with 95 % intervals on the task's test set; an interrupted call resumes, a finished one is read.
+
+        Args:
+            limit: maximum test items.
+            task: needed after `load`, as a router keeps no data.
+            settings: of `staf.evaluate.settings.EvaluationSettings`.
+
+        Raises:
+            MissingData: no task, or its data is not here. TestLeak: an expert was trained on a test item.
+        """
+        if task is None and self.task is None:
+            raise MissingData(f"a router keeps no data. Give the task: evaluate(task='{self.router.task}' or its file).")
+        values = {"max_length": self.router.prompt.max_length, "limit": limit, **settings}
+        with self.model.using(self.task if task is None else task) as (context, found):
+            if found.name != self.router.task:
+                raise ConfigError(f"the router is of the task '{self.router.task}', not of '{found.name}'.")
+            parsed = parse(EvaluationSettings, values, "Adapted.evaluate")
+            return Scores(evaluate_stage(context, found, self.model.needed_experts, router_method(self.router), parsed))
+
+    def save(self, folder: str | Path) -> Path:
+        """Save the router, without base and experts; `staf.load_adapted` and `staf predict --router` read it."""
+        save_router(Path(folder), self.router)
+        return Path(folder)
+
+    def export(self, folder: str | Path, format: str = "hf", dtype: str | None = None) -> Path:
+        """Save an ordinary model or adapter that other tools load without staf.
+
+        Args:
+            format: "hf", the experts merged into the base's weights (transformers); "peft", one LoRA adapter of the base
+                whose rank is the sum of the experts' (PEFT, vLLM).
+            dtype: of a merged model: bfloat16, float16 or float32; None keeps the base's.
+
+        Raises:
+            UnknownName: no such format. StafError: something else is in the folder.
+        """
+        if format not in ("hf", "peft"):
+            raise UnknownName.among("format", format, ("hf", "peft"))
+        experts = self.model.needed_experts
+        if format == "peft":
+            save_adapter(experts, self.router, Path(folder))
+        else:
+            save_merged(self.model.context.base_name, experts, self.router, Path(folder), dtype)
+        return Path(folder)
+
+    def __repr__(self) -> str:
+        recipe, count = self.router.recipe, self.router.record["examples"]
+        weights = ", ".join(f"{name} {weight:.2f}" for name, weight in self.weights.items())
+        return f"Adapted(task='{self.router.task}', method='{recipe.method}', examples={count}, weights: {weights})"
+
+    def _answered(self, inputs: Iterable[Any]) -> list[tuple[Example, dict[str, Any]]]:
+        """An example of each input, with what was predicted."""
+        examples, router = [self._example(n, row) for n, row in enumerate(_rows(inputs), 1)], self.router
+        if not examples:
+            return []
+        fitted = None if router.calibration is None else LabelCalibrator.read(router.calibration)
+        settings = EvaluationSettings(max_length=router.prompt.max_length)
+        with self.model.using() as (context, _), context.progress.bar("predict", len(examples)) as bar:
+            mixture, granularity = context.mixture(self.model.needed_experts), router.recipe.granularity
+            with routed(context.base, mixture, router.weights, granularity):
+                answerer = Answerer(context.base, settings, bar.advance)
+                found: Predictions = predictions_of(router.prompt.output_type, answerer, examples, calibrator=fitted)
+        return list(zip(examples, found, strict=True))
+
+    def _example(self, number: int, row: Any) -> Example:
+        """The example of a text or a row."""
+        name = f"input {number}"
+        if isinstance(row, str):
+            return self.router.prompt.example(name, row)
+        if not isinstance(row, Mapping):
+            raise BadData(f"{name} is of type {type(row).__name__}: a text or a row (values by column) was expected.")
+        if "context" not in row and self.task is not None and self.task.is_local:
+            query, context, labels = rendered(self.task, dict(row))
+            return self.router.prompt.example(name, context, query, labels or None)
+        return self.router.prompt.example(name, row["context"], row.get("query") or None, row.get("labels"))
+
+
+def _rows(inputs: Any) -> Sequence[Any]:
+    """Inputs one by one; the rows of a DataFrame as values by column."""
+    if isinstance(inputs, str | bytes | Mapping):
+        raise BadData(f"one {type(inputs).__name__} was given: a list of texts or rows was expected.")
+    return inputs.to_dict("records") if hasattr(inputs, "columns") else list(inputs)
+
+
+def _answer(example: Example, found: Mapping[str, Any]) -> Any:
+    if example.output_type not in LABEL_TYPES:
+        return found["answer"]
+    if example.output_type == "multiple_choice":
+        return example.labels[int(np.argmax(found["scores"]))]
+    return [example.labels[index] for index in found["answer"]]
