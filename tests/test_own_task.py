@@ -170,7 +170,7 @@ def test_rows_that_do_not_fit_are_named_and_their_text_is_not(tmp_path: Path) ->
         ("csv", b"note,note,outcome,patient\na,b,urgent,1\n", "column 'note' occurs twice"),
         ("csv", b"note,outcome,patient\na,urgent,1,more\n", "row 1 has more cells than the first row has names"),
         ("csv", b"note,outcome,patient\na,urgent,NaN\n", "'patient' .group_column. is missing or empty"),
-        ("csv", b"note,outcome,patient\nnull,urgent,1\n", "1 of 1 rows"),
+        ("csv", b"note,outcome,patient\nnull,urgent,1\n", "hold no rows with a text .1 without."),
         ("csv", b"note,outcome,patient\n\xff,urgent,1\n", "is not a csv file .UnicodeDecodeError."),
         ("json", b'{"note": "\\ud800", "outcome": "urgent", "patient": 1}', "is not a json file .UnicodeEncodeError."),
         ("json", b"[" * 100_000, "is not a json file .RecursionError."),

@@ -21,8 +21,8 @@ import torch
 
 from staf.data.example import Example
 from staf.data.json_files import json_lines
-from staf.data.local import rendered
 from staf.data.read_report import HALF_CHARACTER, ReadReport
+from staf.data.row_templates import rendered
 from staf.data.selection import task_examples
 from staf.data.sources import csv_rows
 from staf.data.task import Task
@@ -170,7 +170,7 @@ def _rows(file: Path, task: Task | None) -> Iterator[Line]:
             raise BadData(f"{place}: {HALF_CHARACTER}") from None
         if "context" not in row and task is not None and task.is_local:
             try:
-                query, context, choices = rendered(task, row)
+                query, context, choices = rendered(task.templates, row)
             except BadData as error:
                 raise BadData(f"{place}: {error}") from error
             row = {**row, "context": context, "query": query, "labels": list(choices) or None}

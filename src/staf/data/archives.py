@@ -106,12 +106,14 @@ def _checked_total(path: Path, size: int, total: int) -> int:
     return total + size
 
 
-def sheet_rows(path: Path, report: ReadReport, sheet: str, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def sheet_rows(
+    path: Path, report: ReadReport, sheet: str | None, columns: Sequence[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Rows of a sheet of an .xlsx workbook as (place, values by column), without empty rows and unnamed columns.
 
     Args:
         path: of the workbook.
-        sheet: its name.
+        sheet: its name; None is the first one.
         columns: names that must be in the first row, in any order, among others.
 
     Raises:
@@ -129,6 +131,8 @@ def sheet_rows(path: Path, report: ReadReport, sheet: str, columns: Sequence[str
     names = [str(value).strip() if value is not None else "" for value in next(values, ())]
     if missing := [column for column in columns if column not in names]:
         raise BadData(f"{path}, sheet {sheet}, row 1: column {', '.join(missing)} is missing.")
+    if twice := [name for name in names if name and names.count(name) > 1]:
+        raise BadData(f"{path}: column '{twice[0]}' occurs twice in the first row. Give each its own name.")
     for number, row in enumerate(values, start=2):
         if number > MOST_ROWS:
             raise BadData(f"{path}, sheet {sheet}: more than {MOST_ROWS:,} rows; refused.")
@@ -136,7 +140,7 @@ def sheet_rows(path: Path, report: ReadReport, sheet: str, columns: Sequence[str
             yield f"{path}, sheet {sheet}, row {number}", {n: v for n, v in zip(names, row, strict=False) if n}
 
 
-def _values(path: Path, sheet: str) -> Iterator[tuple[Any, ...]]:
+def _values(path: Path, sheet: str | None) -> Iterator[tuple[Any, ...]]:
     """Rows of a sheet as values; the dimensions that the sheet claims are ignored."""
     import openpyxl
 
@@ -145,6 +149,8 @@ def _values(path: Path, sheet: str) -> Iterator[tuple[Any, ...]]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about styles and extensions that it does not know
                 workbook = openpyxl.load_workbook(stream, read_only=True, data_only=True)
+            if sheet is None:
+                sheet = workbook.sheetnames[0]
             if sheet not in workbook.sheetnames:
                 raise BadData(f"{path}: no sheet {sheet} among its {len(workbook.sheetnames)}.")
             table = workbook[sheet]

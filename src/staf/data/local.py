@@ -1,56 +1,72 @@
-"""Examples of a task on local CSV, JSON or Parquet files, by the templates of its task file.
+"""Examples of a task on local tables (CSV, JSON, Parquet, xlsx), by the templates of its task file.
 
-Jinja runs in a sandbox; no message holds a cell's text.
+No message holds a cell's text.
 """
 
 from __future__ import annotations
 
 import csv
 import hashlib
+import io
+import itertools
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
+from staf.data.archives import sheet_rows
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key
+from staf.data.read_report import ReadReport
+from staf.data.row_templates import EmptyText, columns_of, rendered, text_of, value_of
+from staf.data.sources import opened
 from staf.data.splits import LEFT_OUT, separate
 from staf.data.task import Task, TestSplit
-from staf.errors import BadData, MissingData
+from staf.errors import BadData, ConfigError, MissingData
 
 SHOWN = 5
 """Rows that a message names."""
-MISSING = {"", "nan", "null", "<na>", "#n/a"}
-"""Spellings of an empty cell, in lower case, as other programs write it."""
+SUFFIXES = {
+    ".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet", ".xlsx": "xlsx"
+}  # fmt: skip
+"""Format of a table by the ending of its name."""
 
 
-def local_examples(task: Task) -> list[Example]:
+def local_examples(task: Task, report: ReadReport | None = None) -> list[Example]:
     """All examples of a task on local files, without those about something that is in another split too.
 
     With `test_split` every other row is for adaptation; without it all rows are for training an expert.
 
+    Args:
+        report: counts the rows that are left out, by reason (`ReadReport.skipped`).
+
     Raises:
         MissingData: a file is not there. BadData: rows that the templates do not fit, named by file and number.
     """
+    report = report or ReadReport()
     found: list[Example] = []
-    problems: list[str] = []
+    problems, number = list[str](), 0
     for place, split, row in _rows(task):
+        number += 1
         try:
-            found.append(_example(task, len(found) + len(problems) + 1, split, row))
+            found.append(_example(task, number, split, row))
+        except EmptyText as problem:
+            report.skip(str(problem))
         except BadData as problem:
             problems.append(f"{place}: {problem}")
     if problems:
         more = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         listed = "\n  ".join(problems[:SHOWN]) + more
-        raise BadData(f"task '{task.name}': {len(problems)} of {len(problems) + len(found)} rows do not fit.\n  {listed}")
+        raise BadData(f"task '{task.name}': {len(problems)} of {number} rows do not fit.\n  {listed}")
     if not found:
-        raise BadData(f"task '{task.name}': its data files hold no rows. Check data_files and the names of its splits.")
+        empty = f"no rows with a text ({number} without)" if number else "no rows"
+        raise BadData(f"task '{task.name}': its data files hold {empty}. Check data_files and the names of its splits.")
     splits = _drawn(found, task.test_split.size) if isinstance(task.test_split, TestSplit) else [e.split for e in found]
     settled = separate([example.dedup_keys for example in found], splits)
+    report.skip("its text, or one almost the same, is in another split", settled.count(LEFT_OUT))
     return [replace(e, split=split) for e, split in zip(found, settled, strict=True) if split != LEFT_OUT]
 
 
@@ -80,8 +96,20 @@ def _rows(task: Task) -> Iterator[tuple[str, str, dict[str, Any]]]:
                     yield f"{file}, row {number}", split, row
 
 
+def table_format(path: Path) -> str:
+    """The format of a table by the ending of its name: csv, json, parquet or xlsx; raises ConfigError for another one."""
+    ending = Path(path.name.lower().removesuffix(".gz")).suffix
+    if ending not in SUFFIXES:
+        raise ConfigError(
+            f"{path}: the name of a table ends in {', '.join(SUFFIXES)} (or .gz after it), which says its format."
+        )
+    return SUFFIXES[ending]
+
+
 def read_rows(path: Path, file_format: str) -> Iterator[dict[str, Any]]:
-    """Rows of a CSV, JSON (an array, or lines) or Parquet file as values by column.
+    """Rows of a CSV, JSON (an array, or lines) or Parquet file, or of the first sheet of an xlsx file, by column.
+
+    CSV is separated by commas, or by tabs or semicolons where its first line has no comma; a CSV or JSON file may be gzipped.
 
     Raises:
         MissingData: it is not there. BadData: it is not of that format, or a column occurs twice.
@@ -89,22 +117,17 @@ def read_rows(path: Path, file_format: str) -> Iterator[dict[str, Any]]:
     if not path.is_file():
         raise MissingData(f"no data file {path}. Paths in a task file are relative to it: check data_files.")
     try:
-        if file_format == "parquet":
+        if file_format == "xlsx":
+            yield from (row for _, row in sheet_rows(path, ReadReport(), None, ()))
+        elif file_format == "parquet":
             import pyarrow.parquet as pq
 
             yield from pq.read_table(path).to_pylist()
         elif file_format == "csv":
-            csv.field_size_limit(sys.maxsize)  # notes can be long
-            with path.open(encoding="utf-8-sig", newline="") as stream:
-                table = csv.DictReader(stream, strict=True)
-                if twice := [name for name, count in Counter(table.fieldnames or ()).items() if count > 1]:
-                    raise BadData(f"{path}: column '{twice[0]}' occurs twice in the first row. Give each its own name.")
-                for number, row in enumerate(table, 1):
-                    if None in row:
-                        raise BadData(f"{path}, row {number} has more cells than the first row has names.")
-                    yield row
+            yield from _csv_rows(path)
         else:
-            text = path.read_text(encoding="utf-8-sig")
+            with opened(path) as stream:
+                text = stream.read().decode("utf-8-sig")
             lines = [line for line in text.split("\n") if line.strip()]
             rows = json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in lines]
             json.dumps(rows, ensure_ascii=False).encode()  # an escape may stand for half a character
@@ -115,22 +138,26 @@ def read_rows(path: Path, file_format: str) -> Iterator[dict[str, Any]]:
         raise BadData(f"{path} is not a {file_format} file ({type(error).__name__}). Check its format and encoding.") from error
 
 
-def rendered(task: Task, row: dict[str, Any]) -> tuple[str, str, tuple[str, ...]]:
-    """Query, context and labels of a row by the templates of a task; raises BadData where they do not fit it."""
-    asked = _text(task.doc_to_text, row, "doc_to_text")
-    query = "\n".join(part for part in (task.description.strip(), asked) if part)
-    context = _text(task.doc_to_context, row, "doc_to_context")
-    if not query and not context:
-        raise BadData("the text is empty")
-    return query, context, _labels(task, row) if task.output_type == "multiple_choice" else ()
+def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:
+    csv.field_size_limit(sys.maxsize)  # notes can be long
+    with opened(path) as stream, io.TextIOWrapper(stream, "utf-8-sig", newline="") as text:
+        first = text.readline()
+        delimiter = next((mark for mark in ",\t;" if mark in first), ",")
+        names = next(csv.reader(itertools.chain([first], text), delimiter=delimiter, strict=True), [])
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
+            raise BadData(f"{path}: column '{twice[0]}' occurs twice in the first row. Give each its own name.")
+        for number, row in enumerate(csv.DictReader(text, names, delimiter=delimiter, strict=True), 1):
+            if None in row:
+                raise BadData(f"{path}, row {number} has more cells than the first row has names.")
+            yield row
 
 
 def _example(task: Task, number: int, split: str, row: dict[str, Any]) -> Example:
-    query, context, labels = rendered(task, row)
+    query, context, labels = rendered(task.templates, row)
     answer = _answer(task, row, labels)
     about, group = minhash_keys(context or query), f"{task.name}/{number}"
     if task.group_column is not None:
-        if _text_of(row.get(task.group_column)) == "":
+        if text_of(row.get(task.group_column)) == "":
             raise BadData(f"column '{task.group_column}' (group_column) is missing or empty")
         group = dedup_key(f"{task.name} group {row[task.group_column]}")
         about = (group, *about)
@@ -139,27 +166,12 @@ def _example(task: Task, number: int, split: str, row: dict[str, Any]) -> Exampl
     )
 
 
-def _labels(task: Task, row: dict[str, Any]) -> tuple[str, ...]:
-    given: Any = task.doc_to_choice
-    if isinstance(given, str):
-        given = _value(given, row, "doc_to_choice")
-        if isinstance(given, str):
-            try:
-                given = json.loads(given.replace("'", '"'))
-            except (ValueError, RecursionError) as error:
-                raise BadData("doc_to_choice gives no list") from error
-    labels = tuple(str(label).strip() for label in given) if isinstance(given, list | tuple) else ()
-    if len(labels) < 2 or len(set(labels)) < len(labels) or not all(labels):
-        raise BadData("doc_to_choice needs two or more labels, each once, none empty")
-    return labels
-
-
 def _answer(task: Task, row: dict[str, Any], labels: tuple[str, ...]) -> str:
     target = task.doc_to_target
-    value = target if isinstance(target, int) else _value(target, row, "doc_to_target")
+    value = target if isinstance(target, int) else value_of(target, row, "doc_to_target")
     if (label := str(value).strip()) in labels:  # 'null' may be one
         return label
-    text = _text_of(value)
+    text = text_of(value)
     if task.output_type != "multiple_choice":
         if not text:
             raise BadData("doc_to_target is empty")
@@ -167,41 +179,5 @@ def _answer(task: Task, row: dict[str, Any], labels: tuple[str, ...]) -> str:
     if text.isdigit() and int(text) < len(labels):
         return labels[int(text)]
     if isinstance(target, str) and target not in row and "{" not in target:
-        raise BadData(f"doc_to_target '{target}' is no column and no template; the columns are {_columns(row)}")
+        raise BadData(f"doc_to_target '{target}' is no column and no template; the columns are {columns_of(row)}")
     raise BadData(f"doc_to_target is neither one of the {len(labels)} labels nor the index of one")
-
-
-def _text(template: str, row: dict[str, Any], key: str) -> str:
-    return _text_of(_value(template, row, key))
-
-
-def _text_of(value: Any) -> str:
-    """A cell as text, '' where it is empty."""
-    text = "" if value is None else str(value).strip()
-    return "" if text.lower() in MISSING else text
-
-
-def _value(template: str, row: dict[str, Any], key: str) -> Any:
-    """The cell of a column, or the rendered template."""
-    from jinja2 import TemplateError
-
-    if template in row:
-        return row[template]
-    try:
-        return _compiled(template).render(row)
-    except TemplateError as error:
-        raise BadData(f"{key}: {type(error).__name__}; the columns are {_columns(row)}") from error
-    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
-        raise BadData(f"{key} cannot be rendered ({type(error).__name__})") from error
-
-
-@cache
-def _compiled(template: str) -> Any:
-    from jinja2 import StrictUndefined
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    return ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False).from_string(template)
-
-
-def _columns(row: Mapping[str, Any]) -> str:
-    return ", ".join(map(str, row))

@@ -19,8 +19,8 @@ class Registry:
     """Their test items are kept out of training."""
     cards: Mapping[str, DatasetCard] = field(default_factory=builtin_cards)
 
-    def with_task(self, name: str) -> tuple[Task, Registry]:
-        """The task of a name or file, and this registry with it; raises as `find_task`."""
+    def with_task(self, name: str | Task) -> tuple[Task, Registry]:
+        """The task as `find_task` finds it, and this registry with it; raises as that."""
         task = find_task(name, self.tasks)
         return task, replace(self, tasks={**self.tasks, task.name: task})
 

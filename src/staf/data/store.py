@@ -27,8 +27,8 @@ class DataStore:
     """Tasks and cards by name."""
     _local: dict[str, list[Example]] = field(default_factory=dict, repr=False, compare=False)
 
-    def with_task(self, name: str) -> tuple[Task, DataStore]:
-        """The task of a name or file, and this store with it, so that its test items are protected; raises as `find_task`."""
+    def with_task(self, name: str | Task) -> tuple[Task, DataStore]:
+        """The task as `find_task` finds it, and this store with it, which protects its test items."""
         task, registry = self.registry.with_task(name)
         return task, replace(self, registry=registry)
 

@@ -12,13 +12,14 @@ from dataclasses import replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from staf.config import Settings, load_values, parse
 from staf.data.answers import read_several, write_several
 from staf.data.example import KNOWLEDGE_TYPES, Example
+from staf.data.row_templates import RowTemplates
 from staf.data.templates import query, templates
 from staf.errors import ConfigError, UnknownName
 
@@ -36,7 +37,7 @@ _UNUSED = {
     "generation_kwargs", "should_decontaminate", "doc_to_decontamination_query", "filter_list", "use_prompt", "unsafe_code",
 }  # fmt: skip
 """Keys of lm-evaluation-harness that change nothing here."""
-LOCAL_FORMATS = ("csv", "json", "parquet")
+LOCAL_FORMATS = ("csv", "json", "parquet", "xlsx")
 LOCAL_TYPES = ("multiple_choice", "generate_until")
 """Output types that a task on local files can have."""
 
@@ -62,29 +63,20 @@ class TestSplit(Settings):
     size: Annotated[float, Field(gt=0, lt=1)]
 
 
-class Task(Settings):
+class Task(RowTemplates):
     """One downstream task, or a corpus that an expert trains on."""
 
-    task: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*$")]
     title: str = ""
     dataset_path: Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)] = ()
-    """Names of data set cards, or csv, json or parquet."""
+    """Names of data set cards, or csv, json, parquet or xlsx."""
     dataset_name: str | None = None
     dataset_kwargs: DataFiles | None = None
     folder: Path | None = None
     """Where the task file lies."""
-    output_type: Literal["multiple_choice", "multi_label", "span", "ner", "generate_until"] = "multiple_choice"
     task_type: str = ""
     """Task type of its examples; the task's name where none is given."""
-    description: str = ""
-    doc_to_text: str = ""
-    """Query: a column or a Jinja template."""
-    doc_to_context: str = ""
-    """Context, the only part that is ever cut: a column or a Jinja template."""
     doc_to_target: str | int = ""
     """Answer: a column or a Jinja template; with choices, one of them or its index."""
-    doc_to_choice: str | tuple[str, ...] = ()
-    """Labels: a list, or a column or a Jinja template that gives one for each row."""
     group_column: str | None = None
     """Rows with the same value stay in one split, such as those of a patient."""
     training_split: str | None = None
@@ -119,7 +111,7 @@ class Task(Settings):
         if self.output_type not in LOCAL_TYPES:
             problems.append(f"output_type {self.output_type} is not supported on local files: use {' or '.join(LOCAL_TYPES)}")
         if self.dataset_kwargs is None:
-            problems.append("dataset_kwargs: {data_files: FILE} is needed with csv, json or parquet")
+            problems.append(f"dataset_kwargs: {{data_files: FILE}} is needed with {', '.join(LOCAL_FORMATS)}")
         if not (self.doc_to_text or self.doc_to_context):
             problems.append("doc_to_text or doc_to_context is needed")
         if self.doc_to_target == "":
@@ -134,6 +126,11 @@ class Task(Settings):
     def name(self) -> str:
         """The task's name."""
         return self.task
+
+    @property
+    def templates(self) -> RowTemplates:
+        """What a row without an answer needs."""
+        return RowTemplates(**{name: getattr(self, name) for name in RowTemplates.model_fields})
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -185,17 +182,17 @@ def is_task_file(name: str) -> bool:
     return Path(name).suffix in (".yaml", ".yml")
 
 
-def find_task(name: str, known: Mapping[str, Task] | None = None) -> Task:
-    """The task of a name, or of a task file where a path ending in .yaml is given; None knows the built-in ones.
+def find_task(name: str | Task, known: Mapping[str, Task] | None = None) -> Task:
+    """The task of a name or of a file ending in .yaml; a task as it is. None knows the built-in ones.
 
     Raises:
         UnknownName: with near names and the list. MissingData, ConfigError: as `load_task`, or a known task has its name.
     """
     known = builtin_tasks() if known is None else known
-    if is_task_file(name):
-        task = load_task(Path(name))
+    if isinstance(name, Task) or is_task_file(name):
+        task = name if isinstance(name, Task) else load_task(Path(name))
         if known.get(task.name, task) != task:
-            raise ConfigError(f"{name}: there is another task named '{task.name}'. Give yours another name.")
+            raise ConfigError(f"there is another task named '{task.name}'. Give yours another name.")
         return task
     if name not in known:
         raise UnknownName.among("task", name, known)

@@ -36,8 +36,8 @@ class RunContext:
     split_scheme: str
     compute: ComputeOptions = field(default_factory=ComputeOptions)
     fsdp: bool = False
-    tasks: tuple[str, ...] = ()
-    """Task files whose test items are kept out of training; those of built-in tasks always are."""
+    tasks: tuple[str | Task, ...] = ()
+    """Task files, or tasks, whose test items are kept out of training; those of built-in tasks always are."""
 
     def context(self, progress: Progress, world: World = SINGLE_PROCESS) -> Context:
         """The context; raises as `Context` and `Context.find_task`."""
@@ -79,8 +79,8 @@ class Context:
         self.compute = self.compute.model_copy(update={"dtype": self.dtype})
         self._mixture: Mixture | None = None
 
-    def find_task(self, name: str) -> Task:
-        """The task of a name or file, from now on in the store of this context; raises as `DataStore.with_task`."""
+    def find_task(self, name: str | Task) -> Task:
+        """The task of a name or file, from now on in the store; raises as `DataStore.with_task`."""
         task, self.store = self.store.with_task(name)
         return task
 
