@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -20,9 +20,11 @@ from tiny_model import write_tiny_model
 from staf.data.example import Example, dedup_key
 from staf.experts.reduce import concat_factors
 from staf.experts.store import Expert, ExpertSet
+from staf.lm import prefix_cache, scoring
 from staf.lm.base import Base, load_base
 from staf.lm.batches import Batch
 from staf.lm.loss import answer_loss
+from staf.lm.prefix_cache import PrefixKV
 from staf.routing.merge import Mixture, module_groups
 
 # No law is about time. Where CI is set its cases are the same each time: a rare one is to be found at a desk, not on a push.
@@ -46,6 +48,28 @@ def _private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved two-layer Llama (width 32) with random weights and a byte tokenizer."""
     return write_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+WORDS = "the patient came today with again some and systole murmur cough wheeze rash itch"
+"""What the tiny encoder knows."""
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved one-layer BERT of random weights, whose tokenizer knows only our words."""
+    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+
+    folder = tmp_path_factory.mktemp("encoder")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS.split()]
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
+    BertTokenizerFast(vocab={word: i for i, word in enumerate(words)}, model_max_length=32).save_pretrained(str(folder))
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(words), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=32, initializer_range=0.2, num_labels=2,
+    )  # fmt: skip
+    BertForSequenceClassification(config).save_pretrained(str(folder))
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -122,6 +146,27 @@ def make_examples(count: int, split: str = "train", task_type: str = "colour") -
             )
         )  # fmt: skip
     return examples
+
+
+class Interrupted:
+    """Scoring in batches of `size` prompts that is interrupted before batch number `at`, once."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, size: int, at: int) -> None:
+        self.batches: list[list[tuple[int, ...]]] = []
+        """prompts of each batch that was begun"""
+        real = scoring.score_batch
+
+        def score(base: Base, requests: Sequence[scoring.ScoringRequest], prefix: PrefixKV | None = None) -> list[torch.Tensor]:
+            self.batches.append([request.prompt for request in requests])
+            if len(self.batches) == at:
+                raise KeyboardInterrupt
+            return real(base, requests, prefix)
+
+        def plan(lengths: Sequence[int], *_: object, **__: object) -> list[list[int]]:
+            return [list(range(len(lengths)))[i : i + size] for i in range(0, len(lengths), size)]
+
+        monkeypatch.setattr(scoring, "score_batch", score)
+        monkeypatch.setattr(prefix_cache, "plan_batches", plan)
 
 
 def each(loss_of: Callable[[np.ndarray], float]) -> Callable[[list[np.ndarray]], list[float]]:

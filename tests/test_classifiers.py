@@ -48,7 +48,7 @@ SMALL = ClassifierSettings(
     embedding_dim=16, num_filters=16, hidden_size=16, epochs=12, learning_rates=(1e-2,), encoder_learning_rates=(3e-3,),
     encoder_epochs=12, batch_size=8, dropout=0.1, patience=4,
 )  # fmt: skip
-LEARNED = tuple(name for name in CLASSIFIERS if name != "majority")
+LEARNED = tuple(name for name in CLASSIFIERS if name not in ("majority", "nearest_label"))
 WITH_WORDS = ("cnn", "text_cnn", "rnn")
 
 
@@ -75,26 +75,8 @@ def severals(count: int, split: str = "adaptation") -> list[Example]:
     ]
 
 
-@pytest.fixture(scope="module")
-def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A saved one-layer BERT of random weights, whose tokenizer knows only our words."""
-    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
-
-    folder = tmp_path_factory.mktemp("encoder")
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *FILLER, *" ".join(SIGNS.values()).split()]
-    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
-    BertTokenizerFast(vocab={word: i for i, word in enumerate(words)}, model_max_length=32).save_pretrained(str(folder))
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(words), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
-        max_position_embeddings=32, initializer_range=0.2, num_labels=2,
-    )  # fmt: skip
-    BertForSequenceClassification(config).save_pretrained(str(folder))
-    return folder
-
-
 def settings_for(name: str, encoder: Path) -> ClassifierSettings:
-    return SMALL.model_copy(update={"encoder": str(encoder)}) if name == "encoder" else SMALL
+    return SMALL.model_copy(update={"encoder": str(encoder)}) if name in ("encoder", "embedding") else SMALL
 
 
 @pytest.mark.parametrize("name", LEARNED)
@@ -112,7 +94,7 @@ def test_one_label_is_learned_twice_alike_and_scored_as_log_probabilities(name: 
     assert classify(name, choices(48)[::-1], test, chosen)[0] == predictions
     assert record["chosen"] in record["trials"]
     assert record["chosen"]["val_loss"] == min(t["val_loss"] for t in record["trials"])
-    assert record["validation_examples"] == (48 if name == "tfidf" else 9)
+    assert record["validation_examples"] == (48 if name in ("tfidf", "embedding") else 9)
     assert json.loads(json.dumps(record, allow_nan=False)) == record
 
 

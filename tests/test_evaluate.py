@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_examples
+from conftest import Interrupted, make_examples
 
 from staf.baselines.lorahub import composed, lorahub
 from staf.baselines.methods import baseline_predictions
@@ -28,6 +28,7 @@ from staf.evaluate.settings import EvaluationSettings
 from staf.experts.store import ExpertSet
 from staf.lm.base import Base
 from staf.lm.batches import encode_prompt
+from staf.lm.scoring import OnBatch
 from staf.metrics.by_output_type import compute_metrics
 from staf.metrics.methods import titles
 from staf.metrics.schema import check
@@ -56,11 +57,13 @@ class Told:
     def __init__(self, answers: Sequence[str], scores: Sequence[Sequence[float]] = ()) -> None:
         self.answers, self.found = list(answers), [np.array(s) for s in scores]
 
-    def scores(self, examples: Sequence[Example]) -> list[np.ndarray]:
+    def scores(self, examples: Sequence[Example], on_batch: OnBatch | None = None) -> list[np.ndarray]:
+        if on_batch is not None:
+            on_batch(range(len(examples)), self.found[: len(examples)])
         return self.found[: len(examples)]
 
-    def texts(self, examples: Sequence[Example], *, spans: bool = False) -> list[str]:
-        return self.answers
+    def texts(self, examples: Sequence[Example], on_batch: OnBatch, *, spans: bool = False) -> None:
+        on_batch(range(len(examples)), self.answers)
 
     def truncated(self, examples: Sequence[Example]) -> list[bool]:
         return [False] * len(examples)
@@ -168,9 +171,9 @@ def test_no_calibration_example_is_shown_its_own_answer(base: Base, monkeypatch:
     met: list[str] = []
     whole = Answerer.scores
 
-    def watched(self: Answerer, examples: Sequence[Example]) -> list[np.ndarray]:
+    def watched(self: Answerer, examples: Sequence[Example], on_batch: OnBatch | None = None) -> list[np.ndarray]:
         met.extend(example.query for example in examples)
-        return whole(self, examples)
+        return whole(self, examples, on_batch)
 
     monkeypatch.setattr(Answerer, "scores", watched)
     adaptation = several(6, "adaptation")
@@ -234,25 +237,15 @@ def test_generated_predictions_keep_the_raw_output_and_all_say_whether_the_promp
 def test_an_interrupted_run_resumes_at_the_item(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     examples, path = make_examples(5, "test"), tmp_path / "runs" / "partial.jsonl"
     expected = predictions_of("multiple_choice", Answerer(base, SETTINGS), examples)
-    monkeypatch.setattr("staf.evaluate.answer.BLOCK", 2)
-    answered: list[str] = []
-    whole = Answerer.scores
-
-    def dies_late(self: Answerer, some: Sequence[Example]) -> list[np.ndarray]:
-        if len(answered) == 4:
-            raise KeyboardInterrupt
-        answered.extend(e.id for e in some)
-        return whole(self, some)
-
-    monkeypatch.setattr(Answerer, "scores", dies_late)
+    batches = Interrupted(monkeypatch, size=2, at=3).batches
     with pytest.raises(KeyboardInterrupt):
         predictions_of("multiple_choice", Answerer(base, SETTINGS), examples, partial=PartialPredictions(path))
     assert path.stat().st_mode & 0o777 == 0o600
     path.write_bytes(path.read_bytes() + b'{"id": "test-4", "go')  # killed within a line
-    monkeypatch.setattr(Answerer, "scores", whole)
     done: list[int] = []
     found = predictions_of("multiple_choice", Answerer(base, SETTINGS, done.append), examples, partial=PartialPredictions(path))
     assert done == [4, 1]
+    assert [len(batch) for batch in batches] == [2, 2, 1, 1]
     for one, two in zip(found, expected, strict=True):
         assert (one["id"], one["gold"]) == (two["id"], two["gold"])
         np.testing.assert_allclose(one["scores"], two["scores"], atol=1e-4)

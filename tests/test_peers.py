@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,16 +10,14 @@ from typing import cast
 
 import pytest
 import torch
-from conftest import random_expert
+from conftest import Interrupted, random_expert
 
 from staf.baselines.methods import check_external_name
 from staf.baselines.peft import Choice, Tuning
 from staf.baselines.settings import BaselineSettings, ClassifierSettings
-from staf.data.example import Example
 from staf.data.selection import task_examples
 from staf.data.task import find_task
 from staf.errors import ConfigError
-from staf.evaluate.answer import Answerer
 from staf.evaluate.score import Method, router_method
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.recipe import ExpertRecipe
@@ -107,28 +105,13 @@ def test_every_result_says_what_was_cut_what_calibrated_and_how_it_was_computed(
 
 @pytest.mark.parametrize("method", ["original", "in_context"])
 def test_a_killed_evaluation_resumes_at_the_item(context: Context, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("staf.evaluate.answer.BLOCK", 1)
-    answered: list[str] = []
-    scores = Answerer.scores
-
-    def killed(self: Answerer, examples: Sequence[Example]) -> list[torch.Tensor]:
-        if len(answered) == 2:
-            raise KeyboardInterrupt
-        answered.extend(example.id for example in examples)
-        return scores(self, examples)
-
-    monkeypatch.setattr(Answerer, "scores", killed)
+    batches = Interrupted(monkeypatch, size=1, at=3).batches
     shots = 2 if method == "in_context" else None
     with pytest.raises(KeyboardInterrupt):
         evaluate_named(context, TASK, EVALUATION, method, shots=shots)
-    later: list[str] = []
-    monkeypatch.setattr(
-        Answerer, "scores", lambda self, examples: later.extend(e.id for e in examples) or scores(self, examples)
-    )
     run = evaluate_named(context, TASK, EVALUATION, method, shots=shots)[1]
-    assert len(later) == 2
-    assert not set(later) & set(answered)
-    assert {row["id"] for row in run.predictions()} == {*later, *answered}
+    assert len(batches) == 5
+    assert len({*batches[0], *batches[1], *batches[3], *batches[4]}) == len(run.predictions()) == 4
     assert not (run.folder / "partial.jsonl").exists()
 
 

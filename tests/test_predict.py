@@ -13,14 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from conftest import make_examples
+from conftest import Interrupted, make_examples
 from pydantic import TypeAdapter
 
-from staf.data.example import Example
 from staf.data.task import Task
 from staf.errors import BadData, ConfigError, MissingData, StafError
-from staf.evaluate.answer import Answerer
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.sets import write_set
 from staf.experts.store import ExpertSet
@@ -91,16 +88,7 @@ def test_it_resumes_and_refuses_another_input_router_or_settings(
     file, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     file.write_text("".join(json.dumps({"context": context}) + "\n" for context in CONTEXTS))
     answers(made, file, tmp_path / "complete.jsonl")
-    monkeypatch.setattr("staf.evaluate.answer.BLOCK", 2)
-    real, calls = Answerer.scores, list[int]()
-
-    def dies_late(self: Answerer, examples: list[Example]) -> list[torch.Tensor]:
-        calls.append(len(examples))
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return real(self, examples)
-
-    monkeypatch.setattr(Answerer, "scores", dies_late)
+    batches = Interrupted(monkeypatch, size=2, at=2).batches
     with pytest.raises(KeyboardInterrupt):
         answers(made, file, out)
     assert not out.exists()
@@ -108,7 +96,7 @@ def test_it_resumes_and_refuses_another_input_router_or_settings(
     assert partial.stat().st_mode & 0o077 == 0
     partial.write_bytes(partial.read_bytes() + b'{"id": "in.js')  # stopped in the middle of a line
     answers(made, file, out)
-    assert calls == [2, 2, 2, 1]  # the first two are not answered again
+    assert [len(batch) for batch in batches] == [2, 2, 2, 1]  # the first two are not answered again
     assert out.read_text() == (tmp_path / "complete.jsonl").read_text()
     monkeypatch.setattr(Context, "mixture", None)  # what is refused loads no base
     note = tmp_path / "out.jsonl.made-by.json"

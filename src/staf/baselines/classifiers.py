@@ -1,4 +1,4 @@
-"""Text classifiers: a constant (majority), TF-IDF with logistic regression, word networks and encoders (Table 5).
+"""Text classifiers: a constant, logistic regression, sentence encoders, word networks and encoders (Table 5).
 
 They learn from the adaptation examples only and give predictions as every method. The query is not read unless asked for.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -32,6 +32,10 @@ MIN_PROB = 1e-6
 NO_WORDS = "no example to fit on has a word in its context. Set include_query=true, or choose another task."
 TITLES = titles("classifier")
 CLASSIFIERS = tuple(TITLES)
+SENTENCE_ENCODERS = ("nearest_label", "embedding")
+"""Classifiers that read the vectors of a sentence encoder."""
+Features = Callable[[Sequence[str], Sequence[str]], tuple[Any, Any]]
+"""Matrices (n, d) of texts to fit on, and of texts that are asked about."""
 
 
 @dataclass(frozen=True)
@@ -97,15 +101,15 @@ def classify(
     if shared := sorted({example.id for example in adaptation} & {example.id for example in test}):
         raise TestLeak(f"{len(shared)} items are both to be fitted on and tested: {', '.join(shared[:3])}. Split them apart.")
     memory, started, output_type = PeakMemory(), time.perf_counter(), _output_type([*adaptation, *test])
-    predictions, how = (_majority if name == "majority" else _fitted)(name, adaptation, test, settings)
-    check(output_type, predictions, fixed_labels=name != "majority")
+    predictions, how = {"majority": _majority, "nearest_label": _nearest}.get(name, _fitted)(name, adaptation, test, settings)
+    check(output_type, predictions, fixed_labels=name not in ("majority", "nearest_label"))
     record = {
         "classifier": name,
         "title": TITLES[name],
         "output_type": output_type,
         "labels": len(test[0].labels),
-        **how,
         "adaptation_examples": len(adaptation),
+        **how,
         "adaptation_fingerprint": data_fingerprint(sorted(adaptation, key=lambda example: example.id)),
         "data_fingerprint": data_fingerprint(test),
         "adaptation_seconds": time.perf_counter() - started,
@@ -146,12 +150,48 @@ def _majority(
     return [label_prediction(e, log_odds(e), threshold) for e in test], record | {"threshold": threshold}
 
 
+def _nearest(
+    _: str, adaptation: Sequence[Example], test: Sequence[Example], settings: ClassifierSettings
+) -> tuple[Predictions, dict[str, Any]]:
+    """Every item answered by the labels whose names are nearest to its text; labels may differ by item.
+
+    One label needs no example; for several, the adaptation examples give the threshold.
+    """
+    from staf.baselines.embedding import nearness
+
+    several = test[0].output_type == "multi_label"
+    rows, cut, details = nearness([*(adaptation if several else ()), *test], settings)
+    found, threshold = rows[-len(test) :], None
+    if several:
+        gold = np.concatenate([np.isin(np.arange(len(e.labels)), gold_indices(e)) for e in adaptation])
+        seen = np.concatenate(rows[: len(adaptation)])
+        found = [row - (best_threshold(seen, gold) if gold.any() else seen.max()) for row in found]
+        threshold = 0.0
+    else:
+        found = [log_scores(row[None], "multiple_choice")[0] for row in found]
+    predictions = [
+        label_prediction(e, row, threshold) | {"truncated": lost}
+        for e, row, lost in zip(test, found, cut[-len(test) :], strict=True)
+    ]
+    used = len(adaptation) if several else 0
+    return predictions, {
+        "threshold": threshold,
+        "tunable_parameters": used and 1,
+        "adaptation_examples": used,
+        "details": details,
+    }
+
+
 def _fitted(
     name: str, adaptation: Sequence[Example], test: Sequence[Example], settings: ClassifierSettings
 ) -> tuple[Predictions, dict[str, Any]]:
     problem, texts = problem_of(adaptation, test, settings), [text_of(example, settings) for example in test]
     if name == "tfidf":
         found = tfidf(problem, texts, settings)
+    elif name == "embedding":
+        from staf.baselines.embedding import embedding
+
+        found = embedding(problem, texts, settings)
     else:
         from staf.baselines.networks import encoder, word_network
 
@@ -225,53 +265,74 @@ def group_split(examples: Sequence[Example], fraction: float, seed: int) -> tupl
 
 
 def tfidf(problem: Problem, texts: Sequence[str], settings: ClassifierSettings) -> Scored:
-    """TF-IDF of words and pairs of words with logistic regression; C by cross-validation over groups."""
+    """Scores (n, L) of texts (n) by logistic regression on TF-IDF of words and pairs of words."""
+    return regression(problem, texts, settings, _tfidf_features)
+
+
+def _tfidf_features(known: Sequence[str], asked: Sequence[str]) -> tuple[Any, Any]:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
+    try:
+        return vectorizer.fit_transform(known), vectorizer.transform(asked)
+    except ValueError as error:  # no word in any text
+        raise MissingData(NO_WORDS) from error
+
+
+def regression(
+    problem: Problem, texts: Sequence[str], settings: ClassifierSettings, features: Features,
+    label_texts: Sequence[Sequence[str]] = ((),),
+) -> Scored:  # fmt: skip
+    """Scores (n, L) of texts (n) by logistic regression; C by cross-validation over groups.
+
+    Args:
+        label_texts: alternatives between which the cross-validation chooses as well: one text a label as a further example
+            that is always fitted on, or none.
+    """
     from sklearn.model_selection import GroupKFold
 
     part, count = problem.all, min(settings.folds, len(set(problem.all.groups)))
     folds = list(GroupKFold(count).split(part.texts, groups=part.groups))
-    trials, out_of_fold = [], []
-    for c in settings.c_values:
+    tried, trials, out_of_fold = [(names, c) for names in label_texts for c in settings.c_values], [], []
+
+    def scored(rows: Sequence[int], asked: Sequence[str], names: Sequence[str], c: float) -> tuple[np.ndarray, int]:
+        targets = np.concatenate([part.targets[rows], np.eye(part.targets.shape[1], dtype=np.float32)[: len(names)]])
+        known, new = features([*(part.texts[i] for i in rows), *names], asked)
+        return _regress(known, targets, new, problem.output_type, c), known.shape[1]
+
+    for names, c in tried:
         scores = np.empty_like(part.targets, dtype=np.float64)
         for train, held in folds:
-            texts_of = [[part.texts[i] for i in rows] for rows in (train, held)]
-            scores[held] = _regress(texts_of[0], part.targets[train], texts_of[1], problem.output_type, c)[0]
-        trials.append({"c": c, "val_loss": loss_of(scores, part.targets, problem.output_type)})
+            scores[held] = scored(train, [part.texts[i] for i in held], names, c)[0]
+        trial = {"c": c} | ({"label_names": bool(names)} if len(label_texts) > 1 else {})
+        trials.append(trial | {"val_loss": loss_of(scores, part.targets, problem.output_type)})
         out_of_fold.append(scores)
     best = int(np.argmin([trial["val_loss"] for trial in trials]))
-    scores, features = _regress(part.texts, part.targets, texts, problem.output_type, settings.c_values[best])
-    parameters, details = scores.shape[1] * (features + 1), {"features": features, "folds": count}
+    scores, width = scored(range(len(part.texts)), texts, *tried[best])
+    parameters, details = scores.shape[1] * (width + 1), {"features": width, "folds": count}
     return Scored(scores, out_of_fold[best], part.targets, trials, parameters, [False] * len(texts), details)
 
 
-def _regress(
-    texts: Sequence[str], targets: np.ndarray, asked: Sequence[str], output_type: str, c: float
-) -> tuple[np.ndarray, int]:
-    """Scores (n, L) of what is asked, and the number of features.
+def _regress(known: Any, targets: np.ndarray, new: Any, output_type: str, c: float) -> np.ndarray:
+    """Scores (n, L) of `new` (n, d), fitted on `known` (m, d) with targets (m, L).
 
     multi_label is one regression per label; a label that is always or never right in fitting gets the log-odds of its smoothed
     rate.
     """
-    from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
 
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
-    try:
-        known, new = vectorizer.fit_transform(texts), vectorizer.transform(asked)
-    except ValueError as error:  # no word in any text
-        raise MissingData(NO_WORDS) from error
     if output_type == "multiple_choice":
         gold = targets.argmax(1)
-        logits, seen = np.full((len(asked), targets.shape[1]), -1e3), np.unique(gold)
+        logits, seen = np.full((new.shape[0], targets.shape[1]), -1e3), np.unique(gold)
         logits[:, seen] = 0.0
         if len(seen) > 1:
             logits[:, seen] = LogisticRegression(C=c, max_iter=1000).fit(known, gold).predict_log_proba(new)
-        return log_scores(logits, output_type), known.shape[1]
+        return log_scores(logits, output_type)
     right = targets.sum(0, dtype=np.float64)
-    scores = np.tile(np.log((right + 0.5) / (len(targets) - right + 0.5)), (len(asked), 1))
+    scores = np.tile(np.log((right + 0.5) / (len(targets) - right + 0.5)), (new.shape[0], 1))
     for label in np.flatnonzero((right > 0) & (right < len(targets))):
         scores[:, label] = LogisticRegression(C=c, max_iter=1000).fit(known, targets[:, label]).decision_function(new)
-    return scores, known.shape[1]
+    return scores
 
 
 def log_scores(logits: np.ndarray, output_type: str) -> np.ndarray:

@@ -14,10 +14,9 @@ from staf.data.example import Example
 from staf.data.splits import few_shot, refuse_test
 from staf.data.task import Task
 from staf.errors import ConfigError
-from staf.evaluate.answer import Answerer, PartialPredictions, Predictions, predictions_of
+from staf.evaluate.answer import Answerer, OnDone, PartialPredictions, Predictions, predictions_of
 from staf.evaluate.settings import EvaluationSettings
 from staf.lm.base import Base
-from staf.lm.scoring import OnDone
 from staf.metrics.methods import titles
 from staf.runs import PeakMemory
 

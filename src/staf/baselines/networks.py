@@ -161,16 +161,13 @@ def encoder(problem: Problem, texts: Sequence[str], settings: ClassifierSettings
     if settings.encoder is None:
         raise ConfigError("the classifier 'encoder' needs its model: set encoder to a hub id (owner/name) or a folder.")
     folder = encoder_folder(settings.encoder)
-    config, tokenizer = _loaded(AutoConfig, folder), _loaded(AutoTokenizer, folder)
+    config, tokenizer = from_folder(AutoConfig, folder), from_folder(AutoTokenizer, folder)
     if tokenizer.pad_token_id is None:
         raise DamagedFile(f"the tokenizer of {folder} has no padding token. An encoder was expected, such as a BERT.")
-    positions = getattr(config, "max_position_embeddings", None) or settings.max_length
-    if "roberta" in config.model_type or config.model_type in ("camembert", "longformer"):
-        positions -= _ROBERTA_OFFSET
-    limit, tokenizer.truncation_side = int(min(settings.max_length, tokenizer.model_max_length, positions)), "right"
+    limit, tokenizer.truncation_side = token_limit(config, tokenizer, settings.max_length), "right"
 
     def start() -> tuple[nn.Module, Forward]:
-        model, found = _loaded(
+        model, found = from_folder(
             AutoModelForSequenceClassification, folder, num_labels=len(problem.labels), dtype=torch.float32,
             use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True,
         )  # fmt: skip
@@ -190,6 +187,14 @@ def encoder(problem: Problem, texts: Sequence[str], settings: ClassifierSettings
         texts, settings, settings.encoder_learning_rates, settings.encoder_epochs, truncated,
         {"encoder": {"name": settings.encoder, "fingerprint": fingerprint_of(folder)}, "max_length": limit},
     )  # fmt: skip
+
+
+def token_limit(config: Any, tokenizer: Any, max_length: int) -> int:
+    """Tokens of a text that an encoder reads, at most `max_length`."""
+    positions = getattr(config, "max_position_embeddings", None) or max_length
+    if "roberta" in config.model_type or config.model_type in ("camembert", "longformer"):
+        positions -= _ROBERTA_OFFSET
+    return int(min(max_length, tokenizer.model_max_length, positions))
 
 
 def _learn(
@@ -269,7 +274,7 @@ def encoder_folder(name: str) -> Path:
     return folder
 
 
-def _loaded(kind: Any, folder: Path, **options: Any) -> Any:
+def from_folder(kind: Any, folder: Path, **options: Any) -> Any:
     """A config, tokenizer or model of a folder by a loader of transformers."""
     from transformers.utils import logging
 

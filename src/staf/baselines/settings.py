@@ -54,9 +54,9 @@ class ClassifierSettings(Settings):
     seed: int = Field(0, ge=0)
 
     c_values: Values = (0.1, 1.0, 10.0, 100.0)
-    """tfidf: values of C that are tried by cross-validation"""
+    """tfidf, embedding: values of C that are tried by cross-validation"""
     folds: int = Field(5, ge=2)
-    """tfidf: folds of the cross-validation, by group"""
+    """tfidf, embedding: folds of the cross-validation, by group"""
 
     min_count: int = Field(1, ge=1)
     """word networks: occurrences that a word needs in the training part"""
@@ -82,13 +82,17 @@ class ClassifierSettings(Settings):
     """word networks: maximum passes over the training part"""
 
     encoder: str | None = None
-    """encoder: hub id or folder"""
+    """encoder, embedding, nearest_label: hub id or folder; None of the last two is all-MiniLM-L6-v2, from a package"""
+    label_names: bool | None = None
+    """embedding: label names as further examples; None chooses by cross-validation"""
+    label_texts: dict[str, str] = Field(default_factory=dict)
+    """embedding, nearest_label: a text that stands for a label, by label; None of one is its name"""
     encoder_learning_rates: Values = (2e-5, 5e-5, 1e-4)
     """encoder: AdamW's rates that are tried"""
     encoder_epochs: int = Field(10, ge=1)
     """encoder: maximum passes over the training part"""
     max_length: int = Field(512, ge=16)
-    """encoder: tokens of a text"""
+    """encoder, embedding, nearest_label: tokens of a text, at most those that the encoder takes"""
 
     batch_size: int = Field(16, ge=1)
     """all networks: examples per step"""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from staf.evaluate.settings import EvaluationSettings
 from staf.lm.base import Base
 from staf.lm.batches import encode_answer
 from staf.lm.generation import generate
-from staf.lm.scoring import OnDone, score_labels
+from staf.lm.scoring import OnBatch, score_labels
 from staf.routing.merge import Mixture
 
 Predictions = list[dict[str, Any]]
@@ -36,8 +36,8 @@ DIGITS = 6
 """of a saved score"""
 UNTYPED = "untyped"
 """type of an answered mention that names none"""
-BLOCK = 256
-"""Items answered between two writes of the partial predictions."""
+OnDone = Callable[[int], None]
+"""called with the number of examples that have just been answered"""
 
 
 @contextmanager
@@ -60,30 +60,42 @@ class Answerer:
     on_done: OnDone | None = None
     """called with the number of examples just answered"""
 
-    def scores(self, examples: Sequence[Example]) -> list[np.ndarray]:
+    def scores(self, examples: Sequence[Example], on_batch: OnBatch | None = None) -> list[np.ndarray]:
         """Log-likelihoods (labels,) of each example's labels.
 
         Raises:
             ConfigError: one is not a finite number: the dtype is too narrow for this base, or for these experts on it.
         """
-        found = score_labels(
-            self.base, examples, max_length=self.settings.max_length, token_budget=self.settings.token_budget,
-            length_normalised=self.settings.length_normalised, on_done=self.on_done,
-        )  # fmt: skip
-        arrays = [scores.numpy().astype(float) for scores in found]
-        if not all(np.isfinite(scores).all() for scores in arrays):
-            raise ConfigError(
-                f"{self.base.identity['name']}, as it is routed now, gives log-likelihoods that are NaN or infinite in "
-                f"{self.base.dtype}: numbers overflow on the way. Run with --dtype float32."
-            )
-        return arrays
+        found = [np.empty(0)] * len(examples)
 
-    def texts(self, examples: Sequence[Example], *, spans: bool = False) -> list[str]:
+        def take(indices: Sequence[int], scores: Sequence[Tensor]) -> None:
+            for index, own in zip(indices, scores, strict=True):
+                found[index] = own.numpy().astype(float)
+                if not np.isfinite(found[index]).all():
+                    raise ConfigError(
+                        f"{self.base.identity['name']}, as it is routed now, gives log-likelihoods that are NaN or infinite in "
+                        f"{self.base.dtype}: numbers overflow on the way. Run with --dtype float32."
+                    )
+            self._tell(indices, [found[i] for i in indices], on_batch)
+
+        score_labels(
+            self.base, examples, max_length=self.settings.max_length, token_budget=self.settings.token_budget,
+            length_normalised=self.settings.length_normalised, on_batch=take,
+        )  # fmt: skip
+        return found
+
+    def texts(self, examples: Sequence[Example], on_batch: OnBatch | None = None, *, spans: bool = False) -> list[str]:
         """Generated answers; with `spans` each is a piece of its context, or ''."""
         return generate(
             self.base, examples, spans=spans, max_length=self.settings.max_length, max_new_tokens=self.settings.max_new_tokens,
-            token_budget=self.settings.token_budget, on_done=self.on_done,
+            token_budget=self.settings.token_budget, on_batch=lambda indices, texts: self._tell(indices, texts, on_batch),
         )  # fmt: skip
+
+    def _tell(self, indices: Sequence[int], found: Sequence[Any], on_batch: OnBatch | None) -> None:
+        if on_batch is not None:
+            on_batch(indices, found)
+        if self.on_done is not None:
+            self.on_done(len(indices))
 
     def truncated(self, examples: Sequence[Example]) -> list[bool]:
         """Whether each example's prompt is longer than max_length leaves room for, so that its context is cut."""
@@ -155,7 +167,7 @@ def predictions_of(
         output_type: of all examples.
         calibration: adaptation examples that calibrate the scores of multi_label tasks.
         calibrator: a fitted one instead, as a router keeps it.
-        partial: what an interrupted run left; what is answered now is appended.
+        partial: what an interrupted run left; what is answered now is appended after each batch.
 
     Raises:
         BadData: an example has no labels, or no context. MissingData: too few calibration examples.
@@ -167,14 +179,21 @@ def predictions_of(
     left = [example for example in examples if example.id not in found]
     if answerer.on_done is not None and len(left) < len(examples):
         answerer.on_done(len(examples) - len(left))
-    size = max(len(left), 1) if partial is None else BLOCK
-    for start in range(0, len(left), size):
-        block = left[start : start + size]
-        rows = _answered(output_type, answerer, block, calibrator)
-        rows = [row | {"truncated": cut} for row, cut in zip(rows, answerer.truncated(block), strict=True)]
+    cut = answerer.truncated(left)
+
+    def keep(indices: Sequence[int], answers: Sequence[Any]) -> None:
+        rows = [
+            _row(output_type, left[i], answer, calibrator) | {"truncated": cut[i]}
+            for i, answer in zip(indices, answers, strict=True)
+        ]
         if partial is not None:
             partial.append(rows)
-        found |= {row["id"]: row for row in rows}
+        found.update({row["id"]: row for row in rows})
+
+    if output_type in LABEL_TYPES:
+        answerer.scores(left, keep)
+    else:
+        answerer.texts(left, keep, spans=output_type == "span")
     return [found[example.id] for example in examples]
 
 
@@ -215,19 +234,15 @@ def label_prediction(example: Example, scores: Iterable[float], threshold: float
     return {"id": example.id, "gold": gold, "answer": answer, "scores": rounded}
 
 
-def _answered(
-    output_type: str, answerer: Answerer, examples: Sequence[Example], calibrator: LabelCalibrator | None
-) -> Predictions:
-    if output_type in LABEL_TYPES:
-        scored = zip(examples, answerer.scores(examples), strict=True)
-        if calibrator is None or output_type == "multiple_choice":
-            return [label_prediction(example, scores, None) for example, scores in scored]
-        return [label_prediction(e, calibrator.log_odds(e.labels, scores), calibrator.threshold) for e, scores in scored]
-    rows = []
-    for example, output in zip(examples, answerer.texts(examples, spans=output_type == "span"), strict=True):
-        row = _mentioned(output, example) if output_type == "ner" else {"gold": [example.answer], "answer": output}
-        rows.append({"id": example.id, **row, "output": output})
-    return rows
+def _row(output_type: str, example: Example, answer: Any, calibrator: LabelCalibrator | None) -> dict[str, Any]:
+    """The prediction of one answer: scores of labels, or text."""
+    if output_type == "ner":
+        return {"id": example.id, **_mentioned(answer, example), "output": answer}
+    if output_type not in LABEL_TYPES:
+        return {"id": example.id, "gold": [example.answer], "answer": answer, "output": answer}
+    if calibrator is None or output_type == "multiple_choice":
+        return label_prediction(example, answer, None)
+    return label_prediction(example, calibrator.log_odds(example.labels, answer), calibrator.threshold)
 
 
 def _mentioned(output: str, example: Example) -> dict[str, Any]:

@@ -18,12 +18,11 @@ from staf.data.example import Example
 from staf.data.splits import refuse_test, seeded_rng
 from staf.data.task import Task
 from staf.errors import ConfigError
-from staf.evaluate.answer import Answerer, Predictions, predictions_of, routed
+from staf.evaluate.answer import Answerer, OnDone, Predictions, predictions_of, routed
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.store import ExpertSet
 from staf.experts.train import data_fingerprint
 from staf.lm.base import Base
-from staf.lm.scoring import OnDone
 from staf.metrics.by_output_type import compute_metrics, measures_of, metric_of_runs, selective_curve
 from staf.metrics.methods import METHODS, titles
 from staf.metrics.stats import compare_seeds

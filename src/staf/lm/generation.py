@@ -17,7 +17,7 @@ from staf.errors import BadData
 from staf.lm.batches import encode_prompt, tokenize
 from staf.lm.model import Base
 from staf.lm.prefix_cache import PrefixKV, Tokens, prefill, prefix_batches
-from staf.lm.scoring import OnDone
+from staf.lm.scoring import OnBatch
 
 
 @dataclass
@@ -137,7 +137,7 @@ def generate(
     token_budget: int,
     spans: bool = False,
     stop: Sequence[str] = (),
-    on_done: OnDone | None = None,
+    on_batch: OnBatch | None = None,
 ) -> list[str]:
     """A free answer to every example, or a span of its context, with the current weights.
 
@@ -163,8 +163,8 @@ def generate(
         for index, tokens, constraint in zip(group, found, limits, strict=True):
             text = constraint.span() if constraint else base.tokenizer.decode(tokens, skip_special_tokens=True)
             texts[index] = text[: min([len(text), *(text.index(mark) for mark in stop if mark in text)])].strip()
-        if on_done is not None:
-            on_done(len(group))
+        if on_batch is not None:
+            on_batch(group, [texts[i] for i in group])
     return texts
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,8 +33,8 @@ LOGIT_ROWS = 256
 NODES = 512
 """Inner nodes of one tree: more answers are several trees after the same prompt, so that no mask grows with N * N."""
 
-OnDone = Callable[[int], None]
-"""called with the number of examples that have just been scored"""
+OnBatch = Callable[[Sequence[int], Sequence[Any]], None]
+"""called after each batch with the indices of its examples and what was found for each"""
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ def score_labels(
     max_length: int,
     token_budget: int,
     length_normalised: bool,
-    on_done: OnDone | None = None,
+    on_batch: OnBatch | None = None,
 ) -> list[Tensor]:
     """Score of every label of every example, with the current weights: (labels,) float32 for each example.
 
@@ -176,7 +177,7 @@ def score_labels(
         BadData: an example has no labels. ConfigError: a query does not fit into max_length even without its context.
     """
     requests = scoring_requests(base, examples, max_length)
-    return loglikelihoods(base, requests, token_budget=token_budget, length_normalised=length_normalised, on_done=on_done)
+    return loglikelihoods(base, requests, token_budget=token_budget, length_normalised=length_normalised, on_batch=on_batch)
 
 
 def loglikelihoods(
@@ -185,7 +186,7 @@ def loglikelihoods(
     *,
     token_budget: int,
     length_normalised: bool,
-    on_done: OnDone | None = None,
+    on_batch: OnBatch | None = None,
 ) -> list[Tensor]:
     """As `score_labels`, for requests made before."""
     scores: list[Tensor] = [torch.empty(0)] * len(requests)
@@ -194,8 +195,8 @@ def loglikelihoods(
         batch = [requests[i] for i in group]
         for index, request, sums in zip(group, batch, score_batch(base, batch, prefix), strict=True):
             scores[index] = sums / request.choices.lengths if length_normalised else sums
-        if on_done is not None:
-            on_done(len(group))
+        if on_batch is not None:
+            on_batch(group, [scores[i] for i in group])
     return scores
 
 

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from staf.baselines.classifiers import CLASSIFIERS, classify
+from staf.baselines.classifiers import CLASSIFIERS, SENTENCE_ENCODERS, classify
+from staf.baselines.embedding import sentence_folder
 from staf.baselines.external import read_predictions
 from staf.baselines.lorahub import EVALUATIONS, lorahub
 from staf.baselines.methods import BASELINES, METHODS, baseline_predictions, check_external_name
@@ -24,14 +25,13 @@ from staf.data.example import Example
 from staf.data.selection import label_set, refuse_leak, task_examples
 from staf.data.task import Task, narrowed
 from staf.errors import ConfigError, MissingData, UnknownName
-from staf.evaluate.answer import Answerer, PartialPredictions, predictions_of, routed
+from staf.evaluate.answer import Answerer, OnDone, PartialPredictions, predictions_of, routed
 from staf.evaluate.score import ROUTERLESS, Answered, Method, best_single, finish, router_method, sample, setting_of
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.recipe import ExpertRecipe
 from staf.experts.store import ExpertSet, load_experts
 from staf.io import locked, sha256_of
 from staf.lm.base import fingerprint_of
-from staf.lm.scoring import OnDone
 from staf.metrics import methods
 from staf.routing.adapt import examples_digest
 from staf.routing.merge import Mixture
@@ -289,6 +289,8 @@ def classifier_stage(
         records: further examples of the task to fit on, such as `training_records`; one that is among the others counts once.
     """
     drawn = adaptation_examples(context, task, shots, settings.seed)
+    described: dict[str, str] = getattr(task, "label_descriptions", None) or {}
+    settings = settings.model_copy(update={"label_texts": {**described, **settings.label_texts}})
     adaptation = list({example.id: example for example in (*drawn, *records)}.values())
 
     def answer(items: Items) -> Answered:
@@ -296,7 +298,11 @@ def classifier_stage(
         method = Method.of_baseline(name, record, settings.model_dump(mode="json"), setting or setting_of(shots))
         return Answered(method, found)  # fitting and answering are one step; its seconds are those of adaptation
 
-    weights = fingerprint_of(encoder_folder(settings.encoder)) if name == "encoder" and settings.encoder else ""
+    weights = ""
+    if name in SENTENCE_ENCODERS:
+        weights = fingerprint_of(sentence_folder(settings))
+    elif name == "encoder" and settings.encoder:
+        weights = fingerprint_of(encoder_folder(settings.encoder))
     depends_on = ("classifier", name, settings.digest(), weights, examples_digest(adaptation))
     return scored_run(context, task, evaluation, name, settings.seed, depends_on, answer)
 
