@@ -294,8 +294,6 @@ def test_what_a_smaller_set_costs_an_own_task_needs_its_file(
         json.dumps({"id": "n1", "context": "The fin of beast 99 is fine.", "query": "Is this note urgent or routine?"})
     )
     predict = ["--router", tmp_path / "router", "--experts", experts, *common]
-    with pytest.raises(BadData, match=r'line 2: "context".*with --task FILE'):
-        command("predict", tmp_path / "new.csv", "--out", tmp_path / "new.jsonl", *predict)
-    command("predict", tmp_path / "new.csv", "--out", tmp_path / "new.jsonl", "--task", path, *predict)
+    command("predict", tmp_path / "new.csv", "--out", tmp_path / "new.jsonl", *predict)
     command("predict", tmp_path / "asked.jsonl", "--out", tmp_path / "same.jsonl", *predict)
     assert (tmp_path / "new.jsonl").read_text() == (tmp_path / "same.jsonl").read_text()

@@ -1,46 +1,54 @@
-"""Answers for a file of new inputs, by a router with its base and experts, or by the base for a task; resumable.
+"""Answers for new inputs, by a router with its base and experts, or by the base for a task: in memory, or a file of them.
 
-In:   JSON lines, CSV or Parquet with "context"; "id", "query" and "labels" (in CSV separated by "; ") are optional;
-      or the columns of a task file, whose templates give context, query and labels
-Out:  the same three formats, by the name of the file: line, id, answer and, where labels are scored, their probabilities
+In:   CSV, TSV, JSON lines, JSON, Parquet or an Excel workbook: rows with the columns of the task's own table, whose templates
+      the router keeps; or with "context". "id", "query" and "labels" (in a cell separated by "; ") are optional
+Out:  JSON lines, CSV, Parquet or a workbook: line, id, answer and, where labels are scored, their probabilities
 
-A router needs no data of its task: it keeps the query, the labels and their calibration. Answers are kept in OUT.partial.jsonl
-until all are there, so an interrupted run resumes after the last one; OUT.made-by.json says what OUT was made of. Messages name
-lines, never their text.
+A router needs no data of its task: it keeps query, labels, templates and calibration, and where its experts are. The input is
+read twice, row by row: first all rows are checked, then they are answered in blocks. Predictions are kept in OUT.partial.jsonl
+until all are there, so an interrupted run resumes after the last batch; OUT.made-by.json says what OUT was made of. Messages
+name lines, never their text.
 """
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
+from staf.compute import numerics
 from staf.data.example import Example
-from staf.data.json_files import json_lines
 from staf.data.read_report import HALF_CHARACTER, ReadReport
-from staf.data.row_templates import rendered
+from staf.data.row_templates import RowTemplates, rendered, used_columns
 from staf.data.selection import task_examples
-from staf.data.sources import csv_rows
+from staf.data.table_files import table_rows
 from staf.data.task import Task
 from staf.errors import BadData, ConfigError, MissingData
-from staf.evaluate.answer import LABEL_TYPES, Answerer, PartialPredictions, predictions_of, routed
+from staf.evaluate.answer import LABEL_TYPES, Answerer, OnDone, PartialPredictions, calibrate, predictions_of, routed
 from staf.evaluate.calibrate import LabelCalibrator
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.store import ExpertSet
 from staf.io import locked, read_json, sha256_of, write_bytes, write_json
-from staf.routing.store import SEPARATOR, Router, TaskPrompt
+from staf.log import Log
+from staf.routing.store import SEPARATOR, Router, TaskPrompt, load_router
 from staf.stages.context import Context
 from staf.stages.evaluation import calibration_set, checked_router
 
-FORMATS = (".jsonl", ".csv", ".parquet")
+FORMATS = (".jsonl", ".csv", ".parquet", ".xlsx")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet takes for the start of a formula; such a cell of a CSV file starts with an apostrophe."""
-Line = tuple[str, Any, tuple[str, str | None, list[str] | None]]
-"""place, id, and context, query and labels"""
+BLOCK = 1_024
+"""Rows of a file in memory at a time; they are answered in the order of their lengths."""
+SHOWN = 5
+"""Bad rows that a message names."""
+Answers = list[dict[str, Any]]
 
 
 class Predictor(NamedTuple):
@@ -49,58 +57,155 @@ class Predictor(NamedTuple):
     task: str
     prompt: TaskPrompt
     settings: EvaluationSettings
-    router: Router | None
-    experts: ExpertSet | None
-    calibration: Sequence[Example]
+    router: Router | None = None
+    experts: ExpertSet | None = None
+    calibration: Sequence[Example] = ()
+    threshold: float | None = None
+
+    @classmethod
+    def of_router(
+        cls, router: Router, experts: ExpertSet, settings: EvaluationSettings | None, threshold: float | None
+    ) -> Predictor:
+        """The predictor of a router; raises MissingData where it has several labels and no calibration of them."""
+        if router.prompt.output_type == "multi_label" and router.calibration is None:
+            raise MissingData(
+                f"the router for '{router.task}' has no calibration of its labels. Adapt again with more labelled examples."
+            )
+        own = settings or EvaluationSettings(max_length=router.prompt.max_length)
+        return cls(router.task, router.prompt, own, router, experts, (), threshold)._checked()
+
+    @classmethod
+    def of_base(cls, context: Context, task: Task, settings: EvaluationSettings | None, threshold: float | None) -> Predictor:
+        """The predictor of the base, with a task's own adaptation examples as calibration."""
+        own = settings or EvaluationSettings()
+        templates = task.templates if task.is_local else None
+        prompt = TaskPrompt.of(task_examples(task, "adaptation", context.store), own.max_length, templates)
+        calibration = calibration_set(context, task, own)
+        return cls(task.name, prompt, own, calibration=calibration, threshold=threshold)._checked()
+
+    def _checked(self) -> Predictor:
+        if self.threshold is None:
+            return self
+        if not 0 <= self.threshold <= 1:
+            raise ConfigError(f"threshold {self.threshold}: a probability between 0 and 1 was expected.")
+        if self.prompt.output_type not in LABEL_TYPES:
+            raise ConfigError(f"the answers of '{self.task}' are text, which has no probability. Leave the threshold out.")
+        return self
+
+    @contextmanager
+    def answering(self, context: Context, on_done: OnDone) -> Iterator[Callable[..., Answers]]:
+        """What answers some examples within the block, in which the base is routed; it may take partial predictions."""
+        router, mixture = self.router, None if self.experts is None else context.mixture(self.experts)
+        weights, granularity = (None, "task") if router is None else (router.weights, router.recipe.granularity)
+        answerer, output_type, fitted = Answerer(context.base, self.settings, on_done), self.prompt.output_type, None
+        with routed(context.base, mixture, weights, granularity):
+            if router is not None and router.calibration is not None:
+                fitted = LabelCalibrator.read(router.calibration)
+            elif output_type == "multi_label":
+                fitted = calibrate(answerer, self.calibration)
+
+            def answer(examples: Sequence[Example], partial: PartialPredictions | None = None) -> Answers:
+                found = predictions_of(output_type, answerer, examples, calibrator=fitted, partial=partial)
+                return [answer_of(example, row, self.threshold) for example, row in zip(examples, found, strict=True)]
+
+            yield answer
+
+
+def answer_rows(
+    context: Context, router: Router, experts: ExpertSet, rows: Sequence[str | Mapping[str, Any]], *,
+    settings: EvaluationSettings | None = None, threshold: float | None = None,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Answers to inputs in memory, in their order.
+
+    Args:
+        rows: texts (contexts), or rows as a file has them.
+        settings: of reading and writing; None is the router's prompt budget.
+        threshold: probability below which a label is not answered.
+
+    Returns:
+        for each row its `answer`: a label, a list of labels, or text; of labels also `probabilities`, by label, the most
+        probable first; with a threshold also `abstained`, and then None is the answer.
+
+    Raises:
+        BaseMismatch, ExpertMismatch: they do not belong together. BadData: a row does not fit. MissingData: no calibration of
+            several labels. ConfigError: a query that does not fit into the prompt, or a threshold for text.
+    """
+    router.check(context.identity, experts)
+    predictor = Predictor.of_router(router, experts, settings, threshold)
+    examples = [example_of(router.prompt, f"row {number}", row) for number, row in enumerate(rows, start=1)]
+    if not examples:
+        return []
+    with context.progress.bar("predict", len(examples)) as bar, predictor.answering(context, bar.advance) as answer:
+        return answer(examples)
 
 
 def predict_file(
     context: Context, file: Path, out: Path, *, router: Path | None = None, experts: Path | None = None,
-    task: Task | None = None, settings: EvaluationSettings | None = None,
+    task: Task | None = None, settings: EvaluationSettings | None = None, threshold: float | None = None,
+    skip_invalid: bool = False,
 ) -> int:  # fmt: skip
-    """Answer every line of `file` into `out`, from where an interrupted run stopped; returns the number of answers.
+    """Answer every row of `file` into `out`, from where an interrupted run stopped; returns the number of answers.
 
     Args:
-        router, experts: their folders; without a router the base answers `task`.
-        settings: of reading and writing; None is the router's prompt budget, or the defaults.
+        router: its folder; without one the base answers `task`.
+        experts: their folder; None is where they were when the router was made.
+        settings, threshold: as `answer_rows`; without a router the default settings.
+        skip_invalid: leave out rows that do not fit, named in OUT.made-by.json.
 
     Raises:
         MissingData: no such file, or a router without its experts or calibration, or neither router nor task. BadData: no
-            lines, or one that is not as described above. ConfigError: a router of another task, another format, or `out` has
+            rows, or some that are not as described above. ConfigError: a router of another task, another format, or `out` has
             answers of something else.
     """
     if out.suffix not in FORMATS:
         raise ConfigError(f"--out {out}: the name must end in {', '.join(FORMATS)}, which says the format of the answers.")
-    rows = list(_rows(file, task))
-    if not rows:
-        raise BadData(f"{file} has no lines to answer.")
-    predictor = _predictor(context, router, experts, task, settings)
+    if not file.is_file():
+        raise MissingData(f"no file {file}. Check the path.")
+    context, predictor = _predictor(context, router, experts, task, settings, threshold)
     maker = {
         "input": f"{file.name} (sha256 {sha256_of(file)[:16]})", "task": predictor.task,
         "router": None if predictor.router is None else predictor.router.record.get("run"),
         "base": context.identity["fingerprint"], "dtype": context.dtype, "settings": predictor.settings.digest(),
+        "threshold": threshold,
     }  # fmt: skip
     note, journal = (out.with_name(f"{out.name}.{ending}") for ending in ("made-by.json", "partial.jsonl"))
     with locked(out):
         if out.exists() or journal.exists():
             _check_maker(out, note, maker)
+        count, skipped = _checked(file, predictor.prompt, skip_invalid, context.progress.log)
         if not out.exists():
-            examples = [predictor.prompt.example(place, *given) for place, _, given in rows]
-            write_json(note, maker)
+            write_json(note, {**maker, "skipped": skipped})
             try:
-                _write(out, _answers(context, predictor, rows, examples, journal))
+                write_answers(out, _answered(context, predictor, file, count, journal))
             finally:
                 if not out.exists() and not (journal.exists() and journal.read_bytes().count(b"\n") > 1):
                     journal.unlink(missing_ok=True)  # nothing was answered: its first line says how it was computed
                     note.unlink()
         journal.unlink(missing_ok=True)
-    return len(rows)
+    return count
+
+
+def _checked(file: Path, prompt: TaskPrompt, skip_invalid: bool, log: Log) -> tuple[int, list[str]]:
+    """The number of rows that fit, and what is wrong with the others; raises BadData where these are not to be skipped."""
+    report = ReadReport(skip_rejected=True)
+    count = sum(1 for _ in _lines(file, prompt, report))
+    problems = [row.problem for row in report.rejected]
+    bad = len(problems)
+    if bad and not (skip_invalid and count):
+        listed = "\n  ".join(problems[:SHOWN] + [f"and {bad - SHOWN} more"] * (bad > SHOWN))
+        advice = "Fix them, or leave them out with --skip-invalid." if count else "Is it a table of this task?"
+        raise BadData(f"{file}: {bad} of {count + bad} rows do not fit.\n  {listed}\n{advice}")
+    if not count:
+        raise BadData(f"{file} has no lines to answer.")
+    if bad:
+        log(f"{bad} of {count + bad} rows do not fit and are skipped")
+    return count, problems
 
 
 def _check_maker(out: Path, note: Path, maker: dict[str, Any]) -> None:
     """One file never mixes answers of two inputs, models or settings."""
     before = read_json(note) if note.is_file() else None
-    if not isinstance(before, dict) or before.keys() != maker.keys():
+    if not isinstance(before, dict) or before.keys() != {*maker, "skipped"}:
         raise ConfigError(f"{out} is not an output of staf predict. Give another file with --out.")
     if differing := [f"{name} {before[name]} there, {maker[name]} now" for name in maker if before[name] != maker[name]]:
         raise ConfigError(
@@ -109,123 +214,171 @@ def _check_maker(out: Path, note: Path, maker: dict[str, Any]) -> None:
 
 
 def _predictor(
-    context: Context, folder: Path | None, experts: Path | None, task: Task | None, settings: EvaluationSettings | None
-) -> Predictor:
-    """A router's predictor; without one the base's, with the task's own adaptation examples as calibration."""
+    context: Context, folder: Path | None, experts: Path | None, task: Task | None, settings: EvaluationSettings | None,
+    threshold: float | None,
+) -> tuple[Context, Predictor]:  # fmt: skip
+    """A router's predictor with a context of its base, or without a router the base's."""
     if folder is None:
         if task is None:
             raise MissingData("nothing says what to answer: give --router, or --task for the base model.")
-        own = settings or EvaluationSettings()
-        prompt = TaskPrompt.of(task_examples(task, "adaptation", context.store), own.max_length)
-        return Predictor(task.name, prompt, own, None, None, calibration_set(context, task, own))
-    if experts is None:
-        raise MissingData("a router needs its experts: add --experts and their folder.")
-    router, loaded = checked_router(context, folder, experts, None if task is None else task.name)
-    if router.prompt.output_type == "multi_label" and router.calibration is None:
-        raise MissingData(f"the router in {folder} has no calibration of its labels. Adapt again with more labelled examples.")
-    own = settings or EvaluationSettings(max_length=router.prompt.max_length)
-    return Predictor(router.task, router.prompt, own, router, loaded, ())
+        return context, Predictor.of_base(context, task, settings, threshold)
+    if context.base_name is None:
+        context = context.of_base(load_router(folder).base["name"])
+    found, loaded = checked_router(context, folder, experts, None if task is None else task.name)
+    if task is not None and found.prompt.templates is None:  # a router of an earlier version keeps none
+        found = found.of_task(task)
+    return context, Predictor.of_router(found, loaded, settings, threshold)
 
 
-def _answers(
-    context: Context, predictor: Predictor, rows: Sequence[Line], examples: Sequence[Example], journal: Path
-) -> list[dict[str, Any]]:
-    """What is written of each line; answers in `journal` are not computed again."""
-    router, mixture = predictor.router, None if predictor.experts is None else context.mixture(predictor.experts)
-    fitted = None if router is None or router.calibration is None else LabelCalibrator.read(router.calibration)
-    weights, granularity = (None, "task") if router is None else (router.weights, router.recipe.granularity)
+@dataclass(frozen=True)
+class _ReadOnce(PartialPredictions):
+    """Partial predictions that are in memory for all blocks."""
+
+    found: dict[str, dict[str, Any]]
+
+    def read(self, computed: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """What was read before, and what was answered since."""
+        return self.found
+
+
+def _answered(context: Context, predictor: Predictor, file: Path, count: int, journal: Path) -> Answers:
+    """What is written of each row; predictions in the journal are not computed again."""
+    partial = _ReadOnce(journal, PartialPredictions(journal).read(numerics(context.base)))
+    lines, answers = _lines(file, predictor.prompt, ReadReport(skip_rejected=True)), Answers()
     with (
-        context.progress.bar("predict", len(examples) + len(predictor.calibration)) as bar,
-        routed(context.base, mixture, weights, granularity),
+        context.progress.bar("predict", count + len(predictor.calibration)) as bar,
+        predictor.answering(context, bar.advance) as answer,
     ):
-        predictions = predictions_of(
-            predictor.prompt.output_type, Answerer(context.base, predictor.settings, bar.advance), examples,
-            predictor.calibration, calibrator=fitted, partial=PartialPredictions(journal),
-        )  # fmt: skip
-    return [
-        {"line": number, "id": number if row[1] in (None, "") else row[1], **_answer(example, found)}
-        for number, (row, example, found) in enumerate(zip(rows, examples, predictions, strict=True), start=1)
-    ]
+        while block := list(islice(lines, BLOCK)):
+            found = answer([example for _, _, example in block], partial)
+            answers += [{"line": number, "id": given, **one} for (number, given, _), one in zip(block, found, strict=True)]
+    return answers
 
 
-def _answer(example: Example, row: dict[str, Any]) -> dict[str, Any]:
-    """The answer and the probability of each label, the most probable first."""
+def _lines(file: Path, prompt: TaskPrompt, report: ReadReport) -> Iterator[tuple[int, Any, Example]]:
+    """Number, id and example of each row that fits; the others are in the report."""
+    good = 0
+    for place, row in table_rows(file, report):
+        number, given = 1 + good + len(report.rejected), row.get("id")
+        try:
+            example = example_of(prompt, place, row)
+        except BadData as problem:
+            report.reject(problem, "")
+            continue
+        good += 1
+        yield number, number if given in (None, "") else given if isinstance(given, int | str) else str(given), example
+
+
+def example_of(prompt: TaskPrompt, place: str, row: str | Mapping[str, Any]) -> Example:
+    """The example of a text, or of a row: by the task's templates where they fit it, else of its column "context"."""
+    given = {"context": row} if isinstance(row, str) else row
+    try:
+        json.dumps(given, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError:
+        raise BadData(f"{place}: {HALF_CHARACTER}") from None
+    if prompt.templates is not None and not isinstance(row, str):
+        try:
+            given = _rendered(prompt.templates, dict(row))
+        except BadData as error:
+            if "context" not in row:
+                lacking = sorted(name for name in used_columns(prompt.templates) - row.keys() if name.isidentifier())
+                raise BadData(f"{place}: {error}{'; the task reads ' * bool(lacking)}{', '.join(lacking)}") from error
+    context, query, labels = given.get("context"), given.get("query"), given.get("labels")
+    if not isinstance(context, str):
+        raise BadData(f'{place}: "context" (text) is missing; with --task FILE of your own its templates make it.')
+    if isinstance(labels, str):
+        labels = [label.strip() for label in labels.split(SEPARATOR.strip()) if label.strip()] or None
+    if labels is not None and not (isinstance(labels, list) and all(isinstance(label, str) and label for label in labels)):
+        raise BadData(f'{place}: "labels" must be a list of texts.')
+    if query is not None and not isinstance(query, str):
+        raise BadData(f'{place}: "query" must be text.')
+    return prompt.example(place, context, query or None, labels)
+
+
+def _rendered(templates: RowTemplates, row: dict[str, Any]) -> dict[str, Any]:
+    """Context, query and labels of a row by the templates; its own query and labels where no template reads these columns."""
+    query, context, labels = rendered(templates, row)
+    own = {name: row[name] for name in ("query", "labels") if row.get(name) and name not in used_columns(templates)}
+    return {"context": context, "query": query, "labels": list(labels) or None} | own
+
+
+def answer_of(example: Example, row: dict[str, Any], threshold: float | None) -> dict[str, Any]:
+    """The answer and the probability of each label, the most probable first.
+
+    An answer of several labels is as probable as the least probable of them; an empty one as that no label is right.
+    """
     if example.output_type not in LABEL_TYPES:
         return {"answer": row["answer"]}
-    single, scores = example.output_type == "multiple_choice", torch.tensor(row["scores"])
-    probs = (scores.softmax(0) if single else scores.sigmoid()).tolist()
+    single, scores = example.output_type == "multiple_choice", torch.tensor(row["scores"], dtype=torch.float64)
+    probs: list[float] = (scores.softmax(0) if single else scores.sigmoid()).tolist()
     pairs = sorted(zip(example.labels, probs, strict=True), key=lambda pair: -pair[1])
-    return {
-        "answer": pairs[0][0] if single else [example.labels[index] for index in row["answer"]],
-        "probabilities": {label: round(prob, 4) for label, prob in pairs},
-    }
+    answer = pairs[0][0] if single else [example.labels[index] for index in row["answer"]]
+    found = {"answer": answer, "probabilities": dict(pairs)}
+    if threshold is None:
+        return found
+    sure = pairs[0][1] if single else min((probs[index] for index in row["answer"]), default=1 - max(probs, default=0.0))
+    return {"answer": answer if sure >= threshold else None, "abstained": sure < threshold, "probabilities": dict(pairs)}
 
 
-def _rows(file: Path, task: Task | None) -> Iterator[Line]:
-    """The lines of a file, checked."""
-    for place, row in _records(file):
-        try:
-            json.dumps(row, ensure_ascii=False, default=str).encode()
-        except UnicodeEncodeError:
-            raise BadData(f"{place}: {HALF_CHARACTER}") from None
-        if "context" not in row and task is not None and task.is_local:
-            try:
-                query, context, choices = rendered(task.templates, row)
-            except BadData as error:
-                raise BadData(f"{place}: {error}") from error
-            row = {**row, "context": context, "query": query, "labels": list(choices) or None}
-        labels = row.get("labels")
-        if not isinstance(row.get("context"), str):
-            raise BadData(f'{place}: "context" (text) is missing; with --task FILE of your own its templates make it.')
-        if isinstance(labels, str):
-            labels = [label.strip() for label in labels.split(SEPARATOR.strip()) if label.strip()] or None
-        if labels is not None and not (isinstance(labels, list) and all(isinstance(label, str) and label for label in labels)):
-            raise BadData(f'{place}: "labels" must be a list of texts.')
-        yield place, row.get("id"), (row["context"], row.get("query") or None, labels)
-
-
-def _records(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Place and fields of each line of a JSON lines, CSV or Parquet file."""
-    if not file.is_file():
-        raise MissingData(f'no file {file}. Give JSON lines, CSV or Parquet with "context".')
-    if file.suffix.lower() == ".csv":
-        yield from csv_rows(file, ReadReport(), ())
-    elif file.suffix.lower() != ".parquet":
-        yield from json_lines(file, ReadReport())
-    else:
-        import pyarrow.parquet
-
-        try:
-            table = pyarrow.parquet.read_table(file)
-        except (OSError, ValueError) as error:
-            raise BadData(f"{file} is not a Parquet file ({type(error).__name__}). Write it again.") from error
-        yield from ((f"{file}, row {number}", row) for number, row in enumerate(table.to_pylist(), start=1))
-
-
-def _write(out: Path, answers: list[dict[str, Any]]) -> None:
-    """Answers as JSON lines; or as CSV or Parquet, with a column for each label's probability if all have the same labels."""
+def write_answers(out: Path, answers: Answers) -> None:
+    """Answers in the format of the name, with a column for each label's probability if all have the same labels."""
+    for row in answers:
+        if "probabilities" in row:
+            row["probabilities"] = {label: round(prob, 4) for label, prob in row["probabilities"].items()}
     data = io.BytesIO()
     if out.suffix == ".jsonl":
         data.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in answers).encode())
     else:
-        import pyarrow.csv
-        import pyarrow.parquet
-
         same = len({tuple(sorted(row.get("probabilities", ()))) for row in answers}) == 1
-        table = pyarrow.Table.from_pylist([_columns(row, same, out.suffix == ".csv") for row in answers])
-        (pyarrow.parquet.write_table if out.suffix == ".parquet" else pyarrow.csv.write_csv)(table, data)
+        rows = [_columns(row, same) for row in answers]
+        _WRITERS[out.suffix](rows, data)
     write_bytes(out, data.getvalue(), private=True)
 
 
-def _columns(row: dict[str, Any], same: bool, in_csv: bool) -> dict[str, Any]:
-    probs = row.get("probabilities")
-    answer = row["answer"] if isinstance(row["answer"], str) else json.dumps(row["answer"], ensure_ascii=False)
-    texts = {"id": str(row["id"]), "answer": answer}
-    if in_csv:
-        texts = {name: f"'{text}" if text.startswith(FORMULA) else text for name, text in texts.items()}
-    found = {"line": row["line"], **texts}
+def _columns(row: dict[str, Any], same: bool) -> dict[str, Any]:
+    answer, probs = row["answer"], row.get("probabilities")
+    text = answer if answer is None or isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
+    found = {**row, "id": str(row["id"]), "answer": text}
     if probs is None:
         return found
+    del found["probabilities"]
     if not same:
         return found | {"probabilities": json.dumps(probs, ensure_ascii=False)}
     return found | {f"probability of {label}": probs[label] for label in sorted(probs)}
+
+
+def _write_csv(rows: Answers, data: io.BytesIO) -> None:
+    import pyarrow.csv
+
+    texts = ({n: f"'{v}" if isinstance(v, str) and v.startswith(FORMULA) else v for n, v in row.items()} for row in rows)
+    pyarrow.csv.write_csv(pyarrow.Table.from_pylist(list(texts)), data)
+
+
+def _write_parquet(rows: Answers, data: io.BytesIO) -> None:
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), data)
+
+
+def _write_xlsx(rows: Answers, data: io.BytesIO) -> None:
+    """A workbook of one sheet; text is text, also where it looks like a formula."""
+    import openpyxl
+    from openpyxl.cell import WriteOnlyCell
+    from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
+
+    book = openpyxl.Workbook(write_only=True)
+    sheet = book.create_sheet("answers")
+    for row in (dict(zip(rows[0], rows[0], strict=True)), *rows):
+        cells = []
+        for value in row.values():
+            cell = WriteOnlyCell(sheet, ILLEGAL_CHARACTERS_RE.sub("", value) if isinstance(value, str) else value)
+            if isinstance(value, str):
+                cell.data_type = "s"
+            cells.append(cell)
+        sheet.append(cells)
+    book.save(data)
+
+
+_WRITERS: dict[str, Callable[[Answers, io.BytesIO], None]] = {
+    ".csv": _write_csv, ".parquet": _write_parquet, ".xlsx": _write_xlsx
+}  # fmt: skip

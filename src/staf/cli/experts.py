@@ -8,7 +8,8 @@ from staf.cli.options import RUNS, SPLITS
 from staf.cli.printing import Terminal, emit, emit_table, say
 from staf.errors import ConfigError
 
-STALE = "Routers of the former set no longer fit. Adapt again: staf adapt"
+STALE = "Routers of an expert that is gone no longer fit. Adapt again: staf adapt"
+KEPT = "Routers that are there keep to the experts they know. To use the new one, adapt again: staf adapt"
 
 
 def list_experts(folder: Path, *, as_json: bool = False) -> None:
@@ -24,14 +25,14 @@ def list_experts(folder: Path, *, as_json: bool = False) -> None:
 def add(folder: Path, source: str, *, name: str | None = None, base: str | None = None, as_json: bool = False) -> None:
     """Copy an expert or a PEFT LoRA adapter into a set, after checking base model and target modules.
 
-    The other experts stay as they are. Routers of the former set must be adapted again.
+    The other experts stay as they are. A router keeps to the experts it knows: adapt again to use the new one.
     """
     from staf.experts.sets import add_expert
     from staf.lm.base import identity_of
 
     found = add_expert(folder, source, name, None if base is None else identity_of(base), Terminal().log)
     record = {"folder": str(folder), "experts": found.names, "set": found.fingerprint}
-    emit(as_json, record, f"{folder} now holds {', '.join(found.names)} ({found.fingerprint}).", STALE)
+    emit(as_json, record, f"{folder} now holds {', '.join(found.names)} ({found.fingerprint}).", KEPT)
 
 
 def remove(folder: Path, name: str, *, as_json: bool = False) -> None:

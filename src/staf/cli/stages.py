@@ -192,9 +192,10 @@ def evaluate(
 def predict(
     file: Path, *, out: Path, task: str | None = None, experts: Path | None = None, router: Path | None = None,
     base: str | None = None, data_dir: Path | None = None, splits: str = SPLITS, override: list[str] | None = None,
-    dtype: str | None = None, as_json: bool = False, list_options: bool = False,
+    dtype: str | None = None, threshold: float | None = None, skip_invalid: bool = False, as_json: bool = False,
+    list_options: bool = False,
 ) -> None:  # fmt: skip
-    """Answer a router's task for every line of a file, with a probability per label; no data of the task is needed.
+    """Answer a router's task for every row of a file, with a probability per label; only the router is needed.
 
     A task with many labels has a long prompt: raise its limit, as in -o max_length=1024.
     """
@@ -207,18 +208,21 @@ def predict(
     settings = parse(EvaluationSettings, changed, "staf predict") if changed else None
     context = Context(base, data_dir, RUNS, Terminal(), dtype=dtype, split_scheme=splits)
     asked = None if task is None else context.find_task(task)
-    count = predict_file(context, file, out, router=router, experts=experts, task=asked, settings=settings)
+    count = predict_file(
+        context, file, out, router=router, experts=experts, task=asked, settings=settings, threshold=threshold,
+        skip_invalid=skip_invalid,
+    )  # fmt: skip
     emit(as_json, {"answers": count, "out": str(out)}, f"{count} answers in {out}")
 
 
 def merge(
-    *, router: Path, experts: Path, out: Path, base: str | None = None, dtype: str = "float32", as_json: bool = False,
+    *, router: Path, out: Path, experts: Path | None = None, base: str | None = None, dtype: str = "float32",
+    as_json: bool = False,
 ) -> None:  # fmt: skip
     """Merge the routed experts into the base weights and save an ordinary transformers model."""
-    from staf.experts.store import load_experts
     from staf.export import save_merged
     from staf.routing.store import load_router
 
     found = load_router(router)
-    card = save_merged(base, load_experts(experts), found, out, dtype)
+    card = save_merged(base, found.load_experts(experts), found, out, dtype)
     emit(as_json, card, f"merged model for '{found.task}' in {out}")

@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatch
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -137,7 +138,7 @@ def sheet_rows(
         if number > MOST_ROWS:
             raise BadData(f"{path}, sheet {sheet}: more than {MOST_ROWS:,} rows; refused.")
         if any(value is not None for value in row):
-            yield f"{path}, sheet {sheet}, row {number}", {n: v for n, v in zip(names, row, strict=False) if n}
+            yield f"{path}, sheet {sheet}, row {number}", {n: v for n, v in zip_longest(names, row[: len(names)]) if n}
 
 
 def _values(path: Path, sheet: str | None) -> Iterator[tuple[Any, ...]]:

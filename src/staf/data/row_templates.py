@@ -73,7 +73,7 @@ def raw_context(templates: RowTemplates, row: Mapping[str, Any]) -> Any:
 
 
 def _labels(templates: RowTemplates, row: Mapping[str, Any]) -> tuple[str, ...]:
-    given = templates.doc_to_choice if templates.output_type in LABEL_TYPES else ()
+    given: str | Sequence[Any] = templates.doc_to_choice if templates.output_type in LABEL_TYPES else ()
     if isinstance(given, str) and given:
         given = as_list(value_of(given, row, "doc_to_choice"), templates.label_separator, "doc_to_choice")
     labels = tuple(str(label).strip() for label in given)
@@ -120,12 +120,35 @@ def value_of(template: str, row: Mapping[str, Any], key: str) -> Any:
         raise BadData(f"{key} cannot be rendered ({type(error).__name__})") from error
 
 
+def used_columns(templates: RowTemplates) -> frozenset[str]:
+    """The columns that the templates may read."""
+    given, choices = templates.doc_to_context, templates.doc_to_choice
+    texts = [
+        templates.doc_to_text,
+        *((given,) if isinstance(given, str) else given),
+        choices if isinstance(choices, str) else "",
+    ]
+    return frozenset().union(*map(_names, texts))
+
+
+@cache
+def _names(template: str) -> frozenset[str]:
+    from jinja2 import meta
+
+    return frozenset({template, *meta.find_undeclared_variables(_environment().parse(template))})
+
+
 @cache
 def _compiled(template: str) -> Any:
+    return _environment().from_string(template)
+
+
+@cache
+def _environment() -> Any:
     from jinja2 import StrictUndefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    return ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False).from_string(template)
+    return ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
 
 
 def columns_of(row: Mapping[str, Any]) -> str:

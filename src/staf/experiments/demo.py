@@ -57,7 +57,8 @@ def run_demo(out: Path, recipe: Path | None, base: str | None, data: Path | None
     task = context.find_task(settings.task)
     held_out = {name: held_out_task(name, context.store) for name in sorted(settings.experts)}
     _prepare(context, {dataset for one in (task, *held_out.values()) for dataset in one.datasets})
-    experts = ExpertSet(tuple(train_stage(context, name, settings.expert, out / "experts") for name in held_out))
+    at = out / "experts"
+    experts = ExpertSet(tuple(train_stage(context, name, settings.expert, at) for name in held_out), at)
     for expert in experts.experts:
         own = held_out[expert.name]
         _, original = evaluate_stage(context, own, None, Method("original", None), settings.held_out)

@@ -74,7 +74,8 @@ class Runner:
             StafError: as `train_stage`. MissingData: another shard trains one, and has not yet.
         """
         wanted = sorted(self.profile.experts if names is None else names)
-        return ExpertSet(tuple(self._once(("expert", name), partial(self._expert, name, wanted)) for name in wanted))
+        found = tuple(self._once(("expert", name), partial(self._expert, name, wanted)) for name in wanted)
+        return ExpertSet(found, self.out / "experts")
 
     def _expert(self, name: str, wanted: list[str]) -> Expert:
         index, count = self.shard

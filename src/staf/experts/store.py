@@ -82,6 +82,8 @@ class ExpertSet:
     """Experts of one base in a fixed order (by name), which router weights refer to."""
 
     experts: tuple[Expert, ...]
+    folder: Path | None = field(default=None, compare=False)
+    """Where they are; None where they are only in memory."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -299,7 +301,7 @@ def load_experts(folder: Path, names: Sequence[str] | None = None) -> ExpertSet:
         if name not in known:
             raise UnknownName.among("expert", name, known)
     chosen = known if names is None else tuple(sorted(names))
-    return ExpertSet(tuple(load_expert(folder / name) for name in chosen))
+    return ExpertSet(tuple(load_expert(folder / name) for name in chosen), folder)
 
 
 def training_run_of(folder: Path, base: Mapping[str, Any] | None = None) -> str | None:

@@ -3,13 +3,15 @@
 <router>/router.json and router-<sha>.safetensors    params (n,), weights (G, K); task, prompt, recipe, experts, base, record
          cost.json                                   seconds and memory, which differ from run to run
 
-The same command writes the same bytes in the first two, interrupted or not.
+The same command writes the same bytes in the first two, interrupted or not. The folder of the experts is kept relative to that
+of the router, so both can be moved together.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,8 +25,10 @@ from staf.compute import compute_record
 from staf.data.answers import NONE
 from staf.data.example import Example
 from staf.data.privacy import kept_ids
-from staf.errors import BadData, BaseMismatch, ConfigError, DamagedFile, ExpertMismatch
-from staf.experts.store import ExpertSet, other_tokenizer, set_fingerprint
+from staf.data.row_templates import RowTemplates
+from staf.data.task import Task
+from staf.errors import BadData, BaseMismatch, ConfigError, DamagedFile, ExpertMismatch, MissingData
+from staf.experts.store import ExpertSet, expert_names, load_experts, other_tokenizer, set_fingerprint
 from staf.io import read_json, write_json
 from staf.lm.base import Base
 from staf.routing.merge import module_groups
@@ -49,15 +53,17 @@ class TaskPrompt:
     task_type: str
     max_length: int
     """tokens of a prompt with its answer"""
+    templates: RowTemplates | None = None
+    """of a task on local files: what makes an input of a row of its table"""
 
     @classmethod
-    def of(cls, examples: Sequence[Example], max_length: int) -> TaskPrompt:
+    def of(cls, examples: Sequence[Example], max_length: int, templates: RowTemplates | None = None) -> TaskPrompt:
         """The prompt of a task from some of its examples, at least one; the first one's wording is used."""
         first = examples[0]
         listed = SEPARATOR.join(first.labels)
         query = first.query.replace(listed, OPTIONS) if listed else first.query
         same = all(example.labels == first.labels for example in examples)
-        return cls(query, first.labels if same else None, first.output_type, first.task_type, max_length)
+        return cls(query, first.labels if same else None, first.output_type, first.task_type, max_length, templates)
 
     def example(
         self, name: str, context: str, query: str | None = None, labels: Sequence[str] | None = None
@@ -113,6 +119,8 @@ class Router:
     """of several labels: what a score says (fields of `staf.evaluate.calibrate.LabelCalibrator`)"""
     expert_fingerprints: dict[str, str] = field(default_factory=dict)
     """of each expert, by name; {} in a router of an earlier version"""
+    experts_folder: Path | None = None
+    """where its experts are; None where they were in no folder, or in a router of an earlier version"""
 
     @classmethod
     def of(
@@ -125,7 +133,7 @@ class Router:
         return cls(
             task, TaskPrompt.of(examples, recipe.max_length), recipe, weights, params, experts.names, experts.fingerprint,
             base.identity, modules, {**learned_from, **record, "compute": compute_record(base)},
-            expert_fingerprints=experts.fingerprints,
+            expert_fingerprints=experts.fingerprints, experts_folder=experts.folder,
         )  # fmt: skip
 
     @property
@@ -143,6 +151,10 @@ class Router:
         if self.recipe.learned_scale:
             found["learned scale"] = scale
         return found
+
+    def of_task(self, task: Task) -> Router:
+        """The router with the templates of a task on local files; of another task as it is."""
+        return replace(self, prompt=replace(self.prompt, templates=task.templates)) if task.is_local else self
 
     def check(self, base: dict[str, str], experts: ExpertSet) -> None:
         """Check that the router was made for this base and these experts.
@@ -166,6 +178,28 @@ class Router:
                 f"({self.experts_fingerprint}); found {', '.join(experts.names)} ({experts.fingerprint}). "
                 f"{self._differing(experts)}Adapt again."
             )
+
+    def load_experts(self, folder: Path | None = None) -> ExpertSet:
+        """Its experts, without others that are in the same folder.
+
+        Args:
+            folder: where they are; None is where they were when the router was made.
+
+        Raises:
+            MissingData: the folder is not known, or has no experts. UnknownName: one of them is not there. DamagedFile: one
+                does not load.
+        """
+        where = folder or self.experts_folder
+        if where is None:
+            raise MissingData(
+                f"the router for '{self.task}' does not say where its experts are: add --experts and their folder."
+            )
+        known = expert_names(where)
+        if folder is None and not known:
+            raise MissingData(
+                f"no experts in {where}, where those of the router for '{self.task}' were. Give their folder with --experts."
+            )
+        return load_experts(where, self.experts if set(self.experts) <= set(known) else None)
 
     def _differing(self, experts: ExpertSet) -> str:
         """A sentence that names the experts which differ from the router's."""
@@ -201,7 +235,9 @@ _ROUTER = TypeAdapter(Router)
 def save_router(folder: Path, router: Router) -> None:
     """Write a router atomically."""
     write_json(folder / "cost.json", {name: router.record[name] for name in COST if name in router.record})
-    record = _ROUTER.dump_python(router, mode="json", exclude={"weights", "params", "record"})
+    record = _ROUTER.dump_python(router, mode="json", exclude={"weights", "params", "record", "experts_folder"})
+    if router.experts_folder is not None:
+        record["experts_folder"] = Path(os.path.relpath(router.experts_folder.resolve(), folder.resolve())).as_posix()
     record["result"] = {name: value for name, value in router.record.items() if name not in COST}
     write_checkpoint(folder, "router", {"weights": router.weights, "params": router.params}, record)
 
@@ -235,7 +271,8 @@ def load_router(folder: Path) -> Router:
         raise DamagedFile(f"{folder}: its base, modules or experts are not those of a router. Adapt again.")
     if known and (known.keys() != set(router.experts) or set_fingerprint(router.experts, known) != router.experts_fingerprint):
         raise DamagedFile(f"{folder}: its experts' names and fingerprints do not belong together. Adapt again.")
-    return router
+    at = router.experts_folder
+    return router if at is None else replace(router, experts_folder=(folder.resolve() / at).resolve())
 
 
 def load_start(folder: Path, out: Path, base: dict[str, str], experts: ExpertSet, recipe: RouterRecipe) -> Router:

@@ -70,7 +70,7 @@ def adapt_stage(
                 router = _calibrated(context, router, experts, examples)
                 compute = compute_record(context.base, context.compute)
                 record = {**router.record, "run": digest, "compute": compute, "peak_memory_bytes": memory.bytes}
-                router = replace(router, record=record)
+                router = replace(router, record=record).of_task(task)
                 save_router(out, router)
     shutil.rmtree(out / CHECKPOINT, ignore_errors=True)  # last: the router is complete
     return router

@@ -185,17 +185,23 @@ def select_single_expert(context: Context, task: Task, experts: ExpertSet, setti
     )  # fmt: skip
 
 
-def checked_router(context: Context, router: Path, experts: Path, task: str | None = None) -> tuple[Router, ExpertSet]:
+def checked_router(
+    context: Context, router: Path, experts: Path | None, task: str | None = None
+) -> tuple[Router, ExpertSet]:  # fmt: skip
     """A router and its experts, without loading the base.
+
+    Args:
+        experts: their folder; None is where they were when the router was made.
 
     Raises:
         ConfigError: it is of another task than `task`. BaseMismatch, ExpertMismatch: they do not belong together.
+        MissingData: there are no experts.
     """
     found = load_router(router)
     if task is not None and task != found.task:
         wrong = f"the router in {router} is of the task '{found.task}', not of '{task}'"
         raise ConfigError(f"{wrong}. Give that task, or adapt a router to this one: staf adapt --task {task}")
-    loaded = load_experts(experts)
+    loaded = found.load_experts(experts)
     found.check(context.identity, loaded)
     context.say_if_computed_otherwise(f"the router in {router}", found.record.get("compute"))
     return found, loaded
