@@ -15,7 +15,7 @@ def compare_methods(
     output_type: str, metric: str, *both: Sequence[Run], fixed_labels: bool = False, resamples: int = 2000
 ) -> Comparison | None:
     seeds = metric_of_runs(output_type, metric, *both, fixed_labels=fixed_labels)
-    return compare_seeds(seeds[0], seeds[1], resamples, paired=True)
+    return compare_seeds(seeds[0], seeds[1], resamples)
 
 
 def measure_over_seeds(

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, f1_score, hamming_loss, roc_auc_score
 
@@ -123,11 +123,31 @@ def test_f1_by_hand() -> None:
     assert measures_of("multi_label", rows).quality.tolist() == pytest.approx([2 / 3, 2 / 3, 0, 1])
 
 
-def test_macro_f1_counts_labels_that_never_occur_as_scikit_learn_does() -> None:
-    rows = [{"id": i, "gold": [0], "answer": [0, 1][: 1 + i % 2], "scores": [0.0] * 5} for i in range(6)]
-    gold, answer = (np.array([[i in r[key] for i in range(5)] for r in rows]) for key in ("gold", "answer"))
-    expected = f1_score(gold, answer, average="macro", zero_division=0)
-    assert compute_metrics("multi_label", rows, resamples=100)["macro_f1"]["value"] == pytest.approx(expected)
+ROWS = st.lists(st.tuples(st.sets(st.integers(0, 4)), st.sets(st.integers(0, 4))), min_size=1, max_size=8)
+
+
+@given(ROWS)
+@example([({0}, {0}), ({0}, {0, 1})])  # labels 2 to 4 have neither gold nor answers, label 1 no gold
+@example([({0, 4}, set()), ({4}, {1})])  # gold without answers, answers without gold
+@example([(set(), {2}), (set(), set())])  # no gold at all
+def test_macro_f1_of_several_labels_is_that_of_scikit_learn(rows: list[tuple[set[int], set[int]]]) -> None:
+    predictions = [{"id": i, "gold": [*g], "answer": [*a], "scores": [0.0] * 5} for i, (g, a) in enumerate(rows)]
+    _, gold, answer = arrays(predictions)
+    found = measures_of("multi_label", predictions).statistics
+    for kind in ("micro", "macro"):
+        value = found[f"{kind}_f1"].value
+        if gold.any() or answer.any():
+            assert value == pytest.approx(f1_score(gold, answer, average=kind, zero_division=0))
+        else:  # scikit-learn warns that it is undefined, and gives 0
+            assert np.isnan(value)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=10))
+def test_macro_f1_of_one_label_is_that_of_scikit_learn(pairs: list[tuple[int, int]]) -> None:
+    gold, answer = [[*each] for each in zip(*pairs, strict=True)]
+    predictions = [{"id": i, "gold": g, "scores": np.eye(4)[a].tolist()} for i, (g, a) in enumerate(pairs)]
+    found = measures_of("multiple_choice", predictions, fixed_labels=True).statistics["macro_f1"]
+    assert found.value == pytest.approx(f1_score(gold, answer, average="macro"))
 
 
 def test_nothing_to_answer_and_nothing_answered_is_undefined() -> None:

@@ -140,12 +140,16 @@ def test_seeds_that_share_their_draw_are_paired_by_it() -> None:
         return [Statistic.mean((generator.random(400) < np.clip(probs + draw + gain, 0, 1)).astype(float)) for draw in draws]
 
     ours, other = method(0.1), method(0.0)
-    paired, unpaired = (compare_seeds(ours, other, 300, paired=how) for how in (True, False))
+    paired, unpaired = compare_seeds(ours, other, 300), compare_seeds(ours, other[:3], 300)
     assert paired is not None
     assert unpaired is not None
-    assert paired.difference == unpaired.difference
-    assert paired.high - paired.low < unpaired.high - unpaired.low
-    assert compare_seeds(ours, other[:3], 300, paired=True) == compare_seeds(ours, other[:3], 300)
+    assert paired.high - paired.low < 0.6 * (unpaired.high - unpaired.low)
+    per_seed = [one.value - two.value for one, two in zip(ours, other, strict=True)]
+    gap = Statistic.averaged(ours).minus(Statistic.averaged(other)).per_item
+    assert gap is not None
+    error = StandardError.of(gap.var(ddof=1) / 400, 400, [per_seed])
+    assert (paired.high - paired.low) / 2 == pytest.approx(error.reach, rel=0.1)
+    assert paired.freedom == pytest.approx(error.freedom)
 
 
 def test_without_items_paired_seeds_are_the_paired_test_of_student() -> None:

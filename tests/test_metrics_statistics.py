@@ -8,12 +8,27 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from metric_runs import compare_methods
 from scipy import stats
 
 from staf.errors import BadData, UnknownName
 from staf.metrics.by_output_type import compute_metrics
-from staf.metrics.stats import MAX_BLOCK, Statistic, compare_seeds, measure, over_seeds, resample, sign_flip
+from staf.metrics.stats import (
+    MAX_BLOCK,
+    StandardError,
+    Statistic,
+    compare_seeds,
+    holm,
+    measure,
+    metric_family,
+    outcome_of,
+    over_seeds,
+    resample,
+    sign_flip,
+)
+from staf.report.formatting import METRICS
 
 OUTPUT_TYPES: dict[str, list[dict[str, Any]]] = {
     "multiple_choice": [{"id": i, "gold": i % 3, "scores": [0.1, 0.4 * (i % 2), -0.2 * i]} for i in range(30)],
@@ -154,6 +169,78 @@ def test_equal_methods_are_called_different_about_as_rarely_as_promised(metric: 
     ]
     false_alarms = np.mean([c is not None and c.p_value <= 0.05 for c in found])
     assert false_alarms <= 0.13
+
+
+def test_a_difference_within_chance_is_a_tie() -> None:
+    found = [outcome_of(difference, p) for difference, p in ((0.1, 0.01), (-0.1, 0.01), (0.1, 0.2), (0.0, 0.01), (0.1, 0.05))]
+    assert found == ["win", "loss", "tie", "tie", "tie"]
+
+
+# ---- Holm's correction ---------------------------------------------------------------------------------------------
+
+
+def test_holm_by_hand() -> None:
+    # sorted 0.005, 0.01, 0.03, 0.04, times 4, 3, 2, 1: 0.02, 0.03, 0.06, 0.04; the last is raised to the one before it
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.02, 0.9]) == pytest.approx([1.0, 0.06, 1.0])
+    assert holm([0.03]) == [0.03]
+    assert holm([]) == []
+
+
+def test_comparisons_named_beforehand_count_though_they_were_not_made() -> None:
+    assert holm([0.002, 0.01], 18) == pytest.approx([0.036, 0.17])
+    assert holm([0.002, 0.01], 18) == pytest.approx(holm([0.002, 0.01, *[1.0] * 16])[:2])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=18))
+def test_holm_is_the_step_down_procedure_between_none_and_bonferroni(p_values: list[float]) -> None:
+    adjusted, count = holm(p_values), len(p_values)
+    order = sorted(range(count), key=lambda i: p_values[i])
+    rejected = set[int]()
+    for step, index in enumerate(order):  # as Holm (1979) writes it: stop at the first that is not below its level
+        if not p_values[index] * (count - step) < 0.05:
+            break
+        rejected.add(index)
+    assert {i for i, p in enumerate(adjusted) if p < 0.05} == rejected
+    assert all(p <= a <= min(1.0, p * count) or a == pytest.approx(p) for p, a in zip(p_values, adjusted, strict=True))
+    assert [adjusted[i] for i in order] == sorted(adjusted)
+    assert holm(p_values[::-1]) == adjusted[::-1]
+
+
+def test_of_eighteen_equal_comparisons_any_is_called_different_in_one_table_of_twenty() -> None:
+    normal = np.random.default_rng(0).normal(size=(2000, 18))
+    p_values = 2 * stats.norm.sf(np.abs(normal))
+    assert np.mean([min(row) < 0.05 for row in p_values]) > 0.5
+    assert np.mean([min(holm(row)) < 0.05 for row in p_values.tolist()]) == pytest.approx(0.05, abs=0.015)
+
+
+# ---- Satterthwaite -------------------------------------------------------------------------------------------------
+
+
+@given(
+    st.lists(st.floats(-1, 1), min_size=2, max_size=8).filter(lambda v: np.std(v) > 1e-3),
+    st.lists(st.floats(-1, 1), min_size=2, max_size=8).filter(lambda v: np.std(v) > 1e-3),
+)
+def test_two_independent_groups_have_the_degrees_of_freedom_of_welch(ours: list[float], other: list[float]) -> None:
+    error, welch = StandardError.of(0.0, 100, [ours, other]), stats.ttest_ind(ours, other, equal_var=False)
+    assert error.freedom == pytest.approx(welch.df)
+    assert error.p_value(float(np.mean(ours) - np.mean(other))) == pytest.approx(welch.pvalue)
+
+
+def test_items_and_seeds_have_satterthwaites_degrees_of_freedom_by_hand() -> None:
+    error = StandardError.of(0.0004, 101, [[0.50, 0.53, 0.56]])  # 0.03² / 3 = 0.0003 with 2, 0.0004 with 100
+    assert error.size == pytest.approx(0.0007**0.5)
+    assert error.freedom == pytest.approx(0.0007**2 / (0.0004**2 / 100 + 0.0003**2 / 2))
+
+
+def test_every_metric_belongs_to_one_family() -> None:
+    families = {name: metric_family(name) for name in METRICS}
+    assert families["token_f1"] == families["entity_f1_macro"] == families["macro_f1"] == "F1"
+    assert families["micro_auc"] == families["macro_auc"] == "AUC"
+    assert {name for name, family in families.items() if family == "accuracy"} == {
+        "accuracy", "exact_match", "one_minus_hamming_loss",
+    }  # fmt: skip
+    assert (families["rouge_l"], families["invented_rate"], families["aurc"]) == ("ROUGE", "invented mentions", "AURC")
 
 
 def test_what_cannot_be_compared() -> None:

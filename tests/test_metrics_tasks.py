@@ -51,14 +51,6 @@ def test_a_tasks_few_degrees_of_freedom_are_counted_by_satterthwaite() -> None:
     assert both.p_value == pytest.approx(2 * stats.t.sf(0.1 / error, 4))
 
 
-def test_only_metrics_of_one_family_are_averaged() -> None:
-    one = Comparison(0.1, 0.0, 0.2, 0.05)
-    assert over_tasks([one, one], ["micro_f1", "entity_f1"]).difference == pytest.approx(0.1)
-    assert over_tasks([one, one], ["accuracy", "exact_match"]).difference == pytest.approx(0.1)
-    with pytest.raises(ValueError, match="one family; found AUC, F1"):
-        over_tasks([one, one], ["macro_auc", "micro_f1"])
-
-
 def test_equal_answers_on_all_tasks_are_no_difference_and_a_sure_one_is() -> None:
     same = Comparison(0.0, 0.0, 0.0, 1.0)
     assert over_tasks([same, same]) == same

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scipy import stats
 
 from staf.errors import DamagedFile, MissingData
 from staf.report import figures, formatting, page, tables
@@ -368,14 +369,23 @@ def test_comparisons_say_whether_a_difference_is_clear(tmp_path):
     assert page.head_line(results) == "tiny · 1 expert · 1 unseen task · 3 seeds · 9 finished runs"
 
 
-def test_a_comparison_over_seeds_has_the_widest_interval_and_the_largest_p_value():
+def test_a_comparison_over_seeds_counts_the_variance_of_items_and_of_seeds():
     ends = [(0.1, 0.05, 0.15, 0.01), (0.2, -0.01, 0.4, 0.2)]
     keys = ("difference", "low", "high", "p_value")
     runs = [
         scored("normal", seed, comparisons={"original": dict(zip(keys, own, strict=True))}) for seed, own in enumerate(ends)
     ]
     (row,) = tables.comparison_table(runs, TASK)
-    assert list(row.cells.values())[2:] == ["+15.0", "-1.0 to 40.0", "p\u00a0=\u00a00.200", "no"]
+    examples = runs[0].primary.examples
+    items, seeds = (0.05**2 + 0.205**2) / 2 / 1.96**2, 0.005 / 2
+    freedom = (items + seeds) ** 2 / (items**2 / (examples - 1) + seeds**2 / 1)
+    reach = 100 * stats.t.ppf(0.975, freedom) * (items + seeds) ** 0.5
+    p_value = 2 * stats.t.sf(0.15 / (items + seeds) ** 0.5, freedom)
+    expected = ["+15.0", f"{15 - reach:.1f} to {15 + reach:.1f}", f"p\u00a0=\u00a0{p_value:.3f}", "no"]
+    assert list(row.cells.values())[2:] == expected
+    runs[1].comparisons["original"].low = None
+    (row,) = tables.comparison_table(runs, TASK)
+    assert list(row.cells.values())[2:] == ["+15.0", "-", "-", "-"]
 
 
 def test_names_are_escaped(tmp_path):

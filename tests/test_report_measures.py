@@ -14,6 +14,7 @@ from test_report import TASK, Page, evaluated, metric, scored, write
 from staf.errors import DamagedFile
 from staf.metrics.by_output_type import measures_of
 from staf.report import figures, page, tables
+from staf.report.claims import MARKS
 from staf.report.formatting import METRICS
 from staf.report.reproduced import examples_text, sizes_text, table_rows
 from staf.report.results import Cell, Evaluation, load_results
@@ -229,8 +230,8 @@ def test_a_table_wider_than_the_page_scrolls_and_shows_where_columns_are_hidden(
 
 def test_the_page_says_by_what_and_over_what_is_tested():
     text = re.sub(r"\s+", " ", page.page_text([read(world())["table3"]]))
-    assert (
-        "The paired test is by the metric of the column, over the test items and, where a method has several runs, over seeds"
-        in text
-    )
+    assert "won where the paired test by the column's metric, over items and seeds, says so" in text
+    assert "after Holm's correction for the primary comparisons" in text
+    for outcome in MARKS:
+        assert outcome in text.replace("&#39;", "'")
     assert "also where a column shows an AUC" not in text

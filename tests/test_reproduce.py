@@ -26,7 +26,7 @@ from staf.errors import ConfigError, MissingData, TrainingFailed, UnknownName
 from staf.evaluate.score import sample
 from staf.experiments.plan import EXTERNAL, RunSpec, declared_experiments, find_experiment
 from staf.experiments.profile import Profile, load_profile
-from staf.experiments.reproduce import outcome_of, refuse_missing, reproduce, run_shard, write_tables
+from staf.experiments.reproduce import refuse_missing, reproduce, run_shard, write_tables
 from staf.experiments.run import Runner, parse_shard, run_on_cluster
 from staf.experts.launch import Failures, Job
 from staf.log import NullProgress, Progress
@@ -399,15 +399,6 @@ def test_the_normal_setting_takes_all_examples_where_there_are_fewer_than_the_pr
         assert result["setting"] == "normal"
         counts[most] = result["adaptation_examples"]
     assert counts[6] == 6 < counts[100_000] < 100_000
-
-
-def test_a_difference_within_chance_is_a_tie() -> None:
-    assert [outcome_of(0.1, 0.01), outcome_of(-0.1, 0.01), outcome_of(0.1, 0.2), outcome_of(0.0, 0.01)] == [
-        "win",
-        "loss",
-        "tie",
-        "tie",
-    ]
 
 
 # ---- shards ----------------------------------------------------------------------------------------------------------

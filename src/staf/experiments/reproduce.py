@@ -20,7 +20,7 @@ from staf.experiments.run import Outcomes, Runner, run_on_cluster
 from staf.io import write_bytes
 from staf.lm.base import resolve
 from staf.metrics.by_output_type import metric_of_runs
-from staf.metrics.stats import Comparison, compare_seeds, measure_seeds, metric_family, over_seeds, over_tasks
+from staf.metrics.stats import Comparison, compare_seeds, measure_seeds, metric_family, outcome_of, over_seeds, over_tasks
 from staf.report.reproduced import comparison_rows, table_rows
 from staf.report.results import Cell, Column, Evaluation, PairedTest, Table, TableRow, read_result
 from staf.report.tables import csv_text, markdown_text, print_table
@@ -29,8 +29,6 @@ from staf.stages.adaptation import adaptation_examples
 from staf.stages.context import RunContext
 from staf.stages.evaluation import Scored
 
-LEVEL = 0.05
-"""of a win or a loss"""
 PACKAGES = {
     "peft": ({*TUNED, "language_model"} - {"full"}, "pip install 'staf-llm[bench]'"),
     "nevergrad": ({"lorahub"}, "pip install nevergrad bayesian-optimization==1.4.0"),
@@ -98,7 +96,7 @@ def print_table_of(table: Table) -> None:
         print(f"note {number}: {reason}")
     unit = "tokens of a prompt" if table.prompt_tokens else "in percent, mean ± standard deviation over seeds"
     print(f"Ours: base {table.base.get('name')}, {unit}. Papers: Llama-2-7B. {table.differs}")
-    title = "Differences in points, paired by item; p-values cover items and seeds, a win or a loss has p < 0.05"
+    title = "Differences in points, paired by item and seed; a win or a loss has p < 0.05, by Holm's correction where printed"
     print_table(comparison_rows(table), title)
 
 
@@ -194,7 +192,7 @@ def prompts(runner: Runner, name: str, seed: int | None) -> FewShotPrompts:
 
 
 def compare(experiment: Experiment, outcomes: Outcomes, runner: Runner, seeds: int) -> list[PairedTest]:
-    """Pairs of rows by each column's metric, averaged over seeds, paired by item; p-values cover items and seeds."""
+    """Pairs of rows by each column's metric, averaged over seeds, paired by item and seed; p-values cover items and seeds."""
     tests = []
     for ours, other in experiment.pairs():
         for column in experiment.columns:
@@ -204,7 +202,7 @@ def compare(experiment: Experiment, outcomes: Outcomes, runner: Runner, seeds: i
             both = [[one[1].predictions() for one in own if not isinstance(one, str)] for own in found]
             task, resamples = find_task(column.task), runner.profile.evaluation.resamples
             mine, their = metric_of_runs(task.output_type, column.metric, *both, fixed_labels=task.fixed_labels)
-            compared = compare_seeds(mine, their, resamples, paired=True)
+            compared = compare_seeds(mine, their, resamples)
             if compared:
                 tests.append(_test(compared, ours.name, other.name, column=column.name))
     return tests
@@ -227,11 +225,6 @@ def over_columns(columns: Sequence[Column], tests: Sequence[PairedTest]) -> list
 
 def _test(found: Comparison, ours: str, other: str, **more: Any) -> PairedTest:
     return PairedTest(ours=ours, other=other, outcome=outcome_of(found.difference, found.p_value), **asdict(found), **more)
-
-
-def outcome_of(difference: float, p_value: float) -> str:
-    """Win, loss, or tie where the difference is within chance."""
-    return "tie" if p_value >= LEVEL or difference == 0 else "win" if difference > 0 else "loss"
 
 
 # ---- what is missing -------------------------------------------------------------------------------------------------

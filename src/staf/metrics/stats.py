@@ -5,21 +5,27 @@ of the difference of two methods.
 
 Over seeds a score varies with the test items and with the seed (training, the draw of examples). The variance of a mean over
 seeds is that of its test items, by the bootstrap, plus the sample variance over seeds divided by their number; Student's t with
-the degrees of freedom of Welch and Satterthwaite gives interval and p-value. In simulations with three seeds or more equal
-methods are called different in at most 8 % at the level of 5 %.
+the degrees of freedom of Welch and Satterthwaite gives interval and p-value. Two methods share the draw of a seed, so what
+varies over seeds is their difference. In simulations with three seeds or more equal methods are called different in at most
+8 % at the level of 5 %.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 MAX_BLOCK = 2**20
 """Numbers in one array of a block of resamples: 8 MiB of float64."""
-FAMILIES = {"f1": "F1", "auc": "AUC", "precision": "average precision", "brier": "Brier score", "ece": "ECE", "aurc": "AURC"}
+LEVEL = 0.05
+"""of a win or a loss"""
+FAMILIES = {
+    "f1": "F1", "auc": "AUC", "precision": "average precision", "rouge": "ROUGE", "invented": "invented mentions",
+    "brier": "Brier score", "ece": "ECE", "aurc": "AURC",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -186,17 +192,15 @@ def measure_seeds(statistics: Sequence[Statistic], resamples: int) -> Metric | N
     return _metric(mean, values, error.reach if len(statistics) > 1 else 0.0)
 
 
-def compare_seeds(
-    ours: Sequence[Statistic], other: Sequence[Statistic], resamples: int, *, paired: bool = False
-) -> Comparison | None:
+def compare_seeds(ours: Sequence[Statistic], other: Sequence[Statistic], resamples: int) -> Comparison | None:
     """Paired comparison of two methods, each the mean of one metric over its seeds; None where it is undefined for one of them.
 
     Interval and p-value are never surer than those of the items only: for a mean over items by a sign-flip test, else twice the
-    share of resamples on the other side of 0 (Efron and Tibshirani 1993). A method of one seed adds no variance of seeds.
+    share of resamples on the other side of 0 (Efron and Tibshirani 1993). The seeds' part is the variance of the differences of
+    seed k of both, which learned from the same draw; a method of one seed adds no variance of seeds.
 
     Args:
         ours, other: the metric of each seed, all over the same items in the same order.
-        paired: seed k of both learned from the same draw of examples: the seeds' part is the variance of their differences.
     """
     gap = Statistic.averaged(ours).minus(Statistic.averaged(other))
     if (metric := _metric(gap, values := resample([gap], resamples)[0])) is None:
@@ -209,7 +213,7 @@ def compare_seeds(
     if max(len(ours), len(other)) == 1:
         return Comparison(metric.value, metric.low, metric.high, p_value)
     seeds = [[seed.value for seed in method] for method in (ours, other)]
-    if paired and len(ours) == len(other):
+    if len(ours) == len(other):
         seeds = [[one - two for one, two in zip(*seeds, strict=True)]]
     error = StandardError.of(variance, gap.items, seeds)
     low, high = min(metric.low, metric.value - error.reach), max(metric.high, metric.value + error.reach)
@@ -229,22 +233,35 @@ def sign_flip(difference: np.ndarray, resamples: int, seed: int = 1) -> float:
     return (extreme + 1) / (resamples + 1)
 
 
-def over_tasks(comparisons: Sequence[Comparison], metrics: Sequence[str] = ()) -> Comparison:
-    """Mean difference over these tasks, each with test items of its own; tasks are given, they are not a draw.
-
-    A task's standard error is the longer half of its 95 % interval over the quantile of Student's t with its degrees of
-    freedom; errors add up as those of independent draws.
+def holm(p_values: Sequence[float], count: int = 0) -> list[float]:
+    """P-values after Holm's correction, in the order given: the chance of any false one below 0.05 is at most 5 %.
 
     Args:
-        metrics: of each task; a mean over several families of metrics (F1, AUC, accuracy) has no meaning.
+        count: comparisons that were named beforehand, where these are more; each that was not made counts as p = 1.
+    """
+    order = np.argsort(p_values, kind="stable")
+    factors = max(count, len(p_values)) - np.arange(len(p_values))
+    adjusted = np.empty(len(p_values))
+    adjusted[order] = np.minimum(np.maximum.accumulate(np.asarray(p_values)[order] * factors), 1.0)
+    return [float(p_value) for p_value in adjusted]
+
+
+def outcome_of(difference: float, p_value: float) -> Literal["win", "tie", "loss"]:
+    """Win, loss, or tie where the difference is within chance."""
+    return "tie" if p_value >= LEVEL or difference == 0 else "win" if difference > 0 else "loss"
+
+
+def over_tasks(comparisons: Sequence[Comparison]) -> Comparison:
+    """Mean difference over tasks of one family of metrics, each with test items of its own; tasks are given, not a draw.
+
+    A task's standard error is the longer half of its 95 % interval over the quantile of Student's t with its degrees of
+    freedom; errors add up as those of independent draws, with Satterthwaite's degrees of freedom.
 
     Raises:
-        ValueError: no comparison is given, or metrics of several families.
+        ValueError: no comparison is given.
     """
     if not comparisons:
         raise ValueError("a mean difference over tasks needs at least one comparison; found none")
-    if len(families := sorted({metric_family(metric) for metric in metrics})) > 1:
-        raise ValueError(f"a mean over tasks needs metrics of one family; found {', '.join(families)}")
     parts = []
     for one in comparisons:
         freedom = np.inf if one.freedom is None else one.freedom

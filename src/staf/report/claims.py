@@ -1,14 +1,20 @@
-"""The papers' claims (experiments/claims.yaml), each evaluated on what was reproduced: held, not held, or open.
+"""The papers' claims (experiments/claims.yaml), each evaluated on what was reproduced.
 
-A rule compares what a claim is about and gives each comparison an outcome. Two rows are compared by the paired test on the same
-items, over items and seeds: a win where p < 0.05 and the column's own mean lies on the same side. Where `staf reproduce` made
-no paired test, the difference has to be larger than the 95 % intervals of both allow; without intervals it is a tie. From the
-outcomes the strict rule says
+A rule compares what a claim is about and gives each comparison an outcome. Two rows are compared by the paired test over items
+and seeds: a win where p < 0.05, after Holm's correction for primary comparisons, and the column's own mean lies on the same
+side. Where `staf reproduce` made no paired test, the difference has to be larger than the 95 % intervals of both allow; without
+intervals it is a tie. A claim about all comparisons is lost by one loss, one about k of n by more than n - k. The verdict is
+the first that applies, where P is the mean difference over the columns of one family of metrics:
 
-    held            with as many wins as the claim needs,
-    not held        where not even all ties and missing cells would make them,
-    open            otherwise: differences within chance, or cells missing,
-    not comparable  where what the papers count is not what is measured here.
+    held                            as many wins as the claim needs
+    held on average                 the interval of every P lies where the claim says, and no loss
+    no gain                         every interval ends below +2 points
+    refuted at the paper's size     every interval ends below half of what the papers print
+    not held                        more losses than the claim allows
+    open                            otherwise
+    not comparable                  what the papers count is not what is measured here
+
+The second to fourth need every run. The strict rule has held, not held and open only.
 """
 
 from __future__ import annotations
@@ -17,20 +23,24 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from functools import cache
-from importlib import resources
 from itertools import pairwise, product
 from math import ceil
 from statistics import fmean
 from typing import NamedTuple
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from staf.report.formatting import cell_text, count_text, number_text, p_text
-from staf.report.results import Z95, Cell, Table
+from staf.metrics.stats import Comparison, metric_family, over_tasks
+from staf.report.formatting import cell_text, count_text, interval_text, number_text, p_texts
+from staf.report.results import Z95, Cell, Table, declared_claims
 
-HELD, NOT_HELD, OPEN, NOT_COMPARABLE = "held", "not held", "open", "not comparable"
-MOST_IN_SENTENCE = 9
+HELD, ON_AVERAGE, NO_GAIN, REFUTED = "held", "held on average", "no gain", "refuted at the paper's size"
+NOT_HELD, OPEN, NOT_COMPARABLE = "not held", "open", "not comparable"
+MARKS = {HELD: "✓", ON_AVERAGE: "✓", NO_GAIN: "✗", REFUTED: "✗", NOT_HELD: "✗", OPEN: "?", NOT_COMPARABLE: "–"}
+"""Each verdict with its mark."""
+GAIN = 0.02
+"""A mean difference that is surely smaller is no gain."""
+MOST_IN_SENTENCE, MOST_MEANS = 9, 3
 Tables = Mapping[str, Table]
 
 
@@ -47,6 +57,7 @@ class Claim(BaseModel):
     rows: tuple[str, ...] = ()
     against: tuple[str, ...] = ("",)
     combine: bool = False
+    pooled: bool = True
     need: str = "all"
     margin: float = 0.0
     start: int = 0
@@ -57,6 +68,7 @@ class Claim(BaseModel):
 class Claims(BaseModel):
     """All of claims.yaml."""
 
+    primary: dict[str, tuple[str, ...]]
     columns: dict[str, tuple[str, ...]]
     claims: tuple[Claim, ...]
 
@@ -78,8 +90,24 @@ class ClaimResult(NamedTuple):
     claim: Claim
     outcome: str
     sentence: str  # with the numbers
+    strict: str  # by wins and losses only
     runs: tuple[str, ...] = ()  # of the tables it rests on
     items: tuple[Item, ...] = ()
+
+
+class Pool(NamedTuple):
+    """The mean difference of two rows over the columns of one family of metrics."""
+
+    name: str
+    mean: Comparison
+    printed: float | None = None  # that the papers print for these columns, the smaller one; None where neither does
+
+    @property
+    def text(self) -> str:
+        """With its interval and what the papers print."""
+        papers = "" if self.printed is None else f"; the papers {number_text(self.printed, sign='+')}"
+        mean = self.mean
+        return f"{self.name} {number_text(mean.difference, sign='+')} ({interval_text(mean.low, mean.high)}{papers})"
 
 
 class _Missing(Exception):
@@ -89,8 +117,7 @@ class _Missing(Exception):
 @cache
 def load_claims() -> Claims:
     """The claims that come with the package."""
-    text = (resources.files("staf") / "experiments" / "claims.yaml").read_text(encoding="utf-8")
-    return Claims.model_validate(yaml.safe_load(text))
+    return Claims.model_validate(declared_claims())
 
 
 def evaluate_claims(tables: Tables) -> list[ClaimResult]:
@@ -102,25 +129,29 @@ def evaluate_claim(claim: Claim, tables: Tables) -> ClaimResult:
     """The outcome of a claim on the tables that there are."""
     runs = tuple(tables[name].run for name in claim.tables if name in tables)
     if not runs:
-        return ClaimResult(claim, OPEN, f"Not run: {', '.join(claim.tables)}.")
+        return ClaimResult(claim, OPEN, f"Not run: {', '.join(claim.tables)}.", OPEN)
     if claim.rule == "not_comparable":
-        return ClaimResult(claim, NOT_COMPARABLE, f"Not comparable: {claim.reason}.", runs)
+        return ClaimResult(claim, NOT_COMPARABLE, f"Not comparable: {claim.reason}.", NOT_COMPARABLE, runs)
     items = tuple(item for name in claim.tables for item in _items(claim, name, tables.get(name)))
     counted = [item.outcome for item in items]
     if claim.combine:  # one outcome for each column: the worst of its comparisons
         columns = [{item.outcome for item in items if item.where == where} for where in dict.fromkeys(i.where for i in items)]
         counted = [next(kind for kind in ("loss", "missing", "tie", "win") if kind in own) for own in columns]
-    outcome = strict_outcome(counted, needed(claim.need, len(counted)))
+    strict = strict_outcome(counted, needed(claim.need, len(counted)))
+    pools = [] if "missing" in counted else pools_of(claim, tables)
+    outcome = verdict(claim, strict, "loss" in counted, pools)
     sentence = [f"{tally(counted)}."]
     if (short := [item.short for item in items if item.short]) and len(items) <= MOST_IN_SENTENCE:
         sentence.append(f"{'; '.join(short)}.")
+    if pools and (len(pools) <= MOST_MEANS or outcome != strict):
+        sentence.append(f"On average {'; '.join(pool.text for pool in pools)}.")
     if outcome == OPEN:
-        sentence.append(why_open(counted, [item.reason for item in items if item.reason]))
-    return ClaimResult(claim, outcome, " ".join(sentence), runs, items)
+        sentence.append(why_open(counted, items))
+    return ClaimResult(claim, outcome, " ".join(sentence), strict, runs, items)
 
 
-def _items(claim: Claim, name: str, table: Table | None) -> Iterator[Item]:
-    """The comparisons of a claim in one table: pairs of rows in every column; columns that were not run are missing."""
+def _compared(claim: Claim, name: str, table: Table | None) -> Iterator[tuple[str, str, str]]:
+    """Column and both rows of each comparison of a claim in one table: pairs of rows in every column."""
     columns: Iterable[str] = claim.experts or [f"{claim.start} labels"]
     if not (claim.experts or claim.start):
         columns = dict.fromkeys(
@@ -131,6 +162,12 @@ def _items(claim: Claim, name: str, table: Table | None) -> Iterator[Item]:
         counts = sorted(int(row.name) for row in (table.rows if table else ()) if row.name.isdecimal())
         pairs = [(str(more), str(fewer)) for fewer, more in pairwise(counts)] or [("a larger number", "a smaller number")]
     for column, (ours, other) in product(columns, pairs):
+        yield column, ours, other
+
+
+def _items(claim: Claim, name: str, table: Table | None) -> Iterator[Item]:
+    """The outcomes of a claim's comparisons in one table; columns that were not run are missing."""
+    for column, ours, other in _compared(claim, name, table):
         where = f"{name}, {column}"
         try:
             if table is None:
@@ -139,6 +176,45 @@ def _items(claim: Claim, name: str, table: Table | None) -> Iterator[Item]:
             yield Item(where, outcome, short, numbers, tuple(run for cell in cells for run in cell.runs))
         except _Missing as missing:
             yield Item(where, "missing", reason=str(missing))
+
+
+def pools_of(claim: Claim, tables: Tables) -> list[Pool]:
+    """The mean difference of each pair of rows over the columns of each family of metrics, where a claim is about means."""
+    found: dict[tuple[str, str, str], list[tuple[Compared, dict[str, float]]]] = {}
+    for table in (tables[name] for name in claim.tables if claim.pooled and RULES.get(claim.rule) is by_column):
+        families = {column.name: metric_family(column.metric) for column in table.columns}
+        for column, ours, other in _compared(claim, table.task, table):
+            if (compared := compare_rows(table, column, ours, other)) is not None:
+                own, against = table.cell(ours, column).papers, table.cell(other, column).papers
+                printed = {paper: (own[paper] - against[paper]) / 100 for paper in own.keys() & against.keys()}
+                found.setdefault((ours, other, families[column]), []).append((compared, printed))
+    several, pools = len({(ours, other) for ours, other, _ in found}) > 1, []
+    for (ours, other, family), parts in found.items():
+        mean = over_tasks([Comparison(one.difference, one.low, one.high, 1.0, one.freedom) for one, _ in parts])
+        papers = set.intersection(*(set(printed) for _, printed in parts))
+        gain = min((fmean(printed[paper] for _, printed in parts) for paper in papers), default=None)
+        pools.append(Pool(f"{ours} against {other}, {family}" if several else family, mean, gain))
+    return pools
+
+
+def verdict(claim: Claim, strict: str, lost: bool, pools: Sequence[Pool]) -> str:
+    """The first verdict that applies.
+
+    Args:
+        strict: by wins and losses only. lost: any comparison is. pools: none where a run is missing.
+    """
+    if strict == HELD or not pools:
+        return strict
+    means = [
+        Compared("win" if one.low > 0 else "tie", one.difference, one.low, one.high, "") for one in (p.mean for p in pools)
+    ]
+    if not lost and all(rule_outcome(claim.rule, mean, claim.margin) == "win" for mean in means):
+        return ON_AVERAGE
+    if claim.rule == "better" and all(pool.mean.high < GAIN for pool in pools):
+        return NO_GAIN
+    if claim.rule == "better" and all(pool.printed is not None and pool.mean.high < pool.printed / 2 for pool in pools):
+        return REFUTED
+    return strict
 
 
 def needed(need: str, count: int) -> int:
@@ -162,14 +238,14 @@ def tally(outcomes: Sequence[str]) -> str:
     return f"{', '.join(f'{count[kind]} {kind if count[kind] == 1 else words[kind]}' for kind in kinds)} of {len(outcomes)}"
 
 
-def why_open(outcomes: Sequence[str], reasons: Sequence[str]) -> str:
-    """Why a claim is left open: ties, and the reasons of missing cells."""
-    ties, known = Counter(outcomes)["tie"], list(dict.fromkeys(reason.rstrip(".") for reason in reasons))
-    parts = [f"{ties} within chance"] if ties else []
-    if known:
-        more = [f"and {len(known) - 2} more reason{'s' if len(known) > 3 else ''}"] if len(known) > 2 else []
-        parts.append(f"cells are missing ({'; '.join([*known[:2], *more])})")
-    return f"Not decided: {', '.join(parts)}."
+def why_open(outcomes: Sequence[str], items: Iterable[Item]) -> str:
+    """Why a claim is left open: ties, and the columns of missing runs by reason."""
+    ties, columns = Counter(outcomes)["tie"], dict[str, dict[str, None]]()
+    for item in (item for item in items if item.reason):
+        columns.setdefault(item.reason.rstrip("."), {})[item.where.partition(", ")[2]] = None
+    missing = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in columns.items())
+    parts = [f"{ties} within chance" if ties else "", f"missing ({missing})" if missing else ""]
+    return f"Not decided: {', '.join(filter(None, parts))}."
 
 
 # ---- rules: what two rows of a table are in one column, in short, in numbers, and from which cells ---------------------
@@ -185,6 +261,7 @@ class Compared(NamedTuple):
     low: float
     high: float
     test: str
+    freedom: float | None = None
 
 
 def compare_rows(table: Table, column: str, ours: str, other: str) -> Compared | None:
@@ -199,7 +276,8 @@ def compare_rows(table: Table, column: str, ours: str, other: str) -> Compared |
             low, high = sorted((sign * test.low, sign * test.high))
             outcome = test.outcome if sign > 0 else {"win": "loss", "loss": "win", "tie": "tie"}[test.outcome]
             agrees = difference > 0 if outcome == "win" else difference < 0
-            return Compared(outcome if agrees else "tie", difference, low, high, f"paired, {p_text(test.p_value)}")
+            how = ", ".join(["paired", *p_texts(test)])
+            return Compared(outcome if agrees else "tie", difference, low, high, how, test.freedom)
     errors = [own.squared_error, against.squared_error]
     if None in errors:
         return Compared("tie", difference, -1.0, 1.0, "no paired test and no intervals")

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from staf.metrics.methods import titles
-from staf.report.results import Cell, Difference, Evaluation
+from staf.report.results import Cell, Difference, Evaluation, PairedTest
 
 MISSING = "-"
 _NAMES: dict[str, dict[str, str]] = yaml.safe_load(resources.files("staf.report").joinpath("names.yaml").read_text("utf-8"))
@@ -120,6 +120,11 @@ def papers_text(cell: Cell) -> str:
 def p_text(p_value: float) -> str:
     """A p-value: p < 0.001, or p = 0.013."""
     return "p\u00a0<\u00a00.001" if p_value < 0.001 else f"p\u00a0=\u00a0{p_value:.3f}"
+
+
+def p_texts(test: PairedTest) -> list[str]:
+    """The p-value of a test, and that after Holm's correction where it is a primary comparison."""
+    return [p_text(test.p_value)] + ([] if test.adjusted is None else [f"Holm {p_text(test.adjusted)}"])
 
 
 def number_text(value: float, factor: float = 100.0, sign: str = "") -> str:

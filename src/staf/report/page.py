@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from staf.io import write_bytes
 from staf.report import figures, tables
-from staf.report.claims import HELD, NOT_COMPARABLE, NOT_HELD, OPEN, ClaimResult, evaluate_claims
+from staf.report.claims import MARKS, ClaimResult, evaluate_claims
 from staf.report.confusion import confusion_table
 from staf.report.formatting import MISSING, method_title
 from staf.report.reproduced import comparison_rows, sizes_text, table_rows
@@ -26,9 +26,6 @@ from staf.report.seed_groups import flatten, task_title, tasks_of
 
 if TYPE_CHECKING:
     from jinja2 import Template
-
-OUTCOMES = {HELD: "✓", NOT_HELD: "✗", OPEN: "?", NOT_COMPARABLE: "–"}
-"""Each outcome of a claim with its mark."""
 
 
 def write_page(runs: Path, out: Path, metrics: Mapping[str, str] | None = None) -> Path:
@@ -60,7 +57,7 @@ def page_text(results: Sequence[Finished], link_prefix: str | None = None, runs:
     reproduced = tables_of(results)
     return _template().render(
         href=lambda run: None if link_prefix is None else quote(f"{link_prefix}{run}/"),
-        results=results, runs_folder=runs, missing=MISSING, outcomes=OUTCOMES, figures=figures, tables=tables, unseen=unseen,
+        results=results, runs_folder=runs, missing=MISSING, outcomes=MARKS, figures=figures, tables=tables, unseen=unseen,
         other=other, reproduced=reproduced, trained=[r for r in results if isinstance(r, Training)],
         same_tables={name: [r.run for r in results if isinstance(r, Table) and r.task == name] for name in reproduced},
         claims=[(i, one, claim_rows(one)) for i, one in enumerate(evaluate_claims(reproduced), 1) if reproduced],

@@ -126,4 +126,4 @@ def comparison_rows(table: Table) -> list[Row]:
 
 def _test_text(test: PairedTest) -> str:
     difference = f"{text.number_text(test.difference, sign='+')} {test.outcome}"
-    return "\n".join([difference, text.interval_text(test.low, test.high), text.p_text(test.p_value)])
+    return "\n".join([difference, text.interval_text(test.low, test.high), *text.p_texts(test)])

@@ -9,14 +9,19 @@ without one only the folder is listed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from importlib import resources
+from itertools import product
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Annotated, Any, Literal, TypeVar
 
+import yaml
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import from_json
 
 from staf.errors import DamagedFile, MissingData
+from staf.metrics.stats import holm, outcome_of
 
 Z95 = 1.96
 """Standard errors on either side of a mean that hold 95 % of a normal distribution."""
@@ -67,6 +72,7 @@ class PairedTest(Difference):
     low: Number
     high: Number
     p_value: Number
+    adjusted: Number | None = None  # p-value after Holm's correction, of a primary comparison
     outcome: Literal["win", "tie", "loss"] = Field(validation_alias=AliasChoices("outcome", "verdict"))
     freedom: float | None = None  # degrees of freedom behind the interval
     family: str = ""  # of the metrics of a mean over columns: F1, AUC, accuracy
@@ -226,8 +232,15 @@ class Column(Model):
     metric: str
 
 
+@cache
+def declared_claims() -> dict[str, Any]:
+    """claims.yaml: the papers' claims, and the primary comparisons."""
+    text = (resources.files("staf") / "experiments" / "claims.yaml").read_text(encoding="utf-8")
+    return dict(yaml.safe_load(text))
+
+
 class Table(Finished):
-    """A table or figure of the papers, reproduced."""
+    """A table or figure of the papers, reproduced; p-values of primary comparisons are corrected when it is read."""
 
     title: str
     differs: str
@@ -245,12 +258,25 @@ class Table(Finished):
                 raise ValueError(f"row {row.name!r} has {len(row.cells)} cells for {len(self.columns)} columns")
         return self
 
+    @model_validator(mode="after")
+    def _corrects_primary_comparisons(self) -> Table:
+        primary = declared_claims()["primary"]
+        pairs = [*product(primary["rows"], primary["against"])] if self.task in primary["tables"] else []
+        families: dict[tuple[str, str], list[PairedTest]] = {}
+        for test in (*self.comparisons, *self.over_columns):
+            if (test.ours, test.other) in pairs:
+                families.setdefault((test.column, test.family), []).append(test)
+        for tests in families.values():
+            for test, adjusted in zip(tests, holm([test.p_value for test in tests], len(pairs)), strict=True):
+                test.adjusted, test.outcome = adjusted, outcome_of(test.difference, adjusted)
+        return self
+
     def cell(self, name: str, column: str) -> Cell:
         """The cell of a row and a column; where there is none, an empty one that says so."""
         row, names = next((row for row in self.rows if row.name == name), None), [column.name for column in self.columns]
         if row is None or column not in names:
-            what = f"row '{name}'" if row is None else f"column '{column}'"
-            return Cell(missing=f"{self.task} was run without a {what}")
+            what = f"a row '{name}'" if row is None else "the column"
+            return Cell(missing=f"{self.task} was run without {what}")
         return row.cells[names.index(column)]
 
 

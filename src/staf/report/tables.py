@@ -13,9 +13,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
+from staf.metrics.stats import StandardError
 from staf.report import formatting as text
 from staf.report.formatting import METRICS, MISSING, method_order, method_title, metric_title, scale
-from staf.report.results import Evaluation, Finished, Training, evaluations
+from staf.report.results import Z95, Difference, Evaluation, Finished, Training, evaluations
 from staf.report.seed_groups import HELD_OUT, Group, method_groups, task_title
 
 
@@ -77,7 +78,7 @@ def overview_table(results: Sequence[Finished], tasks: Sequence[str]) -> list[Ro
 
 
 def comparison_table(results: Sequence[Finished], task: str) -> list[Row]:
-    """One row per paired comparison in the runs of `task`; over seeds the widest interval and largest p-value."""
+    """One row per paired comparison in the runs of `task`; over seeds the mean, with the variance of items and of seeds."""
     rows = []
     for group in method_groups(results, task):
         factor = scale(group.results, group.metric)
@@ -85,26 +86,32 @@ def comparison_table(results: Sequence[Finished], task: str) -> list[Row]:
             found = [c for r in group.results if (c := r.comparisons.get(other)) and c.difference is not None]
             if not found:
                 continue
-            low = min((c.low for c in found if c.low is not None), default=None)
-            high = max((c.high for c in found if c.high is not None), default=None)
-            p_values = [c.p_value for c in found if c.p_value is not None]
-            interval = text.interval_text(low, high, factor)
+            mean = _over_seeds(found, max((r.primary.examples or 0.0 for r in group.results if r.primary), default=0.0))
+            interval = text.interval_text(mean.low, mean.high, factor)
+            clear = "above" if (mean.low or 0) > 0 else "below" if (mean.high or 0) < 0 else "no"
             cells = {
                 "Method": group.title,
                 "Against": method_title(other),
-                "Difference": text.number_text(fmean(c.difference or 0.0 for c in found), factor, "+"),
+                "Difference": text.number_text(mean.difference or 0.0, factor, "+"),
                 "95 % interval": interval,
-                "Test": text.p_text(max(p_values)) if p_values else MISSING,
-                "Clear": MISSING
-                if interval == MISSING
-                else "above"
-                if (low or 0) > 0
-                else "below"
-                if (high or 0) < 0
-                else "no",
+                "Test": MISSING if mean.p_value is None else text.p_text(mean.p_value),
+                "Clear": MISSING if interval == MISSING else clear,
             }
             rows.append(Row(cells, group.runs))
     return rows
+
+
+def _over_seeds(found: Sequence[Difference], items: float) -> Difference:
+    """The mean of the differences of each seed, paired by item; without an interval where a seed has none."""
+    if len(found) == 1:
+        return found[0]
+    differences = [one.difference or 0.0 for one in found]
+    ends = [(one.low, one.high) for one in found if one.low is not None and one.high is not None]
+    if len(ends) < len(found):
+        return Difference(difference=fmean(differences))
+    error = StandardError.of(fmean(((high - low) / 2 / Z95) ** 2 for low, high in ends), int(items), [differences])
+    mean = fmean(differences)
+    return Difference(difference=mean, low=mean - error.reach, high=mean + error.reach, p_value=error.p_value(mean))
 
 
 def held_out_table(results: Sequence[Finished]) -> list[Row]:
