@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -61,17 +62,13 @@ def _documented(node: ast.ClassDef | ast.FunctionDef, heading: str, called: str)
         found = next(one for one in node.body if isinstance(one, ast.FunctionDef) and one.name == "__init__")
     if isinstance(found, ast.FunctionDef) and "property" not in map(ast.unparse, node.decorator_list):
         returns = "" if found.returns is None or found is not node else f" -> {ast.unparse(found.returns)}"
-        lines += [
-            "```python",
-            f"{called}({ast.unparse(found.args).removeprefix('self, ').removeprefix('self')}){returns}",
-            "```",
-            "",
-        ]
+        arguments = ast.unparse(found.args).removeprefix("self, ").removeprefix("self")
+        lines.append(f"```python\n{called}({arguments}){returns}\n```\n")
     text = re.sub(r"(?m)^(Args|Raises|Returns|Attributes):$", r"\1:\n", text)
     lines.append(re.sub(r"(?m)^    (?=\S)", "- ", text).replace("\n        ", "\n  "))
-    fields = zip(node.body, node.body[1:], strict=False) if isinstance(node, ast.ClassDef) else ()
+    fields = pairwise(node.body) if isinstance(node, ast.ClassDef) else ()
     listed = [
-        f"- `{ast.unparse(one)}`: {after.value.value}" for one, after in fields
+        f"- `{ast.unparse(one)}`: {after.value.value!s}" for one, after in fields
         if isinstance(one, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
     ]  # fmt: skip
     return "\n".join([*lines, *([""] if listed else []), *listed]) + "\n"

@@ -15,6 +15,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,9 @@ class Expert:
         """Numbers in all factors."""
         return sum(part.numel() for pair in self.factors.values() for part in pair)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits of the factors."""
+        """Sixteen hexadecimal digits of the factors, which are not changed in place."""
         digest = hashlib.sha256()
         for name in sorted(self.factors):
             digest.update(name.encode())

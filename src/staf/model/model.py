@@ -129,7 +129,7 @@ class Model:
 
     def __reduce__(self) -> Any:
         one = self.context
-        options = {"dtype": one.dtype, "device": one.compute.device, "runs": one.runs, "data": one.data}
+        options: dict[str, Any] = {"dtype": one.dtype, "device": one.compute.device, "runs": one.runs, "data": one.data}
         return partial(load_model, self.experts, one.base_name, **options), ()
 
 
