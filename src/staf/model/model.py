@@ -38,7 +38,7 @@ class Model:
     """
 
     def __init__(self, experts: ExpertSet | None, context: Context) -> None:
-        self.experts, self.context, self._lock = experts, context, RLock()
+        self.experts, self.context, self._store, self._lock = experts, context, context.store, RLock()
 
     @property
     def needed_experts(self) -> ExpertSet:
@@ -54,7 +54,10 @@ class Model:
     def using(self, task: Task | str | Path | None = None) -> Iterator[tuple[Context, Any]]:
         """The context, and a task in it, for one thread at a time."""
         with self._lock:
-            yield self.context, self.context.find_task(str(task)) if isinstance(task, str | Path) else task
+            found = None
+            if task is not None:  # only this task: another one of its name may have been there before
+                found, self.context.store = self._store.with_task(str(task) if isinstance(task, Path) else task)
+            yield self.context, found
 
     def adapt(
         self, task: Task | str | Path, shots: int | None = 32, method: str = "cma", seed: int = 0,
@@ -128,9 +131,9 @@ class Model:
         return f"Model({self.context.identity['name']} with {names})"
 
     def __reduce__(self) -> Any:
-        one = self.context
+        one, experts = self.context, self.experts
         options: dict[str, Any] = {"dtype": one.dtype, "device": one.compute.device, "runs": one.runs, "data": one.data}
-        return partial(load_model, self.experts, one.base_name, **options), ()
+        return partial(load_model, (experts and experts.folder) or experts, one.base_name, **options), ()
 
 
 def load_model(
@@ -179,18 +182,21 @@ def load_task(name: str | Path) -> Task:
 
 
 def load_adapted(
-    router: str | Path, experts: str | Path | ExpertSet | None = None, base: str | Path | None = None, **options: Any
+    router: str | Path, experts: str | Path | None = None, base: str | Path | None = None, **options: Any
 ) -> Adapted:
     """What `Adapted.save` or `staf adapt` saved, ready to answer.
 
     Args:
         router: its folder.
-        experts, base, options: as `load_model`.
+        experts, base: None are those it was made for, where they were then.
+        options: others of `load_model`.
 
     Raises:
-        MissingData, DamagedFile: as `load_model`, or there is no router. BaseMismatch, ExpertMismatch: for another model.
+        MissingData, DamagedFile: no router, experts or base there. BaseMismatch, ExpertMismatch: they do not belong together.
     """
-    return load_model(experts, base, **options).load(router)
+    found = load_router(Path(router))
+    loaded = found.load_experts(None if experts is None else Path(experts))
+    return load_model(loaded, base or found.base["name"], **options).load(router)
 
 
 def private_folder() -> Path:
