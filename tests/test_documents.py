@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
+import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
+from staf.cli import app
 from staf.cli.reference import api_reference, with_file_map
 
 TESTS = Path(__file__).parent
@@ -61,3 +66,35 @@ def test_every_never_and_always_has_a_test(page: str) -> None:
     sentences = re.split(r"(?<=[.:;]) (?=[A-Z`*])", plain(re.sub(r"\n\n|\n(?=[-|] )", ". ", text)))
     strong = [sentence for sentence in sentences if re.search(r"\b(never|always)\b", sentence, re.IGNORECASE)]
     assert [sentence for sentence in strong if not any(promise in sentence for promise in quoted)] == []
+
+
+def commands() -> list[tuple[str, str]]:
+    """(page, command) of each indented line that calls staf, without the comment that follows it."""
+    pages = [*ROOT.glob("*.md"), *DOCS.glob("*.md"), *ROOT.glob("examples/**/*.md"), *ROOT.glob("benchmarks/*.md")]
+    found = []
+    for page in sorted(pages):
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        lines = re.findall(r"(?m)^ {4}(staf .*)$", text)
+        found += [(page.relative_to(ROOT).as_posix(), re.sub(r"\s{3,}[^-\s].*|\s+#.*", "", line)) for line in lines]
+    return [(page, line) for page, line in found if "..." not in line]
+
+
+def parse(words: list[str]) -> None:
+    """Parse a command's words as the command line does, and run nothing."""
+    command: Any = typer.main.get_command(app)
+    context: Any = None
+    while hasattr(command, "resolve_command"):
+        context = command.make_context(command.name, words, parent=context)
+        _, command, words = command.resolve_command(context, words)
+    command.make_context(command.name, words, parent=context)
+
+
+@pytest.mark.parametrize(("page", "line"), commands())
+def test_every_command_in_a_document_is_one_that_the_command_line_takes(page: str, line: str) -> None:
+    with contextlib.suppress(typer.Exit):  # --list-options
+        parse(shlex.split(line)[1:])
+
+
+def test_the_commands_of_the_documents_are_found() -> None:
+    assert len({page for page, _ in commands()}) >= 5
+    assert len(commands()) >= 40
