@@ -11,14 +11,15 @@ import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from test_own_task import rows, write
 
-from staf.data.local import read_rows, table_format
+from staf.data.local import local_examples, read_rows, table_format
 from staf.data.registry import Registry
 from staf.data.row_templates import RowTemplates, rendered
 from staf.data.selection import task_examples
 from staf.data.store import DataStore
-from staf.data.task import find_task, load_task
+from staf.data.task import Task, builtin_tasks, find_task, load_task
 from staf.errors import BadData, ConfigError
 from staf.stages.context import Context
 
@@ -90,3 +91,111 @@ def test_several_columns_are_one_text_and_empty_cells_are_left_out(tmp_path: Pat
     path = write(tmp_path, found, doc_to_context=["chief complaint", "exam"], group_column=None, test_split=None)
     contexts = [e.context for e in task_examples(load_task(path), "train", DataStore())]
     assert contexts[:2] == ["chief complaint: wing 0\nexam: normal", "chief complaint: wing 1"]
+
+
+def examples_of(task: Task) -> list[tuple[str, str, str, str, tuple[str, ...]]]:
+    return [(e.split, e.query, e.context, e.answer, e.labels) for e in local_examples(task)]
+
+
+def test_a_file_a_frame_a_dataset_and_rows_give_the_same_task(tmp_path: Path) -> None:
+    datasets, found = pytest.importorskip("datasets"), rows()
+    common: dict[str, Any] = {"text": "note", "label": "outcome", "group": "patient", "name": "triage"}
+    path = save(tmp_path / "notes.jsonl", found)
+    tasks = [
+        Task.from_csv(path, **common),
+        Task.from_dataset(datasets.Dataset.from_list(found), **common),
+        Task.from_table(found, **common),
+    ]
+    if pandas := pytest.importorskip("pandas"):
+        tasks.append(Task.from_pandas(pandas.DataFrame(found), **common))
+    assert len({str(examples_of(task)) for task in tasks}) == 1
+    split, query, context, answer, labels = examples_of(tasks[0])[0]
+    assert (split, query, labels) == ("test", "Which label fits the text: routine; urgent?", ("routine", "urgent"))
+    assert (context, answer) == (found[0]["note"], "routine")
+    assert [task.metric for task in tasks] == ["accuracy"] * len(tasks)
+    assert tasks[0].folder == tmp_path
+    assert Task.from_csv(path, text="note", label="outcome").name == "notes"
+
+
+def test_the_splits_of_a_dataset_and_the_names_of_its_labels_are_kept() -> None:
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features(
+        {"tokens": datasets.List(datasets.Value("string")), "tags": datasets.List(datasets.ClassLabel(names=["O", "B-drug"])),
+         "kind": datasets.ClassLabel(names=["poem", "letter"])}
+    )  # fmt: skip
+    parts = {
+        split: datasets.Dataset.from_dict(
+            {"tokens": [[split, "dipyrol"], [split, "hay"]], "tags": [[0, 1], [0, 0]], "kind": [1, -1]}, features=features
+        )
+        for split in ("train", "validation", "test")
+    }
+    found = examples_of(Task.from_dataset(datasets.DatasetDict(parts), text="tokens", label="tags", output_type="ner"))
+    assert [(split, context, answer) for split, _, context, answer, _ in found[-2:]] == [
+        ("test", "test dipyrol", "drug: dipyrol"), ("test", "test hay", "none"),
+    ]  # fmt: skip
+    assert [split for split, *_ in found] == ["adaptation"] * 4 + ["test"] * 2
+    assert found[0][1] == "List every mention in the text of these types, as type and words, or none: drug."
+    del parts["test"]
+    task = Task.from_dataset(parts, text="tokens", label="kind", labels=["poem", "letter"], name="kinds")
+    assert [(row[0], row[3]) for row in examples_of(task)] == [("adaptation", "letter"), ("test", "letter")]
+
+
+def test_a_task_of_rows_in_memory_is_known_by_their_contents_and_is_in_no_file(tmp_path: Path) -> None:
+    one, other = (Task.from_table(rows(count), text="note", label="outcome") for count in (20, 21))
+    assert one.model_dump_json() != other.model_dump_json()
+    assert rows()[0]["note"] not in one.model_dump_json() + repr(one)
+    store = DataStore(registry=Registry(tasks={}))
+    assert len(store.local(one)) + 1 == len(store.local(other))
+    with pytest.raises(ConfigError, match="the rows of task 'own_table' are in no file"):
+        one.save(tmp_path / "task.yaml")
+    with pytest.raises(ConfigError, match="were in memory and are gone"):
+        local_examples(Task.model_validate(one.model_dump()))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"text": "nots"}, "the table has no column 'nots'; its columns are note, outcome, patient"),
+        ({"label": "note"}, "column 'note' has 120 values, too many to choose one from.*multi_label.*generate_until"),
+        ({"label_descriptions": {"urgnt": "now"}}, "describes 'urgnt', which is no label. The labels are routine, urgent"),
+        ({"labels": ["urgent"], "output_type": "choice"}, "output_type = 'choice'"),
+        ({"name": "my task"}, "task = 'my task'"),
+        ({"source": 3}, "a int is no table: give a path, a data frame"),
+    ],
+)
+def test_what_a_table_cannot_give_is_named(changes: dict[str, Any], message: str) -> None:
+    arguments: dict[str, Any] = {"source": rows(120), "text": "note", "label": "outcome"}
+    with pytest.raises(ConfigError, match=message):
+        Task.from_table(**arguments | changes)
+
+
+def test_every_output_type_is_made_of_a_table(tmp_path: Path) -> None:
+    found = [{"note": f"Gave {w} for rot.", "drug": w, "at": [[5, 7, "drug"]], "all": f"{w}|rot"} for w in ("ab", "cd")]
+    kinds = {"span": "drug", "ner": "at", "multi_label": "all", "generate_until": "drug"}
+    common: dict[str, Any] = {"text": "note", "separator": "|", "test_size": None}
+    made = {kind: Task.from_table(found, label=label, output_type=kind, **common) for kind, label in kinds.items()}
+    answers = {kind: examples_of(task)[0] for kind, task in made.items()}
+    assert {kind: row[3] for kind, row in answers.items()} == {
+        "span": "ab", "ner": "drug: ab", "multi_label": "ab; rot", "generate_until": "ab"
+    }  # fmt: skip
+    assert {row[0] for row in answers.values()} == {"train"}
+    assert answers["multi_label"][1] == "Which labels fit the text, if any: ab; cd; rot?"
+    assert answers["span"][1] == "Which words of the text give the drug?"
+
+
+def test_a_task_is_written_to_a_file_that_says_the_same(tmp_path: Path) -> None:
+    path = save(tmp_path / "tables" / "My notes.xlsx", rows())
+    task = Task.from_csv(path, text=["note", "patient"], label="outcome", label_descriptions={"urgent": "today"}, query="Now?")
+    task.save(tmp_path / "tasks" / "own.yaml")
+    text = (tmp_path / "tasks" / "own.yaml").read_text()
+    assert text.startswith("task: My_notes\ndataset_path: xlsx\ndataset_kwargs:\n  data_files: ../tables/My notes.xlsx\n")
+    assert not {"folder", "title", "fixed_labels", "task_type", "rows_digest"} & set(yaml.safe_load(text))
+    again = load_task(tmp_path / "tasks" / "own.yaml")
+    assert examples_of(again) == examples_of(task)
+    assert (again.fixed_labels, again.metric, again.title) == (True, "accuracy", "My_notes")
+    assert load_task_of(builtin_tasks()["pubmedqa"], tmp_path) == builtin_tasks()["pubmedqa"]
+
+
+def load_task_of(task: Task, folder: Path) -> Task:
+    task.save(folder / "builtin.yaml")
+    return load_task(folder / "builtin.yaml").model_copy(update={"folder": None})

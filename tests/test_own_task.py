@@ -133,9 +133,8 @@ def test_every_mistake_of_a_file_is_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="problems") as caught:
         load_task(path)
     assert "did you mean 'doc_to_text'" in str(caught.value)
-    for output_type in ("span", "ner", "multi_label"):
-        with pytest.raises(ConfigError, match="not supported on local files: use multiple_choice or generate_until"):
-            load_task(write(tmp_path, rows(), output_type=output_type))
+    with pytest.raises(ConfigError, match="doc_to_context is needed: span answers with its words"):
+        load_task(write(tmp_path, rows(), output_type="span", doc_to_context=None))
 
 
 def test_no_code_runs_from_a_task_file(tmp_path: Path) -> None:

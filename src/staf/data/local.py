@@ -12,18 +12,21 @@ import itertools
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from staf.data.annotations import brat_rows, iob_rows
 from staf.data.archives import sheet_rows
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key
 from staf.data.read_report import ReadReport
-from staf.data.row_templates import EmptyText, columns_of, rendered, text_of, value_of
+from staf.data.row_templates import EmptyCell, rendered, text_of
 from staf.data.sources import opened
 from staf.data.splits import LEFT_OUT, separate
+from staf.data.targets import answer_of, labels_of
 from staf.data.task import Task, TestSplit
 from staf.errors import BadData, ConfigError, MissingData
 
@@ -46,14 +49,16 @@ def local_examples(task: Task, report: ReadReport | None = None) -> list[Example
     Raises:
         MissingData: a file is not there. BadData: rows that the templates do not fit, named by file and number.
     """
-    report = report or ReadReport()
+    report, rows = report or ReadReport(), list(_rows(task))
+    if task.output_type in ("multi_label", "ner") and not task.doc_to_choice:
+        task = task.model_copy(update={"doc_to_choice": found_labels(task, (row for _, _, row in rows))})
     found: list[Example] = []
     problems, number = list[str](), 0
-    for place, split, row in _rows(task):
+    for place, split, row in rows:
         number += 1
         try:
             found.append(_example(task, number, split, row))
-        except EmptyText as problem:
+        except EmptyCell as problem:
             report.skip(str(problem))
         except BadData as problem:
             problems.append(f"{place}: {problem}")
@@ -70,6 +75,15 @@ def local_examples(task: Task, report: ReadReport | None = None) -> list[Example
     return [replace(e, split=split) for e, split in zip(found, settled, strict=True) if split != LEFT_OUT]
 
 
+def found_labels(task: Task, rows: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The labels, or types of mentions, in the answers of rows, sorted; rows that do not fit are passed over."""
+    found = set[str]()
+    for row in rows:
+        with suppress(BadData):
+            found.update(labels_of(task, row))
+    return tuple(sorted(found))
+
+
 def _drawn(examples: list[Example], size: float) -> list[str]:
     """Splits by group: groups in the order of their hash are test until its share is reached."""
     members = Counter(example.group for example in examples)
@@ -84,16 +98,28 @@ def _drawn(examples: list[Example], size: float) -> list[str]:
 
 def _rows(task: Task) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """(file and number, split, row) of each row."""
-    given = task.dataset_kwargs.data_files if task.dataset_kwargs is not None else ()
+    if task.rows_digest and not task.rows:
+        raise ConfigError(f"the rows of task '{task.name}' were in memory and are gone. Make the task again.")
+    given: Any = task.rows or (task.dataset_kwargs.data_files if task.dataset_kwargs is not None else ())
     by_split = given if isinstance(given, dict) else {"train": given}
     wanted = {task.training_split, task.validation_split} - {None} if isinstance(given, dict) else set()
     for name, paths in by_split.items():
         split = "test" if name == task.test_split else "train" if task.test_split is None else "adaptation"
         if split == "test" or not wanted or name in wanted:
+            if task.rows:
+                yield from ((f"{name}, row {number}", split, row) for number, row in enumerate(paths, 1))
+                continue
             for path in (paths,) if isinstance(paths, str) else paths:
-                file = (task.folder or Path()) / path
-                for number, row in enumerate(read_rows(file, task.dataset_path[0]), 1):
-                    yield f"{file}, row {number}", split, row
+                for file in _files((task.folder or Path()) / path):
+                    for number, row in enumerate(read_rows(file, task.dataset_path[0]), 1):
+                        yield f"{file}, row {number}", split, row
+
+
+def _files(path: Path) -> list[Path]:
+    """The files of a pattern such as notes/*.csv, or the texts of a folder; else the path itself."""
+    if path.is_dir():
+        return sorted(path.glob("*.txt"))
+    return sorted(path.parent.glob(path.name)) if "*" in path.name else [path]
 
 
 def table_format(path: Path) -> str:
@@ -117,7 +143,9 @@ def read_rows(path: Path, file_format: str) -> Iterator[dict[str, Any]]:
     if not path.is_file():
         raise MissingData(f"no data file {path}. Paths in a task file are relative to it: check data_files.")
     try:
-        if file_format == "xlsx":
+        if file_format in ("iob", "brat"):
+            yield from (iob_rows if file_format == "iob" else brat_rows)(path)
+        elif file_format == "xlsx":
             yield from (row for _, row in sheet_rows(path, ReadReport(), None, ()))
         elif file_format == "parquet":
             import pyarrow.parquet as pq
@@ -154,7 +182,7 @@ def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 def _example(task: Task, number: int, split: str, row: dict[str, Any]) -> Example:
     query, context, labels = rendered(task.templates, row)
-    answer = _answer(task, row, labels)
+    answer = answer_of(task, row, context, labels)
     about, group = minhash_keys(context or query), f"{task.name}/{number}"
     if task.group_column is not None:
         if text_of(row.get(task.group_column)) == "":
@@ -164,20 +192,3 @@ def _example(task: Task, number: int, split: str, row: dict[str, Any]) -> Exampl
     return Example(
         f"{task.name}/{number}", task.task_type, query, context, answer, labels, split, about, task.output_type, group
     )
-
-
-def _answer(task: Task, row: dict[str, Any], labels: tuple[str, ...]) -> str:
-    target = task.doc_to_target
-    value = target if isinstance(target, int) else value_of(target, row, "doc_to_target")
-    if (label := str(value).strip()) in labels:  # 'null' may be one
-        return label
-    text = text_of(value)
-    if task.output_type != "multiple_choice":
-        if not text:
-            raise BadData("doc_to_target is empty")
-        return text
-    if text.isdigit() and int(text) < len(labels):
-        return labels[int(text)]
-    if isinstance(target, str) and target not in row and "{" not in target:
-        raise BadData(f"doc_to_target '{target}' is no column and no template; the columns are {columns_of(row)}")
-    raise BadData(f"doc_to_target is neither one of the {len(labels)} labels nor the index of one")

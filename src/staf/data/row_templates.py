@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Annotated, Any, Literal
 
@@ -43,33 +44,44 @@ class RowTemplates(Settings):
     """Between the labels of one cell."""
 
 
-class EmptyText(BadData):
-    """A row without a text."""
+class EmptyCell(BadData):
+    """A row without a text or an answer."""
 
 
 def rendered(templates: RowTemplates, row: Mapping[str, Any]) -> tuple[str, str, tuple[str, ...]]:
     """Query, context and labels of a row; () where the templates give no labels.
 
     Raises:
-        EmptyText: the context, or without one the query, is empty. BadData: the templates do not fit the row.
+        EmptyCell: the context, or without one the query, is empty. BadData: the templates do not fit the row.
     """
     meanings = "\n".join(f"{label}: {meaning}" for label, meaning in templates.label_descriptions.items() if meaning.strip())
     asked = text_of(value_of(templates.doc_to_text, row, "doc_to_text"))
     query = "\n".join(part for part in (templates.description.strip(), meanings, asked) if part)
     context = text_of(raw_context(templates, row))
     if not context and (templates.doc_to_context or not query):
-        raise EmptyText("the text is empty")
+        raise EmptyCell("the text is empty")
     return query, context, _labels(templates, row)
 
 
 def raw_context(templates: RowTemplates, row: Mapping[str, Any]) -> Any:
     """The context of a row as it stands in its cell, to which offsets refer; tokens are joined by spaces."""
     wanted = templates.doc_to_context
-    if not isinstance(wanted, str):
-        cells = {name: text_of(value_of(name, row, "doc_to_context")) for name in wanted}
-        return "\n".join(f"{name}: {text}" if len(cells) > 1 else text for name, text in cells.items() if text)
-    value = value_of(wanted, row, "doc_to_context")
-    return value if isinstance(value, str) or not hasattr(value, "__iter__") else " ".join(map(str, value))
+    names = (wanted,) if isinstance(wanted, str) else wanted
+    cells = {name: value_of(name, row, "doc_to_context") for name in names if is_known(name, row, "doc_to_context")}
+    if len(names) > 1:
+        return "\n".join(f"{name}: {text}" for name, text in zip(names, map(text_of, cells.values()), strict=True) if text)
+    value = next(iter(cells.values()), "")
+    if templates.output_type == "ner" and not (isinstance(value, str) and value.lstrip()[:1] not in ("[", "(")):
+        with suppress(BadData):  # a text may begin with a bracket
+            return " ".join(map(str, as_list(value, " ", "doc_to_context")))
+    return value
+
+
+def is_known(template: str, row: Mapping[str, Any], key: str) -> bool:
+    """True of a column or a template; raises BadData where words are neither, False of none."""
+    if template and template not in row and "{" not in template:
+        raise BadData(f"{key} '{template}' is no column and no template; the columns are {', '.join(map(str, row))}")
+    return bool(template)
 
 
 def _labels(templates: RowTemplates, row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -107,7 +119,7 @@ def text_of(value: Any) -> str:
 
 
 def value_of(template: str, row: Mapping[str, Any], key: str) -> Any:
-    """The cell of a column, or the rendered template; BadData that names the key and the columns where neither fits."""
+    """The cell of a column, or the rendered template; raises BadData where neither fits."""
     from jinja2 import TemplateError
 
     if template in row:
@@ -115,7 +127,7 @@ def value_of(template: str, row: Mapping[str, Any], key: str) -> Any:
     try:
         return _compiled(template).render(row)
     except TemplateError as error:
-        raise BadData(f"{key}: {type(error).__name__}; the columns are {columns_of(row)}") from error
+        raise BadData(f"{key}: {type(error).__name__}; the columns are {', '.join(map(str, row))}") from error
     except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
         raise BadData(f"{key} cannot be rendered ({type(error).__name__})") from error
 
@@ -149,8 +161,3 @@ def _environment() -> Any:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     return ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
-
-
-def columns_of(row: Mapping[str, Any]) -> str:
-    """The columns of a row, for messages."""
-    return ", ".join(map(str, row))

@@ -1,27 +1,30 @@
 """Tasks: what is asked of which data, with which labels and output type, how it is split, and by which metric it is judged.
 
 A task is a YAML file with the keys of lm-evaluation-harness where they mean the same (docs/data.md); the built-in ones are
-such files too (staf/tasks/*.yaml). Its data is a corpus of the cards, or local CSV, JSON or Parquet files.
+such files too (staf/tasks/*.yaml). Its data is a corpus of the cards, or tables: files, or rows given in Python.
 """
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, model_validator
+import yaml
+from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
 from staf.config import Settings, load_values, parse
 from staf.data.answers import read_several, write_several
 from staf.data.example import KNOWLEDGE_TYPES, Example
-from staf.data.row_templates import RowTemplates
+from staf.data.row_templates import LABEL_TYPES, RowTemplates
 from staf.data.templates import query, templates
 from staf.errors import ConfigError, UnknownName
+from staf.io import write_bytes
 
 METRICS = {
     "multiple_choice": ("accuracy", "macro_f1", "macro_auc"),
@@ -34,12 +37,13 @@ METRICS = {
 _HARNESS_METRICS = {"acc": "accuracy", "acc_norm": "accuracy", "rougeL": "rouge_l", "f1": "macro_f1"}
 _UNUSED = {
     "tag", "group", "num_fewshot", "fewshot_split", "fewshot_config", "fewshot_delimiter", "target_delimiter", "repeats",
+    "task_alias",
     "generation_kwargs", "should_decontaminate", "doc_to_decontamination_query", "filter_list", "use_prompt", "unsafe_code",
 }  # fmt: skip
 """Keys of lm-evaluation-harness that change nothing here."""
-LOCAL_FORMATS = ("csv", "json", "parquet", "xlsx")
-LOCAL_TYPES = ("multiple_choice", "generate_until")
-"""Output types that a task on local files can have."""
+LOCAL_FORMATS = ("csv", "json", "parquet", "xlsx", "iob", "brat", "memory")
+_COLUMNS = {"iob": ("tokens", "tags"), "brat": ("text", "entities")}
+"""Of formats that have no header: context and target."""
 
 
 def _names(value: Any) -> Any:
@@ -77,6 +81,8 @@ class Task(RowTemplates):
     """Task type of its examples; the task's name where none is given."""
     doc_to_target: str | int = ""
     """Answer: a column or a Jinja template; with choices, one of them or its index."""
+    tag_names: tuple[str, ...] = ()
+    """Names of tags that are numbers, in their order."""
     group_column: str | None = None
     """Rows with the same value stay in one split, such as those of a patient."""
     training_split: str | None = None
@@ -91,7 +97,10 @@ class Task(RowTemplates):
     """Keep the k most frequent labels outside the test split."""
     proxy_for: str = ""
     """The task of Table 2 that it replaces where that one's corpus needs credentials; its own name where it is that task."""
-    metadata: dict[str, Any] = Field(default_factory=dict)
+    metadata: Any = None
+    rows_digest: str = ""
+    """Of rows that were given in Python."""
+    _rows: dict[str, list[dict[str, Any]]] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -99,8 +108,16 @@ class Task(RowTemplates):
         values = {key: value for key, value in values.items() if key not in _UNUSED}
         values.setdefault("task_type", values.get("task", ""))
         values["title"] = values.get("title") or values.get("task", "")
-        if isinstance(values.get("doc_to_choice"), list):
+        path, labels = values.get("dataset_path"), values.get("doc_to_choice", ())
+        kind = str(path[0] if isinstance(path, list | tuple) and path else path)
+        if kind in _COLUMNS:
+            columns = dict(zip(("doc_to_context", "doc_to_target"), _COLUMNS[kind], strict=True))
+            values = {**columns, "output_type": "ner", "group_column": "document"} | values
+        several = kind in LOCAL_FORMATS and values.get("output_type") == "multi_label"
+        if isinstance(labels, list | tuple) and (labels or several):
             values.setdefault("fixed_labels", True)
+        if kind in LOCAL_FORMATS and values.get("validation_split") and not values.get("test_split"):
+            values |= {"test_split": values["validation_split"], "validation_split": None}  # as lm-evaluation-harness does
         return values
 
     @model_validator(mode="after")
@@ -108,19 +125,104 @@ class Task(RowTemplates):
         if not self.is_local:
             return self
         problems = []
-        if self.output_type not in LOCAL_TYPES:
-            problems.append(f"output_type {self.output_type} is not supported on local files: use {' or '.join(LOCAL_TYPES)}")
-        if self.dataset_kwargs is None:
-            problems.append(f"dataset_kwargs: {{data_files: FILE}} is needed with {', '.join(LOCAL_FORMATS)}")
+        if self.dataset_kwargs is None and not self.rows_digest:
+            problems.append(f"dataset_kwargs: {{data_files: FILE}} is needed with {', '.join(LOCAL_FORMATS[:-1])}")
         if not (self.doc_to_text or self.doc_to_context):
             problems.append("doc_to_text or doc_to_context is needed")
         if self.doc_to_target == "":
             problems.append("doc_to_target is needed")
+        if self.output_type in ("span", "ner") and not self.doc_to_context:
+            problems.append(f"doc_to_context is needed: {self.output_type} answers with its words")
         if self.output_type == "multiple_choice" and not self.doc_to_choice:
             problems.append("doc_to_choice is needed: the labels to choose from")
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    @classmethod
+    def from_table(
+        cls, source: Any, *, text: str | Sequence[str], label: str, query: str | None = None, labels: Sequence[str] = (),
+        output_type: str = "multiple_choice", separator: str = ";", group: str | None = None, test_size: float | None = 0.3,
+        name: str | None = None, label_descriptions: Mapping[str, str] | None = None,
+    ) -> Task:  # fmt: skip
+        """A task on a table: a file, a pandas frame, a `datasets` Dataset or DatasetDict (its splits kept), or rows.
+
+        Args:
+            source: what is read; a file is one of CSV, TSV, JSON, JSON lines, Parquet or xlsx, by the ending of its name.
+            text, label: the columns to read and to answer; several texts are joined as lines 'column: value'.
+            query: what is asked; by default made of the labels.
+            labels: their order; by default those found, sorted.
+            separator: between the labels of one cell, with output_type multi_label.
+            group: a column whose rows stay in one split, such as the patient.
+            test_size: share of the rows to test on; None makes a corpus for an expert. A split named test is taken as it is.
+            name: of the task; by default that of the file.
+            label_descriptions: what labels mean, shown before every query.
+
+        Raises:
+            ConfigError: no such column, or too many labels to choose from. MissingData, BadData: the file cannot be read.
+        """
+        from staf.data.local import found_labels
+        from staf.data.own_table import MOST_LABELS, QUERIES, check_columns, own_table, task_name
+
+        table, texts = own_table(source, test_size), (text,) if isinstance(text, str) else tuple(text)
+        check_columns(table, (*texts, label, *([group] if group else [])))
+        keys = {"task": name or task_name(table.name), **table.keys, "output_type": output_type, "group_column": group}
+        keys |= {"doc_to_context": texts[0] if len(texts) == 1 else texts, "doc_to_target": label, "label_separator": separator}
+        keys["label_descriptions"] = dict(label_descriptions or {})
+        if output_type in LABEL_TYPES and not labels:
+            draft = parse(cls, keys | {"doc_to_choice": "any"}, "Task.from_table")
+            labels = found_labels(draft, (row for rows in table.splits.values() for row in rows))
+        if output_type == "multiple_choice" and len(labels) > MOST_LABELS:
+            raise ConfigError(
+                f"column '{label}' has {len(labels)} values, too many to choose one from. Give the labels, or another "
+                "output_type: multi_label where a cell holds several, generate_until for free text."
+            )
+        if unknown := [each for each in keys["label_descriptions"] if each not in labels]:
+            raise ConfigError(
+                f"label_descriptions describes '{unknown[0]}', which is no label. The labels are {', '.join(labels)}."
+            )
+        default = QUERIES.get(output_type, "").format(labels="; ".join(labels), column=label.replace("_", " "))
+        task = parse(cls, keys | {"doc_to_text": query or default, "doc_to_choice": list(labels)}, "Task.from_table")
+        task._rows = table.splits if table.in_memory else {}
+        return task
+
+    from_csv = from_pandas = from_dataset = from_table
+
+    def to_yaml(self, folder: Path | None = None) -> str:
+        """The text of its task file, for a folder to which its paths are then relative.
+
+        Raises:
+            ConfigError: its rows were given in Python, so no file has them.
+        """
+        if self.rows_digest:
+            raise ConfigError(
+                f"the rows of task '{self.name}' are in no file. Write the table to one, and make the task from it."
+            )
+        left_out = {"folder", "fixed_labels"} if self.is_local else {"folder"}
+        values = self.model_dump(mode="json", exclude_defaults=True, exclude=left_out)
+        values = {key: value for key, value in values.items() if key not in ("title", "task_type") or value != self.task}
+        if len(self.dataset_path) == 1:
+            values["dataset_path"] = self.dataset_path[0]
+        if self.dataset_kwargs is not None and folder is not None:
+            values["dataset_kwargs"] = {"data_files": self._relative_to(folder, self.dataset_kwargs.data_files)}
+        order = [key for key in ("task", "title", "dataset_path", "dataset_kwargs") if key in values]
+        return yaml.safe_dump({key: values[key] for key in (*order, *values)}, sort_keys=False, allow_unicode=True, width=120)
+
+    def _relative_to(self, folder: Path, files: Any) -> Any:
+        if isinstance(files, str):
+            return os.path.relpath((self.folder or Path()).absolute() / files, folder.absolute())
+        if isinstance(files, dict):
+            return {split: self._relative_to(folder, given) for split, given in files.items()}
+        return [self._relative_to(folder, file) for file in files]
+
+    def save(self, path: str | Path) -> None:
+        """Write its task file; raises ConfigError as `to_yaml`."""
+        write_bytes(Path(path), self.to_yaml(Path(path).parent).encode())
+
+    @property
+    def rows(self) -> dict[str, list[dict[str, Any]]]:
+        """Rows by split that were given in Python; {} where it reads files."""
+        return self._rows
 
     @property
     def name(self) -> str:

@@ -1,0 +1,96 @@
+"""A table that a task is made of in Python: a file, a data frame, a `datasets.Dataset` or rows; imports no package of these."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from staf.data.local import read_rows, table_format
+from staf.errors import ConfigError
+
+MOST_LABELS = 100
+"""Labels of one choice; a column with more values is hardly one."""
+QUERIES = {
+    "multiple_choice": "Which label fits the text: {labels}?",
+    "multi_label": "Which labels fit the text, if any: {labels}?",
+    "span": "Which words of the text give the {column}?",
+    "ner": "List every mention in the text of these types, as type and words, or none: {labels}.",
+    "generate_until": "Write the {column}.",
+}
+"""Queries by output type where none is given."""
+_TESTS = ("test", "validation", "valid", "dev")
+"""Splits that are tested on, the first that is there."""
+
+Rows = list[dict[str, Any]]
+
+
+class OwnTable(NamedTuple):
+    """A table and what a task file would say of it."""
+
+    name: str
+    keys: dict[str, Any]
+    """of the task"""
+    splits: dict[str, Rows]
+    in_memory: bool
+
+
+def own_table(source: Any, test_size: float | None) -> OwnTable:
+    """The rows of a path, a pandas frame, a `datasets` Dataset or DatasetDict, or a list of rows.
+
+    Raises:
+        ConfigError: it is none of these. MissingData, BadData: as `read_rows`.
+    """
+    drawn = {"test_split": {"size": test_size}} if test_size else {}
+    if isinstance(source, str | Path):
+        path = Path(source).absolute()
+        kind = table_format(path)
+        keys = {"dataset_path": kind, "dataset_kwargs": {"data_files": path.name}, "folder": path.parent}
+        return OwnTable(path.name.partition(".")[0], keys | drawn, {"train": list(read_rows(path, kind))}, False)
+    if isinstance(source, Mapping):
+        splits = {str(name): _rows(part) for name, part in source.items()}
+        named = next((name for name in _TESTS if name in splits), None)
+        drawn = {"test_split": named} if named else drawn
+    else:
+        splits = {"train": _rows(source)}
+    text = json.dumps(splits, sort_keys=True, default=str, ensure_ascii=False)
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return OwnTable("own_table", {"dataset_path": "memory", "rows_digest": digest, **drawn}, splits, True)
+
+
+def _rows(table: Any) -> Rows:
+    if hasattr(table, "to_dict") and type(table).__module__.startswith("pandas"):
+        return list(table.to_dict("records"))
+    if isinstance(table, Mapping) or not isinstance(table, Iterable):
+        raise ConfigError(f"a {type(table).__name__} is no table: give a path, a data frame, a Dataset or a list of rows.")
+    names = {name: found for name, kind in (getattr(table, "features", None) or {}).items() if (found := _names(kind))}
+    rows = [dict(row) for row in table]
+    return [row | {name: _named(row[name], found) for name, found in names.items()} for row in rows] if names else rows
+
+
+def _names(feature: Any) -> Sequence[str] | None:
+    """The names of a `datasets.ClassLabel`, or of a list of them."""
+    return getattr(feature, "names", None) or getattr(getattr(feature, "feature", None), "names", None)
+
+
+def _named(value: Any, names: Sequence[str]) -> Any:
+    if isinstance(value, list):
+        return [_named(item, names) for item in value]
+    return names[value] if isinstance(value, int) and value >= 0 else None
+
+
+def check_columns(table: OwnTable, columns: Iterable[str]) -> None:
+    """Raise ConfigError where a column is in no row."""
+    known = list(dict.fromkeys(str(name) for rows in table.splits.values() for row in rows for name in row))
+    if missing := [column for column in columns if column not in known]:
+        raise ConfigError(
+            f"the table has no column '{missing[0]}'; its columns are {', '.join(known) or 'none: it has no rows'}."
+        )
+
+
+def task_name(name: str) -> str:
+    """A name as tasks have it."""
+    return re.sub(r"\W+", "_", name).strip("_") or "own_table"
