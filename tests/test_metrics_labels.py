@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, f1_score, hamming_loss, roc_auc_score
 
+from staf.errors import BadData
 from staf.metrics.by_output_type import compute_metrics, measures_of
 from staf.metrics.classification import average_precision, f1_counts, macro, macro_f1, micro, micro_f1, roc_area
 
@@ -148,6 +149,19 @@ def test_macro_f1_of_one_label_is_that_of_scikit_learn(pairs: list[tuple[int, in
     predictions = [{"id": i, "gold": g, "scores": np.eye(4)[a].tolist()} for i, (g, a) in enumerate(pairs)]
     found = measures_of("multiple_choice", predictions, fixed_labels=True).statistics["macro_f1"]
     assert found.value == pytest.approx(f1_score(gold, answer, average="macro"))
+
+
+def test_answers_without_scores_count_every_label_of_the_task() -> None:
+    rows = [{"id": i, "gold": [0], "answer": [0, 1]} for i in range(3)]
+    known = [row | {"labels": 5} for row in rows]
+    gold, answer = (np.array([[i in r[key] for i in range(5)] for r in rows]) for key in ("gold", "answer"))
+    found = compute_metrics("multi_label", known, resamples=100)["macro_f1"]
+    assert found["value"] == pytest.approx(f1_score(gold, answer, average="macro", zero_division=0)) == pytest.approx(0.2)
+    assert compute_metrics("multi_label", rows, resamples=100)["macro_f1"]["value"] == pytest.approx(0.5)  # of the named ones
+    with pytest.raises(BadData, match="'answer' names a label beyond the 1 that there are"):
+        compute_metrics("multi_label", [row | {"labels": 1} for row in rows])
+    with pytest.raises(BadData, match="2 of 3 predictions have 'labels'"):
+        compute_metrics("multi_label", [*known[:2], rows[2]])
 
 
 def test_nothing_to_answer_and_nothing_answered_is_undefined() -> None:

@@ -124,4 +124,6 @@ def _prediction(example: Example, entry: Line, where: str) -> dict[str, Any]:
     if one:
         near_certain = [0.0 if answer == [index] else math.log(MIN_PROB) for index in range(len(labels))]
         return {"id": example.id, "gold": gold[0], "scores": scores if entry.scores else near_certain}
-    return {"id": example.id, "gold": gold, "answer": answer} | ({"scores": scores} if entry.scores else {})
+    return {"id": example.id, "gold": gold, "answer": answer} | (
+        {"scores": scores} if entry.scores else {"labels": len(labels)}
+    )

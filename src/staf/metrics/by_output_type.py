@@ -151,7 +151,7 @@ def _multi_label(predictions: Sequence[Prediction], _: bool) -> Measures:
 
     scored = "scores" in predictions[0]
     named = [index + 1 for p in predictions for index in (*p["gold"], *p["answer"])]
-    labels = len(predictions[0]["scores"]) if scored else max(named, default=0)
+    labels = len(predictions[0]["scores"]) if scored else max(named + [p.get("labels", 0) for p in predictions], default=0)
     gold, answered = (membership([p[key] for p in predictions], labels) for key in ("gold", "answer"))
     counts = f1_counts(gold, answered)
     found = {"micro_f1": micro_f1(*counts), "macro_f1": macro_f1(*counts, all_classes=True)}

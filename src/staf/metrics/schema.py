@@ -45,19 +45,20 @@ class ChoicePrediction(PredictionRow):
 
 
 class MultiLabelPrediction(PredictionRow):
-    """`gold` and `answer`: indices of labels. `scores` (optional): log-odds of each label."""
+    """`gold` and `answer`: indices of labels. `scores` (optional): log-odds of each label; else `labels`, their number."""
 
     gold: list[Index]
     answer: list[Index]
     scores: list[Finite] = Field([], min_length=1)
+    labels: Index = 0
 
     @model_validator(mode="after")
     def _labels_exist_once(self) -> MultiLabelPrediction:
         for key, found in (("gold", self.gold), ("answer", self.answer)):
             if len(set(found)) < len(found):
                 raise ValueError(f"'{key}' must hold each label once")
-            if self.scores and max(found, default=-1) >= len(self.scores):
-                raise ValueError(f"'{key}' names a label beyond the {len(self.scores)} that have a score")
+            if (count := len(self.scores) or self.labels) and max(found, default=-1) >= count:
+                raise ValueError(f"'{key}' names a label beyond the {count} that there are")
         return self
 
 
@@ -98,7 +99,7 @@ PREDICTIONS: dict[str, TypeAdapter[Any]] = {
     "generate_until": TypeAdapter(list[TextPrediction]),
 }
 """Schema of the predictions of each output type."""
-FOR_ALL_OR_NONE = ("scores", "confidence", "invented", "truncated")
+FOR_ALL_OR_NONE = ("scores", "labels", "confidence", "invented", "truncated")
 
 
 def check(output_type: str, predictions: Sequence[Prediction], *, fixed_labels: bool = False) -> None:
