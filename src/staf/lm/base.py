@@ -145,7 +145,9 @@ def from_gguf(path: Path) -> Path:
 def _convert(path: Path, folder: Path) -> None:
     """Write a GGUF file's model and tokenizer to a folder, or nothing."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     loader: Any = AutoModelForCausalLM
     with tempfile.TemporaryDirectory() as own:  # without the files next to it
         os.symlink(path.resolve(), Path(own) / path.name)
