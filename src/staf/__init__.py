@@ -1,4 +1,11 @@
-"""STAF: medical language models from experts trained once and a few numbers per task."""
+"""STAF: medical language models from experts trained once and a few numbers per task.
+
+model = staf.load_model(experts="experts")                    # a folder of experts, and the default base
+task = staf.Task.from_csv("notes.csv", text="note", label="outcome", group="patient_id")
+adapted = model.adapt(task, shots=32)                         # a router, learned from 32 labelled notes
+adapted.predict(["..."]), adapted.predict_proba(["..."])
+adapted.evaluate()                                            # metrics with 95 % intervals
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -6,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from staf.data.task import Task
     from staf.model.adapted import Adapted, Scores
+    from staf.model.classifier import RoutedClassifier
     from staf.model.model import Model, load_adapted, load_model, load_task
 
 __version__ = "0.1.0"
-__all__ = ["Adapted", "Model", "Scores", "Task", "load_adapted", "load_model", "load_task"]
-_MODULES = {"Task": "data.task", "Adapted": "model.adapted", "Scores": "model.adapted"}
+__all__ = ["Adapted", "Model", "RoutedClassifier", "Scores", "Task", "load_adapted", "load_model", "load_task"]
+_MODULES = {"Task": "data.task", "Adapted": "model.adapted", "Scores": "model.adapted", "RoutedClassifier": "model.classifier"}
 
 
 def module_of(name: str) -> str:

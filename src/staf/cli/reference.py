@@ -8,7 +8,6 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +42,18 @@ def with_file_map(page: str) -> str:
 
 def api_reference() -> str:
     """The public names of `staf` as one Markdown page, from signatures and docstrings."""
-    parts = ["# The Python interface\n\nGenerated from the docstrings by `make docs`; do not edit.\n"]
+    parts = [f"# The Python interface\n\nGenerated from the docstrings by `make docs`; do not edit.\n\n{staf.__doc__}"]
     for name in staf.__all__:
         path = Path(__file__).parents[1] / f"{staf.module_of(name).replace('.', '/')}.py"
         body = ast.parse(path.read_text(encoding="utf-8")).body
         node = next(one for one in body if isinstance(one, ast.ClassDef | ast.FunctionDef) and one.name == name)
         parts.append(_documented(node, f"## staf.{name}", f"staf.{name}"))
-        for inner in node.body if isinstance(node, ast.ClassDef) else ():
+        members = node.body if isinstance(node, ast.ClassDef) else []
+        for inner in members:
             if isinstance(inner, ast.FunctionDef) and not inner.name.startswith("_") and ast.get_docstring(inner):
-                parts.append(_documented(inner, f"### {name}.{inner.name}", inner.name))
+                same = [one.targets for one in members if isinstance(one, ast.Assign) and ast.unparse(one.value) == inner.name]
+                names = ", ".join([inner.name, *(ast.unparse(target) for targets in same for target in targets)])
+                parts.append(_documented(inner, f"### {name}.{names}", inner.name))
     return "\n".join(parts)
 
 
@@ -62,14 +64,14 @@ def _documented(node: ast.ClassDef | ast.FunctionDef, heading: str, called: str)
         found = next(one for one in node.body if isinstance(one, ast.FunctionDef) and one.name == "__init__")
     if isinstance(found, ast.FunctionDef) and "property" not in map(ast.unparse, node.decorator_list):
         returns = "" if found.returns is None or found is not node else f" -> {ast.unparse(found.returns)}"
-        arguments = ast.unparse(found.args).removeprefix("self, ").removeprefix("self")
+        arguments = re.sub(r"^(self|cls)(, )?", "", ast.unparse(found.args))
         lines.append(f"```python\n{called}({arguments}){returns}\n```\n")
     text = re.sub(r"(?m)^(Args|Raises|Returns|Attributes):$", r"\1:\n", text)
     lines.append(re.sub(r"(?m)^    (?=\S)", "- ", text).replace("\n        ", "\n  "))
-    fields = pairwise(node.body) if isinstance(node, ast.ClassDef) else ()
+    fields = getattr(getattr(staf, node.name, None), "model_fields", {})
     listed = [
-        f"- `{ast.unparse(one)}`: {after.value.value!s}" for one, after in fields
-        if isinstance(one, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+        f"- `{name}` (default {info.get_default(call_default_factory=True)!r}): {info.description}"
+        for name, info in fields.items() if info.description
     ]  # fmt: skip
     return "\n".join([*lines, *([""] if listed else []), *listed]) + "\n"
 

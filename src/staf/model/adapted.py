@@ -150,6 +150,9 @@ class Adapted:
             save_merged(self.model.context.base_name, experts, self.router, Path(folder), dtype)
         return Path(folder)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "task": None if self.task is None or self.task.rows else self.task}  # no text is pickled
+
     def __repr__(self) -> str:
         recipe, count = self.router.recipe, self.router.record["examples"]
         weights = ", ".join(f"{name} {weight:.2f}" for name, weight in self.weights.items())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import RLock
@@ -39,6 +40,7 @@ class Model:
 
     def __init__(self, experts: ExpertSet | None, context: Context) -> None:
         self.experts, self.context, self._store, self._lock = experts, context, context.store, RLock()
+        self._task: Task | None = None
 
     @property
     def needed_experts(self) -> ExpertSet:
@@ -54,10 +56,10 @@ class Model:
     def using(self, task: Task | str | Path | None = None) -> Iterator[tuple[Context, Any]]:
         """The context, and a task in it, for one thread at a time."""
         with self._lock:
-            found = None
-            if task is not None:  # only this task: another one of its name may have been there before
-                found, self.context.store = self._store.with_task(str(task) if isinstance(task, Path) else task)
-            yield self.context, found
+            if task is not None and task is not self._task:  # its data is read anew, and one at a time is kept
+                store = replace(self._store, _local={})
+                self._task, self.context.store = store.with_task(str(task) if isinstance(task, Path) else task)
+            yield self.context, self._task
 
     def adapt(
         self, task: Task | str | Path, shots: int | None = 32, method: str = "cma", seed: int = 0,
