@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from reproduced_results import compared, each_cell, read, read_cell, reproduced, weighing, without_cells, world
+from scipy import stats
 
-from staf.metrics.stats import Comparison, holm
+from staf.experiments.plan import declared_experiments
+from staf.metrics.stats import holm
 from staf.report.claims import (
     HELD,
     MARKS,
@@ -307,7 +309,8 @@ def test_degrees_of_freedom_of_each_column_reach_the_mean():
     tests = [{**compared(c, "normal", "average", 0.1, 0.2), "low": -0.1, "high": 0.3, "freedom": 2.0} for c in COLUMNS[:2]]
     claim = BY_NAME["normal-beats-average"].model_copy(update={"tables": ("table3",)})
     (pool,) = pools_of(claim, read({"table3": reproduced("table3", rows, comparisons=tests)}))
-    assert pool.mean.freedom == pytest.approx(4.0)
+    error = 0.2 / stats.t.ppf(0.975, 2) / 2**0.5  # of the mean of two, with 2 + 2 degrees of freedom
+    assert pool.mean.high - 0.1 == pytest.approx(stats.t.ppf(0.975, 4) * error)
 
 
 def test_a_missing_run_leaves_a_mean_out_and_a_claim_open_unless_losses_decide():
@@ -320,6 +323,17 @@ def test_a_missing_run_leaves_a_mean_out_and_a_claim_open_unless_losses_decide()
     assert result.outcome == OPEN
     assert "On average" not in result.sentence
     assert "missing (mimicause: its data is not here)" in result.sentence
+
+
+def test_a_column_with_a_loss_and_a_missing_run_leaves_the_mean_out():
+    scores = {
+        "normal": dict.fromkeys(COLUMNS[:2], 0.4),
+        "lora": dict.fromkeys(COLUMNS[:2], 0.5),
+        "ia3": {"emrqa": None, "medquad": 0.5},
+    }
+    claim = BY_NAME["normal-beats-peft"].model_copy(update={"tables": ("table3",), "against": ("lora", "ia3")})
+    found = table("table3", scores, comparisons=[compared(c, "normal", "lora", -0.1) for c in COLUMNS[:2]])
+    assert "On average" not in evaluate_claim(claim, {"table3": found}).sentence
 
 
 def test_a_claim_of_being_near_is_held_on_average_within_its_margin_and_never_refuted():
@@ -343,7 +357,7 @@ def test_claims_about_weights_tokens_and_falls_have_no_mean():
 
 
 POOLS = st.builds(
-    lambda d, half, printed: Pool("F1", Comparison(d, d - half, d + half, 0.5), printed),
+    lambda d, half, printed: Pool("F1", Compared("win" if d > half else "tie", d, d - half, d + half, ""), printed),
     st.floats(-0.5, 0.5), st.floats(0.001, 0.5), st.none() | st.floats(0.01, 0.5),
 )  # fmt: skip
 
@@ -369,6 +383,9 @@ def test_the_primary_comparisons_are_eighteen_and_named_in_one_place():
     assert len(primary["rows"]) * len(primary["against"]) == 18
     assert primary["rows"] == ("few_shot", "normal", "route_then_tune")
     assert primary["against"] == ("original", "in_context", "lora_few", "lorahub", "average", "single")
+    for name in primary["tables"]:
+        rows = {row.name or row.method for row in declared_experiments()[name].rows}
+        assert {*primary["rows"], *primary["against"]} - rows <= {"route_then_tune"}
 
 
 def test_p_values_of_primary_comparisons_are_corrected_in_each_column_and_others_are_not():

@@ -99,7 +99,7 @@ class Pool(NamedTuple):
     """The mean difference of two rows over the columns of one family of metrics."""
 
     name: str
-    mean: Comparison
+    mean: Compared
     printed: float | None = None  # that the papers print for these columns, the smaller one; None where neither does
 
     @property
@@ -138,7 +138,7 @@ def evaluate_claim(claim: Claim, tables: Tables) -> ClaimResult:
         columns = [{item.outcome for item in items if item.where == where} for where in dict.fromkeys(i.where for i in items)]
         counted = [next(kind for kind in ("loss", "missing", "tie", "win") if kind in own) for own in columns]
     strict = strict_outcome(counted, needed(claim.need, len(counted)))
-    pools = [] if "missing" in counted else pools_of(claim, tables)
+    pools = [] if any(item.outcome == "missing" for item in items) else pools_of(claim, tables)
     outcome = verdict(claim, strict, "loss" in counted, pools)
     sentence = [f"{tally(counted)}."]
     if (short := [item.short for item in items if item.short]) and len(items) <= MOST_IN_SENTENCE:
@@ -193,7 +193,8 @@ def pools_of(claim: Claim, tables: Tables) -> list[Pool]:
         mean = over_tasks([Comparison(one.difference, one.low, one.high, 1.0, one.freedom) for one, _ in parts])
         papers = set.intersection(*(set(printed) for _, printed in parts))
         gain = min((fmean(printed[paper] for _, printed in parts) for paper in papers), default=None)
-        pools.append(Pool(f"{ours} against {other}, {family}" if several else family, mean, gain))
+        compared = Compared("win" if mean.low > 0 else "tie", mean.difference, mean.low, mean.high, "")
+        pools.append(Pool(f"{ours} against {other}, {family}" if several else family, compared, gain))
     return pools
 
 
@@ -205,16 +206,13 @@ def verdict(claim: Claim, strict: str, lost: bool, pools: Sequence[Pool]) -> str
     """
     if strict == HELD or not pools:
         return strict
-    means = [
-        Compared("win" if one.low > 0 else "tie", one.difference, one.low, one.high, "") for one in (p.mean for p in pools)
-    ]
-    if not lost and all(rule_outcome(claim.rule, mean, claim.margin) == "win" for mean in means):
+    if not lost and all(rule_outcome(claim.rule, pool.mean, claim.margin) == "win" for pool in pools):
         return ON_AVERAGE
-    if claim.rule == "better" and all(pool.mean.high < GAIN for pool in pools):
+    if claim.rule != "better":
+        return strict
+    if all(pool.mean.high < GAIN for pool in pools):
         return NO_GAIN
-    if claim.rule == "better" and all(pool.printed is not None and pool.mean.high < pool.printed / 2 for pool in pools):
-        return REFUTED
-    return strict
+    return REFUTED if all(pool.printed and pool.mean.high < pool.printed / 2 for pool in pools) else strict
 
 
 def needed(need: str, count: int) -> int:
