@@ -341,7 +341,7 @@ def test_preparing_a_task_says_that_nothing_leaks_and_reports_bad_rows(own: Path
         (["evaluate", "--task", "icd10_chapter", "--method", "lorahub"], "need the experts"),
         (["evaluate", "--task", "icd10_chapter", "--predictions", "none.jsonl", "--method", "lora"], "a name of their own"),
         (["evaluate", "--task", "icd10_chapter", "--method", "lora", "--method-arg", "epoch=2"], "did you mean 'epochs'?"),
-        (["evaluate", "--task", "icd10_chapter", "-o", "zzz=2"], "zzz is not a setting. The settings are length_normalised"),
+        (["evaluate", "--task", "icd10_chapter", "-o", "zzz=2"], "zzz is not a setting. The settings are scoring"),
     ],
 )
 def test_what_cannot_be_done_says_why(own: Path, arguments: list[str], message: str) -> None:

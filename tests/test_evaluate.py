@@ -34,7 +34,7 @@ from staf.metrics.methods import titles
 from staf.metrics.schema import check
 from staf.routing.adapt import examples_digest
 from staf.routing.merge import Mixture
-from staf.routing.router import uniform
+from staf.routing.router import one_hot, uniform
 from staf.runs import Run
 
 SETTINGS = EvaluationSettings(max_length=200, token_budget=1024, max_new_tokens=6)
@@ -234,6 +234,16 @@ def test_generated_predictions_keep_the_raw_output_and_all_say_whether_the_promp
         assert all(("output" in row) == (output_type not in ("multiple_choice", "multi_label")) for row in found)
 
 
+def test_a_generated_answer_ends_where_the_settings_say(base: Base) -> None:
+    examples = of_form("generate_until", 3, "test")
+    free = predictions_of("generate_until", Answerer(base, SETTINGS.model_copy(update={"stop": ()})), examples)
+    mark = next(row["answer"] for row in free if len(row["answer"]) > 2)[1]
+    found = predictions_of("generate_until", Answerer(base, SETTINGS.model_copy(update={"stop": (mark,)})), examples)
+    for row, whole in zip(found, free, strict=True):
+        assert row["answer"] == whole["answer"].split(mark)[0].strip()
+    assert EvaluationSettings().stop == ("\n\n",)
+
+
 def test_an_interrupted_run_resumes_at_the_item(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     examples, path = make_examples(5, "test"), tmp_path / "runs" / "partial.jsonl"
     expected = predictions_of("multiple_choice", Answerer(base, SETTINGS), examples)
@@ -326,6 +336,18 @@ def test_the_best_single_expert_is_looked_for_in_every_form(base: Base, experts:
     best, found = best_single(base, Mixture(base, experts), task, given, SETTINGS, calibration=calibration)
     assert set(found) == set(experts.names)
     assert found[best] == max(found.values())
+
+
+def test_the_best_single_expert_is_judged_by_the_scoring_rule_of_the_settings(base: Base, experts: ExpertSet) -> None:
+    given = of_form("multiple_choice", 7, "adaptation")
+    task, settings = Task(task="things", fixed_labels=True), SETTINGS.model_copy(update={"scoring": "calibrated"})
+    mixture = Mixture(base, experts)
+    _, found = best_single(base, mixture, task, given, settings)
+    for index, name in enumerate(experts.names):
+        with routed(base, mixture, one_hot(index, len(experts.names))):
+            scores = np.array(Answerer(base, settings).scores(given))
+        right = (scores - scores.mean(0)).argmax(1) == [e.labels.index(e.answer) for e in given]
+        assert found[name] == pytest.approx(right.mean())
 
 
 def test_the_best_single_expert_is_the_best_by_the_tasks_own_metric(

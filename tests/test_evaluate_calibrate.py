@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
+from staf.data.example import Example
 from staf.errors import MissingData
+from staf.evaluate.answer import batch_calibrated
 from staf.evaluate.calibrate import RATE_EXAMPLES, fit_calibrator
 from staf.metrics.classification import best_threshold
 
@@ -102,3 +104,34 @@ def test_without_right_and_wrong_labels_nothing_can_be_fitted() -> None:
         fit_calibrator([("a", "b")], [np.zeros(2)], [np.ones(2, dtype=bool)])
     with pytest.raises(MissingData, match="0 adaptation examples with 0 right labels of 0"):
         fit_calibrator([], [], [])
+
+
+def items(*labels: tuple[str, ...]) -> list[Example]:
+    return [Example(str(i), "t", "q", "c", own[0], own, "test", ()) for i, own in enumerate(labels)]
+
+
+def test_the_mean_score_of_a_label_over_the_items_is_taken_off() -> None:
+    """By hand: label b is always 3 more likely than a, so only what an item says beyond that decides."""
+    rows = [{"id": "0", "gold": 0, "scores": [-2.0, 0.0]}, {"id": "1", "gold": 1, "scores": [-4.0, 0.0]}]
+    found = batch_calibrated(rows, items(("a", "b"), ("a", "b")))
+    assert [row["scores"] for row in found] == [[1.0, 0.0], [-1.0, 0.0]]
+    assert [row["gold"] for row in found] == [0, 1]
+
+
+def test_items_with_labels_of_their_own_keep_their_scores() -> None:
+    rows = [{"id": "0", "gold": 0, "scores": [-2.0, 0.0]}, {"id": "1", "gold": 1, "scores": [-4.0, 0.0]}]
+    assert batch_calibrated(rows, items(("a", "b"), ("a", "c"))) == rows
+
+
+@given(SEEDS, st.integers(1, 9))
+def test_calibration_by_the_batch_knows_no_answer_and_no_constant(seed: int, count: int) -> None:
+    generator = np.random.default_rng(seed)
+    scores, constant = generator.normal(size=(count, 3)), generator.normal(size=3)
+    examples = items(*[LABELS] * count)
+
+    def calibrated(values: np.ndarray, gold: int) -> np.ndarray:
+        rows = [{"id": e.id, "gold": gold, "scores": row.tolist()} for e, row in zip(examples, values, strict=True)]
+        return np.array([row["scores"] for row in batch_calibrated(rows, examples)])
+
+    np.testing.assert_allclose(calibrated(scores, 0).mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(calibrated(scores, 0), calibrated(scores + constant, 2), atol=1e-5)

@@ -78,7 +78,7 @@ def test_a_routers_result(name_of: Callable[..., str], base: Base, experts: Expe
     found.append(name_of(evaluate_stage, TASK, other, method, SETTINGS))
     for changed in ({"weights": torch.zeros(1, 3)}, {"granularity": "layer"}, {"name": "normal"}, {"seed": 1}):
         found.append(name_of(evaluate_stage, TASK, experts, replace(method, **changed), SETTINGS))
-    for update in ({"limit": 3}, {"max_length": 99}, {"length_normalised": False}, {"resamples": 7}):
+    for update in ({"limit": 3}, {"max_length": 99}, {"scoring": "sum"}, {"resamples": 7}):
         found.append(name_of(evaluate_stage, TASK, experts, method, SETTINGS.model_copy(update=update)))
     for update in ({"metric_list": ("macro_f1",)}, {"output_type": "multi_label"}, {"fixed_labels": False}, {"task": "shade"}):
         found.append(name_of(evaluate_stage, TASK.model_copy(update=update), experts, method, SETTINGS))

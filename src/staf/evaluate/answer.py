@@ -80,7 +80,7 @@ class Answerer:
 
         score_labels(
             self.base, examples, max_length=self.settings.max_length, token_budget=self.settings.token_budget,
-            length_normalised=self.settings.length_normalised, on_batch=take,
+            length_normalised=self.settings.scoring == "mean", on_batch=take,
         )  # fmt: skip
         return found
 
@@ -88,7 +88,8 @@ class Answerer:
         """Generated answers; with `spans` each is a piece of its context, or ''."""
         return generate(
             self.base, examples, spans=spans, max_length=self.settings.max_length, max_new_tokens=self.settings.max_new_tokens,
-            token_budget=self.settings.token_budget, on_batch=lambda indices, texts: self._tell(indices, texts, on_batch),
+            token_budget=self.settings.token_budget, stop=self.settings.stop,
+            on_batch=lambda indices, texts: self._tell(indices, texts, on_batch),
         )  # fmt: skip
 
     def _tell(self, indices: Sequence[int], found: Sequence[Any], on_batch: OnBatch | None) -> None:
@@ -195,6 +196,17 @@ def predictions_of(
     else:
         answerer.texts(left, keep, spans=output_type == "span")
     return [found[example.id] for example in examples]
+
+
+def batch_calibrated(predictions: Predictions, examples: Sequence[Example]) -> Predictions:
+    """Predictions of one right label, each label's mean score over all of them taken off (Zhou et al., 2023, Eq. 3).
+
+    As they are where examples have labels of their own. No answer is looked at.
+    """
+    if len({example.labels for example in examples}) != 1:
+        return predictions
+    means = np.mean([row["scores"] for row in predictions], axis=0)  # (labels,)
+    return [row | {"scores": np.round(np.subtract(row["scores"], means), DIGITS).tolist()} for row in predictions]
 
 
 def calibrate(answerer: Answerer, examples: Sequence[Example]) -> LabelCalibrator:

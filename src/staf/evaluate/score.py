@@ -18,7 +18,7 @@ from staf.data.example import Example
 from staf.data.splits import refuse_test, seeded_rng
 from staf.data.task import Task
 from staf.errors import ConfigError
-from staf.evaluate.answer import Answerer, OnDone, Predictions, predictions_of, routed
+from staf.evaluate.answer import Answerer, OnDone, Predictions, batch_calibrated, predictions_of, routed
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.store import ExpertSet
 from staf.experts.train import data_fingerprint
@@ -122,7 +122,8 @@ def finish(
     Raises:
         ConfigError: a baseline was computed in another dtype, and `across_dtypes` is not set.
     """
-    method, predictions = answered.method, answered.predictions
+    method = answered.method
+    predictions = answered.predictions if answered.base is None else as_scored(task, answered.predictions, examples, settings)
     cut = [row["truncated"] for row in predictions if "truncated" in row]
     weights = None if experts is None or method.weights is None else method.weights.mean(0)
     result = {
@@ -150,6 +151,14 @@ def finish(
     }  # fmt: skip
     run.finish({"method": method.name, "evaluation": settings.model_dump()}, result, predictions)
     return result
+
+
+def as_scored(
+    task: Task, predictions: Predictions, examples: Sequence[Example], settings: EvaluationSettings
+) -> Predictions:  # fmt: skip
+    """Predictions of a language model by the scoring rule of the settings."""
+    calibrated = settings.scoring == "calibrated" and task.output_type == "multiple_choice"
+    return batch_calibrated(predictions, examples) if calibrated else predictions
 
 
 def compare_with_baselines(
@@ -214,7 +223,7 @@ def best_single(
     scores, qualities = dict[str, float](), dict[str, float]()
     for index, name in enumerate(names):
         with routed(base, mixture, one_hot(index, len(names))):
-            own = predictions_of(task.output_type, answerer, examples, calibration)
+            own = as_scored(task, predictions_of(task.output_type, answerer, examples, calibration), examples, settings)
         found = measures_of(task.output_type, own, fixed_labels=task.fixed_labels)
         scores[name], qualities[name] = found.statistics[task.metric].value, float(found.quality.mean())
     scores = qualities if any(score != score for score in scores.values()) else scores  # NaN is undefined

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from staf.config import Settings
@@ -10,8 +12,8 @@ from staf.config import Settings
 class EvaluationSettings(Settings):
     """Scoring and its statistics."""
 
-    length_normalised: bool = True
-    """divide a label's log-likelihood by its tokens"""
+    scoring: Literal["sum", "mean", "calibrated"] = "mean"
+    """of a label: its log-likelihood, that by its tokens, or less the label's mean over the test items (multiple_choice)"""
     max_length: int = Field(512, ge=16)
     """tokens of a prompt with its longest answer"""
     token_budget: int = Field(4096, ge=64)
@@ -24,6 +26,8 @@ class EvaluationSettings(Settings):
     """multi_label: adaptation examples that calibrate label scores, the same for every method"""
     max_new_tokens: int = Field(64, ge=1)
     """tokens of a generated answer: a span, entities, free text"""
+    stop: tuple[str, ...] = ("\n\n",)
+    """strings that end a generated answer, such as a blank line"""
     resamples: int = Field(2000, ge=100)
     """bootstrap resamples behind the 95 % intervals"""
     across_dtypes: bool = False
