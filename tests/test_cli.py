@@ -314,9 +314,9 @@ def test_data_stats_prints_both_tables_beside_the_papers(own: Path) -> None:
     assert "Table 2" in run("data", "stats", "--data-dir", own)
 
 
-def test_preparing_a_task_says_that_nothing_leaks_and_reports_bad_rows(own: Path, tmp_path: Path) -> None:
+def test_preparing_a_task_says_that_nothing_leaks_and_reports_bad_rows(own: Path, tmp_path: Path, tiny_folder: Path) -> None:
     assert "no test item occurs in the training set of an expert" in run(
-        "tasks", "validate", "icd10_chapter", "--data-dir", own
+        "tasks", "validate", "icd10_chapter", "--data-dir", own, "--base", tiny_folder
     )
     folder = tmp_path / "medmcqa"
     folder.mkdir()

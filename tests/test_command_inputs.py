@@ -97,7 +97,7 @@ def test_a_file_of_any_content_is_answered_with_a_message(
     monkeypatch.setattr("staf.stages.context.identity_of", lambda _: base.identity)
     (path,) = folder.glob(name)
     data, command, there = path.read_bytes(), list(GIVEN[name]), {p for p in folder.rglob("*") if "runs" not in p.parts}
-    command += ["--data-dir", str(own)] + ["--base", str(base.folder)] * (command[0] != "tasks")
+    command += ["--data-dir", str(own)] + ["--base", str(base.folder)]
 
     def answer(what: str) -> None:
         result = CliRunner().invoke(app, command)

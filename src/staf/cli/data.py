@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from staf.cli.options import SPLITS, open_store
 from staf.cli.printing import Terminal, emit, emit_table, say
 from staf.errors import MissingData, StafError, UnknownName
+
+MEASURED = 2_000
+"""Examples whose prompts are measured in tokens."""
 
 
 def list_data(*, data_dir: Path | None = None, as_json: bool = False) -> None:
@@ -50,8 +54,8 @@ def prepare(
         return
     rows = [{"task_type": task_type, **counts} for task_type, counts in found.counts.items()]
     emit_table(False, rows, ("task_type", "train", "adaptation", "test"), f"{name} ({found.fingerprint[:16]})")
-    for reason, count in found.skipped.items():
-        say(f"{count} left out: {reason}")
+    for line in left_out_lines(found.skipped):
+        say(line)
     if found.rejected_rows:
         say(f"{found.rejected} invalid rows skipped; see {found.rejected_rows}")
 
@@ -137,17 +141,31 @@ def balance_text(balance: dict[str, float]) -> str | None:
 
 
 def validate(
-    name: str, *, experts: Path | None = None, data_dir: Path | None = None, splits: str = SPLITS, as_json: bool = False,
+    name: str, *, experts: Path | None = None, base: str | None = None, data_dir: Path | None = None, splits: str = SPLITS,
+    as_json: bool = False,
 ) -> None:  # fmt: skip
-    """Prepare a task, count its splits, and check that no test item occurs in the training set of any expert."""
-    from staf.data.selection import prepare_task
+    """Check that no test item occurs in the training set of any expert; print splits, labels, lengths, rows left out."""
+    from staf.data.answers import labels_in
+    from staf.data.selection import left_out, prepare_task, task_examples
+    from staf.data.table_profile import constant_scores, label_counts
     from staf.experts.store import load_experts
 
     trained = frozenset[str]() if experts is None else load_experts(experts).dedup_keys
     task, store = open_store(data_dir, splits).with_task(name)
     counts = prepare_task(task, store, trained)
+    examples = {split: task_examples(task, split, store) for split in ("adaptation", "test") if counts[split]}
+    skipped, adaptation = left_out(task, store), examples.get("adaptation", [])
+    labels = label_counts(labels_in(example) for example in adaptation) if task.fixed_labels else {}
+    constant = constant_scores(task.output_type, labels, len(adaptation))
+    lengths = token_lengths([example for found in examples.values() for example in found], base)
     sizes = f"{counts['test']} test, {counts['adaptation']} adaptation and {counts['train']} training examples"
-    emit(as_json, {"task": task.name, **counts}, f"{task.name}: {sizes}; no test item occurs in the training set of an expert")
+    lines = [f"{task.name}: {sizes}; no test item occurs in the training set of an expert"]
+    lines += [f"{task.output_type}, judged by {task.metric}", *left_out_lines(skipped)]
+    balance = balance_text({label: count / len(adaptation) for label, count in labels.items()})
+    lines += [f"labels of the adaptation examples: {balance}"] if balance else []
+    lines += [*constant_lines(constant, labels), *length_lines(lengths)]
+    record = {"task": task.name, **counts, "output_type": task.output_type, "metric": task.metric, "left_out": skipped}
+    emit(as_json, record | {"labels": labels, "constant": constant, "tokens": lengths}, *lines)
 
 
 def show_task(
@@ -170,15 +188,7 @@ def print_examples(examples: Sequence[Any], base: str | None, as_json: bool, max
     Raises:
         ConfigError: a query does not fit into `max_length`. MissingData: the named base has no tokenizer here.
     """
-    from staf.lm.base import load_tokenizer
-
-    try:
-        tokenizer = load_tokenizer(base)
-    except MissingData as error:
-        if base is not None:
-            raise
-        Terminal().log(f"lengths in tokens are omitted: {error}")
-        tokenizer = None
+    tokenizer = _tokenizer(base)
     rows = [_example_row(example, tokenizer, max_length) for example in examples]
     if as_json:
         emit(True, rows)
@@ -189,20 +199,86 @@ def print_examples(examples: Sequence[Any], base: str | None, as_json: bool, max
         say(heading, f"{row['prompt']} {row['answer']}\n")
 
 
-def _example_row(example: Any, tokenizer: Any, max_length: int | None) -> dict[str, Any]:
-    from staf.data.example import prompt_of
+def _tokenizer(base: str | None) -> Any:
+    """The tokenizer of a base; None, with a line that says so, where that of the default base is not here."""
+    from staf.lm.base import load_tokenizer
+
+    try:
+        return load_tokenizer(base)
+    except MissingData as error:
+        if base is not None:
+            raise
+        Terminal().log(f"lengths in tokens are omitted: {error}")
+        return None
+
+
+def _room(example: Any, tokenizer: Any, max_length: int) -> int:
+    """Tokens that the prompt of an example may take, next to its longest label or a generated answer."""
     from staf.evaluate.answer import LABEL_TYPES
     from staf.evaluate.settings import EvaluationSettings
+    from staf.lm.batches import encode_answer
+
+    labels = example.labels if example.output_type in LABEL_TYPES else ()
+    return max_length - max(
+        (len(encode_answer(label, tokenizer)) for label in labels), default=EvaluationSettings().max_new_tokens
+    )
+
+
+def token_lengths(examples: Sequence[Any], base: str | None) -> dict[str, Any]:
+    """Tokens of the prompts of examples: median, longest, and how many are cut at the default `max_length`.
+
+    Of more than `MEASURED` examples a sample is measured. {} where the tokenizer of the default base is not here.
+    """
+    from staf.data.example import prompt_of
+    from staf.evaluate.score import sample
+    from staf.evaluate.settings import EvaluationSettings
+    from staf.lm.base import DEFAULT_BASE
+
+    if (tokenizer := _tokenizer(base)) is None:
+        return {}
+    drawn, limit = sample(examples, MEASURED), EvaluationSettings().max_length
+    lengths = [len(tokenizer(prompt_of(example.query, example.context))["input_ids"]) for example in drawn]
+    rooms = {e.labels: _room(e, tokenizer, limit) for e in {e.labels: e for e in drawn}.values()}
+    truncated = sum(length > rooms[example.labels] for length, example in zip(lengths, drawn, strict=True))
+    return {
+        "base": base or DEFAULT_BASE, "measured": len(drawn), "median": median(lengths), "longest": max(lengths),
+        "truncated": truncated, "max_length": limit,
+    }  # fmt: skip
+
+
+def length_lines(found: Mapping[str, Any]) -> list[str]:
+    """What `token_lengths` found as at most one line."""
+    if not found:
+        return []
+    cut = f"{found['truncated']} of {found['measured']} texts are cut at max_length = {found['max_length']}"
+    return [f"tokens of a prompt ({found['base']}): median {found['median']:,.0f}, longest {found['longest']:,}; {cut}"]
+
+
+def constant_lines(scores: Mapping[str, float], labels: Mapping[str, float]) -> list[str]:
+    """What the best constant answer scores, as at most one line.
+
+    Args:
+        scores: of `constant_scores`. labels: the most frequent first.
+    """
+    answer = f"'{next(iter(labels))}'" if "accuracy" in scores else "the most frequent labels"
+    found = ", ".join(f"{metric.replace('_', ' ')} {value:.1%}" for metric, value in scores.items())
+    return [f"a constant answer ({answer}) scores {found}"] if scores else []
+
+
+def left_out_lines(skipped: Mapping[str, int]) -> list[str]:
+    """Rows that are left out, by reason."""
+    return [f"{count} left out: {reason}" for reason, count in skipped.items()]
+
+
+def _example_row(example: Any, tokenizer: Any, max_length: int | None) -> dict[str, Any]:
+    from staf.data.example import prompt_of
     from staf.lm.batches import encode_answer, encode_prompt
 
     prompt, full, seen, answer = prompt_of(example.query, example.context), None, None, None
     if tokenizer:
         full = seen = len(tokenizer(prompt)["input_ids"])
         answer = len(encode_answer(example.answer, tokenizer))
-        scored = example.output_type in LABEL_TYPES
-        labels = [len(encode_answer(label, tokenizer)) for label in example.labels] if scored else []
-        room = (max_length or full) - max(labels, default=EvaluationSettings().max_new_tokens)
-        if max_length is not None and full > room:
+        if max_length is not None and full > (room := _room(example, tokenizer, max_length)):
             tokens = encode_prompt(example, tokenizer, room)
             prompt, seen = tokenizer.decode(tokens, skip_special_tokens=True), len(tokens)
     return {field: getattr(example, field) for field in ("id", "task_type", "output_type", "split", "answer")} | {

@@ -76,6 +76,13 @@ def read_entities(text: str, types: Sequence[str] = ()) -> tuple[Entity, ...]:
     return tuple(found)
 
 
+def labels_in(example: Example) -> tuple[str, ...]:
+    """The labels, or types of mentions, in an example's answer, each once."""
+    if example.output_type == "ner":
+        return tuple(dict.fromkeys(entity.type for entity in read_entities(example.answer)))
+    return (example.answer,) if example.output_type == "multiple_choice" else read_several(example.answer)
+
+
 def check_answer(example: Example) -> None:
     """Raise BadData, naming the example, unless its answer is in its canonical text and can be read back."""
     kind, answer, labels = example.output_type, example.answer, example.labels

@@ -162,6 +162,11 @@ def read_rows(path: Path, file_format: str) -> Iterator[dict[str, Any]]:
             if not all(isinstance(row, dict) for row in rows):
                 raise ValueError("a row is no object")
             yield from rows
+    except UnicodeDecodeError as error:
+        raise BadData(
+            f"{path} is not UTF-8 text. Save it as such: 'CSV UTF-8' in a spreadsheet, or of a Windows file "
+            f"iconv -f WINDOWS-1252 -t UTF-8 {path.name} > utf8-{path.name}"
+        ) from error
     except (ValueError, csv.Error, OSError, RecursionError) as error:
         raise BadData(f"{path} is not a {file_format} file ({type(error).__name__}). Check its format and encoding.") from error
 

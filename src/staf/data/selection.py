@@ -8,7 +8,9 @@ from pathlib import Path
 
 from staf.data.answers import read_several
 from staf.data.example import KNOWLEDGE_TYPES, SPLITS, Example
+from staf.data.local import local_examples
 from staf.data.privacy import compared_keys
+from staf.data.read_report import ReadReport
 from staf.data.splits import without_dedup_keys
 from staf.data.store import DataStore
 from staf.data.task import LISTED, Task, frequent_labels, is_task_file, load_task, narrowed
@@ -90,6 +92,17 @@ def task_counts(task: Task, store: DataStore) -> dict[str, int] | None:
         split: sum(1 for answer in found if not valid or not valid.isdisjoint(read_several(answer)))
         for split, found in answers.items()
     }
+
+
+def left_out(task: Task, store: DataStore) -> dict[str, int]:
+    """How many rows of a task's files, or of its corpora that are here, are left out, by reason."""
+    if task.is_local:
+        local_examples(task, report := ReadReport())
+        return dict(report.skipped)
+    found = Counter[str]()
+    for name in task.datasets:
+        found.update(store.prepared(name).skipped if store.is_here(name) else {})
+    return dict(found)
 
 
 def label_balance(task: Task, store: DataStore) -> dict[str, float]:

@@ -18,7 +18,7 @@ import numpy as np
 from torch import Tensor
 
 from staf.compute import numerics
-from staf.data.answers import Entity, answer_parts, read_entities, read_several
+from staf.data.answers import Entity, answer_parts, labels_in, read_entities
 from staf.data.example import Example, prompt_of
 from staf.errors import BadData, ConfigError, DamagedFile
 from staf.evaluate.calibrate import LabelCalibrator, fit_calibrator
@@ -225,7 +225,7 @@ def gold_indices(example: Example) -> list[int]:
     Raises:
         BadData: an answer is not among the labels; names the example, never its text.
     """
-    answers = (example.answer,) if example.output_type == "multiple_choice" else read_several(example.answer)
+    answers = labels_in(example)
     index_of = {label: index for index, label in enumerate(example.labels)}
     if any(answer not in index_of for answer in answers):
         raise BadData(f"{example.id}: its answer is not among the {len(example.labels)} labels. Prepare the data again.")

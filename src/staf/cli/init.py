@@ -1,0 +1,186 @@
+"""staf init: the task file of a table, and what the table holds."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from staf.cli.data import constant_lines, left_out_lines, length_lines, token_lengths
+from staf.cli.printing import emit, emit_table
+from staf.errors import BadData, ConfigError, MissingData, UnknownName
+from staf.io import write_bytes
+
+if TYPE_CHECKING:
+    from staf.data.table_profile import Column, TableProfile
+    from staf.data.task import Task
+
+FEW = 5
+"""Rows below which a label is named."""
+SHOWN = 20
+"""Labels that are printed."""
+LONGEST_LABEL = 100
+"""Characters."""
+COMMENTS = {
+    "dataset_kwargs": "relative to this file",
+    "output_type": "multiple_choice, multi_label, span, ner or generate_until",
+    "label_descriptions": "what a label means, in one sentence; the model reads those that are filled in",
+    "doc_to_text": "the question: text, a column or a Jinja template",
+    "doc_to_context": "the text, the only part that is ever cut",
+    "doc_to_target": "the column of the answer",
+    "group_column": "rows with the same value stay in one split",
+    "test_split": "share of the rows, drawn by group",
+    "metric_list": "the first one is the primary metric",
+}
+"""What is said about a key of a task file."""
+
+
+def init_task(
+    file: Path, *, text: list[str] | None = None, label: str | None = None, group: str | None = None,
+    output_type: str | None = None, separator: str | None = None, query: str | None = None, out: Path | None = None,
+    base: str | None = None, as_json: bool = False,
+) -> None:  # fmt: skip
+    """Write the task file of a table, and print what it holds: labels, lengths, groups, missing and repeated texts."""
+    from staf.data.local import local_examples
+    from staf.data.read_report import ReadReport
+    from staf.data.table_profile import profile_columns, profile_table
+
+    columns = profile_columns(rows := _rows(file))
+    if not text or label is None:
+        raise _proposal(file, columns, as_json)
+    by_name = {column.name: column for column in columns}
+    if unknown := next((name for name in (*text, label, group) if name is not None and name not in by_name), None):
+        raise UnknownName.among("column", unknown, by_name)
+    if (out := out or Path(f"{file.name.partition('.')[0]}.yaml")).exists():
+        raise ConfigError(f"{out} is there. Delete it, or name another file with --out.")
+    task = _task(file, out, by_name, text, label, group, output_type, separator, query)
+    examples = local_examples(task, report := ReadReport())
+    test = {int(example.id.rpartition("/")[2]) - 1 for example in examples if example.split == "test"}
+    profile, lengths = profile_table(rows, task, test), token_lengths(examples, base)
+    groups = [] if group else [c.name for c in columns if c.role == "group" and c.name not in (*text, label)]
+    write_bytes(out, _with_comments(task.to_yaml(out.parent), groups).encode())
+    splits = Counter(example.split for example in examples)
+    lines = [f"{out}: task '{task.name}', {task.output_type}, judged by {task.metric}"]
+    lines += [f"{profile.rows} rows: {splits['test']} for the test, {splits['adaptation']} for adaptation"]
+    lines += [*left_out_lines(report.skipped), *_label_lines(task, profile), *_text_lines(profile), *length_lines(lengths)]
+    lines += _group_lines(groups, out)
+    lines += [f"Look at {out} and fill in what is empty. Then: staf tasks validate {shlex.quote(str(out))}"]
+    record = {"out": str(out), "task": task.name, "splits": splits, "left_out": report.skipped, "tokens": lengths}
+    emit(as_json, {**record, "groups": groups, **asdict(profile)}, *lines)
+
+
+def _rows(file: Path) -> list[dict[str, Any]]:
+    """The rows of a table.
+
+    Raises:
+        MissingData: it is not there. BadData: it has none, or its first row is no row of names; others as `read_rows`.
+    """
+    from staf.data.local import read_rows, table_format
+    from staf.data.table_profile import looks_headless
+
+    if not file.is_file():
+        raise MissingData(f"no file {file}. Check the path.")
+    rows = list(read_rows(file, file_format := table_format(file)))
+    if not rows:
+        raise BadData(f"{file} holds no rows. A first row with names of columns and a row for each text were expected.")
+    if file_format in ("csv", "xlsx") and looks_headless(rows):
+        raise BadData(
+            f"{file}: its first row does not hold names of columns: one is very long, or its own column holds it too. "
+            "Add a first row with a short name for each column."
+        )
+    return rows
+
+
+def _proposal(file: Path, columns: Sequence[Column], as_json: bool) -> ConfigError:
+    """Prints the columns; an error with a command that names those that look like a text, an answer and a group."""
+    shown = ("name", "filled", "distinct", "words", "role")
+    emit_table(as_json, [{name: getattr(column, name) for name in shown} for column in columns], shown, f"columns of {file}")
+    text = max((column for column in columns if column.role == "text"), key=lambda column: column.words, default=None)
+    of_role = {column.role: column for column in columns}
+    names = {role: column.name for role, column in of_role.items()}
+    command = ["staf", "init", str(file), "--text", text.name if text else "TEXT", "--label", names.get("label", "LABEL")]
+    command += ["--separator", of_role["label"].separator] if "label" in of_role and of_role["label"].separator else []
+    command += ["--group", names["group"]] if "group" in names else []
+    return ConfigError(f"name the columns of the text and of the answer; they are not guessed. Such as: {shlex.join(command)}")
+
+
+def _task(
+    file: Path, out: Path, columns: Mapping[str, Column], text: list[str], label: str, group: str | None,
+    output_type: str | None, separator: str | None, query: str | None,
+) -> Task:  # fmt: skip
+    """The task of a table, with an empty description for each label.
+
+    Raises:
+        ConfigError: the answers are no labels, or all the same, or several in a cell; a built-in task has its name.
+    """
+    from staf.data.own_table import task_name
+    from staf.data.task import METRICS, Task, find_task
+
+    answers = columns[label]
+    if output_type is None and separator is None and answers.separator:
+        raise ConfigError(
+            f"cells of column '{label}' seem to hold several labels. If so, add --separator '{answers.separator}'; "
+            "if each cell is one label, add --type multiple_choice."
+        )
+    output_type = output_type or ("multi_label" if separator or answers.lists else "multiple_choice")
+    task = Task.from_csv(
+        file, text=text, label=label, query=query, output_type=output_type, separator=separator or ";", group=group,
+        name=task_name(out.stem),
+    )  # fmt: skip
+    labels, rows = task.doc_to_choice, answers.filled
+    if output_type == "multiple_choice" and len(labels) < 2:
+        raise ConfigError(f"column '{label}' has {len(labels)} value in {rows} rows: to choose one, two or more are needed.")
+    if len(labels) > max(20, rows // 2) or any(len(each) > LONGEST_LABEL for each in labels):
+        raise ConfigError(
+            f"column '{label}' has {len(labels)} different values in {rows} rows, which are no labels. Several labels in a "
+            "cell: --separator ';'. Free text as the answer: --type generate_until; words of the text: --type span."
+        )
+    return find_task(
+        task.model_copy(update={"label_descriptions": dict.fromkeys(labels, ""), "metric_list": METRICS[output_type]})
+    )
+
+
+def _with_comments(text: str, groups: Sequence[str]) -> str:
+    """A task file that says what its keys mean; a column that looks like a group is proposed in a comment."""
+    lines = []
+    for line in text.splitlines():
+        comment = COMMENTS.get(line.partition(":")[0])
+        lines += [f"# {comment}"] * bool(comment) + [line]
+    lines += [f"# group_column: {name}  # its values repeat; uncomment to keep their rows in one split" for name in groups[:1]]
+    return "\n".join(lines) + "\n"
+
+
+def _label_lines(task: Task, profile: TableProfile) -> list[str]:
+    """Labels with rows and share, what a constant would score, and labels that are rare or nearly the same."""
+    shown = dict(list(profile.labels.items())[:SHOWN])
+    width = max(map(len, shown), default=0)
+    lines = [f"labels in column {task.doc_to_target}:"] * bool(shown)
+    lines += [f"  {name:<{width}}  {count:>6}  {count / profile.rows:6.1%}" for name, count in shown.items()]
+    lines += [f"  and {len(profile.labels) - SHOWN} more"] * (len(profile.labels) > SHOWN)
+    lines += constant_lines(profile.constant, profile.labels)
+    rare = [name for name, count in profile.labels.items() if count < FEW]
+    lines += [f"labels with fewer than {FEW} rows: {', '.join(rare[:SHOWN])}"] * bool(rare)
+    spelt = Counter(name.casefold() for name in profile.labels)
+    alike = [name for name in profile.labels if spelt[name.casefold()] > 1]
+    return lines + [
+        f"labels that differ only in case: {', '.join(sorted(alike, key=lambda name: (name.casefold(), name))[:SHOWN])}"
+    ] * bool(alike)
+
+
+def _text_lines(profile: TableProfile) -> list[str]:
+    """Empty, repeated and shared texts; only what there is."""
+    found = {f"empty cells in column {name}": count for name, count in profile.missing.items()}
+    found |= {"rows with the text of an earlier row": profile.repeated}
+    found |= {"texts with two or more answers": profile.contradictory}
+    found |= {f"rows outside the test with (almost) the {name} of a test row": count for name, count in profile.shared.items()}
+    return [f"{what}: {count}" for what, count in found.items() if count]
+
+
+def _group_lines(groups: Sequence[str], out: Path) -> list[str]:
+    if not groups:
+        return []
+    how = f"uncomment group_column in {out}, or delete it and run this with --group {shlex.quote(groups[0])}"
+    return [f"values repeat as a patient's would: {', '.join(groups)}. To keep the rows of each in one split, {how}"]

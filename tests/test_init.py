@@ -1,0 +1,269 @@
+"""staf init: from a table to a task file, and what it says of the table; staf tasks validate and show on that file."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, f1_score
+from test_own_tables import save
+from typer.testing import CliRunner
+
+from staf.cli import app
+from staf.data.local import local_examples
+from staf.data.table_profile import constant_scores, label_counts, looks_headless, profile_columns, profile_table
+from staf.data.task import Task, load_task
+
+WORDS = ("hoof", "wing", "tail", "horn", "beak", "mane", "claw", "swollen", "warm", "lame", "fed", "walks", "since", "barn")
+PROBLEMS = ("broken horn", "colic", "lameness")
+
+
+def note(number: int, length: int = 20) -> str:
+    rng = random.Random(number)
+    return " ".join(rng.choice(WORDS) for _ in range(length)) + f" beast {number}"
+
+
+def two_labels(count: int = 60) -> list[dict[str, Any]]:
+    return [{"note": note(n), "outcome": "urgent" if n % 3 == 0 else "routine"} for n in range(count)]
+
+
+def five_labels(count: int = 90) -> list[dict[str, Any]]:
+    return [
+        {"patient_id": f"p{n // 3}", "age": str(n % 70), "history": note(n), "complaint": note(n, 8), "level": f"level {n % 5}"}
+        for n in range(count)
+    ]
+
+
+def several_labels(count: int = 60) -> list[dict[str, Any]]:
+    return [{"note": note(n), "problems": "; ".join(p for i, p in enumerate(PROBLEMS) if n >> i & 1)} for n in range(count)]
+
+
+def entities(count: int = 40) -> list[dict[str, Any]]:
+    return [
+        {"text": f"{note(n)} took oat bran", "entities": [[len(note(n)) + 6, len(note(n)) + 14, "feed"]]} for n in range(count)
+    ]
+
+
+@pytest.fixture
+def init(tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs a command in a folder of its own and returns what it printed: JSON, or where it failed its message."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object, code: int = 0, as_json: bool = True, command: tuple[str, ...] = ("init",)) -> Any:
+        given = [*command, *map(str, arguments), "--base", str(tiny_folder), *(["--json"] if as_json else [])]
+        result = CliRunner().invoke(app, given)
+        assert (result.exit_code == 0) == (code == 0), result.output or result.exception
+        return str(result.exception) if code else json.loads(result.stdout) if as_json else result.stdout
+
+    return run
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "semicolon.csv", "json", "jsonl", "parquet", "xlsx"])
+def test_a_table_with_two_labels_becomes_a_task(tmp_path: Path, init: Any, kind: str) -> None:
+    found = init(save(tmp_path / f"notes.{kind}", two_labels()), "--text", "note", "--label", "outcome")
+    task = load_task(tmp_path / "notes.yaml")
+    assert (task.output_type, task.doc_to_choice, task.label_descriptions) == (
+        "multiple_choice", ("routine", "urgent"), {"routine": "", "urgent": ""},
+    )  # fmt: skip
+    splits = Counter(example.split for example in local_examples(task))
+    assert found["splits"] == splits == {"adaptation": 42, "test": 18}
+    assert found["labels"] == {"routine": 40, "urgent": 20}
+    assert found["constant"]["accuracy"] == pytest.approx(2 / 3)
+    assert found["tokens"]["measured"] == 60
+    assert found["left_out"] == {}
+
+
+def test_five_labels_with_groups_and_two_texts(tmp_path: Path, init: Any) -> None:
+    table = save(tmp_path / "visits.csv", five_labels())
+    options = ["--text", "history", "--text", "complaint", "--label", "level"]
+    found = init(table, *options)
+    assert found["groups"] == ["patient_id"]
+    text = (tmp_path / "visits.yaml").read_text()
+    assert "# group_column: patient_id" in text
+    assert load_task(tmp_path / "visits.yaml").group_column is None
+    (tmp_path / "visits.yaml").write_text(text.replace("# group_column", "group_column"))
+    assert load_task(tmp_path / "visits.yaml").group_column == "patient_id"
+
+    found = init(table, *options, "--group", "patient_id", "--out", tmp_path / "tasks" / "triage.yaml")
+    task = load_task(tmp_path / "tasks" / "triage.yaml")
+    assert (task.name, task.group_column, task.doc_to_context) == ("triage", "patient_id", ("history", "complaint"))
+    by_split = {split: {e.group for e in local_examples(task) if e.split == split} for split in ("test", "adaptation")}
+    assert by_split["test"].isdisjoint(by_split["adaptation"])
+    assert (found["groups"], found["shared"]) == ([], {"history": 0, "complaint": 0})
+
+
+def test_several_labels_in_a_cell_or_a_list(tmp_path: Path, init: Any) -> None:
+    table = save(tmp_path / "beasts.csv", several_labels())
+    options = ["--text", "note", "--label", "problems"]
+    assert "seem to hold several labels. If so, add --separator ';'" in init(table, *options, code=1)
+    found = init(table, *options, "--separator", ";")
+    assert found["labels"] == dict.fromkeys(PROBLEMS, 30) | {"lameness": 28}
+    assert found["constant"]["micro_f1"] == pytest.approx(2 * 88 / (3 * 60 + 88))
+    rows = [{**row, "problems": [p for p in row["problems"].split("; ") if p]} for row in several_labels()]
+    lists = init(save(tmp_path / "lists.jsonl", rows), *options)
+    assert lists["labels"] == found["labels"]
+    tasks = [load_task(tmp_path / f"{name}.yaml") for name in ("beasts", "lists")]
+    answers = [[example.answer for example in local_examples(task)] for task in tasks]
+    assert answers[0] == answers[1]
+    assert answers[0].count("none") == 8
+
+
+def test_entities_as_offsets_words_of_the_text_and_free_text(tmp_path: Path, init: Any) -> None:
+    found = init(save(tmp_path / "feeds.jsonl", entities()), "--text", "text", "--label", "entities", "--type", "ner")
+    assert (found["labels"], found["constant"]) == ({"feed": 40}, {})
+    assert {example.answer for example in local_examples(load_task(tmp_path / "feeds.yaml"))} == {"feed: oat bran"}
+    rows = [{"note": note(n), "question": f"Which beast is {n}?", "answer": f"beast {n}"} for n in range(40)]
+    for output_type in ("span", "generate_until"):
+        out = tmp_path / f"{output_type}.yaml"
+        options = ["--text", "note", "--label", "answer", "--query", "question", "--type", output_type, "--out", out]
+        assert init(save(tmp_path / "asked.csv", rows), *options)["labels"] == {}
+        first = local_examples(load_task(out))[0]
+        assert (first.query, first.answer) == ("Which beast is 0?", "beast 0")
+        validated = init(out, command=("tasks", "validate"))
+        assert (validated["labels"], validated["constant"]) == ({}, {})
+    assert init("feeds.yaml", command=("tasks", "validate"))["labels"] == {"feed": 28}
+
+
+def test_without_columns_they_are_printed_with_a_command_and_nothing_is_guessed(tmp_path: Path, init: Any) -> None:
+    table = save(tmp_path / "visits.csv", five_labels())
+    assert f"staf init {table} --text history --label level --group patient_id" in init(table, code=1)
+    table = save(tmp_path / "beasts.csv", several_labels())
+    assert f"staf init {table} --text note --label problems --separator ';'" in init(table, "--text", "note", code=1)
+    assert not list(tmp_path.glob("*.yaml"))
+    shown = {column.name: column.role for column in profile_columns(five_labels())}
+    assert shown == {"patient_id": "group", "age": "", "history": "text", "complaint": "text", "level": "label"}
+
+
+def test_no_text_of_a_cell_is_printed(tmp_path: Path, init: Any) -> None:
+    table = save(tmp_path / "visits.csv", five_labels())
+    options = ["--text", "history", "--text", "complaint", "--label", "level"]
+    printed = init(table, *options, as_json=False) + init("visits.yaml", command=("tasks", "validate"), as_json=False)
+    printed += CliRunner().invoke(app, ["init", str(table)]).output + init(table, "--text", "history", "--label", "age", code=1)
+    assert "level 3" in printed
+    assert not any(word in printed for word in ("hoof", "barn", "beast", "p17"))
+    assert "hoof" in init("visits.yaml", "--count", 20, command=("tasks", "show"), as_json=False)
+
+
+def test_empty_repeated_and_contradictory_rows_are_counted(tmp_path: Path, init: Any) -> None:
+    rows = two_labels()
+    rows[3]["note"], rows[4]["outcome"] = "", ""
+    rows += [dict(rows[0]), {**rows[1], "outcome": "urgent"}, {"note": note(99), "outcome": "Urgent"}]
+    found = init(save(tmp_path / "notes.csv", rows), "--text", "note", "--label", "outcome")
+    assert found["missing"] == {"note": 1, "outcome": 1}
+    assert (found["repeated"], found["contradictory"]) == (2, 1)
+    assert sum(found["splits"].values()) + sum(found["left_out"].values()) == len(rows) == found["rows"]
+    (tmp_path / "notes.yaml").unlink()
+    printed = init("notes.csv", "--text", "note", "--label", "outcome", as_json=False)
+    for line in (
+        "1 left out: the text is empty", "texts with two or more answers: 1", "labels with fewer than 5 rows: Urgent",
+        "labels that differ only in case: Urgent, urgent", "empty cells in column note: 1",
+    ):  # fmt: skip
+        assert line in printed
+
+
+def test_texts_on_both_sides_of_the_split_are_found_by_column() -> None:
+    rows = [{"premise": note(n // 2, 30), "claim": note(n + 100, 30), "label": "yes" if n % 2 else "no"} for n in range(20)]
+    rows[3]["claim"] = rows[0]["claim"].replace("beast", "animal")
+    task = Task(
+        task="nli", dataset_path=("csv",), dataset_kwargs={"data_files": "a.csv"}, doc_to_context=("premise", "claim"),
+        doc_to_target="label", doc_to_choice=("no", "yes"), test_split={"size": 0.3},
+    )  # fmt: skip
+    assert profile_table(rows, task, {0, 1}).shared == {"premise": 0, "claim": 1}
+    assert profile_table(rows, task, {0}).shared == {"premise": 1, "claim": 1}
+    assert profile_table(rows, task, set(range(20))).shared == {"premise": 0, "claim": 0}
+    assert profile_table(rows, task, set()).shared == {"premise": 0, "claim": 0}
+
+
+@given(st.lists(st.sampled_from("abc"), min_size=1, max_size=30))
+def test_a_constant_scores_as_scikit_learn_says(answers: list[str]) -> None:
+    labels = label_counts([(answer,) for answer in answers])
+    constant = [next(iter(labels))] * len(answers)
+    scores = constant_scores("multiple_choice", labels, len(answers))
+    assert scores["accuracy"] == pytest.approx(accuracy_score(answers, constant))
+    assert scores["macro_f1"] == pytest.approx(f1_score(answers, constant, average="macro", zero_division=0))
+
+
+@given(
+    st.lists(st.lists(st.booleans(), min_size=3, max_size=3), min_size=1, max_size=20).filter(lambda rows: any(map(any, rows)))
+)
+def test_a_constant_set_of_labels_scores_the_best_micro_f1(rows: list[list[bool]]) -> None:
+    labels = label_counts([[name for name, has in zip("abc", row, strict=True) if has] for row in rows])
+    sets = [[bool(n >> i & 1) for i in range(3)] for n in range(1, 8)]
+    best = max(f1_score(rows, [one] * len(rows), average="micro", zero_division=0) for one in sets)
+    assert constant_scores("multi_label", labels, len(rows))["micro_f1"] == pytest.approx(best)
+
+
+BROKEN = {
+    "no header": (b"the hoof is warm since two days and swollen,urgent\nthe wing,routine\n", "does not hold names of columns"),
+    "no header, short": (b"warm hoof,urgent\nwing,urgent\nfin,routine\n", "does not hold names of columns"),
+    "empty": (b"", "holds no rows"),
+    "only a header": (b"note,outcome\n", "holds no rows"),
+    "one label": (b"note,outcome\na,urgent\nb,urgent\n", "column 'outcome' has 1 value in 2 rows"),
+    "no such column": (b"note,outcom\na,urgent\nb,routine\n", "no column 'outcome'. Did you mean 'outcom'"),
+    "Windows-1252": (b"note,outcome\n\xfcber,urgent\nb,routine\n", "UTF-8"),
+    "cells": (b"note,outcome\na,urgent,b\n", "row 1 has more cells"),
+    "no labels": (b"note,outcome\n" + b"".join(b"a %d,o %d\n" % (n, n) for n in range(60)), "60 different values in 60 rows"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_table_that_is_none_is_refused_by_name_and_leaves_nothing(tmp_path: Path, init: Any, name: str) -> None:
+    content, message = BROKEN[name]
+    (tmp_path / "notes.csv").write_bytes(content)
+    found = init("notes.csv", "--text", "note", "--label", "outcome", code=1)
+    assert message in found
+    assert "hoof" not in found
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.csv"]
+
+
+def test_a_byte_order_mark_and_a_note_of_three_megabytes_are_read(tmp_path: Path, init: Any) -> None:
+    rows = two_labels(20)
+    rows[2]["note"] = "warm hoof " * 300_000
+    save(tmp_path / "notes.semicolon.csv", rows)
+    assert (tmp_path / "notes.semicolon.csv").read_bytes().startswith(b"\xef\xbb\xbf")
+    found = init("notes.semicolon.csv", "--text", "note", "--label", "outcome")
+    assert (found["tokens"]["longest"] > 3_000_000, found["tokens"]["truncated"]) == (True, 1)
+
+
+def test_a_task_file_that_is_there_is_kept(tmp_path: Path, init: Any) -> None:
+    table = save(tmp_path / "notes.csv", two_labels())
+    (tmp_path / "notes.yaml").write_text("task: mine\n")
+    message = init(table, "--text", "note", "--label", "outcome", code=1)
+    assert message == "notes.yaml is there. Delete it, or name another file with --out."
+    assert (tmp_path / "notes.yaml").read_text() == "task: mine\n"
+    assert "another task named 'pubmedqa'" in init(
+        table, "--text", "note", "--label", "outcome", "--out", "pubmedqa.yaml", code=1
+    )
+
+
+def test_a_first_row_is_taken_for_names_unless_it_looks_like_a_row() -> None:
+    assert not looks_headless(two_labels(4))
+    assert not looks_headless([{"": 1, "note": "a"}, {"": 2, "note": "b"}])  # an index that pandas wrote
+    assert looks_headless([{"warm": "b", "urgent": "routine"}, {"warm": "c", "urgent": "urgent"}])
+    assert looks_headless([{" ".join(WORDS[:8]): "a"}])
+
+
+def test_validate_counts_what_evaluate_will_use(tmp_path: Path, init: Any) -> None:
+    rows = (
+        two_labels()
+        + [{"note": note(n, 700), "outcome": "routine"} for n in range(200, 220)]
+        + [{"note": "", "outcome": "urgent"}]
+    )
+    made = init(save(tmp_path / "notes.csv", rows), "--text", "note", "--label", "outcome")
+    found = init("notes.yaml", command=("tasks", "validate"))
+    assert found["left_out"] == made["left_out"] == {"the text is empty": 1}
+    assert {split: found[split] for split in ("test", "adaptation")} == made["splits"]
+    assert (found["output_type"], found["metric"]) == ("multiple_choice", "accuracy")
+    assert sum(found["labels"].values()) == found["adaptation"]
+    assert found["constant"]["accuracy"] == pytest.approx(found["labels"]["routine"] / found["adaptation"])
+    assert found["tokens"] == made["tokens"]
+    shown = init("notes.yaml", "--split", "test", "--count", 99, command=("tasks", "show"))
+    shown += init("notes.yaml", "--count", 99, command=("tasks", "show"))
+    assert found["tokens"]["truncated"] == sum(row["truncated"] for row in shown) == 20
+    assert found["tokens"]["longest"] == max(row["full_prompt_tokens"] for row in shown)
