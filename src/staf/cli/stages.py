@@ -13,14 +13,19 @@ from staf.errors import ConfigError
 
 
 def train(
-    *, data: str, out: Path, task: list[str] | None = None, recipe: str | None = None, base: str | None = None,
-    data_dir: Path | None = None, splits: str = SPLITS, runs: Path = RUNS, override: list[str] | None = None,
-    report_to: str | None = None, dry_run: bool = False, launcher: str = "local", dtype: str | None = None, fsdp: bool = False,
-    as_json: bool = False, list_options: bool = False,
+    *, out: Path, data: str | None = None, source: Path | None = None, name: str | None = None, group: str | None = None,
+    text: str | None = None, label: str | None = None, licence: str | None = None, task: list[str] | None = None,
+    recipe: str | None = None, base: str | None = None, data_dir: Path | None = None, splits: str = SPLITS, runs: Path = RUNS,
+    override: list[str] | None = None, report_to: str | None = None, dry_run: bool = False, launcher: str = "local",
+    dtype: str | None = None, fsdp: bool = False, as_json: bool = False, list_options: bool = False,
 ) -> None:  # fmt: skip
-    """Stage I: train one expert per knowledge type or data set. Re-run the command to resume."""
+    """Stage I: train one expert per knowledge type or data set, or one on a file of your own. Re-run the command to resume.
+
+    A file of texts, questions with answers, or conversations: --name NAME --from FILE (docs/own-expert.md).
+    """
     from staf.compute import ComputeOptions, split_options
     from staf.config import find_recipe, load_values, parse
+    from staf.data.own_corpus import write_corpus
     from staf.experts.recipe import ExpertRecipe
     from staf.log import check_reporter
     from staf.stages.context import RunContext
@@ -28,7 +33,16 @@ def train(
 
     own, rest = split_options({**({} if recipe is None else load_values(find_recipe(recipe))), **overrides(override)})
     compute = parse(ComputeOptions, own if dtype is None else {**own, "dtype": dtype}, "staf train")
-    settings, names = parse(ExpertRecipe, rest, "staf train"), expert_names(data)
+    settings = parse(ExpertRecipe, rest, "staf train")
+    if (data is None) == (source is None) or (source is None) != (name is None):
+        raise ConfigError("staf train needs --data, or --name and --from for a file of your own.")
+    if source is not None and name is not None:
+        path, said = write_corpus(source, out, name, text=text, label=label, group=group, licence=licence)
+        Terminal().log(f"{said}; its task file is {path}")
+        data = str(path)
+    elif given := [n for n, value in (("group", group), ("text", text), ("label", label), ("licence", licence)) if value]:
+        raise ConfigError(f"--{given[0]} is for a file of your own: use it with --from.")
+    names = expert_names(data or "")
     run_context = RunContext(base, data_dir, runs, splits, compute, fsdp, tuple(task or ()))
     if report_to is not None:
         check_reporter(report_to)

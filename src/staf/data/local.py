@@ -20,6 +20,7 @@ from typing import Any
 
 from staf.data.annotations import brat_rows, iob_rows
 from staf.data.archives import sheet_rows
+from staf.data.corpus_rows import pairs_of
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key
 from staf.data.read_report import ReadReport
@@ -57,7 +58,7 @@ def local_examples(task: Task, report: ReadReport | None = None) -> list[Example
     for place, split, row in rows:
         number += 1
         try:
-            found.append(_example(task, number, split, row))
+            found += _examples(task, number, split, row)
         except EmptyCell as problem:
             report.skip(str(problem))
         except BadData as problem:
@@ -113,6 +114,14 @@ def _rows(task: Task) -> Iterator[tuple[str, str, dict[str, Any]]]:
                 for file in _files((task.folder or Path()) / path):
                     for number, row in enumerate(read_rows(file, task.dataset_path[0]), 1):
                         yield f"{file}, row {number}", split, row
+
+
+def source_files(task: Task) -> list[Path]:
+    """The files of a task, whatever the split."""
+    given = () if task.dataset_kwargs is None else task.dataset_kwargs.data_files
+    parts = list(given.values()) if isinstance(given, dict) else [given]
+    paths = [path for part in parts for path in ((part,) if isinstance(part, str) else part)]
+    return [file for path in paths for file in _files((task.folder or Path()) / path)]
 
 
 def _files(path: Path) -> list[Path]:
@@ -185,15 +194,26 @@ def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def _example(task: Task, number: int, split: str, row: dict[str, Any]) -> Example:
+def _examples(task: Task, number: int, split: str, row: dict[str, Any]) -> list[Example]:
+    """The example of a row, or those of a text or conversation."""
+    files = task.dataset_kwargs
+    if files is None or files.layout == "table":
+        return [_example(task, str(number), number, split, row)]
+    if files.column not in row:
+        raise BadData(f"column '{files.column}' is missing; the columns are {', '.join(map(str, row))}")
+    pairs = pairs_of(files.layout, row[files.column])
+    return [_example(task, f"{number}-{n}", number, split, {**row, **pair}) for n, pair in enumerate(pairs, 1)]
+
+
+def _example(task: Task, name: str, number: int, split: str, row: dict[str, Any]) -> Example:
     query, context, labels = rendered(task.templates, row)
     answer = answer_of(task, row, context, labels)
-    about, group = minhash_keys(context or query), f"{task.name}/{number}"
+    laid_out = task.dataset_kwargs is not None and task.dataset_kwargs.layout != "table"
+    texts = row["about"] if laid_out else [context or query]
+    about, group = tuple(dict.fromkeys(key for text in texts for key in minhash_keys(text))), f"{task.name}/{number}"
     if task.group_column is not None:
         if text_of(row.get(task.group_column)) == "":
             raise BadData(f"column '{task.group_column}' (group_column) is missing or empty")
         group = dedup_key(f"{task.name} group {row[task.group_column]}")
         about = (group, *about)
-    return Example(
-        f"{task.name}/{number}", task.task_type, query, context, answer, labels, split, about, task.output_type, group
-    )
+    return Example(f"{task.name}/{name}", task.task_type, query, context, answer, labels, split, about, task.output_type, group)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
@@ -58,6 +58,9 @@ class DataFiles(Settings):
 
     data_files: str | tuple[str, ...] | dict[str, str | tuple[str, ...]]
     """Paths relative to the task file; by split where there are several."""
+    layout: Literal["table", "text", "chat"] = "table"
+    """A row of a table is an example; one with a text or a conversation in `column` gives several (`staf.data.corpus_rows`)."""
+    column: str = ""
 
 
 class TestSplit(Settings):
@@ -204,7 +207,7 @@ class Task(RowTemplates):
         if len(self.dataset_path) == 1:
             values["dataset_path"] = self.dataset_path[0]
         if self.dataset_kwargs is not None and folder is not None:
-            values["dataset_kwargs"] = {"data_files": self._relative_to(folder, self.dataset_kwargs.data_files)}
+            values["dataset_kwargs"] |= {"data_files": self._relative_to(folder, self.dataset_kwargs.data_files)}
         order = [key for key in ("task", "title", "dataset_path", "dataset_kwargs") if key in values]
         return yaml.safe_dump({key: values[key] for key in (*order, *values)}, sort_keys=False, allow_unicode=True, width=120)
 

@@ -12,8 +12,10 @@ from statistics import fmean
 from typing import Any
 
 from staf.data.example import Example
+from staf.data.own_corpus import provenance
 from staf.data.selection import expert_examples, expert_name
 from staf.data.splits import seeded_rng
+from staf.data.task import is_task_file, load_task
 from staf.errors import ConfigError, DamagedFile, MissingData, StafError, TrainingFailed, UnknownName
 from staf.experts.distributed import SINGLE_PROCESS, World
 from staf.experts.estimate import Estimate, estimate, seconds_per_token
@@ -52,7 +54,8 @@ def train_stage(context: Context, name: str, settings: ExpertRecipe, out: Path, 
         examples = training_examples(context, name, settings)
         store = context.store
         used = [dataset for dataset, _ in store.registry.expert_sources(name) if store.can_have(dataset)]
-        licences = {dataset: store.registry.find_card(dataset).licence for dataset in used}
+        made_of: dict[str, Any] = {"licences": {dataset: store.registry.find_card(dataset).licence for dataset in used}}
+        made_of = provenance(load_task(Path(name))) if is_task_file(name) else made_of
         name = expert_name(name)
         digest = training_digest(context.identity, examples, settings)
     with ExitStack() as locks:
@@ -64,12 +67,12 @@ def train_stage(context: Context, name: str, settings: ExpertRecipe, out: Path, 
         if there:
             context.progress.log(f"{name}: trained before, reused")
             return load_expert(out / name)
-        return _trained(context, name, examples, settings, out, digest, licences, report_to)
+        return _trained(context, name, examples, settings, out, digest, made_of, report_to)
 
 
 def _trained(
     context: Context, name: str, examples: Sequence[Example], settings: ExpertRecipe, out: Path, digest: str,
-    licences: dict[str, str], report_to: str | None,
+    made_of: dict[str, Any], report_to: str | None,
 ) -> Expert:  # fmt: skip
     """Train an expert, from its checkpoint if there is one, and save it."""
     context.detach_experts()
@@ -97,7 +100,7 @@ def _trained(
         expert = train_expert(
             base, name, examples, settings, checkpoint, on_step, context.progress.log, context.world, context.compute
         )
-    expert = replace(expert, record={**expert.record, "licences": licences})
+    expert = replace(expert, record={**expert.record, **made_of})
     if context.world.is_main_process:
         result = _result(context, expert, settings, time.perf_counter() - started, tokens, memory.bytes)
         run.finish(settings.model_dump(), result)
