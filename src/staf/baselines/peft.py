@@ -11,7 +11,7 @@ every prompt as keys and values (prompt, prefix and P-tuning).
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -83,6 +83,7 @@ class Tuning:
 
     Args:
         max_length: tokens of one example, answer included; virtual tokens come on top. token_budget: of a validation batch.
+        on_epoch: called before each pass over the examples.
 
     Raises:
         TestLeak: a test example is among those given.
@@ -90,10 +91,11 @@ class Tuning:
     """
 
     def __init__(
-        self, base: Base, examples: Sequence[Example], settings: BaselineSettings, max_length: int, token_budget: int
-    ) -> None:
+        self, base: Base, examples: Sequence[Example], settings: BaselineSettings, max_length: int, token_budget: int,
+        on_epoch: Callable[[], None] | None = None,
+    ) -> None:  # fmt: skip
         refuse_test(examples)
-        self.base, self.settings, self.token_budget = base, settings, token_budget
+        self.base, self.settings, self.token_budget, self.on_epoch = base, settings, token_budget, on_epoch
         if len(examples) < 2:
             raise ConfigError(
                 f"baseline {settings.method}: {len(examples)} adaptation examples cannot be split into a training and a "
@@ -151,6 +153,8 @@ class Tuning:
         held_out = [self._batch(held, group) for group in plan_batches([len(item.tokens) for item in held], self.token_budget)]
 
         def batches(epoch: int) -> list[list[int]]:
+            if self.on_epoch is not None:
+                self.on_epoch()
             return epoch_order(lengths, self.settings.batch_size, self.settings.seed, epoch)
 
         def loss_of(group: list[int]) -> tuple[Tensor, int]:

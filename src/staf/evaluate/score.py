@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from staf import __version__
-from staf.data.example import Example
+from staf.data.example import Example, prompt_of
 from staf.data.splits import refuse_test, seeded_rng
 from staf.data.task import Task
 from staf.errors import ConfigError
-from staf.evaluate.answer import Answerer, OnDone, Predictions, batch_calibrated, predictions_of, routed
+from staf.evaluate.answer import Answerer, OnDone, Predictions, batch_calibrated, predictions_of
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.store import ExpertSet
 from staf.experts.train import data_fingerprint
@@ -100,11 +100,11 @@ def setting_of(shots: int | None) -> str:
 
 
 def sample(examples: Sequence[Example], limit: int | None) -> list[Example]:
-    """At most `limit` examples, drawn by the hash of the ids: the same draw for every method and run."""
+    """At most `limit` examples, the same draw for every method and run; a smaller draw is a part of a larger one."""
     ordered = sorted(examples, key=lambda example: example.id)
     if limit is None or limit >= len(ordered):
         return ordered
-    return sorted(seeded_rng("test sample").sample(ordered, limit), key=lambda example: example.id)
+    return sorted(seeded_rng("test sample").sample(ordered, len(ordered))[:limit], key=lambda example: example.id)
 
 
 def finish(
@@ -221,8 +221,9 @@ def best_single(
     refuse_test(examples)
     names, answerer = mixture.experts.names, Answerer(base, settings, on_done)
     scores, qualities = dict[str, float](), dict[str, float]()
+    tokens = sum(map(len, base.tokenizer([prompt_of(e.query, e.context) for e in examples])["input_ids"]))
     for index, name in enumerate(names):
-        with routed(base, mixture, one_hot(index, len(names))):
+        with mixture.applied(one_hot(index, len(names)), tokens=tokens):
             own = as_scored(task, predictions_of(task.output_type, answerer, examples, calibration), examples, settings)
         found = measures_of(task.output_type, own, fixed_labels=task.fixed_labels)
         scores[name], qualities[name] = found.statistics[task.metric].value, float(found.quality.mean())

@@ -10,7 +10,6 @@ import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -55,7 +54,7 @@ def page_text(results: Sequence[Finished], link_prefix: str | None = None, runs:
     """
     unseen, other = tasks_of(results)
     reproduced = tables_of(results)
-    return _template().render(
+    return template("page.html").render(
         href=lambda run: None if link_prefix is None else quote(f"{link_prefix}{run}/"),
         results=results, runs_folder=runs, missing=MISSING, outcomes=MARKS, figures=figures, tables=tables, unseen=unseen,
         other=other, reproduced=reproduced, trained=[r for r in results if isinstance(r, Training)],
@@ -68,13 +67,20 @@ def page_text(results: Sequence[Finished], link_prefix: str | None = None, runs:
 
 
 @cache
-def _template() -> Template:
-    from jinja2 import Environment, StrictUndefined
+def template(name: str) -> Template:
+    """A template of this package."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=PackageLoader("staf.report", "."),
+    )
     environment.filters["data_uri"] = lambda svg: f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
     environment.filters["seed"] = lambda run: run.rsplit("/", 1)[-1].split("-")[0].removeprefix("seed")
-    return environment.from_string(files("staf.report").joinpath("page.html").read_text(encoding="utf-8"))
+    return environment.get_template(name)
 
 
 def claim_rows(found: ClaimResult) -> list[tables.Row]:

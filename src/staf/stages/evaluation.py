@@ -32,6 +32,7 @@ from staf.experts.recipe import ExpertRecipe
 from staf.experts.store import ExpertSet, load_experts
 from staf.io import locked, sha256_of
 from staf.lm.base import fingerprint_of
+from staf.log import NullProgress
 from staf.metrics import methods
 from staf.routing.adapt import examples_digest
 from staf.routing.merge import Mixture
@@ -159,9 +160,11 @@ def named_method(
     return Method("single", one_hot(experts.names.index(expert), count), record={"settings": {"expert": expert}})
 
 
-def select_single_expert(context: Context, task: Task, experts: ExpertSet, settings: EvaluationSettings) -> Method:
-    """The expert that is best on the adaptation set of a task; the selection is a run of its own, done once."""
-    examples = sample(task_examples(task, "adaptation", context.store), settings.selection_limit)
+def select_single_expert(
+    context: Context, task: Task, experts: ExpertSet, settings: EvaluationSettings, shots: Sequence[Example] | None = None
+) -> Method:
+    """The expert that is best on the adaptation set of a task, or on shots of it; the selection is a run, done once."""
+    examples = shots or sample(task_examples(task, "adaptation", context.store), settings.selection_limit)
     calibration, count = calibration_set(context, task, settings), len(experts.names)
     read = (examples_digest(examples), examples_digest(calibration))
     digest = context.named(experts.fingerprint, settings.digest(), task.output_type, task.metric, *read)
@@ -209,30 +212,34 @@ def checked_router(
 
 def baseline_stage(
     context: Context, task: Task, settings: BaselineSettings, evaluation: EvaluationSettings, setting: str | None = None,
-    search_seed: int | None = None, records: Sequence[Example] = (),
+    search_seed: int | None = None, records: Sequence[Example] = (), choice: Choice | None = None,
 ) -> Scored:  # fmt: skip
     """Score a baseline of `staf.baselines.methods.BASELINES` on the test set of a task.
 
     Args:
         search_seed: the seed whose draw chooses the learning rate for all; None lets every seed search by itself.
         records: further examples of the task to learn from, such as `training_records`, once the rate is chosen without them.
+        choice: learning rate and epochs; None searches for them.
     """
     adaptation = task_examples(task, "adaptation", context.store)
     searching = settings if search_seed is None else settings.model_copy(update={"seed": search_seed})
 
     def answer(items: Items) -> Answered:
-        choice, seconds = tune_learning_rate(context, task, searching, evaluation)
-        started = time.perf_counter()
-        found, record = baseline_predictions(
-            context.base, task, adaptation, items.test, settings, evaluation, items.on_done,
-            calibration=items.calibration, choice=choice, records=records, partial=items.partial,
-        )  # fmt: skip
+        found = (choice, 0.0) if choice else tune_learning_rate(context, task, searching, evaluation)
+        chosen, seconds = found
+        started, epochs = time.perf_counter(), 0 if chosen is None else chosen.epochs
+        progress = context.progress if epochs else NullProgress()
+        with progress.bar(f"learn {settings.method}", epochs) as bar:
+            predictions, record = baseline_predictions(
+                context.base, task, adaptation, items.test, settings, evaluation, items.on_done, records=records,
+                calibration=items.calibration, choice=chosen, partial=items.partial, on_epoch=lambda: bar.advance(1),
+            )  # fmt: skip
         learned = record["adaptation_seconds"]
         method = Method.of_baseline(settings.method, record, settings.model_dump(), setting or setting_of(settings.shots))
         method = replace(method, adaptation_seconds=seconds + learned)
-        return Answered(method, found, time.perf_counter() - started - learned, context.base)
+        return Answered(method, predictions, time.perf_counter() - started - learned, context.base)
 
-    further = (examples_digest(records),) if records else ()
+    further = (*((examples_digest(records),) if records else ()), *(() if choice is None else (str(choice),)))
     depends_on = ("baseline", settings.digest(), searching.digest(), examples_digest(adaptation), *further)
     return scored_run(context, task, evaluation, settings.method, settings.seed, depends_on, answer)
 
@@ -251,10 +258,10 @@ def tune_learning_rate(
     digest = context.named(settings.digest(), evaluation.digest(), examples_digest(examples))
     run = Run.at(context.runs, "tune", task.name, settings.method, settings.seed, digest)
     if (found := run.result()) is None:
-        tuning = Tuning(context.base, examples, settings, evaluation.max_length, evaluation.token_budget)
-        started = time.perf_counter()
-        context.progress.log(f"{settings.method} on {task.name}: trying learning rates")
-        choice = tuning.choose()
+        started, rates = time.perf_counter(), settings.learning_rates or methods.METHODS[settings.method]["rates"]
+        with context.progress.bar(f"learning rates of {settings.method}", len(rates) * settings.epochs) as bar:
+            limits = (evaluation.max_length, evaluation.token_budget)
+            choice = Tuning(context.base, examples, settings, *limits, lambda: bar.advance(1)).choose()
         found = {
             "stage": "tune", "task": task.name, "method": settings.method, "seed": settings.seed, "metrics": {},
             "choice": asdict(choice), "seconds": time.perf_counter() - started, "settings": settings.model_dump(),
@@ -295,7 +302,7 @@ def classifier_stage(
         records: further examples of the task to fit on, such as `training_records`; one that is among the others counts once.
     """
     drawn = adaptation_examples(context, task, shots, settings.seed)
-    described: dict[str, str] = getattr(task, "label_descriptions", None) or {}
+    described = {label: f"{label}: {meaning}" for label, meaning in task.label_descriptions.items() if meaning.strip()}
     settings = settings.model_copy(update={"label_texts": {**described, **settings.label_texts}})
     adaptation = list({example.id: example for example in (*drawn, *records)}.values())
 

@@ -1,0 +1,296 @@
+"""A task's comparison: constants, simple classifiers and every use of the language model on the same rows, within a time.
+
+    out/plan.json         what has begun, and what it was given; a stopped comparison continues with it
+    out/comparison.json   the result, written last
+    out/router/           the few-shot router
+
+Every row is a run of its own under the folder of runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from staf.baselines import embedding
+from staf.baselines.classifiers import SENTENCE_ENCODERS
+from staf.baselines.peft import Choice
+from staf.baselines.settings import BaselineSettings, ClassifierSettings
+from staf.data.example import Example
+from staf.data.selection import task_examples
+from staf.data.task import Task
+from staf.errors import ConfigError, MissingData, TrainingFailed
+from staf.evaluate.answer import LABEL_TYPES
+from staf.evaluate.score import Method, router_method, sample
+from staf.evaluate.settings import EvaluationSettings
+from staf.experts.store import ExpertSet
+from staf.io import write_json
+from staf.metrics.by_output_type import metric_of_runs
+from staf.metrics.methods import METHODS
+from staf.metrics.stats import compare_seeds
+from staf.routing.adapt import examples_digest
+from staf.routing.recipe import RouterRecipe
+from staf.runs import Run, digest_of
+from staf.stages.adaptation import adapt_stage, adaptation_examples
+from staf.stages.budget import FULL, ROUTED_COST, UNKNOWN, Budget, Costs, router_pass
+from staf.stages.context import Context
+from staf.stages.evaluation import (
+    Scored,
+    baseline_stage,
+    calibration_set,
+    classifier_stage,
+    evaluate_stage,
+    select_single_expert,
+)
+from staf.stages.recommendation import recommendation
+
+ROWS = {
+    "majority": "Majority", "nearest_label": "Nearest label name", "tfidf": "TF-IDF, logistic regression",
+    "embedding": "Sentence encoder, logistic regression", "original": "Base model", "in_context": "In-context learning",
+    "lora": "LoRA", "single": "Best single expert", "few_shot": "Few-shot router",
+}  # fmt: skip
+"""Rows of the table, in order."""
+SIMPLE = ("majority", "nearest_label", "tfidf", "embedding")
+"""Rows without a language model."""
+CURVE = ("tfidf", "embedding")
+CURVE_SHOTS = (8, 16, 32)
+LIMIT = 500
+"""Test rows, at most, where nothing else is asked for."""
+NO_EXPERTS = (
+    "it needs experts, and none were given: add --experts FOLDER. `make demo` leaves some in demo/experts, `staf train` makes "
+    "them, and `staf experts add` takes any LoRA adapter of this base"
+)
+
+
+def compare(
+    context: Context, task: Task, experts: ExpertSet | None = None, *, shots: int = 32, minutes: float = 10.0,
+    limit: int = LIMIT, seed: int = 0, encoder: str | None = None, out: Path | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Compare the ways to answer a task on the same test rows; what was done before is read, what was stopped resumes.
+
+    Args:
+        experts: None leaves their rows out. shots: labelled examples that every row learns from, fewer where there are fewer.
+        minutes: for all; what does not fit is lowered or left out, and named. limit: maximum test rows.
+        encoder: sentence encoder by hub id or folder; None is the default one. out: folder of the result; None takes
+            compare/TASK in the folder of runs.
+
+    Returns:
+        `rows` (value, low, high, to_majority, to_simple, seconds, memory_bytes ... each), `curve`, `left_out`, `reduced` and
+        the `recommendation`; scores and differences are between 0 and 1.
+
+    Raises:
+        MissingData: the task has no adaptation or test examples. TestLeak: an expert was trained on a test item.
+    """
+    return _Comparing.of(context, task, experts, shots, minutes, limit, seed, encoder, out).result()
+
+
+@dataclass
+class _Comparing:
+    """The rows of one comparison."""
+
+    context: Context
+    task: Task
+    experts: ExpertSet | None
+    seed: int
+    encoder: str | None
+    out: Path
+    test: list[Example]
+    shots: list[Example]
+    labelled: int
+    """adaptation examples"""
+    available: int
+    """test examples"""
+    budget: Budget
+    left_out: dict[str, str]
+    done: dict[str, Scored]
+
+    @classmethod
+    def of(
+        cls, context: Context, task: Task, experts: ExpertSet | None, shots: int, minutes: float, limit: int, seed: int,
+        encoder: str | None, out: Path | None,
+    ) -> _Comparing:  # fmt: skip
+        """The comparison of these things, with what an earlier process began."""
+        adaptation, every = task_examples(task, "adaptation", context.store), task_examples(task, "test", context.store)
+        test, folder = sample(every, limit), out or context.runs / "compare" / task.name
+        drawn = adaptation_examples(context, task, min(shots, len(adaptation)), seed)
+        asked = (str(minutes), str(limit), str(seed), str(encoder), task.output_type, task.metric)
+        of = digest_of(
+            context.named(*asked), examples_digest(test), examples_digest(drawn), "" if experts is None else experts.fingerprint
+        )
+        calibration = len(calibration_set(context, task, EvaluationSettings()))
+        budget = Budget(
+            folder / "plan.json",
+            of,
+            60 * minutes,
+            len(test),
+            len(drawn),
+            0 if experts is None else len(experts.names),
+            calibration,
+        ).load()
+        return cls(context, task, experts, seed, encoder, folder, test, drawn, len(adaptation), len(every), budget, {}, {})
+
+    def result(self) -> dict[str, Any]:
+        """Run every row that can answer, and put the table together."""
+        self.left_out = self._unable()
+        for name in SIMPLE:
+            self._run(name, partial(self._simple, name, len(self.shots)))
+        curve = [self._curve(name) for name in CURVE if name in self.done]
+        embedding.forget()
+        models = [name for name in ROWS if name not in (*SIMPLE, *self.left_out)]
+        for number, name in enumerate(models):
+            self._run(name, partial(self._model, name, models[number:]))
+        found = self._table(curve)
+        write_json(self.out / "comparison.json", found)
+        self.budget.save()
+        return found
+
+    def _unable(self) -> dict[str, str]:
+        """Rows that cannot answer this task, and why."""
+        found = dict.fromkeys(("single", "few_shot"), NO_EXPERTS) if self.experts is None else {}
+        if self.task.output_type not in LABEL_TYPES:
+            return dict.fromkeys(SIMPLE, "it answers labels, and this task's answers are words of a text") | found
+        if len({example.labels for example in (*self.test, *self.shots)}) > 1:
+            return dict.fromkeys(CURVE, "it needs the same labels in every row") | found
+        return found
+
+    def _run(self, name: str, run: Callable[[], Scored | None]) -> None:
+        if name in self.left_out:
+            return
+        try:
+            scored = run()
+        except (ConfigError, MissingData, TrainingFailed) as error:
+            self.left_out[name] = str(error)
+            return
+        if scored is not None:
+            self.done[name] = scored
+            self.budget.save()
+
+    def _simple(self, name: str, shots: int | None) -> Scored:
+        settings = ClassifierSettings(seed=self.seed, encoder=self.encoder if name in SENTENCE_ENCODERS else None)
+        if shots == len(self.shots):
+            embedding.forget()  # each row pays for its own vectors
+            self.context.progress.log(f"{ROWS[name]}: {shots} examples, {len(self.test)} test rows")
+        return classifier_stage(self.context, self.task, name, shots, settings, EvaluationSettings(limit=len(self.test)))
+
+    def _curve(self, name: str) -> dict[str, Any]:
+        """Scores of a classifier by the number of labelled examples."""
+        points = []
+        for shots in sorted({*(count for count in CURVE_SHOTS if count < self.labelled), len(self.shots), self.labelled}):
+            try:
+                result, _ = self._simple(name, shots) if shots != len(self.shots) else self.done[name]
+            except (ConfigError, MissingData):
+                continue  # too few groups to validate
+            if (metric := result["metrics"][self.task.metric]) is not None:
+                points.append({"shots": shots, **{key: metric[key] for key in ("value", "low", "high")}})
+        return {"name": name, "title": ROWS[name], "points": points}
+
+    def _model(self, name: str, rows: Sequence[str]) -> Scored | None:
+        """A row of the language model, or None where there is no time for it."""
+        budget = self.budget
+        if budget.costs == UNKNOWN:
+            budget.costs = Costs.measured(self.context.base, self.test, self.shots, EvaluationSettings())
+        if name == "few_shot" and name not in budget.begun and self.experts is not None:
+            learn = router_pass(self.context.mixture(self.experts), self._recipe(2), self.shots)
+            budget.costs = replace(budget.costs, learn=learn / ROUTED_COST)
+        fresh = name not in budget.begun
+        if (plan := budget.begin(name, rows)) is None:
+            self.left_out[name] = _no_time(budget, name)
+            return None
+        left = max(budget.seconds - budget.elapsed, 0)
+        self.context.progress.log(
+            f"{ROWS[name]}: about {budget.cost(name):.0f} s; {left:.0f} s of {budget.seconds:.0f} s are left"
+        )
+        scored = self._scored(name, plan, EvaluationSettings(limit=plan["test_rows"]))
+        if name == "original" and fresh:
+            budget.measured(scored[0]["seconds_of_predicting"] / (plan["test_rows"] + budget.calibration))
+        return scored
+
+    def _scored(self, name: str, plan: dict[str, int], evaluation: EvaluationSettings) -> Scored:
+        context, task, experts, shots = self.context, self.task, self.experts, len(self.shots)
+        if name == "in_context":
+            shown = BaselineSettings(method="in_context", shots=plan["shown"], seed=self.seed)
+            return baseline_stage(context, task, shown, evaluation)
+        if name == "lora":
+            epochs, rates = plan["epochs"], METHODS["lora"]["rates"]
+            own = BaselineSettings(method="lora", shots=shots, seed=self.seed, batch_size=4, epochs=epochs)
+            choice = None if plan["rates"] == len(rates) else Choice(rates[len(rates) // 2], epochs, [])
+            return baseline_stage(context, task, own, evaluation, choice=choice)
+        if name == "original" or experts is None:
+            return evaluate_stage(context, task, None, Method("original", None), evaluation)
+        if name == "single":
+            chosen = select_single_expert(context, task, experts, evaluation, self.shots[: plan["choosing"]])
+            return evaluate_stage(context, task, experts, chosen, evaluation)
+        router = adapt_stage(context, task, experts, self._recipe(plan["evaluations"]), self.out / "router")
+        return evaluate_stage(context, task, experts, router_method(router), evaluation)
+
+    def _recipe(self, evaluations: int) -> RouterRecipe:
+        return RouterRecipe(method="cma", shots=len(self.shots), seed=self.seed, max_evaluations=evaluations)
+
+    def _table(self, curve: list[dict[str, Any]]) -> dict[str, Any]:
+        """The result of all rows that were run."""
+        metric = self.task.metric
+        values = {name: found["metrics"][metric] for name, (found, _) in self.done.items()}
+        simple = max((n for n in SIMPLE if values.get(n)), key=lambda n: values[n]["value"], default=None)
+        reference = simple or ("original" if values.get("original") else None)
+        rows = []
+        for name in (name for name in ROWS if values.get(name)):
+            result, run = self.done[name]
+            rows.append({
+                "name": name, "title": ROWS[name], "language_model": name not in SIMPLE,
+                **{key: values[name][key] for key in ("value", "low", "high")}, "test_rows": values[name]["examples"],
+                "to_majority": self._difference(name, "majority"), "to_simple": self._difference(name, reference),
+                "seconds": result["seconds"], "memory_bytes": result["peak_memory_bytes"],
+                "examples": result["adaptation_examples"], "truncated": result["truncated_prompts"],
+                "run": run.folder.relative_to(self.context.runs).as_posix(),
+            })  # fmt: skip
+        undefined = {name: f"its {metric} is undefined on these rows" for name in values if not values[name]}
+        found = {
+            "stage": "compare", "task": self.task.name, "task_title": self.task.title, "output_type": self.task.output_type,
+            "metric": metric, "shots": len(self.shots), "labelled": self.labelled, "test_rows": len(self.test),
+            "available_test_rows": self.available, "minutes": self.budget.seconds / 60, "seconds": self.budget.elapsed,
+            "base": self.context.identity["name"], "experts": [] if self.experts is None else list(self.experts.names),
+            "reference": reference, "rows": rows, "curve": curve, "reduced": self._reduced(),
+            "left_out": [
+                {"name": name, "title": ROWS[name], "reason": reason}
+                for name, reason in sorted({**self.left_out, **undefined}.items(), key=lambda item: list(ROWS).index(item[0]))
+            ],
+        }  # fmt: skip
+        return {**found, "recommendation": recommendation(found)}
+
+    def _difference(self, name: str, other: str | None) -> dict[str, Any] | None:
+        """The paired difference of a row to another on the test rows that both answered."""
+        if other not in self.done or name == other:
+            return None
+        runs: list[Run] = [self.done[name][1], self.done[other][1]]
+        found = [run.predictions() for run in runs]
+        shared = {p["id"] for p in found[0]} & {p["id"] for p in found[1]}
+        ours, others = ([p for p in predictions if p["id"] in shared] for predictions in found)
+        fixed = self.task.fixed_labels
+        one, two = metric_of_runs(self.task.output_type, self.task.metric, [ours], [others], fixed_labels=fixed)
+        compared = compare_seeds(one, two, EvaluationSettings().resamples)
+        return None if compared is None else {**asdict(compared), "than": other}
+
+    def _reduced(self) -> list[str]:
+        """What rows were given less of than they have where time allows."""
+        fixed, full = self.budget.fixed, self.budget.full
+        lowered = {name: value for name, value in fixed.items() if value < full[name]}
+        texts = {
+            "test_rows": f"rows of language models: {fixed.get('test_rows')} of {full['test_rows']} test rows",
+            "shown": f"{ROWS['in_context']}: {fixed.get('shown')} of {full['shown']} examples shown",
+            "rates": f"{ROWS['lora']}: one learning rate, not the best of {FULL['rates']}",
+            "epochs": f"{ROWS['lora']}: {fixed.get('epochs')} of {full['epochs']} passes over the examples",
+            "choosing": f"{ROWS['single']}: chosen on {fixed.get('choosing')} of {full['choosing']} examples",
+            "evaluations": f"{ROWS['few_shot']}: {fixed.get('evaluations')} of {full['evaluations']} candidates tried",
+        }
+        found = [text for name, text in texts.items() if name in lowered]
+        if len(self.test) < self.available:
+            found.insert(0, f"all rows: {len(self.test)} of {self.available} test rows (--limit)")
+        return found
+
+
+def _no_time(budget: Budget, name: str) -> str:
+    """Why a row was left out for lack of time, with what it would take at least."""
+    return f"it takes at least {budget.left_out[name]:.0f} s, more than {budget.seconds / 60:g} min leave: raise --minutes"

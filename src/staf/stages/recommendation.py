@@ -1,0 +1,64 @@
+"""One sentence that says which row of a comparison to use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Row = Mapping[str, Any]
+LEVEL = 0.05
+"""A row is above another where the paired test says so at this level, divided by the number of rows that were tried."""
+
+
+def recommendation(found: Mapping[str, Any]) -> str:
+    """What a user should do, from the rows of a comparison; simple rows win where no other is shown to be above them."""
+    rows: Sequence[Row] = found["rows"]
+    if not rows:
+        return "No row could answer this task: see why each was left out."
+    reference = next(row for row in rows if row["name"] == found["reference"])
+    models = [row for row in rows if row["language_model"] and row is not reference]
+    best = max(models, key=lambda row: float(row["value"]), default=None)
+    start, against = f"On {min(row['test_rows'] for row in rows)} test rows", ""
+    if best is not None:
+        if is_above(best["to_simple"], len(models)):
+            return f"{start} {quoted(best)} is above {quoted(reference)} ({difference(best['to_simple'])}): use it."
+        against = f" no row of a language model is shown to be above it (the best, {quoted(best)}: "
+        against += f"{difference(best['to_simple'])}),"
+    cost = f"{reference['seconds']:.0f} s" + ("" if reference["language_model"] else " and no language model")
+    if reference["language_model"]:  # there are no simple rows
+        return f"{start}{against or ' there is no row but this one,'} so use {quoted(reference)}: it takes {cost}."
+    simple = sum(not row["language_model"] for row in rows) - 1
+    if is_above(reference["to_majority"], simple):
+        above = f"{quoted(reference)} is above the majority ({difference(reference['to_majority'])}), and"
+        return f"{start} {above}{against or ' nothing is above it,'} so use it: it takes {cost}."
+    if best is not None and is_above(best["to_majority"], len(models)):
+        above = f"{quoted(best)} is above the majority ({difference(best['to_majority'])})"
+        return f"{start} {above}, which {quoted(reference)} is not shown to be: use {quoted(best)}."
+    top = max((row for row in rows if row["to_majority"]), key=lambda row: float(row["value"]), default=None)
+    named = f" (the best, {quoted(top)}: {difference(top['to_majority'])})" if top else ""
+    return (
+        f"{start} no row is shown to be above the majority{named}: none has learned this task from {found['shots']} examples, "
+        "so label more before you use one."
+    )
+
+
+def is_above(compared: Mapping[str, Any] | None, tried: int) -> bool:
+    """Whether the paired test of a row against another says that it is above, after `tried` rows could have been the best."""
+    return compared is not None and compared["difference"] > 0 and compared["p_value"] * max(tried, 1) < LEVEL
+
+
+def difference(compared: Mapping[str, Any]) -> str:
+    """A difference in points with its 95 % interval."""
+    one, low, high = (f"{100 * compared[key]:+.1f}" for key in ("difference", "low", "high"))
+    return f"difference {one}, {low} to {high}"
+
+
+def quoted(row: Row) -> str:
+    """A row within a sentence."""
+    named = {
+        "majority": "the majority", "nearest_label": "the nearest label name", "tfidf": "TF-IDF with logistic regression",
+        "embedding": "the sentence encoder with logistic regression", "original": "the base model",
+        "in_context": "in-context learning", "lora": "LoRA", "single": "the best single expert",
+        "few_shot": "the few-shot router",
+    }  # fmt: skip
+    return named[row["name"]]

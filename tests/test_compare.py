@@ -1,0 +1,341 @@
+"""A comparison: its rows, its time, its advice, its page; stopped, it resumes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import Interrupted, random_expert
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from staf.cli import app
+from staf.data.task import Task
+from staf.errors import MissingData, TestLeak
+from staf.experts.store import ExpertSet, save_expert
+from staf.lm.base import Base
+from staf.report.comparison import comparison_page, curve_cells, notes, row_cells
+from staf.stages import budget, comparison
+from staf.stages.budget import FULL, SLACK, Budget, Costs
+from staf.stages.comparison import ROWS, SIMPLE, compare
+from staf.stages.context import Context
+from staf.stages.recommendation import recommendation
+
+SIGNS = {"heart": "systole murmur", "lung": "cough wheeze", "skin": "rash itch"}
+
+
+def write_task(folder: Path, **changes: Any) -> Path:
+    """A task of 60 notes that a simple classifier learns."""
+    with (folder / "notes.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["note", "organ", "reply"])
+        for n in range(60):
+            label = list(SIGNS)[n * 7 % 3]
+            writer.writerow([f"the patient came with {SIGNS[label].split()[n % 2]} again number{n}", label, f"see {label}"])
+    values = {
+        "task": "organs", "dataset_path": "csv", "dataset_kwargs": {"data_files": "notes.csv"}, "doc_to_text": "Which organ?",
+        "doc_to_context": "{{note}}", "doc_to_target": "organ", "doc_to_choice": list(SIGNS), "test_split": {"size": 0.4},
+    }  # fmt: skip
+    (folder / "organs.yaml").write_text(yaml.safe_dump({k: v for k, v in {**values, **changes}.items() if v is not None}))
+    return folder / "organs.yaml"
+
+
+@pytest.fixture
+def context(tiny_folder: Path, tmp_path: Path) -> Context:
+    return Context(str(tiny_folder), None, tmp_path / "runs", dtype="float32")
+
+
+@pytest.fixture
+def task(context: Context, tmp_path: Path) -> Task:
+    return context.find_task(str(write_task(tmp_path)))
+
+
+@pytest.fixture
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Little training and search."""
+    monkeypatch.setitem(FULL, "evaluations", 14)
+    monkeypatch.setitem(FULL, "epochs", 1)
+
+
+def no_peft(*_: object, **__: object) -> None:
+    raise MissingData("no peft")
+
+
+def names(found: dict[str, Any], part: str = "rows") -> list[str]:
+    return [row["name"] for row in found[part]]
+
+
+@pytest.mark.usefixtures("_quick")
+def test_every_row_answers_the_same_items_and_a_second_call_reads_all(
+    context: Context, task: Task, base: Base, tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experts = ExpertSet(tuple(random_expert(base, f"e{seed}", seed) for seed in range(2)))
+    found = compare(context, task, experts, shots=12, encoder=str(tiny_encoder))
+    assert names(found) == list(ROWS)
+    assert (found["left_out"], found["reduced"]) == ([], [])
+    assert {row["test_rows"] for row in found["rows"]} == {24}
+    for row in found["rows"]:
+        assert row["low"] <= row["value"] <= row["high"]
+        assert row["seconds"] > 0
+        assert row["memory_bytes"] > 0
+        assert (row["to_majority"] is None) == (row["name"] == "majority")
+        assert (row["to_simple"] is None) == (row["name"] == found["reference"])
+        assert (context.runs / row["run"] / "result.json").is_file()
+    values = {row["name"]: row["value"] for row in found["rows"]}
+    assert found["reference"] in SIMPLE
+    assert values[found["reference"]] == max(values[name] for name in SIMPLE)
+    for row in found["rows"][1:]:
+        assert row["to_majority"]["difference"] == pytest.approx(row["value"] - values["majority"])
+    assert [[point["shots"] for point in line["points"]] for line in found["curve"]] == [[8, 12, 16, 32, 36]] * 2
+    out = context.runs / "compare" / "organs"
+    assert json.loads((out / "comparison.json").read_text()) == json.loads(json.dumps(found, allow_nan=False))
+    assert (out / "router" / "router.json").is_file()
+    again = Context(str(tmp_path.parent), None, context.runs, dtype="float32")
+    again.__dict__["identity"] = context.identity  # no base is there to load
+    again.find_task(str(tmp_path / "organs.yaml"))
+    assert compare(again, task, experts, shots=12, encoder=str(tiny_encoder))["rows"] == found["rows"]
+
+
+@pytest.mark.usefixtures("_quick")
+def test_without_experts_it_works_and_says_where_to_get_some(context: Context, task: Task, tiny_encoder: Path) -> None:
+    found = compare(context, task, shots=12, encoder=str(tiny_encoder))
+    assert names(found) == [*SIMPLE, "original", "in_context", "lora"]
+    assert names(found, "left_out") == ["single", "few_shot"]
+    assert all("--experts" in row["reason"] and "make demo" in row["reason"] for row in found["left_out"])
+    assert "Best single expert, Few-shot router" in "\n".join(notes(found))
+
+
+@pytest.mark.usefixtures("_quick")
+def test_of_answers_in_words_only_rows_that_can_answer_are_shown(context: Context, tmp_path: Path) -> None:
+    written = write_task(tmp_path, output_type="generate_until", doc_to_target="reply", doc_to_choice=None)
+    found = compare(context, context.find_task(str(written)), shots=6, limit=4)
+    assert names(found) == ["original", "in_context", "lora"]
+    assert found["reference"] == "original"
+    assert {row["reason"] for row in found["left_out"] if row["name"] in SIMPLE} == {
+        "it answers labels, and this task's answers are words of a text"
+    }
+    assert "to the base model" in row_cells(found)[0]
+    assert curve_cells(found) == []
+    assert found["recommendation"]
+    assert "data-column" in comparison_page(found)
+
+
+@pytest.mark.usefixtures("_quick")
+def test_labels_of_their_own_leave_classifiers_out(context: Context, tmp_path: Path, tiny_encoder: Path) -> None:
+    written = write_task(tmp_path, doc_to_choice="{{ [organ, 'bone'] | sort }}")
+    found = compare(context, context.find_task(str(written)), shots=6, limit=4, encoder=str(tiny_encoder))
+    assert names(found)[:2] == ["majority", "nearest_label"]
+    assert {"tfidf", "embedding"} <= set(names(found, "left_out"))
+
+
+def test_a_stopped_comparison_resumes_at_the_item_with_the_same_plan(
+    context: Context, task: Task, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparison, "baseline_stage", no_peft)
+    calls = Interrupted(monkeypatch, size=2, at=15).batches  # 1 + 8 batches measure the speed
+    with pytest.raises(KeyboardInterrupt):
+        compare(context, task, shots=12, encoder=str(tiny_encoder))
+    plan = json.loads((context.runs / "compare" / "organs" / "plan.json").read_text())
+    assert plan["begun"] == ["original"]
+    found = compare(context, task, shots=12, encoder=str(tiny_encoder))
+    assert len(calls) == 15 + 12 - 5  # five batches of twelve were answered before
+    assert names(found) == [*SIMPLE, "original"]
+    assert json.loads((context.runs / "compare" / "organs" / "plan.json").read_text())["costs"] == plan["costs"] | {
+        "answer": pytest.approx(plan["costs"]["answer"], rel=100)
+    }
+
+
+def test_a_leak_ends_it_and_a_row_that_fails_is_named(
+    context: Context, task: Task, base: Base, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from staf.data.selection import task_examples
+
+    trained = frozenset(key for e in task_examples(task, "test", context.store) for key in e.dedup_keys)
+    leaking = random_expert(base, "leaking", 0)
+    object.__setattr__(leaking, "dedup_keys", trained)
+    monkeypatch.setattr(comparison, "baseline_stage", no_peft)
+    with pytest.raises(TestLeak):
+        compare(context, task, ExpertSet((leaking,)), shots=12, encoder=str(tiny_encoder))
+    found = compare(context, task, shots=12, encoder=str(tiny_encoder))
+    assert {row["name"]: row["reason"] for row in found["left_out"]}["lora"] == "no peft"
+
+
+# ---- its time --------------------------------------------------------------------------------------------------------
+
+costs = st.builds(
+    Costs, answer=st.floats(0.001, 5), learn=st.floats(0.05, 60), unshared=st.floats(1, 5), shot_tokens=st.floats(5, 500)
+)
+MODELS = ["original", "in_context", "lora", "single", "few_shot"]
+
+
+def planned(tmp: Path, found: Costs, minutes: float, now: list[float]) -> Budget:
+    made = Budget(tmp / "plan.json", "x", 60 * minutes, 400, 32, 12, 0, costs=found, started=0.0)
+    made.save = lambda: None  # type: ignore[method-assign]
+    return made
+
+
+@given(costs, st.floats(1, 60))
+def test_rows_that_cost_what_was_estimated_end_within_the_minutes(found: Costs, minutes: float) -> None:
+    now = [0.0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(budget.time, "perf_counter", lambda: now[0])
+        plan = planned(Path(), found, minutes, now)
+        for number, row in enumerate(MODELS):
+            given = plan.begin(row, MODELS[number:])
+            if given is None:
+                assert plan.left_out[row] > 0
+                continue
+            now[0] += plan.cost(row)
+        assert now[0] <= SLACK * plan.seconds + 1e-6
+
+
+def test_what_costs_most_and_matters_least_is_lowered_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(budget.time, "perf_counter", lambda: now[0])
+    plan = planned(tmp_path, Costs(0.01, 0.2, 1.2, 150.0), 60, now)
+    assert plan.begin("original", MODELS) == {**FULL, "shown": 32, "choosing": 32, "test_rows": 400}
+    plan = planned(tmp_path, Costs(0.2, 6.4, 1.2, 150.0), 10, now)
+    for number, name in enumerate(MODELS):
+        assert plan.begin(name, MODELS[number:]) is not None
+        now[0] += plan.cost(name)
+    assert plan.fixed["rates"] == 1
+    assert 50 <= plan.fixed["test_rows"] <= 100
+    assert 22 <= plan.fixed["evaluations"] < 64
+    now[0] *= 3
+    assert plan.begin("lora", MODELS[2:]) is not None  # what has begun is not left out later
+
+
+def test_a_row_without_time_is_left_out_with_its_estimate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget.time, "perf_counter", lambda: 0.0)
+    plan = planned(tmp_path, Costs(1.0, 60.0, 1.0, 150.0), 2, [0.0])
+    assert plan.begin("original", MODELS) is not None
+    assert plan.begin("lora", MODELS[2:]) is None
+    assert plan.left_out["lora"] > 120
+
+
+# ---- its advice ------------------------------------------------------------------------------------------------------
+
+
+def row(name: str, value: float, to_majority: float | None, to_simple: float | None, p: float = 0.001) -> dict[str, Any]:
+    def against(by: float | None) -> dict[str, Any] | None:
+        return None if by is None else {"difference": by, "low": by - 0.09, "high": by + 0.09, "p_value": p if by else 1.0}
+
+    return {
+        "name": name, "title": ROWS[name], "language_model": name not in SIMPLE, "value": value, "low": value - 0.1,
+        "high": value + 0.1, "test_rows": 100, "to_majority": against(to_majority), "to_simple": against(to_simple),
+        "seconds": 4.0, "memory_bytes": 5 * 10**8, "truncated": None,
+    }  # fmt: skip
+
+
+def advice(reference: str, *rows: dict[str, Any]) -> str:
+    return recommendation({"rows": rows, "reference": reference, "shots": 32})
+
+
+def test_the_advice_names_a_row_only_where_it_is_shown_to_be_better() -> None:
+    majority, encoder = row("majority", 0.4, None, -0.2), row("embedding", 0.6, 0.2, None)
+    better, level = row("few_shot", 0.75, 0.35, 0.15), row("few_shot", 0.57, 0.17, -0.03)
+    found = advice("embedding", majority, encoder, better)
+    assert found == (
+        "On 100 test rows the few-shot router is above the sentence encoder with logistic regression "
+        "(difference +15.0, +6.0 to +24.0): use it."
+    )
+    found = advice("embedding", majority, encoder, level)
+    assert "no row of a language model is shown to be above it (the best, the few-shot router: difference -3.0" in found
+    assert "so use it: it takes 4 s and no language model" in found
+    assert found.startswith("On 100 test rows the sentence encoder with logistic regression is above the majority")
+    by_chance = row("few_shot", 0.75, 0.35, 0.15, p=0.03)  # the best of two: 0.06
+    assert ": use it." not in advice("embedding", majority, encoder, by_chance, row("lora", 0.5, 0.1, -0.1))
+
+
+def test_the_advice_is_to_use_none_where_none_is_above_the_majority() -> None:
+    constant = row("majority", 0.5, None, None)
+    found = advice("majority", constant, row("tfidf", 0.45, -0.05, -0.05), row("lora", 0.5, 0.0, 0.0))
+    assert "no row is shown to be above the majority (the best, LoRA: difference +0.0" in found
+    assert "label more" in found
+    shown = row("lora", 0.7, 0.2, 0.12, p=0.001)
+    assert "LoRA is above the majority" in advice(
+        "tfidf", constant, row("tfidf", 0.58, 0.08, None, p=0.2), shown | {"to_simple": shown["to_simple"] | {"p_value": 0.2}}
+    )
+    assert "above the majority" in advice("tfidf", constant, row("tfidf", 0.8, 0.3, None))
+    words = advice("original", row("original", 0.2, None, None), row("lora", 0.2, None, -0.01))
+    assert "so use the base model" in words
+    assert "why each was left out" in recommendation({"rows": []})
+
+
+# ---- its page and its command ----------------------------------------------------------------------------------------
+
+
+class Cells(HTMLParser):
+    """Cells of tables without the name of their column, and tags that could make a page wider than its window."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unnamed, self.wide, self.columns = 0, list[str](), set[str]()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if tag == "td":
+            self.unnamed += not given.get("data-column")
+            self.columns.add(str(given.get("data-column")))
+        if tag in ("pre", "iframe", "video") or "width" in given or "nowrap" in str(given.get("style")):
+            self.wide.append(tag)
+
+
+def test_the_page_cuts_no_column_off_in_a_narrow_window_and_loads_nothing(tmp_path: Path) -> None:
+    rows = [row("majority", 0.4, None, -0.2), row("embedding", 0.6, 0.2, None), row("few_shot", 0.57, 0.17, -0.03)]
+    points = [{"shots": n, "value": n / 100, "low": 0.0, "high": 0.5} for n in (8, 32, 40)]
+    found: dict[str, Any] = {
+        "task_title": "<b>Triage</b>", "metric": "accuracy", "shots": 32, "labelled": 40, "test_rows": 100,
+        "available_test_rows": 100, "minutes": 10.0, "seconds": 400.0, "base": "tiny", "experts": ["a"], "rows": rows,
+        "reference": "embedding", "curve": [{"name": "embedding", "title": ROWS["embedding"], "points": points}],
+        "reduced": ["LoRA: one learning rate"], "left_out": [{"name": "lora", "title": "LoRA", "reason": "no time"}],
+    }  # fmt: skip
+    page = comparison_page({**found, "recommendation": recommendation(found)})
+    cells = Cells()
+    cells.feed(page)
+    assert (cells.unnamed, cells.wide) == (0, [])
+    assert cells.columns >= {"Accuracy, %", "to the majority", "to the best simple row", "time", "memory", "8", "32", "40"}
+    assert 'class="scroll"' not in page
+    style = page[page.index("@media (max-width: 46rem)") :]
+    assert "display: block" in style
+    assert "attr(data-column)" in style
+    assert "&lt;b&gt;Triage" in page
+    assert "no time" in page
+    assert not re.search(r"(src|href)=\"(?!data:|#)", page)
+
+
+@pytest.mark.usefixtures("_quick")
+def test_the_command_prints_table_notes_and_advice(tiny_folder: Path, tiny_encoder: Path, tmp_path: Path, base: Base) -> None:
+    save_expert(tmp_path / "experts" / "one", random_expert(base, "one", 1))
+    asked = [
+        "compare",
+        "--task",
+        write_task(tmp_path),
+        "--base",
+        tiny_folder,
+        "--encoder",
+        tiny_encoder,
+        "--runs",
+        tmp_path / "runs",
+    ]
+    asked += ["--shots", 12, "--limit", 10, "--minutes", 5, "--dtype", "float32", "--out", tmp_path / "out"]
+    first = CliRunner().invoke(app, [str(a) for a in asked], env={"COLUMNS": "80"})
+    assert first.exit_code == 0, first.output
+    for text in (
+        "Sentence encoder",
+        "to the majority",
+        "Left out: Best single expert",
+        "10 of 24 test rows",
+        "On 10 test rows",
+    ):
+        assert text in first.stdout
+    assert (tmp_path / "out" / "comparison.html").is_file()
+    second = CliRunner().invoke(app, [*(str(a) for a in asked), "--experts", str(tmp_path / "experts"), "--json"])
+    assert names(json.loads(second.stdout)) == list(ROWS)
