@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import json
 import random
+import re
+import shlex
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score
+from test_command_inputs import mutations
 from test_own_tables import save
 from typer.testing import CliRunner
 
 from staf.cli import app
+from staf.data.example import OUTPUT_TYPES
 from staf.data.local import local_examples
 from staf.data.table_profile import constant_scores, label_counts, looks_headless, profile_columns, profile_table
 from staf.data.task import Task, load_task
+from staf.errors import StafError
 
 WORDS = ("hoof", "wing", "tail", "horn", "beak", "mane", "claw", "swollen", "warm", "lame", "fed", "walks", "since", "barn")
 PROBLEMS = ("broken horn", "colic", "lameness")
@@ -229,6 +236,39 @@ def test_a_byte_order_mark_and_a_note_of_three_megabytes_are_read(tmp_path: Path
     assert (tmp_path / "notes.semicolon.csv").read_bytes().startswith(b"\xef\xbb\xbf")
     found = init("notes.semicolon.csv", "--text", "note", "--label", "outcome")
     assert (found["tokens"]["longest"] > 3_000_000, found["tokens"]["truncated"]) == (True, 1)
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "xlsx"])
+def test_a_table_of_any_content_is_answered_with_a_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_folder: Path, kind: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    table = save(tmp_path / f"notes.{kind}", two_labels(20))
+    options = ["--text", "note", "--label", "outcome", "--base", str(tiny_folder)]
+    for what, content in mutations(table.read_bytes(), 1):
+        table.write_bytes(content)
+        for arguments in ([], options):
+            result = CliRunner().invoke(app, ["init", table.name, *arguments])
+            assert result.exception is None or isinstance(result.exception, StafError), f"{what}: {result.exception!r}"
+            made = [path for path in tmp_path.iterdir() if path != table]
+            assert made == ([tmp_path / "notes.yaml"] if result.exception is None else []), what
+            for path in made:
+                path.unlink()
+
+
+def test_the_examples_of_the_page_work_as_printed(tmp_path: Path, init: Any) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "own-task.md").read_text(encoding="utf-8")
+    blocks = [dedent(block) for block in re.findall(r"(?m)(?:^    .*\n)+", page)]
+    pairs = [(table, command) for table, command in pairwise(blocks) if command.startswith("staf init")]
+    assert len(pairs) == len(OUTPUT_TYPES)
+    found = []
+    for table, command in pairs:
+        _, _, name, *options = shlex.split(command)
+        (tmp_path / name).write_text(table, encoding="utf-8")
+        (tmp_path / "notes.yaml").unlink(missing_ok=True)
+        assert init(name, *options)["rows"] == 2
+        found.append(load_task(tmp_path / "notes.yaml").output_type)
+    assert found == list(OUTPUT_TYPES)
 
 
 def test_a_task_file_that_is_there_is_kept(tmp_path: Path, init: Any) -> None:

@@ -250,7 +250,7 @@ def length_lines(found: Mapping[str, Any]) -> list[str]:
     """What `token_lengths` found as at most one line."""
     if not found:
         return []
-    cut = f"{found['truncated']} of {found['measured']} texts are cut at max_length = {found['max_length']}"
+    cut = f"{found['truncated']} of {found['measured']} are cut at -o max_length={found['max_length']}"
     return [f"tokens of a prompt ({found['base']}): median {found['median']:,.0f}, longest {found['longest']:,}; {cut}"]
 
 

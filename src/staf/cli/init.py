@@ -9,6 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from staf.cli.data import constant_lines, left_out_lines, length_lines, token_lengths
 from staf.cli.printing import emit, emit_table
 from staf.errors import BadData, ConfigError, MissingData, UnknownName
@@ -149,7 +151,9 @@ def _with_comments(text: str, groups: Sequence[str]) -> str:
     for line in text.splitlines():
         comment = COMMENTS.get(line.partition(":")[0])
         lines += [f"# {comment}"] * bool(comment) + [line]
-    lines += [f"# group_column: {name}  # its values repeat; uncomment to keep their rows in one split" for name in groups[:1]]
+    for name in groups[:1]:
+        line = yaml.safe_dump({"group_column": name}, allow_unicode=True, width=1000).strip()
+        lines.append(f"# {line}  # its values repeat; uncomment to keep their rows in one split")
     return "\n".join(lines) + "\n"
 
 
