@@ -84,7 +84,7 @@ def write_rows(folder: Path, rows: list[dict[str, Any]]) -> list[Path]:
     files = {suffix: folder / f"in.{suffix}" for suffix in ("jsonl", "json", "csv", "tsv", "parquet", "xlsx", "csv.gz")}
     files["jsonl"].write_text("".join(json.dumps(row) + "\n" for row in rows))
     files["json"].write_text(json.dumps(rows, indent=1))
-    for suffix, delimiter in (("csv", ";"), ("tsv", "\t")):
+    for suffix, delimiter in (("csv", ","), ("tsv", "\t")):
         with files[suffix].open("w", newline="") as stream:
             writer = csv.DictWriter(stream, list(rows[0]), delimiter=delimiter)
             writer.writeheader()
@@ -113,7 +113,7 @@ def read_written(path: Path) -> list[dict[str, Any]]:
 
 
 def test_every_format_that_is_read_or_written_holds_the_same_answers(made: dict[str, Any], tmp_path: Path) -> None:
-    rows = [{"id": f"n{i}", "thing": context} for i, context in enumerate(CONTEXTS)]
+    rows = [{"id": f"n{i}", "thing": context, "a, b": 1} for i, context in enumerate(CONTEXTS)]
     for file in write_rows(tmp_path, rows):
         assert answers(made, file, tmp_path / f"{file.name}.jsonl") == 5
         found = written(tmp_path / f"{file.name}.jsonl")
@@ -196,6 +196,8 @@ def test_below_the_threshold_nothing_is_answered(made: dict[str, Any], tmp_path:
         assert {str(row["abstained"]).lower() for row in read_written(tmp_path / f"none.{kind}")} == {"true"}
     with pytest.raises(ConfigError, match=r"threshold 1.0 there, None now"):
         answers(made, file, tmp_path / "none.csv")
+    with pytest.raises(ConfigError, match="an answer would depend on the other rows"):
+        answers(made, file, tmp_path / "y.csv", settings=EvaluationSettings(scoring="calibrated"))
     with pytest.raises(ConfigError, match="between 0 and 1"):
         answers(made, file, tmp_path / "y.csv", threshold=2)
 

@@ -84,6 +84,11 @@ class Predictor(NamedTuple):
         return cls(task.name, prompt, own, calibration=calibration, threshold=threshold)._checked()
 
     def _checked(self) -> Predictor:
+        if self.settings.scoring == "calibrated":
+            raise ConfigError(
+                "scoring = calibrated takes the mean over all test items off, so an answer would depend on the other rows. "
+                "Use scoring = mean or sum."
+            )
         if self.threshold is None:
             return self
         if not 0 <= self.threshold <= 1:

@@ -180,11 +180,17 @@ def read_rows(path: Path, file_format: str) -> Iterator[dict[str, Any]]:
         raise BadData(f"{path} is not a {file_format} file ({type(error).__name__}). Check its format and encoding.") from error
 
 
+def delimiter_of(path: Path, first: str) -> str:
+    """What separates the cells of a CSV file with this first line."""
+    tabs = path.name.lower().removesuffix(".gz").endswith(".tsv")
+    return "\t" if tabs else next((mark for mark in ",\t;" if mark in first), ",")
+
+
 def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:
     csv.field_size_limit(sys.maxsize)  # notes can be long
     with opened(path) as stream, io.TextIOWrapper(stream, "utf-8-sig", newline="") as text:
         first = text.readline()
-        delimiter = next((mark for mark in ",\t;" if mark in first), ",")
+        delimiter = delimiter_of(path, first)
         names = next(csv.reader(itertools.chain([first], text), delimiter=delimiter, strict=True), [])
         if twice := [name for name, count in Counter(names).items() if count > 1]:
             raise BadData(f"{path}: column '{twice[0]}' occurs twice in the first row. Give each its own name.")

@@ -11,7 +11,7 @@ from typing import Any
 
 from staf.data.archives import sheet_rows
 from staf.data.json_files import json_items, json_lines
-from staf.data.local import table_format
+from staf.data.local import delimiter_of, table_format
 from staf.data.read_report import ReadReport
 from staf.data.sources import csv_rows, opened
 from staf.errors import BadData, MissingData
@@ -36,7 +36,7 @@ def table_rows(path: Path, report: ReadReport) -> Iterator[Row]:
     if not path.is_file():
         raise MissingData(f"no file {path}. Check the path.")
     if file_format == "csv":
-        yield from csv_rows(path, report, (), delimiter=_delimiter(path))
+        yield from csv_rows(path, report, (), delimiter=delimiter_of(path, _start(path).partition("\n")[0]))
     elif file_format == "parquet":
         yield from _parquet_rows(path)
     elif file_format == "xlsx":
@@ -49,12 +49,6 @@ def table_rows(path: Path, report: ReadReport) -> Iterator[Row]:
                 report.reject(BadData(f"{place}: a JSON object is expected, found {type(item).__name__}."), item)
     else:
         yield from json_lines(path, report)
-
-
-def _delimiter(path: Path) -> str:
-    """What separates the cells of a CSV file: a comma, or a tab or semicolon where its first line has no comma."""
-    first = _start(path).partition("\n")[0]
-    return next((mark for mark in ",\t;" if mark in first), ",")
 
 
 def _start(path: Path) -> str:
