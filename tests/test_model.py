@@ -21,15 +21,17 @@ from conftest import make_examples, three_experts
 
 import staf
 from staf.data.fetch import cache_folder
-from staf.errors import BadData, ConfigError, ExpertMismatch, MissingData, UnknownName
+from staf.errors import BadData, BaseMismatch, ConfigError, ExpertMismatch, MissingData, UnknownName
 from staf.evaluate.answer import Answerer, calibrate
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.sets import write_set
 from staf.experts.store import ExpertSet
 from staf.lm.base import DEFAULT_BASE, Base, resolve
+from staf.log import NullProgress, Terminal
 from staf.routing.recipe import RouterRecipe
 from staf.routing.router import uniform
 from staf.routing.store import Router
+from staf.stages.budget import FULL
 
 WORDS = ("hoof", "wing", "tail", "horn", "beak", "fin", "mane", "claw")
 NOTES = ["The tail of beast 3 is fine.", "The fin of beast 8 is broken.", "The claw of beast 13 itches."]
@@ -191,6 +193,11 @@ def test_what_is_missing_or_wrong_is_said(model: staf.Model, task: Path, tmp_pat
         staf.load_model("reference", model.context.base_name)
     with pytest.raises(MissingData, match="no base model at"):
         staf.load_model(None, tmp_path / "nowhere")
+    first = model.needed_experts.experts[0]
+    assert repr(model.needed_experts).count("\n") == 0
+    other = ExpertSet((replace(first, base={"name": "another", "fingerprint": "0" * 16}),))
+    with pytest.raises(BaseMismatch, match="trained on another"):
+        staf.load_model(other, model.context.base_name)
     alone = staf.load_model(None, model.context.base_name)
     with pytest.raises(MissingData, match=r"load_model\(experts=FOLDER\)"):
         alone.adapt(task)
@@ -228,6 +235,43 @@ def test_a_task_of_several_labels_has_a_column_of_probabilities_for_each(model: 
     assert all(isinstance(answer, list) and set(answer) <= set(adapted.labels) for answer in answers)
     with pytest.raises(ConfigError, match="Use predict"):
         adapted.predict_proba([{"context": "sky", "query": "Which?", "labels": ["blue", "red"]}])
+
+
+def test_a_comparison_prints_its_table_and_its_advice(
+    model: staf.Model, task: Path, tmp_path: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FULL, "evaluations", 8)
+    monkeypatch.setitem(FULL, "epochs", 1)
+    found = staf.compare(model, task, shots=8, limit=6, encoder=str(tiny_encoder))
+    assert {row["name"] for row in found["rows"]} >= {"majority", "tfidf", "original", "few_shot"}
+    lines = repr(found).splitlines()
+    assert lines[0] == "triage: 8 labelled examples"
+    assert len([line for line in lines if line.startswith(("Majority", "Few-shot router"))]) == 2
+    assert lines[-1] == found["recommendation"]
+    assert found.save(tmp_path / "page.html").read_text().startswith("<!DOCTYPE html>")
+    assert (tmp_path / "runs" / "compare" / "triage" / "comparison.json").is_file()
+
+
+def test_bars_are_shown_where_someone_watches(model: staf.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = model.context.base_name
+    assert type(staf.load_model(None, base).context.progress) is NullProgress
+    assert type(staf.load_model(None, base, progress=True).context.progress) is Terminal
+    monkeypatch.setattr(sys, "ps1", "In : ", raising=False)  # as Python and IPython set it in a session
+    assert type(staf.load_model(None, base).context.progress) is Terminal
+    assert type(staf.load_model(None, base, progress=False).context.progress) is NullProgress
+
+
+def test_a_task_in_memory_may_change_and_is_not_pickled(model: staf.Model) -> None:
+    rows = [{"note": f"The {WORDS[n % 8]} of beast {n}.", "kind": "ab"[n % 2]} for n in range(24)]
+    first, second = (
+        staf.Task.from_table(rows[start:], text="note", label="kind", test_size=0.4, name="kinds") for start in (0, 4)
+    )
+    adapted = model.adapt(first, shots=6, method="best_expert")
+    assert model.adapt(second, shots=6, method="best_expert").router.record["run"] != adapted.router.record["run"]
+    assert adapted.evaluate()["accuracy"].examples == 10
+    stored = pickle.dumps(adapted)
+    assert b"beast" not in stored
+    assert pickle.loads(stored).task is None  # noqa: S301
 
 
 def test_the_default_base_is_known_by_the_name_that_routers_record(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -40,11 +40,11 @@ class Expert:
     name: str
     base: dict[str, Any]
     """name and fingerprint of the base it was trained on"""
-    factors: dict[str, Factors]
+    factors: dict[str, Factors] = field(repr=False)
     """B (d_out, r), scale and singular values in it, and A (r, d_in) by module name; r may be 0"""
-    dedup_keys: frozenset[str]
+    dedup_keys: frozenset[str] = field(repr=False)
     """keys of what it was trained on"""
-    record: dict[str, Any] = field(default_factory=dict)
+    record: dict[str, Any] = field(default_factory=dict, repr=False)
     """recipe, data fingerprint, versions, figures of the training"""
 
     @property
