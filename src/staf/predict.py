@@ -24,14 +24,14 @@ from typing import Any, NamedTuple
 import torch
 
 from staf.compute import numerics
-from staf.data.example import Example
+from staf.data.example import LABEL_TYPES, Example
 from staf.data.read_report import HALF_CHARACTER, ReadReport
 from staf.data.row_templates import RowTemplates, rendered, used_columns
 from staf.data.selection import task_examples
 from staf.data.table_files import table_rows
 from staf.data.task import Task
 from staf.errors import BadData, ConfigError, MissingData
-from staf.evaluate.answer import LABEL_TYPES, Answerer, OnDone, PartialPredictions, calibrate, predictions_of, routed
+from staf.evaluate.answer import Answerer, OnDone, PartialPredictions, calibrate, predictions_of, routed
 from staf.evaluate.calibrate import LabelCalibrator
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.store import ExpertSet

@@ -17,10 +17,10 @@ import numpy as np
 from staf import __version__
 from staf.baselines.settings import ClassifierSettings
 from staf.data.answers import read_several
-from staf.data.example import Example
+from staf.data.example import LABEL_TYPES, Example
 from staf.data.splits import refuse_test, seeded_rng
 from staf.errors import ConfigError, MissingData, TestLeak, UnknownName
-from staf.evaluate.answer import LABEL_TYPES, Predictions, gold_indices, label_prediction
+from staf.evaluate.answer import Predictions, gold_indices, label_prediction
 from staf.experts.train import data_fingerprint
 from staf.metrics.classification import best_threshold
 from staf.metrics.methods import titles

@@ -24,9 +24,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from staf.baselines.classifiers import MIN_PROB
-from staf.data.example import Example
+from staf.data.example import LABEL_TYPES, Example
 from staf.errors import BadData, ConfigError, MissingData
-from staf.evaluate.answer import LABEL_TYPES, gold_indices
+from staf.evaluate.answer import gold_indices
 from staf.metrics.schema import Finite, check
 
 _KEYS = {"multiple_choice": ("scores", "answer"), "multi_label": ("scores", "answer", "answer, scores")}

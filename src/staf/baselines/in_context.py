@@ -18,9 +18,8 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from staf.data.example import Example, prompt_of
+from staf.data.example import LABEL_TYPES, Example, prompt_of
 from staf.errors import BadData
-from staf.evaluate.answer import LABEL_TYPES
 from staf.evaluate.settings import EvaluationSettings
 from staf.lm.batches import encode_answer, encode_prompt
 

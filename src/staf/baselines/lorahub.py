@@ -74,12 +74,14 @@ def lorahub(
     *,
     seed: int,
     max_length: int,
+    label_end: bool = True,
     max_evaluations: int = EVALUATIONS,
     on_done: Callable[[int, float], None] | None = None,
 ) -> tuple[Expert, dict[str, Any]]:
     """Search the weights of a task on its examples; the composed expert, and a record of the search.
 
     Args:
+        label_end: the loss counts the end token of labels too (`encode`).
         on_done: called after each candidate with their number and the loss.
 
     Raises:
@@ -89,7 +91,7 @@ def lorahub(
     refuse_test(examples)
     nevergrad = load_nevergrad()
     started, memory, losses = time.perf_counter(), PeakMemory(), list[float]()
-    task_loss = LMLoss(base, [encode(example, base.tokenizer, max_length) for example in examples])
+    task_loss = LMLoss(base, [encode(example, base.tokenizer, max_length, label_end) for example in examples])
 
     def loss_at(weights: Sequence[float]) -> float:
         mixture = Mixture(base, ExpertSet((composed(experts, weights),)))

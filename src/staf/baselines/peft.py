@@ -104,7 +104,7 @@ class Tuning:
         held = max(int(len(examples) * settings.val_fraction), 1)
         ordered = sorted(examples, key=lambda example: example.id)
         order = seeded_rng(f"baseline:{settings.seed}").sample(range(len(ordered)), len(ordered))
-        self.items = [encode(example, base.tokenizer, max_length) for example in ordered]
+        self.items = [encode(example, base.tokenizer, max_length, settings.label_end) for example in ordered]
         self.held = [self.items[i] for i in order[:held]]
         self.fitted = [self.items[i] for i in order[held:]]
 

@@ -35,6 +35,8 @@ class BaselineSettings(Settings):
     """prompt, prefix and P-tuning: vectors before the first token"""
     rank: int = Field(8, ge=1)
     """LoRA: of every adapted module"""
+    label_end: bool = True
+    """predict the end token after a label too; generated answers always end in it"""
     shots: int | None = Field(None, ge=1)
     """adaptation examples drawn; None takes all, and in_context shows as many of them as fit"""
     max_prompt_tokens: int | None = Field(None, ge=16)

@@ -214,7 +214,7 @@ def _tokenizer(base: str | None) -> Any:
 
 def _room(example: Any, tokenizer: Any, max_length: int) -> int:
     """Tokens that the prompt of an example may take, next to its longest label or a generated answer."""
-    from staf.evaluate.answer import LABEL_TYPES
+    from staf.data.example import LABEL_TYPES
     from staf.evaluate.settings import EvaluationSettings
     from staf.lm.batches import encode_answer
 

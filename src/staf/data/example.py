@@ -35,6 +35,8 @@ SPLITS = ("train", "adaptation", "test")
 
 OUTPUT_TYPES = ("multiple_choice", "multi_label", "span", "ner", "generate_until")
 """One label; any number of labels; words of the context; a list of typed mentions; free text."""
+LABEL_TYPES = OUTPUT_TYPES[:2]
+"""Output types whose labels are scored; answers of the others are generated."""
 
 _BETWEEN_WORDS = re.compile(r"[\W_]+")
 

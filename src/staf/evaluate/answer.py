@@ -19,7 +19,7 @@ from torch import Tensor
 
 from staf.compute import numerics
 from staf.data.answers import Entity, answer_parts, labels_in, read_entities
-from staf.data.example import Example, prompt_of
+from staf.data.example import LABEL_TYPES, Example, prompt_of
 from staf.errors import BadData, ConfigError, DamagedFile
 from staf.evaluate.calibrate import LabelCalibrator, fit_calibrator
 from staf.evaluate.settings import EvaluationSettings
@@ -30,8 +30,6 @@ from staf.lm.scoring import OnBatch, score_labels
 from staf.routing.merge import Mixture
 
 Predictions = list[dict[str, Any]]
-LABEL_TYPES = ("multiple_choice", "multi_label")
-"""Output types whose labels are scored; the others are generated."""
 DIGITS = 6
 """of a saved score"""
 UNTYPED = "untyped"

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from staf.data.example import Example, prompt_of
+from staf.data.example import LABEL_TYPES, Example, prompt_of
 from staf.errors import ConfigError
 
 _LEAD = "Answer:"
@@ -26,7 +26,7 @@ FORWARD_COST = 128
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One example as tokens: prompt, answer, and the end token unless the answer was truncated."""
+    """One example as tokens: prompt, answer, and mostly the end token (`encode`)."""
 
     id: str
     tokens: tuple[int, ...]
@@ -98,12 +98,16 @@ def encode_answer(answer: str, tokenizer: Any) -> list[int]:
     return list(tokenizer(f" {answer}", add_special_tokens=False)["input_ids"])
 
 
-def encode(example: Example, tokenizer: Any, max_length: int) -> Encoded:
+def encode(example: Example, tokenizer: Any, max_length: int, label_end: bool = True) -> Encoded:
     """Prompt, answer and end token, at most `max_length`; an answer gets at least half of them.
 
     A truncated answer has no end token, so that it does not teach the model to stop early.
+
+    Args:
+        label_end: labels have an end token too. They are scored without it.
     """
-    answer, room = [*encode_answer(example.answer, tokenizer), tokenizer.eos_token_id], max_length // 2
+    end = [tokenizer.eos_token_id] if label_end or example.output_type not in LABEL_TYPES else []
+    answer, room = [*encode_answer(example.answer, tokenizer), *end], max_length // 2
     answer = answer if len(answer) <= room else answer[:room]
     prompt = encode_prompt(example, tokenizer, max_length - len(answer))
     return Encoded(example.id, tuple(prompt + answer), len(prompt))

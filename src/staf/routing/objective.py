@@ -170,7 +170,7 @@ class RouterObjective:
         base, recipe = self.mixture.base, self.recipe
         if recipe.objective == "label_ce":
             return LabelLoss(base, examples, recipe.max_length, recipe.seed)
-        return LMLoss(base, [encode(example, base.tokenizer, recipe.max_length) for example in examples])
+        return LMLoss(base, [encode(e, base.tokenizer, recipe.max_length, recipe.label_end) for e in examples])
 
     def weights(self, params: Tensor) -> Tensor:
         """Expert weights (G, K) of parameters (n,)."""

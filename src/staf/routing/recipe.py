@@ -37,6 +37,8 @@ class RouterRecipe(Settings):
     """Eq. 3; or, not in the papers, 1 / K and the logits (0 is the average), or these at length 1"""
     objective: Literal["lm", "label_ce"] = "lm"
     """Eq. 5: -log p of the right answer; not in the papers: cross-entropy among all labels of an example"""
+    label_end: bool = True
+    """lm: predict the end token after a label too; generated answers always end in it"""
     penalty: Literal["weights", "alpha"] = "weights"
     """Eq. 7, or SA-MDKIF's Eq. 6"""
     gamma_1: float = Field(0.05, ge=0)

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from staf.data.example import Example
+from staf.data.example import LABEL_TYPES, Example
 from staf.errors import DamagedFile, MissingData
-from staf.evaluate.answer import LABEL_TYPES, Answerer
+from staf.evaluate.answer import Answerer
 from staf.evaluate.settings import EvaluationSettings
 from staf.io import read_json, write_json
 from staf.lm.base import Base

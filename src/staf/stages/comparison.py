@@ -19,11 +19,10 @@ from staf.baselines import embedding
 from staf.baselines.classifiers import SENTENCE_ENCODERS
 from staf.baselines.peft import Choice
 from staf.baselines.settings import BaselineSettings, ClassifierSettings
-from staf.data.example import Example
+from staf.data.example import LABEL_TYPES, Example
 from staf.data.selection import task_examples
 from staf.data.task import Task
 from staf.errors import ConfigError, MissingData, TrainingFailed
-from staf.evaluate.answer import LABEL_TYPES
 from staf.evaluate.score import Method, router_method, sample
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.store import ExpertSet

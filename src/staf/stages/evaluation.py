@@ -282,6 +282,7 @@ def lorahub_stage(
         with context.progress.bar(f"LoraHub on {task.name}", EVALUATIONS) as bar:
             expert, record = lorahub(
                 context.base, experts, adaptation, seed=settings.seed, max_length=evaluation.max_length,
+                label_end=settings.label_end,
                 on_done=lambda done, loss: bar.advance(1, f"loss {loss:.3f}"),
             )  # fmt: skip
         method = Method.of_baseline("lorahub", record, settings.model_dump(), setting or setting_of(settings.shots))
