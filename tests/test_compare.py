@@ -128,6 +128,18 @@ def test_of_answers_in_words_only_rows_that_can_answer_are_shown(context: Contex
 
 
 @pytest.mark.usefixtures("_quick")
+def test_several_labels_and_entities_are_compared_too(context: Context, own: Path, tmp_path: Path, tiny_encoder: Path) -> None:
+    written = write_task(tmp_path, output_type="multi_label")
+    found = compare(context, context.find_task(str(written)), shots=12, limit=8, encoder=str(tiny_encoder))
+    assert names(found) == [*SIMPLE, "original", "in_context", "lora"]
+    assert found["metric"] == "micro_f1"
+    other = Context(context.base_name, own, tmp_path / "runs", dtype="float32")
+    found = compare(other, other.find_task("ncbi_disease"), shots=4, limit=2)
+    assert found["rows"][0]["name"] == "original"
+    assert found["metric"] == "entity_f1"
+
+
+@pytest.mark.usefixtures("_quick")
 def test_labels_of_their_own_leave_classifiers_out(context: Context, tmp_path: Path, tiny_encoder: Path) -> None:
     written = write_task(tmp_path, doc_to_choice="{{ [organ, 'bone'] | sort }}")
     found = compare(context, context.find_task(str(written)), shots=6, limit=4, encoder=str(tiny_encoder))
@@ -234,8 +246,10 @@ def row(name: str, value: float, to_majority: float | None, to_simple: float | N
     }  # fmt: skip
 
 
-def advice(reference: str, *rows: dict[str, Any]) -> str:
-    return recommendation({"rows": rows, "reference": reference, "shots": 32})
+def advice(reference: str, *rows: dict[str, Any], curve: float | None = None) -> str:
+    point = {"shots": 165, "value": curve, "low": 0.6, "high": 0.81}
+    lines = [] if curve is None else [{"name": "tfidf", "points": [point]}]
+    return recommendation({"rows": rows, "reference": reference, "shots": 32, "curve": lines})
 
 
 def test_the_advice_names_a_row_only_where_it_is_shown_to_be_better() -> None:
@@ -259,6 +273,11 @@ def test_the_advice_is_to_use_none_where_none_is_above_the_majority() -> None:
     found = advice("majority", constant, row("tfidf", 0.45, -0.05, -0.05), row("lora", 0.5, 0.0, 0.0))
     assert "no row is shown to be above the majority (the best, LoRA: difference +0.0" in found
     assert "label more" in found
+    found = advice("majority", constant, row("tfidf", 0.45, -0.05, -0.05), curve=0.707)
+    assert found.endswith(
+        "32 examples; with all 165 labelled examples TF-IDF with logistic regression reaches 70.7 (60.0 to 81.0)."
+    )
+    assert "165" not in advice("majority", constant, row("tfidf", 0.45, -0.05, -0.05), curve=0.4)
     shown = row("lora", 0.7, 0.2, 0.12, p=0.001)
     assert "LoRA is above the majority" in advice(
         "tfidf", constant, row("tfidf", 0.58, 0.08, None, p=0.2), shown | {"to_simple": shown["to_simple"] | {"p_value": 0.2}}

@@ -49,7 +49,7 @@ def baseline_predictions(
         calibration: of the adaptation split, the same for every method; for multi_label tasks.
         choice: learning rate and epochs of an earlier search; None searches.
         records: further examples of the task; one that is drawn as well counts once.
-        partial: what an interrupted run answered. on_epoch: called before each pass of a training.
+        partial: what an interrupted run answered. on_epoch: called after each pass of a training.
 
     Raises:
         ConfigError: there are too few examples. TestLeak: a test example is among those to learn from.

@@ -11,7 +11,7 @@ every prompt as keys and values (prompt, prefix and P-tuning).
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -83,7 +83,7 @@ class Tuning:
 
     Args:
         max_length: tokens of one example, answer included; virtual tokens come on top. token_budget: of a validation batch.
-        on_epoch: called before each pass over the examples.
+        on_epoch: called after each pass over the examples.
 
     Raises:
         TestLeak: a test example is among those given.
@@ -152,10 +152,10 @@ class Tuning:
         model, lengths = self.fresh(), [len(item.tokens) for item in items]
         held_out = [self._batch(held, group) for group in plan_batches([len(item.tokens) for item in held], self.token_budget)]
 
-        def batches(epoch: int) -> list[list[int]]:
+        def batches(epoch: int) -> Iterator[list[int]]:
+            yield from epoch_order(lengths, self.settings.batch_size, self.settings.seed, epoch)
             if self.on_epoch is not None:
                 self.on_epoch()
-            return epoch_order(lengths, self.settings.batch_size, self.settings.seed, epoch)
 
         def loss_of(group: list[int]) -> tuple[Tensor, int]:
             with self._autocast():

@@ -21,14 +21,14 @@ from staf.routing.merge import Mixture
 from staf.routing.objective import LMLoss, RouterObjective
 from staf.routing.recipe import RouterRecipe
 
-TRAINING_COST = 3.3
-"""A training pass of LoRA over one forward of the same tokens."""
+TRAINING_COST = 4.2
+"""A training pass of LoRA in small batches over one forward of the same tokens."""
 ROUTED_COST = 1.15
 """A forward with experts merged into the base over one without."""
 ROUTED_ANSWER = 1.4
 """The same for test rows, with experts that are not merged."""
-TOKENS_OF_ATTENTION = 3000
-"""Shown tokens that double the cost of what follows them."""
+TOKENS_OF_ATTENTION = 1300
+"""Shown tokens that double the cost of what follows them; thrice as many double their own."""
 LOADING = 3.0
 """Seconds that a trial of LoRA loads the base."""
 PROBED = 8
@@ -93,7 +93,8 @@ class Costs:
         answer = self.answer * (plan["test_rows"] + calibration)
         if row == "in_context":
             tokens = plan["shown"] * self.shot_tokens
-            return answer * (1 + tokens / TOKENS_OF_ATTENTION) + self.learn * self.unshared * plan["shown"] / shots
+            shown = self.learn * self.unshared * plan["shown"] / shots * (1 + tokens / (3 * TOKENS_OF_ATTENTION))
+            return answer * (1 + tokens / TOKENS_OF_ATTENTION) + shown
         if row == "lora":
             searching = plan["rates"] * 0.9 if plan["rates"] > 1 else 0.0
             passes = (searching + 1) * plan["epochs"]

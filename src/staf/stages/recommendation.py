@@ -30,15 +30,26 @@ def recommendation(found: Mapping[str, Any]) -> str:
     simple = sum(not row["language_model"] for row in rows) - 1
     if is_above(reference["to_majority"], simple):
         above = f"{quoted(reference)} is above the majority ({difference(reference['to_majority'])}), and"
-        return f"{start} {above}{against or ' nothing is above it,'} so use it: it takes {cost}."
+        return f"{start} {above}{against or ' nothing is above it,'} so use it: it takes {cost}{more(found, reference)}."
     if best is not None and is_above(best["to_majority"], len(models)):
         above = f"{quoted(best)} is above the majority ({difference(best['to_majority'])})"
         return f"{start} {above}, which {quoted(reference)} is not shown to be: use {quoted(best)}."
     top = max((row for row in rows if row["to_majority"]), key=lambda row: float(row["value"]), default=None)
     named = f" (the best, {quoted(top)}: {difference(top['to_majority'])})" if top else ""
+    learned = f"none has learned this task from {found['shots']} examples"
+    later = more(found, reference) or ", so label more before you use one"
+    return f"{start} no row is shown to be above the majority{named}: {learned}{later}."
+
+
+def more(found: Mapping[str, Any], reference: Row) -> str:
+    """What the best classifier reaches with all labelled examples, where that is more than the best simple row."""
+    lines = [line for line in found["curve"] if line["points"] and line["points"][-1]["shots"] > found["shots"]]
+    best = max(lines, key=lambda line: float(line["points"][-1]["value"]), default=None)
+    if best is None or best["points"][-1]["value"] <= reference["value"]:
+        return ""
+    shots, value, low, high = (best["points"][-1][key] for key in ("shots", "value", "low", "high"))
     return (
-        f"{start} no row is shown to be above the majority{named}: none has learned this task from {found['shots']} examples, "
-        "so label more before you use one."
+        f"; with all {shots} labelled examples {quoted(best)} reaches {100 * value:.1f} ({100 * low:.1f} to {100 * high:.1f})"
     )
 
 
