@@ -340,6 +340,15 @@ def test_a_file_that_is_not_answered_leaves_nothing_and_one_that_is_written_is_n
     assert answers(made, file, out) == 1
 
 
+@pytest.mark.parametrize(("columns", "found"), [
+    (["patient_id", "id"], "b"), (["Note_ID", "patient_id"], "a"), (["covid", "group"], 1), (["note_id", "x"], "a"),
+])  # fmt: skip
+def test_a_row_is_named_by_its_id_column(made: dict[str, Any], tmp_path: Path, columns: list[str], found: str | int) -> None:
+    (tmp_path / "in.jsonl").write_text(json.dumps({"thing": "owl", columns[0]: "a", columns[1]: "b"}))
+    answers(made, tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+    assert written(tmp_path / "out.jsonl")[0]["id"] == found
+
+
 def test_no_cell_is_a_formula_for_a_spreadsheet(made: dict[str, Any], tmp_path: Path) -> None:
     file, out = tmp_path / "in.csv", tmp_path / "out.csv"
     file.write_text('\ufeffid,context\n"=HYPERLINK(""x"")",a\n-2+3,b\n7,c\n')

@@ -1,7 +1,7 @@
 """Answers for new inputs, by a router with its base and experts, or by the base for a task: in memory, or a file of them.
 
 In:   CSV, TSV, JSON lines, JSON, Parquet or an Excel workbook: rows with the columns of the task's own table, whose templates
-      the router keeps; or with "context". "id", "query" and "labels" (in a cell separated by "; ") are optional
+      the router keeps; or with "context". "id" (or note_id, ...), "query" and "labels" (in a cell "a; b") are optional
 Out:  JSON lines, CSV, Parquet or a workbook: line, id, answer and, where labels are scored, their probabilities
 
 A router needs no data of its task: it keeps query, labels, templates and calibration, and where its experts are. The input is
@@ -264,7 +264,8 @@ def _lines(file: Path, prompt: TaskPrompt, report: ReadReport) -> Iterator[tuple
     """Number, id and example of each row that fits; the others are in the report."""
     good = 0
     for place, row in table_rows(file, report):
-        number, given = 1 + good + len(report.rejected), row.get("id")
+        named = "id" if "id" in row else next((name for name in row if name.casefold().endswith("_id")), "")
+        number, given = 1 + good + len(report.rejected), row.get(named)
         try:
             example = example_of(prompt, place, row)
         except BadData as problem:
