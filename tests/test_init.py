@@ -42,7 +42,14 @@ def two_labels(count: int = 60) -> list[dict[str, Any]]:
 
 def five_labels(count: int = 90) -> list[dict[str, Any]]:
     return [
-        {"patient_id": f"p{n // 3}", "age": str(n % 70), "history": note(n), "complaint": note(n, 8), "level": f"level {n % 5}"}
+        {
+            "patient_id": f"p{n // 3}",
+            "age": str(n % 70),
+            "seen": f"2024-01-{n % 28 + 1:02}",
+            "history": note(n),
+            "complaint": note(n, 8),
+            "level": f"level {n % 5}",
+        }
         for n in range(count)
     ]
 
@@ -144,7 +151,7 @@ def test_without_columns_they_are_printed_with_a_command_and_nothing_is_guessed(
     assert f"staf init {table} --text note --label problems --separator ';'" in init(table, "--text", "note", code=1)
     assert not list(tmp_path.glob("*.yaml"))
     shown = {column.name: column.role for column in profile_columns(five_labels())}
-    assert shown == {"patient_id": "group", "age": "", "history": "text", "complaint": "text", "level": "label"}
+    assert shown == {"patient_id": "group", "age": "", "seen": "", "history": "text", "complaint": "text", "level": "label"}
 
 
 def test_no_text_of_a_cell_is_printed(tmp_path: Path, init: Any) -> None:

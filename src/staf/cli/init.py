@@ -69,7 +69,7 @@ def init_task(
     lines += [f"{profile.rows} rows: {splits['test']} for the test, {splits['adaptation']} for adaptation"]
     lines += [*left_out_lines(report.skipped), *_label_lines(task, profile), *_text_lines(profile), *length_lines(lengths)]
     lines += _group_lines(groups, out)
-    lines += [f"Look at {out} and fill in what is empty. Then: staf tasks validate {shlex.quote(str(out))}"]
+    lines += [f"Look at {out}, fill in what is empty, then: staf compare --task {shlex.quote(str(out))}"]
     record = {"out": str(out), "task": task.name, "splits": splits, "left_out": report.skipped, "tokens": lengths}
     emit(as_json, {**record, "groups": groups, **asdict(profile)}, *lines)
 
@@ -101,11 +101,11 @@ def _proposal(file: Path, columns: Sequence[Column], as_json: bool) -> ConfigErr
     shown = ("name", "filled", "distinct", "words", "role")
     emit_table(as_json, [{name: getattr(column, name) for name in shown} for column in columns], shown, f"columns of {file}")
     text = max((column for column in columns if column.role == "text"), key=lambda column: column.words, default=None)
-    of_role = {column.role: column for column in columns}
-    names = {role: column.name for role, column in of_role.items()}
-    command = ["staf", "init", str(file), "--text", text.name if text else "TEXT", "--label", names.get("label", "LABEL")]
-    command += ["--separator", of_role["label"].separator] if "label" in of_role and of_role["label"].separator else []
-    command += ["--group", names["group"]] if "group" in names else []
+    label = next((column for column in reversed(columns) if column.role == "label"), None)
+    group = next((column for column in columns if column.role == "group"), None)
+    command = ["staf", "init", str(file), "--text", text.name if text else "TEXT", "--label", label.name if label else "LABEL"]
+    command += ["--separator", label.separator] if label and label.separator else []
+    command += ["--group", group.name] if group else []
     return ConfigError(f"name the columns of the text and of the answer; they are not guessed. Such as: {shlex.join(command)}")
 
 

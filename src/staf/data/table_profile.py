@@ -99,7 +99,7 @@ def _role(name: str, filled: int, values: Counter[str], kinds: int, words: float
         return "group"
     if 2 <= kinds <= few:
         return "label"
-    numbers = all(re.fullmatch(r"[-+]?[\d.,]+", value) for value in values)
+    numbers = all(re.fullmatch(r"[-+.,:/\d\sTZ]+", value) for value in values)  # and dates
     repeats = filled / 5 < len(values) <= filled * 0.95 and max(values.values()) <= filled / 10
     return "group" if repeats and short and not numbers else ""
 
