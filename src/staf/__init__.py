@@ -36,11 +36,13 @@ def module_of(name: str) -> str:
     return _MODULES.get(name, "model.model")
 
 
-def __getattr__(name: str) -> Any:
-    """A public name, imported on first use: `import staf` and the command line stay fast."""
-    if name not in __all__:
-        raise AttributeError(f"module 'staf' has no attribute '{name}'")
-    return getattr(import_module(f"staf.{module_of(name)}"), name)
+if not TYPE_CHECKING:  # a type checker reports names that are not there
+
+    def __getattr__(name: str) -> Any:
+        """A public name, imported on first use: `import staf` and the command line stay fast."""
+        if name not in __all__:
+            raise AttributeError(f"module 'staf' has no attribute '{name}'")
+        return getattr(import_module(f"staf.{module_of(name)}"), name)
 
 
 def __dir__() -> list[str]:
