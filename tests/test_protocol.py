@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from conftest import make_examples
+from hypothesis import given
+from hypothesis import strategies as st
 
 from staf.baselines.peft import Tuning
 from staf.baselines.settings import BaselineSettings
-from staf.data.example import OUTPUT_TYPES
+from staf.data.answers import read_several
+from staf.data.example import OUTPUT_TYPES, Example
+from staf.data.selection import expert_examples
+from staf.data.splits import equal_shares, few_shot, seeded_rng
+from staf.data.store import DataStore
 from staf.experts.store import ExpertSet
 from staf.lm.base import Base
 from staf.lm.batches import encode, encode_answer
@@ -49,3 +56,90 @@ def test_routers_and_baselines_leave_the_end_out_where_they_are_told_to(base: Ba
         assert all((item.tokens[-1] == end) == kept for item in (*loss.items, *tuned))
     assert RouterRecipe(label_end=False).digest() != RouterRecipe().digest()
     assert BaselineSettings(label_end=False).digest() != BaselineSettings().digest()
+
+
+# ---- draws -----------------------------------------------------------------------------------------------------------
+
+
+def labelled(answers: str, labels: tuple[str, ...], output_type: str = "multiple_choice") -> list[Example]:
+    first = make_examples(1, "adaptation")[0]
+    return [
+        replace(first, id=f"{n:03}", answer=answer, labels=labels, output_type=output_type)
+        for n, answer in enumerate(answers.split(", "))
+    ]
+
+
+@given(st.lists(st.sampled_from("abcd"), min_size=1, max_size=30), st.data())
+def test_a_draw_has_as_many_labels_as_it_can(answers: list[str], data: st.DataObject) -> None:
+    pool, shots = labelled(", ".join(answers), tuple("abcd")), data.draw(st.integers(1, len(answers)))
+    seed = data.draw(st.integers(0, 3))
+    drawn = few_shot(pool, shots, seed)
+    assert len(drawn) == shots == len({example.id for example in drawn})
+    assert set(drawn) <= set(pool)
+    assert len({example.answer for example in drawn}) == min(shots, len(set(answers)))
+    assert drawn == few_shot(reversed(pool), shots, seed)
+
+
+def test_a_draw_that_has_every_label_is_the_random_one() -> None:
+    pool = labelled(", ".join(["yes", "no"] * 20), ("yes", "no"))
+    assert few_shot(pool, 16, 1) == seeded_rng("few_shot:1").sample(pool, 16)
+
+
+def test_one_example_changes_for_a_label_that_is_rare() -> None:
+    pool = labelled(", ".join(["no"] * 40 + ["yes"]), ("yes", "no"))
+    usual, drawn = seeded_rng("few_shot:0").sample(pool, 8), few_shot(pool, 8, 0)
+    assert [example.answer for example in usual] == ["no"] * 8
+    assert drawn[:7] == usual[:7]
+    assert drawn[7].answer == "yes"
+
+
+def test_examples_with_several_labels_make_room_only_where_no_label_is_lost() -> None:
+    pool = labelled("a; b, c, a, none, c", ("a", "b", "c"), "multi_label")
+    for seed in range(20):
+        assert {label for example in few_shot(pool, 2, seed) for label in read_several(example.answer)} == set("abc")
+
+
+def test_labels_that_differ_by_item_and_free_text_are_drawn_as_before() -> None:
+    own = [replace(e, labels=(e.answer, f"not {e.id}")) for e in labelled("a, b, c, d, e, f", ())]
+    for pool in (own, labelled("a, b, c, d, e, f", (), "span")):
+        assert few_shot(pool, 3, 2) == seeded_rng("few_shot:2").sample(pool, 3)
+
+
+# ---- what experts see ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sizes", "total", "shares"),
+    [
+        ([900, 60, 40], 90, [30, 30, 30]),
+        ([900, 60, 10], 90, [40, 40, 10]),
+        ([5, 5], 10, [5, 5]),
+        ([0, 8], 6, [0, 6]),
+        ([7], 3, [3]),
+    ],
+)
+def test_sources_give_equal_shares_and_what_a_small_one_lacks_the_others_give(
+    sizes: list[int], total: int, shares: list[int]
+) -> None:
+    assert equal_shares(sizes, total) == shares
+
+
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=6), st.data())
+def test_shares_add_up_and_only_a_source_that_gave_all_gives_less(sizes: list[int], data: st.DataObject) -> None:
+    total = data.draw(st.integers(0, sum(sizes)))
+    shares = equal_shares(sizes, total)
+    assert sum(shares) == total
+    for size, share in zip(sizes, shares, strict=True):
+        assert share == size or share >= max(shares) - 1
+
+
+def test_an_expert_sees_as_much_of_a_small_data_set_as_of_a_large_one(own: Path) -> None:
+    store = DataStore(own, fetch=False)
+    everything, left_out = expert_examples("named_entity_recognition", store)
+    drawn, again = (expert_examples("named_entity_recognition", store, 12, seed=3)[0] for _ in range(2))
+    assert drawn == again
+    assert len(drawn) == 12
+    assert expert_examples("named_entity_recognition", store, len(everything)) == (everything, left_out)
+    parts = [store.examples(name, kind, "train") for name, kind in store.registry.expert_sources("named_entity_recognition")]
+    counts = [len({e.id for e in part} & {e.id for e in drawn}) for part in parts if part]
+    assert max(counts) - min(counts) <= 1

@@ -11,7 +11,7 @@ from staf.data.example import KNOWLEDGE_TYPES, SPLITS, Example
 from staf.data.local import local_examples
 from staf.data.privacy import compared_keys
 from staf.data.read_report import ReadReport
-from staf.data.splits import without_dedup_keys
+from staf.data.splits import equal_shares, seeded_rng, without_dedup_keys
 from staf.data.store import DataStore
 from staf.data.task import LISTED, Task, frequent_labels, is_task_file, load_task, narrowed
 from staf.errors import ConfigError, MissingData, TestLeak, UnknownName
@@ -119,27 +119,44 @@ def label_balance(task: Task, store: DataStore) -> dict[str, float]:
     return {label: counts[label] / len(kept) for label in sorted(counts, key=lambda label: (-counts[label], label))}
 
 
-def expert_examples(name: str, store: DataStore) -> tuple[list[Example], int]:
+def expert_examples(name: str, store: DataStore, most: int | None = None, seed: int = 0) -> tuple[list[Example], int]:
     """Training examples of an expert without those about anything that a task tests, and how many these are.
 
     Data sets that are not here and come in no package are passed over.
+
+    Args:
+        most: examples that are drawn by the seed, of each data set an equal share (`equal_shares`); None takes all.
 
     Raises:
         UnknownName: there is no such expert. MissingData: none of its data sets can be had.
         ConfigError: `name` is a task file that is no corpus.
     """
+    protected = protected_keys(store)
+    parts = [without_dedup_keys(examples, protected) for examples in _by_source(name, store).values()]
+    kept, left_out = [examples for examples, _ in parts], sum(dropped for _, dropped in parts)
+    if most is not None and most < sum(map(len, kept)):
+        shares = equal_shares([len(examples) for examples in kept], most)
+        ordered = (sorted(examples, key=lambda example: example.id) for examples in kept)
+        kept = [seeded_rng(f"training draw {seed}").sample(*draw) for draw in zip(ordered, shares, strict=True)]
+    return [example for examples in kept for example in examples], left_out
+
+
+def _by_source(name: str, store: DataStore) -> dict[str, list[Example]]:
+    """Training examples of an expert by data set; raises as `expert_examples`."""
     if is_task_file(name):
         task = load_task(Path(name))
         if task.test_split is not None or not task.is_local:
             raise ConfigError(f"{name} is no corpus for an expert: give local data_files, and leave test_split out.")
-        return without_dedup_keys(task_examples(task, "train", store), protected_keys(store))
+        return {name: task_examples(task, "train", store)}
     given = store.registry.expert_sources(name)
     sources = [(dataset, task_type) for dataset, task_type in given if store.can_have(dataset)]
     if not sources:
         names = ", ".join(dict.fromkeys(dataset for dataset, _ in given))
         raise MissingData(f"expert '{name}' has no data here; it is fed by {names or 'no data set'}. See: staf data list")
-    examples = [example for dataset, task_type in sources for example in _training(dataset, task_type, store)]
-    return without_dedup_keys(examples, protected_keys(store))
+    found: dict[str, list[Example]] = {}
+    for dataset, task_type in sources:
+        found.setdefault(dataset, []).extend(_training(dataset, task_type, store))
+    return found
 
 
 def _training(dataset: str, task_type: str, store: DataStore) -> list[Example]:

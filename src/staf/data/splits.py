@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
+from staf.data.answers import labels_in
 from staf.data.example import SPLITS, Example
 from staf.errors import ConfigError, TestLeak, UnknownName
 
@@ -61,6 +62,8 @@ def refuse_test(examples: Iterable[Example]) -> None:
 def few_shot(examples: Iterable[Example], shots: int, seed: int) -> list[Example]:
     """A random draw of `shots` adaptation examples; the same seed gives the same draw, whatever the order given.
 
+    Each label of the adaptation examples is in it where it can be: all methods that learn from one seed learn from one draw.
+
     Raises:
         TestLeak: a test example is among those given. ConfigError: fewer adaptation examples than `shots`, or none asked for.
     """
@@ -71,7 +74,35 @@ def few_shot(examples: Iterable[Example], shots: int, seed: int) -> list[Example
         raise ConfigError(
             f"{shots} shots cannot be drawn: the adaptation set has {len(pool)} examples. Ask for 1 to {len(pool)}."
         )
-    return seeded_rng(f"few_shot:{seed}").sample(pool, shots)
+    rng = seeded_rng(f"few_shot:{seed}")
+    drawn = rng.sample(pool, shots)
+    labels = {example.labels for example in pool}
+    return drawn if labels == {()} or len(labels) > 1 else _with_every_label(drawn, rng.sample(pool, len(pool)))
+
+
+def _with_every_label(drawn: Sequence[Example], others: Sequence[Example]) -> list[Example]:
+    """The draw, with each of the others that has a missing label in place of one whose labels are there without it, if any."""
+    found, counts = list(drawn), Counter(label for example in drawn for label in labels_in(example))
+    for other in others:
+        new = labels_in(other)
+        if all(counts[label] for label in new):
+            continue
+        for place in reversed(range(len(found))):
+            old = labels_in(found[place])
+            if all(counts[label] > 1 or label in new for label in old):
+                found[place] = other
+                counts.subtract(old)
+                counts.update(new)
+                break
+    return found
+
+
+def equal_shares(sizes: Sequence[int], total: int) -> list[int]:
+    """How many each source gives of `total`: all the same number; what a smaller one lacks, the larger ones give."""
+    shares = [0] * len(sizes)
+    for done, source in enumerate(sorted(range(len(sizes)), key=sizes.__getitem__)):
+        shares[source] = min(sizes[source], (total - sum(shares)) // (len(sizes) - done))
+    return shares
 
 
 def without_dedup_keys(examples: Iterable[Example], held_out: AbstractSet[str]) -> tuple[list[Example], int]:

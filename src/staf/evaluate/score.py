@@ -146,7 +146,7 @@ def finish(
         "stop_reason": method.record.get("stop_reason"), "details": method.record.get("details"),
         "base": identity, "compute": compute, "data_fingerprint": data_fingerprint(examples),
         "experts_fingerprint": None if experts is None else experts.fingerprint,
-        "settings": {"evaluation": settings.model_dump(), "router": method.record.get("settings")},
+        "settings": {"evaluation": settings.model_dump(mode="json"), "router": method.record.get("settings")},
         "versions": {"staf": __version__, "torch": torch.__version__},
     }  # fmt: skip
     run.finish({"method": method.name, "evaluation": settings.model_dump()}, result, predictions)

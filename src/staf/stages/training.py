@@ -14,7 +14,6 @@ from typing import Any
 from staf.data.example import Example
 from staf.data.own_corpus import provenance
 from staf.data.selection import expert_examples, expert_name
-from staf.data.splits import seeded_rng
 from staf.data.task import is_task_file, load_task
 from staf.errors import ConfigError, DamagedFile, MissingData, StafError, TrainingFailed, UnknownName
 from staf.experts.distributed import SINGLE_PROCESS, World
@@ -31,17 +30,15 @@ from staf.stages.context import Context, RunContext
 
 
 def training_examples(context: Context, name: str, settings: ExpertRecipe) -> list[Example]:
-    """What an expert is trained on: no more than its steps will see, nothing that a task tests; tells what is left out."""
+    """What an expert is trained on: what its steps see, in equal shares of its data sets, and nothing that a task tests."""
     passed_over = [dataset for dataset, _ in context.store.registry.expert_sources(name) if not context.store.can_have(dataset)]
     if passed_over:
         context.progress.log(f"{name}: without {', '.join(dict.fromkeys(passed_over))}, which are not here (staf data fetch)")
-    examples, left_out = expert_examples(name, context.store)
+    most = None if settings.steps is None else settings.steps * settings.batch_size
+    examples, left_out = expert_examples(name, context.store, most, settings.seed)
     if left_out:
         context.progress.log(f"{name}: {left_out} examples left out, a task tests what they are about")
-    if settings.steps is None or settings.steps * settings.batch_size >= len(examples):
-        return examples
-    ordered = sorted(examples, key=lambda example: example.id)
-    return seeded_rng(f"training draw {settings.seed}").sample(ordered, settings.steps * settings.batch_size)
+    return examples
 
 
 def train_stage(context: Context, name: str, settings: ExpertRecipe, out: Path, report_to: str | None = None) -> Expert:
