@@ -11,6 +11,7 @@ every prompt as keys and values (prompt, prefix and P-tuning).
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -63,7 +64,9 @@ def _peft_model(model: Any, settings: BaselineSettings) -> Any:
         inner = [name for name in targets_of(model)[0] if name.rpartition(".")[2] in _LAST_OF_FEED_FORWARD]
         outer = [name for name in targets_of(model)[0] if name.rpartition(".")[2] in _KEYS_AND_VALUES]
         config = peft.IA3Config(task_type="CAUSAL_LM", target_modules=outer + inner, feedforward_modules=inner)
-    return peft.get_peft_model(model, config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for a name that it is to lose
+        return peft.get_peft_model(model, config)
 
 
 @dataclass(frozen=True)  # of pydantic: what an earlier version kept besides is left out
