@@ -199,3 +199,15 @@ def test_a_task_is_written_to_a_file_that_says_the_same(tmp_path: Path) -> None:
 def load_task_of(task: Task, folder: Path) -> Task:
     task.save(folder / "builtin.yaml")
     return load_task(folder / "builtin.yaml").model_copy(update={"folder": None})
+
+
+def test_a_frame_with_empty_cells_has_the_labels_of_its_file(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    path = tmp_path / "scores.csv"
+    path.write_text("note,score\none,1\ntwo,\nthree,2\n,2\nfive,1\nsix,2\n")
+    made = (
+        Task.from_pandas(pandas.read_csv(path), text="note", label="score", name="scores"),
+        Task.from_csv(path, text="note", label="score"),
+    )
+    assert made[0].doc_to_choice == made[1].doc_to_choice == ("1", "2")
+    assert examples_of(made[0]) == examples_of(made[1])

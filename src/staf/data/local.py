@@ -12,7 +12,7 @@ import itertools
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +33,8 @@ from staf.errors import BadData, ConfigError, MissingData
 
 SHOWN = 5
 """Rows that a message names."""
+FEWER = 0.1
+"""Share of the test rows wanted that may be missing for the sake of groups that share a text."""
 SUFFIXES = {
     ".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet", ".xlsx": "xlsx"
 }  # fmt: skip
@@ -70,9 +72,10 @@ def local_examples(task: Task, report: ReadReport | None = None) -> list[Example
     if not found:
         empty = f"no rows with a text ({number} without)" if number else "no rows"
         raise BadData(f"task '{task.name}': its data files hold {empty}. Check data_files and the names of its splits.")
-    splits = _drawn(found, task.test_split.size) if isinstance(task.test_split, TestSplit) else [e.split for e in found]
-    settled = separate([example.dedup_keys for example in found], splits)
-    report.skip("its text, or one almost the same, is in another split", settled.count(LEFT_OUT))
+    keys = [(e.group,) if task.keep_overlap else (e.group, *e.dedup_keys) for e in found]
+    splits = _drawn(found, keys, task.test_split.size) if isinstance(task.test_split, TestSplit) else [e.split for e in found]
+    settled = separate(keys, splits)
+    report.skip("its group or text, or one almost the same, is in another split", settled.count(LEFT_OUT))
     return [replace(e, split=split) for e, split in zip(found, settled, strict=True) if split != LEFT_OUT]
 
 
@@ -85,16 +88,45 @@ def found_labels(task: Task, rows: Iterable[Mapping[str, Any]]) -> tuple[str, ..
     return tuple(sorted(found))
 
 
-def _drawn(examples: list[Example], size: float) -> list[str]:
-    """Splits by group: groups in the order of their hash are test until its share is reached."""
-    members = Counter(example.group for example in examples)
-    test, left = set(), round(size * len(examples))
-    for group in sorted(members, key=lambda g: hashlib.sha256(f"split:{g}".encode()).digest()):
-        if left <= 0:
+def _drawn(examples: Sequence[Example], keys: Sequence[Sequence[str]], size: float) -> list[str]:
+    """Splits by group: groups in the order of their hash are test where they fit into its share.
+
+    Groups that share a text are one, so that no row is left out, unless too few such groups fit.
+    """
+    ranks = [hashlib.sha256(f"split:{example.group}".encode()).hexdigest() for example in examples]
+    wanted, linked = round(size * len(examples)), _linked(keys)
+    first = dict[int, str]()
+    for link, rank in sorted(zip(linked, ranks, strict=True)):
+        first.setdefault(link, rank)
+    fewest, test, names = wanted, set[str](), ranks
+    for tried in ([first[link] for link in linked], ranks):
+        members, left, fitting = Counter(tried), wanted, set[str]()
+        for name in sorted(members):
+            if members[name] <= left:
+                fitting.add(name)
+                left -= members[name]
+        if left < fewest:
+            fewest, test, names = left, fitting, tried
+        if fewest <= wanted * FEWER:
             break
-        test.add(group)
-        left -= members[group]
-    return ["test" if example.group in test else "adaptation" for example in examples]
+    if not test:
+        raise BadData(
+            f"no test split of {wanted} of {len(examples)} rows can be drawn: each group has more. "
+            "Give a larger test_split, another group_column, or a test split of its own in data_files."
+        )
+    return ["test" if name in test else "adaptation" for name in names]
+
+
+def _linked(keys: Sequence[Sequence[str]]) -> list[int]:
+    """A number for each item, the same for items that share a key, directly or by others."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(key for own in keys for key in own), len(keys))}
+    pairs = [(item, numbers[key]) for item, own in enumerate(keys) for key in own]
+    size = len(keys) + len(numbers)
+    graph = coo_array(([1] * len(pairs), tuple(zip(*pairs, strict=True))), shape=(size, size))
+    return list(connected_components(graph, directed=False)[1][: len(keys)])
 
 
 def _rows(task: Task) -> Iterator[tuple[str, str, dict[str, Any]]]:

@@ -63,7 +63,7 @@ def own_table(source: Any, test_size: float | None) -> OwnTable:
 
 def _rows(table: Any) -> Rows:
     if hasattr(table, "to_dict") and type(table).__module__.startswith("pandas"):
-        return list(table.to_dict("records"))
+        return list(table.convert_dtypes().to_dict("records"))  # numbers next to empty cells stay integers
     if isinstance(table, Mapping) or not isinstance(table, Iterable):
         raise ConfigError(f"a {type(table).__name__} is no table: give a path, a data frame, a Dataset or a list of rows.")
     names = {name: found for name, kind in (getattr(table, "features", None) or {}).items() if (found := _names(kind))}

@@ -8,9 +8,7 @@ from pathlib import Path
 
 from staf.data.answers import read_several
 from staf.data.example import KNOWLEDGE_TYPES, SPLITS, Example
-from staf.data.local import local_examples
 from staf.data.privacy import compared_keys
-from staf.data.read_report import ReadReport
 from staf.data.splits import equal_shares, seeded_rng, without_dedup_keys
 from staf.data.store import DataStore
 from staf.data.task import LISTED, Task, frequent_labels, is_task_file, load_task, narrowed
@@ -97,8 +95,7 @@ def task_counts(task: Task, store: DataStore) -> dict[str, int] | None:
 def left_out(task: Task, store: DataStore) -> dict[str, int]:
     """How many rows of a task's files, or of its corpora that are here, are left out, by reason."""
     if task.is_local:
-        local_examples(task, report := ReadReport())
-        return dict(report.skipped)
+        return store.left_out(task)
     found = Counter[str]()
     for name in task.datasets:
         found.update(store.prepared(name).skipped if store.is_here(name) else {})

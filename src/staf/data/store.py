@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from staf.data.example import Example
 from staf.data.prepare import Prepared, load, load_column, prepare
+from staf.data.read_report import ReadReport
 from staf.data.registry import Registry
 from staf.data.splits import SPLIT_SCHEMES
 from staf.data.task import Task
@@ -25,7 +28,9 @@ class DataStore:
     """Whether a package may be fetched; files at other addresses are fetched only where the user asks for them."""
     registry: Registry = field(default_factory=Registry)
     """Tasks and cards by name."""
-    _local: dict[str, list[Example]] = field(default_factory=dict, repr=False, compare=False)
+    log: Callable[[str], None] | None = field(default=None, repr=False, compare=False)
+    """Takes a sentence about rows of a local task that are left out, when it is read."""
+    _local: dict[str, tuple[list[Example], Counter[str]]] = field(default_factory=dict, repr=False, compare=False)
 
     def with_task(self, name: str | Task) -> tuple[Task, DataStore]:
         """The task as `find_task` finds it, and this store with it, which protects its test items."""
@@ -61,9 +66,24 @@ class DataStore:
 
     def local(self, task: Task) -> list[Example]:
         """All examples of a task on local files; read once."""
+        return self._read(task)[0]
+
+    def left_out(self, task: Task) -> dict[str, int]:
+        """How many rows of a task on local files are left out, by reason."""
+        return dict(self._read(task)[1]) if task.is_local else {}
+
+    def _read(self, task: Task) -> tuple[list[Example], Counter[str]]:
         from staf.data.local import local_examples
 
         key = task.model_dump_json()
         if key not in self._local:
-            self._local[key] = local_examples(task)
+            report = ReadReport()
+            self._local[key] = local_examples(task, report), report.skipped
+            if report.skipped and self.log is not None:
+                self.log(f"{task.name}: {left_out_text(report.skipped)}")
         return self._local[key]
+
+
+def left_out_text(counts: Mapping[str, int]) -> str:
+    """Counts of rows that are left out, by reason, as a sentence."""
+    return "rows left out: " + "; ".join(f"{count} ({reason})" for reason, count in counts.items())

@@ -88,6 +88,8 @@ class Task(RowTemplates):
     """Names of tags that are numbers, in their order."""
     group_column: str | None = None
     """Rows with the same value stay in one split, such as those of a patient."""
+    keep_overlap: bool = False
+    """Rows whose text, or one almost the same, is in another split too are kept."""
     training_split: str | None = None
     validation_split: str | None = None
     test_split: str | TestSplit | None = None
@@ -146,7 +148,7 @@ class Task(RowTemplates):
     def from_table(
         cls, source: Any, *, text: str | Sequence[str], label: str, query: str | None = None, labels: Sequence[str] = (),
         output_type: str = "multiple_choice", separator: str = ";", group: str | None = None, test_size: float | None = 0.3,
-        name: str | None = None, label_descriptions: Mapping[str, str] | None = None,
+        keep_overlap: bool = False, name: str | None = None, label_descriptions: Mapping[str, str] | None = None,
     ) -> Task:  # fmt: skip
         """A task on a table: a file, a pandas frame, a `datasets` Dataset or DatasetDict (its splits kept), or rows.
 
@@ -158,6 +160,7 @@ class Task(RowTemplates):
             separator: between the labels of one cell, with output_type multi_label.
             group: a column whose rows stay in one split, such as the patient.
             test_size: share of the rows to test on; None makes a corpus for an expert. A split named test is taken as it is.
+            keep_overlap: keep rows outside the test split whose text, or one almost the same, is in it.
             name: of the task; by default that of the file.
             label_descriptions: what labels mean, shown before every query.
 
@@ -170,8 +173,8 @@ class Task(RowTemplates):
         table, texts = own_table(source, test_size), (text,) if isinstance(text, str) else tuple(text)
         check_columns(table, (*texts, label, *([group] if group else [])))
         keys = {"task": name or task_name(table.name), **table.keys, "output_type": output_type, "group_column": group}
+        keys |= {"label_descriptions": dict(label_descriptions or {}), "keep_overlap": keep_overlap}
         keys |= {"doc_to_context": texts[0] if len(texts) == 1 else texts, "doc_to_target": label, "label_separator": separator}
-        keys["label_descriptions"] = dict(label_descriptions or {})
         if output_type in LABEL_TYPES and not labels:
             draft = parse(cls, keys | {"doc_to_choice": "any"}, "Task.from_table")
             labels = found_labels(draft, (row for rows in table.splits.values() for row in rows))

@@ -74,7 +74,7 @@ class Context:
     def __post_init__(self) -> None:
         check_split_scheme(self.split_scheme)
         check_fsdp(self.world, self.fsdp)
-        self.store = DataStore(data_folder(self.data), self.split_scheme)
+        self.store = DataStore(data_folder(self.data), self.split_scheme, log=self.progress.log)
         self.dtype = self.dtype or self.compute.dtype
         self.compute = self.compute.model_copy(update={"dtype": self.dtype})
         self._mixture: Mixture | None = None
