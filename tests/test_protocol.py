@@ -9,6 +9,7 @@ import pytest
 from conftest import make_examples
 from hypothesis import given
 from hypothesis import strategies as st
+from test_report import TASK, scored
 
 from staf.baselines.peft import Tuning
 from staf.baselines.settings import BaselineSettings
@@ -21,6 +22,9 @@ from staf.experts.store import ExpertSet
 from staf.lm.base import Base
 from staf.lm.batches import encode, encode_answer
 from staf.lm.scoring import score_labels
+from staf.report.reproduced import reading_text
+from staf.report.results import Cell
+from staf.report.tables import task_table
 from staf.routing.merge import Mixture
 from staf.routing.objective import LMLoss, RouterObjective
 from staf.routing.recipe import RouterRecipe
@@ -143,3 +147,28 @@ def test_an_expert_sees_as_much_of_a_small_data_set_as_of_a_large_one(own: Path)
     parts = [store.examples(name, kind, "train") for name, kind in store.registry.expert_sources("named_entity_recognition")]
     counts = [len({e.id for e in part} & {e.id for e in drawn}) for part in parts if part]
     assert max(counts) - min(counts) <= 1
+
+
+# ---- what tables say of it -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("known", "shown"),
+    [
+        ({}, ""),
+        ({"truncated_prompts": 0.0}, "0 % cut"),
+        ({"truncated_prompts": 0.864, "invented_rate": 0.25}, "86 % cut, 25 % invented"),
+        ({"invented_rate": 0.0, "calibration_examples": 24}, "0 % invented, 24 for calibration"),
+        ({"calibration_examples": 0}, ""),
+    ],
+)
+def test_a_cell_says_what_was_cut_invented_and_calibrated_on(known: dict[str, float], shown: str) -> None:
+    assert reading_text(Cell(mean=0.5, **known)) == shown  # type: ignore[arg-type]
+
+
+def test_a_tables_columns_of_what_was_cut_and_calibrated_are_there_where_a_run_has_them() -> None:
+    one, other = scored("original", truncated_prompts=0.125, calibration_examples=24), scored("normal", calibration_examples=0)
+    rows = {row.cells["Method"]: row.cells for row in task_table([one, other], TASK)}
+    assert [cells["Prompts cut"] for cells in rows.values()] == ["12 %", "-"]
+    assert [cells["Calibrated on"] for cells in rows.values()] == ["24", "-"]
+    assert not {"Prompts cut", "Calibrated on"} & task_table([other], TASK)[0].cells.keys()

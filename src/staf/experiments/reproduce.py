@@ -133,6 +133,8 @@ def cell_of(outcomes: Sequence[Scored | str], metric: str, runner: Runner) -> Ce
         return Cell(missing=f"{metric} is not defined here")
     first, of_one_seed = results[0], (scores[0].low, scores[0].high)
     seconds = [result.seconds for result in results if result.seconds is not None]
+    rates = [result.metrics.get("invented_rate") for result in results]
+    invented = [rate.value for rate in rates if rate is not None and rate.value is not None]
     return Cell(
         **asdict(over_seeds([score.value for score in scores if score.value is not None])),
         items=scores[0].examples or 0,
@@ -141,6 +143,9 @@ def cell_of(outcomes: Sequence[Scored | str], metric: str, runner: Runner) -> Ce
         runs=tuple(result.run for result in results),
         tunable_parameters=first.tunable_parameters,
         adaptation_examples=first.adaptation_examples,
+        calibration_examples=first.calibration_examples,
+        truncated_prompts=first.truncated_prompts,
+        invented_rate=fmean(invented) if len(invented) == len(results) else None,
         prompt_tokens=first.details.prompt_tokens_mean,
         shots_shown=first.details.shots_shown_mean,
         weights=[result.weights for result in results if result.weights],

@@ -34,9 +34,9 @@ def table_rows(table: Table) -> tuple[list[Row], list[str]]:
 
 
 def _score(table: Table, column: Column, cell: Cell) -> tuple[str, str]:
-    """Header, and score, interval, examples that a prompt shows, the papers' numbers."""
-    ends = text.interval_text(*cell.ends) if cell.ends else ""
-    lines = [] if cell.mean is None else [text.cell_text(cell), ends, examples_text(cell), text.papers_text(cell)]
+    """Header, and score, interval, examples that a prompt shows, what was cut, the papers' numbers."""
+    ends, more = text.interval_text(*cell.ends) if cell.ends else "", (examples_text(cell), reading_text(cell))
+    lines = [] if cell.mean is None else [text.cell_text(cell), ends, *more, text.papers_text(cell)]
     return f"{column.name}\n{column.title}\n{metric_title(column.metric)}, %", "\n".join(filter(None, lines))
 
 
@@ -78,6 +78,13 @@ def examples_text(cell: Cell) -> str:
         return ""
     given = "" if cell.adaptation_examples is None else f" of {cell.adaptation_examples:.0f}"
     return f"{cell.shots_shown:.1f}{given} examples shown"
+
+
+def reading_text(cell: Cell) -> str:
+    """Such as "12 % cut, 3 % invented, 24 for calibration": prompts, answered mentions, examples; "" where none is known."""
+    shares = ((cell.truncated_prompts, "cut"), (cell.invented_rate, "invented"))
+    parts = [f"{100 * share:.0f} % {name}" for share, name in shares if share is not None]
+    return ", ".join([*parts, *([f"{cell.calibration_examples:.0f} for calibration"] if cell.calibration_examples else [])])
 
 
 def sizes_text(table: Table) -> str:

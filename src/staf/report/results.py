@@ -129,6 +129,8 @@ class Evaluation(Finished):
     weight_total: Number | None = None
     tunable_parameters: Number | None = None
     adaptation_examples: Number | None = None
+    calibration_examples: Number | None = None
+    truncated_prompts: Number | None = None  # share of the test items
     stop_reason: str | None = Field(None, validation_alias=AliasChoices("stop_reason", "stopped_because"))
     details: Details = Details()
 
@@ -178,6 +180,9 @@ class Cell(Model):
     papers: dict[str, Number] = Field(default_factory=dict)
     tunable_parameters: Number | None = None
     adaptation_examples: Number | None = None
+    calibration_examples: Number | None = None
+    truncated_prompts: Number | None = None  # share of the test items whose context was cut
+    invented_rate: Number | None = None  # share of the answered mentions that are not in the context
     prompt_tokens: Number | None = None
     shots_shown: Number | None = None
     seconds: Number | None = None

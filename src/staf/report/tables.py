@@ -19,6 +19,9 @@ from staf.report.formatting import METRICS, MISSING, method_order, method_title,
 from staf.report.results import Z95, Difference, Evaluation, Finished, Training, evaluations
 from staf.report.seed_groups import HELD_OUT, Group, method_groups, task_title
 
+WHERE_KNOWN = ("Calibrated on", "Prompts cut", "Prompt tokens")
+"""Columns of a task's table that are left out where no run has them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -34,30 +37,35 @@ class Row:
 
 
 def task_table(results: Sequence[Finished], task: str) -> list[Row]:
-    """One row per method on `task`: scores, and what they cost; tokens of a prompt where any run counted them."""
+    """One row per method on `task`: scores, and what they cost; columns of `WHERE_KNOWN` where any run has them."""
     groups = method_groups(results, task)
     every = [result for group in groups for result in group.results]
     measured = {name for result in every for name in result.metrics}
     titles = {m: _metric_title(m, every) for m in (*(group.metric for group in groups[:1]), *METRICS) if m in measured}
-    with_tokens = any(result.details.prompt_tokens_mean is not None for result in every)
-    return [Row(_task_cells(group, titles, with_tokens), group.runs) for group in groups]
+    rows = [_task_cells(group, titles) for group in groups]
+    empty = [name for name in WHERE_KNOWN if all(cells[name] == MISSING for cells in rows)]
+    kept = [{name: cell for name, cell in cells.items() if name not in empty} for cells in rows]
+    return [Row(cells, group.runs) for cells, group in zip(kept, groups, strict=True)]
 
 
-def _task_cells(group: Group, titles: dict[str, str], with_tokens: bool) -> dict[str, str]:
+def _task_cells(group: Group, titles: dict[str, str]) -> dict[str, str]:
     results = group.results
     seconds = [r.seconds for r in results if r.seconds is not None]
     tokens = [found for r in results if (found := r.details.prompt_tokens_mean) is not None]
-    cells = {
+    cut = [r.truncated_prompts for r in results if r.truncated_prompts is not None]
+    return {
         "Method": group.title,
         "Setting": ", ".join(sorted({r.setting for r in results})),
         **{title: text.score_text(results, metric) for metric, title in titles.items()},
         "Test examples": text.range_text(r.primary.examples for r in results if r.primary),
         "Adapted on": text.range_text(r.adaptation_examples for r in results),
+        "Calibrated on": text.range_text(r.calibration_examples or None for r in results),
+        "Prompts cut": f"{100 * fmean(cut):.0f} %" if cut else MISSING,
         "Tunable parameters": text.range_text(r.tunable_parameters for r in results),
         "Time": text.time_text(fmean(seconds) if seconds else None),
         "Peak memory": text.memory_text(max((r.peak_memory_bytes for r in results if r.peak_memory_bytes), default=None)),
+        "Prompt tokens": text.count_text(round(fmean(tokens)) if tokens else None),
     }
-    return cells | ({"Prompt tokens": text.count_text(round(fmean(tokens)) if tokens else None)} if with_tokens else {})
 
 
 def overview_table(results: Sequence[Finished], tasks: Sequence[str]) -> list[Row]:
