@@ -363,6 +363,31 @@ def test_classifiers_of_table_5_are_fitted_on_what_the_new_expert_sees(tiny_fold
     assert counts[True] == counts[False] + sum(example.task_type == "readmission" for example in seen) > counts[False]
 
 
+def test_tables_have_rows_without_a_language_model_and_on_request_the_papers_training_sets(
+    tiny_folder: Path, own: Path, tmp_path: Path
+) -> None:
+    few, all_of_it = (
+        {row.name: row for row in find_experiment("table4", Profile.model_validate({**TINY, "training_set": given})).rows}
+        for given in (False, True)
+    )
+    assert {"majority", "tfidf", "tfidf_few"} <= few.keys()
+    assert {name: few[name].setting for name in ("lora", "tfidf", "full")} == dict.fromkeys(("lora", "tfidf", "full"), "normal")
+    assert all_of_it.keys() - few.keys() == {"lora_normal"}
+    learned = {name for name, row in all_of_it.items() if row.setting == "training set"}
+    assert learned == {"prompt_tuning", "prefix_tuning", "p_tuning", "lora", "ia3", "full", "tfidf"}
+    assert all(all_of_it[name].run == {"records": True} for name in learned)
+    assert (all_of_it["lora_normal"].run, all_of_it["lora_normal"].setting) == ({}, "normal")
+    assert all_of_it["lora_few"] == few["lora_few"]
+
+    runner = runner_of(tiny_folder, own, tmp_path)
+    settings = {}
+    for name in ("tfidf", "tfidf_few"):
+        result, _ = runner.run(RunSpec("readmission_uci", "tfidf", **few[name].run))
+        settings[name] = result["setting"], result["adaptation_examples"]
+    assert settings == {"tfidf": ("normal", runner.profile.normal_shots), "tfidf_few": ("few-shot", TINY["few_shot"]["shots"])}  # type: ignore[index]
+    assert runner.run(RunSpec("readmission_uci", "tfidf", records=True))[0]["setting"] == "training set"
+
+
 def test_another_systems_row_is_empty_until_its_answers_are_named(tiny_folder: Path, own: Path, tmp_path: Path) -> None:
     spec = RunSpec("readmission_uci", "g_bert")
     with pytest.raises(MissingData, match=r"ClinicalBERT \+ G-BERT is not run by staf.*-o 'external=\{g_bert: FOLDER\}'"):

@@ -46,7 +46,7 @@ def test_it_learns_from_adaptation_examples_and_records_and_is_its_own_base(
 ) -> None:
     runner = runner_of(tiny_folder, own, tmp_path, language_model=str(other_folder))
     result, run = runner.run(RunSpec(TASK, "language_model", records=True))
-    assert (result["base"]["name"], result["method"], result["setting"]) == (str(other_folder), "lora", "normal")
+    assert (result["base"]["name"], result["method"], result["setting"]) == (str(other_folder), "lora", "training set")
     records = runner.records(RunSpec(TASK, "language_model", records=True))
     drawn = runner.profile.normal_shots
     assert drawn is not None

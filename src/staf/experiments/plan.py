@@ -38,14 +38,14 @@ class RunSpec:
     few_shot: bool = False  # baselines: the few-shot setting
     shots: int | None = None  # few-shot: examples, where they are not the profile's
     experts: tuple[str, ...] | None = None  # None takes the profile's
-    records: bool = False  # classifiers, another language model: fitted also on what an expert of the task's data sees
+    records: bool = False  # classifiers, baselines: fitted also on what an expert of the task's data sees, its training set
     router: str = ""  # extra: which of the profile's
 
     @property
     def name(self) -> str:
         """As messages print it."""
         more = [self.router, "few-shot" if self.few_shot else "", f"{self.shots} shots" if self.shots else ""]
-        more.append(f"{len(self.experts)} experts" if self.experts else "")
+        more += ["training set" if self.records else "", f"{len(self.experts)} experts" if self.experts else ""]
         return " ".join(part for part in (self.task, self.method, *more, f"seed {self.seed}") if part)
 
     def needs(self, profile: Profile) -> tuple[str, ...]:
@@ -85,7 +85,13 @@ class Row(Settings):
                 yield self._with(run={"experts": kept[:count]}, name=str(count), title=f"{count} experts")
         elif self.method == "meditron" and profile.language_model is not None:
             title = f"{Path(profile.language_model).name}, LoRA"
-            yield self._with(method="language_model", setting="normal", run={"records": True}, name=self.method, title=title)
+            yield self._with(
+                method="language_model", setting="training set", run={"records": True}, name=self.method, title=title
+            )
+        elif profile.training_set and self.setting == "normal" and self.method in (*TUNED, "tfidf"):
+            yield self._with(setting="training set", run={"records": True})
+            if self.method == "lora":
+                yield self._with(name="lora_normal", title="LoRA, the examples of the normal router")
         else:
             yield self._with()
 

@@ -60,6 +60,8 @@ class Profile(Settings):
     """extra routers whose search starts from the weights of another extra router, which has no start itself"""
     normal_shots: int | None = Field(None, ge=2)
     """adaptation examples of the normal setting, of routers and baselines; None takes all, as where there are fewer"""
+    training_set: bool = False
+    """the papers' baselines and TF-IDF learn from all that an expert of the task's data would see, as in section 5.1"""
     baseline: dict[str, Any] = Field(default_factory=dict)
     """settings that all baselines share, as in BaselineSettings"""
     classifier: dict[str, Any] = Field(default_factory=dict)

@@ -97,6 +97,7 @@ class Runner:
         evaluation = profile.evaluation
         few_shot = spec.few_shot or method in ("in_context", "lorahub")
         shots = (spec.shots or profile.few_shot.shots) if few_shot else self._normal_shots(task)
+        setting = "few-shot" if few_shot else "training set" if spec.records else "normal"
         if method == "original":
             return scoring.evaluate_stage(context, task, None, Method("original", None), evaluation)
         if method in EXTERNAL:
@@ -104,7 +105,7 @@ class Runner:
         if method in CLASSIFIERS:
             values = {**profile.classifier, "seed": spec.seed, "encoder": profile.encoder}
             own = parse(ClassifierSettings, values, "classifier of the profile")
-            return scoring.classifier_stage(context, task, method, shots, own, evaluation, "normal", self.records(spec))
+            return scoring.classifier_stage(context, task, method, shots, own, evaluation, setting, self.records(spec))
         if method == "language_model":
             context, method = self._other_context(), "lora"
         values = {**profile.baseline, "method": "lora" if method == "lorahub" else method, "shots": shots, "seed": spec.seed}
@@ -117,7 +118,6 @@ class Runner:
         if method not in BASELINES:
             raise ConfigError(f"{method} is not a method of an experiment.")
         settings = parse(BaselineSettings, values, "baseline of the profile")
-        setting = "few-shot" if few_shot else "normal"
         return scoring.baseline_stage(context, task, settings, evaluation, setting, 0, self.records(spec))
 
     def records(self, spec: RunSpec) -> Sequence[Example]:
