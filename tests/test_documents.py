@@ -18,7 +18,7 @@ from staf.cli.reference import api_reference, with_file_map
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 DOCS = ROOT / "docs"
-PAGES = ("README.md", "docs/data.md", "docs/training.md", "docs/classifiers.md")
+PAGES = ("README.md", "docs/quickstart.md", "docs/data.md", "docs/training.md", "docs/classifiers.md")
 """Each of their sentences with "never" or "always" is in docs/promises.md."""
 
 

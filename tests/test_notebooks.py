@@ -1,10 +1,12 @@
-"""The notebooks of examples/ run from their first cell to their last, on a tiny base with tiny experts."""
+"""The notebooks of examples/ and the Python of the pages run to their last line, on a tiny base with tiny experts."""
 
 from __future__ import annotations
 
 import ast
 import json
+import re
 import shutil
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from staf.experts.sets import write_set
 from staf.lm.base import Base
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-NOTEBOOKS = ("classifier.ipynb",)
+NOTEBOOKS = ("triage/triage.ipynb", "classifier.ipynb")
 
 
 def code_cells(notebook: str) -> list[dict[str, object]]:
@@ -41,7 +43,7 @@ def test_a_notebook_runs_from_its_first_cell_to_its_last(
     shutil.copytree(EXAMPLES, tmp_path / "examples")
     write_set(tmp_path / "experts", list(three_experts(base).experts))
     monkeypatch.chdir((tmp_path / "examples" / notebook).parent)
-    settings = {"EXPERTS": tmp_path / "experts", "BASE": tiny_folder, "ENCODER": tiny_encoder, "EVALUATIONS": 8, "MINUTES": 2}
+    settings = {"EXPERTS": tmp_path / "experts", "BASE": tiny_folder, "ENCODER": tiny_encoder, "EVALUATIONS": 8, "MINUTES": 0.5}
     for name, value in settings.items():
         monkeypatch.setenv(f"STAF_NOTEBOOK_{name}", str(value))
     names: dict[str, object] = {"__name__": "__main__"}
@@ -51,3 +53,19 @@ def test_a_notebook_runs_from_its_first_cell_to_its_last(
         exec(compile(tree, f"{notebook}, code cell {number}", "exec"), names)
         if shown is not None:  # a notebook shows the value of a cell's last line
             assert repr(eval(compile(shown, f"{notebook}, code cell {number}", "eval"), names))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md"])
+def test_the_python_of_a_page_runs(
+    page: str, base: Base, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (EXAMPLES.parent / page).read_text(encoding="utf-8")
+    found = re.search(r"(?m)^## In Python\n\n((?: {4}.*\n)+)", text)
+    assert found
+    shutil.copytree(EXAMPLES, tmp_path / "examples")
+    write_set(tmp_path / "demo" / "experts", list(three_experts(base).experts))
+    monkeypatch.chdir(tmp_path)
+    code = textwrap.dedent(found[1]).replace("load_model(", f'load_model(base="{tiny_folder}", ')
+    exec(compile(code, page, "exec"), {})
+    assert (tmp_path / "triage-adapter" / "adapter_config.json").is_file()
