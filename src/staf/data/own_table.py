@@ -44,7 +44,7 @@ def own_table(source: Any, test_size: float | None) -> OwnTable:
     Raises:
         ConfigError: it is none of these. MissingData, BadData: as `read_rows`.
     """
-    drawn = {"test_split": {"size": test_size}} if test_size else {}
+    drawn: dict[str, Any] = {"test_split": {"size": test_size}} if test_size else {}
     if isinstance(source, str | Path):
         path = Path(source).absolute()
         kind = table_format(path)

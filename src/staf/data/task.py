@@ -192,7 +192,7 @@ class Task(RowTemplates):
         task._rows = table.splits if table.in_memory else {}
         return task
 
-    from_csv = from_pandas = from_dataset = from_table
+    from_csv = from_pandas = from_dataset = from_table  # type: ignore[pydantic-field]
 
     def to_yaml(self, folder: Path | None = None) -> str:
         """The text of its task file, for a folder to which its paths are then relative.
