@@ -194,6 +194,16 @@ def test_texts_on_both_sides_of_the_split_are_found_by_column() -> None:
     assert profile_table(rows, task, set()).shared == {"premise": 0, "claim": 0}
 
 
+def test_rows_that_share_a_text_are_kept_where_it_is_asked_for(tmp_path: Path, init: Any) -> None:
+    rows = [{"note": note(n // 20), "outcome": "urgent" if n % 3 else "routine"} for n in range(60)]
+    table = save(tmp_path / "notes.csv", rows)
+    options = ["--text", "note", "--label", "outcome", "--keep-overlap", "--out", "kept.yaml"]
+    kept = init(table, *options)
+    assert load_task(tmp_path / "kept.yaml").keep_overlap
+    assert (kept["left_out"], kept["splits"]) == ({}, {"test": 18, "adaptation": 42})
+    assert kept["shared"]["note"] > 0
+
+
 @given(st.lists(st.sampled_from("abc"), min_size=1, max_size=30))
 def test_a_constant_scores_as_scikit_learn_says(answers: list[str]) -> None:
     labels = label_counts([(answer,) for answer in answers])

@@ -33,6 +33,7 @@ COMMENTS = {
     "doc_to_text": "the question: text, a column or a Jinja template",
     "doc_to_context": "the text, the only part that is ever cut",
     "doc_to_target": "the column of the answer",
+    "keep_overlap": "true keeps rows whose text, or one almost the same, is in the test split",
     "group_column": "rows with the same value stay in one split",
     "test_split": "share of the rows, drawn by group",
     "metric_list": "the first one is the primary metric",
@@ -42,8 +43,8 @@ COMMENTS = {
 
 def init_task(
     file: Path, *, text: list[str] | None = None, label: str | None = None, group: str | None = None,
-    output_type: str | None = None, separator: str | None = None, query: str | None = None, out: Path | None = None,
-    base: str | None = None, as_json: bool = False,
+    output_type: str | None = None, separator: str | None = None, query: str | None = None, keep_overlap: bool = False,
+    out: Path | None = None, base: str | None = None, as_json: bool = False,
 ) -> None:  # fmt: skip
     """Write the task file of a table, and print what it holds: labels, lengths, groups, missing and repeated texts."""
     from staf.data.local import local_examples
@@ -59,6 +60,7 @@ def init_task(
     if (out := out or Path(f"{file.name.partition('.')[0]}.yaml")).exists():
         raise ConfigError(f"{out} is there. Delete it, or name another file with --out.")
     task = _task(file, out, by_name, text, label, group, output_type, separator, query)
+    task = task.model_copy(update={"keep_overlap": keep_overlap})
     examples = local_examples(task, report := ReadReport())
     test = {int(example.id.rpartition("/")[2]) - 1 for example in examples if example.split == "test"}
     profile, lengths = profile_table(rows, task, test), token_lengths(examples, base)
