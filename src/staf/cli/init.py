@@ -171,9 +171,9 @@ def _label_lines(task: Task, profile: TableProfile) -> list[str]:
     lines += [f"labels with fewer than {FEW} rows: {', '.join(rare[:SHOWN])}"] * bool(rare)
     spelt = Counter(name.casefold() for name in profile.labels)
     alike = [name for name in profile.labels if spelt[name.casefold()] > 1]
-    return lines + [
-        f"labels that differ only in case: {', '.join(sorted(alike, key=lambda name: (name.casefold(), name))[:SHOWN])}"
-    ] * bool(alike)
+    same = ", ".join(sorted(alike, key=lambda name: (name.casefold(), name))[:SHOWN])
+    how = "each spelling counts as a label, so correct the table, delete the task file and run this again"
+    return lines + [f"labels that differ only in case: {same}; {how}"] * bool(alike)
 
 
 def _text_lines(profile: TableProfile) -> list[str]:
