@@ -11,16 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_report import TASK, scored
 
+from staf.baselines.in_context import in_turn, with_shots
+from staf.baselines.methods import baseline_predictions
 from staf.baselines.peft import Tuning
 from staf.baselines.settings import BaselineSettings
 from staf.data.answers import read_several
-from staf.data.example import OUTPUT_TYPES, Example
+from staf.data.example import OUTPUT_TYPES, Example, prompt_of
 from staf.data.selection import expert_examples
 from staf.data.splits import equal_shares, few_shot, seeded_rng
 from staf.data.store import DataStore
+from staf.data.task import Task
+from staf.evaluate.answer import Answerer
+from staf.evaluate.settings import EvaluationSettings
 from staf.experts.store import ExpertSet
 from staf.lm.base import Base
-from staf.lm.batches import encode, encode_answer
+from staf.lm.batches import encode, encode_answer, encode_prompt
 from staf.lm.scoring import score_labels
 from staf.report.reproduced import reading_text
 from staf.report.results import Cell
@@ -163,7 +168,7 @@ def test_an_expert_sees_as_much_of_a_small_data_set_as_of_a_large_one(own: Path)
     ],
 )
 def test_a_cell_says_what_was_cut_invented_and_calibrated_on(known: dict[str, float], shown: str) -> None:
-    assert reading_text(Cell(mean=0.5, **known)) == shown  # type: ignore[arg-type]
+    assert reading_text(Cell(mean=0.5, **known)) == shown
 
 
 def test_a_tables_columns_of_what_was_cut_and_calibrated_are_there_where_a_run_has_them() -> None:
@@ -172,3 +177,44 @@ def test_a_tables_columns_of_what_was_cut_and_calibrated_are_there_where_a_run_h
     assert [cells["Prompts cut"] for cells in rows.values()] == ["12 %", "-"]
     assert [cells["Calibrated on"] for cells in rows.values()] == ["24", "-"]
     assert not {"Prompts cut", "Calibrated on"} & task_table([other], TASK)[0].cells.keys()
+
+
+# ---- in-context learning ---------------------------------------------------------------------------------------------
+
+
+def test_shots_are_shown_with_each_answer_in_turn() -> None:
+    shots = labelled("a, a, a, b, c, b", tuple("abc"))
+    assert [(shot.answer, shot.id) for shot in in_turn(shots)] == [
+        ("a", "000"), ("b", "003"), ("c", "004"), ("a", "001"), ("b", "005"), ("a", "002"),
+    ]  # fmt: skip
+    free = labelled("x, y, z", (), "generate_until")
+    assert in_turn(free) == free
+
+
+def test_as_many_shots_are_shown_as_asked_for(base: Base) -> None:
+    shots = labelled("a, a, a, b, c, b", tuple("abc"))
+    for count in (1, 4, 9):
+        found = with_shots(make_examples(2, "test"), shots, base.tokenizer, 4096, shown=count)
+        assert found.counts == (min(count, 6),) * 2
+        assert found.examples[0].query.count("Answer:") == min(count, 6)
+    assert "Answer: b" in with_shots(make_examples(1, "test"), shots, base.tokenizer, 4096, shown=2).examples[0].query
+
+
+def test_examples_come_on_top_of_what_every_method_reads_of_an_item(base: Base) -> None:
+    asked, shots = make_examples(3, "test"), make_examples(2, "adaptation")
+    asked[1], shots[1] = (replace(one, context="murmur and a cough again " * 30) for one in (asked[1], shots[1]))
+    settings = EvaluationSettings(max_length=120, token_budget=4096)
+    found = with_shots(asked, shots, base.tokenizer, 2048, own_length=120)
+    assert found.counts == (2, 2, 2)
+    assert list(found.cut) == Answerer(base, settings).truncated(asked) == [False, True, False]
+    for item, shown in zip(asked, found.examples, strict=True):
+        read = base.tokenizer.decode(encode_prompt(item, base.tokenizer, 120 - len(" green")))
+        assert prompt_of(shown.query, shown.context).endswith(f"\n\n{read}")
+    cut = base.tokenizer.decode(encode_prompt(shots[1], base.tokenizer, 120 - len(" green")))
+    assert f"\n\n{cut} green\n\n" in found.examples[0].query
+
+    task = Task(task="colours", title="Colours", task_type="colour", dataset_path="made-up")
+    how = BaselineSettings(method="in_context", shots=2, max_prompt_tokens=2048)
+    rows, record = baseline_predictions(base, task, shots, asked, how, settings)
+    assert [row["truncated"] for row in rows] == [False, True, False]
+    assert record["shots_shown_mean"] == 2

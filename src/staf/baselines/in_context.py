@@ -8,11 +8,13 @@
     Context: ...
     Answer:
 
-Shots that do not fit with a query are left out of its prompt; their number is part of the result.
+The item and each shot are as long as for other methods, and shots come on top. They are shown with each answer in turn. Shots that
+do not fit with a query are left out of its prompt; their number is part of the result.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -21,7 +23,7 @@ from typing import Any
 from staf.data.example import LABEL_TYPES, Example, prompt_of
 from staf.errors import BadData
 from staf.evaluate.settings import EvaluationSettings
-from staf.lm.batches import encode_answer, encode_prompt
+from staf.lm.batches import encode_answer, encode_prompt, with_cut_context
 
 _LEAD = "Query: "
 
@@ -36,7 +38,9 @@ class FewShotPrompts:
     tokens: tuple[int, ...]
     """of each prompt after truncation"""
     shots: int
-    """that were given"""
+    """to be shown"""
+    cut: tuple[bool, ...]
+    """whether an example's own context was cut"""
 
     @property
     def record(self) -> dict[str, Any]:
@@ -53,10 +57,20 @@ class FewShotPrompts:
         }
 
 
+def in_turn(shots: Sequence[Example]) -> list[Example]:
+    """One shot of each answer in the order given, then a second one of each that has two, and so on."""
+    seen, turns = Counter[str](), dict[str, int]()
+    for shot in shots:
+        turns[shot.id] = seen[shot.answer]
+        seen[shot.answer] += 1
+    return sorted(shots, key=lambda shot: turns[shot.id])
+
+
 def with_shots(
-    examples: Sequence[Example], shots: Sequence[Example], tokenizer: Any, max_length: int, reserved: int = 0
-) -> FewShotPrompts:
-    """Examples with as many of the shots, in their order, as fit before each.
+    examples: Sequence[Example], shots: Sequence[Example], tokenizer: Any, max_length: int, reserved: int = 0, *,
+    own_length: int | None = None, shown: int | None = None,
+) -> FewShotPrompts:  # fmt: skip
+    """Examples with as many of the shots, each answer in turn, as fit before each.
 
     A shot that does not fit is skipped for the next one. An example whose own prompt is too long has none. No example is its
     own shot.
@@ -64,30 +78,44 @@ def with_shots(
     Args:
         max_length: of a prompt and its answer. reserved: tokens kept for an answer that is written; 0 where labels are
             scored, and the longest label is what is kept room for.
+        own_length: of an example, or of a shot, and its answer; None cuts no context for it.
+        shown: shots at most; None shows all that fit.
 
     Raises:
         BadData: labels are to be scored, and an example has none. ConfigError: a query does not fit.
     """
+    shots = in_turn(shots)[:shown]
+    answers = {text: len(encode_answer(text, tokenizer)) for text in _answers(examples, shots)}
+    if own_length is not None:
+        shots = [with_cut_context(shot, tokenizer, own_length - min(answers[shot.answer], own_length // 2)) for shot in shots]
     texts = {shot.id: f"{prompt_of(shot.query, shot.context)} {shot.answer}\n\n" for shot in shots}
     lengths = {name: len(tokenizer(text)["input_ids"]) for name, text in texts.items()}
-    answers = {label: len(encode_answer(label, tokenizer)) for label in {x for e in examples for x in e.labels}}
-    changed, counts, tokens = list[Example](), list[int](), list[int]()
+    changed, counts, tokens, cut = list[Example](), list[int](), list[int](), list[bool]()
     for example in examples:
         if not example.labels and not reserved:
             raise BadData(f"example {example.id} has no labels to score; its answer is free text. Choose a task with labels.")
-        limit = max_length - (reserved or max(answers[label] for label in example.labels))
-        left, chosen = limit - _tokens(example, tokenizer), list[str]()
+        answer = reserved or max(answers[label] for label in example.labels)
+        limit, item = max_length - answer, example
+        if own_length is not None:
+            item = with_cut_context(example, tokenizer, min(own_length, max_length) - answer)
+        left, chosen = limit - _tokens(item, tokenizer), list[str]()
         for name, length in lengths.items():
             if length <= left and name != example.id:
                 left, chosen = left - length, [*chosen, texts[name]]
-        prompt = _before(example, chosen)
+        prompt = _before(item, chosen)
         while (own := _tokens(prompt, tokenizer)) > limit and chosen:  # together they may be more tokens than one by one
             chosen.pop()
-            prompt = _before(example, chosen)
+            prompt = _before(item, chosen)
         changed.append(prompt)
         counts.append(len(chosen))
         tokens.append(own if own <= limit else len(encode_prompt(prompt, tokenizer, limit)))
-    return FewShotPrompts(tuple(changed), tuple(counts), tuple(tokens), len(shots))
+        cut.append(own > limit or item.context != example.context)
+    return FewShotPrompts(tuple(changed), tuple(counts), tuple(tokens), len(shots), tuple(cut))
+
+
+def _answers(examples: Sequence[Example], shots: Sequence[Example]) -> set[str]:
+    """Every label of the examples, and every answer of the shots."""
+    return {label for example in examples for label in example.labels} | {shot.answer for shot in shots}
 
 
 def reserved_for(output_type: str, evaluation: EvaluationSettings) -> int:

@@ -27,20 +27,11 @@ METHODS = tuple(titles("fixed", "composed", "trained", "shown", "classifier"))
 
 
 def baseline_predictions(
-    base: Base,
-    task: Task,
-    adaptation: Sequence[Example],
-    test: Sequence[Example],
-    settings: BaselineSettings,
-    evaluation: EvaluationSettings,
-    on_done: OnDone | None = None,
-    *,
-    calibration: Sequence[Example] = (),
-    choice: Choice | None = None,
-    records: Sequence[Example] = (),
-    partial: PartialPredictions | None = None,
+    base: Base, task: Task, adaptation: Sequence[Example], test: Sequence[Example], settings: BaselineSettings,
+    evaluation: EvaluationSettings, on_done: OnDone | None = None, *, calibration: Sequence[Example] = (),
+    choice: Choice | None = None, records: Sequence[Example] = (), partial: PartialPredictions | None = None,
     on_epoch: Callable[[], None] | None = None,
-) -> tuple[Predictions, dict[str, Any]]:
+) -> tuple[Predictions, dict[str, Any]]:  # fmt: skip
     """Predictions of test examples by a baseline of `BASELINES`, in the order given, and the record of how.
 
     Args:
@@ -59,12 +50,15 @@ def baseline_predictions(
     refuse_test([*adaptation, *records])
     drawn = few_shot(adaptation, settings.shots or len(adaptation), settings.seed)
     drawn = list({example.id: example for example in (*drawn, *records)}.values())
-    started, memory = time.perf_counter(), PeakMemory()
+    started, memory, cut = time.perf_counter(), PeakMemory(), tuple[bool, ...]()
     if settings.method == "in_context":
-        evaluation = evaluation.model_copy(update={"max_length": settings.max_prompt_tokens or base.context_length})
-        limit, reserved = evaluation.max_length, reserved_for(task.output_type, evaluation)
-        shown, calibrating = (with_shots(some, drawn, base.tokenizer, limit, reserved) for some in (test, calibration))
-        answering, test, calibration, how = base, shown.examples, calibrating.examples, shown.record
+        own, limit = evaluation.max_length, settings.max_prompt_tokens or base.context_length
+        evaluation, reserved = evaluation.model_copy(update={"max_length": limit}), reserved_for(task.output_type, evaluation)
+        shown, calibrating = (
+            with_shots(some, drawn, base.tokenizer, limit, reserved, own_length=own, shown=settings.shown)
+            for some in (test, calibration)
+        )
+        answering, test, calibration, how, cut = base, shown.examples, calibrating.examples, shown.record, shown.cut
     else:
         tuning = Tuning(base, drawn, settings, evaluation.max_length, evaluation.token_budget, on_epoch)
         model, how = tuning.learn(choice or tuning.choose())
@@ -75,7 +69,8 @@ def baseline_predictions(
         "adaptation_seconds": time.perf_counter() - started, "adaptation_memory_bytes": memory.bytes, **how,
     }  # fmt: skip
     answerer = Answerer(answering, evaluation, on_done)
-    return predictions_of(task.output_type, answerer, test, calibration, partial=partial), record
+    predictions = predictions_of(task.output_type, answerer, test, calibration, partial=partial)
+    return [row | {"truncated": own} for row, own in zip(predictions, cut, strict=True)] if cut else predictions, record
 
 
 def check_external_name(name: str) -> None:

@@ -38,7 +38,9 @@ class BaselineSettings(Settings):
     label_end: bool = True
     """predict the end token after a label too; generated answers always end in it"""
     shots: int | None = Field(None, ge=1)
-    """adaptation examples drawn; None takes all, and in_context shows as many of them as fit"""
+    """adaptation examples drawn; None takes all"""
+    shown: int | None = Field(None, ge=1)
+    """in_context: examples of the draw that are shown, each answer in turn; None shows as many as fit"""
     max_prompt_tokens: int | None = Field(None, ge=16)
     """in_context: tokens of a prompt with its shots and its answer; None takes the base's context length"""
     val_fraction: float = Field(0.2, gt=0, lt=1)

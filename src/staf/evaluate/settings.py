@@ -15,7 +15,7 @@ class EvaluationSettings(Settings):
     scoring: Literal["sum", "mean", "calibrated"] = "mean"
     """of a label: its log-likelihood, that by its tokens, or less the label's mean over the test items (multiple_choice)"""
     max_length: int = Field(512, ge=16)
-    """tokens of a prompt with its longest answer"""
+    """tokens of a prompt with its longest answer, for every method; in-context examples come on top"""
     token_budget: int = Field(4096, ge=64)
     """tokens in one batch"""
     limit: int | None = Field(None, ge=1)

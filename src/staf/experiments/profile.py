@@ -62,6 +62,8 @@ class Profile(Settings):
     """adaptation examples of the normal setting, of routers and baselines; None takes all, as where there are fewer"""
     training_set: bool = False
     """the papers' baselines and TF-IDF learn from all that an expert of the task's data would see, as in section 5.1"""
+    shown: int | None = Field(None, ge=1)
+    """in-context learning: examples of the few-shot draw that are shown, each answer in turn; None shows all that fit"""
     baseline: dict[str, Any] = Field(default_factory=dict)
     """settings that all baselines share, as in BaselineSettings"""
     classifier: dict[str, Any] = Field(default_factory=dict)

@@ -190,7 +190,10 @@ def prompts(runner: Runner, name: str, seed: int | None) -> FewShotPrompts:
     examples = sample(task_examples(task, "test", context.store), profile.evaluation.limit)
     shots = [] if seed is None else adaptation_examples(context, task, profile.few_shot.shots, seed)
     limit = profile.baseline.get("max_prompt_tokens") or context.base.context_length
-    return with_shots(examples, shots, context.base.tokenizer, limit, reserved_for(task.output_type, profile.evaluation))
+    return with_shots(
+        examples, shots, context.base.tokenizer, limit, reserved_for(task.output_type, profile.evaluation),
+        own_length=profile.evaluation.max_length, shown=profile.shown,
+    )  # fmt: skip
 
 
 # ---- comparisons -----------------------------------------------------------------------------------------------------

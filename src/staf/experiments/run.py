@@ -109,6 +109,7 @@ class Runner:
         if method == "language_model":
             context, method = self._other_context(), "lora"
         values = {**profile.baseline, "method": "lora" if method == "lorahub" else method, "shots": shots, "seed": spec.seed}
+        values |= {"shown": profile.shown} if method == "in_context" else {}
         if method == "lorahub":
             settings = parse(BaselineSettings, values, "baseline of the profile")
             return scoring.lorahub_stage(context, task, self.experts(), settings, evaluation, "few-shot")

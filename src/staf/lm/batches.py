@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -53,12 +53,22 @@ def encode_prompt(example: Example, tokenizer: Any, limit: int) -> list[int]:
     Raises:
         ConfigError: the prompt does not fit even without its context.
     """
+    return _fitted(example, tokenizer, limit)[1]
+
+
+def with_cut_context(example: Example, tokenizer: Any, limit: int) -> Example:
+    """The example with as much of its context as `encode_prompt` reads; raises as it does."""
+    return replace(example, context=_fitted(example, tokenizer, limit)[0])
+
+
+def _fitted(example: Example, tokenizer: Any, limit: int) -> tuple[str, list[int]]:
+    """The context that fits, and the tokens of the prompt with it."""
     context = example.context
     while True:
         tokens, offsets = tokenize(prompt_of(example.query, context), tokenizer)
         excess = len(tokens) - limit
         if excess <= 0:
-            return tokens
+            return context, tokens
         if not context:
             raise ConfigError(
                 f"example {example.id}: its query takes {len(tokens)} tokens without any context, {limit} are allowed. "
