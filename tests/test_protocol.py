@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import make_examples
@@ -218,3 +219,47 @@ def test_examples_come_on_top_of_what_every_method_reads_of_an_item(base: Base) 
     rows, record = baseline_predictions(base, task, shots, asked, how, settings)
     assert [row["truncated"] for row in rows] == [False, True, False]
     assert record["shots_shown_mean"] == 2
+
+
+# ---- what is cut -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def tokenizer(_loaded: Base) -> Any:
+    return _loaded.tokenizer
+
+
+WORDS = [f"w{n:02}" for n in range(60)]
+
+
+def spanned(answer: str, context: str = " ".join(WORDS)) -> Example:
+    return replace(make_examples(1)[0], query="Q?", context=context, answer=answer, labels=(), output_type="span")
+
+
+@pytest.mark.parametrize(
+    ("answer", "first", "last"),
+    [("w30 w31", "w19", "w42"), ("w01", "w00", "w23"), ("w59", "w36", "w59"), ("w50 w51", "w36", "w59")],
+)
+def test_a_span_is_learned_with_the_words_around_it(base: Base, answer: str, first: str, last: str) -> None:
+    example, answered = spanned(answer), encode_answer(answer, base.tokenizer)
+    head, tail = "Query: Q?\nContext: ", "\nAnswer:"
+    limit = len(head) + 24 * 4 - 1 + len(tail) + len(answered) + 1  # a byte is a token: 24 words with spaces, and the end token
+    item = encode(example, base.tokenizer, limit)
+    kept = WORDS[WORDS.index(first) : WORDS.index(last) + 1]
+    text = base.tokenizer.decode(item.tokens[: item.answer_start])
+    assert text == f"{head}{' '.join(kept)}{tail}"
+    assert len(item.tokens) == limit
+
+
+@given(st.integers(0, 58), st.integers(60, 200), st.sampled_from([" ", "  ", "\n ", " é ", " 🙂"]))
+def test_a_span_stays_in_what_is_learned_and_an_evaluation_is_not_told_where_it_is(
+    tokenizer: Any, answer: int, limit: int, gap: str
+) -> None:
+    example = spanned(f"{WORDS[answer]}{gap}{WORDS[answer + 1]}", gap.join(WORDS))
+    item = encode(example, tokenizer, limit)
+    prompt = tokenizer.decode(item.tokens[: item.answer_start])
+    assert len(item.tokens) <= limit
+    assert example.answer in prompt.partition("Context: ")[2]
+    blind = [encode_prompt(replace(example, answer=other), tokenizer, limit) for other in (example.answer, WORDS[0])]
+    assert blind[0] == blind[1]
+    assert tokenizer.decode(blind[0]).startswith("Query: Q?\nContext: w00")

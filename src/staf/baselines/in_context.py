@@ -8,8 +8,8 @@
     Context: ...
     Answer:
 
-The item and each shot are as long as for other methods, and shots come on top. They are shown with each answer in turn. Shots that
-do not fit with a query are left out of its prompt; their number is part of the result.
+The item and each shot are as long as for other methods, and shots come on top, with each answer in turn. Shots that do not fit
+with a query are left out of its prompt; their number is part of the result.
 """
 
 from __future__ import annotations

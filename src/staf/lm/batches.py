@@ -61,9 +61,9 @@ def with_cut_context(example: Example, tokenizer: Any, limit: int) -> Example:
     return replace(example, context=_fitted(example, tokenizer, limit)[0])
 
 
-def _fitted(example: Example, tokenizer: Any, limit: int) -> tuple[str, list[int]]:
-    """The context that fits, and the tokens of the prompt with it."""
-    context = example.context
+def _fitted(example: Example, tokenizer: Any, limit: int, kept: str = "") -> tuple[str, list[int]]:
+    """The context that fits, and the tokens of the prompt with it; `kept` stays in it where it is there and fits."""
+    context, place = example.context, max(example.context.find(kept), 0)
     while True:
         tokens, offsets = tokenize(prompt_of(example.query, context), tokenizer)
         excess = len(tokens) - limit
@@ -74,7 +74,13 @@ def _fitted(example: Example, tokenizer: Any, limit: int) -> tuple[str, list[int
                 f"example {example.id}: its query takes {len(tokens)} tokens without any context, {limit} are allowed. "
                 "Raise max_length, or use fewer labels."
             )
-        context = _truncate(context, offsets, len(prompt_of(example.query, context)), excess)
+        end = len(prompt_of(example.query, context)) - len("\n" + _LEAD)
+        start = end - len(context)
+        inside = [(left - start, right - start) for left, right in offsets if start <= left and right <= end]
+        first, last = _window(inside, excess, place, place + len(kept))
+        part = context[first:last].rstrip()
+        context = part.lstrip() if first else part
+        place -= first + len(part) - len(context)
 
 
 def tokenize(text: str, tokenizer: Any) -> tuple[list[int], list[tuple[int, int]]]:
@@ -86,14 +92,19 @@ def tokenize(text: str, tokenizer: Any) -> tuple[list[int], list[tuple[int, int]
     return encoded["input_ids"][:count], encoded["offset_mapping"][:count]
 
 
-def _truncate(context: str, offsets: list[tuple[int, int]], prompt_length: int, excess: int) -> str:
-    """The context without its last `excess` tokens, by the character offsets of the prompt's tokens."""
-    end_of_context = prompt_length - len("\n" + _LEAD)
-    start_of_context = end_of_context - len(context)
-    inside = [start for start, stop in offsets if start_of_context <= start and stop <= end_of_context]
-    if excess >= len(inside):
-        return ""
-    return context[: max(inside[-excess] - start_of_context, 0)].rstrip()
+def _window(tokens: list[tuple[int, int]], excess: int, start: int, stop: int) -> tuple[int, int | None]:
+    """First and last character (None for the end) of a context without `excess` of its tokens, cut at both ends.
+
+    Args:
+        tokens: of the context, by their characters. start, stop: characters to keep; 0 and 0 cut at the end only.
+    """
+    room = len(tokens) - excess
+    if room <= 0:
+        return 0, 0
+    before = sum(right <= start for _, right in tokens)
+    wanted = sum(left < stop for left, _ in tokens) - before
+    first = min(max(before - max(room - wanted, 0) // 2, 0), excess)
+    return tokens[first - 1][1] if first else 0, tokens[first + room][0] if first < excess else None
 
 
 def encode_answer(answer: str, tokenizer: Any) -> list[int]:
@@ -111,7 +122,8 @@ def encode_answer(answer: str, tokenizer: Any) -> list[int]:
 def encode(example: Example, tokenizer: Any, max_length: int, label_end: bool = True) -> Encoded:
     """Prompt, answer and end token, at most `max_length`; an answer gets at least half of them.
 
-    A truncated answer has no end token, so that it does not teach the model to stop early.
+    A truncated answer has no end token, so that it does not teach the model to stop early. A context that is too long is cut at
+    both ends around the answer where that is a span of it; an evaluation, which may not know it, cuts at the end.
 
     Args:
         label_end: labels have an end token too. They are scored without it.
@@ -119,7 +131,8 @@ def encode(example: Example, tokenizer: Any, max_length: int, label_end: bool = 
     end = [tokenizer.eos_token_id] if label_end or example.output_type not in LABEL_TYPES else []
     answer, room = [*encode_answer(example.answer, tokenizer), *end], max_length // 2
     answer = answer if len(answer) <= room else answer[:room]
-    prompt = encode_prompt(example, tokenizer, max_length - len(answer))
+    span = example.answer if example.output_type == "span" else ""
+    prompt = _fitted(example, tokenizer, max_length - len(answer), span)[1]
     return Encoded(example.id, tuple(prompt + answer), len(prompt))
 
 
