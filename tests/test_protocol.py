@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -263,3 +264,19 @@ def test_a_span_stays_in_what_is_learned_and_an_evaluation_is_not_told_where_it_
     blind = [encode_prompt(replace(example, answer=other), tokenizer, limit) for other in (example.answer, WORDS[0])]
     assert blind[0] == blind[1]
     assert tokenizer.decode(blind[0]).startswith("Query: Q?\nContext: w00")
+
+
+# ---- how long baselines learn ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("examples", "least", "passes"), [(32, 0, 2), (32, 80, 10), (33, 80, 9), (3, 5, 5), (400, 80, 2)])
+def test_few_examples_are_passed_over_as_often_as_the_least_steps_take(examples: int, least: int, passes: int) -> None:
+    settings = BaselineSettings(epochs=2, batch_size=4, min_steps=least)
+    assert settings.passes(examples) == passes
+    assert passes * math.ceil(examples / 4) >= least
+
+
+def test_a_search_tries_as_many_passes(base: Base) -> None:
+    settings = BaselineSettings(method="full", epochs=1, batch_size=4, min_steps=6, learning_rates=(1e-3,))
+    choice = Tuning(base, make_examples(8, "adaptation"), settings, 200, 1024).choose()
+    assert len(choice.trials[0]["val_losses"]) == 1 + 3

@@ -372,7 +372,8 @@ def test_tables_have_rows_without_a_language_model_and_on_request_the_papers_tra
     )
     assert {"majority", "tfidf", "tfidf_few"} <= few.keys()
     assert {name: few[name].setting for name in ("lora", "tfidf", "full")} == dict.fromkeys(("lora", "tfidf", "full"), "normal")
-    assert all_of_it.keys() - few.keys() == {"lora_normal"}
+    assert all_of_it.keys() - few.keys() == {"lora_normal", "full_experts"}
+    assert all_of_it["full_experts"].run == {"pooled": True}
     learned = {name for name, row in all_of_it.items() if row.setting == "training set"}
     assert learned == {"prompt_tuning", "prefix_tuning", "p_tuning", "lora", "ia3", "full", "tfidf"}
     assert all(all_of_it[name].run == {"records": True} for name in learned)
@@ -386,6 +387,10 @@ def test_tables_have_rows_without_a_language_model_and_on_request_the_papers_tra
         settings[name] = result["setting"], result["adaptation_examples"]
     assert settings == {"tfidf": ("normal", runner.profile.normal_shots), "tfidf_few": ("few-shot", TINY["few_shot"]["shots"])}  # type: ignore[index]
     assert runner.run(RunSpec("readmission_uci", "tfidf", records=True))[0]["setting"] == "training set"
+    pooled = runner.records(RunSpec("readmission_uci", "full", pooled=True))
+    own_shares = [training_examples(runner.context, name, runner.profile.of_expert(name)) for name in runner.profile.experts]
+    assert pooled == [example for share in own_shares for example in share]
+    assert {example.task_type for example in pooled} == set(runner.profile.experts)
 
 
 def test_another_systems_row_is_empty_until_its_answers_are_named(tiny_folder: Path, own: Path, tmp_path: Path) -> None:

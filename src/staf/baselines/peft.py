@@ -118,7 +118,8 @@ class Tuning:
             TrainingFailed: no rate gave a finite loss.
         """
         rates = self.settings.learning_rates or METHODS[self.settings.method]["rates"]
-        trials = [self.fit(self.fitted, rate, self.settings.epochs, self.held)[1] for rate in rates]
+        passes = self.settings.passes(len(self.items))
+        trials = [self.fit(self.fitted, rate, passes, self.held)[1] for rate in rates]
         best, tried = best_of(trials, f"baseline {self.settings.method}"), [trial.as_dict() for trial in trials]
         return Choice(best.learning_rate, best.epochs, tried, len(self.held))
 

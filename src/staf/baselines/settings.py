@@ -29,6 +29,8 @@ class BaselineSettings(Settings):
     """AdamW's rates that are tried; None takes the three of the method's row"""
     epochs: int = Field(5, ge=1)
     """maximum passes over the examples: the validation part selects how many"""
+    min_steps: int = Field(0, ge=0)
+    """more passes than `epochs` where the examples are so few that these take fewer steps"""
     batch_size: int = Field(16, ge=1)
     """examples per step"""
     num_virtual_tokens: int = Field(20, ge=1)
@@ -46,6 +48,10 @@ class BaselineSettings(Settings):
     val_fraction: float = Field(0.2, gt=0, lt=1)
     """part of the adaptation examples that selects rate and epochs"""
     seed: int = Field(0, ge=0)
+
+    def passes(self, examples: int) -> int:
+        """Maximum passes over this many examples."""
+        return max(self.epochs, -(-self.min_steps // -(-examples // self.batch_size)))
 
 
 class ClassifierSettings(Settings):

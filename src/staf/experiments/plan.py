@@ -39,13 +39,18 @@ class RunSpec:
     shots: int | None = None  # few-shot: examples, where they are not the profile's
     experts: tuple[str, ...] | None = None  # None takes the profile's
     records: bool = False  # classifiers, baselines: fitted also on what an expert of the task's data sees, its training set
+    pooled: bool = False  # baselines: fitted also on what all experts of the profile see
     router: str = ""  # extra: which of the profile's
 
     @property
     def name(self) -> str:
         """As messages print it."""
         more = [self.router, "few-shot" if self.few_shot else "", f"{self.shots} shots" if self.shots else ""]
-        more += ["training set" if self.records else "", f"{len(self.experts)} experts" if self.experts else ""]
+        more += [
+            "training set" if self.records else "",
+            "experts' data" if self.pooled else "",
+            f"{len(self.experts)} experts" if self.experts else "",
+        ]
         return " ".join(part for part in (self.task, self.method, *more, f"seed {self.seed}") if part)
 
     def needs(self, profile: Profile) -> tuple[str, ...]:
@@ -92,6 +97,9 @@ class Row(Settings):
             yield self._with(setting="training set", run={"records": True})
             if self.method == "lora":
                 yield self._with(name="lora_normal", title="LoRA, the examples of the normal router")
+            if self.method == "full":
+                more = {"name": "full_experts", "title": "Full fine-tuning, the data of all experts"}
+                yield self._with(setting="experts' data", run={"pooled": True}, **more)
         else:
             yield self._with()
 

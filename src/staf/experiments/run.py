@@ -97,7 +97,7 @@ class Runner:
         evaluation = profile.evaluation
         few_shot = spec.few_shot or method in ("in_context", "lorahub")
         shots = (spec.shots or profile.few_shot.shots) if few_shot else self._normal_shots(task)
-        setting = "few-shot" if few_shot else "training set" if spec.records else "normal"
+        setting = "few-shot" if few_shot else "training set" if spec.records else "experts' data" if spec.pooled else "normal"
         if method == "original":
             return scoring.evaluate_stage(context, task, None, Method("original", None), evaluation)
         if method in EXTERNAL:
@@ -122,7 +122,10 @@ class Runner:
         return scoring.baseline_stage(context, task, settings, evaluation, setting, 0, self.records(spec))
 
     def records(self, spec: RunSpec) -> Sequence[Example]:
-        """What the expert of the task's own data sees of this task, where the spec is fitted on it too."""
+        """What the expert of the task's own data sees of this task, or all experts see, where the spec is fitted on it too."""
+        if spec.pooled:
+            pairs = [(name, self.profile.of_expert(name)) for name in self.profile.experts]
+            return self._once("pooled", lambda: [e for pair in pairs for e in training.training_examples(self.context, *pair)])
         if not spec.records:
             return ()
         task = find_task(spec.task)

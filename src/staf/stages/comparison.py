@@ -210,7 +210,7 @@ class _Comparing:
     def _scored(self, name: str, plan: dict[str, int], evaluation: EvaluationSettings) -> Scored:
         context, task, experts, shots = self.context, self.task, self.experts, len(self.shots)
         if name == "in_context":
-            shown = BaselineSettings(method="in_context", shots=plan["shown"], seed=self.seed)
+            shown = BaselineSettings(method="in_context", shots=shots, shown=plan["shown"], seed=self.seed)
             return baseline_stage(context, task, shown, evaluation)
         if name == "lora":
             epochs, rates = plan["epochs"], METHODS["lora"]["rates"]

@@ -259,7 +259,7 @@ def tune_learning_rate(
     run = Run.at(context.runs, "tune", task.name, settings.method, settings.seed, digest)
     if (found := run.result()) is None:
         started, rates = time.perf_counter(), settings.learning_rates or methods.METHODS[settings.method]["rates"]
-        with context.progress.bar(f"learning rates of {settings.method}", len(rates) * settings.epochs) as bar:
+        with context.progress.bar(f"learning rates of {settings.method}", len(rates) * settings.passes(len(examples))) as bar:
             limits = (evaluation.max_length, evaluation.token_budget)
             choice = Tuning(context.base, examples, settings, *limits, lambda: bar.advance(1)).choose()
         found = {
