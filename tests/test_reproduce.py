@@ -198,7 +198,9 @@ def test_every_experiment_runs(tiny_folder: Path, own: Path, tmp_path: Path, nam
         assert cell.mean is not None or cell.missing
         assert all((runner.context.runs / folder / "result.json").is_file() for folder in cell.runs)
     assert any(cell.mean is not None for cell in cells), {cell.missing for cell in cells}
-    empty = {row.name for row in result.rows for cell in row.cells if cell.mean is None}
+    pairs = [(row, column, cell) for row in result.rows for column, cell in zip(result.columns, row.cells, strict=True)]
+    answered = [pair for pair in pairs if pair[0].method not in CLASSIFIERS or find_task(pair[1].task).fixed_labels]
+    empty = {row.name for row, _, cell in answered if cell.mean is None}
     assert empty <= ({"encoder", *EXTERNAL} if name == "table5" else {"lorahub"} if find_spec("nevergrad") is None else set())
 
 
