@@ -84,8 +84,14 @@ def write_tabular(folder: Path) -> None:
                 for i in range(3)
             )
             diags.append(f"<diag><name>{code}</name><desc>Illness, {name} group</desc>{inner}</diag>")
+        sections = "".join(
+            f"<section><desc>Troubles {place}; of {letter} ({letter}{15 * place:02}-{letter}{15 * place + 14})</desc>"
+            + "".join(some)
+            + "</section>"
+            for place, some in enumerate((diags[:15], diags[15:]))
+        )
         desc = f"Diseases of the made-up {letter} system ({letter}00-{letter}99)"
-        chapters.append(f"<chapter><name>{number}</name><desc>{desc}</desc><section>{''.join(diags)}</section></chapter>")
+        chapters.append(f"<chapter><name>{number}</name><desc>{desc}</desc>{sections}</chapter>")
     text = f"<ICD10CM.tabular><version>1</version>{''.join(chapters)}</ICD10CM.tabular>"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "icd10c-tabular-made-up.xml.gz").write_bytes(gzip.compress(text.encode()))

@@ -13,6 +13,7 @@ from refusal import SECRET, refused
 
 from staf.data.example import dedup_key
 from staf.data.read_report import ReadReport
+from staf.data.splits import split_of
 from staf.errors import BadData
 
 # ---- Evidence Inference ----------------------------------------------------------------------------------------------
@@ -20,7 +21,7 @@ from staf.errors import BadData
 
 def small_corpus(text: str = "ABSTRACT:  Hay made it\n heavier. Straw did not.") -> evidence_format.Corpus:
     corpus = evidence_format.Corpus()
-    corpus.article("900", "validation", text)
+    corpus.article("900", text)
     return corpus
 
 
@@ -33,7 +34,7 @@ def test_a_prompt_gives_its_effect_and_the_words_that_tell_it(tmp_path):
     report = ReadReport()
     effect, evidence = read_corpus("evidence-inference", tmp_path, report)
     asked = "Outcome: weight of beast 1 Intervention: hay Comparator: straw"
-    assert (effect.id, effect.split) == ("evidence-inference/effect/1", "adaptation")
+    assert (effect.id, effect.split) == ("evidence-inference/effect/1", split_of("evidence-inference/900", (57, 15, 28)))
     assert effect.context == f"{asked} Evidence: made it heavier"
     assert effect.answer == "significantly increased"
     assert (evidence.id, evidence.output_type, evidence.labels) == ("evidence-inference/evidence/1", "span", ())
@@ -77,7 +78,7 @@ def test_prompts_without_an_agreed_label_or_evidence_are_left_out(tmp_path):
         ({"Valid Label": "secret"}, "line 3: the label code must be -1, 0 or 1, and what is valid True or False"),
         ({"Evidence End": "secret"}, "line 3: the start or the end of the evidence is no number"),
         ({"Annotations": " "}, "line 3: the evidence is empty"),
-        ({"PMCID": "secret"}, "line 3: its prompt is not among the prompts, or its article in no split"),
+        ({"PMCID": "secret"}, "line 3: its prompt is not among the prompts on its article"),
         ({"PromptID": "secret"}, "line 3: its prompt is not among the prompts"),
     ],
 )
@@ -92,7 +93,7 @@ def test_an_annotation_that_does_not_fit_is_refused(tmp_path, changed, message):
 def test_an_article_or_a_column_that_is_not_there_is_named(tmp_path):
     corpus = small_corpus()
     corpus.annotate("900", "1", "1", "heavier")
-    corpus.article("901", "test", "Hay.")
+    corpus.article("901", "Hay.")
     corpus.annotate("901", "2", "1", "Hay")
     corpus.write(tmp_path)
     whole = (tmp_path / "txt_files.tar.gz").read_bytes()
@@ -111,6 +112,7 @@ def test_evidence_inference_has_what_is_known_of_it():
     report = ReadReport()
     examples = list(read_corpus("evidence-inference", distributed("evidence-inference"), report))
     assert len(examples) / 2 + sum(report.skipped.values()) == 2_444
+    assert sum(e.split == "test" for e in examples) / 2 >= 600
     assert separate(examples)[1] == 0
     assert max(len(e.context) for e in examples) < 3_000
 
@@ -154,4 +156,5 @@ def test_causal_language_has_what_is_known_of_it():
     report = ReadReport()
     examples = list(read_corpus("pubmed-causal-language", distributed("pubmed-causal-language"), report))
     assert len(examples) + sum(report.skipped.values()) == 3_061
+    assert sum(e.split == "test" for e in examples) >= 600
     assert separate(examples)[1] == 0

@@ -15,6 +15,7 @@ from staf.data.read_report import ReadReport
 from staf.data.readers import icd10cm
 from staf.data.readers import ontology as obo
 from staf.data.readers.shapes import says, shuffled
+from staf.data.splits import split_of
 from staf.data.templates import query, templates
 from staf.errors import BadData
 
@@ -171,10 +172,25 @@ def test_a_category_lies_in_one_split_and_the_task_in_its_chapters(own):
     for example in examples:
         splits.setdefault(example.id.split("/")[2][:3], set()).add(example.split)
     assert all(len(found) == 1 for found in splits.values())
-    assert {e.task_type for e in examples} == {"entity_synonymy", "entity_relation", "icd10_chapter"}
+    assert {e.task_type for e in examples} == {"entity_synonymy", "entity_relation", "icd10_chapter", "icd10_section"}
     labels = ("made-up a system", "made-up i system", "made-up j system")
     assert {e.labels for e in examples if e.task_type == "icd10_chapter"} == {labels}
     assert not any(e.id.split("/")[2].startswith("V") for e in examples)
+
+
+def test_a_title_is_asked_for_its_section_where_the_section_has_titles_in_every_split(own):
+    asked = [e for e in read_corpus("icd-10-cm", own / "icd-10-cm") if e.task_type == "icd10_section"]
+    splits = {
+        f"Troubles {half}, of {letter}": {
+            split_of(f"icd-10-cm/{letter}{15 * half + place:02}", (60, 20, 20)) for place in range(15)
+        }
+        for letter in "AIJ"
+        for half in (0, 1)
+    }
+    assert {len(found) for found in splits.values()} == {2, 3}
+    assert {e.answer for e in asked} == {section for section, found in splits.items() if len(found) == 3}
+    assert {(e.output_type, e.labels, e.query.rpartition(" ")[2]) for e in asked} == {("multiple_choice", (), "to.")}
+    assert {e.context.split()[0] for e in asked} == {"Illness,", "Sort"}
 
 
 def check_chapter_test_is_unseen(examples) -> None:
@@ -289,9 +305,10 @@ def test_icd_10_cm_examples_keep_the_laws_and_the_chapter_task_is_balanced():
     raw = list(read_corpus("icd-10-cm", distributed("icd-10-cm"), ReadReport()))
     examples, dropped = separate(raw)
     assert dropped < len(raw) / 1000
-    check_laws(examples)
-    check_options_are_listed(examples)
-    check_no_hint(examples)
+    listed = [e for e in examples if e.task_type != "icd10_section"]
+    check_laws(listed)
+    check_options_are_listed(listed)
+    check_no_hint(listed)
     check_chapter_test_is_unseen(examples)
     test = Counter(e.answer for e in examples if e.task_type == "icd10_chapter" and e.split == "test")
     assert len(test) == 14

@@ -218,6 +218,19 @@ def test_an_abstract_is_cut_into_sentences_but_never_inside_a_mention(own):
     assert "bc5cdr/mentions/1/4" not in examples
 
 
+def test_the_chemical_of_a_sentence_is_asked_for_where_it_is_the_only_one_and_not_the_sentence(tmp_path):
+    text = "Salve heals. Straw and dust hurt. Salve beats salve. Rain. No salve. Tail ache."
+    chemicals = [(words, "Chemical", "C1") for words in ("Salve", "Straw", "dust", "Salve", "salve", "Rain.", "salve")]
+    for number, name in enumerate(pubtator.FILES):
+        record = pubtator.record(number, "Of beasts.", text, [*chemicals, ("Tail ache", "Disease", "D1")], [])
+        (tmp_path / name).write_text(record)
+    found = [e for e in read_corpus("bc5cdr", tmp_path) if e.task_type == "reading_comprehension" and e.split == "test"]
+    assert [(e.context, e.answer, e.output_type) for e in found] == [
+        ("Salve heals.", "Salve", "span"), ("No salve.", "salve", "span"),
+    ]  # fmt: skip
+    assert found[0].group == found[1].group != ""
+
+
 def test_related_ids_make_a_pair_and_as_many_others_are_drawn(own):
     report = ReadReport()
     found = [e for e in read_corpus("bc5cdr", own / "bc5cdr", report) if e.id.startswith("bc5cdr/relation/1/")]

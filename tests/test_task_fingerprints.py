@@ -3,6 +3,7 @@
 Each change is named here:
 - readmission: queries ask for any readmission, and planned returns count (all-cause, as the papers cite);
   of the distributed corpora only the demo's fingerprints of it were taken again.
+- trial_effect, trial_evidence, causal_language: split again, since 247 and 322 test items tell no methods apart.
 """
 
 from __future__ import annotations

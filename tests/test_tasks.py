@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import pytest
 from formats import WRITERS
 
+from staf.config import parse
 from staf.data.card import builtin_cards
 from staf.data.example import KNOWLEDGE_TYPES, Example
 from staf.data.paper_tables import corpus_rows, paper_tables, task_rows
 from staf.data.registry import Registry
-from staf.data.selection import expert_examples, label_set, prepare_task, protected_keys, task_examples
+from staf.data.selection import expert_examples, label_set, prepare_task, protected_keys, task_counts, task_examples
 from staf.data.store import DataStore
-from staf.data.task import builtin_tasks, find_task, frequent_labels, narrowed
-from staf.errors import MissingData, TestLeak, UnknownName
+from staf.data.task import Task, builtin_tasks, find_task, frequent_labels, narrowed
+from staf.errors import ConfigError, MissingData, TestLeak, UnknownName
 from staf.evaluate.score import is_unseen
 from staf.experts.store import Expert, ExpertSet
 
@@ -86,6 +88,42 @@ def test_the_label_set_is_counted_on_what_is_not_test(store):
     fitted = [answer for split in ("train", "adaptation") for answer in store.column(name, "answer", task_type, split)]
     assert labels == frequent_labels(fitted, 10)
     assert all(set(e.answer.split("; ")) <= set(labels) for e in task_examples(task, "train", store))
+
+
+def test_a_section_is_chosen_among_the_most_frequent_which_the_query_lists(store):
+    task = find_task("icd10_section_top10").model_copy(update={"top_labels": 2})
+    labels = label_set(task, store)
+    for split in ("train", "adaptation", "test"):
+        found = task_examples(task, split, store)
+        assert {e.labels for e in found} == {labels}
+        assert {e.query for e in found} == {
+            f"Name the section of the classification of diseases that the diagnosis belongs to: {'; '.join(labels)}."
+        }
+        assert {e.answer for e in found} <= set(labels)
+        assert len(found) == task_counts(task, store)[split]
+    assert len(labels) == 2
+
+
+def test_a_rare_label_may_have_as_many_test_items_as_a_frequent_one(store):
+    task = find_task("readmission_even_uci").model_copy(update={"test_per_label": 2})
+    whole = task_examples(find_task("readmission_uci"), "test", store)
+    found = task_examples(task, "test", store)
+    assert Counter(e.answer for e in found) == {answer: min(2, n) for answer, n in Counter(e.answer for e in whole).items()}
+    assert found == [e for e in whole if e in found] == task_examples(task, "test", store)
+    assert task_counts(task, store)["test"] == len(found) < len(whole)
+    assert task_examples(task, "adaptation", store) == task_examples(find_task("readmission_uci"), "adaptation", store)
+
+
+def test_a_task_reads_its_data_with_the_options_that_it_names(store):
+    planned = task_examples(find_task("readmission_demo"), "train", store)
+    unplanned = task_examples(find_task("readmission_unplanned_demo"), "train", store)
+    assert [e.id for e in planned] == [e.id for e in unplanned]
+    assert {e.answer for e in unplanned} <= {"yes", "no"}
+    wrong = find_task("readmission_uci").model_copy(update={"reader_options": {"exclude_planned": True}})
+    with pytest.raises(ConfigError, match=r"'uci-diabetes-130' cannot be read with exclude_planned: its reader has no such"):
+        task_examples(wrong, "test", store)
+    with pytest.raises(ConfigError, match="reader_options are for a data set of the cards"):
+        parse(Task, {"task": "x", "dataset_path": "csv", "reader_options": {"a": True}}, "x.yaml")
 
 
 def test_nothing_that_a_task_tests_is_in_the_training_of_any_expert(store):

@@ -1,4 +1,4 @@
-"""Evidence Inference 2.0: annotations, prompts, splits and articles.
+"""Evidence Inference 2.0: annotations, prompts and articles.
 
 annotations/README.md of github.com/jayded/evidence-inference (DeYoung et al., 2020). Cells hold line ends, the text of a
 label is written in two ways, and an annotation may not be valid.
@@ -26,15 +26,15 @@ class Corpus:
     def __init__(self) -> None:
         self.annotations: list[dict[str, object]] = []
         self.prompts: dict[str, tuple[str, str, str, str, str]] = {}
-        self.articles: dict[str, tuple[str, str]] = {}
+        self.articles: dict[str, str] = {}
 
-    def article(self, article: str, part: str, text: str) -> None:
-        """One article, in train, validation or test."""
-        self.articles[article] = (part, text)
+    def article(self, article: str, text: str) -> None:
+        """One article."""
+        self.articles[article] = text
 
     def annotate(self, article: str, prompt: str, code: str, evidence: str, **changed: object) -> None:
         """One annotation, at the first place of the evidence, and its prompt."""
-        start = self.articles[article][1].find(evidence)
+        start = self.articles[article].find(evidence)
         row: dict[str, object] = dict.fromkeys(COLUMNS, "UNK") | {"UserID": 0, "PromptID": prompt, "PMCID": article}
         row |= {"Valid Label": True, "Valid Reasoning": True, "Label": EFFECTS.get(code, ""), "Label Code": code}
         row |= {"Annotations": evidence, "Evidence Start": start, "Evidence End": start + len(evidence)}
@@ -43,7 +43,7 @@ class Corpus:
 
     def write(self, folder: Path) -> None:
         """All files, nested as in the repository's folder `annotations`."""
-        (folder / "splits").mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         with (folder / "v2_annotations.csv").open("w", newline="", encoding="utf-8") as stream:
             writer = csv.DictWriter(stream, COLUMNS)
             writer.writeheader()
@@ -52,11 +52,8 @@ class Corpus:
             prompts = csv.writer(stream)
             prompts.writerow(("PromptID", "PMCID", "Outcome", "Intervention", "Comparator"))
             prompts.writerows(self.prompts.values())
-        for part in ("train", "validation", "test"):
-            ids = "".join(f"{article}\n" for article, (own, _) in self.articles.items() if own == part)
-            (folder / "splits" / f"ev2_{part}_article_ids.txt").write_text(ids)
         with tarfile.open(folder / "txt_files.tar.gz", "w:gz") as archive:
-            for article, (_, text) in self.articles.items():
+            for article, text in self.articles.items():
                 member = tarfile.TarInfo(f"txt_files/PMC{article}.txt")
                 member.size = len(text.encode())
                 archive.addfile(member, io.BytesIO(text.encode()))
@@ -68,7 +65,7 @@ def write(folder: Path) -> None:
     for number, colour in enumerate(COLOURS):
         text = f"TITLE: The {colour} beast\n\n ABSTRACT:  Hay made it heavier,\nby {number} pounds. " + "We fed it.\n" * 300
         text += f"Tails of {colour} beasts were as long. Of {PARTS[number]} it lost {number} inches."
-        corpus.article(str(900 + number), ("train", "train", "validation", "test")[number % 4], text)
+        corpus.article(str(900 + number), text)
         evidence = (
             f"Hay made it heavier,\nby {number} pounds",
             f"Tails of {colour} beasts were as long",

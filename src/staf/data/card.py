@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Iterator
 from functools import cache
 from importlib import resources
@@ -16,7 +17,7 @@ from staf.config import Settings, parse
 from staf.data.example import KNOWLEDGE_TYPES
 from staf.data.fetch import Download, Package, download, downloaded, fetch_package, fetched_package, packages
 from staf.data.layouts import locate
-from staf.errors import BadData, MissingData
+from staf.errors import BadData, ConfigError, MissingData
 
 if TYPE_CHECKING:
     from staf.data.example import Example
@@ -88,10 +89,12 @@ class DatasetCard(Settings):
     def read(self, folder: Path, report: ReadReport, **options: Any) -> Iterator[Example]:
         """Examples of the corpus in `folder`; the report takes what is left out and rows that do not fit.
 
-        A reader may have options, such as `exclude_planned` of mimic-iii.
+        A reader may have options, such as `exclude_planned` of mimic-iii; raises ConfigError where it has no such one.
         """
         module, _, function = self.reader.partition(":")
         reader = getattr(importlib.import_module(f"staf.data.readers.{module}"), function)
+        if unknown := sorted(options.keys() - inspect.signature(reader).parameters.keys()):
+            raise ConfigError(f"'{self.name}' cannot be read with {', '.join(unknown)}: its reader has no such option.")
         examples: Iterator[Example] = reader(locate(folder, self.layouts, self.name), report, **options)
         return examples
 

@@ -18,7 +18,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cache, lru_cache
 from itertools import islice
@@ -38,7 +38,7 @@ from staf.data.splits import LEFT_OUT, SPLIT_SCHEMES, Item, check_split_scheme, 
 from staf.errors import BadData, DamagedFile, MissingData, UnknownName
 from staf.io import locked, read_json, record_digest, sha256_of, staged_folder, write_json
 
-READERS_VERSION = 8
+READERS_VERSION = 9
 """Goes up when a reader, a split or the format of `Example` changes what is read; part of the fingerprint."""
 
 TABLE = "examples.parquet"
@@ -81,13 +81,14 @@ def prepare(
     split_scheme: str = SPLIT_SCHEMES[0],
     skip_rejected: bool = False,
     registry: Registry | None = None,
+    options: Mapping[str, bool] | None = None,
 ) -> Prepared:
     """A data set, read and split; the second call reads only the record, and a second process waits for the first.
 
     Args:
         data: the user's data folder; None takes the one that STAF_DATA names, else packages.
         skip_rejected: keep rows that do not fit their format in a side file, in place of the error.
-        registry: the cards; None takes the built-in ones.
+        registry: the cards; None takes the built-in ones. options: of the reader.
 
     Raises:
         UnknownName: no such data set or split scheme. MissingData: it is not there and may not, or cannot, be fetched.
@@ -98,7 +99,7 @@ def prepare(
     source = _source(card, data_folder(data), fetch)
     files = card.files(source)
     homes = cache_folder() / "prepared"
-    home = homes / f"{name}-{_key(files, split_scheme, skip_rejected)}"
+    home = homes / f"{name}-{_key(files, split_scheme, skip_rejected, options or {})}"
     if ready := _ready(name, home):
         return ready
     with locked(homes / name, wait=True):
@@ -106,7 +107,7 @@ def prepare(
             shutil.rmtree(left, ignore_errors=True)
         if _ready(name, home) is None:
             shutil.rmtree(home, ignore_errors=True)
-            _make(card, source, files, home, split_scheme, skip_rejected)
+            _make(card, source, files, home, split_scheme, skip_rejected, options or {})
     if ready := _ready(name, home):
         return ready
     raise DamagedFile(f"{home} changed while it was written. Run the same command again.")
@@ -163,10 +164,10 @@ def _source(card: DatasetCard, data: Path | None, may_fetch: bool) -> Path:
     )
 
 
-def _key(files: Sequence[Path], split_scheme: str, skip_rejected: bool) -> str:
+def _key(files: Sequence[Path], *how: object) -> str:
     """Sixteen hexadecimal digits that change when a source file, what reads it or the splits change; opens no source."""
     states = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    return hashlib.sha256(json.dumps([_code(), split_scheme, skip_rejected, states]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([_code(), *how, states]).encode()).hexdigest()[:16]
 
 
 @cache
@@ -187,11 +188,14 @@ def _ready(name: str, home: Path) -> Prepared | None:
         return None
 
 
-def _make(card: DatasetCard, source: Path, files: Sequence[Path], home: Path, scheme: str, skip_rejected: bool) -> None:
+def _make(
+    card: DatasetCard, source: Path, files: Sequence[Path], home: Path, scheme: str, skip_rejected: bool,
+    options: Mapping[str, bool],
+) -> None:  # fmt: skip
     """Read the source and put table, side file and record in place, by one rename."""
     with staged_folder(home, private=True) as folder:
         spool, table, report = folder / "spool.parquet", folder / TABLE, ReadReport(skip_rejected, folder)
-        items = _spool(card, card.read(source, report), spool)
+        items = _spool(card, card.read(source, report, **options), spool)
         splits, left_out = divide(items, scheme, card.own_split, card.sizes)
         digests = [sha256_of(path) for path in files]
         counts, fingerprint = _settle(spool, splits, table, [scheme, *digests])

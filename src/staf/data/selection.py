@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from staf.data.answers import read_several
@@ -47,13 +47,25 @@ def task_examples(task: Task, split: str, store: DataStore) -> list[Example]:
         origin = "its files"
     else:
         names = [name for name in task.datasets if store.can_have(name)] or list(task.datasets)
-        found = [example for name in names for example in store.examples(name, task.task_type, split, task.output_type)]
+        asked = (task.task_type, split, task.output_type)
+        found = [example for name in names for example in store.examples(name, *asked, **task.reader_options)]
         origin = f"{', '.join(names)} as split by {store.split_scheme}"
     if task.top_labels is not None:
         found = narrowed(found, label_set(task, store))
+    if split == "test" and task.test_per_label is not None:
+        found = evened(found, task.test_per_label)
     if not found:
         raise MissingData(f"task '{task.name}' has no {split} examples in {origin}. See: staf data list")
     return found
+
+
+def evened(examples: Sequence[Example], limit: int) -> list[Example]:
+    """At most `limit` examples of each answer, drawn by their ids, in their order."""
+    kept = set[str]()
+    for answer in {example.answer for example in examples}:
+        own = sorted(example.id for example in examples if example.answer == answer)
+        kept.update(seeded_rng(f"test of {answer}").sample(own, min(limit, len(own))))
+    return [example for example in examples if example.id in kept]
 
 
 def default_shots(task: Task, store: DataStore, wanted: int) -> int:
@@ -75,7 +87,10 @@ def _answers(task: Task, split: str, store: DataStore) -> list[str]:
     if task.is_local:
         return [example.answer for example in store.local(task) if example.split == split]
     here = [name for name in task.datasets if store.is_here(name)]
-    return [a for name in here for a in store.column(name, "answer", task.task_type, split, task.output_type)]
+    asked = ("answer", task.task_type, split, task.output_type)
+    found = [answer for name in here for answer in store.column(name, *asked, **task.reader_options)]
+    limit = task.test_per_label if split == "test" else None
+    return found if limit is None else [a for answer, count in Counter(found).items() for a in [answer] * min(count, limit)]
 
 
 def task_counts(task: Task, store: DataStore) -> dict[str, int] | None:

@@ -50,18 +50,22 @@ class DataStore:
         """True where a data set is here or comes as a package."""
         return self.is_here(name) or (self.fetch and self.registry.find_card(name).package is not None)
 
-    def prepared(self, name: str, skip_rejected: bool = False) -> Prepared:
-        """A data set, read and split; raises as `prepare`."""
-        return prepare(name, self.data, self.fetch, self.split_scheme, skip_rejected, self.registry)
+    def prepared(self, name: str, skip_rejected: bool = False, **options: bool) -> Prepared:
+        """A data set, read with options of its reader and split; raises as `prepare`."""
+        return prepare(name, self.data, self.fetch, self.split_scheme, skip_rejected, self.registry, options)
 
-    def examples(self, name: str, task_type: str, split: str, output_type: str | None = None) -> list[Example]:
+    def examples(
+        self, name: str, task_type: str, split: str, output_type: str | None = None, **options: bool
+    ) -> list[Example]:  # fmt: skip
         """Examples of a data set; none where it has no such task type."""
-        found = self.prepared(name)
+        found = self.prepared(name, **options)
         return load(found, task_type, split, output_type) if task_type in found.counts else []
 
-    def column(self, name: str, column: str, task_type: str, split: str, output_type: str | None = None) -> list[Any]:
+    def column(
+        self, name: str, column: str, task_type: str, split: str, output_type: str | None = None, **options: bool
+    ) -> list[Any]:  # fmt: skip
         """One field of the examples of a data set, without reading the others."""
-        found = self.prepared(name)
+        found = self.prepared(name, **options)
         return load_column(found, column, task_type, split, output_type) if task_type in found.counts else []
 
     def local(self, task: Task) -> list[Example]:

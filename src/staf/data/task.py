@@ -100,6 +100,10 @@ class Task(RowTemplates):
     """Every item has the same labels, so macro F1 and AUC are defined."""
     top_labels: Annotated[int, Field(ge=1)] | None = None
     """Keep the k most frequent labels outside the test split."""
+    test_per_label: Annotated[int, Field(ge=1)] | None = None
+    """Test items of each label at most, drawn by hash, so that a rare label is judged as surely as a frequent one."""
+    reader_options: dict[str, bool] = Field(default_factory=dict)
+    """Options of the data set's reader: exclude_planned of MIMIC-III."""
     proxy_for: str = ""
     """The task of Table 2 that it replaces where that one's corpus needs credentials; its own name where it is that task."""
     metadata: Any = None
@@ -140,6 +144,8 @@ class Task(RowTemplates):
             problems.append(f"doc_to_context is needed: {self.output_type} answers with its words")
         if self.output_type == "multiple_choice" and not self.doc_to_choice:
             problems.append("doc_to_choice is needed: the labels to choose from")
+        if self.reader_options:
+            problems.append("reader_options are for a data set of the cards, not for files")
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -315,6 +321,7 @@ def task_metrics() -> dict[str, str]:
 LISTED = {
     "icd_coding": {"all": "codes", "icd10_all": "icd10_codes"},
     "medication_recommendation": {"all": "drugs", "all_classes": "classes"},
+    "icd10_section": {"all": "sections"},
 }
 """By task type: the query with listed labels for each query with open labels (templates.yaml)."""
 

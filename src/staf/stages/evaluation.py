@@ -348,7 +348,8 @@ def training_records(context: Context, task: Task, settings: Mapping[str, Expert
     store, found = context.store, list[Example]()
     for name, own in settings.items():
         seen = {example.id for example in training_examples(context, name, own)}
-        found += [e for e in store.examples(name, task.task_type, store.training_split, task.output_type) if e.id in seen]
+        asked = (name, task.task_type, store.training_split, task.output_type)
+        found += [e for e in store.examples(*asked, **task.reader_options) if e.id in seen]
     return found if task.top_labels is None else narrowed(found, label_set(task, store))
 
 

@@ -3,14 +3,14 @@
     v2_annotations.csv               PromptID, PMCID, Valid Label, Valid Reasoning, Label, Annotations (the evidence),
                                      Label Code (-1, 0, 1), Evidence Start, Evidence End (exclusive), ..
     prompts_merged.csv               PromptID, PMCID, Outcome, Intervention, Comparator
-    splits/ev2_*_article_ids.txt     train, validation (adaptation) and test: one PMCID a line
     txt_files.tar.gz                 txt_files/PMC<id>.txt, the articles
 
     natural_language_inference   prompt and evidence -> effect
     reading_comprehension        prompt and a piece of the article -> evidence
 
 A prompt gives two examples, from its first annotation with valid label and reasoning; none where its valid labels contradict
-each other. The label is read from its code, since its text is spelt in two ways.
+each other. The label is read from its code, since its text is spelt in two ways. Split by article, by hash: the authors' test
+has 247 prompts, too few to tell methods apart.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key
 from staf.data.layouts import Files
 from staf.data.read_report import ReadReport
-from staf.data.readers.shapes import Origin, Row, example, window
-from staf.data.sources import csv_rows, decoded, single_spaced, text_field, text_lines
+from staf.data.readers.shapes import Origin, Row, drawn, example, window
+from staf.data.sources import csv_rows, decoded, single_spaced, text_field
 from staf.errors import BadData
 
-PARTS = ("train", "adaptation", "test")
+SHARES = (57, 15, 28)
 EFFECTS = {"1": "significantly increased", "-1": "significantly decreased", "0": "no significant difference"}
 """By code."""
 PROMPT_COLUMNS = ("PromptID", "PMCID", "Outcome", "Intervention", "Comparator")
@@ -37,6 +37,9 @@ COLUMNS = (
     "PromptID", "PMCID", "Valid Label", "Valid Reasoning", "Label", "Annotations", "Label Code", "Evidence Start",
     "Evidence End",
 )  # fmt: skip
+
+Asked = dict[tuple[str, str], str]
+"""Outcome, intervention and comparator in one text, by article and prompt."""
 
 _TRUTH = {"True": True, "False": False, "1": True, "0": False}
 _MARK = "|"
@@ -58,12 +61,11 @@ class Annotation(NamedTuple):
 def read(files: Files, report: ReadReport) -> Iterator[Example]:
     """Evidence Inference as task types natural_language_inference and reading_comprehension."""
     paths = dict(files)
-    splits = {line.strip(): part for part in PARTS for _, line in text_lines(paths[part], ReadReport()) if line.strip()}
     asked = _asked(paths["prompts"], report)
-    waiting = _annotations(paths["annotations"], asked, splits, report)
+    waiting = _annotations(paths["annotations"], asked, report)
 
     def article(place: str, found: tuple[str, bytes]) -> Iterator[Example]:
-        yield from _prompts(*found, waiting.pop(found[0]), splits[found[0]], asked, report)
+        yield from _prompts(*found, waiting.pop(found[0]), asked, report)
 
     texts = (
         (place, (PurePosixPath(name).stem.removeprefix("PMC"), text))
@@ -76,28 +78,25 @@ def read(files: Files, report: ReadReport) -> Iterator[Example]:
         )
 
 
-def _asked(path: Path, report: ReadReport) -> dict[str, str]:
-    """Outcome, intervention and comparator of each prompt, in one text, by the prompt's id."""
-    found: dict[str, str] = {}
+def _asked(path: Path, report: ReadReport) -> Asked:
+    found: Asked = {}
 
-    def make(place: str, row: Row) -> Iterator[tuple[str, str]]:
+    def make(place: str, row: Row) -> Iterator[tuple[tuple[str, str], str]]:
         asked = " ".join(f"{part}: {text_field(row, part)}" for part in PROMPT_COLUMNS[2:])
-        if found.setdefault(row["PromptID"], asked) != asked:
+        if found.setdefault((row["PMCID"], row["PromptID"]), asked) != asked:
             raise BadData("its prompt is listed before, with other words.")
-        yield row["PromptID"], asked
+        yield (row["PMCID"], row["PromptID"]), asked
 
     return dict(report.each(csv_rows(path, report, PROMPT_COLUMNS), make))
 
 
-def _annotations(
-    path: Path, asked: dict[str, str], splits: dict[str, str], report: ReadReport
-) -> dict[str, dict[str, list[Annotation]]]:
+def _annotations(path: Path, asked: Asked, report: ReadReport) -> dict[str, dict[str, list[Annotation]]]:
     """The annotations by article, then by prompt."""
     found: dict[str, dict[str, list[Annotation]]] = defaultdict(lambda: defaultdict(list))
 
     def make(place: str, row: Row) -> Iterator[tuple[str, Annotation]]:
-        if row["PromptID"] not in asked or row["PMCID"] not in splits:
-            raise BadData("its prompt is not among the prompts, or its article in no split.")
+        if (row["PMCID"], row["PromptID"]) not in asked:
+            raise BadData("its prompt is not among the prompts on its article.")
         yield row["PMCID"], _annotation(row)
 
     for article, annotation in report.each(csv_rows(path, report, COLUMNS), make):
@@ -120,12 +119,7 @@ def _annotation(row: Row) -> Annotation:
 
 
 def _prompts(
-    article_id: str,
-    content: bytes,
-    found: dict[str, list[Annotation]],
-    split: str,
-    asked: dict[str, str],
-    report: ReadReport,
+    article_id: str, content: bytes, found: dict[str, list[Annotation]], asked: Asked, report: ReadReport
 ) -> Iterator[Example]:
     """Two examples of each prompt on an article of which the annotators agree."""
     text = decoded(content).replace("\r\n", "\n")
@@ -140,7 +134,8 @@ def _prompts(
             report.skip("a prompt without valid evidence that stands at its offsets")
         else:
             keys = (dedup_key(f"evidence-inference document {article_id}"), *minhash_keys(usable[0].evidence))
-            yield from _examples(text, asked[prompt], usable[0], Origin(split, keys, f"evidence-inference/{article_id}"))
+            origin = drawn(f"evidence-inference/{article_id}", *keys, shares=SHARES)
+            yield from _examples(text, asked[article_id, prompt], usable[0], origin)
 
 
 def _examples(text: str, asked: str, annotation: Annotation, origin: Origin) -> Iterator[Example]:

@@ -1,8 +1,9 @@
-"""ICD-10-CM, the tabular list: synonyms, broader codes and chapters of diagnoses.
+"""ICD-10-CM, the tabular list: synonyms, broader codes, chapters and sections of diagnoses.
 
     entity_synonymy   inclusion term -> title of its code, of four of the chapter, one of them a sibling
     entity_relation   title -> title of the parent or category, of four of the same chapter
     icd10_chapter     title -> chapter, of chapters 1 to 14; a downstream task that feeds no expert
+    icd10_section     title -> section, such as 'Tuberculosis' (A15-A19); open labels, of which tasks take the most frequent
 
 Split 60/20/20 by three-character category: small chapters have some 40 categories, and the task needs a few dozen test titles
 in each.
@@ -19,7 +20,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from staf.data.example import Example, dedup_key, normalise
+from staf.data.answers import safe_label
+from staf.data.example import SPLITS, Example, dedup_key, normalise
 from staf.data.layouts import Files
 from staf.data.read_report import ReadReport
 from staf.data.readers.shapes import Origin, choice_of_four, draw, drawn, example, says
@@ -35,22 +37,25 @@ TASK_SIZES = {"train": 80, "adaptation": 30, "test": 40}
 """Titles of one chapter in each split of the downstream task, at most."""
 TITLES_PER_CATEGORY = 4
 """No more titles of one category in the downstream task: the longest have hundreds that differ in one word."""
+TITLES_OF_SECTIONS = 150
+"""No more titles of one category where the section is asked for."""
 RELATIONS_PER_CATEGORY = 6
 TERMS_PER_CODE = 3
 LONGEST_TITLE = 80
 """Characters; longer titles are left out, so that prompts stay short."""
 
-_CODE_RANGE = re.compile(r"\s*\([A-Z0-9]+-[A-Z0-9]+\)$")
+_CODE_RANGE = re.compile(r"\s*\([A-Z0-9]+(-[A-Z0-9]+)?\)$")
 
 
 @dataclass(frozen=True)
 class Code:
-    """One `diag` element: a code such as 'I25.1', its parent ('' for a category) and the number of its chapter."""
+    """One `diag` element: a code such as 'I25.1', its parent ('' for a category), the number of its chapter, its section."""
 
     name: str
     title: str
     parent: str
     chapter: str
+    section: str
     inclusion_terms: tuple[str, ...]
 
     @property
@@ -92,9 +97,10 @@ def tabular(path: Path) -> Tabular:
                     number = _child_text(element, "name")
                     chapters[number] = _CODE_RANGE.sub("", _child_text(element, "desc"))
                     parents = {child: diag for diag in element.iter("diag") for child in diag.findall("diag")}
+                    sections = {diag: part for part in element.iter("section") for diag in part.iter("diag")}
                     for diag in element.iter("diag"):
                         parent = _child_text(parents[diag], "name") if diag in parents else ""
-                        code = _code(diag, parent, number)
+                        code = _code(diag, parent, number, sections.get(diag))
                         if not (code.name and code.title and code.chapter) or code.name in codes:
                             raise BadData(f"{path}, code {len(codes) + 1}: no name, title or chapter, or one listed twice.")
                         codes[code.name] = code
@@ -107,11 +113,12 @@ def tabular(path: Path) -> Tabular:
 
 
 def read(files: Files, report: ReadReport) -> Iterator[Example]:
-    """ICD-10-CM as task types entity_synonymy, entity_relation and icd10_chapter, split 60/20/20 by category."""
+    """ICD-10-CM as task types entity_synonymy, entity_relation, icd10_chapter and icd10_section, split 60/20/20 by category."""
     listed = tabular(files[0][1])
     yield from _synonymy(listed, report)
     yield from _relations(listed, report)
     yield from _chapters(listed, report)
+    yield from _sections(listed, report)
 
 
 def chapter_label(title: str) -> str:
@@ -123,9 +130,10 @@ def _child_text(element: ET.Element, tag: str) -> str:
     return single_spaced(element.findtext(tag) or "")
 
 
-def _code(element: ET.Element, parent: str, chapter: str) -> Code:
-    notes = (single_spaced(note.text or "") for note in element.findall("inclusionTerm/note"))
-    return Code(_child_text(element, "name"), _child_text(element, "desc"), parent, chapter, tuple(filter(None, notes)))
+def _code(element: ET.Element, parent: str, chapter: str, part: ET.Element | None) -> Code:
+    notes = tuple(filter(None, (single_spaced(note.text or "") for note in element.findall("inclusionTerm/note"))))
+    section = "" if part is None else safe_label(_CODE_RANGE.sub("", _child_text(part, "desc")))
+    return Code(_child_text(element, "name"), _child_text(element, "desc"), parent, chapter, section, notes)
 
 
 def _hash_order(code: Code) -> str:
@@ -194,3 +202,22 @@ def _chapters(listed: Tabular, report: ReadReport) -> Iterator[Example]:
         taken.update([(code.chapter, code.split), (code.category, "")])
         name, answer = f"icd-10-cm/chapter/{code.name}", label[code.chapter]
         yield example(name, "icd10_chapter", "chapter", code.title, answer, code.origin(), labels)
+
+
+def _sections(listed: Tabular, report: ReadReport) -> Iterator[Example]:
+    """Titles of the sections that have titles in every split."""
+    codes: dict[str, list[Code]] = defaultdict(list)
+    taken: Counter[str] = Counter()
+    seen: set[str] = set()
+    for code in sorted((c for c in listed.codes.values() if c.chapter in DISEASE_CHAPTERS and c.section), key=_hash_order):
+        title = normalise(code.title)
+        if len(title.split()) < 2 or not code.is_short or says(title, code.section) or title in seen:
+            report.skip("a title of one word, a long one, one that says its section, or one seen before")
+        elif taken[code.category] < TITLES_OF_SECTIONS:
+            seen.add(title)
+            taken[code.category] += 1
+            codes[code.section].append(code)
+    for section, found in codes.items():
+        for code in found if {code.split for code in found} == set(SPLITS) else ():
+            name, origin = f"icd-10-cm/section/{code.name}", code.origin()
+            yield example(name, "icd10_section", "all", code.title, section, origin, output_type="multiple_choice")

@@ -8,6 +8,7 @@
     (blank line)
 
     named_entity_recognition   the title, or a sentence of the abstract -> its mentions, or 'none'
+    reading_comprehension      one of them with a single mention of a chemical -> the chemical (BC5CDR)
     relation_extraction        a chemical and a disease of an abstract, by their first names -> related or not
 
 An abstract gives as many unrelated pairs, drawn by hash, as it has relations. Mentions with the id '-1' are in no pair.
@@ -26,7 +27,7 @@ from staf.data.answers import Entity
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key
 from staf.data.read_report import ReadReport
-from staf.data.readers.shapes import Origin, draw, each_record, mentions, of_long, pair
+from staf.data.readers.shapes import Origin, draw, each_record, example, mentions, of_long, pair
 from staf.data.sources import paragraphs, single_spaced
 from staf.errors import BadData
 
@@ -136,11 +137,12 @@ def _sentences(abstract: _Abstract, split: str, report: ReadReport) -> Iterator[
         text = single_spaced(abstract.text[start:end])
         inside = (m for m in abstract.mentions if start <= m.start and m.end <= end)
         found = [Entity(m.kind, single_spaced(abstract.text[m.start : m.end])) for m in inside]
-        name, origin = (
-            f"{abstract.corpus}/mentions/{abstract.pubmed_id}/{number}",
-            Origin(split, (*about, *of_long(text)), about[0]),
-        )
-        yield from mentions(report, name, text, found, types, origin)
+        place, origin = f"{abstract.pubmed_id}/{number}", Origin(split, (*about, *of_long(text)), about[0])
+        yield from mentions(report, f"{abstract.corpus}/mentions/{place}", text, found, types, origin)
+        chemicals = [entity.text for entity in found if entity.type == "chemical"]
+        if len(chemicals) == 1 and chemicals[0] != text:
+            name = f"{abstract.corpus}/chemical/{place}"
+            yield example(name, "reading_comprehension", "chemical", text, chemicals[0], origin, output_type="span")
 
 
 def _pieces(abstract: _Abstract) -> Iterator[tuple[int, int]]:
