@@ -1,6 +1,6 @@
 """Does a task say anything? TF-IDF with logistic regression on its training set has to beat the majority by 5 points.
 
-    python benchmarks/task_gate.py causal_language trial_effect ...     a row of Markdown each; needs the data, no language model
+    python benchmarks/task_gate.py causal_language trial_effect ...     a row of Markdown each; no language model
 
 Fitted on the training and adaptation examples, at most 4,000 of them by the draw of test samples; scored on at most 1,000
 test items by the task's own metric.

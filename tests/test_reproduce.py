@@ -165,6 +165,21 @@ def test_table_5_has_the_three_metrics_of_the_papers_and_runs_each_spec_once() -
     assert len(specs) == len(set(specs)) == 3 * (3 * 6 + 3 + 1 + 3 * 2)  # classifiers, other systems, average, normal and new
 
 
+def test_the_unseen_track_removes_the_expert_of_the_tasks_own_kind() -> None:
+    profile = load_profile("cpu")
+    plan = find_experiment("unseen", profile)
+    assert [column.task for column in plan.columns] == [*plan.without] == [*declared_experiments()["unseen"].without]
+    for column in plan.columns:
+        kind = builtin_tasks()[column.task].task_type
+        assert set(plan.without[column.task]) == {kind} & set(profile.experts)
+        for row in plan.rows:
+            for spec in plan.cell(row, column, 2):
+                assert kind not in spec.needs(profile)
+                assert len(spec.needs(profile)) in (0, 12 - len(plan.without[column.task]))
+    original = find_experiment("table3", profile).runs(1)[0]
+    assert replace(original, task="hallmarks") in plan.runs(1)  # rows without experts are the same runs as elsewhere
+
+
 def test_a_deterministic_method_is_one_run() -> None:
     plan = find_experiment("table3", Profile.model_validate(TINY))
     counts = {row.name: len(list(plan.cell(row, plan.columns[0], 5))) for row in plan.rows}

@@ -84,11 +84,10 @@ def label_set(task: Task, store: DataStore) -> tuple[str, ...]:
 
 def _answers(task: Task, split: str, store: DataStore) -> list[str]:
     """The answers of a task in one split, as far as its data is here."""
-    if task.is_local:
-        return [example.answer for example in store.local(task) if example.split == split]
-    here = [name for name in task.datasets if store.is_here(name)]
-    asked = ("answer", task.task_type, split, task.output_type)
+    here, asked = [name for name in task.datasets if store.is_here(name)], ("answer", task.task_type, split, task.output_type)
     found = [answer for name in here for answer in store.column(name, *asked, **task.reader_options)]
+    if task.is_local:
+        found = [example.answer for example in store.local(task) if example.split == split]
     limit = task.test_per_label if split == "test" else None
     return found if limit is None else [a for answer, count in Counter(found).items() for a in [answer] * min(count, limit)]
 

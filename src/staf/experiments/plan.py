@@ -115,6 +115,8 @@ class Experiment(Settings):
     title: str
     tasks: tuple[Literal["unseen_data", "unseen_task", "label_counts"], ...]
     only: tuple[str, ...] = ()
+    without: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    experts: tuple[str, ...] = ()
     metrics: dict[str, dict[str, str]] = Field(default_factory=dict)
     rows: tuple[Row, ...]
     differs: str = ""
@@ -125,6 +127,7 @@ class Experiment(Settings):
     def of(self, name: str, profile: Profile) -> Experiment:
         """With the columns and rows of a profile; raises as `find_experiment`."""
         tasks = {str(paper): task for kind in self.tasks for paper, task in getattr(profile, kind).items()}
+        tasks |= {task: task for task in self.without}
         columns = []
         for paper in (name for name in self.only or tasks if name in tasks):
             task = tasks[paper]
@@ -139,12 +142,15 @@ class Experiment(Settings):
             )
         used = [column.task for column in columns]
         rows = [made for row in self.rows for made in row.of(profile, used)]
-        return self.model_copy(update={"columns": tuple(columns), "rows": tuple(rows)})
+        return self.model_copy(update={"columns": tuple(columns), "rows": tuple(rows), "experts": tuple(profile.experts)})
 
     def cell(self, row: Row, column: Column, seeds: int) -> Iterator[RunSpec]:
         """The runs of one cell, one a seed; a deterministic method has one."""
         for seed in range(0 if self.counts_tokens else 1 if row.method in DETERMINISTIC else seeds):
-            yield RunSpec(column.task, row.method, seed, **row.run)
+            run = dict(row.run)
+            if (left_out := self.without.get(column.task)) and row.method in NEEDS_EXPERTS:
+                run["experts"] = tuple(name for name in self.experts if name not in left_out)
+            yield RunSpec(column.task, row.method, seed, **run)
 
     def runs(self, seeds: int) -> list[RunSpec]:
         """Every run once, seed by seed, so that an interrupted table is complete for the seeds that are finished."""

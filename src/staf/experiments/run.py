@@ -112,7 +112,7 @@ class Runner:
         values |= {"shown": profile.shown} if method == "in_context" else {}
         if method == "lorahub":
             settings = parse(BaselineSettings, values, "baseline of the profile")
-            return scoring.lorahub_stage(context, task, self.experts(), settings, evaluation, "few-shot")
+            return scoring.lorahub_stage(context, task, self.experts(spec.experts), settings, evaluation, "few-shot")
         if method in NEEDS_EXPERTS:
             experts = self.experts(spec.experts)
             return scoring.evaluate_stage(context, task, experts, self._weights(spec, task, experts), evaluation)
