@@ -47,8 +47,8 @@ def task_examples(task: Task, split: str, store: DataStore) -> list[Example]:
         origin = "its files"
     else:
         names = [name for name in task.datasets if store.can_have(name)] or list(task.datasets)
-        asked = (task.task_type, split, task.output_type)
-        found = [example for name in names for example in store.examples(name, *asked, **task.reader_options)]
+        kind, form, options = task.task_type, task.output_type, task.reader_options
+        found = [example for name in names for example in store.examples(name, kind, split, form, **options)]
         origin = f"{', '.join(names)} as split by {store.split_scheme}"
     if task.top_labels is not None:
         found = narrowed(found, label_set(task, store))
@@ -84,8 +84,9 @@ def label_set(task: Task, store: DataStore) -> tuple[str, ...]:
 
 def _answers(task: Task, split: str, store: DataStore) -> list[str]:
     """The answers of a task in one split, as far as its data is here."""
-    here, asked = [name for name in task.datasets if store.is_here(name)], ("answer", task.task_type, split, task.output_type)
-    found = [answer for name in here for answer in store.column(name, *asked, **task.reader_options)]
+    here = [name for name in task.datasets if store.is_here(name)]
+    kind, form, options = task.task_type, task.output_type, task.reader_options
+    found = [answer for name in here for answer in store.column(name, "answer", kind, split, form, **options)]
     if task.is_local:
         found = [example.answer for example in store.local(task) if example.split == split]
     limit = task.test_per_label if split == "test" else None

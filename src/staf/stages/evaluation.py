@@ -348,8 +348,8 @@ def training_records(context: Context, task: Task, settings: Mapping[str, Expert
     store, found = context.store, list[Example]()
     for name, own in settings.items():
         seen = {example.id for example in training_examples(context, name, own)}
-        asked = (name, task.task_type, store.training_split, task.output_type)
-        found += [e for e in store.examples(*asked, **task.reader_options) if e.id in seen]
+        read = store.examples(name, task.task_type, store.training_split, task.output_type, **task.reader_options)
+        found += [example for example in read if example.id in seen]
     return found if task.top_labels is None else narrowed(found, label_set(task, store))
 
 
