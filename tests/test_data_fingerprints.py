@@ -20,7 +20,7 @@ FINGERPRINTS = {
     "wikimed": (30, "8faf00704802"),
     "rqe-amia2016": (86, "c332b455787a"),
     "mednli": (36, "a3b95c9bc270"),
-    "evidence-inference": (48, "e556a383bf02"),
+    "evidence-inference": (48, "447542ab0444"),
     "pubmed-causal-language": (80, "ab380b8311eb"),
     "ncbi-disease": (24, "846ea4ab5122"),
     "bc5cdr": (216, "dbc7e1d4c278"),

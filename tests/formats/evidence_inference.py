@@ -60,20 +60,20 @@ class Corpus:
 
 
 def write(folder: Path) -> None:
-    """Eight articles; three prompts on each, of one effect each, the first one annotated twice."""
+    """Eight articles, in each split some; three prompts on each, of one effect each, the first one annotated twice."""
     corpus = Corpus()
     for number, colour in enumerate(COLOURS):
         text = f"TITLE: The {colour} beast\n\n ABSTRACT:  Hay made it heavier,\nby {number} pounds. " + "We fed it.\n" * 300
         text += f"Tails of {colour} beasts were as long. Of {PARTS[number]} it lost {number} inches."
-        corpus.article(str(900 + number), text)
+        corpus.article(str(913 + number), text)
         evidence = (
             f"Hay made it heavier,\nby {number} pounds",
             f"Tails of {colour} beasts were as long",
             f"it lost {number} inches",
         )
         for place, (code, words) in enumerate(zip(("1", "0", "-1"), evidence, strict=True)):
-            corpus.annotate(str(900 + number), f"{number}{place}", code, words)
-        corpus.annotate(str(900 + number), f"{number}0", "1", evidence[0], UserID=1)
+            corpus.annotate(str(913 + number), f"{number}{place}", code, words)
+        corpus.annotate(str(913 + number), f"{number}0", "1", evidence[0], UserID=1)
     corpus.write(folder)
 
 
