@@ -146,12 +146,43 @@ def test_entities_as_offsets_words_of_the_text_and_free_text(tmp_path: Path, ini
 
 def test_without_columns_they_are_printed_with_a_command_and_nothing_is_guessed(tmp_path: Path, init: Any) -> None:
     table = save(tmp_path / "visits.csv", five_labels())
-    assert f"staf init {table} --text history --label level --group patient_id" in init(table, code=1)
+    command = f"staf init {table} --text history --label level --group patient_id"
+    assert init(table)["command"] == command
+    assert command in init(table, as_json=False)
+    assert "a folder. Give the file of one table" in init(".", code=1)
     table = save(tmp_path / "beasts.csv", several_labels())
     assert f"staf init {table} --text note --label problems --separator ';'" in init(table, "--text", "note", code=1)
     assert not list(tmp_path.glob("*.yaml"))
     shown = {column.name: column.role for column in profile_columns(five_labels())}
     assert shown == {"patient_id": "group", "age": "", "seen": "", "history": "text", "complaint": "text", "level": "label"}
+
+
+@pytest.mark.parametrize(
+    ("cells", "output_type"),
+    [
+        ([[0, 4, "feed"]], "ner"), ({"entities": [[0, 4, "feed"]]}, "ner"), ([{"start": 0, "end": 4, "label": "feed"}], "ner"),
+        ('[[0, 4, "feed"]]', "ner"), (["colic", "lameness"], "multi_label"), ('["colic", "lameness"]', "multi_label"),
+    ],
+)  # fmt: skip
+def test_the_command_that_is_proposed_for_lists_works(tmp_path: Path, init: Any, cells: Any, output_type: str) -> None:
+    empty: Any = "[]" if isinstance(cells, str) else []
+    rows = [{"text": note(n), "found": cells if n % 4 else empty, "doc": f"d{n // 3}"} for n in range(40)]
+    table = save(tmp_path / "lists.jsonl", rows)
+    command = shlex.split(init(table)["command"])
+    assert command[3:] == ["--text", "text", "--label", "found", "--type", output_type, "--group", "doc"]
+    init(*command[2:])
+    assert load_task(tmp_path / "lists.yaml").output_type == output_type
+    (tmp_path / "lists.yaml").unlink()
+    assert f"--type {output_type}" in init(table, "--text", "text", "--label", "found", "--type", "multiple_choice", code=1)
+    if output_type == "ner":
+        assert "--type ner" in init(table, "--text", "text", "--label", "found", code=1)
+
+
+def test_none_in_a_cell_of_labels_is_named_as_no_label(tmp_path: Path, init: Any) -> None:
+    rows = [row | {"problems": row["problems"] or "none"} for row in several_labels()]
+    options = ["--text", "note", "--label", "problems", "--separator", ";"]
+    printed = init(save(tmp_path / "beasts.csv", rows), *options, as_json=False)
+    assert "cells without a label ('none' or an empty list count as no label): 8" in printed
 
 
 def test_no_text_of_a_cell_is_printed(tmp_path: Path, init: Any) -> None:
@@ -268,7 +299,7 @@ def test_a_table_of_any_content_is_answered_with_a_message(
             result = CliRunner().invoke(app, ["init", table.name, *arguments])
             assert result.exception is None or isinstance(result.exception, StafError), f"{what}: {result.exception!r}"
             made = [path for path in tmp_path.iterdir() if path != table]
-            assert made == ([tmp_path / "notes.yaml"] if result.exception is None else []), what
+            assert made == ([tmp_path / "notes.yaml"] if arguments and result.exception is None else []), what
             for path in made:
                 path.unlink()
 
@@ -292,7 +323,7 @@ def test_a_task_file_that_is_there_is_kept(tmp_path: Path, init: Any) -> None:
     table = save(tmp_path / "notes.csv", two_labels())
     (tmp_path / "notes.yaml").write_text("task: mine\n")
     message = init(table, "--text", "note", "--label", "outcome", code=1)
-    assert message == "notes.yaml is there. Delete it, or name another file with --out."
+    assert message == "notes.yaml is there and was left as it is. Delete it, or name another file with --out."
     assert (tmp_path / "notes.yaml").read_text() == "task: mine\n"
     assert "another task named 'pubmedqa'" in init(
         table, "--text", "note", "--label", "outcome", "--out", "pubmedqa.yaml", code=1

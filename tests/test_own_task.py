@@ -137,6 +137,14 @@ def test_every_mistake_of_a_file_is_named_at_once(tmp_path: Path) -> None:
         load_task(write(tmp_path, rows(), output_type="span", doc_to_context=None))
 
 
+def test_a_metric_that_does_not_exist_is_refused_with_near_names(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no metric 'acuracy'; did you mean 'accuracy'"):
+        load_task(write(tmp_path, rows(), metric_list=["acuracy"]))
+    with pytest.raises(ConfigError, match="no metric 'zzz'; known: accuracy, "):
+        load_task(write(tmp_path, rows(), metric_list=[{"metric": "zzz"}]))
+    assert load_task(write(tmp_path, rows(), metric_list=["brier_score", "mcc", "macro_f1"])).metric == "macro_f1"
+
+
 def test_no_code_runs_from_a_task_file(tmp_path: Path) -> None:
     path = write(tmp_path, rows())
     path.write_text(path.read_text() + "process_docs: !function utils.process\n")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from staf.cli.data import constant_lines, left_out_lines, length_lines, token_lengths
-from staf.cli.printing import emit, emit_table
+from staf.cli.printing import emit, emit_table, say
 from staf.errors import BadData, ConfigError, MissingData, UnknownName
 from staf.io import write_bytes
 
@@ -53,12 +53,16 @@ def init_task(
 
     columns = profile_columns(rows := _rows(file))
     if not text or label is None:
-        raise _proposal(file, columns, as_json)
+        command = _proposed(file, columns)
+        if text or label is not None:
+            raise ConfigError(f"--text and --label are both needed; columns are not guessed. Such as: {command}")
+        _print_columns(file, columns, command, as_json)
+        return
     by_name = {column.name: column for column in columns}
     if unknown := next((name for name in (*text, label, group) if name is not None and name not in by_name), None):
         raise UnknownName.among("column", unknown, by_name)
     if (out := out or Path(f"{file.name.partition('.')[0]}.yaml")).exists():
-        raise ConfigError(f"{out} is there. Delete it, or name another file with --out.")
+        raise ConfigError(f"{out} is there and was left as it is. Delete it, or name another file with --out.")
     task = _task(file, out, by_name, text, label, group, output_type, separator, query)
     task = task.model_copy(update={"keep_overlap": keep_overlap})
     examples = local_examples(task, report := ReadReport())
@@ -85,6 +89,8 @@ def _rows(file: Path) -> list[dict[str, Any]]:
     from staf.data.local import read_rows, table_format
     from staf.data.table_profile import looks_headless
 
+    if file.is_dir():
+        raise MissingData(f"{file} is a folder. Give the file of one table.")
     if not file.is_file():
         raise MissingData(f"no file {file}. Check the path.")
     rows = list(read_rows(file, file_format := table_format(file)))
@@ -98,17 +104,27 @@ def _rows(file: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _proposal(file: Path, columns: Sequence[Column], as_json: bool) -> ConfigError:
-    """Prints the columns; an error with a command that names those that look like a text, an answer and a group."""
+def _print_columns(file: Path, columns: Sequence[Column], command: str, as_json: bool) -> None:
+    """What each column looks like, and the command that would make a task of them."""
     shown = ("name", "filled", "distinct", "words", "role")
-    emit_table(as_json, [{name: getattr(column, name) for name in shown} for column in columns], shown, f"columns of {file}")
+    rows = [{name: getattr(column, name) for name in shown} for column in columns]
+    if as_json:
+        emit(True, {"columns": rows, "command": command})
+        return
+    emit_table(False, rows, shown, f"columns of {file}")
+    say("No task file was written: name the columns of the text and of the answer; they are not guessed. Such as:", command)
+
+
+def _proposed(file: Path, columns: Sequence[Column]) -> str:
+    """A command that names the columns that look like a text, an answer and a group."""
     text = max((column for column in columns if column.role == "text"), key=lambda column: column.words, default=None)
     label = next((column for column in reversed(columns) if column.role == "label"), None)
     group = next((column for column in columns if column.role == "group"), None)
     command = ["staf", "init", str(file), "--text", text.name if text else "TEXT", "--label", label.name if label else "LABEL"]
     command += ["--separator", label.separator] if label and label.separator else []
+    command += ["--type", label.listed] if label and label.listed else []
     command += ["--group", group.name] if group else []
-    return ConfigError(f"name the columns of the text and of the answer; they are not guessed. Such as: {shlex.join(command)}")
+    return shlex.join(command)
 
 
 def _task(
@@ -126,10 +142,14 @@ def _task(
     answers = columns[label]
     if output_type is None and separator is None and answers.separator:
         raise ConfigError(
-            f"cells of column '{label}' seem to hold several labels. If so, add --separator '{answers.separator}'; "
-            "if each cell is one label, add --type multiple_choice."
+            f"cells of column '{label}' seem to hold several labels. If so, add --separator '{answers.separator}' "
+            "(--type multi_label); if each cell is one label, add --type multiple_choice."
         )
-    output_type = output_type or ("multi_label" if separator or answers.lists else "multiple_choice")
+    if output_type in (None, "multiple_choice", "multi_label") and answers.listed == "ner":
+        raise ConfigError(f"cells of column '{label}' hold offsets or tags of words in the text: add --type ner.")
+    if output_type == "multiple_choice" and answers.listed:
+        raise ConfigError(f"cells of column '{label}' hold several labels: use --type multi_label.")
+    output_type = output_type or answers.listed or ("multi_label" if separator else "multiple_choice")
     task = Task.from_csv(
         file, text=text, label=label, query=query, output_type=output_type, separator=separator or ";", group=group,
         name=task_name(out.stem),
@@ -166,6 +186,7 @@ def _label_lines(task: Task, profile: TableProfile) -> list[str]:
     lines = [f"labels in column {task.doc_to_target}:"] * bool(shown)
     lines += [f"  {name:<{width}}  {count:>6}  {count / profile.rows:6.1%}" for name, count in shown.items()]
     lines += [f"  and {len(profile.labels) - SHOWN} more"] * (len(profile.labels) > SHOWN)
+    lines += [f"cells without a label ('none' or an empty list count as no label): {profile.none}"] * bool(profile.none)
     lines += constant_lines(profile.constant, profile.labels)
     rare = [name for name, count in profile.labels.items() if count < FEW]
     lines += [f"labels with fewer than {FEW} rows: {', '.join(rare[:SHOWN])}"] * bool(rare)

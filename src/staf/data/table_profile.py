@@ -13,7 +13,7 @@ from typing import Any
 
 from staf.data.dedup import minhash_keys
 from staf.data.example import dedup_key
-from staf.data.row_templates import LABEL_TYPES, text_of
+from staf.data.row_templates import LABEL_TYPES, as_list, text_of
 from staf.data.targets import labels_of
 from staf.data.task import Task
 from staf.errors import BadData
@@ -23,6 +23,7 @@ _GROUP_NAME = re.compile(
     re.IGNORECASE,
 )
 """Names of columns that say what a row is about."""
+_TAG = re.compile(r"[BIESULM]-.")
 _MOST_LABELS = 50
 _LONG_NAME = 60
 
@@ -42,8 +43,8 @@ class Column:
     """What it looks like: text, label or group; '' for anything else."""
     separator: str = ""
     """What seems to separate several labels in its cells."""
-    lists: bool = False
-    """Its cells are lists."""
+    listed: str = ""
+    """Output type that its cells are answers of, where they are lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,8 @@ class TableProfile:
     """Scores of the best constant answer, by metric."""
     repeated: int
     """Rows whose text an earlier row has."""
+    none: int
+    """Rows whose cell of labels is filled and has none: 'none', or an empty list."""
     contradictory: int
     """Texts that occur with two or more answers."""
     shared: dict[str, int]
@@ -74,11 +77,29 @@ def _column(name: str, cells: Sequence[Any]) -> Column:
     texts = [text for cell in cells if (text := text_of(cell))]
     values = Counter(texts)
     words = median(len(text.split()) for text in texts) if texts else 0
-    if any(isinstance(cell, list | tuple) for cell in cells):
-        return Column(name, len(texts), len(values), words, "label", lists=True)
+    if listed := _listed(cells):
+        return Column(name, len(texts), len(values), words, "label", listed=listed)
     separator, kinds = _separator(values)
     role = _role(name, len(texts), values, kinds, words)
     return Column(name, len(texts), len(values), words, role, separator if role == "label" else "")
+
+
+def _listed(cells: Sequence[Any]) -> str:
+    """Of cells that are lists, or texts of some: ner where they hold offsets or tags, else multi_label; '' of others."""
+    items, lists = [], 0
+    for cell in cells:
+        value = cell.get("entities") if isinstance(cell, Mapping) else cell
+        if isinstance(value, str) and text_of(value) and not value.lstrip().startswith("["):
+            return ""
+        if isinstance(value, list | tuple) or (isinstance(value, str) and text_of(value)):
+            try:
+                items += as_list(value, " ", "")
+            except BadData:  # a text may begin with a bracket
+                return ""
+            lists += 1
+    tags = [isinstance(item, str) and (item == "O" or bool(_TAG.match(item))) for item in items]
+    mentions = any(isinstance(item, list | tuple | Mapping) for item in items) or (bool(items) and all(tags))
+    return "" if not lists else "ner" if mentions else "multi_label"
 
 
 def _separator(values: Collection[str]) -> tuple[str, int]:
@@ -135,6 +156,9 @@ def profile_table(rows: Sequence[Mapping[str, Any]], task: Task, test: AbstractS
         labels=labels,
         constant=constant,
         repeated=texts - len(by_text),
+        none=sum(not found and bool(text_of(row.get(task.doc_to_target))) for row, found in zip(rows, answers, strict=True))
+        if task.output_type == "multi_label"
+        else 0,
         contradictory=sum(len(found - {()}) > 1 for found in by_text.values()),
         shared={name: _shared(rows, name, test) for name in text},
     )

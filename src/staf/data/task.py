@@ -6,6 +6,7 @@ such files too (staf/tasks/*.yaml). Its data is a corpus of the cards, or tables
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,7 +35,15 @@ METRICS = {
     "generate_until": ("rouge_l", "rouge_1", "rouge_2"),
 }
 """Primary metrics by output type, the default first."""
-_HARNESS_METRICS = {"acc": "accuracy", "acc_norm": "accuracy", "rougeL": "rouge_l", "f1": "macro_f1"}
+_HARNESS_METRICS = {
+    "acc": "accuracy", "acc_norm": "accuracy", "rougeL": "rouge_l", "rouge1": "rouge_1", "rouge2": "rouge_2", "f1": "macro_f1",
+}  # fmt: skip
+_OTHER_METRICS = {
+    "acc_all", "acc_bytes", "acc_mutual_info", "anls", "aurc", "bertscore", "bits_per_byte", "bleu", "brier_score", "bypass",
+    "byte_perplexity", "chrf", "ece", "exact_match_mc", "likelihood", "mcc", "perplexity", "rougeLsum", "ter",
+    "word_perplexity",
+}  # fmt: skip
+"""Of lm-evaluation-harness, or no primary metric here: passed over."""
 _UNUSED = {
     "tag", "group", "num_fewshot", "fewshot_split", "fewshot_config", "fewshot_delimiter", "target_delimiter", "repeats",
     "task_alias",
@@ -50,7 +59,14 @@ def _names(value: Any) -> Any:
     items = [value] if isinstance(value, str) else value
     if not isinstance(items, list | tuple):
         return items
-    return [_HARNESS_METRICS.get(str(n), n) for n in (i.get("metric") if isinstance(i, dict) else i for i in items)]
+    found = [_HARNESS_METRICS.get(str(n), n) for n in (i.get("metric") if isinstance(i, dict) else i for i in items)]
+    known = sorted({name for names in METRICS.values() for name in names})
+    if unknown := [str(name) for name in found if name not in {*known, *_OTHER_METRICS}]:
+        near = difflib.get_close_matches(unknown[0], known, n=2)
+        raise ValueError(
+            f"no metric '{unknown[0]}'{'; did you mean ' * bool(near)}{' or '.join(map(repr, near))}; known: {', '.join(known)}"
+        )
+    return found
 
 
 class DataFiles(Settings):
