@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import json
 import re
 from html.parser import HTMLParser
@@ -18,9 +19,11 @@ from typer.testing import CliRunner
 
 from staf.cli import app
 from staf.data.task import Task
-from staf.errors import MissingData, TestLeak
+from staf.errors import ConfigError, MissingData, TestLeak
 from staf.experts.store import ExpertSet, save_expert
+from staf.io import locked
 from staf.lm.base import Base
+from staf.model.comparison import Comparison
 from staf.report.comparison import comparison_page, curve_cells, notes, row_cells
 from staf.stages import budget, comparison
 from staf.stages.budget import FULL, SLACK, Budget, Costs
@@ -285,7 +288,14 @@ def test_the_advice_is_to_use_none_where_none_is_above_the_majority() -> None:
     assert "above the majority" in advice("tfidf", constant, row("tfidf", 0.8, 0.3, None))
     words = advice("original", row("original", 0.2, None, None), row("lora", 0.2, None, -0.01))
     assert "so use the base model" in words
-    assert "why each was left out" in recommendation({"rows": []})
+    assert "why each was left out" in recommendation({"rows": [], "left_out": [{"seconds": None}]})
+
+
+def test_the_advice_says_that_no_row_of_a_language_model_was_run() -> None:
+    constant, simple = row("majority", 0.5, None, -0.3), row("tfidf", 0.8, 0.3, None)
+    assert "no row of a language model was run, so use it" in advice("tfidf", constant, simple)
+    found = advice("majority", row("majority", 0.5, None, None), row("tfidf", 0.45, -0.05, -0.05))
+    assert "no row of a language model was run: none has learned" in found
 
 
 # ---- its page and its command ----------------------------------------------------------------------------------------
@@ -330,22 +340,55 @@ def test_the_page_cuts_no_column_off_in_a_narrow_window_and_loads_nothing(tmp_pa
     assert not re.search(r"(src|href)=\"(?!data:|#)", page)
 
 
+def asked_of(task: Path, base: Path, *more: object) -> list[str]:
+    return [str(a) for a in ("compare", "--task", task, "--base", base, "--dtype", "float32", *more)]
+
+
+def test_a_time_into_which_no_row_fits_is_said_on_page_and_screen(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Costs, "measured", lambda *_: Costs(100.0, 100.0, 1.0, 150.0))
+    task = write_task(tmp_path, output_type="generate_until", doc_to_target="reply", doc_to_choice=None)
+    found = CliRunner().invoke(app, asked_of(task, tiny_folder, "--runs", tmp_path / "runs", "--minutes", 2, "--limit", 4))
+    assert found.exit_code == 0, found.output
+    said = "No row fits into 2 min: the shortest takes about 400 s. Run it again with --minutes 8 or more."
+    assert said in found.stdout
+    page = (tmp_path / "runs" / "compare" / "organs" / "comparison.html").read_text()
+    assert said in page
+    assert "<table" not in page
+    kept = json.loads((tmp_path / "runs" / "compare" / "organs" / "comparison.json").read_text())
+    assert repr(Comparison(kept)).endswith(said)
+
+
+def test_a_table_in_the_place_of_a_task_is_told_how_to_become_one(context: Context, tmp_path: Path) -> None:
+    for name in ("two_labels.csv", "two_labels.XLSX", "two_labels.jsonl.gz"):
+        with pytest.raises(ConfigError, match=f"is a table.*: staf init .*{name}$"):
+            context.find_task(str(tmp_path / name))
+
+
+def test_a_second_process_says_that_it_waits(tmp_path: Path) -> None:
+    target, lines = tmp_path / "comparison.json", list[str]()
+    lock = target.with_name(".comparison.json.lock").open("w")
+    lock.write("process 7")
+    lock.flush()
+    fcntl.flock(lock, fcntl.LOCK_EX)
+
+    def log(text: str) -> None:
+        lines.append(text)
+        lock.close()  # the other process ends
+
+    with locked(target, wait=True, log=log):
+        assert lines == [f"{target} is being written by process 7: waiting for it"]
+
+
 @pytest.mark.usefixtures("_quick")
 def test_the_command_prints_table_notes_and_advice(tiny_folder: Path, tiny_encoder: Path, tmp_path: Path, base: Base) -> None:
     save_expert(tmp_path / "experts" / "one", random_expert(base, "one", 1))
-    asked = [
-        "compare",
-        "--task",
-        write_task(tmp_path),
-        "--base",
-        tiny_folder,
-        "--encoder",
-        tiny_encoder,
-        "--runs",
-        tmp_path / "runs",
-    ]
-    asked += ["--shots", 12, "--limit", 10, "--minutes", 5, "--dtype", "float32", "--out", tmp_path / "out"]
-    first = CliRunner().invoke(app, [str(a) for a in asked], env={"COLUMNS": "80"})
+    asked = asked_of(
+        write_task(tmp_path), tiny_folder, "--encoder", tiny_encoder, "--runs", tmp_path / "runs", "--shots", 12, "--limit", 10,
+        "--minutes", 5, "--out", tmp_path / "out",
+    )  # fmt: skip
+    first = CliRunner().invoke(app, asked, env={"COLUMNS": "80"})
     assert first.exit_code == 0, first.output
     for text in (
         "Sentence encoder",
@@ -356,5 +399,5 @@ def test_the_command_prints_table_notes_and_advice(tiny_folder: Path, tiny_encod
     ):
         assert text in first.stdout
     assert (tmp_path / "out" / "comparison.html").is_file()
-    second = CliRunner().invoke(app, [*(str(a) for a in asked), "--experts", str(tmp_path / "experts"), "--json"])
+    second = CliRunner().invoke(app, [*asked, "--experts", str(tmp_path / "experts"), "--json"])
     assert names(json.loads(second.stdout)) == list(ROWS)

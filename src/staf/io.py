@@ -14,7 +14,7 @@ import platform
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -103,11 +103,11 @@ def _temporary(target: Path) -> Path:
 
 
 @contextmanager
-def locked(target: Path, wait: bool = False) -> Iterator[None]:
+def locked(target: Path, wait: bool = False, log: Callable[[str], None] | None = None) -> Iterator[None]:
     """Only this process writes `target` within the block; what a killed one left of it is removed. Re-entrant.
 
     Args:
-        wait: for the other process to finish, in place of the error.
+        wait: for the other process to finish, in place of the error. log: takes the line that says so.
 
     Raises:
         StafError: another process writes it, named by host, number and command; or its folder cannot be written.
@@ -116,7 +116,7 @@ def locked(target: Path, wait: bool = False) -> Iterator[None]:
     if lock in _held:
         yield
         return
-    handle = _lock(lock, target, wait)
+    handle = _lock(lock, target, wait, log)
     _held.add(lock)
     try:
         for left in target.parent.glob(f".{target.name}.????????.tmp"):
@@ -131,20 +131,24 @@ def locked(target: Path, wait: bool = False) -> Iterator[None]:
         os.close(handle)
 
 
-def _lock(lock: Path, target: Path, wait: bool) -> int:
+def _lock(lock: Path, target: Path, wait: bool, log: Callable[[str], None] | None) -> int:
     """The open lock file, which names its owner."""
     with writing(target):
         lock.parent.mkdir(parents=True, exist_ok=True)
         while True:
             handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-                if lock.exists() and os.path.samestat(os.fstat(handle), lock.stat()):  # else its owner has removed it meanwhile
-                    break
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 owner = os.read(handle, 1000).decode("utf-8", "replace") or "another process"
-                os.close(handle)
-                raise StafError(f"{target} is being written by {owner}. Wait for it, or stop it.") from error
+                if not wait:
+                    os.close(handle)
+                    raise StafError(f"{target} is being written by {owner}. Wait for it, or stop it.") from error
+                if log is not None:
+                    log(f"{target} is being written by {owner}: waiting for it")
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            if lock.exists() and os.path.samestat(os.fstat(handle), lock.stat()):  # else its owner has removed it meanwhile
+                break
             os.close(handle)
     with suppress(OSError):  # on a full disk it has no name
         os.truncate(handle, 0)

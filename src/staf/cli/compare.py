@@ -31,7 +31,8 @@ def compare(
     if as_json:
         emit(True, {**result, "page": str(page)})
         return
-    emit_table(False, row_cells(result), (), f"{result['task_title']}: {result['shots']} labelled examples")
+    if rows := row_cells(result):
+        emit_table(False, rows, (), f"{result['task_title']}: {result['shots']} labelled examples")
     if curve := curve_cells(result):
         emit_table(False, curve, (), "By number of labelled examples")
     say(*notes(result), "", result["recommendation"], f"page: {page}")

@@ -163,14 +163,22 @@ def _files(path: Path) -> list[Path]:
     return sorted(path.parent.glob(path.name)) if "*" in path.name else [path]
 
 
+def _ending(path: Path) -> str:
+    return Path(path.name.lower().removesuffix(".gz")).suffix
+
+
+def is_table(path: Path) -> bool:
+    """Whether the ending of a name is that of a table."""
+    return _ending(path) in SUFFIXES
+
+
 def table_format(path: Path) -> str:
     """The format of a table by the ending of its name: csv, json, parquet or xlsx; raises ConfigError for another one."""
-    ending = Path(path.name.lower().removesuffix(".gz")).suffix
-    if ending not in SUFFIXES:
+    if not is_table(path):
         raise ConfigError(
             f"{path}: the name of a table ends in {', '.join(SUFFIXES)} (or .gz after it), which says its format."
         )
-    return SUFFIXES[ending]
+    return SUFFIXES[_ending(path)]
 
 
 def read_rows(path: Path, file_format: str) -> Iterator[dict[str, Any]]:

@@ -316,7 +316,8 @@ def find_task(name: str | Task, known: Mapping[str, Task] | None = None) -> Task
     """The task of a name or of a file ending in .yaml; a task as it is. None knows the built-in ones.
 
     Raises:
-        UnknownName: with near names and the list. MissingData, ConfigError: as `load_task`, or a known task has its name.
+        UnknownName: with near names and the list. MissingData, ConfigError: as `load_task`, or a known task has its name, or it
+            is a table.
     """
     known = builtin_tasks() if known is None else known
     if isinstance(name, Task) or is_task_file(name):
@@ -325,6 +326,10 @@ def find_task(name: str | Task, known: Mapping[str, Task] | None = None) -> Task
             raise ConfigError(f"there is another task named '{task.name}'. Give yours another name.")
         return task
     if name not in known:
+        from staf.data.local import is_table
+
+        if is_table(Path(name)):
+            raise ConfigError(f"{name} is a table; a task says what is asked of it. Make a task of it first: staf init {name}")
         raise UnknownName.among("task", name, known)
     return known[name]
 

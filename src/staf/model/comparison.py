@@ -25,7 +25,7 @@ class Comparison(dict[str, Any]):
 
     def __repr__(self) -> str:
         cells = row_cells(self)
-        table = [list(cells[0]), *([_in_one_line(text) for text in row.values()] for row in cells)]
+        table = [list(cells[0]) if cells else [], *([_in_one_line(text) for text in row.values()] for row in cells)]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in table]
         return "\n".join(

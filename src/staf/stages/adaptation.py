@@ -63,7 +63,7 @@ def adapt_stage(
     start = None if init_from is None else load_start(init_from, out, context.identity, experts, recipe)
     examples, digest = planned_adaptation(context, task, experts, recipe, start)
     if (router := _existing(context, out, digest)) is None:
-        with locked(out / "router.json", wait=True):
+        with locked(out / "router.json", wait=True, log=context.progress.log):
             if (router := _existing(context, out, digest)) is None:  # nor made by the process that was waited for
                 memory = PeakMemory()
                 router = _made(context, task, experts, recipe, examples, start, out / CHECKPOINT, centroids or out)

@@ -26,7 +26,7 @@ from staf.errors import ConfigError, MissingData, TrainingFailed
 from staf.evaluate.score import Method, router_method, sample
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.store import ExpertSet
-from staf.io import write_json
+from staf.io import locked, write_json
 from staf.metrics.by_output_type import metric_of_runs
 from staf.metrics.methods import METHODS
 from staf.metrics.stats import compare_seeds
@@ -83,7 +83,9 @@ def compare(
     Raises:
         MissingData: the task has no adaptation or test examples. TestLeak: an expert was trained on a test item.
     """
-    return _Comparing.of(context, task, experts, shots, minutes, limit, seed, encoder, out).result()
+    folder = out or context.runs / "compare" / task.name
+    with locked(folder / "comparison.json", wait=True, log=context.progress.log):
+        return _Comparing.of(context, task, experts, shots, minutes, limit, seed, encoder, folder).result()
 
 
 @dataclass
@@ -109,11 +111,11 @@ class _Comparing:
     @classmethod
     def of(
         cls, context: Context, task: Task, experts: ExpertSet | None, shots: int, minutes: float, limit: int, seed: int,
-        encoder: str | None, out: Path | None,
+        encoder: str | None, folder: Path,
     ) -> _Comparing:  # fmt: skip
         """The comparison of these things, with what an earlier process began."""
         adaptation, every = task_examples(task, "adaptation", context.store), task_examples(task, "test", context.store)
-        test, folder = sample(every, limit), out or context.runs / "compare" / task.name
+        test = sample(every, limit)
         drawn = adaptation_examples(context, task, min(shots, len(adaptation)), seed)
         asked = (str(minutes), str(limit), str(seed), str(encoder), task.output_type, task.metric)
         of = digest_of(
@@ -253,7 +255,7 @@ class _Comparing:
             "base": self.context.identity["name"], "experts": [] if self.experts is None else list(self.experts.names),
             "reference": reference, "rows": rows, "curve": curve, "reduced": self._reduced(),
             "left_out": [
-                {"name": name, "title": ROWS[name], "reason": reason}
+                {"name": name, "title": ROWS[name], "reason": reason, "seconds": self.budget.left_out.get(name)}
                 for name, reason in sorted({**self.left_out, **undefined}.items(), key=lambda item: list(ROWS).index(item[0]))
             ],
         }  # fmt: skip

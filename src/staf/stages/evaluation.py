@@ -89,7 +89,7 @@ def scored_run(
         return finished, run
     if experts is not None:
         refuse_leak(task, examples, experts.dedup_keys)
-    with locked(run.folder, wait=True):
+    with locked(run.folder, wait=True, log=context.progress.log):
         if (finished := run.result()) is not None:  # by the process that was waited for
             return finished, run
         memory = PeakMemory()

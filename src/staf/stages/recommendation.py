@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from staf.stages.budget import SLACK
 
 Row = Mapping[str, Any]
 LEVEL = 0.05
@@ -14,11 +17,11 @@ def recommendation(found: Mapping[str, Any]) -> str:
     """What a user should do, from the rows of a comparison; simple rows win where no other is shown to be above them."""
     rows: Sequence[Row] = found["rows"]
     if not rows:
-        return "No row could answer this task: see why each was left out."
+        return nothing(found)
     reference = next(row for row in rows if row["name"] == found["reference"])
     models = [row for row in rows if row["language_model"] and row is not reference]
     best = max(models, key=lambda row: float(row["value"]), default=None)
-    start, against = f"On {min(row['test_rows'] for row in rows)} test rows", ""
+    start, against = f"On {min(row['test_rows'] for row in rows)} test rows", " no row of a language model was run,"
     if best is not None:
         if is_above(best["to_simple"], len(models)):
             return f"{start} {quoted(best)} is above {quoted(reference)} ({difference(best['to_simple'])}): use it."
@@ -26,19 +29,32 @@ def recommendation(found: Mapping[str, Any]) -> str:
         against += f"{difference(best['to_simple'])}),"
     cost = f"{reference['seconds']:.0f} s" + ("" if reference["language_model"] else " and no language model")
     if reference["language_model"]:  # there are no simple rows
-        return f"{start}{against or ' there is no row but this one,'} so use {quoted(reference)}: it takes {cost}."
+        return f"{start}{against if models else ' there is no row but this one,'} so use {quoted(reference)}: it takes {cost}."
     simple = sum(not row["language_model"] for row in rows) - 1
     if is_above(reference["to_majority"], simple):
         above = f"{quoted(reference)} is above the majority ({difference(reference['to_majority'])}), and"
-        return f"{start} {above}{against or ' nothing is above it,'} so use it: it takes {cost}{more(found, reference)}."
+        return f"{start} {above}{against} so use it: it takes {cost}{more(found, reference)}."
     if best is not None and is_above(best["to_majority"], len(models)):
         above = f"{quoted(best)} is above the majority ({difference(best['to_majority'])})"
         return f"{start} {above}, which {quoted(reference)} is not shown to be: use {quoted(best)}."
     top = max((row for row in rows if row["to_majority"]), key=lambda row: float(row["value"]), default=None)
     named = f" (the best, {quoted(top)}: {difference(top['to_majority'])})" if top else ""
+    named += "" if models else "; no row of a language model was run"
     learned = f"none has learned this task from {found['shots']} examples"
     later = more(found, reference) or ", so label more before you use one"
     return f"{start} no row is shown to be above the majority{named}: {learned}{later}."
+
+
+def nothing(found: Mapping[str, Any]) -> str:
+    """What is said where no row was finished."""
+    late = [row["seconds"] for row in found["left_out"] if row["seconds"] is not None]
+    if not late:
+        return "No row could answer this task: see why each was left out."
+    minutes = math.ceil((found["seconds"] + min(late)) / SLACK / 60)
+    return (
+        f"No row fits into {found['minutes']:g} min: the shortest takes about {min(late):.0f} s. "
+        f"Run it again with --minutes {max(minutes, math.floor(found['minutes']) + 1)} or more."
+    )
 
 
 def more(found: Mapping[str, Any], reference: Row) -> str:

@@ -58,7 +58,7 @@ def train_stage(context: Context, name: str, settings: ExpertRecipe, out: Path, 
     with ExitStack() as locks:
         there = training_run_of(out / name, context.identity) == digest
         if not there and context.world.is_main_process:
-            locks.enter_context(locked(out / name, wait=True))
+            locks.enter_context(locked(out / name, wait=True, log=context.progress.log))
             there = training_run_of(out / name, context.identity) == digest  # by the process that was waited for
         context.world.check_same(int(there), f"view of {out / name}")
         if there:
