@@ -129,7 +129,7 @@ def test_answers_that_are_words_are_scored_and_predicted(home: Path, tiny_folder
     file, out = home / "notes.jsonl", home / "entities.jsonl"
     file.write_text('{"context": "A rash."}\n{"context": "No rash."}\n')
     run("predict", file, "--task", "ncbi_disease", "--out", out, *base)
-    assert [set(json.loads(line)) for line in out.read_text().splitlines()] == [{"line", "id", "answer"}] * 2
+    assert [set(json.loads(line)) for line in out.read_text().splitlines()] == [{"row", "id", "answer"}] * 2
 
 
 def test_a_merged_model_loads_without_staf_and_answers_alike(
@@ -209,6 +209,9 @@ def test_prediction_streams_resumes_and_names_bad_lines(home: Path, trained: lis
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     command = ["predict", file, "--task", "icd10_chapter", "--out", out, *trained]
     assert "5 answers" in run(*command)
+    unsure = [home / "unsure.jsonl" if part == out else part for part in command]
+    assert "0 answers" in (said := run(*unsure, "--threshold", 1))
+    assert "5 rows abstained, below --threshold 1" in said
     whole = out.read_text()
     answers = [json.loads(line) for line in whole.splitlines()]
     assert out.stat().st_mode & 0o077 == 0
@@ -223,7 +226,7 @@ def test_prediction_streams_resumes_and_names_bad_lines(home: Path, trained: lis
     secret = "Mrs Example, born 1950"
     file.write_text(json.dumps({"context": "x"}) + "\n" + json.dumps({"text": secret}) + "\n")
     out.unlink()
-    with pytest.raises(StafError, match=r"titles\.jsonl, line 2") as caught:
+    with pytest.raises(StafError, match=r"titles\.jsonl, row 2") as caught:
         run(*command)
     assert secret not in str(caught.value)
     assert not out.exists()

@@ -72,7 +72,7 @@ def made(base: Base, experts: ExpertSet, tmp_path: Path) -> dict[str, Any]:
 
 
 def answers(made: dict[str, Any], file: Path, out: Path, **more: Any) -> int:
-    return predict_file(made["context"], file, out, router=made["router"], **more)
+    return predict_file(made["context"], file, out, router=made["router"], **more).rows
 
 
 def written(path: Path) -> list[dict[str, Any]]:
@@ -119,7 +119,7 @@ def test_every_format_that_is_read_or_written_holds_the_same_answers(made: dict[
         found = written(tmp_path / f"{file.name}.jsonl")
         assert found == written(tmp_path / "in.jsonl.jsonl")
     assert [row["id"] for row in found] == [row["id"] for row in rows]
-    assert [row["line"] for row in found] == [1, 2, 3, 4, 5]
+    assert [row["row"] for row in found] == [1, 2, 3, 4, 5]
     assert all(sum(row["probabilities"].values()) == pytest.approx(1, abs=0.01) for row in found)
     for kind in ("csv", "parquet", "xlsx"):
         out = tmp_path / f"out.{kind}"
@@ -171,7 +171,7 @@ def test_a_router_of_an_earlier_version_takes_the_task_for_rows_of_its_table(mad
     task = Task.model_validate(
         {**TRIAGE.model_dump(), "dataset_path": "json", "dataset_kwargs": {"data_files": "x.json"}, "doc_to_target": "answer"}
     )
-    with pytest.raises(BadData, match=r'line 1: "context" .text. is missing'):
+    with pytest.raises(BadData, match=r'row 1: "context" .text. is missing'):
         answers(made, file, tmp_path / "second.jsonl")
     answers(made, file, tmp_path / "second.jsonl", task=task)
     assert written(tmp_path / "first.jsonl") == written(tmp_path / "second.jsonl")
@@ -190,6 +190,8 @@ def test_below_the_threshold_nothing_is_answered(made: dict[str, Any], tmp_path:
         assert row["abstained"] == (max(before["probabilities"].values()) < middle)
         assert row["answer"] == (None if row["abstained"] else before["answer"])
         assert row["probabilities"] == before["probabilities"]
+    again = predict_file(made["context"], file, tmp_path / "some.jsonl", router=made["router"], threshold=middle - 0.0001)
+    assert again == (5, sum(row["abstained"] for row in found))  # it is complete, and nothing is computed again
     for kind in ("csv", "parquet", "xlsx"):
         answers(made, file, tmp_path / f"none.{kind}", threshold=1.0)
         assert [row["answer"] or "" for row in read_written(tmp_path / f"none.{kind}")] == [""] * 5
@@ -219,16 +221,19 @@ def test_bad_rows_are_named_and_refused_or_skipped_and_listed(made: dict[str, An
     with pytest.raises(BadData) as caught:
         answers(made, file, out)
     assert str(caught.value) == (
-        f"{file}: 6 of 8 rows do not fit.\n  {file}, line 3: 2 cells are expected, found 1.\n  {file}, line 4: the text is "
-        f"empty\n  {file}, line 6: 2 cells are expected, found 3.\n  {file}, line 7: the text is empty\n  {file}, line 8: the "
+        f"{file}: 6 of 8 rows do not fit.\n  {file}, row 2: 2 cells are expected, found 1.\n  {file}, row 3: the text is "
+        f"empty\n  {file}, row 5: 2 cells are expected, found 3.\n  {file}, row 6: the text is empty\n  {file}, row 7: the "
         "text is empty\n  and 1 more\nFix them, or leave them out with --skip-invalid."
     )
     assert not list(tmp_path.glob("out.csv*"))
     assert answers(made, file, out, skip_invalid=True) == 2
-    assert [(row["line"], row["id"]) for row in read_written(out)] == [("1", "1"), ("4", "4")]
+    assert [(row["row"], row["id"]) for row in read_written(out)] == [("1", "1"), ("4", "4")]
     skipped = json.loads((tmp_path / "out.csv.made-by.json").read_text())["skipped"]
     assert len(skipped) == 6
-    assert skipped[1] == f"{file}, line 4: the text is empty"
+    assert skipped[1] == f"{file}, row 3: the text is empty"
+    (tmp_path / "in.jsonl").write_text('{"thing": "owl"}\n\n{"thing": 3\n{"thing": ""}\n')  # a blank line is no row
+    with pytest.raises(BadData, match=r"row 2: not valid JSON(.|\n)*row 3: the text is empty"):
+        answers(made, tmp_path / "in.jsonl", tmp_path / "third.csv")
     file.write_text("id,note\n1,owl\n2,fox\n")
     with pytest.raises(BadData, match=r"2 of 2 rows(.|\n)*the columns are id, note(.|\n)*Is it a table of this task"):
         answers(made, file, tmp_path / "none.csv", skip_invalid=True)
@@ -322,8 +327,8 @@ def test_a_file_that_is_not_answered_leaves_nothing_and_one_that_is_written_is_n
     file, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     before = set(tmp_path.iterdir())
     for content, message in (
-        ("", "no lines to answer"), ("\n\n", "no lines to answer"), ('{"context": 3}\n', 'line 1: "context"'),
-        ('{"context": "owl \\ud83d pox"}\n', "line 1: a text holds half of a surrogate pair"), ("{\n", "line 1"),
+        ("", "no rows to answer"), ("\n\n", "no rows to answer"), ('{"context": 3}\n', 'row 1: "context"'),
+        ('{"context": "owl \\ud83d pox"}\n', "row 1: a text holds half of a surrogate pair"), ("{\n", "row 1"),
     ):  # fmt: skip
         file.write_text(content)
         with pytest.raises(BadData, match=message):
@@ -388,7 +393,7 @@ def test_a_router_adapted_to_a_table_answers_another_one_with_nothing_else(
 
     monkeypatch.setattr(Answerer, "scores", noted)
     elsewhere = Context(None, None, tmp_path / "other", dtype="float32")
-    assert predict_file(elsewhere, tmp_path / "new.tsv", tmp_path / "out.csv", router=tmp_path / "router") == 1
+    assert predict_file(elsewhere, tmp_path / "new.tsv", tmp_path / "out.csv", router=tmp_path / "router").rows == 1
     assert [(e.query, e.context, e.labels) for e in asked] == [("Which colour?", "owl!", ("blue", "green", "red"))]
     (row,) = read_written(tmp_path / "out.csv")
     assert row["id"] == "7"

@@ -2,18 +2,18 @@
 
 In:   CSV, TSV, JSON lines, JSON, Parquet or an Excel workbook: rows with the columns of the task's own table, whose templates
       the router keeps; or with "context". "id" (or note_id, ...), "query" and "labels" (in a cell "a; b") are optional
-Out:  JSON lines, CSV, Parquet or a workbook: line, id, answer and, where labels are scored, their probabilities
+Out:  JSON lines, CSV, Parquet or a workbook: row, id, answer and, where labels are scored, their probabilities
 
 A router needs no data of its task: it keeps query, labels, templates and calibration, and where its experts are. The input is
 read twice, row by row: first all rows are checked, then they are answered in blocks. Predictions are kept in OUT.partial.jsonl
 until all are there, so an interrupted run resumes after the last batch; OUT.made-by.json says what OUT was made of. Messages
-name lines, never their text.
+and answers number the rows of data from 1; no message holds their text.
 """
 
 from __future__ import annotations
 
-import io
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,23 +32,45 @@ from staf.data.table_files import table_rows
 from staf.data.task import Task
 from staf.errors import BadData, ConfigError, MissingData
 from staf.evaluate.answer import Answerer, OnDone, PartialPredictions, calibrate, predictions_of, routed
+from staf.evaluate.answer_files import FORMATS, Answers, write_answers
 from staf.evaluate.calibrate import LabelCalibrator
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.store import ExpertSet
-from staf.io import locked, read_json, sha256_of, write_bytes, write_json
+from staf.io import locked, read_json, sha256_of, write_json
 from staf.log import Log
 from staf.routing.store import SEPARATOR, Router, TaskPrompt, load_router
 from staf.stages.context import Context
 from staf.stages.evaluation import calibration_set, checked_router
 
-FORMATS = (".jsonl", ".csv", ".parquet", ".xlsx")
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a spreadsheet takes for the start of a formula; such a cell of a CSV file starts with an apostrophe."""
 BLOCK = 1_024
 """Rows of a file in memory at a time; they are answered in the order of their lengths."""
 SHOWN = 5
 """Bad rows that a message names."""
-Answers = list[dict[str, Any]]
+
+
+class Predicted(NamedTuple):
+    """What a file of answers holds."""
+
+    rows: int
+    abstained: int
+    """Rows whose answer is below the threshold."""
+
+
+@dataclass
+class _Rows(ReadReport):
+    """Counts rows of data, and names a bad one by its number in the place of a reader's."""
+
+    skip_rejected: bool = True
+    good: int = 0
+
+    @property
+    def number(self) -> int:
+        """Of the row that is read now."""
+        return 1 + self.good + len(self.rejected)
+
+    def reject(self, problem: BadData, content: object) -> None:
+        """Keep the problem of a bad row."""
+        super().reject(BadData(re.sub(r", (line|record) \d+", f", row {self.number}", str(problem), count=1)), content)
 
 
 class Predictor(NamedTuple):
@@ -148,8 +170,8 @@ def predict_file(
     context: Context, file: Path, out: Path, *, router: Path | None = None, experts: Path | None = None,
     task: Task | None = None, settings: EvaluationSettings | None = None, threshold: float | None = None,
     skip_invalid: bool = False,
-) -> int:  # fmt: skip
-    """Answer every row of `file` into `out`, from where an interrupted run stopped; returns the number of answers.
+) -> Predicted:  # fmt: skip
+    """Answer every row of `file` into `out`, from where an interrupted run stopped; returns how many rows it answered.
 
     Args:
         router: its folder; without one the base answers `task`.
@@ -179,20 +201,22 @@ def predict_file(
             _check_maker(out, note, maker)
         count, skipped = _checked(file, predictor.prompt, skip_invalid, context.progress.log)
         if not out.exists():
-            write_json(note, {**maker, "skipped": skipped})
+            write_json(note, made := {**maker, "skipped": skipped, "abstained": 0})
             try:
-                write_answers(out, _answered(context, predictor, file, count, journal))
+                found = _answered(context, predictor, file, count, journal)
+                write_json(note, made | {"abstained": sum(row.get("abstained", False) for row in found)})
+                write_answers(out, found)
             finally:
                 if not out.exists() and not (journal.exists() and journal.read_bytes().count(b"\n") > 1):
                     journal.unlink(missing_ok=True)  # nothing was answered: its first line says how it was computed
                     note.unlink()
         journal.unlink(missing_ok=True)
-    return count
+        return Predicted(count, read_json(note)["abstained"])
 
 
 def _checked(file: Path, prompt: TaskPrompt, skip_invalid: bool, log: Log) -> tuple[int, list[str]]:
     """The number of rows that fit, and what is wrong with the others; raises BadData where these are not to be skipped."""
-    report = ReadReport(skip_rejected=True)
+    report = _Rows()
     count = sum(1 for _ in _lines(file, prompt, report))
     problems = [row.problem for row in report.rejected]
     bad = len(problems)
@@ -201,7 +225,7 @@ def _checked(file: Path, prompt: TaskPrompt, skip_invalid: bool, log: Log) -> tu
         advice = "Fix them, or leave them out with --skip-invalid." if count else "Is it a table of this task?"
         raise BadData(f"{file}: {bad} of {count + bad} rows do not fit.\n  {listed}\n{advice}")
     if not count:
-        raise BadData(f"{file} has no lines to answer.")
+        raise BadData(f"{file} has no rows to answer.")
     if bad:
         log(f"{bad} of {count + bad} rows do not fit and are skipped")
     return count, problems
@@ -210,7 +234,7 @@ def _checked(file: Path, prompt: TaskPrompt, skip_invalid: bool, log: Log) -> tu
 def _check_maker(out: Path, note: Path, maker: dict[str, Any]) -> None:
     """One file never mixes answers of two inputs, models or settings."""
     before = read_json(note) if note.is_file() else None
-    if not isinstance(before, dict) or before.keys() != {*maker, "skipped"}:
+    if not isinstance(before, dict) or before.keys() != {*maker, "skipped", "abstained"}:
         raise ConfigError(f"{out} is not an output of staf predict. Give another file with --out.")
     if differing := [f"{name} {before[name]} there, {maker[name]} now" for name in maker if before[name] != maker[name]]:
         raise ConfigError(
@@ -249,29 +273,28 @@ class _ReadOnce(PartialPredictions):
 def _answered(context: Context, predictor: Predictor, file: Path, count: int, journal: Path) -> Answers:
     """What is written of each row; predictions in the journal are not computed again."""
     partial = _ReadOnce(journal, PartialPredictions(journal).read(numerics(context.base)))
-    lines, answers = _lines(file, predictor.prompt, ReadReport(skip_rejected=True)), Answers()
+    lines, answers = _lines(file, predictor.prompt, _Rows()), Answers()
     with (
         context.progress.bar("predict", count + len(predictor.calibration)) as bar,
         predictor.answering(context, bar.advance) as answer,
     ):
         while block := list(islice(lines, BLOCK)):
             found = answer([example for _, _, example in block], partial)
-            answers += [{"line": number, "id": given, **one} for (number, given, _), one in zip(block, found, strict=True)]
+            answers += [{"row": number, "id": given, **one} for (number, given, _), one in zip(block, found, strict=True)]
     return answers
 
 
-def _lines(file: Path, prompt: TaskPrompt, report: ReadReport) -> Iterator[tuple[int, Any, Example]]:
+def _lines(file: Path, prompt: TaskPrompt, report: _Rows) -> Iterator[tuple[int, Any, Example]]:
     """Number, id and example of each row that fits; the others are in the report."""
-    good = 0
-    for place, row in table_rows(file, report):
+    for _, row in table_rows(file, report):
         named = "id" if "id" in row else next((name for name in row if name.casefold().endswith("_id")), "")
-        number, given = 1 + good + len(report.rejected), row.get(named)
+        number, given = report.number, row.get(named)
         try:
-            example = example_of(prompt, place, row)
+            example = example_of(prompt, f"{file}, row {number}", row)
         except BadData as problem:
             report.reject(problem, "")
             continue
-        good += 1
+        report.good += 1
         yield number, number if given in (None, "") else given if isinstance(given, int | str) else str(given), example
 
 
@@ -326,67 +349,3 @@ def answer_of(example: Example, row: dict[str, Any], threshold: float | None) ->
         return found
     sure = pairs[0][1] if single else min((probs[index] for index in row["answer"]), default=1 - max(probs, default=0.0))
     return {"answer": answer if sure >= threshold else None, "abstained": sure < threshold, "probabilities": dict(pairs)}
-
-
-def write_answers(out: Path, answers: Answers) -> None:
-    """Answers in the format of the name, with a column for each label's probability if all have the same labels."""
-    for row in answers:
-        if "probabilities" in row:
-            row["probabilities"] = {label: round(prob, 4) for label, prob in row["probabilities"].items()}
-    data = io.BytesIO()
-    if out.suffix == ".jsonl":
-        data.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in answers).encode())
-    else:
-        same = len({tuple(sorted(row.get("probabilities", ()))) for row in answers}) == 1
-        rows = [_columns(row, same) for row in answers]
-        _WRITERS[out.suffix](rows, data)
-    write_bytes(out, data.getvalue(), private=True)
-
-
-def _columns(row: dict[str, Any], same: bool) -> dict[str, Any]:
-    answer, probs = row["answer"], row.get("probabilities")
-    text = answer if answer is None or isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
-    found = {**row, "id": str(row["id"]), "answer": text}
-    if probs is None:
-        return found
-    del found["probabilities"]
-    if not same:
-        return found | {"probabilities": json.dumps(probs, ensure_ascii=False)}
-    return found | {f"probability of {label}": probs[label] for label in sorted(probs)}
-
-
-def _write_csv(rows: Answers, data: io.BytesIO) -> None:
-    import pyarrow.csv
-
-    texts = ({n: f"'{v}" if isinstance(v, str) and v.startswith(FORMULA) else v for n, v in row.items()} for row in rows)
-    pyarrow.csv.write_csv(pyarrow.Table.from_pylist(list(texts)), data)
-
-
-def _write_parquet(rows: Answers, data: io.BytesIO) -> None:
-    import pyarrow.parquet
-
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), data)
-
-
-def _write_xlsx(rows: Answers, data: io.BytesIO) -> None:
-    """A workbook of one sheet; text is text, also where it looks like a formula."""
-    import openpyxl
-    from openpyxl.cell import WriteOnlyCell
-    from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
-
-    book = openpyxl.Workbook(write_only=True)
-    sheet = book.create_sheet("answers")
-    for row in (dict(zip(rows[0], rows[0], strict=True)), *rows):
-        cells = []
-        for value in row.values():
-            cell = WriteOnlyCell(sheet, ILLEGAL_CHARACTERS_RE.sub("", value) if isinstance(value, str) else value)
-            if isinstance(value, str):
-                cell.data_type = "s"
-            cells.append(cell)
-        sheet.append(cells)
-    book.save(data)
-
-
-_WRITERS: dict[str, Callable[[Answers, io.BytesIO], None]] = {
-    ".csv": _write_csv, ".parquet": _write_parquet, ".xlsx": _write_xlsx
-}  # fmt: skip

@@ -222,11 +222,13 @@ def predict(
     settings = parse(EvaluationSettings, changed, "staf predict") if changed else None
     context = Context(base, data_dir, RUNS, Terminal(), dtype=dtype, split_scheme=splits)
     asked = None if task is None else context.find_task(task)
-    count = predict_file(
+    found = predict_file(
         context, file, out, router=router, experts=experts, task=asked, settings=settings, threshold=threshold,
         skip_invalid=skip_invalid,
     )  # fmt: skip
-    emit(as_json, {"answers": count, "out": str(out)}, f"{count} answers in {out}")
+    answered = found.rows - found.abstained
+    left = "" if threshold is None else f"; {found.abstained} rows abstained, below --threshold {threshold:g}"
+    emit(as_json, {"answers": answered, "abstained": found.abstained, "out": str(out)}, f"{answered} answers in {out}{left}")
 
 
 def merge(
