@@ -45,6 +45,14 @@ def adapt(*arguments: object) -> str:
     return result.stdout
 
 
+def test_too_few_evaluations_are_refused_before_the_base_is_loaded(
+    home: Path, common: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("staf.stages.context.Context.mixture", None)
+    with pytest.raises(ConfigError, match="gives CMA-ES 3 parameters, more than max_evaluations = 2"):
+        adapt(*common, "--method", "cma", "--shots", 4, "-o", "max_evaluations=2", "--out", home / "few")
+
+
 def test_one_router_as_a_table_and_as_one_object(home: Path, common: list[object]) -> None:
     table = adapt(*common, *FEW, "--out", home / "one", "-o", "restarts=2")
     for text in ("Weights of the experts for icd10_chapter", "spread over 2 restarts", "synonymy", "stop reason"):

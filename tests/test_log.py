@@ -7,6 +7,7 @@ import io
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,7 +20,7 @@ from staf.errors import MissingData, StafError, UnknownName
 from staf.experts.recipe import ExpertRecipe
 from staf.experts.store import load_expert
 from staf.experts.train import StepReport
-from staf.log import REPORTERS, json_lines, open_reporter
+from staf.log import REPORTERS, Terminal, json_lines, open_reporter
 from staf.stages.context import Context
 from staf.stages.training import train_stage
 
@@ -55,6 +56,23 @@ def test_no_step_is_there_twice_after_a_stop_and_a_torn_line_goes(tmp_path: Path
     assert [line["step"] for line in lines(path)] == [1, 2, 3, 4, 5, 6, 7]
     log(path, 1)
     assert [line["step"] for line in lines(path)] == [1]
+
+
+def test_work_that_takes_long_says_so_where_there_is_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("staf.log.BEAT", 0.05)
+    with Terminal().bar("adapt triage", 200) as bar:
+        time.sleep(0.2)
+        bar.advance(3, "loss 0.5")
+        time.sleep(0.2)
+    said = capsys.readouterr().err.splitlines()
+    assert 4 <= len(said) <= 9
+    assert said[0] == "adapt triage: 0/200, 0 s"
+    assert said[-1].startswith("adapt triage: 3/200, 0 s, ")
+    assert said[-1].endswith("s left  loss 0.5")
+    time.sleep(0.1)
+    assert not capsys.readouterr().err
 
 
 def test_a_reporter_that_never_logs_leaves_no_file(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -26,22 +27,48 @@ CONTROL = {code: f"\\u{code:04x}" for code in (*range(32), *range(127, 160)) if 
 """Characters that a terminal acts on, as they are printed; names may come from files of others."""
 
 
+BEAT = 20.0
+"""Seconds after which a line says that work goes on."""
+
+
 class Bar:
     """A progress bar as lines, one for each tenth of the work."""
 
     def __init__(self, log: Log, title: str, total: int) -> None:
-        self.log, self.title, self.total, self.done, self.logged = log, title, total, 0, 0
-        self.started = time.perf_counter()
+        self.log, self.title, self.total, self.done, self.logged, self.note = log, title, total, 0, 0, ""
+        self.started = self.said = time.perf_counter()
 
     def advance(self, done: int, note: str = "") -> None:
         """Report `done` more finished units."""
-        self.done += done
+        self.done, self.note = self.done + done, note
         tenth = self.done * 10 // max(self.total, 1)
         if tenth > self.logged:
             self.logged = tenth
-            seconds = time.perf_counter() - self.started
-            left = seconds * (self.total - self.done) / self.done
-            self.log(f"{self.title}: {self.done}/{self.total}, {seconds:.0f} s, {left:.0f} s left  {note}".rstrip())
+            self._say()
+
+    @contextmanager
+    def beating(self) -> Iterator[Bar]:
+        """The bar, which says a line too wherever it said none for `BEAT` seconds."""
+        ended = threading.Event()
+
+        def beat() -> None:
+            while not ended.wait(max(self.said + BEAT - time.perf_counter(), 0.01)):
+                if time.perf_counter() - self.said >= BEAT:
+                    self._say()
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            ended.set()
+            thread.join()
+
+    def _say(self) -> None:
+        self.said = time.perf_counter()
+        seconds, done = self.said - self.started, self.done
+        left = f", {seconds * (self.total - done) / done:.0f} s left" if done else ""
+        self.log(f"{self.title}: {done}/{self.total}, {seconds:.0f} s{left}  {self.note}".rstrip())
 
 
 class Progress:
@@ -68,13 +95,14 @@ class StderrProgress(Progress):
 
 
 class Terminal(Progress):
-    """Progress bars with time left, on stderr or in a notebook with ipywidgets; elsewhere plain lines on stderr."""
+    """Progress bars with time left, on stderr or in a notebook with ipywidgets; elsewhere lines, at least every 20 s."""
 
     @contextmanager
     def bar(self, title: str, total: int) -> Iterator[Bar]:
         """A bar of `total` units."""
         if not (sys.stderr.isatty() or ("ipykernel" in sys.modules and importlib.util.find_spec("ipywidgets"))):
-            yield Bar(self.log, title, total)
+            with Bar(self.log, title, total).beating() as bar:
+                yield bar
             return
         from rich import progress
         from rich.console import Console

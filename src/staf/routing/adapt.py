@@ -58,6 +58,18 @@ def _held_out(examples: int, recipe: RouterRecipe) -> int:
     return max(int(examples * recipe.held_out_share), 1) if recipe.held_out_share > 0 else 0
 
 
+def check_evaluations(count: int, recipe: RouterRecipe) -> slice:
+    """Which of n parameters are learned; raises ConfigError where CMA-ES has more of them than evaluations."""
+    moved = searched_params(count, recipe)
+    size, other = moved.stop - moved.start, "" if recipe.granularity == "task" else "granularity = task, "
+    if recipe.method == "cma" and size > recipe.max_evaluations:
+        raise ConfigError(
+            f"granularity = {recipe.granularity} gives CMA-ES {size} parameters, more than max_evaluations = "
+            f"{recipe.max_evaluations}. Use {other}method = gradient, or raise max_evaluations to several times {size}."
+        )
+    return moved
+
+
 def restart_seed(seed: int, restart: int) -> int:
     """The seed of a restart; the first one uses the recipe's."""
     return seed if restart == 0 else seeded_rng(f"restart:{seed}:{restart}").randrange(2**31)
@@ -134,13 +146,8 @@ class _Adaptation:
     ) -> None:
         self.objective, self.recipe, self.init_from = objective, objective.recipe, init_from
         self.count, self.on_progress, self.started = len(examples), on_progress, time.perf_counter()
-        self.moved = searched_params(objective.num_params, self.recipe)
-        self.size, most = self.moved.stop - self.moved.start, self.recipe.max_evaluations
-        if self.recipe.method == "cma" and self.size > most:
-            raise ConfigError(
-                f"granularity = {self.recipe.granularity} gives CMA-ES {self.size} parameters, more than max_evaluations = "
-                f"{most}. Use granularity = task, method = gradient, or raise max_evaluations to several times {self.size}."
-            )
+        self.moved = check_evaluations(objective.num_params, self.recipe)
+        self.size = self.moved.stop - self.moved.start
         self.held_out = _held_out(len(examples), self.recipe)
         order = list(range(len(examples)))
         if self.held_out > 0:

@@ -18,10 +18,11 @@ from staf.evaluate.score import sample
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.store import ExpertSet
 from staf.io import locked
-from staf.routing.adapt import adapt_router, adaptation_digest, planned_progress
+from staf.routing.adapt import adapt_router, adaptation_digest, check_evaluations, planned_progress
 from staf.routing.objective import RouterObjective, candidate_losses
 from staf.routing.pruning import pruned_weights
 from staf.routing.recipe import RouterRecipe
+from staf.routing.router import num_params
 from staf.routing.searchless import best_expert_router, expert_centroids, zero_shot_router
 from staf.routing.store import Router, load_router, load_start, save_router
 from staf.runs import PeakMemory
@@ -60,6 +61,8 @@ def adapt_stage(
     Raises:
         BaseMismatch, ExpertMismatch, ConfigError: `init_from` does not fit.
     """
+    if recipe.granularity == "task":  # before the base is loaded
+        check_evaluations(num_params(1, len(experts.names), recipe), recipe)
     start = None if init_from is None else load_start(init_from, out, context.identity, experts, recipe)
     examples, digest = planned_adaptation(context, task, experts, recipe, start)
     if (router := _existing(context, out, digest)) is None:
@@ -148,9 +151,13 @@ def _calibrated(context: Context, router: Router, experts: ExpertSet, examples: 
     if router.prompt.output_type != "multi_label" or router.recipe.method == "zero_shot":
         return router
     settings = EvaluationSettings(max_length=router.recipe.max_length)
+    drawn = sample(examples, settings.calibration_examples)
     try:
-        with routed(context.base, context.mixture(experts), router.weights, router.recipe.granularity):
-            fitted = calibrate(Answerer(context.base, settings), sample(examples, settings.calibration_examples))
+        with (
+            routed(context.base, context.mixture(experts), router.weights, router.recipe.granularity),
+            context.progress.bar(f"calibrate {router.task}", len(drawn)) as bar,
+        ):
+            fitted = calibrate(Answerer(context.base, settings, bar.advance), drawn)
     except MissingData as error:
         context.progress.log(f"router {router.task}: no calibration, so it cannot predict new files ({error})")
         return router
