@@ -185,6 +185,26 @@ def test_none_in_a_cell_of_labels_is_named_as_no_label(tmp_path: Path, init: Any
     assert "cells without a label ('none' or an empty list count as no label): 8" in printed
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_labels_that_differ_only_in_case_are_one(tmp_path: Path, init: Any, several: bool) -> None:
+    spellings = ("yes", "Yes", " YES ", "no", "NO", "No")
+    rows = [{"note": note(n), "lame": spellings[n % 6] + (";Fed" if several and n % 4 else "")} for n in range(48)]
+    rows.append({"note": note(99), "lame": "Yes"})
+    table = save(tmp_path / "beasts.csv", rows)
+    options = ["--separator", ";"] if several else []
+    printed = init(table, "--text", "note", "--label", "lame", *options, as_json=False)
+    assert "count as one (ignore_case: true): No, no as NO; YES, yes as Yes" in printed
+    task = load_task(tmp_path / "beasts.yaml")
+    assert (task.ignore_case, task.doc_to_choice) == (True, ("Fed", "NO", "Yes") if several else ("NO", "Yes"))
+    assert {label for e in local_examples(task) for label in e.answer.split("; ")} == set(task.doc_to_choice)
+    kind = "multi_label" if several else "multiple_choice"
+    made = Task.from_csv(table, text="note", label="lame", output_type=kind, name="beasts")
+    assert {e.answer for e in local_examples(made)} == {e.answer for e in local_examples(task)}
+    apart = Task.from_csv(table, text="note", label="lame", output_type=kind, ignore_case=False)
+    assert len(apart.doc_to_choice) == 6 + several
+    assert not Task.from_csv(save(tmp_path / "two.csv", two_labels()), text="note", label="outcome").ignore_case
+
+
 def test_no_text_of_a_cell_is_printed(tmp_path: Path, init: Any) -> None:
     table = save(tmp_path / "visits.csv", five_labels())
     options = ["--text", "history", "--text", "complaint", "--label", "level"]
@@ -206,8 +226,8 @@ def test_empty_repeated_and_contradictory_rows_are_counted(tmp_path: Path, init:
     (tmp_path / "notes.yaml").unlink()
     printed = init("notes.csv", "--text", "note", "--label", "outcome", as_json=False)
     for line in (
-        "1 left out: the text is empty", "texts with two or more answers: 1", "labels with fewer than 5 rows: Urgent",
-        "labels that differ only in case: Urgent, urgent", "empty cells in column note: 1",
+        "1 left out: the text is empty", "texts with two or more answers: 1",
+        "labels that differ only in case count as one (ignore_case: true): Urgent as urgent", "empty cells in column note: 1",
     ):  # fmt: skip
         assert line in printed
 

@@ -33,6 +33,7 @@ COMMENTS = {
     "doc_to_text": "the question: text, a column or a Jinja template",
     "doc_to_context": "the text, the only part that is ever cut",
     "doc_to_target": "the column of the answer",
+    "ignore_case": "labels that differ only in case are one",
     "keep_overlap": "true keeps rows whose text, or one almost the same, is in the test split",
     "group_column": "rows with the same value stay in one split",
     "test_split": "share of the rows, drawn by group",
@@ -73,7 +74,13 @@ def init_task(
     splits = Counter(example.split for example in examples)
     lines = [f"{out}: task '{task.name}', {task.output_type}, judged by {task.metric}"]
     lines += [f"{profile.rows} rows: {splits['test']} for the test, {splits['adaptation']} for adaptation"]
-    lines += [*left_out_lines(report.skipped), *_label_lines(task, profile), *_text_lines(profile), *length_lines(lengths)]
+    lines += [
+        *left_out_lines(report.skipped),
+        *_joined_lines(task, rows),
+        *_label_lines(task, profile),
+        *_text_lines(profile),
+        *length_lines(lengths),
+    ]
     lines += _group_lines(groups, out)
     lines += [f"Look at {out}, fill in what is empty, then: staf compare --task {shlex.quote(str(out))}"]
     record = {"out": str(out), "task": task.name, "splits": splits, "left_out": report.skipped, "tokens": lengths}
@@ -189,12 +196,17 @@ def _label_lines(task: Task, profile: TableProfile) -> list[str]:
     lines += [f"cells without a label ('none' or an empty list count as no label): {profile.none}"] * bool(profile.none)
     lines += constant_lines(profile.constant, profile.labels)
     rare = [name for name, count in profile.labels.items() if count < FEW]
-    lines += [f"labels with fewer than {FEW} rows: {', '.join(rare[:SHOWN])}"] * bool(rare)
-    spelt = Counter(name.casefold() for name in profile.labels)
-    alike = [name for name in profile.labels if spelt[name.casefold()] > 1]
-    same = ", ".join(sorted(alike, key=lambda name: (name.casefold(), name))[:SHOWN])
-    how = "each spelling counts as a label, so correct the table, delete the task file and run this again"
-    return lines + [f"labels that differ only in case: {same}; {how}"] * bool(alike)
+    return lines + [f"labels with fewer than {FEW} rows: {', '.join(rare[:SHOWN])}"] * bool(rare)
+
+
+def _joined_lines(task: Task, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Which spellings of labels are one, as at most one line."""
+    from staf.data.local import found_labels
+
+    spellings = found_labels(task.model_copy(update={"ignore_case": False}), rows) if task.ignore_case else ()
+    others = {label: [s for s in spellings if s != label and s.casefold() == label.casefold()] for label in task.doc_to_choice}
+    joined = "; ".join([f"{', '.join(found)} as {label}" for label, found in others.items() if found][:SHOWN])
+    return [f"labels that differ only in case count as one (ignore_case: true): {joined}"] * bool(joined)
 
 
 def _text_lines(profile: TableProfile) -> list[str]:

@@ -80,12 +80,24 @@ def local_examples(task: Task, report: ReadReport | None = None) -> list[Example
 
 
 def found_labels(task: Task, rows: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
-    """The labels, or types of mentions, in the answers of rows, sorted; rows that do not fit are passed over."""
-    found = set[str]()
+    """The labels, or types of mentions, in the answers of rows, sorted; rows that do not fit are passed over.
+
+    Where the task ignores case, each in its most frequent spelling, of equally frequent ones the first by name.
+    """
+    found = Counter[str]()
     for row in rows:
         with suppress(BadData):
-            found.update(labels_of(task, row))
-    return tuple(sorted(found))
+            found.update(set(labels_of(task, row)))
+    ranked = sorted(found, key=lambda label: (-found[label], label))
+    return tuple(sorted({(label.casefold() if task.ignore_case else label): label for label in reversed(ranked)}.values()))
+
+
+def joined_labels(task: Task, rows: Sequence[Mapping[str, Any]], ignore_case: bool | None) -> tuple[tuple[str, ...], bool]:
+    """The labels of rows, and whether those that differ only in case are one; None: where there are such labels."""
+    labels = found_labels(task, rows)
+    if ignore_case is None:
+        ignore_case = task.output_type != "ner" and len({label.casefold() for label in labels}) < len(labels)
+    return (found_labels(task.model_copy(update={"ignore_case": True}), rows) if ignore_case else labels), ignore_case
 
 
 def _drawn(examples: Sequence[Example], keys: Sequence[Sequence[str]], size: float) -> list[str]:

@@ -86,7 +86,7 @@ def _column(name: str, cells: Sequence[Any]) -> Column:
 
 def _listed(cells: Sequence[Any]) -> str:
     """Of cells that are lists, or texts of some: ner where they hold offsets or tags, else multi_label; '' of others."""
-    items, lists = [], 0
+    items, lists = list[Any](), 0
     for cell in cells:
         value = cell.get("entities") if isinstance(cell, Mapping) else cell
         if isinstance(value, str) and text_of(value) and not value.lstrip().startswith("["):
@@ -156,9 +156,10 @@ def profile_table(rows: Sequence[Mapping[str, Any]], task: Task, test: AbstractS
         labels=labels,
         constant=constant,
         repeated=texts - len(by_text),
-        none=sum(not found and bool(text_of(row.get(task.doc_to_target))) for row, found in zip(rows, answers, strict=True))
-        if task.output_type == "multi_label"
-        else 0,
+        none=sum(
+            not found and text_of(row.get(str(task.doc_to_target))) != "" for row, found in zip(rows, answers, strict=True)
+        )
+        * (task.output_type == "multi_label"),
         contradictory=sum(len(found - {()}) > 1 for found in by_text.values()),
         shared={name: _shared(rows, name, test) for name in text},
     )

@@ -34,7 +34,7 @@ def answer_of(task: Task, row: Row, context: str, labels: Sequence[str]) -> str:
     if task.output_type == "multiple_choice":
         return _choice(task, row, labels)
     if task.output_type == "multi_label":
-        return write_several(chosen_of(task, row), labels)
+        return write_several(chosen_of(task, row, labels), labels)
     if task.output_type == "ner":
         entities = entities_of(task, row)
         if not all(entity.type in labels and entity.text in context for entity in entities):
@@ -53,8 +53,19 @@ def labels_of(task: Task, row: Row) -> Sequence[str]:
     if task.output_type == "ner":
         return [entity.type for entity in entities_of(task, row)]
     if task.output_type == "multi_label":
-        return chosen_of(task, row)
-    return [text] if (text := text_of(_value(task, row))) else []
+        return chosen_of(task, row, _choices(task))
+    return [spelt(task, text, _choices(task))] if (text := text_of(_value(task, row))) else []
+
+
+def spelt(task: Task, text: str, labels: Sequence[str]) -> str:
+    """The label that differs from a text only in case, where the task ignores it; else the text."""
+    if not task.ignore_case or text in labels or task.output_type not in ("multiple_choice", "multi_label"):
+        return text
+    return next((label for label in labels if label.casefold() == text.casefold()), text)
+
+
+def _choices(task: Task) -> Sequence[str]:
+    return () if isinstance(task.doc_to_choice, str) else task.doc_to_choice
 
 
 def _value(task: Task, row: Row) -> Any:
@@ -66,7 +77,7 @@ def _value(task: Task, row: Row) -> Any:
 def _choice(task: Task, row: Row, labels: Sequence[str]) -> str:
     """The right label: a column names it, a number in a column or a template is its index, as in lm-evaluation-harness."""
     value, fixed = _value(task, row), not isinstance(task.doc_to_choice, str)
-    text, in_column = str(value).strip(), task.doc_to_target in row
+    text, in_column = spelt(task, str(value).strip(), labels), task.doc_to_target in row
     named = labels[int(text)] if text.isdigit() and int(text) < len(labels) else None
     if named is not None and fixed and text in labels and not in_column and named != text:
         raise BadData("doc_to_target may be a label or the index of one: give the name of a column in place of a template")
@@ -83,10 +94,11 @@ def _choice(task: Task, row: Row, labels: Sequence[str]) -> str:
     raise BadData(f"doc_to_target is neither one of the {len(labels)} labels nor the index of one")
 
 
-def chosen_of(task: Task, row: Row) -> tuple[str, ...]:
+def chosen_of(task: Task, row: Row, labels: Sequence[str]) -> tuple[str, ...]:
     """The labels of a row that may have several: a list, the text of one, or text with separators; () of an empty cell."""
     items = as_list(_value(task, row), task.label_separator, "doc_to_target")
-    return tuple(dict.fromkeys(text for item in items if (text := text_of(item)) and text.casefold() != NONE))
+    texts = [text for item in items if (text := text_of(item)) and text.casefold() != NONE]
+    return tuple(dict.fromkeys(spelt(task, text, labels) for text in texts))
 
 
 def entities_of(task: Task, row: Row) -> list[Entity]:

@@ -100,6 +100,8 @@ class Task(RowTemplates):
     """Task type of its examples; the task's name where none is given."""
     doc_to_target: str | int = ""
     """Answer: a column or a Jinja template; with choices, one of them or its index."""
+    ignore_case: bool = False
+    """An answer that is a label in another case is that label; of multiple_choice and multi_label."""
     tag_names: tuple[str, ...] = ()
     """Names of tags that are numbers, in their order."""
     group_column: str | None = None
@@ -171,6 +173,7 @@ class Task(RowTemplates):
         cls, source: Any, *, text: str | Sequence[str], label: str, query: str | None = None, labels: Sequence[str] = (),
         output_type: str = "multiple_choice", separator: str = ";", group: str | None = None, test_size: float | None = 0.3,
         keep_overlap: bool = False, name: str | None = None, label_descriptions: Mapping[str, str] | None = None,
+        ignore_case: bool | None = None,
     ) -> Task:  # fmt: skip
         """A task on a table: a file, a pandas frame, a `datasets` Dataset or DatasetDict (its splits kept), or rows.
 
@@ -185,11 +188,12 @@ class Task(RowTemplates):
             keep_overlap: keep rows outside the test split whose text, or one almost the same, is in it.
             name: of the task; by default that of the file.
             label_descriptions: what labels mean, shown before every query.
+            ignore_case: labels that differ only in case are one, spelt as most often; None: where there are such labels.
 
         Raises:
             ConfigError: no such column, or too many labels to choose from. MissingData, BadData: the file cannot be read.
         """
-        from staf.data.local import found_labels
+        from staf.data.local import joined_labels
         from staf.data.own_table import MOST_LABELS, QUERIES, check_columns, own_table, task_name
 
         table, texts = own_table(source, test_size), (text,) if isinstance(text, str) else tuple(text)
@@ -199,7 +203,7 @@ class Task(RowTemplates):
         keys |= {"doc_to_context": texts[0] if len(texts) == 1 else texts, "doc_to_target": label, "label_separator": separator}
         if output_type in LABEL_TYPES and not labels:
             draft = parse(cls, keys | {"doc_to_choice": "any"}, "Task.from_table")
-            labels = found_labels(draft, (row for rows in table.splits.values() for row in rows))
+            labels, ignore_case = joined_labels(draft, [row for rows in table.splits.values() for row in rows], ignore_case)
         if output_type == "multiple_choice" and len(labels) > MOST_LABELS:
             raise ConfigError(
                 f"column '{label}' has {len(labels)} values, too many to choose one from. Give the labels, or another "
@@ -210,7 +214,8 @@ class Task(RowTemplates):
                 f"label_descriptions describes '{unknown[0]}', which is no label. The labels are {', '.join(labels)}."
             )
         default = QUERIES.get(output_type, "").format(labels="; ".join(labels), column=label.replace("_", " "))
-        task = parse(cls, keys | {"doc_to_text": query or default, "doc_to_choice": list(labels)}, "Task.from_table")
+        keys |= {"doc_to_choice": list(labels), "ignore_case": bool(ignore_case)}
+        task = parse(cls, keys | {"doc_to_text": query or default}, "Task.from_table")
         task._rows = table.splits if table.in_memory else {}
         return task
 
