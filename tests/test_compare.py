@@ -6,6 +6,7 @@ import csv
 import fcntl
 import json
 import re
+import warnings
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typer.testing import CliRunner
 
 from staf.cli import app
 from staf.data.task import Task
-from staf.errors import ConfigError, MissingData, TestLeak
+from staf.errors import ConfigError, MissingData, TestLeak, TrainingFailed
 from staf.experts.store import ExpertSet, save_expert
 from staf.io import locked
 from staf.lm.base import Base
@@ -180,6 +181,65 @@ def test_a_leak_ends_it_and_a_row_that_fails_is_named(
         compare(context, task, ExpertSet((leaking,)), shots=12, encoder=str(tiny_encoder))
     found = compare(context, task, shots=12, encoder=str(tiny_encoder))
     assert {row["name"]: row["reason"] for row in found["left_out"]}["lora"] == "no peft"
+
+
+def test_all_rows_are_judged_on_the_rows_that_the_language_model_had_time_for(
+    context: Context, task: Task, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Costs, "measured", lambda *_: Costs(10.0, 1.0, 1.0, 150.0))
+    monkeypatch.setattr(budget, "REDUCTIONS", ({"test_rows": 8},))
+    monkeypatch.setattr(comparison, "baseline_stage", no_peft)
+    found = compare(context, task, shots=12, minutes=3, encoder=str(tiny_encoder))
+    assert names(found) == [*SIMPLE, "original"]
+    assert {row["test_rows"] for row in found["rows"]} == {8} == {found["test_rows"]}
+    values = {row["name"]: row["value"] for row in found["rows"]}
+    for row in found["rows"]:
+        assert row["value"] * 8 == pytest.approx(round(row["value"] * 8))
+        if row["to_simple"] is not None:
+            assert row["to_simple"]["difference"] == pytest.approx(row["value"] - values[found["reference"]])
+    for line in found["curve"]:
+        assert {p["shots"]: p["value"] for p in line["points"]}[12] == values[line["name"]]
+    assert any("8 of 24 test rows" in text for text in found["reduced"])
+    assert found["recommendation"].startswith("On 8 test rows")
+
+
+def test_rows_without_a_language_model_end_with_their_part_of_the_time(
+    context: Context, task: Task, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparison, "baseline_stage", no_peft)
+    with monkeypatch.context() as patch:
+        patch.setattr(comparison, "SIMPLE_SHARE", 0.0)
+        found = compare(context, task, shots=12, limit=4, encoder=str(tiny_encoder), out=context.runs / "none")
+    assert names(found) == ["majority", "original"]
+    reasons = {row["name"]: row["reason"] for row in found["left_out"]}
+    assert all("Raise --minutes" in reasons[name] for name in SIMPLE[1:])
+    real = comparison._Comparing._step
+
+    def step(self: Any, what: str) -> None:
+        if "36 labelled" in what:
+            raise TrainingFailed("no time")
+        real(self, what)
+
+    monkeypatch.setattr(comparison._Comparing, "_step", step)
+    found = compare(context, task, shots=12, limit=4, encoder=str(tiny_encoder))
+    assert names(found) == [*SIMPLE, "original"]
+    assert [[point["shots"] for point in line["points"]] for line in found["curve"]] == [[8, 12, 16, 32]] * 2
+    assert sum("not fitted on 36 labelled examples" in text for text in found["reduced"]) == 2
+
+
+def test_simple_rows_show_what_they_do_and_the_time_that_is_left(
+    context: Context, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(context.progress, "log", lines.append)
+    monkeypatch.setattr(comparison, "baseline_stage", no_peft)
+    monkeypatch.setattr(comparison, "SIMPLE", ("majority", "tfidf"))
+    monkeypatch.setattr(comparison, "CURVE", ("tfidf",))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        compare(context, task, shots=6, limit=4)
+    shown = [line for line in lines if "s are left" in line and line.startswith("TF-IDF, logistic regression, 36 labelled")]
+    assert len(shown) == 1
 
 
 # ---- its time --------------------------------------------------------------------------------------------------------

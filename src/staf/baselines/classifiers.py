@@ -6,9 +6,10 @@ They learn from the adaptation examples only and give predictions as every metho
 from __future__ import annotations
 
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -38,6 +39,14 @@ Features = Callable[[Sequence[str], Sequence[str]], tuple[Any, Any]]
 """Matrices (n, d) of texts to fit on, and of texts that are asked about."""
 
 
+OnStep = Callable[[], None]
+"""Called between two fits, and after each batch of a sentence encoder; what it raises ends the classifier."""
+
+
+def nothing() -> None:
+    """No step is reported."""
+
+
 @dataclass(frozen=True)
 class Part:
     """Texts, their groups and labels."""
@@ -57,6 +66,7 @@ class Problem:
     all: Part
     train: Part
     val: Part
+    on_step: OnStep = nothing
 
 
 @dataclass(frozen=True)
@@ -77,12 +87,13 @@ class Scored:
 
 
 def classify(
-    name: str, adaptation: Sequence[Example], test: Sequence[Example], settings: ClassifierSettings
-) -> tuple[Predictions, dict[str, Any]]:
+    name: str, adaptation: Sequence[Example], test: Sequence[Example], settings: ClassifierSettings,
+    on_step: OnStep = nothing,
+) -> tuple[Predictions, dict[str, Any]]:  # fmt: skip
     """Fit a classifier on adaptation examples and answer the test examples.
 
     Args:
-        name: of `CLASSIFIERS`.
+        name: of `CLASSIFIERS`. on_step: of logistic regressions and sentence encoders.
 
     Returns:
         predictions in the order of `test` (scores of multiple_choice are log-probabilities, those of multi_label log-odds), and
@@ -101,7 +112,9 @@ def classify(
     if shared := sorted({example.id for example in adaptation} & {example.id for example in test}):
         raise TestLeak(f"{len(shared)} items are both to be fitted on and tested: {', '.join(shared[:3])}. Split them apart.")
     memory, started, output_type = PeakMemory(), time.perf_counter(), _output_type([*adaptation, *test])
-    predictions, how = {"majority": _majority, "nearest_label": _nearest}.get(name, _fitted)(name, adaptation, test, settings)
+    predictions, how = {"majority": _majority, "nearest_label": _nearest}.get(name, _fitted)(
+        name, adaptation, test, settings, on_step
+    )
     check(output_type, predictions, fixed_labels=name not in ("majority", "nearest_label"))
     record = {
         "classifier": name,
@@ -131,7 +144,7 @@ def _output_type(examples: Sequence[Example]) -> str:
 
 
 def _majority(
-    _: str, adaptation: Sequence[Example], test: Sequence[Example], __: ClassifierSettings
+    _: str, adaptation: Sequence[Example], test: Sequence[Example], __: ClassifierSettings, ___: OnStep
 ) -> tuple[Predictions, dict[str, Any]]:
     """Every item answered by how often each label is right in the adaptation examples; labels may differ by item."""
     shown = Counter(label for example in adaptation for label in example.labels)
@@ -151,7 +164,7 @@ def _majority(
 
 
 def _nearest(
-    _: str, adaptation: Sequence[Example], test: Sequence[Example], settings: ClassifierSettings
+    _: str, adaptation: Sequence[Example], test: Sequence[Example], settings: ClassifierSettings, on_step: OnStep
 ) -> tuple[Predictions, dict[str, Any]]:
     """Every item answered by the labels whose names are nearest to its text; labels may differ by item.
 
@@ -160,7 +173,7 @@ def _nearest(
     from staf.baselines.embedding import nearness
 
     several = test[0].output_type == "multi_label"
-    rows, cut, details = nearness([*(adaptation if several else ()), *test], settings)
+    rows, cut, details = nearness([*(adaptation if several else ()), *test], settings, on_step)
     found, threshold = rows[-len(test) :], None
     if several:
         gold = np.concatenate([np.isin(np.arange(len(e.labels)), gold_indices(e)) for e in adaptation])
@@ -183,9 +196,10 @@ def _nearest(
 
 
 def _fitted(
-    name: str, adaptation: Sequence[Example], test: Sequence[Example], settings: ClassifierSettings
+    name: str, adaptation: Sequence[Example], test: Sequence[Example], settings: ClassifierSettings, on_step: OnStep
 ) -> tuple[Predictions, dict[str, Any]]:
-    problem, texts = problem_of(adaptation, test, settings), [text_of(example, settings) for example in test]
+    problem = replace(problem_of(adaptation, test, settings), on_step=on_step)
+    texts = [text_of(example, settings) for example in test]
     if name == "tfidf":
         found = tfidf(problem, texts, settings)
     elif name == "embedding":
@@ -225,7 +239,8 @@ def problem_of(adaptation: Sequence[Example], test: Sequence[Example], settings:
     if not any(char.isalnum() for example in train for char in text_of(example, settings)):
         raise MissingData(NO_WORDS)
     ordered = sorted(adaptation, key=lambda example: example.id)
-    return Problem(output_type, labels, *(_part(some, settings) for some in (ordered, train, val)))
+    every, fitting, held = (_part(some, settings) for some in (ordered, train, val))
+    return Problem(output_type, labels, every, fitting, held)
 
 
 def _part(examples: Sequence[Example], settings: ClassifierSettings) -> Part:
@@ -296,6 +311,7 @@ def regression(
     tried, trials, out_of_fold = [(names, c) for names in label_texts for c in settings.c_values], [], []
 
     def scored(rows: Sequence[int], asked: Sequence[str], names: Sequence[str], c: float) -> tuple[np.ndarray, int]:
+        problem.on_step()
         targets = np.concatenate([part.targets[rows], np.eye(part.targets.shape[1], dtype=np.float32)[: len(names)]])
         known, new = features([*(part.texts[i] for i in rows), *names], asked)
         return _regress(known, targets, new, problem.output_type, c), known.shape[1]
@@ -319,19 +335,26 @@ def _regress(known: Any, targets: np.ndarray, new: Any, output_type: str, c: flo
     multi_label is one regression per label; a label that is always or never right in fitting gets the log-odds of its smoothed
     rate.
     """
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
+
+    def fitted(gold: np.ndarray) -> LogisticRegression:
+        with warnings.catch_warnings():  # a large C may be cut short, and few examples may have as many labels
+            warnings.filterwarnings("ignore", category=ConvergenceWarning)
+            warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
+            return LogisticRegression(C=c, max_iter=1000).fit(known, gold)
 
     if output_type == "multiple_choice":
         gold = targets.argmax(1)
         logits, seen = np.full((new.shape[0], targets.shape[1]), -1e3), np.unique(gold)
         logits[:, seen] = 0.0
         if len(seen) > 1:
-            logits[:, seen] = LogisticRegression(C=c, max_iter=1000).fit(known, gold).predict_log_proba(new)
+            logits[:, seen] = fitted(gold).predict_log_proba(new)
         return log_scores(logits, output_type)
     right = targets.sum(0, dtype=np.float64)
     scores = np.tile(np.log((right + 0.5) / (len(targets) - right + 0.5)), (new.shape[0], 1))
     for label in np.flatnonzero((right > 0) & (right < len(targets))):
-        scores[:, label] = LogisticRegression(C=c, max_iter=1000).fit(known, targets[:, label]).decision_function(new)
+        scores[:, label] = fitted(targets[:, label]).decision_function(new)
     return scores
 
 

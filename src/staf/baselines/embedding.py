@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from staf.baselines.classifiers import Problem, Scored, regression, text_of
+from staf.baselines.classifiers import OnStep, Problem, Scored, nothing, regression, text_of
 from staf.baselines.networks import TOKEN_BUDGET, encoder_folder, from_folder, padded, token_limit
 from staf.baselines.settings import ClassifierSettings
 from staf.data.example import Example
@@ -42,7 +42,7 @@ class SentenceEncoder:
     details: dict[str, Any]
     known: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
 
-    def vectors(self, texts: Sequence[str]) -> np.ndarray:
+    def vectors(self, texts: Sequence[str], on_step: OnStep = nothing) -> np.ndarray:
         """Vectors (n, d) of texts (n), each of length one."""
         new = [text for text in dict.fromkeys(texts) if text not in self.known]
         rows = [self.tokenizer(text, truncation=True, max_length=self.limit, padding=False)["input_ids"] for text in new]
@@ -53,6 +53,7 @@ class SentenceEncoder:
                 found = states[:, 0] if self.first_token else (states * mask[..., None]).sum(1)
                 unit = torch.nn.functional.normalize(found.float(), dim=1).cpu().numpy()
             self.known.update(zip((new[i] for i in group), unit, strict=True))
+            on_step()
         return np.stack([self.known[text] for text in texts])
 
     def truncated(self, texts: Sequence[str]) -> list[bool]:
@@ -108,10 +109,11 @@ def label_text(label: str, settings: ClassifierSettings) -> str:
 
 def embedding(problem: Problem, texts: Sequence[str], settings: ClassifierSettings) -> Scored:
     """Scores (n, L) of texts (n) by logistic regression on sentence vectors; raises as `sentence_encoder`."""
+    problem.on_step()
     encoder = sentence_encoder(settings)
     names = [label_text(label, settings) for label in problem.labels]
     choices = [some for some, wanted in (((), False), (names, True)) if settings.label_names in (None, wanted)]
-    encoder.vectors([*problem.all.texts, *texts])  # in large batches
+    encoder.vectors([*problem.all.texts, *texts], problem.on_step)  # in large batches
     found = regression(problem, texts, settings, lambda *some: tuple(map(encoder.vectors, some)), choices)
     return Scored(
         found.scores, found.val_scores, found.val_targets, found.trials, found.parameters, encoder.truncated(texts),
@@ -119,11 +121,14 @@ def embedding(problem: Problem, texts: Sequence[str], settings: ClassifierSettin
     )  # fmt: skip
 
 
-def nearness(examples: Sequence[Example], settings: ClassifierSettings) -> tuple[list[np.ndarray], list[bool], dict[str, Any]]:
+def nearness(
+    examples: Sequence[Example], settings: ClassifierSettings, on_step: OnStep = nothing
+) -> tuple[list[np.ndarray], list[bool], dict[str, Any]]:
     """How near each example's labels (L,) are to its text, whether the text was cut, and what the encoder is."""
+    on_step()
     encoder, texts = sentence_encoder(settings), [text_of(example, settings) for example in examples]
     found = [
         SCALE * encoder.vectors([label_text(label, settings) for label in e.labels]) @ vector
-        for e, vector in zip(examples, encoder.vectors(texts), strict=True)
+        for e, vector in zip(examples, encoder.vectors(texts, on_step), strict=True)
     ]
     return found, encoder.truncated(texts), encoder.details

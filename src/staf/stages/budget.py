@@ -150,6 +150,11 @@ class Budget:
         return self.spent + time.perf_counter() - self.started
 
     @property
+    def left(self) -> float:
+        """Seconds that are left."""
+        return max(self.seconds - self.elapsed, 0.0)
+
+    @property
     def full(self) -> dict[str, int]:
         """The plan without any limit of time."""
         return {**FULL, "shown": self.shots, "choosing": self.shots, "test_rows": self.test_rows}

@@ -9,8 +9,9 @@ Every row is a run of its own under the folder of runs.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,10 @@ from staf.experts.store import ExpertSet
 from staf.io import locked, write_json
 from staf.metrics.by_output_type import metric_of_runs
 from staf.metrics.methods import METHODS
-from staf.metrics.stats import compare_seeds
+from staf.metrics.stats import Statistic, compare_seeds, measure
 from staf.routing.adapt import examples_digest
 from staf.routing.recipe import RouterRecipe
-from staf.runs import Run, digest_of
+from staf.runs import digest_of
 from staf.stages.adaptation import adapt_stage, adaptation_examples
 from staf.stages.budget import FULL, ROUTED_COST, UNKNOWN, Budget, Costs, router_pass
 from staf.stages.context import Context
@@ -56,6 +57,10 @@ SIMPLE = ("majority", "nearest_label", "tfidf", "embedding")
 """Rows without a language model."""
 CURVE = ("tfidf", "embedding")
 CURVE_SHOTS = (8, 16, 32)
+SIMPLE_SHARE = 1 / 3
+"""Part of the time that rows without a language model may take, their learning curves included."""
+SAY_EVERY = 15.0
+"""Seconds between two lines about a row without a language model."""
 LIMIT = 500
 """Test rows, at most, where nothing else is asked for."""
 NO_EXPERTS = (
@@ -107,6 +112,11 @@ class _Comparing:
     budget: Budget
     left_out: dict[str, str]
     done: dict[str, Scored]
+    unfitted: list[str] = field(default_factory=list)
+    """points of the learning curves that there was no time for"""
+    saying: str = ""
+    said: float = 0.0
+    """what was last shown, and when"""
 
     @classmethod
     def of(
@@ -138,7 +148,7 @@ class _Comparing:
         self.left_out = self._unable()
         for name in SIMPLE:
             self._run(name, partial(self._simple, name, len(self.shots)))
-        curve = [self._curve(name) for name in CURVE if name in self.done]
+        curve = {name: self._curve(name) for name in CURVE if name in self.done}
         embedding.forget()
         models = [name for name in ROWS if name not in (*SIMPLE, *self.left_out)]
         for number, name in enumerate(models):
@@ -173,20 +183,31 @@ class _Comparing:
         settings = ClassifierSettings(seed=self.seed, encoder=self.encoder if name in SENTENCE_ENCODERS else None)
         if shots == len(self.shots):
             embedding.forget()  # each row pays for its own vectors
-            self.context.progress.log(f"{ROWS[name]}: {shots} examples, {len(self.test)} test rows")
-        return classifier_stage(self.context, self.task, name, shots, settings, EvaluationSettings(limit=len(self.test)))
+        step = partial(self._step, f"{ROWS[name]}, {shots} labelled examples")
+        evaluation = EvaluationSettings(limit=len(self.test))
+        return classifier_stage(self.context, self.task, name, shots, settings, evaluation, on_step=step)
 
-    def _curve(self, name: str) -> dict[str, Any]:
-        """Scores of a classifier by the number of labelled examples."""
-        points = []
+    def _step(self, what: str) -> None:
+        """Show now and then what is being fitted; raises TrainingFailed where simple rows have had their part of the time."""
+        budget = self.budget
+        if budget.elapsed > SIMPLE_SHARE * budget.seconds:
+            part = f"rows without a language model have {100 * SIMPLE_SHARE:.0f} % of {budget.seconds / 60:g} min"
+            raise TrainingFailed(f"there is no time for it: {part}. Raise --minutes.")
+        if what != self.saying or time.perf_counter() - self.said > SAY_EVERY:
+            self.saying, self.said = what, time.perf_counter()
+            self.context.progress.log(f"{what}: {budget.left:.0f} s of {budget.seconds:.0f} s are left")
+
+    def _curve(self, name: str) -> dict[int, Scored]:
+        """A classifier by the number of labelled examples."""
+        points = {}
         for shots in sorted({*(count for count in CURVE_SHOTS if count < self.labelled), len(self.shots), self.labelled}):
             try:
-                result, _ = self._simple(name, shots) if shots != len(self.shots) else self.done[name]
+                points[shots] = self._simple(name, shots) if shots != len(self.shots) else self.done[name]
             except (ConfigError, MissingData):
                 continue  # too few groups to validate
-            if (metric := result["metrics"][self.task.metric]) is not None:
-                points.append({"shots": shots, **{key: metric[key] for key in ("value", "low", "high")}})
-        return {"name": name, "title": ROWS[name], "points": points}
+            except TrainingFailed:
+                self.unfitted.append(f"{ROWS[name]}: not fitted on {shots} labelled examples, for lack of time")
+        return points
 
     def _model(self, name: str, rows: Sequence[str]) -> Scored | None:
         """A row of the language model, or None where there is no time for it."""
@@ -200,9 +221,8 @@ class _Comparing:
         if (plan := budget.begin(name, rows)) is None:
             self.left_out[name] = _no_time(budget, name)
             return None
-        left = max(budget.seconds - budget.elapsed, 0)
         self.context.progress.log(
-            f"{ROWS[name]}: about {budget.cost(name):.0f} s; {left:.0f} s of {budget.seconds:.0f} s are left"
+            f"{ROWS[name]}: about {budget.cost(name):.0f} s; {budget.left:.0f} s of {budget.seconds:.0f} s are left"
         )
         scored = self._scored(name, plan, EvaluationSettings(limit=plan["test_rows"]))
         if name == "original" and fresh:
@@ -230,10 +250,14 @@ class _Comparing:
     def _recipe(self, evaluations: int) -> RouterRecipe:
         return RouterRecipe(method="cma", shots=len(self.shots), seed=self.seed, max_evaluations=evaluations)
 
-    def _table(self, curve: list[dict[str, Any]]) -> dict[str, Any]:
-        """The result of all rows that were run."""
+    def _table(self, curve: dict[str, dict[int, Scored]]) -> dict[str, Any]:
+        """The result of all rows that were run, on the test rows that all of them answered."""
         metric = self.task.metric
-        values = {name: found["metrics"][metric] for name, (found, _) in self.done.items()}
+        answers = {name: run.predictions() for name, (_, run) in self.done.items()}
+        every = [{p["id"] for p in found} for found in answers.values()]
+        shared = every[0].intersection(*every) if every else {example.id for example in self.test}
+        answers = {name: [p for p in found if p["id"] in shared] for name, found in answers.items()}
+        values: dict[str, Any] = {name: self._value(found) for name, found in answers.items()}
         simple = max((n for n in SIMPLE if values.get(n)), key=lambda n: values[n]["value"], default=None)
         reference = simple or ("original" if values.get("original") else None)
         rows = []
@@ -241,8 +265,8 @@ class _Comparing:
             result, run = self.done[name]
             rows.append({
                 "name": name, "title": ROWS[name], "language_model": name not in SIMPLE,
-                **{key: values[name][key] for key in ("value", "low", "high")}, "test_rows": values[name]["examples"],
-                "to_majority": self._difference(name, "majority"), "to_simple": self._difference(name, reference),
+                **values[name], "test_rows": len(shared), "to_majority": self._difference(answers, name, "majority"),
+                "to_simple": self._difference(answers, name, reference),
                 "seconds": result["seconds"], "memory_bytes": result["peak_memory_bytes"],
                 "examples": result["adaptation_examples"], "truncated": result["truncated_prompts"],
                 "run": run.folder.relative_to(self.context.runs).as_posix(),
@@ -250,10 +274,10 @@ class _Comparing:
         undefined = {name: f"its {metric} is undefined on these rows" for name in values if not values[name]}
         found = {
             "stage": "compare", "task": self.task.name, "task_title": self.task.title, "output_type": self.task.output_type,
-            "metric": metric, "shots": len(self.shots), "labelled": self.labelled, "test_rows": len(self.test),
+            "metric": metric, "shots": len(self.shots), "labelled": self.labelled, "test_rows": len(shared),
             "available_test_rows": self.available, "minutes": self.budget.seconds / 60, "seconds": self.budget.elapsed,
             "base": self.context.identity["name"], "experts": [] if self.experts is None else list(self.experts.names),
-            "reference": reference, "rows": rows, "curve": curve, "reduced": self._reduced(),
+            "reference": reference, "rows": rows, "curve": self._lines(curve, shared), "reduced": self._reduced(),
             "left_out": [
                 {"name": name, "title": ROWS[name], "reason": reason, "seconds": self.budget.left_out.get(name)}
                 for name, reason in sorted({**self.left_out, **undefined}.items(), key=lambda item: list(ROWS).index(item[0]))
@@ -261,16 +285,29 @@ class _Comparing:
         }  # fmt: skip
         return {**found, "recommendation": recommendation(found)}
 
-    def _difference(self, name: str, other: str | None) -> dict[str, Any] | None:
-        """The paired difference of a row to another on the test rows that both answered."""
-        if other not in self.done or name == other:
+    def _lines(self, curve: dict[str, dict[int, Scored]], shared: set[str]) -> list[dict[str, Any]]:
+        """Scores of classifiers by the number of labelled examples."""
+        lines = []
+        for name, points in curve.items():
+            values = {n: self._value([p for p in run.predictions() if p["id"] in shared]) for n, (_, run) in points.items()}
+            found = [{"shots": shots, **value} for shots, value in values.items() if value is not None]
+            lines.append({"name": name, "title": ROWS[name], "points": found})
+        return lines
+
+    def _statistics(self, *answers: list[dict[str, Any]]) -> list[list[Statistic]]:
+        task = self.task
+        return metric_of_runs(task.output_type, task.metric, *([found] for found in answers), fixed_labels=task.fixed_labels)
+
+    def _value(self, answers: list[dict[str, Any]]) -> dict[str, float] | None:
+        """The score of answers with its interval; None where it is undefined."""
+        found = measure(self._statistics(answers)[0], EvaluationSettings().resamples)[0]
+        return None if found is None else {"value": found.value, "low": found.low, "high": found.high}
+
+    def _difference(self, answers: dict[str, list[dict[str, Any]]], name: str, other: str | None) -> dict[str, Any] | None:
+        """The paired difference of a row to another."""
+        if other not in answers or name == other:
             return None
-        runs: list[Run] = [self.done[name][1], self.done[other][1]]
-        found = [run.predictions() for run in runs]
-        shared = {p["id"] for p in found[0]} & {p["id"] for p in found[1]}
-        ours, others = ([p for p in predictions if p["id"] in shared] for predictions in found)
-        fixed = self.task.fixed_labels
-        one, two = metric_of_runs(self.task.output_type, self.task.metric, [ours], [others], fixed_labels=fixed)
+        one, two = self._statistics(answers[name], answers[other])
         compared = compare_seeds(one, two, EvaluationSettings().resamples)
         return None if compared is None else {**asdict(compared), "than": other}
 
@@ -279,7 +316,7 @@ class _Comparing:
         fixed, full = self.budget.fixed, self.budget.full
         lowered = {name: value for name, value in fixed.items() if value < full[name]}
         texts = {
-            "test_rows": f"rows of language models: {fixed.get('test_rows')} of {full['test_rows']} test rows",
+            "test_rows": f"all rows: judged on {fixed.get('test_rows')} of {full['test_rows']} test rows, the language model's",
             "shown": f"{ROWS['in_context']}: {fixed.get('shown')} of {full['shown']} examples shown",
             "rates": f"{ROWS['lora']}: one learning rate, not the best of {FULL['rates']}",
             "epochs": f"{ROWS['lora']}: {fixed.get('epochs')} of {full['epochs']} passes over the examples",
@@ -287,6 +324,7 @@ class _Comparing:
             "evaluations": f"{ROWS['few_shot']}: {fixed.get('evaluations')} of {full['evaluations']} candidates tried",
         }
         found = [text for name, text in texts.items() if name in lowered]
+        found += self.unfitted
         if len(self.test) < self.available:
             found.insert(0, f"all rows: {len(self.test)} of {self.available} test rows (--limit)")
         return found

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from staf.baselines.classifiers import CLASSIFIERS, SENTENCE_ENCODERS, classify
+from staf.baselines.classifiers import CLASSIFIERS, SENTENCE_ENCODERS, OnStep, classify, nothing
 from staf.baselines.embedding import sentence_folder
 from staf.baselines.external import read_predictions
 from staf.baselines.lorahub import EVALUATIONS, lorahub
@@ -93,7 +93,8 @@ def scored_run(
         if (finished := run.result()) is not None:  # by the process that was waited for
             return finished, run
         memory = PeakMemory()
-        with context.progress.bar(f"score {task.name}: {name}", len(examples) + len(calibration)) as bar:
+        more = f", {len(calibration)} examples to calibrate" if calibration else ""
+        with context.progress.bar(f"score {task.name}: {name}{more}", len(examples) + len(calibration)) as bar:
             answered = answer(Items(examples, calibration, bar.advance, partial))
         base = answered.base
         result = finish(
@@ -295,12 +296,13 @@ def lorahub_stage(
 
 def classifier_stage(
     context: Context, task: Task, name: str, shots: int | None, settings: ClassifierSettings, evaluation: EvaluationSettings,
-    setting: str | None = None, records: Sequence[Example] = (),
+    setting: str | None = None, records: Sequence[Example] = (), on_step: OnStep = nothing,
 ) -> Scored:  # fmt: skip
     """Score a classifier of `staf.baselines.classifiers`, fitted on the adaptation set or a draw of `shots`.
 
     Args:
         records: further examples of the task to fit on, such as `training_records`; one that is among the others counts once.
+        on_step: as `classify`.
     """
     drawn = adaptation_examples(context, task, shots, settings.seed)
     described = {label: f"{label}: {meaning}" for label, meaning in task.label_descriptions.items() if meaning.strip()}
@@ -308,7 +310,7 @@ def classifier_stage(
     adaptation = list({example.id: example for example in (*drawn, *records)}.values())
 
     def answer(items: Items) -> Answered:
-        found, record = classify(name, adaptation, items.test, settings)
+        found, record = classify(name, adaptation, items.test, settings, on_step)
         method = Method.of_baseline(name, record, settings.model_dump(mode="json"), setting or setting_of(shots))
         return Answered(method, found)  # fitting and answering are one step; its seconds are those of adaptation
 
