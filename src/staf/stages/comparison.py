@@ -199,14 +199,16 @@ class _Comparing:
 
     def _curve(self, name: str) -> dict[int, Scored]:
         """A classifier by the number of labelled examples."""
-        points = {}
+        points, late = {}, list[str]()
         for shots in sorted({*(count for count in CURVE_SHOTS if count < self.labelled), len(self.shots), self.labelled}):
             try:
                 points[shots] = self._simple(name, shots) if shots != len(self.shots) else self.done[name]
             except (ConfigError, MissingData):
                 continue  # too few groups to validate
             except TrainingFailed:
-                self.unfitted.append(f"{ROWS[name]}: not fitted on {shots} labelled examples, for lack of time")
+                late.append(str(shots))
+        if late:
+            self.unfitted.append(f"{ROWS[name]}: not fitted on {', '.join(late)} labelled examples, for lack of time")
         return points
 
     def _model(self, name: str, rows: Sequence[str]) -> Scored | None:
