@@ -71,7 +71,11 @@ def _by_data(results: list[Evaluation]) -> list[list[Evaluation]]:
 def _identity(result: Evaluation) -> dict[str, Any]:
     """What makes two runs comparable besides task, method and seed, flat."""
     flat = dict(flatten({**result.settings, "base": result.base, "experts": result.experts_fingerprint}))
-    flat |= {"adaptation_examples": result.adaptation_examples, "number of experts": len(result.weights) or None}
+    examples = result.adaptation_examples
+    flat |= {
+        "adaptation_examples": None if examples is None else f"{examples:g}",
+        "number of experts": len(result.weights) or None,
+    }
     return {key: value for key, value in flat.items() if not key.rsplit(".", 1)[-1].endswith("seed")}
 
 
