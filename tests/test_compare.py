@@ -126,6 +126,7 @@ def test_of_answers_in_words_only_rows_that_can_answer_are_shown(context: Contex
         "it answers labels, and this task's answers are words of a text"
     }
     assert "to the base model" in row_cells(found)[0]
+    assert "to the majority" not in row_cells(found)[0]
     assert curve_cells(found) == []
     assert found["recommendation"]
     assert "data-column" in comparison_page(found)

@@ -15,13 +15,16 @@ Found = Mapping[str, Any]
 
 
 def row_cells(found: Found) -> list[dict[str, str]]:
-    """The rows as text by column; a score or difference has its 95 % interval below it."""
-    score, other = f"{metric_title(found['metric'])}, %", f"to {compared_with(found)}"
+    """The rows as text by column; a score or difference has its 95 % interval below it. No majority, no column of it."""
+    score, compared = f"{metric_title(found['metric'])}, %", {"to_majority": "to the majority"}
+    if all(row["to_majority"] is None for row in found["rows"]):
+        compared = {}
+    compared["to_simple"] = f"to {compared_with(found)}"
     return [
         {
-            "": row["title"], score: score_lines(row, row["value"]), "to the majority": difference_lines(row["to_majority"]),
-            other: difference_lines(row["to_simple"]), "time": time_text(row["seconds"]),
-            "memory": memory_text(row["memory_bytes"]),
+            "": row["title"], score: score_lines(row, row["value"]),
+            **{title: difference_lines(row[key]) for key, title in compared.items()},
+            "time": time_text(row["seconds"]), "memory": memory_text(row["memory_bytes"]),
         }
         for row in found["rows"]
     ]  # fmt: skip
