@@ -13,6 +13,7 @@ from staf.data.fetch import cache_folder, data_folder
 from staf.data.prepare import load, prepare
 from staf.data.read_report import ReadReport
 from staf.data.readers import multiple_choice
+from staf.data.sources import NOT_UTF8
 from staf.errors import BadData, DamagedFile, MissingData, UnknownName
 
 
@@ -194,7 +195,7 @@ def test_bad_rows_are_counted_and_kept_where_only_their_owner_reads_them(data):
     first, second = (json.loads(line) for line in found.rejected_rows.read_text(encoding="utf-8").splitlines())
     assert "line 31" in first["problem"]
     assert "What of it?" in first["content"]
-    assert second["problem"].endswith("line 32: not UTF-8 text.")
+    assert second["problem"].endswith(f"line 32: {NOT_UTF8}.")
     with pytest.raises(BadData):
         prepare("medmcqa", data)
     assert prepare("medmcqa", data, skip_rejected=True) == found

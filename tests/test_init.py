@@ -282,7 +282,7 @@ BROKEN = {
     "one label": (b"note,outcome\na,urgent\nb,urgent\n", "column 'outcome' has 1 value in 2 rows"),
     "no such column": (b"note,outcom\na,urgent\nb,routine\n", "no column 'outcome'. Did you mean 'outcom'"),
     "Windows-1252": (b"note,outcome\n\xfcber,urgent\nb,routine\n", "UTF-8"),
-    "cells": (b"note,outcome\na,urgent,b\n", "row 1 has more cells"),
+    "cells": (b"note,outcome\na,urgent,b\n", "line 2: 2 cells are expected, found 3"),
     "no labels": (b"note,outcome\n" + b"".join(b"a %d,o %d\n" % (n, n) for n in range(60)), "60 different values in 60 rows"),
 }
 

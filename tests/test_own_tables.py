@@ -14,11 +14,12 @@ import pytest
 import yaml
 from test_own_task import rows, write
 
-from staf.data.local import local_examples, read_rows, table_format
+from staf.data.local import local_examples, read_rows
 from staf.data.registry import Registry
 from staf.data.row_templates import RowTemplates, rendered
 from staf.data.selection import task_examples
 from staf.data.store import DataStore
+from staf.data.table_files import table_format
 from staf.data.task import Task, builtin_tasks, find_task, load_task
 from staf.errors import BadData, ConfigError
 from staf.stages.context import Context
@@ -156,7 +157,12 @@ def test_a_task_of_rows_in_memory_is_known_by_their_contents_and_is_in_no_file(t
     ("changes", "message"),
     [
         ({"text": "nots"}, "the table has no column 'nots'; its columns are note, outcome, patient"),
-        ({"label": "note"}, "column 'note' has 120 values, too many to choose one from.*multi_label.*generate_until"),
+        (
+            {"text": "outcome", "label": "note"},
+            "'note' has 120 different values in 120 rows.*multi_label.*generate_until",
+        ),
+        ({"label": "note"}, "text and label are names of different columns"),
+        ({"text": 1}, "text and label are names of different columns"),
         ({"label_descriptions": {"urgnt": "now"}}, "describes 'urgnt', which is no label. The labels are routine, urgent"),
         ({"labels": ["urgent"], "output_type": "choice"}, "output_type = 'choice'"),
         ({"name": "my task"}, "task = 'my task'"),

@@ -175,14 +175,16 @@ def test_rows_that_do_not_fit_are_named_and_their_text_is_not(tmp_path: Path) ->
     ("name", "content", "message"),
     [
         ("csv", b"note,note,outcome,patient\na,b,urgent,1\n", "column 'note' occurs twice"),
-        ("csv", b"note,outcome,patient\na,urgent,1,more\n", "row 1 has more cells than the first row has names"),
+        ("csv", b"n\xffte,outcome,patient\na,urgent,1\n", "line 1: not UTF-8 text"),
+        ("csv", b"note,outcome,patient\na,urgent\n", "line 2: 3 cells are expected, found 2"),
+        ("csv", b"note,outcome,patient\na,urgent,1,more\n", "line 2: 3 cells are expected, found 4"),
         ("csv", b"note,outcome,patient\na,urgent,NaN\n", "'patient' .group_column. is missing or empty"),
         ("csv", b"note,outcome,patient\nnull,urgent,1\n", "hold no rows with a text .1 without."),
-        ("csv", b"note,outcome,patient\n\xff,urgent,1\n", "is not UTF-8 text. .*WINDOWS-1252"),
-        ("json", b'{"note": "\\ud800", "outcome": "urgent", "patient": 1}', "is not a json file .UnicodeEncodeError."),
-        ("json", b"[" * 100_000, "is not a json file .RecursionError."),
-        ("json", b"[1]", "is not a json file .ValueError."),
-        ("parquet", b"PAR1", "is not a parquet file .ArrowInvalid."),
+        ("csv", b"note,outcome,patient\n\xff,urgent,1\n", "line 2: not UTF-8 text .*WINDOWS-1252"),
+        ("json", b'{"note": "\\ud800", "outcome": "urgent", "patient": 1}', "line 1: a text holds half of a surrogate pair"),
+        ("json", b"[" * 100_000, "record 1: not a valid JSON array"),
+        ("json", b"[1]", "record 1: a JSON object is expected, found int"),
+        ("parquet", b"PAR1", "is not a Parquet file .ArrowInvalid."),
     ],
 )
 def test_files_that_would_be_read_wrong_are_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:

@@ -24,8 +24,6 @@ FEW = 5
 """Rows below which a label is named."""
 SHOWN = 20
 """Labels that are printed."""
-LONGEST_LABEL = 100
-"""Characters."""
 COMMENTS = {
     "dataset_kwargs": "relative to this file",
     "output_type": "multiple_choice, multi_label, span, ner or generate_until",
@@ -93,7 +91,8 @@ def _rows(file: Path) -> list[dict[str, Any]]:
     Raises:
         MissingData: it is not there. BadData: it has none, or its first row is no row of names; others as `read_rows`.
     """
-    from staf.data.local import read_rows, table_format
+    from staf.data.local import read_rows
+    from staf.data.table_files import table_format
     from staf.data.table_profile import looks_headless
 
     if file.is_dir():
@@ -164,11 +163,6 @@ def _task(
     labels, rows = task.doc_to_choice, answers.filled
     if output_type == "multiple_choice" and len(labels) < 2:
         raise ConfigError(f"column '{label}' has {len(labels)} value in {rows} rows: to choose one, two or more are needed.")
-    if len(labels) > max(20, rows // 2) or any(len(each) > LONGEST_LABEL for each in labels):
-        raise ConfigError(
-            f"column '{label}' has {len(labels)} different values in {rows} rows, which are no labels. Several labels in a "
-            "cell: --separator ';'. Free text as the answer: --type generate_until; words of the text: --type span."
-        )
     return find_task(
         task.model_copy(update={"label_descriptions": dict.fromkeys(labels, ""), "metric_list": METRICS[output_type]})
     )

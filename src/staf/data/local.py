@@ -5,12 +5,8 @@ No message holds a cell's text.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-import itertools
 import json
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -19,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from staf.data.annotations import brat_rows, iob_rows
-from staf.data.archives import sheet_rows
 from staf.data.corpus_rows import pairs_of
 from staf.data.dedup import minhash_keys
 from staf.data.example import Example, dedup_key
-from staf.data.read_report import ReadReport
+from staf.data.read_report import HALF_CHARACTER, ReadReport
 from staf.data.row_templates import EmptyCell, rendered, text_of
-from staf.data.sources import opened
 from staf.data.splits import LEFT_OUT, separate
+from staf.data.table_files import table_rows
 from staf.data.targets import answer_of, labels_of
 from staf.data.task import Task, TestSplit
 from staf.errors import BadData, ConfigError, MissingData
@@ -35,10 +30,6 @@ SHOWN = 5
 """Rows that a message names."""
 FEWER = 0.1
 """Share of the test rows wanted that may be missing for the sake of groups that share a text."""
-SUFFIXES = {
-    ".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".parquet": "parquet", ".xlsx": "xlsx"
-}  # fmt: skip
-"""Format of a table by the ending of its name."""
 
 
 def local_examples(task: Task, report: ReadReport | None = None) -> list[Example]:
@@ -175,80 +166,22 @@ def _files(path: Path) -> list[Path]:
     return sorted(path.parent.glob(path.name)) if "*" in path.name else [path]
 
 
-def _ending(path: Path) -> str:
-    return Path(path.name.lower().removesuffix(".gz")).suffix
-
-
-def is_table(path: Path) -> bool:
-    """Whether the ending of a name is that of a table."""
-    return _ending(path) in SUFFIXES
-
-
-def table_format(path: Path) -> str:
-    """The format of a table by the ending of its name: csv, json, parquet or xlsx; raises ConfigError for another one."""
-    if not is_table(path):
-        raise ConfigError(
-            f"{path}: the name of a table ends in {', '.join(SUFFIXES)} (or .gz after it), which says its format."
-        )
-    return SUFFIXES[_ending(path)]
-
-
 def read_rows(path: Path, file_format: str) -> Iterator[dict[str, Any]]:
-    """Rows of a CSV, JSON (an array, or lines) or Parquet file, or of the first sheet of an xlsx file, by column.
-
-    CSV is separated by commas, or by tabs or semicolons where its first line has no comma; a CSV or JSON file may be gzipped.
+    """Rows of a file of a task by column: of a table (`staf.data.table_files`), or of IOB or brat annotations.
 
     Raises:
         MissingData: it is not there. BadData: it is not of that format, or a column occurs twice.
     """
     if not path.is_file():
         raise MissingData(f"no data file {path}. Paths in a task file are relative to it: check data_files.")
-    try:
-        if file_format in ("iob", "brat"):
-            yield from (iob_rows if file_format == "iob" else brat_rows)(path)
-        elif file_format == "xlsx":
-            yield from (row for _, row in sheet_rows(path, ReadReport(), None, ()))
-        elif file_format == "parquet":
-            import pyarrow.parquet as pq
-
-            yield from pq.read_table(path).to_pylist()
-        elif file_format == "csv":
-            yield from _csv_rows(path)
-        else:
-            with opened(path) as stream:
-                text = stream.read().decode("utf-8-sig")
-            lines = [line for line in text.split("\n") if line.strip()]
-            rows = json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in lines]
-            json.dumps(rows, ensure_ascii=False).encode()  # an escape may stand for half a character
-            if not all(isinstance(row, dict) for row in rows):
-                raise ValueError("a row is no object")
-            yield from rows
-    except UnicodeDecodeError as error:
-        raise BadData(
-            f"{path} is not UTF-8 text. Save it as such: 'CSV UTF-8' in a spreadsheet, or of a Windows file "
-            f"iconv -f WINDOWS-1252 -t UTF-8 {path.name} > utf8-{path.name}"
-        ) from error
-    except (ValueError, csv.Error, OSError, RecursionError) as error:
-        raise BadData(f"{path} is not a {file_format} file ({type(error).__name__}). Check its format and encoding.") from error
-
-
-def delimiter_of(path: Path, first: str) -> str:
-    """What separates the cells of a CSV file with this first line."""
-    tabs = path.name.lower().removesuffix(".gz").endswith(".tsv")
-    return "\t" if tabs else next((mark for mark in ",\t;" if mark in first), ",")
-
-
-def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:
-    csv.field_size_limit(sys.maxsize)  # notes can be long
-    with opened(path) as stream, io.TextIOWrapper(stream, "utf-8-sig", newline="") as text:
-        first = text.readline()
-        delimiter = delimiter_of(path, first)
-        names = next(csv.reader(itertools.chain([first], text), delimiter=delimiter, strict=True), [])
-        if twice := [name for name, count in Counter(names).items() if count > 1]:
-            raise BadData(f"{path}: column '{twice[0]}' occurs twice in the first row. Give each its own name.")
-        for number, row in enumerate(csv.DictReader(text, names, delimiter=delimiter, strict=True), 1):
-            if None in row:
-                raise BadData(f"{path}, row {number} has more cells than the first row has names.")
+    if file_format in ("iob", "brat"):
+        yield from (iob_rows if file_format == "iob" else brat_rows)(path)
+    else:
+        for place, row in table_rows(path, ReadReport(), file_format):
+            try:
+                json.dumps(row, ensure_ascii=False, default=str).encode()
+            except UnicodeEncodeError:  # an escape may stand for half a character
+                raise BadData(f"{place}: {HALF_CHARACTER}") from None
             yield row
 
 

@@ -18,9 +18,9 @@ from typing import Any
 from staf.config import parse
 from staf.data.card import builtin_cards
 from staf.data.example import KNOWLEDGE_TYPES
-from staf.data.local import read_rows, source_files, table_format
+from staf.data.local import read_rows, source_files
 from staf.data.read_report import ReadReport
-from staf.data.table_files import table_rows
+from staf.data.table_files import table_format, table_rows
 from staf.data.task import Task, is_task_file, load_task
 from staf.errors import BadData, ConfigError
 from staf.io import sha256_of

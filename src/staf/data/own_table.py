@@ -9,11 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from staf.data.local import read_rows, table_format
+from staf.data.local import read_rows
+from staf.data.table_files import table_format
 from staf.errors import ConfigError
 
 MOST_LABELS = 100
-"""Labels of one choice; a column with more values is hardly one."""
+LONGEST_LABEL = 100
+"""Labels of one choice, and characters of a label; a column with more values, or longer ones, is hardly one of labels."""
 QUERIES = {
     "multiple_choice": "Which label fits the text: {labels}?",
     "multi_label": "Which labels fit the text, if any: {labels}?",
@@ -88,6 +90,17 @@ def check_columns(table: OwnTable, columns: Iterable[str]) -> None:
     if missing := [column for column in columns if column not in known]:
         raise ConfigError(
             f"the table has no column '{missing[0]}'; its columns are {', '.join(known) or 'none: it has no rows'}."
+        )
+
+
+def check_labels(column: str, labels: Sequence[str], rows: int, output_type: str) -> None:
+    """Raise ConfigError, without naming them, where values found in a column are hardly labels."""
+    most = max(20, min(rows // 2, MOST_LABELS if output_type == "multiple_choice" else rows))
+    if len(labels) > most or any(len(label) > LONGEST_LABEL for label in labels):
+        raise ConfigError(
+            f"column '{column}' has {len(labels)} different values in {rows} rows, which are no labels. Several labels in a "
+            "cell: type multi_label and its separator, such as ';'. Free text as the answer: type generate_until; words of the "
+            "text: type span. In Python, labels=[...] takes them as they are."
         )
 
 

@@ -22,6 +22,7 @@ LONGEST_LINE = 8 << 20
 """Bytes of a line or of one member of a JSON file; more means another format or damage."""
 MOST_PIECES = 64
 """A line may be this many times longer, to be skipped."""
+NOT_UTF8 = "not UTF-8 text (save the file as such; of a Windows file: iconv -f WINDOWS-1252 -t UTF-8)"
 LONGEST_CELL = 4 << 20
 """Characters of a CSV cell."""
 MAX_RATIO = 200
@@ -104,7 +105,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str, str]]:
             try:
                 text = line.decode("utf-8").rstrip("\r\n")
             except UnicodeDecodeError:
-                problem, text = "not UTF-8 text", line.decode("utf-8", "backslashreplace")
+                problem, text = NOT_UTF8, line.decode("utf-8", "backslashreplace")
             yield number, problem, text.removeprefix("\ufeff") if number == 1 else text
 
 
@@ -172,7 +173,12 @@ def csv_rows(
     """
     called = called or str(path)
     rows = parsed_rows(path, columns, delimiter, quoted, header, comment)
-    names = column_names(called, next(rows, (1, [], "", ""))[1], columns) if header else columns
+    names = columns
+    if header:
+        _, first, problem, _ = next(rows, (1, [], "", ""))
+        if problem:
+            raise BadData(f"{called}, line 1: {problem}.")
+        names = column_names(called, first, columns)
     for number, cells, problem, text in rows:
         if problem:
             report.reject(BadData(f"{called}, line {number}: {problem}."), text)

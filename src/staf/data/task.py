@@ -194,21 +194,21 @@ class Task(RowTemplates):
             ConfigError: no such column, or too many labels to choose from. MissingData, BadData: the file cannot be read.
         """
         from staf.data.local import joined_labels
-        from staf.data.own_table import MOST_LABELS, QUERIES, check_columns, own_table, task_name
+        from staf.data.own_table import QUERIES, check_columns, check_labels, own_table, task_name
 
-        table, texts = own_table(source, test_size), (text,) if isinstance(text, str) else tuple(text)
+        texts = tuple(text) if isinstance(text, list | tuple) else (text,)
+        if label in texts or not all(isinstance(column, str) for column in (*texts, label)):
+            raise ConfigError("text and label are names of different columns; text may be a list of names.")
+        table = own_table(source, test_size)
         check_columns(table, (*texts, label, *([group] if group else [])))
         keys = {"task": name or task_name(table.name), **table.keys, "output_type": output_type, "group_column": group}
         keys |= {"label_descriptions": dict(label_descriptions or {}), "keep_overlap": keep_overlap}
         keys |= {"doc_to_context": texts[0] if len(texts) == 1 else texts, "doc_to_target": label, "label_separator": separator}
         if output_type in LABEL_TYPES and not labels:
             draft = parse(cls, keys | {"doc_to_choice": "any"}, "Task.from_table")
-            labels, ignore_case = joined_labels(draft, [row for rows in table.splits.values() for row in rows], ignore_case)
-        if output_type == "multiple_choice" and len(labels) > MOST_LABELS:
-            raise ConfigError(
-                f"column '{label}' has {len(labels)} values, too many to choose one from. Give the labels, or another "
-                "output_type: multi_label where a cell holds several, generate_until for free text."
-            )
+            rows = [row for part in table.splits.values() for row in part]
+            labels, ignore_case = joined_labels(draft, rows, ignore_case)
+            check_labels(label, labels, len(rows), output_type)
         if unknown := [each for each in keys["label_descriptions"] if each not in labels]:
             raise ConfigError(
                 f"label_descriptions describes '{unknown[0]}', which is no label. The labels are {', '.join(labels)}."
@@ -331,7 +331,7 @@ def find_task(name: str | Task, known: Mapping[str, Task] | None = None) -> Task
             raise ConfigError(f"there is another task named '{task.name}'. Give yours another name.")
         return task
     if name not in known:
-        from staf.data.local import is_table
+        from staf.data.table_files import is_table
 
         if is_table(Path(name)):
             raise ConfigError(f"{name} is a table; a task says what is asked of it. Make a task of it first: staf init {name}")
