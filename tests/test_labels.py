@@ -31,7 +31,7 @@ def test_the_loss_is_the_mean_of_minus_log_of_the_right_share(mixture: Mixture) 
     found = candidate_losses(mixture, weights, "task", LabelLoss(mixture.base, examples, 200, 0))
     for loss, one in zip(found, weights, strict=True):
         mixture.set_weights(one)
-        scores = score_labels(mixture.base, examples, length_normalised=True, **BUDGET)
+        scores = score_labels(mixture.base, examples, length_normalised=False, **BUDGET)
         mixture.base.lora.set_rank_scale({})
         shares = [s.softmax(0)[e.labels.index(e.answer)] for s, e in zip(scores, examples, strict=True)]
         assert loss == pytest.approx(-float(torch.stack(shares).log().mean()), abs=1e-5)

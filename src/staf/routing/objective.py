@@ -76,7 +76,7 @@ class LMLoss:
 
 
 class LabelLoss:
-    """Mean of -log of the right label's share among all labels, each by exp of its mean log-likelihood a token.
+    """Mean of -log of the right label's share among all labels, each by exp of its log-likelihood without an end token.
 
     Args:
         max_length: tokens of a prompt and its longest label. seed: of the draw of labels in gradient steps.
@@ -113,7 +113,7 @@ class LabelLoss:
     @torch.no_grad()
     def __call__(self) -> float:
         """Mean over all examples and all their labels."""
-        scores = loglikelihoods(self.base, self.requests, token_budget=TOKEN_BUDGET, length_normalised=True)
+        scores = loglikelihoods(self.base, self.requests, token_budget=TOKEN_BUDGET, length_normalised=False)
         shares = [own.log_softmax(0)[right] for own, right in zip(scores, self.right, strict=True)]
         return -float(torch.stack(shares).double().mean())
 
@@ -122,7 +122,7 @@ class LabelLoss:
         rows = [row for index in batch for row in self.rows[index]]
         logprobs = answer_logprobs(self.base, collate(rows, self.base.device))  # (N,)
         parts = logprobs.split([len(row.tokens) - row.answer_start for row in rows])
-        scores = torch.stack([part.mean() for part in parts])  # (rows,)
+        scores = torch.stack([part.sum() for part in parts])  # (rows,)
         shares = [own.log_softmax(0)[0] for own in scores.split([len(self.rows[index]) for index in batch])]
         return -torch.stack(shares).mean()
 

@@ -1,0 +1,344 @@
+"""What each mend of the protocol is worth alone, on development items that no table tests.
+
+    python benchmarks/mends.py run --experts experts --out mends --rows original,in_context,few_shot,normal,lora --seeds 5
+    python benchmarks/mends.py table --experts experts --out mends --seeds 5
+
+A task's development items are half of the groups of its adaptation split; its shots are drawn from the other half. A run that
+is finished is read, so both commands can be repeated and several can run at once. Scoring rules are compared on one run's
+scores: the mean is the sum by a label's tokens, calibration takes off each label's mean.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from staf.baselines.peft import Choice
+from staf.baselines.settings import BaselineSettings, ClassifierSettings
+from staf.data import splits
+from staf.data.example import LABEL_TYPES, Example
+from staf.data.selection import task_examples
+from staf.data.splits import split_of
+from staf.data.store import DataStore
+from staf.data.task import Task
+from staf.evaluate.answer import Predictions, batch_calibrated
+from staf.evaluate.score import Method, router_method, sample
+from staf.evaluate.settings import EvaluationSettings
+from staf.experts.store import ExpertSet, load_experts
+from staf.lm.batches import encode_answer
+from staf.log import StderrProgress
+from staf.metrics.by_output_type import metric_of_runs
+from staf.metrics.stats import compare_seeds, measure_seeds
+from staf.routing.recipe import RouterRecipe
+from staf.runs import Run
+from staf.stages.adaptation import adapt_stage
+from staf.stages.context import Context
+from staf.stages.evaluation import baseline_stage, classifier_stage, evaluate_stage
+
+LENGTHS = {"causal_language": 192, "trial_effect": 320, "icd10_relation": 192, "icd10_section_top10": 320, "ncbi_disease": 256}
+"""Tokens of an item by development task; none of its items is cut."""
+LABELS = ("causal_language", "trial_effect", "icd10_section_top10", "icd10_relation")
+ITEMS, ENTITY_ITEMS = 200, 100
+SHOWN = (4, 8, 16, 32)
+RATE = 5e-4
+
+
+class DevelopmentStore(DataStore):
+    """Half of the groups of each adaptation split are to be adapted to, the other half is what is tested."""
+
+    def examples(self, name: str, kind: str, split: str, form: str | None = None, **options: bool) -> list[Example]:
+        """Examples of one split; `test` and `adaptation` are the halves."""
+        if split not in ("test", "adaptation"):
+            return super().examples(name, kind, split, form, **options)
+        found = super().examples(name, kind, "adaptation", form, **options)
+        halves = [replace(one, split=split_of(f"development:{one.group or one.id}", (0, 50, 50))) for one in found]
+        return [one for one in halves if one.split == split]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all arms share."""
+
+    context: Context
+    experts: ExpertSet
+    out: Path
+
+    @property
+    def index(self) -> Path:
+        """Arm, task, seed and folder of each finished run, a line of JSON each."""
+        return self.out / "index.jsonl"
+
+    def evaluation(self, task: Task, **changed: Any) -> EvaluationSettings:
+        """Settings of a task's scoring: sums of log-likelihoods unless changed."""
+        items = ITEMS if task.output_type in LABEL_TYPES else ENTITY_ITEMS
+        usual = {"scoring": "sum", "max_length": LENGTHS[task.name], "limit": items, "max_new_tokens": 48, "resamples": 100}
+        return EvaluationSettings(**usual | changed)
+
+
+Arm = Callable[[Bench, Task, int], Run]
+
+
+@dataclass(frozen=True)
+class Named:
+    """An arm, the row it belongs to, and the tasks it is for."""
+
+    row: str
+    run: Arm
+    tasks: tuple[str, ...] = LABELS
+    seeded: bool = True
+
+
+def original(**changed: Any) -> Arm:
+    """The base model with changed settings of scoring."""
+    return lambda b, task, seed: evaluate_stage(b.context, task, None, Method("original", None), b.evaluation(task, **changed))[
+        1
+    ]
+
+
+def in_context(shown: int, **changed: Any) -> Arm:
+    """In-context learning with so many of the 32 shots."""
+
+    def run(b: Bench, task: Task, seed: int) -> Run:
+        settings = BaselineSettings(method="in_context", shots=32, shown=shown, seed=seed)
+        return baseline_stage(b.context, task, settings, b.evaluation(task, **changed))[1]
+
+    return run
+
+
+def lora(rate: float, label_end: bool) -> Arm:
+    """LoRA on 32 shots, 80 steps of 4 at one rate."""
+
+    def run(b: Bench, task: Task, seed: int) -> Run:
+        settings = BaselineSettings(method="lora", shots=32, batch_size=4, seed=seed, label_end=label_end)
+        b.context.detach_experts()
+        return baseline_stage(b.context, task, settings, b.evaluation(task), choice=Choice(rate, 10, []))[1]
+
+    return run
+
+
+def router(name: str, **values: Any) -> Arm:
+    """A router by a recipe, on 32 shots unless it says otherwise."""
+
+    def run(b: Bench, task: Task, seed: int) -> Run:
+        given = {"method": "cma", "shots": 32, "max_evaluations": 24, "popsize": 8} | values
+        recipe = RouterRecipe(**given, max_length=LENGTHS[task.name], seed=seed)
+        made = adapt_stage(b.context, task, b.experts, recipe, b.out / "routers" / task.name / f"{name}-{seed}")
+        return evaluate_stage(b.context, task, b.experts, router_method(made), b.evaluation(task))[1]
+
+    return run
+
+
+def classifier(method: str) -> Arm:
+    """A row without a language model, on 32 shots."""
+    return lambda b, task, seed: classifier_stage(
+        b.context, task, method, 32, ClassifierSettings(seed=seed), b.evaluation(task)
+    )[1]
+
+
+@contextmanager
+def plain_draws() -> Any:
+    """Draws that are random alone, as before: a label may be missing."""
+    with mock.patch.object(splits, "_with_every_label", lambda drawn, others: list(drawn)):
+        yield
+
+
+def undrawn(arm: Arm) -> Arm:
+    """An arm on draws that may miss a label."""
+
+    def run(b: Bench, task: Task, seed: int) -> Run:
+        with plain_draws():
+            return arm(b, task, seed)
+
+    return run
+
+
+NORMAL = {"method": "gradient", "shots": 96, "epochs": 2, "batch_size": 8, "max_evaluations": 200, "popsize": None}
+ENTITIES, TEN = ("ncbi_disease",), ("icd10_section_top10",)
+TRAINED = ("causal_language", "icd10_relation", "trial_effect")
+ROUTED = (*TRAINED, *TEN)
+ARMS = {
+    "majority": Named("classifiers", classifier("majority"), ("causal_language", "trial_effect", "icd10_section_top10")),
+    "tfidf": Named("classifiers", classifier("tfidf"), ("causal_language", "trial_effect", "icd10_section_top10")),
+    "original": Named("original", original(), seeded=False),
+    "original chat": Named("chat", original(prompt_format="chat"), seeded=False),
+    **{f"in_context {k}": Named("in_context", in_context(k)) for k in SHOWN},
+    "in_context 8 chat": Named("chat", in_context(8, prompt_format="chat")),
+    "original no stop": Named("entities", original(stop=()), ENTITIES, seeded=False),
+    "original entities": Named("entities", original(), ENTITIES, seeded=False),
+    "in_context 8 no stop": Named("entities", in_context(8, stop=()), ENTITIES),
+    "in_context 8 entities": Named("entities", in_context(8), ENTITIES),
+    "in_context 32 plain draw": Named("draws", undrawn(in_context(32)), TEN),
+    "few_shot plain draw": Named("draws", undrawn(router("plain-draw", label_end=False)), TEN),
+    "tfidf plain draw": Named("draws", undrawn(classifier("tfidf")), TEN),
+    "few_shot end": Named("few_shot", router("end"), ROUTED),
+    "few_shot": Named("few_shot", router("no-end", label_end=False), ROUTED),
+    "few_shot labels": Named("few_shot", router("labels", objective="label_ce"), ROUTED),
+    "few_shot gamma 0": Named("few_shot", router("gamma-0", label_end=False, gamma_1=0.0), ROUTED),
+    "normal end": Named("normal", router("normal-end", **NORMAL), TRAINED),
+    "normal": Named("normal", router("normal", label_end=False, **NORMAL), TRAINED),
+    "normal labels": Named("normal", router("normal-labels", objective="label_ce", **NORMAL), TRAINED),
+    "lora end": Named("lora", lora(RATE, True), TRAINED),
+    "lora": Named("lora", lora(RATE, False), TRAINED),
+    "lora 0.002": Named("lora", lora(4 * RATE, False), TRAINED),
+}
+
+
+@dataclass(frozen=True)
+class Mend:
+    """A mend of one row: an arm and a scoring rule with it, and those without."""
+
+    name: str
+    row: str
+    arm: tuple[str, str]
+    before: tuple[str, str]
+
+
+def _mends() -> list[Mend]:
+    rows = {
+        "base": "original", "in-context 8": "in_context 8", "LoRA-32": "lora", "few-shot router": "few_shot",
+        "normal router": "normal",
+    }  # fmt: skip
+    found = []
+    for rule, other in (("sum", "mean"), ("calibrated", "mean"), ("calibrated", "sum")):
+        found += [Mend(f"{rule}, not {other}", row, (arm, rule), (arm, other)) for row, arm in rows.items()]
+    for rule in ("sum", "calibrated"):
+        trained = list(rows.items())[2:]
+        found += [Mend(f"end token out ({rule})", row, (arm, rule), (f"{arm} end", rule)) for row, arm in trained]
+        routers = list(rows.items())[3:]
+        found += [Mend(f"label objective ({rule})", row, (f"{arm} labels", rule), (arm, rule)) for row, arm in routers]
+    found += [Mend("gamma_1 = 0", "few-shot router", ("few_shot gamma 0", "calibrated"), ("few_shot", "calibrated"))]
+    found += [Mend("rate 0.002, not 0.0005", "LoRA-32", ("lora 0.002", "calibrated"), ("lora", "calibrated"))]
+    for rule in ("sum", "calibrated"):
+        found += [Mend(f"chat format ({rule})", "base", ("original chat", rule), ("original", rule))]
+        found += [Mend(f"chat format ({rule})", "in-context 8", ("in_context 8 chat", rule), ("in_context 8", rule))]
+    shown = [k for k in SHOWN if k != 8]
+    found += [
+        Mend(f"{k} shots, not 8", "in-context", (f"in_context {k}", "calibrated"), ("in_context 8", "calibrated"))
+        for k in shown
+    ]
+    found += [
+        Mend("stop strings", "base", ("original entities", ""), ("original no stop", "")),
+        Mend("stop strings", "in-context 8", ("in_context 8 entities", ""), ("in_context 8 no stop", "")),
+        Mend("each label drawn", "in-context 32", ("in_context 32", "calibrated"), ("in_context 32 plain draw", "calibrated")),
+        Mend("each label drawn", "few-shot router", ("few_shot", "calibrated"), ("few_shot plain draw", "calibrated")),
+        Mend("each label drawn", "TF-IDF", ("tfidf", ""), ("tfidf plain draw", "")),
+    ]
+    return found
+
+
+@dataclass
+class Reader:
+    """Predictions of finished runs under a scoring rule."""
+
+    bench: Bench
+    seeds: int
+    made: dict[tuple[str, str, int], Run] = field(default_factory=dict)
+
+    def predictions(self, arm: str, task: Task, rule: str) -> list[Predictions]:
+        """Of each seed that is finished."""
+        seeds = range(self.seeds if ARMS[arm].seeded else 1)
+        runs = [self.made[key] for seed in seeds if (key := (arm, task.name, seed)) in self.made]
+        return [self.scored(run.predictions(), task, rule) for run in runs]
+
+    def scored(self, rows: Predictions, task: Task, rule: str) -> Predictions:
+        """Sums of log-likelihoods under another rule; the first row says whether these are sums."""
+        if rule == "mean":
+            known = self.items(task.name)
+            return [
+                row | {"scores": [s / n for s, n in zip(row["scores"], self.lengths(known[row["id"]].labels), strict=True)]}
+                for row in rows
+            ]
+        return batch_calibrated(rows, list(self.items(task.name).values())) if rule == "calibrated" else rows
+
+    @cache  # noqa: B019  one reader lives as long as the process
+    def items(self, name: str) -> dict[str, Example]:
+        """Test items by id."""
+        task = self.bench.context.find_task(name)
+        limit = self.bench.evaluation(task).limit
+        return {one.id: one for one in sample(task_examples(task, "test", self.bench.context.store), limit)}
+
+    @cache  # noqa: B019
+    def lengths(self, labels: tuple[str, ...]) -> list[int]:
+        """Tokens of each label."""
+        return [len(encode_answer(label, self.bench.context.base.tokenizer)) for label in labels]
+
+
+def run_arms(bench: Bench, rows: Sequence[str], tasks: Sequence[str], seeds: Sequence[int]) -> None:
+    """Make all runs of these rows that are not finished, seed by seed."""
+    done = finished(bench)
+    for seed in seeds:
+        for name, arm in ARMS.items():
+            for task in (task for task in arm.tasks if task in tasks and arm.row in rows and (arm.seeded or seed == 0)):
+                if (name, task, seed) not in done:
+                    run = arm.run(bench, bench.context.find_task(task), seed)
+                    with bench.index.open("a", encoding="utf-8") as stream:
+                        stream.write(json.dumps([name, task, seed, str(run.folder)]) + "\n")
+
+
+def finished(bench: Bench) -> dict[tuple[str, str, int], Run]:
+    """Runs by arm, task and seed."""
+    lines = bench.index.read_text(encoding="utf-8").splitlines() if bench.index.is_file() else []
+    return {(name, task, seed): Run(Path(folder)) for name, task, seed, folder in map(json.loads, lines)}
+
+
+def print_table(reader: Reader, tasks: Sequence[str]) -> None:
+    """Scores of each arm, then what each mend adds, in points with 95 % intervals."""
+    find, label_rules = reader.bench.context.find_task, ("sum", "mean", "calibrated")
+
+    def values(arm: str, task: Task, rule: str) -> list[Any]:
+        rows = reader.predictions(arm, task, rule)
+        return metric_of_runs(task.output_type, task.metric, rows, fixed_labels=task.fixed_labels)[0] if rows else []
+
+    print("| row | task | " + " | ".join(label_rules) + " | seeds |\n|---|---|---|---|---|---|")
+    for arm, named in ARMS.items():
+        for name in (task for task in named.tasks if task in tasks):
+            task = find(name)
+            rules = label_rules if task.output_type in LABEL_TYPES and named.row != "classifiers" else ("",)
+            found = [measure_seeds(own, 2000) if (own := values(arm, task, rule)) else None for rule in rules]
+            cells = [
+                "-" if one is None else f"{100 * one.value:.1f} ({100 * one.low:.1f} to {100 * one.high:.1f})" for one in found
+            ]
+            print(f"| {arm} | {name} | {' | '.join([*cells, *[''] * (3 - len(cells))])} | {len(values(arm, task, rules[0]))} |")
+    print("\n| mend | row | task | without | with | points | p |\n|---|---|---|---|---|---|---|")
+    for mend in _mends():
+        for name in (task for task in ARMS[mend.arm[0]].tasks if task in tasks and task in ARMS[mend.before[0]].tasks):
+            task = find(name)
+            ours, other = (values(arm, task, rule) for arm, rule in (mend.arm, mend.before))
+            count = min(len(ours), len(other))
+            if count and (gap := compare_seeds(ours[:count], other[:count], 2000)):
+                before, after = (100 * sum(one.value for one in some[:count]) / count for some in (other, ours))
+                points = f"{100 * gap.difference:+.1f} ({100 * gap.low:+.1f} to {100 * gap.high:+.1f})"
+                print(f"| {mend.name} | {mend.row} | {name} | {before:.1f} | {after:.1f} | {points} | {gap.p_value:.3f} |")
+
+
+def main() -> None:
+    """Run arms, or print the tables of finished ones."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("run", "table"))
+    parser.add_argument("--experts", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--rows", default=",".join(dict.fromkeys(arm.row for arm in ARMS.values())))
+    parser.add_argument("--tasks", default=",".join(LENGTHS))
+    parser.add_argument("--seeds", type=int, default=5)
+    options = parser.parse_args()
+    context = Context(None, None, options.out / "runs", StderrProgress())
+    context.store = DevelopmentStore(context.store.data)
+    bench = Bench(context, load_experts(options.experts), options.out)
+    rows, tasks = options.rows.split(","), options.tasks.split(",")
+    if options.what == "run":
+        run_arms(bench, rows, tasks, range(options.seeds))
+    else:
+        reader = Reader(bench, options.seeds)
+        reader.made = finished(bench)
+        print_table(reader, tasks)
+
+
+if __name__ == "__main__":
+    main()
