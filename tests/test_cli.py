@@ -250,17 +250,27 @@ def test_a_prediction_with_a_long_query_is_given_more_tokens(home: Path, tiny_fo
         run(*command, *changes(["max_lengths=2000"]))
 
 
-def test_the_demo_end_to_end_and_again_for_nothing(home: Path, tiny_folder: Path, own: Path) -> None:
+def test_the_demo_end_to_end_and_again_for_nothing(home: Path, tiny_folder: Path, tiny_encoder: Path, own: Path) -> None:
     recipe = {
         "experts": ["entity_relation", "entity_synonymy"], "task": "icd10_chapter",
         "expert": {"steps": 6, "batch_size": 4, "tinit": 1, "tfinal": 2, "max_length": 500},
         "few_shot": {"method": "cma", "shots": 8, "max_evaluations": 8}, "normal": {"epochs": 1},
         "evaluation": {"limit": 12}, "held_out": {"limit": 12},
+        "classifier": {"encoder": str(tiny_encoder)},
     }  # fmt: skip
     (home / "demo.yaml").write_text(yaml.safe_dump(recipe))
     command = ["demo", "--out", home / "demo", "--recipe", home / "demo.yaml", "--base", tiny_folder, "--data-dir", own]
     table = " ".join(run(*command).split())
-    for title in ("Base model", "Best single expert", "Average", "Few-shot router", "Normal router"):
+    for title in (
+        "Majority",
+        "Nearest label",
+        "Sentence encoder",
+        "Base model",
+        "Best single expert",
+        "Average",
+        "Few-shot router",
+        "Normal router",
+    ):
         assert title in table
     before = written_files(home / "demo")
     again = json.loads(run(*command, "--json"))

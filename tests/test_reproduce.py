@@ -162,7 +162,7 @@ def test_table_5_has_the_three_metrics_of_the_papers_and_runs_each_spec_once() -
     assert next(c.name for c in plan.columns if c.task == "readmission_uci") == "readmission"
     specs = plan.runs(3)
     assert [spec.seed for spec in specs] == sorted(spec.seed for spec in specs)
-    assert len(specs) == len(set(specs)) == 3 * (3 * 6 + 3 + 1 + 3 * 2)  # classifiers, other systems, average, normal and new
+    assert len(specs) == len(set(specs)) == 3 * (3 * 7 + 3 + 1 + 3 * 2)  # classifiers, other systems, average, normal and new
 
 
 def test_the_unseen_track_removes_the_expert_of_the_tasks_own_kind() -> None:
@@ -387,12 +387,12 @@ def test_tables_have_rows_without_a_language_model_and_on_request_the_papers_tra
         {row.name: row for row in find_experiment("table4", Profile.model_validate({**TINY, "training_set": given})).rows}
         for given in (False, True)
     )
-    assert {"majority", "tfidf", "tfidf_few"} <= few.keys()
+    assert {"majority", "nearest_label", "tfidf", "tfidf_few", "embedding", "embedding_few"} <= few.keys()
     assert {name: few[name].setting for name in ("lora", "tfidf", "full")} == dict.fromkeys(("lora", "tfidf", "full"), "normal")
     assert all_of_it.keys() - few.keys() == {"lora_normal", "full_experts"}
     assert all_of_it["full_experts"].run == {"pooled": True}
     learned = {name for name, row in all_of_it.items() if row.setting == "training set"}
-    assert learned == {"prompt_tuning", "prefix_tuning", "p_tuning", "lora", "ia3", "full", "tfidf"}
+    assert learned == {"prompt_tuning", "prefix_tuning", "p_tuning", "lora", "ia3", "full", "tfidf", "embedding"}
     assert all(all_of_it[name].run == {"records": True} for name in learned)
     assert (all_of_it["lora_normal"].run, all_of_it["lora_normal"].setting) == ({}, "normal")
     assert all_of_it["lora_few"] == few["lora_few"]

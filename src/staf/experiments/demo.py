@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import Field
 
+from staf.baselines.settings import ClassifierSettings
 from staf.config import Settings, find_recipe, load_values, parse
 from staf.data.selection import held_out_task
 from staf.data.task import task_metrics
@@ -28,7 +29,7 @@ from staf.routing.router import one_hot
 from staf.runs import PeakMemory, Run
 from staf.stages.adaptation import adapt_stage
 from staf.stages.context import Context
-from staf.stages.evaluation import evaluate_stage, named_method, select_single_expert
+from staf.stages.evaluation import classifier_stage, evaluate_stage, named_method, select_single_expert
 from staf.stages.training import train_stage
 
 
@@ -44,6 +45,8 @@ class DemoSettings(Settings):
     normal: RouterRecipe
     evaluation: EvaluationSettings
     """on the task"""
+    classifier: ClassifierSettings = ClassifierSettings()
+    """of the sentence encoder"""
     held_out: EvaluationSettings
     """of each expert on its own knowledge type"""
 
@@ -72,6 +75,9 @@ def run_demo(out: Path, recipe: Path | None, base: str | None, data: Path | None
     methods = [Method("original", None), select_single_expert(context, task, experts, settings.evaluation)]
     methods.append(named_method(context, task, experts, "average", settings.evaluation))
     runs: dict[str, Run] = {}
+    for name in ("majority", "nearest_label", "embedding"):
+        learned = classifier_stage(context, task, name, settings.few_shot.shots, settings.classifier, settings.evaluation)
+        runs[name] = learned[1]
     for method in (*methods, router_method(few_shot), router_method(normal)):
         _, run = evaluate_stage(context, task, experts, method, settings.evaluation, dict(runs))
         runs |= {method.name: run} if method in methods else {}

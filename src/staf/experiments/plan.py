@@ -20,7 +20,7 @@ from staf.report.results import TABLES, Column
 
 EXTERNAL = ("meditron", "g_bert", "medm_plm")
 """Systems of Table 5 that staf does not run; their predictions are read."""
-DETERMINISTIC = ("original", "single", "average", *EXTERNAL)
+DETERMINISTIC = ("original", "single", "average", "nearest_label", *EXTERNAL)
 """Methods of which one run stands for all seeds."""
 ROUTERS = ("few_shot", "normal", "extra")
 NEEDS_EXPERTS = (*ROUTERS, "single", "average", "lorahub")
@@ -93,7 +93,7 @@ class Row(Settings):
             yield self._with(
                 method="language_model", setting="training set", run={"records": True}, name=self.method, title=title
             )
-        elif profile.training_set and self.setting == "normal" and self.method in (*TUNED, "tfidf"):
+        elif profile.training_set and self.setting == "normal" and self.method in (*TUNED, "tfidf", "embedding"):
             yield self._with(setting="training set", run={"records": True})
             if self.method == "lora":
                 yield self._with(name="lora_normal", title="LoRA, the examples of the normal router")

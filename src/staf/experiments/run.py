@@ -103,7 +103,7 @@ class Runner:
         if method in EXTERNAL:
             return scoring.external_stage(context, task, method, self._answers_of(method) / f"{task.name}.jsonl", evaluation)
         if method in CLASSIFIERS:
-            values = {**profile.classifier, "seed": spec.seed, "encoder": profile.encoder}
+            values = {**profile.classifier, "seed": spec.seed, **({"encoder": profile.encoder} if method == "encoder" else {})}
             own = parse(ClassifierSettings, values, "classifier of the profile")
             return scoring.classifier_stage(context, task, method, shots, own, evaluation, setting, self.records(spec))
         if method == "language_model":
