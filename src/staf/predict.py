@@ -39,8 +39,9 @@ from staf.experts.store import ExpertSet
 from staf.io import locked, read_json, sha256_of, write_json
 from staf.log import Log
 from staf.routing.store import SEPARATOR, Router, TaskPrompt, load_router
+from staf.stages.adaptation import calibration_set
 from staf.stages.context import Context
-from staf.stages.evaluation import calibration_set, checked_router
+from staf.stages.evaluation import checked_router
 
 BLOCK = 1_024
 """Rows of a file in memory at a time; they are answered in the order of their lengths."""

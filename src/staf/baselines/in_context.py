@@ -72,8 +72,7 @@ def with_shots(
 ) -> FewShotPrompts:  # fmt: skip
     """Examples with as many of the shots, each answer in turn, as fit before each.
 
-    A shot that does not fit is skipped for the next one. An example whose own prompt is too long has none. No example is its
-    own shot.
+    A shot that does not fit is skipped for the next one. An example whose own prompt is too long has none.
 
     Args:
         max_length: of a prompt and its answer. reserved: tokens kept for an answer that is written; 0 where labels are
@@ -100,7 +99,7 @@ def with_shots(
             item = with_cut_context(example, tokenizer, min(own_length, max_length) - answer)
         left, chosen = limit - _tokens(item, tokenizer), list[str]()
         for name, length in lengths.items():
-            if length <= left and name != example.id:
+            if length <= left:
                 left, chosen = left - length, [*chosen, texts[name]]
         prompt = _before(item, chosen)
         while (own := _tokens(prompt, tokenizer)) > limit and chosen:  # together they may be more tokens than one by one

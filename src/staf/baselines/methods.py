@@ -11,10 +11,11 @@ from staf.baselines.in_context import reserved_for, with_shots
 from staf.baselines.peft import Choice, Tuning, tuned_base
 from staf.baselines.settings import BaselineSettings
 from staf.data.example import Example
-from staf.data.splits import few_shot, refuse_test
+from staf.data.splits import refuse_test
 from staf.data.task import Task
 from staf.errors import ConfigError
 from staf.evaluate.answer import Answerer, OnDone, PartialPredictions, Predictions, predictions_of
+from staf.evaluate.calibrate import draw
 from staf.evaluate.settings import EvaluationSettings
 from staf.lm.base import Base
 from staf.metrics.methods import titles
@@ -36,8 +37,9 @@ def baseline_predictions(
 
     Args:
         base: is not changed; trained baselines load the plain model from its folder once more for each trial.
-        adaptation: examples of the adaptation split, of which `settings.shots` are drawn by the seed.
-        calibration: of the adaptation split, the same for every method; for multi_label tasks.
+        adaptation: examples of the adaptation split, of which `settings.shots` are drawn by the seed; what the draw puts
+            aside is not learned from.
+        calibration: for multi_label tasks, of what is put aside.
         choice: learning rate and epochs of an earlier search; None searches.
         records: further examples of the task; one that is drawn as well counts once.
         partial: what an interrupted run answered. on_epoch: called after each pass of a training.
@@ -48,24 +50,25 @@ def baseline_predictions(
         TrainingFailed: no learning rate gave a finite loss.
     """
     refuse_test([*adaptation, *records])
-    drawn = few_shot(adaptation, settings.shots or len(adaptation), settings.seed)
-    drawn = list({example.id: example for example in (*drawn, *records)}.values())
+    learned, aside = draw(adaptation, settings.shots or len(adaptation), settings.seed)
+    kept_out = {example.id for example in aside}
+    learned = list({example.id: example for example in (*learned, *records) if example.id not in kept_out}.values())
     started, memory, cut = time.perf_counter(), PeakMemory(), tuple[bool, ...]()
     if settings.method == "in_context":
         own, limit = evaluation.max_length, settings.max_prompt_tokens or base.context_length
         evaluation, reserved = evaluation.model_copy(update={"max_length": limit}), reserved_for(task.output_type, evaluation)
         shown, calibrating = (
-            with_shots(some, drawn, base.tokenizer, limit, reserved, own_length=own, shown=settings.shown)
+            with_shots(some, learned, base.tokenizer, limit, reserved, own_length=own, shown=settings.shown)
             for some in (test, calibration)
         )
         answering, test, calibration, how, cut = base, shown.examples, calibrating.examples, shown.record, shown.cut
     else:
-        tuning = Tuning(base, drawn, settings, evaluation.max_length, evaluation.token_budget, on_epoch)
+        tuning = Tuning(base, learned, settings, evaluation.max_length, evaluation.token_budget, on_epoch)
         model, how = tuning.learn(choice or tuning.choose())
         answering = tuned_base(base, model)
     record = {
         "method": settings.method, "title": BASELINES[settings.method], "seed": settings.seed,
-        "settings": settings.model_dump(), "tunable_parameters": 0, "adaptation_examples": len(drawn),
+        "settings": settings.model_dump(), "tunable_parameters": 0, "adaptation_examples": len(learned),
         "adaptation_seconds": time.perf_counter() - started, "adaptation_memory_bytes": memory.bytes, **how,
     }  # fmt: skip
     answerer = Answerer(answering, evaluation, on_done)

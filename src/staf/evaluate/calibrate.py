@@ -9,23 +9,52 @@ one slope for all labels, by logistic regression (Platt, 1999):
 
 The slope is never negative, so the ranking of items by a label is always the model's own. What an example adds to rates and
 means is left out where slope and threshold are fitted on that same example.
+
+Nothing is learned from these examples: scores of examples that a method was fitted on are surer than those of others. They are
+part of the examples that a seed draws, so that no method sees more labels than its setting says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from staf.data.example import Example
+from staf.data.splits import few_shot, seeded_rng
 from staf.errors import DamagedFile, MissingData
 from staf.metrics.classification import best_threshold
 
 RATE_EXAMPLES = 4.0
 """Examples with the rate of all labels that every label's own rate is mixed with; chosen by loss on adaptation examples."""
+PART, LEAST, MOST = 4, 4, 32
+"""One drawn example in `PART` calibrates; `LEAST` at least, or half of fewer than twice that number, and `MOST` at most."""
 LEAST_SLOPE, MOST_SLOPE = 0.01, 100.0
 """Of one standard deviation of the centred scores, in log-odds."""
+
+
+class Draw(NamedTuple):
+    """The labelled examples that a seed draws, the same for every method."""
+
+    learned: list[Example]
+    calibrating: list[Example]
+    """of several labels: nothing is learned from them"""
+
+
+def draw(examples: Iterable[Example], shots: int | None, seed: int) -> Draw:
+    """`shots` of a task's adaptation examples, or all; where several labels are right, a part of them is put aside.
+
+    Raises:
+        TestLeak, ConfigError: as `few_shot`.
+    """
+    drawn = list(examples) if shots is None else few_shot(examples, shots, seed)
+    if not any(example.output_type == "multi_label" for example in drawn):
+        return Draw(drawn, [])
+    count = min(max(len(drawn) // PART, min(LEAST, len(drawn) // 2)), MOST)
+    aside = set(seeded_rng(f"calibration:{seed}").sample(sorted(example.id for example in drawn), count))
+    return Draw([e for e in drawn if e.id not in aside], [e for e in drawn if e.id in aside])
 
 
 class LabelCalibrator(BaseModel):
@@ -72,7 +101,7 @@ def fit_calibrator(
     if not right.any() or right.all():
         raise MissingData(
             f"{len(scores)} adaptation examples with {int(right.sum())} right labels of {len(right)} cannot calibrate scores: "
-            "some labels must be right and some wrong. Draw more (calibration_examples)."
+            "some labels must be right and some wrong. Draw more shots."
         )
     names, owner = np.unique([label for own in labels for label in own], return_inverse=True)
     counts, sums, rights = (np.bincount(owner, weights) for weights in (None, values, right))

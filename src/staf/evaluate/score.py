@@ -15,6 +15,7 @@ from torch import Tensor
 
 from staf import __version__
 from staf.data.example import Example, prompt_of
+from staf.data.paper_tables import SHOTS
 from staf.data.splits import refuse_test, seeded_rng
 from staf.data.task import Task
 from staf.errors import ConfigError
@@ -35,6 +36,9 @@ ROUTERLESS = tuple(titles("fixed"))
 """Methods of the base and the experts that need no router."""
 ROUTERS = {METHODS[name]["search"]: name for name in titles("router")}
 """The row of a router by its method."""
+Drawn = tuple[int | None, int]
+"""Shots, None for all, and seed of a draw."""
+FEW: Drawn = (SHOTS, 0)
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,8 @@ class Method:
     adaptation_examples: int = 0
     adaptation_seconds: float = 0.0
     adaptation_memory_bytes: int = 0
+    drawn: Drawn = FEW
+    """of which a part calibrates several labels"""
     record: dict[str, Any] = field(default_factory=dict)
     """what else the result keeps: stop_reason, settings, details"""
 
@@ -78,7 +84,7 @@ def router_method(router: Router, setting: str | None = None) -> Method:
         name + ("_scaled" if chosen.learned_scale else ""), router.weights, chosen.granularity,
         "zero-shot" if zero_shot else setting or setting_of(chosen.shots), chosen.seed, found["tunable_parameters"],
         found["examples"], found["seconds"], found.get("peak_memory_bytes", 0),
-        {"stop_reason": found["stop_reason"], "settings": chosen.model_dump()},
+        (chosen.shots, chosen.seed), {"stop_reason": found["stop_reason"], "settings": chosen.model_dump()},
     )  # fmt: skip
 
 

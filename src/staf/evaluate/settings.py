@@ -23,7 +23,7 @@ class EvaluationSettings(Settings):
     selection_limit: int | None = Field(None, ge=1)
     """maximum adaptation examples that choose the best single expert; None takes all"""
     calibration_examples: int = Field(32, ge=1)
-    """multi_label: adaptation examples that calibrate label scores, the same for every method"""
+    """multi_label: maximum examples that calibrate label scores, of those that a draw puts aside"""
     max_new_tokens: int = Field(64, ge=1)
     """tokens of a generated answer: a span, entities, free text"""
     stop: tuple[str, ...] = ("\n\n",)

@@ -25,7 +25,7 @@ from staf.report.reproduced import comparison_rows, table_rows
 from staf.report.results import Cell, Column, Evaluation, PairedTest, Table, TableRow, read_result
 from staf.report.tables import csv_text, markdown_text, print_table
 from staf.runs import Run, digest_of
-from staf.stages.adaptation import adaptation_examples
+from staf.stages.adaptation import drawn_examples
 from staf.stages.context import RunContext
 from staf.stages.evaluation import Scored
 
@@ -188,7 +188,7 @@ def prompts(runner: Runner, name: str, seed: int | None) -> FewShotPrompts:
     """
     context, profile, task = runner.context, runner.profile.of_task(name), find_task(name)
     examples = sample(task_examples(task, "test", context.store), profile.evaluation.limit)
-    shots = [] if seed is None else adaptation_examples(context, task, profile.few_shot.shots, seed)
+    shots = [] if seed is None else drawn_examples(context, task, profile.few_shot.shots, seed).learned
     limit = profile.baseline.get("max_prompt_tokens") or context.base.context_length
     return with_shots(
         examples, shots, context.base.tokenizer, limit, reserved_for(task.output_type, profile.evaluation),

@@ -94,12 +94,12 @@ class Runner:
 
     def _run(self, spec: RunSpec) -> Scored:
         context, task, profile, method = self.context, find_task(spec.task), self.profile.of_task(spec.task), spec.method
-        evaluation = profile.evaluation
+        evaluation, few = profile.evaluation, (profile.few_shot.shots, 0)
         few_shot = spec.few_shot or method in ("in_context", "lorahub")
         shots = (spec.shots or profile.few_shot.shots) if few_shot else self._normal_shots(task)
         setting = "few-shot" if few_shot else "training set" if spec.records else "experts' data" if spec.pooled else "normal"
         if method == "original":
-            return scoring.evaluate_stage(context, task, None, Method("original", None), evaluation)
+            return scoring.evaluate_stage(context, task, None, Method("original", None, drawn=few), evaluation)
         if method in EXTERNAL:
             return scoring.external_stage(context, task, method, self._answers_of(method) / f"{task.name}.jsonl", evaluation)
         if method in CLASSIFIERS:
@@ -159,7 +159,9 @@ class Runner:
     def _weights(self, spec: RunSpec, task: Task, experts: ExpertSet) -> Method:
         """The weights of experts that are scored."""
         if spec.method in ("single", "average"):
-            return scoring.named_method(self.context, task, experts, spec.method, self.profile.of_task(task.name).evaluation)
+            own = self.profile.of_task(task.name)
+            few = (own.few_shot.shots, 0)
+            return scoring.named_method(self.context, task, experts, spec.method, own.evaluation, drawn=few)
         router, _, given = self._router(spec, task, experts)
         return router_method(router, setting_of(given))
 

@@ -9,16 +9,16 @@ from pathlib import Path
 
 from staf.compute import compute_record
 from staf.data.example import Example
-from staf.data.selection import expert_examples, task_examples
-from staf.data.splits import few_shot
+from staf.data.selection import default_shots, expert_examples, task_examples
 from staf.data.task import Task
 from staf.errors import ConfigError, MissingData
 from staf.evaluate.answer import Answerer, calibrate, routed
-from staf.evaluate.score import sample
+from staf.evaluate.calibrate import Draw, draw
+from staf.evaluate.score import FEW, Drawn, sample
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.store import ExpertSet
 from staf.io import locked
-from staf.routing.adapt import adapt_router, adaptation_digest, check_evaluations, planned_progress
+from staf.routing.adapt import adapt_router, adaptation_digest, check_evaluations, examples_digest, planned_progress
 from staf.routing.objective import RouterObjective, candidate_losses
 from staf.routing.pruning import pruned_weights
 from staf.routing.recipe import RouterRecipe
@@ -32,20 +32,28 @@ CHECKPOINT = "checkpoint"
 """Folder of an adaptation's states, in that of its router."""
 
 
-def adaptation_examples(context: Context, task: Task, shots: int | None, seed: int) -> list[Example]:
+def drawn_examples(context: Context, task: Task, shots: int | None, seed: int) -> Draw:
     """The adaptation examples of a task: all of them, or a draw of `shots` by the seed."""
-    examples = task_examples(task, "adaptation", context.store)
-    return examples if shots is None else few_shot(examples, shots, seed)
+    return draw(task_examples(task, "adaptation", context.store), shots, seed)
+
+
+def calibration_set(context: Context, task: Task, settings: EvaluationSettings, drawn: Drawn = FEW) -> list[Example]:
+    """What a draw puts aside to calibrate several labels, of fewer shots where the task has fewer; none for other tasks."""
+    if task.output_type != "multi_label":
+        return []
+    shots = None if drawn[0] is None else default_shots(task, context.store, drawn[0])
+    return sample(drawn_examples(context, task, shots, drawn[1]).calibrating, settings.calibration_examples)
 
 
 def planned_adaptation(
     context: Context, task: Task, experts: ExpertSet, recipe: RouterRecipe, start: Router | None = None
-) -> tuple[list[Example], str]:
+) -> tuple[Draw, str]:
     """The examples that an adaptation reads, and the digest that names it."""
-    examples = adaptation_examples(context, task, recipe.shots, recipe.seed)
+    learned, calibrating = drawn_examples(context, task, recipe.shots, recipe.seed)
     if recipe.method == "zero_shot":
-        examples = [replace(example, answer="") for example in examples]
-    return examples, context.named(adaptation_digest(context.identity, experts, task.name, examples, recipe, start))
+        learned = [replace(example, answer="") for example in learned]
+    digest = adaptation_digest(context.identity, experts, task.name, learned, recipe, start)
+    return Draw(learned, calibrating), context.named(digest, *([examples_digest(calibrating)] if calibrating else []))
 
 
 def adapt_stage(
@@ -64,13 +72,13 @@ def adapt_stage(
     if recipe.granularity == "task":  # before the base is loaded
         check_evaluations(num_params(1, len(experts.names), recipe), recipe)
     start = None if init_from is None else load_start(init_from, out, context.identity, experts, recipe)
-    examples, digest = planned_adaptation(context, task, experts, recipe, start)
+    (learned, calibrating), digest = planned_adaptation(context, task, experts, recipe, start)
     if (router := _existing(context, out, digest)) is None:
         with locked(out / "router.json", wait=True, log=context.progress.log):
             if (router := _existing(context, out, digest)) is None:  # nor made by the process that was waited for
                 memory = PeakMemory()
-                router = _made(context, task, experts, recipe, examples, start, out / CHECKPOINT, centroids or out)
-                router = _calibrated(context, router, experts, examples)
+                router = _made(context, task, experts, recipe, learned, start, out / CHECKPOINT, centroids or out)
+                router = _calibrated(context, router, experts, calibrating)
                 compute = compute_record(context.base, context.compute)
                 record = {**router.record, "run": digest, "compute": compute, "peak_memory_bytes": memory.bytes}
                 router = replace(router, record=record).of_task(task)
@@ -102,7 +110,7 @@ def reduction_loss(context: Context, task: Task, router: Router, experts: Expert
     if task.name != router.task:
         raise ConfigError(f"the router is of the task '{router.task}', not of '{task.name}'. Give that task's file.")
     recipe = router.recipe
-    examples = adaptation_examples(context, task, recipe.shots, recipe.seed)
+    examples = drawn_examples(context, task, recipe.shots, recipe.seed).learned
     kept = [experts.names.index(name) for name in smaller.names]
     found = {}
     for name, some, weights in (
@@ -146,18 +154,17 @@ def _made(
         )
 
 
-def _calibrated(context: Context, router: Router, experts: ExpertSet, examples: Sequence[Example]) -> Router:
-    """The router with the calibration of several labels, from its own adaptation examples; else as it is."""
+def _calibrated(context: Context, router: Router, experts: ExpertSet, calibrating: Sequence[Example]) -> Router:
+    """The router with the calibration of several labels, from examples that it has not learned from; else as it is."""
     if router.prompt.output_type != "multi_label" or router.recipe.method == "zero_shot":
         return router
     settings = EvaluationSettings(max_length=router.recipe.max_length)
-    drawn = sample(examples, settings.calibration_examples)
     try:
         with (
             routed(context.base, context.mixture(experts), router.weights, router.recipe.granularity),
-            context.progress.bar(f"calibrate {router.task}", len(drawn)) as bar,
+            context.progress.bar(f"calibrate {router.task}", len(calibrating)) as bar,
         ):
-            fitted = calibrate(Answerer(context.base, settings, bar.advance), drawn)
+            fitted = calibrate(Answerer(context.base, settings, bar.advance), calibrating)
     except MissingData as error:
         context.progress.log(f"router {router.task}: no calibration, so it cannot predict new files ({error})")
         return router

@@ -34,13 +34,12 @@ from staf.metrics.stats import Statistic, compare_seeds, measure
 from staf.routing.adapt import examples_digest
 from staf.routing.recipe import RouterRecipe
 from staf.runs import digest_of
-from staf.stages.adaptation import adapt_stage, adaptation_examples
+from staf.stages.adaptation import adapt_stage, drawn_examples
 from staf.stages.budget import FULL, ROUTED_COST, UNKNOWN, Budget, Costs, router_pass
 from staf.stages.context import Context
 from staf.stages.evaluation import (
     Scored,
     baseline_stage,
-    calibration_set,
     classifier_stage,
     evaluate_stage,
     select_single_expert,
@@ -126,12 +125,12 @@ class _Comparing:
         """The comparison of these things, with what an earlier process began."""
         adaptation, every = task_examples(task, "adaptation", context.store), task_examples(task, "test", context.store)
         test = sample(every, limit)
-        drawn = adaptation_examples(context, task, min(shots, len(adaptation)), seed)
+        learned, aside = drawn_examples(context, task, min(shots, len(adaptation)), seed)
+        drawn = [*learned, *aside]
         asked = (str(minutes), str(limit), str(seed), str(encoder), task.output_type, task.metric)
         of = digest_of(
             context.named(*asked), examples_digest(test), examples_digest(drawn), "" if experts is None else experts.fingerprint
         )
-        calibration = len(calibration_set(context, task, EvaluationSettings()))
         budget = Budget(
             folder / "plan.json",
             of,
@@ -139,7 +138,7 @@ class _Comparing:
             len(test),
             len(drawn),
             0 if experts is None else len(experts.names),
-            calibration,
+            len(aside),
         ).load()
         return cls(context, task, experts, seed, encoder, folder, test, drawn, len(adaptation), len(every), budget, {}, {})
 
@@ -233,6 +232,7 @@ class _Comparing:
 
     def _scored(self, name: str, plan: dict[str, int], evaluation: EvaluationSettings) -> Scored:
         context, task, experts, shots = self.context, self.task, self.experts, len(self.shots)
+        drawn = (shots, self.seed)
         if name == "in_context":
             shown = BaselineSettings(method="in_context", shots=shots, shown=plan["shown"], seed=self.seed)
             return baseline_stage(context, task, shown, evaluation)
@@ -242,9 +242,9 @@ class _Comparing:
             choice = None if plan["rates"] == len(rates) else Choice(rates[len(rates) // 2], epochs, [])
             return baseline_stage(context, task, own, evaluation, choice=choice)
         if name == "original" or experts is None:
-            return evaluate_stage(context, task, None, Method("original", None), evaluation)
+            return evaluate_stage(context, task, None, Method("original", None, drawn=drawn), evaluation)
         if name == "single":
-            chosen = select_single_expert(context, task, experts, evaluation, self.shots[: plan["choosing"]])
+            chosen = select_single_expert(context, task, experts, evaluation, self.shots[: plan["choosing"]], drawn)
             return evaluate_stage(context, task, experts, chosen, evaluation)
         router = adapt_stage(context, task, experts, self._recipe(plan["evaluations"]), self.out / "router")
         return evaluate_stage(context, task, experts, router_method(router), evaluation)

@@ -26,7 +26,7 @@ from staf.data.selection import label_set, refuse_leak, task_examples
 from staf.data.task import Task, narrowed
 from staf.errors import ConfigError, MissingData, UnknownName
 from staf.evaluate.answer import Answerer, OnDone, PartialPredictions, predictions_of, routed
-from staf.evaluate.score import ROUTERLESS, Answered, Method, best_single, finish, router_method, sample, setting_of
+from staf.evaluate.score import FEW, ROUTERLESS, Answered, Drawn, Method, best_single, finish, router_method, sample, setting_of
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.recipe import ExpertRecipe
 from staf.experts.store import ExpertSet, load_experts
@@ -39,7 +39,7 @@ from staf.routing.merge import Mixture
 from staf.routing.router import one_hot, uniform
 from staf.routing.store import Router, load_router
 from staf.runs import PeakMemory, Run
-from staf.stages.adaptation import adaptation_examples
+from staf.stages.adaptation import calibration_set, drawn_examples
 from staf.stages.context import Context
 from staf.stages.training import training_examples
 
@@ -64,20 +64,19 @@ Answer = Callable[[Items], Answered]
 
 def scored_run(
     context: Context, task: Task, settings: EvaluationSettings, name: str, seed: int, depends_on: Sequence[str], answer: Answer,
-    experts: ExpertSet | None = None, baselines: dict[str, Run] | None = None,
+    experts: ExpertSet | None = None, baselines: dict[str, Run] | None = None, calibration: Sequence[Example] = (),
 ) -> Scored:  # fmt: skip
     """The result of a method on a task's test set: read where the run is finished, else made.
 
     Args:
         name, seed: of the method; they name its run. depends_on: fingerprints of what its predictions depend on apart from
             base, settings, test and calibration examples.
-        experts: that took part. baselines: finished runs on the same items to compare with.
+        experts: that took part. baselines: finished runs on the same items to compare with. calibration: of `calibration_set`.
 
     Raises:
         TestLeak: an expert was trained on something that a test item is about.
     """
     examples = sample(task_examples(task, "test", context.store), settings.limit)
-    calibration = calibration_set(context, task, settings)
     read = (examples_digest(examples), examples_digest(calibration))
     judged = (task.output_type, task.metric, str(task.fixed_labels))
     digest = context.named(*depends_on, settings.digest(), *judged, *read)
@@ -95,7 +94,7 @@ def scored_run(
         memory = PeakMemory()
         more = f", {len(calibration)} examples to calibrate" if calibration else ""
         with context.progress.bar(f"score {task.name}: {name}{more}", len(examples) + len(calibration)) as bar:
-            answered = answer(Items(examples, calibration, bar.advance, partial))
+            answered = answer(Items(examples, [*calibration], bar.advance, partial))
         base = answered.base
         result = finish(
             run, task, answered, examples, settings, identity=context.identity, experts=experts, baselines=baselines or {},
@@ -118,7 +117,8 @@ def evaluate_stage(
 
     weights = "" if method.weights is None else hashlib.sha256(method.weights.numpy().tobytes()).hexdigest()
     depends_on = ("" if experts is None else experts.fingerprint, weights, method.granularity)
-    return scored_run(context, task, settings, method.name, method.seed, depends_on, answer, experts, baselines)
+    calibration = calibration_set(context, task, settings, method.drawn)
+    return scored_run(context, task, settings, method.name, method.seed, depends_on, answer, experts, baselines, calibration)
 
 
 def _answered(
@@ -132,16 +132,10 @@ def _answered(
     return Answered(method, found, time.perf_counter() - started, base)
 
 
-def calibration_set(context: Context, task: Task, settings: EvaluationSettings) -> list[Example]:
-    """Adaptation examples that calibrate label scores, the same for every method; none but for multi_label tasks."""
-    if task.output_type != "multi_label":
-        return []
-    return sample(task_examples(task, "adaptation", context.store), settings.calibration_examples)
-
-
 def named_method(
-    context: Context, task: Task, experts: ExpertSet, name: str, settings: EvaluationSettings, expert: str | None = None
-) -> Method:
+    context: Context, task: Task, experts: ExpertSet, name: str, settings: EvaluationSettings, expert: str | None = None,
+    drawn: Drawn = FEW,
+) -> Method:  # fmt: skip
     """One of the methods that need no router: original, average, or single (the best on the adaptation set).
 
     Raises:
@@ -149,24 +143,26 @@ def named_method(
     """
     count = len(experts.names)
     if name == "original":
-        return Method("original", None)
+        return Method("original", None, drawn=drawn)
     if name == "average":
-        return Method("average", uniform(count))
+        return Method("average", uniform(count), drawn=drawn)
     if name != "single":
         raise UnknownName.among("method", name, ROUTERLESS)
     if expert is None:
-        return select_single_expert(context, task, experts, settings)
+        return select_single_expert(context, task, experts, settings, drawn=drawn)
     if expert not in experts.names:
         raise UnknownName.among("expert", expert, experts.names)
-    return Method("single", one_hot(experts.names.index(expert), count), record={"settings": {"expert": expert}})
+    return Method("single", one_hot(experts.names.index(expert), count), drawn=drawn, record={"settings": {"expert": expert}})
 
 
 def select_single_expert(
-    context: Context, task: Task, experts: ExpertSet, settings: EvaluationSettings, shots: Sequence[Example] | None = None
-) -> Method:
-    """The expert that is best on the adaptation set of a task, or on shots of it; the selection is a run, done once."""
-    examples = shots or sample(task_examples(task, "adaptation", context.store), settings.selection_limit)
-    calibration, count = calibration_set(context, task, settings), len(experts.names)
+    context: Context, task: Task, experts: ExpertSet, settings: EvaluationSettings, shots: Sequence[Example] | None = None,
+    drawn: Drawn = FEW,
+) -> Method:  # fmt: skip
+    """The expert that is best on the adaptation set of a task, or on shots of it, but for examples that calibrate; a run."""
+    calibration, count = calibration_set(context, task, settings, drawn), len(experts.names)
+    pool = [e for e in shots or task_examples(task, "adaptation", context.store) if e not in calibration]
+    examples = pool if shots else sample(pool, settings.selection_limit)
     read = (examples_digest(examples), examples_digest(calibration))
     digest = context.named(experts.fingerprint, settings.digest(), task.output_type, task.metric, *read)
     run = Run.at(context.runs, "choose", task.name, "single", 0, digest)
@@ -184,7 +180,7 @@ def select_single_expert(
         run.finish({"evaluation": settings.model_dump()}, found)
     return Method(
         "single", one_hot(experts.names.index(found["expert"]), count), adaptation_examples=found["examples"],
-        adaptation_seconds=found["seconds"], adaptation_memory_bytes=found["peak_memory_bytes"],
+        adaptation_seconds=found["seconds"], adaptation_memory_bytes=found["peak_memory_bytes"], drawn=drawn,
         record={"settings": found["settings"]},
     )  # fmt: skip
 
@@ -242,7 +238,8 @@ def baseline_stage(
 
     further = (*((examples_digest(records),) if records else ()), *(() if choice is None else (str(choice),)))
     depends_on = ("baseline", settings.digest(), searching.digest(), examples_digest(adaptation), *further)
-    return scored_run(context, task, evaluation, settings.method, settings.seed, depends_on, answer)
+    calibration = calibration_set(context, task, evaluation, (settings.shots, settings.seed))
+    return scored_run(context, task, evaluation, settings.method, settings.seed, depends_on, answer, calibration=calibration)
 
 
 def tune_learning_rate(
@@ -255,7 +252,7 @@ def tune_learning_rate(
     """
     if settings.method == "in_context":
         return None, 0.0
-    examples = adaptation_examples(context, task, settings.shots, settings.seed)
+    examples = drawn_examples(context, task, settings.shots, settings.seed).learned
     digest = context.named(settings.digest(), evaluation.digest(), examples_digest(examples))
     run = Run.at(context.runs, "tune", task.name, settings.method, settings.seed, digest)
     if (found := run.result()) is None:
@@ -276,7 +273,7 @@ def lorahub_stage(
     setting: str | None = None,
 ) -> Scored:  # fmt: skip
     """Score LoraHub's rule over experts, its weights found with `settings.shots` examples."""
-    adaptation = adaptation_examples(context, task, settings.shots, settings.seed)
+    adaptation = drawn_examples(context, task, settings.shots, settings.seed).learned
 
     def answer(items: Items) -> Answered:
         context.detach_experts()
@@ -291,7 +288,8 @@ def lorahub_stage(
         return _answered(context, mixture, one_hot(0, 1), method, task, evaluation, items)
 
     depends_on = ("lorahub", experts.fingerprint, settings.digest(), examples_digest(adaptation))
-    return scored_run(context, task, evaluation, "lorahub", settings.seed, depends_on, answer, experts)
+    calibration = calibration_set(context, task, evaluation, (settings.shots, settings.seed))
+    return scored_run(context, task, evaluation, "lorahub", settings.seed, depends_on, answer, experts, calibration=calibration)
 
 
 def classifier_stage(
@@ -304,10 +302,10 @@ def classifier_stage(
         records: further examples of the task to fit on, such as `training_records`; one that is among the others counts once.
         on_step: as `classify`.
     """
-    drawn = adaptation_examples(context, task, shots, settings.seed)
+    learned, aside = drawn_examples(context, task, shots, settings.seed)
     described = {label: f"{label}: {meaning}" for label, meaning in task.label_descriptions.items() if meaning.strip()}
     settings = settings.model_copy(update={"label_texts": {**described, **settings.label_texts}})
-    adaptation = list({example.id: example for example in (*drawn, *records)}.values())
+    adaptation = list({example.id: example for example in (*learned, *aside, *records)}.values())
 
     def answer(items: Items) -> Answered:
         found, record = classify(name, adaptation, items.test, settings, on_step)
