@@ -18,18 +18,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from staf.baselines import peft
 from staf.cli import app
+from staf.data.selection import task_examples
 from staf.data.task import Task
-from staf.errors import ConfigError, MissingData, TestLeak, TrainingFailed
+from staf.errors import ConfigError, MissingData, TestLeak
+from staf.evaluate.settings import EvaluationSettings
 from staf.experts.store import ExpertSet, save_expert
 from staf.io import locked
+from staf.lm import scoring
 from staf.lm.base import Base
+from staf.log import Bar, Progress
 from staf.model.comparison import Comparison
 from staf.report.comparison import comparison_page, curve_cells, notes, row_cells
 from staf.stages import budget, comparison
-from staf.stages.budget import FULL, SLACK, Budget, Costs
+from staf.stages.budget import END, FULL, OVERRUN, SLACK, Budget, Costs
 from staf.stages.comparison import ROWS, SIMPLE, compare
 from staf.stages.context import Context
+from staf.stages.deadline import Deadline, OutOfTime
 from staf.stages.recommendation import recommendation
 
 SIGNS = {"heart": "systole murmur", "lung": "cough wheeze", "skin": "rash itch"}
@@ -172,8 +178,6 @@ def test_a_stopped_comparison_resumes_at_the_item_with_the_same_plan(
 def test_a_leak_ends_it_and_a_row_that_fails_is_named(
     context: Context, task: Task, base: Base, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from staf.data.selection import task_examples
-
     trained = frozenset(key for e in task_examples(task, "test", context.store) for key in e.dedup_keys)
     leaking = random_expert(base, "leaking", 0)
     object.__setattr__(leaking, "dedup_keys", trained)
@@ -218,7 +222,7 @@ def test_rows_without_a_language_model_end_with_their_part_of_the_time(
 
     def step(self: Any, what: str) -> None:
         if "36 labelled" in what:
-            raise TrainingFailed("no time")
+            raise OutOfTime("no time")
         real(self, what)
 
     monkeypatch.setattr(comparison._Comparing, "_step", step)
@@ -294,6 +298,130 @@ def test_a_row_without_time_is_left_out_with_its_estimate(tmp_path: Path, monkey
     assert plan.begin("original", MODELS) is not None
     assert plan.begin("lora", MODELS[2:]) is None
     assert plan.left_out["lora"] > 120
+
+
+class Clock:
+    """Seconds that pass only where a test says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr(budget.time, "perf_counter", lambda: self.now)
+
+
+def steps_until_the_end(bar: Bar, clock: Clock, *steps: float) -> int:
+    for number, seconds in enumerate(steps):
+        clock.now += seconds
+        try:
+            bar.advance(1)
+        except OutOfTime:
+            return number
+    return len(steps)
+
+
+def test_work_ends_before_the_step_that_would_be_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    with Deadline(Progress(), 10).bar("score", 9) as bar:
+        assert steps_until_the_end(bar, clock, 4, 3, 2, 2) == 2  # at 9 s, and the last step took 2 s
+    with Deadline(Progress(), 10).bar("score", 3) as bar:
+        assert steps_until_the_end(bar, clock, 1, 3, 9) == 3  # all is done
+    deadline = Deadline(Progress(), 10)
+    with deadline.bar("score", 5) as outer, deadline.bar("learn", 2) as inner:
+        clock.now += 6
+        inner.advance(0)  # loading the base took 6 s, which no step takes
+        assert steps_until_the_end(inner, clock, 1, 1) == 2
+        assert steps_until_the_end(outer, clock, 0.5, 0.4, 0.9) == 2
+    with Deadline(Progress(), 10).bar("learn", 1) as bar:
+        bar.advance(0)
+        clock.now += 11
+        with pytest.raises(OutOfTime):
+            bar.advance(0)
+
+
+@given(costs, st.floats(1, 60), st.lists(st.floats(0.3, 30), min_size=5, max_size=5))
+def test_rows_that_take_longer_than_planned_are_ended_in_time(found: Costs, minutes: float, slower: list[float]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        clock = Clock(patch)
+        plan = planned(Path(), found, minutes, [])
+        for number, (row, factor) in enumerate(zip(MODELS, slower, strict=True)):
+            plan.costs = found
+            if plan.begin(row, MODELS[number:]) is None:
+                continue
+            took, limit = factor * plan.cost(row), plan.limit(row, MODELS[number:])
+            assert limit >= min(OVERRUN * plan.cost(row), plan.left) - 1e-9
+            clock.now += min(took, limit)
+            if took > limit:
+                plan.stop(row, "late")
+                assert (row in plan.begun, plan.begin(row, MODELS[number:])) == (False, None)
+        assert clock.now <= END * plan.seconds + 1e-6
+
+
+def test_a_row_that_was_stopped_is_planned_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    plan = Budget(tmp_path / "plan.json", "x", 600, 400, 32, 12, 0, costs=Costs(0.05, 1.0, 1.0, 150.0))
+    assert plan.begin("original", MODELS) is not None
+    clock.now += 500
+    assert plan.begin("lora", MODELS[2:]) is None
+    plan.stop("original", "late")
+    again = Budget(tmp_path / "plan.json", "x", 600, 400, 32, 12, 0).load()
+    assert (again.stopped, again.begun, again.spent) == ({"original": "late"}, [], 500)
+    assert (again.begin("original", MODELS), plan.is_measured) == (None, False)
+    given = again.begin("few_shot", MODELS[4:])
+    assert given is not None
+    assert given["test_rows"] < 400  # decided anew by the row that comes next
+    assert again.limit("few_shot", MODELS) == pytest.approx(again.limit("few_shot", MODELS[1:]))
+
+
+@pytest.mark.usefixtures("_quick")
+def test_a_row_that_takes_too_long_is_stopped_and_the_others_have_what_is_left(
+    context: Context, task: Task, base: Base, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, learned, score, logprobs = Clock(monkeypatch), [0], scoring.score_batch, peft.model_logprobs
+
+    def scored(base: Base, requests: Any, prefix: Any = None) -> Any:
+        clock.now += 0.2 * len(requests)
+        return score(base, requests, prefix)
+
+    def trained(*given: Any) -> Any:
+        clock.now, learned[0] = clock.now + 20.0, learned[0] + 1
+        return logprobs(*given)
+
+    monkeypatch.setattr(scoring, "score_batch", scored)
+    monkeypatch.setattr(peft, "model_logprobs", trained)
+    monkeypatch.setattr(comparison, "router_pass", lambda *_: 1.0)
+    monkeypatch.setattr(Costs, "measured", lambda *_: Costs(0.2, 1.0, 1.0, 150.0))
+    monkeypatch.setattr(budget, "REDUCTIONS", ({"choosing": 6}, {"evaluations": 7}))
+    experts = ExpertSet(tuple(random_expert(base, f"e{seed}", seed) for seed in range(2)))
+    asked: dict[str, Any] = {"experts": experts, "shots": 12, "encoder": str(tiny_encoder)}
+    found = compare(context, task, **asked, minutes=5)
+    assert names(found) == [name for name in ROWS if name != "lora"]
+    assert names(found, "left_out") == ["lora"]
+    reason = found["left_out"][0]["reason"]
+    assert re.fullmatch(r"stopped: took longer than planned \([12]\d\d s, where \d+ s were planned\): raise --minutes", reason)
+    assert found["seconds"] <= END * 300
+    assert not list((context.runs / "evaluate" / "organs" / "lora").rglob("result.json"))
+    before = learned[0]
+    assert compare(context, task, **asked, minutes=5)["left_out"] == found["left_out"]
+    assert learned[0] == before
+    clock.now = 0.0
+    assert "lora" in names(compare(context, task, **asked, minutes=60))
+
+
+def test_on_a_slow_machine_the_speed_is_measured_with_fewer_rows(
+    context: Context, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, score = Clock(monkeypatch), scoring.score_batch
+
+    def scored(base: Base, requests: Any, prefix: Any = None) -> Any:
+        clock.now += 3.0 * len(requests)
+        return score(base, requests, prefix)
+
+    monkeypatch.setattr(scoring, "score_batch", scored)
+    test = task_examples(task, "test", context.store)
+    quick = Costs.measured(context.base, test, test[:4], EvaluationSettings(), 3600)
+    assert (quick.answer, clock.now) == (3.0, 3.0 * (2 + 2 * budget.PROBED))
+    slow = Costs.measured(context.base, test, test[:4], EvaluationSettings(), 60)
+    assert (slow.answer, clock.now) == (3.0, 3.0 * (4 + 2 * budget.PROBED))
+    assert slow.learn == pytest.approx(budget.PASS_COST * 3.0 * 4)
 
 
 # ---- its advice ------------------------------------------------------------------------------------------------------

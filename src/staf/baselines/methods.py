@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from staf.baselines.in_context import reserved_for, with_shots
@@ -31,7 +31,7 @@ def baseline_predictions(
     base: Base, task: Task, adaptation: Sequence[Example], test: Sequence[Example], settings: BaselineSettings,
     evaluation: EvaluationSettings, on_done: OnDone | None = None, *, calibration: Sequence[Example] = (),
     choice: Choice | None = None, records: Sequence[Example] = (), partial: PartialPredictions | None = None,
-    on_epoch: Callable[[], None] | None = None,
+    on_epoch: OnDone | None = None,
 ) -> tuple[Predictions, dict[str, Any]]:  # fmt: skip
     """Predictions of test examples by a baseline of `BASELINES`, in the order given, and the record of how.
 
@@ -42,7 +42,7 @@ def baseline_predictions(
         calibration: for multi_label tasks, of what is put aside.
         choice: learning rate and epochs of an earlier search; None searches.
         records: further examples of the task; one that is drawn as well counts once.
-        partial: what an interrupted run answered. on_epoch: called after each pass of a training.
+        partial: what an interrupted run answered. on_epoch: as `Tuning`.
 
     Raises:
         ConfigError: there are too few examples. TestLeak: a test example is among those to learn from.

@@ -86,7 +86,7 @@ class Tuning:
 
     Args:
         max_length: tokens of one example, answer included; virtual tokens come on top. token_budget: of a validation batch.
-        on_epoch: called after each pass over the examples.
+        on_epoch: called with 0 before each batch, and with 1 after each pass over the examples.
 
     Raises:
         TestLeak: a test example is among those given.
@@ -95,10 +95,11 @@ class Tuning:
 
     def __init__(
         self, base: Base, examples: Sequence[Example], settings: BaselineSettings, max_length: int, token_budget: int,
-        on_epoch: Callable[[], None] | None = None,
+        on_epoch: Callable[[int], None] | None = None,
     ) -> None:  # fmt: skip
         refuse_test(examples)
-        self.base, self.settings, self.token_budget, self.on_epoch = base, settings, token_budget, on_epoch
+        self.base, self.settings, self.token_budget = base, settings, token_budget
+        self.on_epoch = on_epoch or (lambda passes: None)
         if len(examples) < 2:
             raise ConfigError(
                 f"baseline {settings.method}: {len(examples)} adaptation examples cannot be split into a training and a "
@@ -157,9 +158,10 @@ class Tuning:
         held_out = [self._batch(held, group) for group in plan_batches([len(item.tokens) for item in held], self.token_budget)]
 
         def batches(epoch: int) -> Iterator[list[int]]:
-            yield from epoch_order(lengths, self.settings.batch_size, self.settings.seed, epoch)
-            if self.on_epoch is not None:
-                self.on_epoch()
+            for group in epoch_order(lengths, self.settings.batch_size, self.settings.seed, epoch):
+                self.on_epoch(0)
+                yield group
+            self.on_epoch(1)
 
         def loss_of(group: list[int]) -> tuple[Tensor, int]:
             with self._autocast():

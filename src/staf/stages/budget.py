@@ -35,8 +35,14 @@ LOADING = 3.0
 """Seconds that a trial of LoRA loads the base."""
 PROBED = 8
 """Test rows that are answered to measure the speed, twice; the faster time counts."""
+PROBING = 0.05
+"""Part of the time after which no further test rows are answered to measure the speed."""
 SLACK = 0.94
 """Part of the time that is planned."""
+OVERRUN = 2.0
+"""A row may take this many times its estimate, at the cost of later ones."""
+END = 1.1
+"""Part of the time after which every row is ended."""
 FULL = {"evaluations": 200, "rates": 3, "epochs": 10}
 """What rows of a language model have where time allows: candidates of the router's search, learning rates and passes of LoRA;
 and all shots in context and for the choice of an expert."""
@@ -69,22 +75,32 @@ class Costs:
     """tokens of one shot"""
 
     @classmethod
-    def measured(cls, base: Base, test: Sequence[Example], shots: Sequence[Example], settings: EvaluationSettings) -> Costs:
-        """The costs on this machine: some test rows are answered, and the loss of the shots is computed once."""
-        answerer = Answerer(base, settings)
+    def measured(
+        cls, base: Base, test: Sequence[Example], shots: Sequence[Example], settings: EvaluationSettings, seconds: float
+    ) -> Costs:  # fmt: skip
+        """The costs on this machine: some test rows are answered, and the loss of the shots is computed once.
+
+        Args:
+            seconds: that are left; on a slow machine fewer test rows are answered.
+        """
+        answerer, each = Answerer(base, settings), list[float]()
         ask = answerer.scores if test[0].output_type in LABEL_TYPES else answerer.texts
-        ask(test[:2])  # the first forward is slower
-        each = []
-        for some in (test[:PROBED], test[PROBED : 2 * PROBED] or test[:PROBED]):
-            started = time.perf_counter()
-            ask(some)
-            each.append((time.perf_counter() - started) / len(some))
-        items, started = [encode(example, base.tokenizer, settings.max_length) for example in shots], time.perf_counter()
-        LMLoss(base, items)()
-        learn = min(time.perf_counter() - started, PASS_COST * min(each) * len(shots))
+        last = time.perf_counter() + PROBING * seconds
+        for some in (test[:2], test[:PROBED], test[PROBED : 2 * PROBED] or test[:PROBED]):
+            if (started := time.perf_counter()) <= last:
+                ask(some)
+                each.append((time.perf_counter() - started) / len(some))
+        answer = min(each[1:] or each)  # the first forward is slower
+        items, learn = (
+            [encode(example, base.tokenizer, settings.max_length) for example in shots],
+            PASS_COST * answer * len(shots),
+        )
+        if (started := time.perf_counter()) <= last:
+            LMLoss(base, items)()
+            learn = min(time.perf_counter() - started, learn)
         rows = [item.tokens for item in items]
         total, shared = sum(map(len, rows)), common_length(min(rows), max(rows)) * (len(rows) - 1)
-        return cls(min(each), learn, total / max(total - shared, 1), total / len(rows))
+        return cls(answer, learn, total / max(total - shared, 1), total / len(rows))
 
     def of(self, row: str, plan: dict[str, int], shots: int, experts: int, calibration: int) -> float:
         """Seconds that a row takes under a plan.
@@ -132,7 +148,11 @@ class Budget:
     costs: Costs = UNKNOWN
     left_out: dict[str, float] = field(default_factory=dict)
     """seconds that each row would take which does not fit"""
-    started: float = field(default_factory=time.perf_counter)
+    stopped: dict[str, str] = field(default_factory=dict)
+    """rows that took too long, and what is said of them"""
+    is_measured: bool = True
+    """whether the costs are those of this machine now"""
+    started: float = field(default_factory=lambda: time.perf_counter())
 
     def load(self) -> Budget:
         """With what an interrupted comparison of the same things has begun."""
@@ -159,13 +179,17 @@ class Budget:
         """The plan without any limit of time."""
         return {**FULL, "shown": self.shots, "choosing": self.shots, "test_rows": self.test_rows}
 
+    def is_new(self, row: str) -> bool:
+        """Whether nothing is decided about a row."""
+        return not any(row in decided for decided in (self.begun, self.left_out, self.stopped))
+
     def begin(self, row: str, rows: Sequence[str]) -> dict[str, int] | None:
-        """The plan of a row that begins now, before others; None where it is left out, as there is no time for it."""
-        if row not in self.begun and row not in self.left_out:
+        """The plan of a row that begins now, before others; None where there is no time for it, or it took too long before."""
+        if self.is_new(row):
             plan, fitting = self._fitted(rows)
             if row in fitting:
                 self.begun.append(row)
-                self.fixed |= {name: plan[name] for name in DECIDED_BY.get(row, ())}
+                self.fixed |= {name: plan[name] for name in ("test_rows", *DECIDED_BY.get(row, ()))}
             else:
                 self.left_out[row] = self.cost(row, self._lowered(self.full, *REDUCTIONS))
             self.save()
@@ -174,6 +198,23 @@ class Budget:
     def cost(self, row: str, plan: dict[str, int] | None = None) -> float:
         """Seconds that a row takes."""
         return self.costs.of(row, plan or self.full | self.fixed, self.shots, self.experts, self.calibration)
+
+    def limit(self, row: str, rows: Sequence[str]) -> float:
+        """Seconds after which a row is ended that runs now, before others.
+
+        They are what the others leave, at least `OVERRUN` times its estimate, and end with `END` of the time.
+        """
+        plan, fitting = self._fitted(rows)
+        free = SLACK * self.seconds - self.elapsed - sum(self.cost(name, plan) for name in fitting if name != row)
+        return min(max(OVERRUN * self.cost(row), free), END * self.seconds - self.elapsed)
+
+    def stop(self, row: str, reason: str) -> None:
+        """Leave a row out that took too long; those after it are planned with what is left, and the speed is measured again."""
+        self.begun.remove(row)
+        self.stopped[row] = reason
+        self.fixed = {name: value for name, value in self.fixed.items() if name not in DECIDED_BY.get(row, ())}
+        self.is_measured = False
+        self.save()
 
     def measured(self, answer: float) -> None:
         """Correct the costs by the seconds that a test row really took."""
@@ -187,7 +228,8 @@ class Budget:
 
     def _fitted(self, rows: Sequence[str]) -> tuple[dict[str, int], list[str]]:
         """The largest plan for rows that fits into the time that is left, and the rows that do."""
-        plan, kept, left = self.full | self.fixed, list(rows), SLACK * self.seconds - self.elapsed
+        plan, left = self.full | self.fixed, SLACK * self.seconds - self.elapsed
+        kept = [row for row in rows if row not in self.stopped]
 
         def total() -> float:
             return sum(self.cost(row, plan) for row in kept)
@@ -200,7 +242,7 @@ class Budget:
             if total() > left and row in kept:
                 kept.remove(row)
         for row in reversed(DROPPED):  # what fits once a longer one is left out
-            if row in rows and row not in kept and total() + self.cost(row, plan) <= left:
+            if row in rows and row not in (*kept, *self.stopped) and total() + self.cost(row, plan) <= left:
                 kept.append(row)
         if "few_shot" in kept and "evaluations" not in self.fixed:  # what is left over
             more = int((left - total()) / (ROUTED_COST * self.costs.learn))
@@ -210,7 +252,7 @@ class Budget:
     def save(self) -> None:
         """Write what has begun."""
         kept = {"spent": self.elapsed, "fixed": self.fixed, "begun": self.begun, "left_out": self.left_out}
-        write_json(self.path, {"of": self.of, **kept, "costs": asdict(self.costs)})
+        write_json(self.path, {"of": self.of, **kept, "stopped": self.stopped, "costs": asdict(self.costs)})
 
 
 def router_pass(mixture: Mixture, recipe: RouterRecipe, shots: Sequence[Example]) -> float:

@@ -10,7 +10,8 @@ Every row is a run of its own under the folder of runs.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -37,6 +38,7 @@ from staf.runs import digest_of
 from staf.stages.adaptation import adapt_stage, drawn_examples
 from staf.stages.budget import FULL, ROUTED_COST, UNKNOWN, Budget, Costs, router_pass
 from staf.stages.context import Context
+from staf.stages.deadline import Deadline, OutOfTime
 from staf.stages.evaluation import (
     Scored,
     baseline_stage,
@@ -171,7 +173,7 @@ class _Comparing:
             return
         try:
             scored = run()
-        except (ConfigError, MissingData, TrainingFailed) as error:
+        except (ConfigError, MissingData, TrainingFailed, OutOfTime) as error:
             self.left_out[name] = str(error)
             return
         if scored is not None:
@@ -187,11 +189,11 @@ class _Comparing:
         return classifier_stage(self.context, self.task, name, shots, settings, evaluation, on_step=step)
 
     def _step(self, what: str) -> None:
-        """Show now and then what is being fitted; raises TrainingFailed where simple rows have had their part of the time."""
+        """Show now and then what is being fitted; raises OutOfTime where simple rows have had their part of the time."""
         budget = self.budget
         if budget.elapsed > SIMPLE_SHARE * budget.seconds:
             part = f"rows without a language model have {100 * SIMPLE_SHARE:.0f} % of {budget.seconds / 60:g} min"
-            raise TrainingFailed(f"there is no time for it: {part}. Raise --minutes.")
+            raise OutOfTime(f"there is no time for it: {part}. Raise --minutes.")
         if what != self.saying or time.perf_counter() - self.said > SAY_EVERY:
             self.saying, self.said = what, time.perf_counter()
             self.context.progress.log(f"{what}: {budget.left:.0f} s of {budget.seconds:.0f} s are left")
@@ -204,7 +206,7 @@ class _Comparing:
                 points[shots] = self._simple(name, shots) if shots != len(self.shots) else self.done[name]
             except (ConfigError, MissingData):
                 continue  # too few groups to validate
-            except TrainingFailed:
+            except OutOfTime:
                 late.append(str(shots))
         if late:
             self.unfitted.append(f"{ROWS[name]}: not fitted on {', '.join(late)} labelled examples, for lack of time")
@@ -212,23 +214,38 @@ class _Comparing:
 
     def _model(self, name: str, rows: Sequence[str]) -> Scored | None:
         """A row of the language model, or None where there is no time for it."""
-        budget = self.budget
-        if budget.costs == UNKNOWN:
-            budget.costs = Costs.measured(self.context.base, self.test, self.shots, EvaluationSettings())
-        if name == "few_shot" and name not in budget.begun and self.experts is not None:
+        budget, is_new = self.budget, self.budget.is_new(name)
+        if is_new and (budget.costs == UNKNOWN or not budget.is_measured):
+            budget.costs = Costs.measured(self.context.base, self.test, self.shots, EvaluationSettings(), budget.left)
+            budget.is_measured = True
+        if is_new and name == "few_shot" and self.experts is not None and budget.costs.learn < budget.left:
             learn = router_pass(self.context.mixture(self.experts), self._recipe(2), self.shots)
             budget.costs = replace(budget.costs, learn=learn / ROUTED_COST)
-        fresh = name not in budget.begun
         if (plan := budget.begin(name, rows)) is None:
-            self.left_out[name] = _no_time(budget, name)
+            self.left_out[name] = budget.stopped.get(name) or _no_time(budget, name)
             return None
         self.context.progress.log(
             f"{ROWS[name]}: about {budget.cost(name):.0f} s; {budget.left:.0f} s of {budget.seconds:.0f} s are left"
         )
-        scored = self._scored(name, plan, EvaluationSettings(limit=plan["test_rows"]))
-        if name == "original" and fresh:
+        with self._ended(name, rows):
+            scored = self._scored(name, plan, EvaluationSettings(limit=plan["test_rows"]))
+        if name == "original" and is_new:
             budget.measured(scored[0]["seconds_of_predicting"] / (plan["test_rows"] + budget.calibration))
         return scored
+
+    @contextmanager
+    def _ended(self, name: str, rows: Sequence[str]) -> Iterator[None]:
+        """End a row that takes much longer than planned; raises OutOfTime."""
+        budget, shown, started = self.budget, self.context.progress, time.perf_counter()
+        planned, self.context.progress = budget.cost(name), Deadline(shown, budget.limit(name, rows))
+        try:
+            yield
+        except OutOfTime as error:
+            took = f"{time.perf_counter() - started:.0f} s, where {planned:.0f} s were planned"
+            budget.stop(name, f"stopped: took longer than planned ({took}): raise --minutes")
+            raise OutOfTime(budget.stopped[name]) from error
+        finally:
+            self.context.progress = shown
 
     def _scored(self, name: str, plan: dict[str, int], evaluation: EvaluationSettings) -> Scored:
         context, task, experts, shots = self.context, self.task, self.experts, len(self.shots)

@@ -229,7 +229,7 @@ def baseline_stage(
         with progress.bar(f"learn {settings.method}", epochs) as bar:
             predictions, record = baseline_predictions(
                 context.base, task, adaptation, items.test, settings, evaluation, items.on_done, records=records,
-                calibration=items.calibration, choice=chosen, partial=items.partial, on_epoch=lambda: bar.advance(1),
+                calibration=items.calibration, choice=chosen, partial=items.partial, on_epoch=bar.advance,
             )  # fmt: skip
         learned = record["adaptation_seconds"]
         method = Method.of_baseline(settings.method, record, settings.model_dump(), setting or setting_of(settings.shots))
@@ -259,7 +259,7 @@ def tune_learning_rate(
         started, rates = time.perf_counter(), settings.learning_rates or methods.METHODS[settings.method]["rates"]
         with context.progress.bar(f"learning rates of {settings.method}", len(rates) * settings.passes(len(examples))) as bar:
             limits = (evaluation.max_length, evaluation.token_budget)
-            choice = Tuning(context.base, examples, settings, *limits, lambda: bar.advance(1)).choose()
+            choice = Tuning(context.base, examples, settings, *limits, bar.advance).choose()
         found = {
             "stage": "tune", "task": task.name, "method": settings.method, "seed": settings.seed, "metrics": {},
             "choice": asdict(choice), "seconds": time.perf_counter() - started, "settings": settings.model_dump(),
