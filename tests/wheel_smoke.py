@@ -1,4 +1,4 @@
-"""The installed package, from an empty folder: train, adapt, merge and predict on a tiny model, then the packaged tables.
+"""The installed package, from an empty folder: train, adapt, merge, predict and compare on a tiny model, then packaged tables.
 
 Run it with the Python of an environment that holds the wheel: python tests/wheel_smoke.py. It imports the corpora of the
 tests, but `staf` must come from the environment.
@@ -55,6 +55,13 @@ def main() -> None:
         answer = json.loads((home / "answers.jsonl").read_text(encoding="utf-8"))
         assert abs(sum(answer["probabilities"].values()) - 1) < 0.01
         assert (home / "merged" / "model.safetensors").is_file()
+        beasts = [f"hoof {n} {'limps' if n % 3 else 'walks'},{'urgent' if n % 3 else 'routine'}" for n in range(40)]
+        (home / "beasts.csv").write_text("\n".join(["note,outcome", *beasts]), encoding="utf-8")
+        run("init", "beasts.csv", "--text", "note", "--label", "outcome", *base)
+        quick = ("--minutes", "1", "--shots", "8", "--limit", "8", "--encoder", "./none")  # no encoder is fetched
+        found = json.loads(run("compare", "--task", "beasts.yaml", *quick, "--json", *base))
+        assert {"majority", "tfidf", "original", "in_context"} <= {row["name"] for row in found["rows"]}, found["left_out"]
+        assert (home / "runs" / "compare" / "beasts" / "comparison.html").is_file()
         run("report", "--out", "report.html")
         run("data", "list")
         run("reproduce", "--help")
