@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 from test_own_task import command, rows, write
+from typer.testing import CliRunner
 
-from staf.data.local import local_examples
+from staf.cli import app
+from staf.data.local import SHARED, local_examples
 from staf.data.read_report import ReadReport
 from staf.data.store import DataStore
 from staf.data.task import Task, load_task
-from staf.errors import BadData
+from staf.errors import BadData, ConfigError
 
 LONG = " ".join(f"word{n}" for n in range(200)) + " {}"
 
@@ -75,6 +77,28 @@ def test_a_test_split_that_cannot_be_drawn_is_refused() -> None:
         local_examples(Task.from_table(found, text="note", label="outcome", group="patient"))
 
 
+@pytest.mark.parametrize("size", [30, 0, 1, -0.5, "30%", True])
+def test_a_share_that_is_none_is_answered_with_what_is_expected(tmp_path: Path, size: Any) -> None:
+    expected = (
+        r"test_split = .*: the name of a split, or \{size: 0.3\} is expected: a share of the rows, a number between 0 and 1"
+    )
+    for given in (size, {"size": size}) if not isinstance(size, str) else ({"size": size},):
+        with pytest.raises(ConfigError, match=f"1 problem.*\n.*{expected}"):
+            load_task(write(tmp_path, rows(), test_split=given))
+    with pytest.raises(ConfigError, match=expected):
+        Task.from_table(rows(), text="note", label="outcome", test_size=size)
+
+
+def test_the_rows_to_test_on_follow_from_the_name_of_the_task_and_its_groups() -> None:
+    def tested(found: list[dict[str, str]], **keys: Any) -> set[str]:
+        task = Task.from_table(found, text="note", label="outcome", **keys)
+        return {e.context for e in local_examples(task) if e.split == "test"}
+
+    found, by_patient = rows(60), {"group": "patient", "name": "a"}
+    assert tested(found, **by_patient) == tested(found[::-1], **by_patient) != tested(found, group="patient", name="b")
+    assert tested(found, name="a") != tested(found[::-1], name="a")  # without a group column rows count by number
+
+
 def test_what_is_left_out_is_said_by_the_command_and_once_by_a_store(tmp_path: Path, own: Path, tiny_folder: Path) -> None:
     found = rows(30)
     found[3]["outcome"] = found[4]["note"] = ""
@@ -85,4 +109,29 @@ def test_what_is_left_out_is_said_by_the_command_and_once_by_a_store(tmp_path: P
     assert store.left_out(load_task(path)) == expected
     assert len(store.local(load_task(path))) == 28
     assert said == ["triage: rows left out: 1 (it has no answer); 1 (the text is empty)"]
-    assert command("tasks", "validate", path, "--base", tiny_folder, "--data-dir", own)["left_out"] == expected
+    validated = command("tasks", "validate", path, "--base", tiny_folder, "--data-dir", own)
+    assert validated["left_out"] == expected
+    assert validated["left_out_rows"] == {"it has no answer": ["4"], "the text is empty": ["5"]}
+
+
+def test_rows_that_are_left_out_are_listed_by_number_and_file_and_never_by_their_text(
+    tmp_path: Path, own: Path, tiny_folder: Path
+) -> None:
+    parts = {"train": ["fever", "", *["hoof rot"] * 14], "test": ["hoof rot", "fever", "cough"]}
+    for split, notes in parts.items():
+        lines = [json.dumps({"note": note, "outcome": "urgent", "patient": f"{split}{n}"}) for n, note in enumerate(notes)]
+        (tmp_path / f"{split}.json").write_text("\n".join(lines))
+    files = {split: f"{split}.json" for split in parts}
+    path = write(tmp_path, rows(), dataset_path="json", dataset_kwargs={"data_files": files}, test_split="test")
+    report = ReadReport()
+    local_examples(load_task(path), report)
+    assert report.rows["the text is empty"] == ["train.json 2"]
+    assert report.rows[SHARED] == ["train.json 1", *[f"train.json {n}" for n in range(3, 17)]]
+    extra = {"note": "cow", "outcome": "urgent", "patient": "p"}
+    (tmp_path / "train.json").write_text((tmp_path / "train.json").read_text() + "\n" + json.dumps(extra))
+    arguments = ["tasks", "validate", str(path), "--base", str(tiny_folder), "--data-dir", str(own)]
+    printed = CliRunner().invoke(app, arguments).stdout
+    assert "1 left out: the text is empty: row train.json 2\n" in printed
+    assert f"15 left out: {SHARED}: rows train.json 1, train.json 3, " in printed
+    assert "train.json 11 and 5 more\n" in printed
+    assert not any(word in printed for word in ("fever", "hoof"))

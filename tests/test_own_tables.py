@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from staf.data.selection import task_examples
 from staf.data.store import DataStore
 from staf.data.table_files import table_format
 from staf.data.task import Task, builtin_tasks, find_task, load_task
-from staf.errors import BadData, ConfigError
+from staf.errors import BadData, ConfigError, StafError
 from staf.stages.context import Context
 
 
@@ -61,6 +62,30 @@ def test_a_table_that_would_be_read_wrong_is_refused(tmp_path: Path) -> None:
     book.save(twice)
     with pytest.raises(BadData, match="column 'note' occurs twice"):
         list(read_rows(twice, "xlsx"))
+
+
+def formulas(path: Path, values: bytes) -> Path:
+    """A workbook of two rows whose outcome is a formula with `values` in the place of the values."""
+    save(path, [{"note": f"wing {n}", "outcome": f"=IF({n},1,2)"} for n in range(2)])
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content.replace(b"<v />", values))
+    return path
+
+
+@pytest.mark.parametrize("values", [b"<v />", b"<v></v>", b""])
+def test_formulas_without_saved_values_are_refused(tmp_path: Path, values: bytes) -> None:
+    with pytest.raises(
+        BadData, match=r"notes.xlsx: cell B2 holds a formula without a saved value. Open .* and save it"
+    ) as caught:
+        list(read_rows(formulas(tmp_path / "notes.xlsx", values), "xlsx"))
+    assert "IF" not in str(caught.value)
+
+
+def test_formulas_are_read_as_their_saved_values(tmp_path: Path) -> None:
+    assert [row["outcome"] for row in read_rows(formulas(tmp_path / "notes.xlsx", b"<v>7</v>"), "xlsx")] == [7, 7]
 
 
 def test_a_task_object_is_taken_wherever_a_name_or_a_file_is(tmp_path: Path, own: Path) -> None:
@@ -189,6 +214,22 @@ def test_every_output_type_is_made_of_a_table(tmp_path: Path) -> None:
     assert answers["span"][1] == "Which words of the text give the drug?"
 
 
+def test_several_columns_are_labels_of_their_own() -> None:
+    found = [{"note": f"wing {n}", "rot": n & 1, "colic": bool(n & 2), "hay": "x"} for n in range(8)]
+    task = Task.from_table(found, text="note", label=["rot", "colic"], test_size=None)
+    assert (task.output_type, task.doc_to_choice, task.fixed_labels) == ("multi_label", ("rot", "colic"), True)
+    assert [row[3] for row in examples_of(task)[:4]] == ["none", "rot", "colic", "rot; colic"]
+    assert examples_of(task)[0][1] == "Which labels fit the text, if any: rot; colic?"
+    with pytest.raises(ConfigError, match="the table has no column 'fever'"):
+        Task.from_table(found, text="note", label=["rot", "fever"])
+    with pytest.raises(BadData, match="row 1: column 'hay' of doc_to_target is neither 1 nor 0"):
+        local_examples(Task.from_table(found, text="note", label=["rot", "hay"]))
+    with pytest.raises(ConfigError, match="doc_to_choice, if it is given, the same columns"):
+        Task.from_table(found, text="note", label=["rot", "colic"], labels=["rot"])
+    empty = [row | {"rot": None, "colic": float("nan")} for row in found]
+    assert {row[3] for row in examples_of(Task.from_table(empty, text="note", label=["rot", "colic"]))} == {"none"}
+
+
 def test_a_task_is_written_to_a_file_that_says_the_same(tmp_path: Path) -> None:
     path = save(tmp_path / "tables" / "My notes.xlsx", rows())
     task = Task.from_csv(path, text=["note", "patient"], label="outcome", label_descriptions={"urgent": "today"}, query="Now?")
@@ -199,6 +240,11 @@ def test_a_task_is_written_to_a_file_that_says_the_same(tmp_path: Path) -> None:
     again = load_task(tmp_path / "tasks" / "own.yaml")
     assert examples_of(again) == examples_of(task)
     assert (again.fixed_labels, again.metric, again.title) == (True, "accuracy", "My_notes")
+    with pytest.raises(StafError, match=r"own.yaml exists already. Name another file, or give overwrite=True"):
+        task.model_copy(update={"doc_to_text": "Later?"}).save(tmp_path / "tasks" / "own.yaml")
+    assert (tmp_path / "tasks" / "own.yaml").read_text() == text
+    task.model_copy(update={"doc_to_text": "Later?"}).save(tmp_path / "tasks" / "own.yaml", overwrite=True)
+    assert "Later?" in (tmp_path / "tasks" / "own.yaml").read_text()
     assert load_task_of(builtin_tasks()["pubmedqa"], tmp_path) == builtin_tasks()["pubmedqa"]
 
 

@@ -123,7 +123,7 @@ def test_a_task_of_lm_evaluation_harness_with_named_splits_and_an_index_as_targe
 
 
 def test_a_corpus_for_an_expert_is_the_same_file_without_a_test_split(tmp_path: Path) -> None:
-    path = write(tmp_path, rows(), output_type="generate_until", doc_to_choice=None, test_split=None)
+    path = write(tmp_path, rows(), output_type="generate_until", doc_to_choice=None, test_split=None, metric_list=None)
     found = task_examples(load_task(path), "train", DataStore())
     assert (len(found), found[0].answer, found[0].output_type) == (60, "routine", "generate_until")
 
@@ -134,7 +134,7 @@ def test_every_mistake_of_a_file_is_named_at_once(tmp_path: Path) -> None:
         load_task(path)
     assert "did you mean 'doc_to_text'" in str(caught.value)
     with pytest.raises(ConfigError, match="doc_to_context is needed: span answers with its words"):
-        load_task(write(tmp_path, rows(), output_type="span", doc_to_context=None))
+        load_task(write(tmp_path, rows(), output_type="span", doc_to_context=None, metric_list=None))
 
 
 def test_a_metric_that_does_not_exist_is_refused_with_near_names(tmp_path: Path) -> None:
@@ -143,6 +143,18 @@ def test_a_metric_that_does_not_exist_is_refused_with_near_names(tmp_path: Path)
     with pytest.raises(ConfigError, match="no metric 'zzz'; known: accuracy, "):
         load_task(write(tmp_path, rows(), metric_list=[{"metric": "zzz"}]))
     assert load_task(write(tmp_path, rows(), metric_list=["brier_score", "mcc", "macro_f1"])).metric == "macro_f1"
+
+
+def test_a_metric_of_another_output_type_is_refused_with_those_that_fit(tmp_path: Path) -> None:
+    fits = "is no metric of multiple_choice, which is judged by accuracy, macro_f1, macro_auc"
+    for given in (["entity_f1"], "rouge_l", ["accuracy", "exact_match"], ["rougeL"]):
+        with pytest.raises(ConfigError, match=fits):
+            load_task(write(tmp_path, rows(), metric_list=given))
+    with pytest.raises(ConfigError, match="'accuracy' is no metric of generate_until, which is judged by rouge_l, "):
+        load_task(write(tmp_path, rows(), metric_list=["acc"], output_type="generate_until", doc_to_choice=None))
+    harness = [{"metric": "exact_match", "aggregation": "mean"}]  # what it computes of written answers
+    path = write(tmp_path, rows(), metric_list=harness, output_type="generate_until", doc_to_choice=None)
+    assert load_task(path).metric == "rouge_l"
 
 
 def test_no_code_runs_from_a_task_file(tmp_path: Path) -> None:
@@ -161,8 +173,16 @@ def test_rows_that_do_not_fit_are_named_and_their_text_is_not(tmp_path: Path) ->
     with pytest.raises(BadData, match=r"1 of 60 rows do not fit.*\n.*notes\.csv, row 4: doc_to_target") as caught:
         task_examples(load_task(write(tmp_path, found)), "test", DataStore())
     assert "secret" not in str(caught.value)
-    with pytest.raises(BadData, match=r"UndefinedError; the columns are note, outcome, patient"):
-        task_examples(load_task(write(tmp_path, rows(), doc_to_context="{{text}}")), "test", DataStore())
+    for key, template in (
+        ("doc_to_context", "{{text}}"),
+        ("doc_to_text", "Which of {{ text | upper }}?"),
+        ("doc_to_target", "{{text}}"),
+    ):
+        with pytest.raises(BadData, match=rf"row 1: {key}: 'text' is no column; the columns are note, outcome, patient"):
+            task_examples(load_task(write(tmp_path, rows(), **{key: template})), "test", DataStore())
+    with pytest.raises(BadData, match=r"UndefinedError; the columns are") as caught:
+        task_examples(load_task(write(tmp_path, rows(), doc_to_text="{{ {}[note] }}")), "test", DataStore())
+    assert "beast" not in str(caught.value)
     with pytest.raises(BadData, match="doc_to_target 'outcom' is no column and no template; the columns are note, outcome"):
         task_examples(load_task(write(tmp_path, rows(), doc_to_target="outcom")), "test", DataStore())
     path = write(tmp_path, rows())
@@ -246,7 +266,8 @@ def test_the_commands_take_a_task_file_and_draw_no_more_shots_than_there_are(
 
 
 def test_an_expert_is_trained_on_a_file(tmp_path: Path, tiny_folder: Path, own: Path) -> None:
-    path = write(tmp_path / "task", rows(30), task="corpus", output_type="generate_until", doc_to_choice=None, test_split=None)
+    keys: dict[str, Any] = {"task": "corpus", "output_type": "generate_until", "test_split": None}
+    path = write(tmp_path / "task", rows(30), **keys, doc_to_choice=None, metric_list=None)
     common = ["--base", tiny_folder, "--data-dir", own, "--runs", tmp_path / "runs"]
     steps = ["-o", "steps=6", "-o", "tinit=1", "-o", "tfinal=1"]
     (trained,) = command("train", "--data", path, "--out", tmp_path / "experts", *steps, *common)
@@ -258,7 +279,13 @@ def test_an_expert_is_trained_on_a_file(tmp_path: Path, tiny_folder: Path, own: 
 
 def test_the_commands_keep_the_test_items_of_a_task_file_out_of_training(tmp_path: Path, tiny_folder: Path, own: Path) -> None:
     path = write(tmp_path / "task", rows(30))
-    changes = {"task": "corpus", "output_type": "generate_until", "doc_to_choice": None, "test_split": None}
+    changes = {
+        "task": "corpus",
+        "output_type": "generate_until",
+        "doc_to_choice": None,
+        "test_split": None,
+        "metric_list": None,
+    }
     corpus = write(tmp_path / "corpus", rows(30), **changes)
     common = ["--base", tiny_folder, "--data-dir", own, "--runs", tmp_path / "runs"]
     train = ["train", "--data", corpus, "-o", "steps=8", "-o", "batch_size=4", "-o", "tinit=1", "-o", "tfinal=1", *common]

@@ -11,11 +11,12 @@ from formats import WRITERS
 from staf.config import parse
 from staf.data.card import builtin_cards
 from staf.data.example import KNOWLEDGE_TYPES, Example
+from staf.data.open_labels import frequent_labels, narrowed
 from staf.data.paper_tables import corpus_rows, paper_tables, task_rows
 from staf.data.registry import Registry
 from staf.data.selection import expert_examples, label_set, prepare_task, protected_keys, task_counts, task_examples
 from staf.data.store import DataStore
-from staf.data.task import Task, builtin_tasks, find_task, frequent_labels, narrowed
+from staf.data.task import Task, builtin_tasks, find_task
 from staf.errors import ConfigError, MissingData, TestLeak, UnknownName
 from staf.evaluate.score import is_unseen
 from staf.experts.store import Expert, ExpertSet

@@ -14,6 +14,8 @@ from staf.errors import MissingData, StafError, UnknownName
 
 MEASURED = 2_000
 """Examples whose prompts are measured in tokens."""
+LISTED_ROWS = 10
+"""Rows that are left out for one reason, at most, that are listed by number."""
 
 
 def list_data(*, data_dir: Path | None = None, as_json: bool = False) -> None:
@@ -160,12 +162,14 @@ def validate(
     lengths = token_lengths([example for found in examples.values() for example in found], base)
     sizes = f"{counts['test']} test, {counts['adaptation']} adaptation and {counts['train']} training examples"
     lines = [f"{task.name}: {sizes}; no test item occurs in the training set of an expert"]
-    lines += [f"{task.output_type}, judged by {task.metric}", *left_out_lines(skipped)]
+    rows = {reason: found[:LISTED_ROWS] for reason, found in store.left_out_rows(task).items()}
+    lines += [f"{task.output_type}, judged by {task.metric}", *left_out_lines(skipped, rows)]
     balance = balance_text({label: count / len(adaptation) for label, count in labels.items()})
     lines += [f"labels of the adaptation examples: {balance}"] if balance else []
     lines += [*constant_lines(constant, labels), *length_lines(lengths)]
     record = {"task": task.name, **counts, "output_type": task.output_type, "metric": task.metric, "left_out": skipped}
-    emit(as_json, record | {"labels": labels, "constant": constant, "tokens": lengths}, *lines)
+    record |= {"left_out_rows": rows, "labels": labels, "constant": constant, "tokens": lengths}
+    emit(as_json, record, *lines)
 
 
 def show_task(
@@ -265,9 +269,18 @@ def constant_lines(scores: Mapping[str, float], labels: Mapping[str, float]) -> 
     return [f"a constant answer ({answer}) scores {found}"] if scores else []
 
 
-def left_out_lines(skipped: Mapping[str, int]) -> list[str]:
-    """Rows that are left out, by reason."""
-    return [f"{count} left out: {reason}" for reason, count in skipped.items()]
+def left_out_lines(skipped: Mapping[str, int], rows: Mapping[str, Sequence[str]] | None = None) -> list[str]:
+    """Rows that are left out, by reason.
+
+    Args:
+        rows: numbers of the first ones, by reason.
+    """
+    lines = []
+    for reason, count in skipped.items():
+        named = ", ".join((rows or {}).get(reason, [])[:LISTED_ROWS])
+        more = f" and {count - LISTED_ROWS} more" if named and count > LISTED_ROWS else ""
+        lines.append(f"{count} left out: {reason}" + (f": row{'s' * (count > 1)} {named}{more}" if named else ""))
+    return lines
 
 
 def _example_row(example: Any, tokenizer: Any, max_length: int | None) -> dict[str, Any]:

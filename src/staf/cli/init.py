@@ -30,7 +30,7 @@ COMMENTS = {
     "label_descriptions": "what a label means, in one sentence; the model reads those that are filled in",
     "doc_to_text": "the question: text, a column or a Jinja template",
     "doc_to_context": "the text, the only part that is ever cut",
-    "doc_to_target": "the column of the answer",
+    "doc_to_target": "the column of the answer, or a column for each label",
     "ignore_case": "labels that differ only in case are one",
     "keep_overlap": "true keeps rows whose text, or one almost the same, is in the test split",
     "group_column": "rows with the same value stay in one split",
@@ -41,39 +41,44 @@ COMMENTS = {
 
 
 def init_task(
-    file: Path, *, text: list[str] | None = None, label: str | None = None, group: str | None = None,
+    file: Path, *, text: list[str] | None = None, label: list[str] | None = None, group: str | None = None,
     output_type: str | None = None, separator: str | None = None, query: str | None = None, keep_overlap: bool = False,
     out: Path | None = None, base: str | None = None, as_json: bool = False,
 ) -> None:  # fmt: skip
     """Write the task file of a table, and print what it holds: labels, lengths, groups, missing and repeated texts."""
-    from staf.data.local import local_examples
+    from staf.data.local import local_examples, row_number
     from staf.data.read_report import ReadReport
     from staf.data.table_profile import profile_columns, profile_table
+    from staf.data.task import ANNOTATED
 
-    columns = profile_columns(rows := _rows(file))
-    if not text or label is None:
+    file_format, rows = _rows(file)
+    columns = profile_columns(rows)
+    if file_format in ANNOTATED:
+        context, target = ANNOTATED[file_format]
+        text, label, output_type, group = text or [context], label or [target], output_type or "ner", group or "document"
+    if not text or not label:
         command = _proposed(file, columns)
-        if text or label is not None:
+        if text or label:
             raise ConfigError(f"--text and --label are both needed; columns are not guessed. Such as: {command}")
         _print_columns(file, columns, command, as_json)
         return
     by_name = {column.name: column for column in columns}
-    if unknown := next((name for name in (*text, label, group) if name is not None and name not in by_name), None):
+    if unknown := next((name for name in (*text, *label, group) if name is not None and name not in by_name), None):
         raise UnknownName.among("column", unknown, by_name)
-    if (out := out or Path(f"{file.name.partition('.')[0]}.yaml")).exists():
+    if (out := out or Path(f"{file.absolute().name.partition('.')[0]}.yaml")).exists():
         raise ConfigError(f"{out} is there and was left as it is. Delete it, or name another file with --out.")
     task = _task(file, out, by_name, text, label, group, output_type, separator, query)
     task = task.model_copy(update={"keep_overlap": keep_overlap})
     examples = local_examples(task, report := ReadReport())
-    test = {int(example.id.rpartition("/")[2]) - 1 for example in examples if example.split == "test"}
+    test = {row_number(example) - 1 for example in examples if example.split == "test"}
     profile, lengths = profile_table(rows, task, test), token_lengths(examples, base)
-    groups = [] if group else [c.name for c in columns if c.role == "group" and c.name not in (*text, label)]
+    groups = [] if group else [c.name for c in columns if c.role == "group" and c.name not in (*text, *label)]
     write_bytes(out, _with_comments(task.to_yaml(out.parent), groups).encode())
     splits = Counter(example.split for example in examples)
     lines = [f"{out}: task '{task.name}', {task.output_type}, judged by {task.metric}"]
     lines += [f"{profile.rows} rows: {splits['test']} for the test, {splits['adaptation']} for adaptation"]
     lines += [
-        *left_out_lines(report.skipped),
+        *left_out_lines(report.skipped, report.rows),
         *_joined_lines(task, rows),
         *_label_lines(task, profile),
         *_text_lines(profile),
@@ -85,21 +90,20 @@ def init_task(
     emit(as_json, {**record, "groups": groups, **asdict(profile)}, *lines)
 
 
-def _rows(file: Path) -> list[dict[str, Any]]:
-    """The rows of a table.
+def _rows(file: Path) -> tuple[str, list[dict[str, Any]]]:
+    """The format and the rows of a table, or of annotated texts.
 
     Raises:
         MissingData: it is not there. BadData: it has none, or its first row is no row of names; others as `read_rows`.
     """
-    from staf.data.local import read_rows
-    from staf.data.table_files import table_format
+    from staf.data.local import files_of, read_rows
+    from staf.data.own_table import format_of
     from staf.data.table_profile import looks_headless
 
-    if file.is_dir():
-        raise MissingData(f"{file} is a folder. Give the file of one table.")
-    if not file.is_file():
+    if not file.exists():
         raise MissingData(f"no file {file}. Check the path.")
-    rows = list(read_rows(file, file_format := table_format(file)))
+    file_format = format_of(file)
+    rows = [row for path in files_of(file) for row in read_rows(path, file_format)]
     if not rows:
         raise BadData(f"{file} holds no rows. A first row with names of columns and a row for each text were expected.")
     if file_format in ("csv", "xlsx") and looks_headless(rows):
@@ -107,7 +111,7 @@ def _rows(file: Path) -> list[dict[str, Any]]:
             f"{file}: its first row does not hold names of columns: one is very long, or its own column holds it too. "
             "Add a first row with a short name for each column."
         )
-    return rows
+    return file_format, rows
 
 
 def _print_columns(file: Path, columns: Sequence[Column], command: str, as_json: bool) -> None:
@@ -126,7 +130,9 @@ def _proposed(file: Path, columns: Sequence[Column]) -> str:
     text = max((column for column in columns if column.role == "text"), key=lambda column: column.words, default=None)
     label = next((column for column in reversed(columns) if column.role == "label"), None)
     group = next((column for column in columns if column.role == "group"), None)
-    command = ["staf", "init", str(file), "--text", text.name if text else "TEXT", "--label", label.name if label else "LABEL"]
+    flags = [column.name for column in columns if column.is_flag] if label and label.is_flag else []
+    command = ["staf", "init", str(file), "--text", text.name if text else "TEXT"]
+    command += [part for name in flags or [label.name if label else "LABEL"] for part in ("--label", name)]
     command += ["--separator", label.separator] if label and label.separator else []
     command += ["--type", label.listed] if label and label.listed else []
     command += ["--group", group.name] if group else []
@@ -134,7 +140,7 @@ def _proposed(file: Path, columns: Sequence[Column]) -> str:
 
 
 def _task(
-    file: Path, out: Path, columns: Mapping[str, Column], text: list[str], label: str, group: str | None,
+    file: Path, out: Path, columns: Mapping[str, Column], text: list[str], label: list[str], group: str | None,
     output_type: str | None, separator: str | None, query: str | None,
 ) -> Task:  # fmt: skip
     """The task of a table, with an empty description for each label.
@@ -145,24 +151,28 @@ def _task(
     from staf.data.own_table import task_name
     from staf.data.task import METRICS, Task, find_task
 
-    answers = columns[label]
-    if output_type is None and separator is None and answers.separator:
+    answers, several = columns[label[0]], len(label) > 1
+    if output_type is None and separator is None and answers.separator and not several:
         raise ConfigError(
-            f"cells of column '{label}' seem to hold several labels. If so, add --separator '{answers.separator}' "
+            f"cells of column '{label[0]}' seem to hold several labels. If so, add --separator '{answers.separator}' "
             "(--type multi_label); if each cell is one label, add --type multiple_choice."
         )
     if output_type in (None, "multiple_choice", "multi_label") and answers.listed == "ner":
-        raise ConfigError(f"cells of column '{label}' hold offsets or tags of words in the text: add --type ner.")
+        raise ConfigError(f"cells of column '{label[0]}' hold offsets or tags of words in the text: add --type ner.")
     if output_type == "multiple_choice" and answers.listed:
-        raise ConfigError(f"cells of column '{label}' hold several labels: use --type multi_label.")
-    output_type = output_type or answers.listed or ("multi_label" if separator else "multiple_choice")
+        raise ConfigError(f"cells of column '{label[0]}' hold several labels: use --type multi_label.")
+    output_type = output_type or answers.listed or ("multi_label" if separator or several else "multiple_choice")
     task = Task.from_csv(
         file, text=text, label=label, query=query, output_type=output_type, separator=separator or ";", group=group,
         name=task_name(out.stem),
     )  # fmt: skip
     labels, rows = task.doc_to_choice, answers.filled
     if output_type == "multiple_choice" and len(labels) < 2:
-        raise ConfigError(f"column '{label}' has {len(labels)} value in {rows} rows: to choose one, two or more are needed.")
+        raise ConfigError(f"column '{label[0]}' has {len(labels)} value in {rows} rows: to choose one, two or more are needed.")
+    if output_type == "ner" and not labels:
+        raise ConfigError(
+            f"column '{label[0]}' has no mention: offsets such as [0, 5, \"drug\"] or tags such as B-drug are expected."
+        )
     return find_task(
         task.model_copy(update={"label_descriptions": dict.fromkeys(labels, ""), "metric_list": METRICS[output_type]})
     )
@@ -184,10 +194,12 @@ def _label_lines(task: Task, profile: TableProfile) -> list[str]:
     """Labels with rows and share, what a constant would score, and labels that are rare or nearly the same."""
     shown = dict(list(profile.labels.items())[:SHOWN])
     width = max(map(len, shown), default=0)
-    lines = [f"labels in column {task.doc_to_target}:"] * bool(shown)
+    several = isinstance(task.doc_to_target, tuple)
+    lines = ["labels, a column each:" if several else f"labels in column {task.doc_to_target}:"] * bool(shown)
     lines += [f"  {name:<{width}}  {count:>6}  {count / profile.rows:6.1%}" for name, count in shown.items()]
     lines += [f"  and {len(profile.labels) - SHOWN} more"] * (len(profile.labels) > SHOWN)
-    lines += [f"cells without a label ('none' or an empty list count as no label): {profile.none}"] * bool(profile.none)
+    how = "rows without a label" if several else "cells without a label ('none' or an empty list count as no label)"
+    lines += [f"{how}: {profile.none}"] * bool(profile.none)
     lines += constant_lines(profile.constant, profile.labels)
     rare = [name for name, count in profile.labels.items() if count < FEW]
     return lines + [f"labels with fewer than {FEW} rows: {', '.join(rare[:SHOWN])}"] * bool(rare)

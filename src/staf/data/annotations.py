@@ -11,6 +11,15 @@ from staf.data.sources import decoded, named, paragraphs, text_lines
 from staf.errors import BadData, MissingData
 
 DOCUMENT = "-DOCSTART-"
+IOB_SUFFIXES = (".conll", ".iob", ".iob2", ".bio")
+"""Endings of names of files in CoNLL-style columns."""
+
+
+def annotation_format(path: Path) -> str:
+    """The format of a path: iob by the ending of CoNLL-style columns, brat of a folder with .ann files; '' of anything else."""
+    if path.is_dir():
+        return "brat" if any(path.glob("*.ann")) else ""
+    return "iob" if path.suffix.lower() in IOB_SUFFIXES else ""
 
 
 def iob_rows(path: Path) -> Iterator[dict[str, Any]]:

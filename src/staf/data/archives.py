@@ -6,6 +6,7 @@ An archive is refused entirely where a name in it leads outside, where it holds 
 from __future__ import annotations
 
 import lzma
+import re
 import stat
 import tarfile
 import warnings
@@ -28,6 +29,9 @@ LARGEST_TOTAL = 4 << 30
 """Bytes that a member, and all wanted members together, may unpack to."""
 MOST_ROWS = 1 << 20
 """Rows that a sheet can have; a row number beyond it would make openpyxl yield empty rows without end."""
+
+_UNSAVED = re.compile(rb"""<c (?![^>]*t="str")[^>]*?r="([A-Z]+\d+)"[^>]*><f\b[^>]*(?:/>|>[^<]*</f>)(?:<v ?/>|<v></v>)?</c>""")
+"""A cell of a sheet with a formula and no value, as programs other than spreadsheets write it."""
 
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, OSError, NotImplementedError, ValueError)
 _DAMAGED_SHEET = (*_DAMAGE, SyntaxError, LookupError, ValueError, TypeError, AttributeError)
@@ -118,7 +122,8 @@ def sheet_rows(
         columns: names that must be in the first row, in any order, among others.
 
     Raises:
-        BadData: the file is damaged or no workbook, unpacks out of proportion, has no such sheet or lacks a column.
+        BadData: the file is damaged or no workbook, unpacks out of proportion, has no such sheet, lacks a column, or holds a
+            formula whose value was not saved.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -154,8 +159,14 @@ def _values(path: Path, sheet: str | None) -> Iterator[tuple[Any, ...]]:
                 sheet = workbook.sheetnames[0]
             if sheet not in workbook.sheetnames:
                 raise BadData(f"{path}: no sheet {sheet} among its {len(workbook.sheetnames)}.")
-            table = workbook[sheet]
+            table: Any = workbook[sheet]
             table.reset_dimensions()
+            with table._get_source() as source:
+                if unsaved := _UNSAVED.search(source.read()):
+                    raise BadData(
+                        f"{path}: cell {unsaved[1].decode()} holds a formula without a saved value. Open the workbook in Excel "
+                        "or LibreOffice and save it, or save the table as CSV."
+                    )
             yield from table.iter_rows(values_only=True)
     except _DAMAGED_SHEET as error:
         raise BadData(f"{path} is damaged or no Excel workbook ({type(error).__name__}). Get it again.") from error

@@ -28,6 +28,8 @@ from staf.errors import BadData, ConfigError, MissingData
 
 SHOWN = 5
 """Rows that a message names."""
+SHARED = "its group or text, or one almost the same, is in another split"
+"""Why a row is left out."""
 FEWER = 0.1
 """Share of the test rows wanted that may be missing for the sake of groups that share a text."""
 
@@ -38,7 +40,7 @@ def local_examples(task: Task, report: ReadReport | None = None) -> list[Example
     With `test_split` every other row is for adaptation; without it all rows are for training an expert.
 
     Args:
-        report: counts the rows that are left out, by reason (`ReadReport.skipped`).
+        report: takes the rows that are left out, by reason (`ReadReport.skipped` and `rows`).
 
     Raises:
         MissingData: a file is not there. BadData: rows that the templates do not fit, named by file and number.
@@ -46,14 +48,14 @@ def local_examples(task: Task, report: ReadReport | None = None) -> list[Example
     report, rows = report or ReadReport(), list(_rows(task))
     if task.output_type in ("multi_label", "ner") and not task.doc_to_choice:
         task = task.model_copy(update={"doc_to_choice": found_labels(task, (row for _, _, row in rows))})
-    found: list[Example] = []
+    names, found = _row_names(rows), list[Example]()
     problems, number = list[str](), 0
     for place, split, row in rows:
         number += 1
         try:
             found += _examples(task, number, split, row)
         except EmptyCell as problem:
-            report.skip(str(problem))
+            report.skip_row(str(problem), names[number - 1])
         except BadData as problem:
             problems.append(f"{place}: {problem}")
     if problems:
@@ -66,8 +68,22 @@ def local_examples(task: Task, report: ReadReport | None = None) -> list[Example
     keys = [(e.group,) if task.keep_overlap else (e.group, *e.dedup_keys) for e in found]
     splits = _drawn(found, keys, task.test_split.size) if isinstance(task.test_split, TestSplit) else [e.split for e in found]
     settled = separate(keys, splits)
-    report.skip("its group or text, or one almost the same, is in another split", settled.count(LEFT_OUT))
+    for example, split in zip(found, settled, strict=True):
+        if split == LEFT_OUT:
+            report.skip_row(SHARED, names[row_number(example) - 1])
     return [replace(e, split=split) for e, split in zip(found, settled, strict=True) if split != LEFT_OUT]
+
+
+def row_number(example: Example) -> int:
+    """The number of the row that an example of a task on local files is made of, from 1, over all its files."""
+    return int(example.id.rpartition("/")[2].partition("-")[0])
+
+
+def _row_names(rows: Sequence[tuple[str, str, Mapping[str, Any]]]) -> list[str]:
+    """Rows by their numbers, of several files or splits by those and their names."""
+    parts = [place.rpartition(", row ") for place, _, _ in rows]
+    several = len({of for of, _, _ in parts}) > 1
+    return [f"{Path(of).name} {number}" if several else number for of, _, number in parts]
 
 
 def found_labels(task: Task, rows: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -146,7 +162,7 @@ def _rows(task: Task) -> Iterator[tuple[str, str, dict[str, Any]]]:
                 yield from ((f"{name}, row {number}", split, row) for number, row in enumerate(paths, 1))
                 continue
             for path in (paths,) if isinstance(paths, str) else paths:
-                for file in _files((task.folder or Path()) / path):
+                for file in files_of((task.folder or Path()) / path):
                     for number, row in enumerate(read_rows(file, task.dataset_path[0]), 1):
                         yield f"{file}, row {number}", split, row
 
@@ -156,10 +172,10 @@ def source_files(task: Task) -> list[Path]:
     given = () if task.dataset_kwargs is None else task.dataset_kwargs.data_files
     parts = list(given.values()) if isinstance(given, dict) else [given]
     paths = [path for part in parts for path in ((part,) if isinstance(part, str) else part)]
-    return [file for path in paths for file in _files((task.folder or Path()) / path)]
+    return [file for path in paths for file in files_of((task.folder or Path()) / path)]
 
 
-def _files(path: Path) -> list[Path]:
+def files_of(path: Path) -> list[Path]:
     """The files of a pattern such as notes/*.csv, or the texts of a folder; else the path itself."""
     if path.is_dir():
         return sorted(path.glob("*.txt"))

@@ -69,7 +69,7 @@ def write_corpus(
     path = out / f"{name}.yaml"
     if path.is_file() and path.read_text(encoding="utf-8") != task.to_yaml(out):
         raise ConfigError(f"{path} is there and says something else. Train with it (--data {path}), or give another --name.")
-    task.save(path)
+    task.save(path, overwrite=True)
     return path, f"{file.name} is read as {found}" + (f", grouped by '{group}'" if group else "")
 
 

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from staf.data.local import read_rows
-from staf.data.table_files import table_format
+from staf.data.annotations import IOB_SUFFIXES, annotation_format
+from staf.data.local import files_of, read_rows
+from staf.data.table_files import SUFFIXES, is_table, table_format
 from staf.errors import ConfigError
 
 MOST_LABELS = 100
@@ -40,18 +41,37 @@ class OwnTable(NamedTuple):
     in_memory: bool
 
 
+def format_of(path: Path) -> str:
+    """The format of a table, of CoNLL-style columns (iob), or of a folder of texts with brat's annotations.
+
+    Raises:
+        ConfigError: the path is none of these.
+    """
+    if not is_table(path) and not annotation_format(path):
+        if path.is_dir():
+            raise ConfigError(
+                f"{path} is a folder without .ann files. Give the file of one table, or a folder of .txt and .ann."
+            )
+        raise ConfigError(
+            f"{path}: the name of a table ends in {', '.join(SUFFIXES)} (or .gz after it), that of a file in CoNLL columns in "
+            f"{', '.join(IOB_SUFFIXES)}. Rename it, or write the task file yourself: dataset_path: iob, docs/own-task.md."
+        )
+    return annotation_format(path) or table_format(path)
+
+
 def own_table(source: Any, test_size: float | None) -> OwnTable:
     """The rows of a path, a pandas frame, a `datasets` Dataset or DatasetDict, or a list of rows.
 
     Raises:
         ConfigError: it is none of these. MissingData, BadData: as `read_rows`.
     """
-    drawn: dict[str, Any] = {"test_split": {"size": test_size}} if test_size else {}
+    drawn: dict[str, Any] = {} if test_size is None else {"test_split": {"size": test_size}}
     if isinstance(source, str | Path):
         path = Path(source).absolute()
-        kind = table_format(path)
+        kind = format_of(path)
         keys = {"dataset_path": kind, "dataset_kwargs": {"data_files": path.name}, "folder": path.parent}
-        return OwnTable(path.name.partition(".")[0], keys | drawn, {"train": list(read_rows(path, kind))}, False)
+        rows = [row for file in files_of(path) for row in read_rows(file, kind)]
+        return OwnTable(path.name.partition(".")[0], keys | drawn, {"train": rows}, False)
     if isinstance(source, Mapping):
         splits = {str(name): _rows(part) for name, part in source.items()}
         named = next((name for name in _TESTS if name in splits), None)
@@ -84,6 +104,14 @@ def _named(value: Any, names: Sequence[str]) -> Any:
     return names[value] if isinstance(value, int) and value >= 0 else None
 
 
+def columns_of(text: Any, label: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The columns of the texts and those of the labels; raises ConfigError where they are no names, or not different ones."""
+    texts, labels = (tuple(given) if isinstance(given, list | tuple) else (given,) for given in (text, label))
+    if not all(isinstance(column, str) for column in (*texts, *labels)) or not set(texts).isdisjoint(labels):
+        raise ConfigError("text and label are names of different columns; either may be a list of names.")
+    return texts, labels
+
+
 def check_columns(table: OwnTable, columns: Iterable[str]) -> None:
     """Raise ConfigError where a column is in no row."""
     known = list(dict.fromkeys(str(name) for rows in table.splits.values() for row in rows for name in row))
@@ -101,6 +129,14 @@ def check_labels(column: str, labels: Sequence[str], rows: int, output_type: str
             f"column '{column}' has {len(labels)} different values in {rows} rows, which are no labels. Several labels in a "
             "cell: type multi_label and its separator, such as ';'. Free text as the answer: type generate_until; words of the "
             "text: type span. In Python, labels=[...] takes them as they are."
+        )
+
+
+def check_described(described: Iterable[str], labels: Sequence[str]) -> None:
+    """Raise ConfigError where something is described that is no label."""
+    if unknown := [each for each in described if each not in labels]:
+        raise ConfigError(
+            f"label_descriptions describes '{unknown[0]}', which is no label. The labels are {', '.join(labels)}."
         )
 
 

@@ -46,6 +46,8 @@ class ReadReport:
     """A folder for temporary files; None takes the cache."""
     skipped: Counter[str] = field(default_factory=Counter)
     """What was left out on purpose, by reason."""
+    rows: dict[str, list[str]] = field(default_factory=dict)
+    """Numbers of the rows of own tables that were left out, by reason; of several files with their names."""
     rejected: list[RejectedRow] = field(default_factory=list)
     """Rows that do not fit, in order; empty unless `skip_rejected`."""
 
@@ -53,6 +55,11 @@ class ReadReport:
         """Note what is left out on purpose."""
         if number:
             self.skipped[reason] += number
+
+    def skip_row(self, reason: str, row: str) -> None:
+        """Note that a row of an own table is left out on purpose."""
+        self.skip(reason)
+        self.rows.setdefault(reason, []).append(row)
 
     def reject(self, problem: BadData, content: object) -> None:
         """Raise the problem of a bad row, or keep the row for the side file where that is wanted and there are not too many."""

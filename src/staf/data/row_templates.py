@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -127,7 +128,9 @@ def value_of(template: str, row: Mapping[str, Any], key: str) -> Any:
     try:
         return _compiled(template).render(row)
     except TemplateError as error:
-        raise BadData(f"{key}: {type(error).__name__}; the columns are {', '.join(map(str, row))}") from error
+        unknown = re.fullmatch(r"'(\w+)' is undefined", str(error))  # a name of the template, never a cell
+        what = f"'{unknown[1]}' is no column" if unknown else type(error).__name__
+        raise BadData(f"{key}: {what}; the columns are {', '.join(map(str, row))}") from error
     except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
         raise BadData(f"{key} cannot be rendered ({type(error).__name__})") from error
 

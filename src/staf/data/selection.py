@@ -8,10 +8,11 @@ from pathlib import Path
 
 from staf.data.answers import read_several
 from staf.data.example import KNOWLEDGE_TYPES, SPLITS, Example
+from staf.data.open_labels import LISTED, frequent_labels, narrowed
 from staf.data.privacy import compared_keys
 from staf.data.splits import equal_shares, seeded_rng, without_dedup_keys
 from staf.data.store import DataStore
-from staf.data.task import LISTED, Task, frequent_labels, is_task_file, load_task, narrowed
+from staf.data.task import Task, is_task_file, load_task
 from staf.errors import ConfigError, MissingData, TestLeak, UnknownName
 
 LABELS_OF_RECORDS = 50

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,7 +29,7 @@ class DataStore:
     """Tasks and cards by name."""
     log: Callable[[str], None] | None = field(default=None, repr=False, compare=False)
     """Takes a sentence about rows of a local task that are left out, when it is read."""
-    _local: dict[str, tuple[list[Example], Counter[str]]] = field(default_factory=dict, repr=False, compare=False)
+    _local: dict[str, tuple[list[Example], ReadReport]] = field(default_factory=dict, repr=False, compare=False)
 
     def with_task(self, name: str | Task) -> tuple[Task, DataStore]:
         """The task as `find_task` finds it, and this store with it, which protects its test items."""
@@ -74,15 +73,19 @@ class DataStore:
 
     def left_out(self, task: Task) -> dict[str, int]:
         """How many rows of a task on local files are left out, by reason."""
-        return dict(self._read(task)[1]) if task.is_local else {}
+        return dict(self._read(task)[1].skipped) if task.is_local else {}
 
-    def _read(self, task: Task) -> tuple[list[Example], Counter[str]]:
+    def left_out_rows(self, task: Task) -> dict[str, list[str]]:
+        """The numbers of these rows, by reason."""
+        return self._read(task)[1].rows if task.is_local else {}
+
+    def _read(self, task: Task) -> tuple[list[Example], ReadReport]:
         from staf.data.local import local_examples
 
         key = task.model_dump_json()
         if key not in self._local:
             report = ReadReport()
-            self._local[key] = local_examples(task, report), report.skipped
+            self._local[key] = local_examples(task, report), report
             if report.skipped and self.log is not None:
                 self.log(f"{task.name}: {left_out_text(report.skipped)}")
         return self._local[key]

@@ -23,6 +23,7 @@ _GROUP_NAME = re.compile(
     re.IGNORECASE,
 )
 """Names of columns that say what a row is about."""
+_FLAGS = ({"0", "1"}, {"0.0", "1.0"}, {"False", "True"}, {"false", "true"})
 _TAG = re.compile(r"[BIESULM]-.")
 _MOST_LABELS = 50
 _LONG_NAME = 60
@@ -45,6 +46,8 @@ class Column:
     """What seems to separate several labels in its cells."""
     listed: str = ""
     """Output type that its cells are answers of, where they are lists."""
+    is_flag: bool = False
+    """Its cells are 1 or 0, so that it may be one label of several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ class TableProfile:
     repeated: int
     """Rows whose text an earlier row has."""
     none: int
-    """Rows whose cell of labels is filled and has none: 'none', or an empty list."""
+    """Rows whose cells of labels are filled and have none: 'none', an empty list, or 0."""
     contradictory: int
     """Texts that occur with two or more answers."""
     shared: dict[str, int]
@@ -79,6 +82,8 @@ def _column(name: str, cells: Sequence[Any]) -> Column:
     words = median(len(text.split()) for text in texts) if texts else 0
     if listed := _listed(cells):
         return Column(name, len(texts), len(values), words, "label", listed=listed)
+    if set(values) in _FLAGS:
+        return Column(name, len(texts), len(values), words, "label", is_flag=True)
     separator, kinds = _separator(values)
     role = _role(name, len(texts), values, kinds, words)
     return Column(name, len(texts), len(values), words, role, separator if role == "label" else "")
@@ -136,7 +141,8 @@ def looks_headless(rows: Sequence[Mapping[str, Any]]) -> bool:
 def profile_table(rows: Sequence[Mapping[str, Any]], task: Task, test: AbstractSet[int]) -> TableProfile:
     """What the columns of a task hold in these rows; `test` has the indices of the rows in its test split."""
     text = (task.doc_to_context,) if isinstance(task.doc_to_context, str) else task.doc_to_context
-    used = [name for name in (*text, task.doc_to_target, task.group_column) if isinstance(name, str)]
+    targets = task.doc_to_target if isinstance(task.doc_to_target, tuple) else (str(task.doc_to_target),)
+    used = [*text, *targets, *([task.group_column] if task.group_column else [])]
     answers = [_answer(task, row) for row in rows]
     by_text: dict[str, set[tuple[str, ...]]] = {}
     texts = 0
@@ -157,7 +163,7 @@ def profile_table(rows: Sequence[Mapping[str, Any]], task: Task, test: AbstractS
         constant=constant,
         repeated=texts - len(by_text),
         none=sum(
-            not found and text_of(row.get(str(task.doc_to_target))) != "" for row, found in zip(rows, answers, strict=True)
+            not found and any(text_of(row.get(name)) for name in targets) for row, found in zip(rows, answers, strict=True)
         )
         * (task.output_type == "multi_label"),
         contradictory=sum(len(found - {()}) > 1 for found in by_text.values()),

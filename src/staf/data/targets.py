@@ -20,6 +20,8 @@ from staf.errors import BadData
 
 MARKS = {"B": "B", "S": "B", "U": "B", "I": "I", "M": "I", "E": "I", "L": "I"}
 """Of BIOES and BILOU, as IOB2 has them."""
+FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "": False}
+"""Cells of a column that stands for one label."""
 _NAMES = (("start", "start_offset"), ("end", "end_offset"), ("label", "type", "entity_group", "labels", "entity"))
 
 Row = Mapping[str, Any]
@@ -69,7 +71,7 @@ def _choices(task: Task) -> Sequence[str]:
 
 
 def _value(task: Task, row: Row) -> Any:
-    if isinstance(task.doc_to_target, int):
+    if not isinstance(task.doc_to_target, str):
         return task.doc_to_target
     return value_of(task.doc_to_target, row, "doc_to_target")
 
@@ -95,10 +97,23 @@ def _choice(task: Task, row: Row, labels: Sequence[str]) -> str:
 
 
 def chosen_of(task: Task, row: Row, labels: Sequence[str]) -> tuple[str, ...]:
-    """The labels of a row that may have several: a list, the text of one, or text with separators; () of an empty cell."""
+    """The labels of a row that may have several: a list, the text of one, or text with separators; () of an empty cell.
+
+    Where doc_to_target lists columns, those that are 1.
+    """
+    if isinstance(task.doc_to_target, tuple):
+        return tuple(column for column in task.doc_to_target if _is_set(row, column))
     items = as_list(_value(task, row), task.label_separator, "doc_to_target")
     texts = [text for item in items if (text := text_of(item)) and text.casefold() != NONE]
     return tuple(dict.fromkeys(spelt(task, text, labels) for text in texts))
+
+
+def _is_set(row: Row, column: str) -> bool:
+    if column not in row:
+        raise BadData(f"doc_to_target '{column}' is no column; the columns are {', '.join(map(str, row))}")
+    if (text := text_of(row[column]).casefold().removesuffix(".0")) not in FLAGS:
+        raise BadData(f"column '{column}' of doc_to_target is neither 1 nor 0 (nor true, false, yes, no or empty)")
+    return FLAGS[text]
 
 
 def entities_of(task: Task, row: Row) -> list[Entity]:

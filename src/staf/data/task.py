@@ -8,23 +8,19 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo, model_validator
 
 from staf.config import Settings, load_values, parse
-from staf.data.answers import read_several, write_several
-from staf.data.example import KNOWLEDGE_TYPES, Example
+from staf.data.example import KNOWLEDGE_TYPES
 from staf.data.row_templates import LABEL_TYPES, RowTemplates
-from staf.data.templates import query, templates
-from staf.errors import ConfigError, UnknownName
+from staf.errors import ConfigError, StafError, UnknownName
 from staf.io import write_bytes
 
 METRICS = {
@@ -51,11 +47,11 @@ _UNUSED = {
 }  # fmt: skip
 """Keys of lm-evaluation-harness that change nothing here."""
 LOCAL_FORMATS = ("csv", "json", "parquet", "xlsx", "iob", "brat", "memory")
-_COLUMNS = {"iob": ("tokens", "tags"), "brat": ("text", "entities")}
-"""Of formats that have no header: context and target."""
+ANNOTATED = {"iob": ("tokens", "tags"), "brat": ("text", "entities")}
+"""Columns of formats that have no header: context and target."""
 
 
-def _names(value: Any) -> Any:
+def _names(value: Any, info: ValidationInfo) -> Any:
     items = [value] if isinstance(value, str) else value
     if not isinstance(items, list | tuple):
         return items
@@ -66,7 +62,19 @@ def _names(value: Any) -> Any:
         raise ValueError(
             f"no metric '{unknown[0]}'{'; did you mean ' * bool(near)}{' or '.join(map(repr, near))}; known: {', '.join(known)}"
         )
+    kind = str(info.data.get("output_type"))
+    own = METRICS.get(kind, known)
+    plain = [name for item, name in zip(items, found, strict=True) if isinstance(item, str)]  # objects are the harness's
+    if foreign := [name for name in plain if name in known and name not in own]:
+        raise ValueError(f"'{foreign[0]}' is no metric of {kind}, which is judged by {', '.join(own)}")
     return found
+
+
+def _share(value: Any) -> Any:
+    size = value.get("size") if isinstance(value, Mapping) else None
+    if value is None or isinstance(value, str | TestSplit) or (isinstance(size, int | float) and 0 < size < 1):
+        return value
+    raise ValueError("the name of a split, or {size: 0.3} is expected: a share of the rows, a number between 0 and 1")
 
 
 class DataFiles(Settings):
@@ -98,8 +106,8 @@ class Task(RowTemplates):
     """Where the task file lies."""
     task_type: str = ""
     """Task type of its examples; the task's name where none is given."""
-    doc_to_target: str | int = ""
-    """Answer: a column or a Jinja template; with choices, one of them or its index."""
+    doc_to_target: str | int | tuple[str, ...] = ""
+    """Answer: a column or a Jinja template; with choices, one of them or its index; of multi_label also a column for each."""
     ignore_case: bool = False
     """An answer that is a label in another case is that label; of multiple_choice and multi_label."""
     tag_names: tuple[str, ...] = ()
@@ -110,7 +118,7 @@ class Task(RowTemplates):
     """Rows whose text, or one almost the same, is in another split too are kept."""
     training_split: str | None = None
     validation_split: str | None = None
-    test_split: str | TestSplit | None = None
+    test_split: Annotated[str | TestSplit | None, BeforeValidator(_share)] = None
     """A split's name, or the share that is drawn; without one all rows are for training an expert."""
     metric_list: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
     """The first one that is defined for the output type is the primary metric."""
@@ -135,11 +143,13 @@ class Task(RowTemplates):
         values = {key: value for key, value in values.items() if key not in _UNUSED}
         values.setdefault("task_type", values.get("task", ""))
         values["title"] = values.get("title") or values.get("task", "")
+        if isinstance(columns := values.get("doc_to_target"), list | tuple):
+            values = {"output_type": "multi_label", **values, "doc_to_choice": values.get("doc_to_choice") or columns}
         path, labels = values.get("dataset_path"), values.get("doc_to_choice", ())
         kind = str(path[0] if isinstance(path, list | tuple) and path else path)
-        if kind in _COLUMNS:
-            columns = dict(zip(("doc_to_context", "doc_to_target"), _COLUMNS[kind], strict=True))
-            values = {**columns, "output_type": "ner", "group_column": "document"} | values
+        if kind in ANNOTATED:
+            read = dict(zip(("doc_to_context", "doc_to_target"), ANNOTATED[kind], strict=True))
+            values = {**read, "output_type": "ner", "group_column": "document"} | values
         several = kind in LOCAL_FORMATS and values.get("output_type") == "multi_label"
         if isinstance(labels, list | tuple) and (labels or several):
             values.setdefault("fixed_labels", True)
@@ -158,6 +168,12 @@ class Task(RowTemplates):
             problems.append("doc_to_text or doc_to_context is needed")
         if self.doc_to_target == "":
             problems.append("doc_to_target is needed")
+        columns = self.doc_to_target
+        if isinstance(columns, tuple) and (self.output_type != "multi_label" or set(self.doc_to_choice) != set(columns)):
+            problems.append(
+                "doc_to_target lists columns, each of which is a label: output_type is multi_label then, and "
+                "doc_to_choice, if it is given, the same columns"
+            )
         if self.output_type in ("span", "ner") and not self.doc_to_context:
             problems.append(f"doc_to_context is needed: {self.output_type} answers with its words")
         if self.output_type == "multiple_choice" and not self.doc_to_choice:
@@ -170,16 +186,19 @@ class Task(RowTemplates):
 
     @classmethod
     def from_table(
-        cls, source: Any, *, text: str | Sequence[str], label: str, query: str | None = None, labels: Sequence[str] = (),
-        output_type: str = "multiple_choice", separator: str = ";", group: str | None = None, test_size: float | None = 0.3,
-        keep_overlap: bool = False, name: str | None = None, label_descriptions: Mapping[str, str] | None = None,
-        ignore_case: bool | None = None,
+        cls, source: Any, *, text: str | Sequence[str], label: str | Sequence[str], query: str | None = None,
+        labels: Sequence[str] = (), output_type: str | None = None, separator: str = ";", group: str | None = None,
+        test_size: float | None = 0.3, keep_overlap: bool = False, name: str | None = None,
+        label_descriptions: Mapping[str, str] | None = None, ignore_case: bool | None = None,
     ) -> Task:  # fmt: skip
         """A task on a table: a file, a pandas frame, a `datasets` Dataset or DatasetDict (its splits kept), or rows.
 
         Args:
-            source: what is read; a file is one of CSV, TSV, JSON, JSON lines, Parquet or xlsx, by the ending of its name.
-            text, label: the columns to read and to answer; several texts are joined as lines 'column: value'.
+            source: what is read; a file is one of CSV, TSV, JSON, JSON lines, Parquet or xlsx, by the ending of its name, or of
+                CoNLL columns (`tokens`, `tags`); a folder holds texts with brat's annotations (`text`, `entities`).
+            text, label: the columns to read and to answer; several texts are joined as lines 'column: value', and of several
+                labels each column is one, 1 where a row has it and else 0.
+            output_type: None is multi_label where several labels are named, else multiple_choice.
             query: what is asked; by default made of the labels.
             labels: their order; by default those found, sorted.
             separator: between the labels of one cell, with output_type multi_label.
@@ -194,26 +213,24 @@ class Task(RowTemplates):
             ConfigError: no such column, or too many labels to choose from. MissingData, BadData: the file cannot be read.
         """
         from staf.data.local import joined_labels
-        from staf.data.own_table import QUERIES, check_columns, check_labels, own_table, task_name
+        from staf.data.own_table import QUERIES, check_columns, check_described, check_labels, columns_of, own_table, task_name
 
-        texts = tuple(text) if isinstance(text, list | tuple) else (text,)
-        if label in texts or not all(isinstance(column, str) for column in (*texts, label)):
-            raise ConfigError("text and label are names of different columns; text may be a list of names.")
+        texts, columns = columns_of(text, label)
         table = own_table(source, test_size)
-        check_columns(table, (*texts, label, *([group] if group else [])))
+        check_columns(table, (*texts, *columns, *([group] if group else [])))
+        labels = labels or (columns if len(columns) > 1 else ())
+        output_type = output_type or ("multi_label" if len(columns) > 1 else "multiple_choice")
         keys = {"task": name or task_name(table.name), **table.keys, "output_type": output_type, "group_column": group}
         keys |= {"label_descriptions": dict(label_descriptions or {}), "keep_overlap": keep_overlap}
-        keys |= {"doc_to_context": texts[0] if len(texts) == 1 else texts, "doc_to_target": label, "label_separator": separator}
+        read, target = (given[0] if len(given) == 1 else given for given in (texts, columns))
+        keys |= {"doc_to_context": read, "doc_to_target": target, "label_separator": separator}
         if output_type in LABEL_TYPES and not labels:
             draft = parse(cls, keys | {"doc_to_choice": "any"}, "Task.from_table")
             rows = [row for part in table.splits.values() for row in part]
             labels, ignore_case = joined_labels(draft, rows, ignore_case)
-            check_labels(label, labels, len(rows), output_type)
-        if unknown := [each for each in keys["label_descriptions"] if each not in labels]:
-            raise ConfigError(
-                f"label_descriptions describes '{unknown[0]}', which is no label. The labels are {', '.join(labels)}."
-            )
-        default = QUERIES.get(output_type, "").format(labels="; ".join(labels), column=label.replace("_", " "))
+            check_labels(columns[0], labels, len(rows), output_type)
+        check_described(keys["label_descriptions"], labels)
+        default = QUERIES.get(output_type, "").format(labels="; ".join(labels), column=columns[0].replace("_", " "))
         keys |= {"doc_to_choice": list(labels), "ignore_case": bool(ignore_case)}
         task = parse(cls, keys | {"doc_to_text": query or default}, "Task.from_table")
         task._rows = table.splits if table.in_memory else {}
@@ -248,9 +265,16 @@ class Task(RowTemplates):
             return {split: self._relative_to(folder, given) for split, given in files.items()}
         return [self._relative_to(folder, file) for file in files]
 
-    def save(self, path: str | Path) -> None:
-        """Write its task file; raises ConfigError as `to_yaml`."""
-        write_bytes(Path(path), self.to_yaml(Path(path).parent).encode())
+    def save(self, path: str | Path, overwrite: bool = False) -> None:
+        """Write its task file.
+
+        Raises:
+            ConfigError: as `to_yaml`. StafError: there is such a file, and `overwrite` is not set.
+        """
+        text = self.to_yaml(Path(path).parent).encode()
+        if Path(path).exists() and not overwrite:
+            raise StafError(f"{path} exists already. Name another file, or give overwrite=True; nothing was changed.")
+        write_bytes(Path(path), text)
 
     @property
     def rows(self) -> dict[str, list[dict[str, Any]]]:
@@ -331,9 +355,10 @@ def find_task(name: str | Task, known: Mapping[str, Task] | None = None) -> Task
             raise ConfigError(f"there is another task named '{task.name}'. Give yours another name.")
         return task
     if name not in known:
+        from staf.data.annotations import annotation_format
         from staf.data.table_files import is_table
 
-        if is_table(Path(name)):
+        if is_table(Path(name)) or annotation_format(Path(name)):
             raise ConfigError(f"{name} is a table; a task says what is asked of it. Make a task of it first: staf init {name}")
         raise UnknownName.among("task", name, known)
     return known[name]
@@ -342,39 +367,3 @@ def find_task(name: str | Task, known: Mapping[str, Task] | None = None) -> Task
 def task_metrics() -> dict[str, str]:
     """The primary metric of each built-in task."""
     return {name: task.metric for name, task in builtin_tasks().items()}
-
-
-LISTED = {
-    "icd_coding": {"all": "codes", "icd10_all": "icd10_codes"},
-    "medication_recommendation": {"all": "drugs", "all_classes": "classes"},
-    "icd10_section": {"all": "sections"},
-}
-"""By task type: the query with listed labels for each query with open labels (templates.yaml)."""
-
-
-def frequent_labels(answers: Iterable[str], count: int) -> tuple[str, ...]:
-    """The most frequent labels of answers, at most `count`, sorted by name; of equally frequent ones the first by name."""
-    found = Counter(label for answer in answers for label in read_several(answer))
-    ranked = sorted(found, key=lambda label: (-found[label], label))
-    return tuple(sorted(ranked[:count]))
-
-
-def narrowed(examples: Iterable[Example], labels: tuple[str, ...]) -> list[Example]:
-    """Examples restricted to these labels, which the query lists; those with none of them are left out.
-
-    An example of ICD coding carries every code of its stay. A task with the top 50 asks for these only, as in CAML
-    (Mullenbach et al., 2018).
-    """
-    valid = set(labels)
-    kept = []
-    for example in examples:
-        if chosen := valid.intersection(read_several(example.answer)):
-            asked = query(example.task_type, _listed(example), example.id, labels)
-            kept.append(replace(example, query=asked, labels=labels, answer=write_several(chosen, labels)))
-    return kept
-
-
-def _listed(example: Example) -> str:
-    """The family with listed labels for the open query of an example; the first one where the query is another."""
-    families, known = LISTED[example.task_type], templates()[example.task_type]
-    return next((families[asked] for asked in families if example.query in known[asked]), families["all"])

@@ -22,8 +22,9 @@ from staf.baselines.settings import BaselineSettings, ClassifierSettings
 from staf.compute import compute_record
 from staf.config import parse
 from staf.data.example import Example
+from staf.data.open_labels import narrowed
 from staf.data.selection import label_set, refuse_leak, task_examples
-from staf.data.task import Task, narrowed
+from staf.data.task import Task
 from staf.errors import ConfigError, MissingData, UnknownName
 from staf.evaluate.answer import Answerer, OnDone, PartialPredictions, predictions_of, routed
 from staf.evaluate.score import FEW, ROUTERLESS, Answered, Drawn, Method, best_single, finish, router_method, sample, setting_of
