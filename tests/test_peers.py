@@ -34,9 +34,8 @@ from staf.stages.evaluation import (
     evaluate_stage,
     external_stage,
     named_method,
-    training_records,
 )
-from staf.stages.training import training_examples
+from staf.stages.training import training_examples, training_records
 
 EVALUATION = EvaluationSettings(limit=4, max_length=900, resamples=100)
 TASK = find_task("icd10_chapter")

@@ -16,7 +16,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +37,7 @@ from staf.evaluate.calibrate import LabelCalibrator
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.store import ExpertSet
 from staf.io import locked, read_json, sha256_of, write_json
+from staf.lm.prompts import PLAIN
 from staf.log import Log
 from staf.routing.store import SEPARATOR, Router, TaskPrompt, load_router
 from staf.stages.adaptation import calibration_set
@@ -112,6 +113,11 @@ class Predictor(NamedTuple):
                 "scoring = calibrated takes the mean over all test items off, so an answer would depend on the other rows. "
                 "Use scoring = mean or sum."
             )
+        if self.router is not None and self.settings.prompt_format == "chat":
+            raise ConfigError(
+                "prompt_format = chat is for the base without a router: a router reads plain prompts, as it was trained. Leave "
+                "prompt_format out."
+            )
         if self.threshold is None:
             return self
         if not 0 <= self.threshold <= 1:
@@ -125,8 +131,10 @@ class Predictor(NamedTuple):
         """What answers some examples within the block, in which the base is routed; it may take partial predictions."""
         router, mixture = self.router, None if self.experts is None else context.mixture(self.experts)
         weights, granularity = (None, "task") if router is None else (router.weights, router.recipe.granularity)
-        answerer, output_type, fitted = Answerer(context.base, self.settings, on_done), self.prompt.output_type, None
-        with routed(context.base, mixture, weights, granularity):
+        written = PLAIN if router is not None else context.prompt_format(self.settings.prompt_format)
+        base, output_type, fitted = replace(context.base, prompt_format=written), self.prompt.output_type, None
+        answerer = Answerer(base, self.settings, on_done)
+        with routed(base, mixture, weights, granularity):
             if router is not None and router.calibration is not None:
                 fitted = LabelCalibrator.read(router.calibration)
             elif output_type == "multi_label":

@@ -9,7 +9,8 @@
     Answer:
 
 The item and each shot are as long as for other methods, and shots come on top, with each answer in turn. Shots that do not fit
-with a query are left out of its prompt; their number is part of the result.
+with a query are left out of its prompt; their number is part of the result. In a chat a shot is a turn of the user and one of
+the assistant.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from staf.data.example import LABEL_TYPES, Example, prompt_of
+from staf.data.example import LABEL_TYPES, Example
 from staf.errors import BadData
 from staf.evaluate.settings import EvaluationSettings
 from staf.lm.batches import encode_answer, encode_prompt, with_cut_context
+from staf.lm.prompts import PLAIN, PromptFormat
 
 _LEAD = "Query: "
 
@@ -68,7 +70,7 @@ def in_turn(shots: Sequence[Example]) -> list[Example]:
 
 def with_shots(
     examples: Sequence[Example], shots: Sequence[Example], tokenizer: Any, max_length: int, reserved: int = 0, *,
-    own_length: int | None = None, shown: int | None = None,
+    own_length: int | None = None, shown: int | None = None, prompt_format: PromptFormat = PLAIN,
 ) -> FewShotPrompts:  # fmt: skip
     """Examples with as many of the shots, each answer in turn, as fit before each.
 
@@ -86,9 +88,10 @@ def with_shots(
     shots = in_turn(shots)[:shown]
     answers = {text: len(encode_answer(text, tokenizer)) for text in _answers(examples, shots)}
     if own_length is not None:
-        shots = [with_cut_context(shot, tokenizer, own_length - min(answers[shot.answer], own_length // 2)) for shot in shots]
-    texts = {shot.id: f"{prompt_of(shot.query, shot.context)} {shot.answer}\n\n" for shot in shots}
-    lengths = {name: len(tokenizer(text)["input_ids"]) for name, text in texts.items()}
+        rooms = [own_length - min(answers[shot.answer], own_length // 2) for shot in shots]
+        shots = [with_cut_context(shot, tokenizer, room, prompt_format) for shot, room in zip(shots, rooms, strict=True)]
+    texts = {shot.id: prompt_format.shot(shot.query, shot.context, shot.answer) for shot in shots}
+    lengths = {name: len(prompt_format.encoded(text, tokenizer)["input_ids"]) for name, text in texts.items()}
     changed, counts, tokens, cut = list[Example](), list[int](), list[int](), list[bool]()
     for example in examples:
         if not example.labels and not reserved:
@@ -96,18 +99,18 @@ def with_shots(
         answer = reserved or max(answers[label] for label in example.labels)
         limit, item = max_length - answer, example
         if own_length is not None:
-            item = with_cut_context(example, tokenizer, min(own_length, max_length) - answer)
-        left, chosen = limit - _tokens(item, tokenizer), list[str]()
+            item = with_cut_context(example, tokenizer, min(own_length, max_length) - answer, prompt_format)
+        left, chosen = limit - _tokens(item, tokenizer, prompt_format), list[str]()
         for name, length in lengths.items():
             if length <= left:
                 left, chosen = left - length, [*chosen, texts[name]]
         prompt = _before(item, chosen)
-        while (own := _tokens(prompt, tokenizer)) > limit and chosen:  # together they may be more tokens than one by one
+        while (own := _tokens(prompt, tokenizer, prompt_format)) > limit and chosen:  # more tokens together than one by one
             chosen.pop()
             prompt = _before(item, chosen)
         changed.append(prompt)
         counts.append(len(chosen))
-        tokens.append(own if own <= limit else len(encode_prompt(prompt, tokenizer, limit)))
+        tokens.append(own if own <= limit else len(encode_prompt(prompt, tokenizer, limit, prompt_format)))
         cut.append(own > limit or item.context != example.context)
     return FewShotPrompts(tuple(changed), tuple(counts), tuple(tokens), len(shots), tuple(cut))
 
@@ -127,5 +130,5 @@ def _before(example: Example, texts: Sequence[str]) -> Example:
     return replace(example, query="".join([*texts, _LEAD]).removeprefix(_LEAD) + example.query)
 
 
-def _tokens(example: Example, tokenizer: Any) -> int:
-    return len(tokenizer(prompt_of(example.query, example.context))["input_ids"])
+def _tokens(example: Example, tokenizer: Any, prompt_format: PromptFormat) -> int:
+    return len(prompt_format.encoded(prompt_format.prompt(example.query, example.context)[0], tokenizer)["input_ids"])

@@ -36,7 +36,8 @@ def baseline_predictions(
     """Predictions of test examples by a baseline of `BASELINES`, in the order given, and the record of how.
 
     Args:
-        base: is not changed; trained baselines load the plain model from its folder once more for each trial.
+        base: is not changed; trained baselines load the plain model from its folder once more for each trial. Its prompt
+            format is that of in-context learning.
         adaptation: examples of the adaptation split, of which `settings.shots` are drawn by the seed; what the draw puts
             aside is not learned from.
         calibration: for multi_label tasks, of what is put aside.
@@ -57,9 +58,10 @@ def baseline_predictions(
     if settings.method == "in_context":
         own, limit = evaluation.max_length, settings.max_prompt_tokens or base.context_length
         evaluation, reserved = evaluation.model_copy(update={"max_length": limit}), reserved_for(task.output_type, evaluation)
+        how_many, written = settings.shown, base.prompt_format
         shown, calibrating = (
-            with_shots(some, learned, base.tokenizer, limit, reserved, own_length=own, shown=settings.shown)
-            for some in (test, calibration)
+            with_shots(x, learned, base.tokenizer, limit, reserved, own_length=own, shown=how_many, prompt_format=written)
+            for x in (test, calibration)
         )
         answering, test, calibration, how, cut = base, shown.examples, calibrating.examples, shown.record, shown.cut
     else:

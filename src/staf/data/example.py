@@ -38,6 +38,9 @@ OUTPUT_TYPES = ("multiple_choice", "multi_label", "span", "ner", "generate_until
 LABEL_TYPES = OUTPUT_TYPES[:2]
 """Output types whose labels are scored; answers of the others are generated."""
 
+ANSWER = "Answer:"
+"""The end of every prompt."""
+
 _BETWEEN_WORDS = re.compile(r"[\W_]+")
 
 
@@ -80,4 +83,4 @@ def dedup_key(text: str) -> str:
 def prompt_of(query: str, context: str) -> str:
     """What the model reads. It ends in 'Answer:'; every answer follows after one space."""
     body = f"Query: {query}\n" + (f"Context: {context}\n" if context else "")
-    return body + "Answer:"
+    return body + ANSWER

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from staf.compute import numerics
 from staf.data.answers import Entity, answer_parts, labels_in, read_entities
-from staf.data.example import LABEL_TYPES, Example, prompt_of
+from staf.data.example import LABEL_TYPES, Example
 from staf.errors import BadData, ConfigError, DamagedFile
 from staf.evaluate.calibrate import LabelCalibrator, fit_calibrator
 from staf.evaluate.settings import EvaluationSettings
@@ -98,10 +98,11 @@ class Answerer:
 
     def truncated(self, examples: Sequence[Example]) -> list[bool]:
         """Whether each example's prompt is longer than max_length leaves room for, so that its context is cut."""
-        tokenizer, lengths = self.base.tokenizer, dict[tuple[str, ...], int]()
-        prompts = [prompt_of(example.query, example.context) for example in examples]
+        tokenizer, written, lengths = self.base.tokenizer, self.base.prompt_format, dict[tuple[str, ...], int]()
+        prompts = [written.prompt(example.query, example.context)[0] for example in examples]
         found = []
-        for example, tokens in zip(examples, tokenizer(prompts)["input_ids"] if prompts else [], strict=True):
+        encoded = written.encoded(prompts, tokenizer)["input_ids"] if prompts else []
+        for example, tokens in zip(examples, encoded, strict=True):
             if example.output_type in LABEL_TYPES and example.labels not in lengths:
                 lengths[example.labels] = max(len(encode_answer(label, tokenizer)) for label in example.labels)
             answer = lengths.get(example.labels, self.settings.max_new_tokens)

@@ -132,11 +132,13 @@ def finish(
     predictions = answered.predictions if answered.base is None else as_scored(task, answered.predictions, examples, settings)
     cut = [row["truncated"] for row in predictions if "truncated" in row]
     weights = None if experts is None or method.weights is None else method.weights.mean(0)
+    evaluation = settings.model_dump(mode="json", exclude={"prompt_format"})
     result = {
         "stage": "evaluate", "task": task.name, "task_title": task.title, "unseen": is_unseen(task, experts),
         "output_type": task.output_type,
         "labels": list(examples[0].labels) if task.fixed_labels else None,
         "method": method.name, "setting": method.setting, "seed": method.seed,
+        "prompt_format": None if answered.base is None else answered.base.prompt_format.name,
         "metrics": compute_metrics(
             task.output_type, predictions, fixed_labels=task.fixed_labels, resamples=settings.resamples
         ),
@@ -152,7 +154,7 @@ def finish(
         "stop_reason": method.record.get("stop_reason"), "details": method.record.get("details"),
         "base": identity, "compute": compute, "data_fingerprint": data_fingerprint(examples),
         "experts_fingerprint": None if experts is None else experts.fingerprint,
-        "settings": {"evaluation": settings.model_dump(mode="json"), "router": method.record.get("settings")},
+        "settings": {"evaluation": evaluation, "router": method.record.get("settings")},
         "versions": {"staf": __version__, "torch": torch.__version__},
     }  # fmt: skip
     run.finish({"method": method.name, "evaluation": settings.model_dump()}, result, predictions)

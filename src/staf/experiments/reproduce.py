@@ -19,6 +19,7 @@ from staf.experiments.plan import TUNED, Experiment, Row, find_experiment
 from staf.experiments.run import Outcomes, Runner, run_on_cluster
 from staf.io import write_bytes
 from staf.lm.base import resolve
+from staf.lm.prompts import PLAIN
 from staf.metrics.by_output_type import metric_of_runs
 from staf.metrics.stats import Comparison, compare_seeds, measure_seeds, metric_family, outcome_of, over_seeds, over_tasks
 from staf.report.reproduced import comparison_rows, table_rows
@@ -193,6 +194,7 @@ def prompts(runner: Runner, name: str, seed: int | None) -> FewShotPrompts:
     return with_shots(
         examples, shots, context.base.tokenizer, limit, reserved_for(task.output_type, profile.evaluation),
         own_length=profile.evaluation.max_length, shown=profile.shown,
+        prompt_format=PLAIN if seed is None else context.prompt_format(profile.evaluation.prompt_format),
     )  # fmt: skip
 
 

@@ -130,7 +130,7 @@ class Runner:
             return ()
         task = find_task(spec.task)
         settings = {name: self.profile.of_expert(name) for name in task.datasets}
-        return self._once(("records", task.name), lambda: scoring.training_records(self.context, task, settings))
+        return self._once(("records", task.name), lambda: training.training_records(self.context, task, settings))
 
     def _normal_shots(self, task: Task) -> int | None:
         """Adaptation examples of the normal setting; None for all, also where there are no more than the profile takes."""

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from staf.data.example import LABEL_TYPES, Example, prompt_of
+from staf.data.example import ANSWER, LABEL_TYPES, Example
 from staf.errors import ConfigError
+from staf.lm.prompts import PLAIN, PromptFormat
 
-_LEAD = "Answer:"
 WIDTH_STEP = 16
 MIN_SHARED_PREFIX = 16
 """A common prefix of fewer tokens is computed in every row."""
@@ -47,25 +47,28 @@ class Batch:
     """number of first tokens that are equal in all rows and not predicted"""
 
 
-def encode_prompt(example: Example, tokenizer: Any, limit: int) -> list[int]:
+def encode_prompt(example: Example, tokenizer: Any, limit: int, prompt_format: PromptFormat = PLAIN) -> list[int]:
     """Tokens of the prompt, at most `limit`: a long context is cut at its end, the query never.
 
     Raises:
         ConfigError: the prompt does not fit even without its context.
     """
-    return _fitted(example, tokenizer, limit)[1]
+    return _fitted(example, tokenizer, limit, prompt_format)[1]
 
 
-def with_cut_context(example: Example, tokenizer: Any, limit: int) -> Example:
+def with_cut_context(example: Example, tokenizer: Any, limit: int, prompt_format: PromptFormat = PLAIN) -> Example:
     """The example with as much of its context as `encode_prompt` reads; raises as it does."""
-    return replace(example, context=_fitted(example, tokenizer, limit)[0])
+    return replace(example, context=_fitted(example, tokenizer, limit, prompt_format)[0])
 
 
-def _fitted(example: Example, tokenizer: Any, limit: int, kept: str = "") -> tuple[str, list[int]]:
+def _fitted(
+    example: Example, tokenizer: Any, limit: int, prompt_format: PromptFormat = PLAIN, kept: str = ""
+) -> tuple[str, list[int]]:
     """The context that fits, and the tokens of the prompt with it; `kept` stays in it where it is there and fits."""
     context, place = example.context, max(example.context.find(kept), 0)
     while True:
-        tokens, offsets = tokenize(prompt_of(example.query, context), tokenizer)
+        text, start, end = prompt_format.prompt(example.query, context)
+        tokens, offsets = tokenize(text, tokenizer, prompt_format)
         excess = len(tokens) - limit
         if excess <= 0:
             return context, tokens
@@ -74,8 +77,6 @@ def _fitted(example: Example, tokenizer: Any, limit: int, kept: str = "") -> tup
                 f"example {example.id}: its query takes {len(tokens)} tokens without any context, {limit} are allowed. "
                 "Raise max_length, or use fewer labels."
             )
-        end = len(prompt_of(example.query, context)) - len("\n" + _LEAD)
-        start = end - len(context)
         inside = [(left - start, right - start) for left, right in offsets if start <= left and right <= end]
         first, last = _window(inside, excess, place, place + len(kept))
         part = context[first:last].rstrip()
@@ -83,9 +84,9 @@ def _fitted(example: Example, tokenizer: Any, limit: int, kept: str = "") -> tup
         place -= first + len(part) - len(context)
 
 
-def tokenize(text: str, tokenizer: Any) -> tuple[list[int], list[tuple[int, int]]]:
+def tokenize(text: str, tokenizer: Any, prompt_format: PromptFormat = PLAIN) -> tuple[list[int], list[tuple[int, int]]]:
     """Tokens of a prompt, and the characters of each, without the end tokens that some tokenizers append."""
-    encoded = tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True)
+    encoded = prompt_format.encoded(text, tokenizer, return_offsets_mapping=True, return_special_tokens_mask=True)
     count = len(encoded["input_ids"])
     while count and encoded["special_tokens_mask"][count - 1]:
         count -= 1
@@ -112,8 +113,8 @@ def encode_answer(answer: str, tokenizer: Any) -> list[int]:
 
     A tokenizer that merges the end of 'Answer:' with the answer gets the answer's own tokens instead.
     """
-    lead: list[int] = tokenizer(_LEAD, add_special_tokens=False)["input_ids"]
-    full: list[int] = tokenizer(f"{_LEAD} {answer}", add_special_tokens=False)["input_ids"]
+    lead: list[int] = tokenizer(ANSWER, add_special_tokens=False)["input_ids"]
+    full: list[int] = tokenizer(f"{ANSWER} {answer}", add_special_tokens=False)["input_ids"]
     if full[: len(lead)] == lead:
         return full[len(lead) :]
     return list(tokenizer(f" {answer}", add_special_tokens=False)["input_ids"])
@@ -132,7 +133,7 @@ def encode(example: Example, tokenizer: Any, max_length: int, label_end: bool = 
     answer, room = [*encode_answer(example.answer, tokenizer), *end], max_length // 2
     answer = answer if len(answer) <= room else answer[:room]
     span = example.answer if example.output_type == "span" else ""
-    prompt = _fitted(example, tokenizer, max_length - len(answer), span)[1]
+    prompt = _fitted(example, tokenizer, max_length - len(answer), kept=span)[1]
     return Encoded(example.id, tuple(prompt + answer), len(prompt))
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from staf.data.example import Example, prompt_of
+from staf.data.example import Example
 from staf.errors import BadData
 from staf.lm.batches import encode_prompt, tokenize
 from staf.lm.model import Base
@@ -152,7 +152,8 @@ def generate(
         BadData: a span is asked for where no context fits into the prompt.
         ConfigError: a query does not fit into max_length even without its context.
     """
-    prompts = [encode_prompt(example, base.tokenizer, max_length - max_new_tokens) for example in examples]
+    limit = max_length - max_new_tokens
+    prompts = [encode_prompt(example, base.tokenizer, limit, base.prompt_format) for example in examples]
     constraints: list[SpanConstraint | None] = [
         span_constraint(base, example, prompt) if spans else None for example, prompt in zip(examples, prompts, strict=True)
     ]
@@ -170,11 +171,9 @@ def generate(
 
 def span_constraint(base: Base, example: Example, prompt: Tokens) -> SpanConstraint:
     """The constraint to an example's context, as far as it is in the prompt; raises BadData where nothing of it is."""
-    text = prompt_of(example.query, example.context)
-    last = len(text) - len("\nAnswer:")
-    first = last - len(example.context)
+    text, first, last = base.prompt_format.prompt(example.query, example.context)
     tokens, offsets = [], []
-    for own, full, (start, stop) in zip(prompt, *tokenize(text, base.tokenizer), strict=False):
+    for own, full, (start, stop) in zip(prompt, *tokenize(text, base.tokenizer, base.prompt_format), strict=False):
         if own != full or stop > last:
             break
         if stop > first and stop > start:

@@ -17,6 +17,7 @@ from staf.errors import BadData, ConfigError
 from staf.lm.batches import round_up
 from staf.lm.lora import LoraModel
 from staf.lm.prefix_attention import NAME
+from staf.lm.prompts import PLAIN, PromptFormat
 
 KVCache = tuple[tuple[Tensor, Tensor], ...]
 """Keys and values (B, H_kv, P, D) of each layer."""
@@ -38,6 +39,8 @@ class Base:
     device: torch.device
     prefix_kv: KVCache | None = None
     """keys and values that a tuned prompt or prefix puts before every prompt (`staf.lm.prefix_cache`), B = 1"""
+    prompt_format: PromptFormat = PLAIN
+    """of the prompts that it answers"""
 
     @property
     def name(self) -> str:
@@ -67,10 +70,11 @@ class Base:
 
     @cached_property
     def end_tokens(self) -> tuple[int, ...]:
-        """Ids of the tokens that end an answer: the tokenizer's, and those of the model's generation_config."""
+        """Ids of the tokens that end an answer: of the tokenizer, the chat template, and the model's generation_config."""
         listed = getattr(getattr(self.model, "generation_config", None), "eos_token_id", None)
         listed = listed if isinstance(listed, list) else [listed]
-        return tuple(dict.fromkeys(token for token in (self.tokenizer.eos_token_id, *listed) if token is not None))
+        ends = (self.tokenizer.eos_token_id, self.prompt_format.end_token, *listed)
+        return tuple(dict.fromkeys(token for token in ends if token is not None))
 
     @cached_property
     def _unknown_from(self) -> int | None:

@@ -210,6 +210,6 @@ def scoring_requests(base: Base, examples: Sequence[Example], max_length: int) -
         if example.labels not in known:
             known[example.labels] = build_choices([encode_answer(label, base.tokenizer) for label in example.labels])
         choices = known[example.labels]
-        prompt = encode_prompt(example, base.tokenizer, max_length - int(choices.lengths.max()))
+        prompt = encode_prompt(example, base.tokenizer, max_length - int(choices.lengths.max()), base.prompt_format)
         requests.append(ScoringRequest(tuple(prompt), choices))
     return requests

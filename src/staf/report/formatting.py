@@ -51,7 +51,8 @@ def method_label(result: Mapping[str, Any]) -> str:
 
 def result_lines(result: Mapping[str, Any]) -> list[str]:
     """A result as lines: the method, its metrics with their intervals, and which of them is the primary one."""
-    lines = [f"{method_label(result)} on {result['task']}:"]
+    chat = " in a chat" if result.get("prompt_format") == "chat" else ""
+    lines = [f"{method_label(result)}{chat} on {result['task']}:"]
     for name, metric in result["metrics"].items():
         if metric is not None:
             between = f" ({metric['low']:.3f} to {metric['high']:.3f})" if "low" in metric else ""

@@ -120,6 +120,7 @@ class Evaluation(Finished):
     unseen: bool | None = None  # whether no expert was trained on its type or data, by the experts' records
     output_type: str = ""
     setting: str = "-"
+    prompt_format: str = "plain"
     labels: list[str] = Field(default_factory=list)
     metrics: dict[str, Score | None]
     primary_metric: str

@@ -75,6 +75,7 @@ def _identity(result: Evaluation) -> dict[str, Any]:
     flat |= {
         "adaptation_examples": None if examples is None else f"{examples:g}",
         "number of experts": len(result.weights) or None,
+        "prompt_format": result.prompt_format,
     }
     return {key: value for key, value in flat.items() if not key.rsplit(".", 1)[-1].endswith("seed")}
 

@@ -20,7 +20,8 @@ from staf.errors import ConfigError
 from staf.experts.distributed import SINGLE_PROCESS, World, check_fsdp, open_base
 from staf.experts.estimate import meta_model
 from staf.experts.store import ExpertSet
-from staf.lm.base import BASE_DTYPES, DEFAULT_BASE, NF4, Base, choose_dtype, default_device, identity_of
+from staf.lm.base import BASE_DTYPES, DEFAULT_BASE, NF4, Base, choose_dtype, default_device, identity_of, load_tokenizer
+from staf.lm.prompts import PLAIN, PromptFormat, prompt_format_of
 from staf.log import NullProgress, Progress
 from staf.routing.merge import Mixture
 from staf.runs import digest_of
@@ -94,6 +95,10 @@ class Context:
         """The loaded base."""
         self.progress.log(f"loading {self.base_name or DEFAULT_BASE}")
         return open_base(self.base_name, self.dtype, self.world, self.fsdp, self.compute.device)
+
+    def prompt_format(self, wanted: str) -> PromptFormat:
+        """The prompt format of a name, without loading the base; raises as `prompt_format_of`."""
+        return PLAIN if wanted == "plain" else prompt_format_of(wanted, load_tokenizer(self.base_name), self.identity["name"])
 
     @cached_property
     def meta_model(self) -> Base:

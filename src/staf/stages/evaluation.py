@@ -22,17 +22,16 @@ from staf.baselines.settings import BaselineSettings, ClassifierSettings
 from staf.compute import compute_record
 from staf.config import parse
 from staf.data.example import Example
-from staf.data.open_labels import narrowed
-from staf.data.selection import label_set, refuse_leak, task_examples
+from staf.data.selection import refuse_leak, task_examples
 from staf.data.task import Task
 from staf.errors import ConfigError, MissingData, UnknownName
 from staf.evaluate.answer import Answerer, OnDone, PartialPredictions, predictions_of, routed
 from staf.evaluate.score import FEW, ROUTERLESS, Answered, Drawn, Method, best_single, finish, router_method, sample, setting_of
-from staf.evaluate.settings import EvaluationSettings
-from staf.experts.recipe import ExpertRecipe
+from staf.evaluate.settings import CHAT_METHODS, EvaluationSettings
 from staf.experts.store import ExpertSet, load_experts
 from staf.io import locked, sha256_of
 from staf.lm.base import fingerprint_of
+from staf.lm.prompts import PLAIN, PromptFormat
 from staf.log import NullProgress
 from staf.metrics import methods
 from staf.routing.adapt import examples_digest
@@ -42,7 +41,6 @@ from staf.routing.store import Router, load_router
 from staf.runs import PeakMemory, Run
 from staf.stages.adaptation import calibration_set, drawn_examples
 from staf.stages.context import Context
-from staf.stages.training import training_examples
 
 Scored = tuple[dict[str, Any], Run]
 RENAMED = {"logistic": "tfidf"}
@@ -58,6 +56,8 @@ class Items(NamedTuple):
     on_done: OnDone
     partial: PartialPredictions
     """what an interrupted run answered"""
+    prompt_format: PromptFormat
+    """of the prompts; plain for what was trained or routed"""
 
 
 Answer = Callable[[Items], Answered]
@@ -78,7 +78,9 @@ def scored_run(
         TestLeak: an expert was trained on something that a test item is about.
     """
     examples = sample(task_examples(task, "test", context.store), settings.limit)
-    read = (examples_digest(examples), examples_digest(calibration))
+    written = context.prompt_format(settings.prompt_format if name in CHAT_METHODS else "plain")
+    settings = settings.in_format(written.name)
+    read = (examples_digest(examples), examples_digest(calibration), *(() if written == PLAIN else (str(written),)))
     judged = (task.output_type, task.metric, str(task.fixed_labels))
     digest = context.named(*depends_on, settings.digest(), *judged, *read)
     run = Run.at(context.runs, "evaluate", task.name, name, seed, digest)
@@ -95,7 +97,7 @@ def scored_run(
         memory = PeakMemory()
         more = f", {len(calibration)} examples to calibrate" if calibration else ""
         with context.progress.bar(f"score {task.name}: {name}{more}", len(examples) + len(calibration)) as bar:
-            answered = answer(Items(examples, [*calibration], bar.advance, partial))
+            answered = answer(Items(examples, [*calibration], bar.advance, partial, written))
         base = answered.base
         result = finish(
             run, task, answered, examples, settings, identity=context.identity, experts=experts, baselines=baselines or {},
@@ -126,7 +128,7 @@ def _answered(
     context: Context, mixture: Mixture | None, weights: Tensor | None, method: Method, task: Task,
     settings: EvaluationSettings, items: Items,
 ) -> Answered:  # fmt: skip
-    base, started = context.base, time.perf_counter()
+    base, started = replace(context.base, prompt_format=items.prompt_format), time.perf_counter()
     answerer = Answerer(base, settings, items.on_done)
     with routed(base, mixture, weights, method.granularity):
         found = predictions_of(task.output_type, answerer, items.test, items.calibration, partial=items.partial)
@@ -161,6 +163,7 @@ def select_single_expert(
     drawn: Drawn = FEW,
 ) -> Method:  # fmt: skip
     """The expert that is best on the adaptation set of a task, or on shots of it, but for examples that calibrate; a run."""
+    settings = settings.in_format("plain")
     calibration, count = calibration_set(context, task, settings, drawn), len(experts.names)
     pool = [e for e in shots or task_examples(task, "adaptation", context.store) if e not in calibration]
     examples = pool if shots else sample(pool, settings.selection_limit)
@@ -224,18 +227,18 @@ def baseline_stage(
 
     def answer(items: Items) -> Answered:
         found = (choice, 0.0) if choice else tune_learning_rate(context, task, searching, evaluation)
-        chosen, seconds = found
+        (chosen, seconds), base = found, replace(context.base, prompt_format=items.prompt_format)
         started, epochs = time.perf_counter(), 0 if chosen is None else chosen.epochs
         progress = context.progress if epochs else NullProgress()
         with progress.bar(f"learn {settings.method}", epochs) as bar:
             predictions, record = baseline_predictions(
-                context.base, task, adaptation, items.test, settings, evaluation, items.on_done, records=records,
+                base, task, adaptation, items.test, settings, evaluation, items.on_done, records=records,
                 calibration=items.calibration, choice=chosen, partial=items.partial, on_epoch=bar.advance,
             )  # fmt: skip
         learned = record["adaptation_seconds"]
         method = Method.of_baseline(settings.method, record, settings.model_dump(), setting or setting_of(settings.shots))
         method = replace(method, adaptation_seconds=seconds + learned)
-        return Answered(method, predictions, time.perf_counter() - started - learned, context.base)
+        return Answered(method, predictions, time.perf_counter() - started - learned, base)
 
     further = (*((examples_digest(records),) if records else ()), *(() if choice is None else (str(choice),)))
     depends_on = ("baseline", settings.digest(), searching.digest(), examples_digest(adaptation), *further)
@@ -254,7 +257,7 @@ def tune_learning_rate(
     if settings.method == "in_context":
         return None, 0.0
     examples = drawn_examples(context, task, settings.shots, settings.seed).learned
-    digest = context.named(settings.digest(), evaluation.digest(), examples_digest(examples))
+    digest = context.named(settings.digest(), evaluation.in_format("plain").digest(), examples_digest(examples))
     run = Run.at(context.runs, "tune", task.name, settings.method, settings.seed, digest)
     if (found := run.result()) is None:
         started, rates = time.perf_counter(), settings.learning_rates or methods.METHODS[settings.method]["rates"]
@@ -340,20 +343,6 @@ def external_stage(context: Context, task: Task, name: str, file: Path, evaluati
     return scored_run(context, task, evaluation, name, 0, ("external", sha256_of(file)), answer)
 
 
-def training_records(context: Context, task: Task, settings: Mapping[str, ExpertRecipe]) -> list[Example]:
-    """What the experts of a task's own data sets see of the task in training, with the task's query.
-
-    Args:
-        settings: of these experts, by data set: they see no more than their steps take.
-    """
-    store, found = context.store, list[Example]()
-    for name, own in settings.items():
-        seen = {example.id for example in training_examples(context, name, own)}
-        read = store.examples(name, task.task_type, store.training_split, task.output_type, **task.reader_options)
-        found += [example for example in read if example.id in seen]
-    return found if task.top_labels is None else narrowed(found, label_set(task, store))
-
-
 def evaluate_named(
     context: Context, task: Task, settings: EvaluationSettings, name: str = "original", *,
     experts: Path | ExpertSet | None = None, router: Path | None = None, expert: str | None = None, shots: int | None = None,
@@ -371,6 +360,8 @@ def evaluate_named(
     """
     if predictions is not None:
         return external_stage(context, task, name, predictions, settings)
+    if settings.prompt_format == "chat" and (router is not None or name not in CHAT_METHODS):
+        context.progress.log(f"prompt_format = chat is for {' and '.join(CHAT_METHODS)}; other rows keep the plain prompts.")
     if name in RENAMED:
         raise ConfigError(f"the method '{name}' is now '{RENAMED[name]}': give --method {RENAMED[name]}.")
     if router is None and name not in METHODS:

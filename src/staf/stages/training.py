@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,9 +12,10 @@ from statistics import fmean
 from typing import Any
 
 from staf.data.example import Example
+from staf.data.open_labels import narrowed
 from staf.data.own_corpus import provenance
-from staf.data.selection import expert_examples, expert_name
-from staf.data.task import is_task_file, load_task
+from staf.data.selection import expert_examples, expert_name, label_set
+from staf.data.task import Task, is_task_file, load_task
 from staf.errors import ConfigError, DamagedFile, MissingData, StafError, TrainingFailed, UnknownName
 from staf.experts.distributed import SINGLE_PROCESS, World
 from staf.experts.estimate import Estimate, estimate, seconds_per_token
@@ -39,6 +40,20 @@ def training_examples(context: Context, name: str, settings: ExpertRecipe) -> li
     if left_out:
         context.progress.log(f"{name}: {left_out} examples left out, a task tests what they are about")
     return examples
+
+
+def training_records(context: Context, task: Task, settings: Mapping[str, ExpertRecipe]) -> list[Example]:
+    """What the experts of a task's own data sets see of the task in training, with the task's query.
+
+    Args:
+        settings: of these experts, by data set: they see no more than their steps take.
+    """
+    store, found = context.store, list[Example]()
+    for name, own in settings.items():
+        seen = {example.id for example in training_examples(context, name, own)}
+        read = store.examples(name, task.task_type, store.training_split, task.output_type, **task.reader_options)
+        found += [example for example in read if example.id in seen]
+    return found if task.top_labels is None else narrowed(found, label_set(task, store))
 
 
 def train_stage(context: Context, name: str, settings: ExpertRecipe, out: Path, report_to: str | None = None) -> Expert:
