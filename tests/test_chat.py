@@ -52,7 +52,9 @@ TEMPLATES = {
         "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]"
         "{% else %} {{ m.content | trim }}{{ eos_token }}{% endif %}{% endfor %}"
     ),
-    "a date": "{{ bos_token }}<|turn|>system\n{{ date_string or strftime_now('%d %b %Y') }}<|end|>\n" + TURNS + OPENS,
+    "a date": "{% set today = date_string or strftime_now('%d %b %Y') %}{{ bos_token + '<|turn|>system\n' + today }}<|end|>\n"
+    + TURNS
+    + OPENS,
     "thinks in the last turn": (
         "{% for m in messages %}<|turn|>{{ m.role }}\n{% if loop.last and m.role == 'assistant' %}<think></think>{% endif %}"
         "{{ m.content }}<|end|>\n{% endfor %}" + OPENS

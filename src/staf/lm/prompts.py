@@ -21,8 +21,8 @@ from staf.errors import ConfigError
 
 _TEXTS = [f'Query: {n} < 5 & "a"?\n\nContext:  é {{{{ b }}}}\n\t- {n}.' if n % 2 else f"{ANSWER} c; {n}" for n in range(1, 6)]
 """Messages of user and assistant with what a template may change: spaces, line breaks, signs."""
-_DATE = "26 Jul 2024"
-"""For templates that would write the day's date (Llama 3), on which no result may depend; it is their own default."""
+_DATE = "{% macro strftime_now(format) %}26 Jul 2024{% endmacro %}\n"
+"""Before a template that would write the day's date, on which no result may depend; Llama 3 has this one by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,5 +98,5 @@ def _rendered(count: int, tokenizer: Any) -> str:
     messages = [
         {"role": role, "content": text} for role, text in zip(cycle(("user", "assistant")), _TEXTS[:count], strict=False)
     ]
-    text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, date_string=_DATE)
-    return text
+    template = _DATE + tokenizer.get_chat_template()
+    return str(tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False, add_generation_prompt=True))
