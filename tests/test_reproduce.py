@@ -16,6 +16,7 @@ import yaml
 from typer.testing import CliRunner
 
 from staf.baselines.classifiers import CLASSIFIERS
+from staf.baselines.settings import BaselineSettings
 from staf.cli import app
 from staf.compute import ComputeOptions
 from staf.data.paper_tables import paper_tables
@@ -64,8 +65,8 @@ TINY = {
 
 TOKENS = {"mimic-iii": (900, 300), "mimic-iii-demo": (676, 245), "uci-diabetes-130": (546, 51)}
 """Longest query and answer that an expert of clinical records trains on: counted with the default base; the first estimated."""
-TOKENS_OF_LABEL, LONGEST_LABEL = {"icd_coding": 15, "medication_recommendation": 5}, 30
-"""Of a label in a query, by kind, and of a label that is scored; counted with the default base on the demo."""
+TOKENS_OF_LABEL, LONGEST_LABEL = {"icd_coding": 15, "medication_recommendation": 5, "icd10_section": 10}, 30
+"""Of a label in a query, by kind, and of a label that is scored; counted with the default base."""
 
 
 def runner_of(tiny_folder: Path, own: Path, out: Path, **changes: object) -> Runner:
@@ -92,22 +93,61 @@ def test_the_profiles_that_come_with_staf_fit_every_experiment(name: str) -> Non
 
 
 def test_a_task_with_a_longer_query_has_sizes_of_its_own() -> None:
-    profile = load_profile("cpu")
+    sizes = {
+        "medication_demo": {"max_length": 384, "shots": 8, "normal_shots": 12},
+        "readmission_uci": {"limit": 200, "shots": 8},
+    }
+    profile = load_profile("cpu", {"task_sizes": sizes})
     own = profile.of_task("medication_demo")
     assert (own.evaluation.max_length, own.few_shot.max_length, own.normal.max_length) == (384,) * 3
     assert all(router.max_length == 384 for router in own.extra_routers.values())
     assert (own.few_shot.shots, own.normal.shots, own.normal_shots) == (8, None, 12)
-    assert {name: router.shots for name, router in own.extra_routers.items()} == {
-        "zero_shot": 8,
-        "best_expert": 8,
-        "few_shot_informed": 8,
-    }
+    assert {router.shots for router in own.extra_routers.values()} == {8}
     assert profile.of_task("pubmedqa") is profile
-    assert profile.evaluation.max_length < 384
     rare = profile.of_task("readmission_uci")
     assert rare.evaluation == profile.evaluation.model_copy(update={"limit": 200})
     assert rare.few_shot == profile.few_shot.model_copy(update={"shots": 8})
+
+
+def test_the_profile_for_two_cores_has_the_sizes_of_the_protocol() -> None:
+    profile = load_profile("cpu")
     assert set(profile.task_sizes) <= set(builtin_tasks())
+    least = {"trial_effect": 600, "causal_language": 600, "ncbi_disease": 940} | dict.fromkeys(
+        profile.label_counts.values(), 1000
+    )
+    least |= dict.fromkeys(profile.unseen_task.values(), 1000)
+    for task in (*profile.unseen_data.values(), *least):
+        assert profile.of_task(task).evaluation.limit == least.get(task, 500)
+    assert (profile.few_shot.shots, profile.normal_shots, profile.training_set) == (32, 200, True)
+    lora = BaselineSettings.model_validate({**profile.baseline, "shots": 32})
+    assert lora.passes(32) * 32 / lora.batch_size == 80
+
+
+def test_rows_on_the_training_set_have_three_seeds_and_spans_five() -> None:
+    profile = load_profile("cpu")
+    plan = find_experiment("table3", profile)
+    tasks = {column.name: column for column in plan.columns}
+    counts = {row.name: len([*plan.cell(row, tasks["mednli"], profile.seeds)]) for row in plan.rows}
+    for name in ("few_shot", "normal", "few_shot_informed", "in_context", "lora_few", "lorahub"):
+        assert counts[name] == 8
+    for name in ("prompt_tuning", "prefix_tuning", "p_tuning", "lora", "ia3", "full", "full_experts", "tfidf"):
+        assert counts[name] == 3
+    assert counts["original"] == 1
+    for row in plan.rows:
+        found = [*plan.cell(row, tasks["emrqa"], profile.seeds)]
+        assert [spec.seed for spec in found] == [*range(min(counts[row.name], 5))]
+        assert [*plan.cell(row, tasks["emrqa"], 2)] == found[:2]
+
+
+def test_a_task_with_one_right_label_has_the_metrics_that_are_defined_for_it() -> None:
+    open_data, papers = (find_experiment("table5", load_profile(name)) for name in ("cpu", "paper"))
+    shown = [{column.name: column.metric for column in plan.columns} for plan in (open_data, papers)]
+    wanted = {"": "macro_auc", " accuracy": "accuracy", " F1": "macro_f1"}
+    assert {more: shown[0][f"icd_coding{more}"] for more in wanted} == wanted
+    assert shown[1]["icd_coding"] == "micro_auc"
+    assert shown[0]["medication F1"] == shown[1]["medication F1"] == "micro_f1"
+    assert {column.metric for column in find_experiment("table4", load_profile("cpu")).columns} == {"macro_auc"}
+    assert find_experiment("fig6", load_profile("cpu")).columns[0].metric == "macro_f1"  # PubMedQA
 
 
 def test_the_answers_of_covid_qa_are_in_what_is_read_and_can_be_written() -> None:
@@ -117,11 +157,14 @@ def test_the_answers_of_covid_qa_are_in_what_is_read_and_can_be_written() -> Non
     assert own.max_length - own.max_new_tokens >= deepest_answer
 
 
-def test_experts_of_knowledge_types_keep_their_settings_and_others_may_have_more_tokens() -> None:
+def test_experts_on_longer_texts_have_fewer_steps_and_more_tokens() -> None:
     profile = load_profile("cpu")
-    assert {profile.of_expert(name).digest() for name in profile.experts} == {profile.expert.digest()}
-    longer = profile.of_expert("uci-diabetes-130")
-    assert longer == profile.expert.model_copy(update={"max_length": profile.expert_max_length["uci-diabetes-130"]})
+    own = {name: profile.of_expert(name) for name in (*profile.experts, "uci-diabetes-130")}
+    assert {(recipe.steps, recipe.tinit, recipe.tfinal) for recipe in own.values()} == {(800, 160, 260), (200, 40, 65)}
+    for name, recipe in own.items():
+        kept = {"steps": profile.expert.steps, "tinit": 160, "tfinal": 260, "max_length": profile.expert.max_length}
+        assert recipe.model_copy(update=kept) == profile.expert
+        assert (recipe.steps == 200) == (recipe.max_length >= 512) == (name in profile.expert_steps)
 
 
 def test_an_expert_of_clinical_records_is_trained_with_tokens_of_its_own(tiny_folder: Path, own: Path, tmp_path: Path) -> None:
@@ -159,7 +202,7 @@ def test_table_5_has_the_three_metrics_of_the_papers_and_runs_each_spec_once() -
         assert column.metric.endswith(
             {"accuracy": ("accuracy", "one_minus_hamming_loss"), "F1": "f1"}.get(column.name.split()[-1], "auc")
         )
-    assert next(c.name for c in plan.columns if c.task == "readmission_uci") == "readmission"
+    assert next(c.name for c in plan.columns if c.task == "readmission_even_uci") == "readmission"
     specs = plan.runs(3)
     assert [spec.seed for spec in specs] == sorted(spec.seed for spec in specs)
     assert len(specs) == len(set(specs)) == 3 * (3 * 7 + 3 + 1 + 3 * 2)  # classifiers, other systems, average, normal and new

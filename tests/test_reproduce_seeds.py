@@ -138,6 +138,7 @@ def test_the_command_says_when_a_seed_is_on_the_page(
     assert result.exit_code == 0, result.exception
     assert pages == [(seed, seed > 0) for seed in (0, 0, 1, 1, 2, 2)]
     assert "1 of 3 seeds are done and on the page" in result.output
+    assert "report.html; the others take about 4.0 s" in " ".join(result.output.split())  # two rows, two seeds, one second each
     assert f"page: {out / 'report.html'}" in result.output
 
 

@@ -98,7 +98,8 @@ def _run_shard(names: list[str], runner: Any, shard: str) -> None:
 def _tables(names: list[str], profile: str, runner: Any, cluster: Any, seeds: int) -> tuple[list[Any], Path]:
     """Tables of some experiments with so far `seeds` seeds, written with the page."""
     from staf.data.task import task_metrics
-    from staf.experiments.reproduce import reproduce, write_tables
+    from staf.experiments.reproduce import reproduce, seconds_left, write_tables
+    from staf.report.formatting import time_text
     from staf.report.page import write_page
 
     tables = [reproduce(name, profile, runner, cluster, seeds)[0] for name in names]
@@ -106,5 +107,8 @@ def _tables(names: list[str], profile: str, runner: Any, cluster: Any, seeds: in
         write_tables(table, runner.out / "tables")
     page = write_page(runner.context.runs, runner.out / "report.html", task_metrics())
     if seeds < runner.profile.seeds:
-        runner.context.progress.log(f"{seeds} of {runner.profile.seeds} seeds are done and on the page: {page}")
+        left = time_text(sum(seconds_left(table, runner.profile) for table in tables))
+        runner.context.progress.log(
+            f"{seeds} of {runner.profile.seeds} seeds are done and on the page: {page}; the others take about {left}"
+        )
     return tables, page

@@ -24,6 +24,8 @@ DETERMINISTIC = ("original", "single", "average", "nearest_label", *EXTERNAL)
 """Methods of which one run stands for all seeds."""
 ROUTERS = ("few_shot", "normal", "extra")
 NEEDS_EXPERTS = (*ROUTERS, "single", "average", "lorahub")
+OF_ONE_LABEL = {"micro_auc": "macro_auc", "one_minus_hamming_loss": "accuracy", "micro_f1": "macro_f1"}
+"""What takes the place of a metric of several labels where one is right."""
 TUNED = ("prompt_tuning", "prefix_tuning", "p_tuning", "lora", "ia3", "full")
 """Rows that the papers compare with the base model."""
 
@@ -117,6 +119,7 @@ class Experiment(Settings):
     only: tuple[str, ...] = ()
     without: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     experts: tuple[str, ...] = ()
+    fewer_seeds: dict[str, int] = Field(default_factory=dict)
     metrics: dict[str, dict[str, str]] = Field(default_factory=dict)
     rows: tuple[Row, ...]
     differs: str = ""
@@ -133,7 +136,9 @@ class Experiment(Settings):
             task = tasks[paper]
             metrics = self.metrics.get(paper) or self.metrics.get("*") or {"": find_task(task).metric}
             shown = f"{paper} labels" if self.tasks == ("label_counts",) else paper
+            one_label = OF_ONE_LABEL if find_task(task).output_type == "multiple_choice" else {}
             for more, metric in metrics.items():
+                metric = one_label.get(metric, metric)
                 columns.append(Column(name=shown + more, task=task, title=find_task(task).title, metric=metric))
         if not columns:
             raise MissingData(
@@ -142,11 +147,14 @@ class Experiment(Settings):
             )
         used = [column.task for column in columns]
         rows = [made for row in self.rows for made in row.of(profile, used)]
-        return self.model_copy(update={"columns": tuple(columns), "rows": tuple(rows), "experts": tuple(profile.experts)})
+        of_profile = {"experts": tuple(profile.experts), "fewer_seeds": profile.fewer_seeds}
+        return self.model_copy(update={"columns": tuple(columns), "rows": tuple(rows), **of_profile})
 
     def cell(self, row: Row, column: Column, seeds: int) -> Iterator[RunSpec]:
-        """The runs of one cell, one a seed; a deterministic method has one."""
-        for seed in range(0 if self.counts_tokens else 1 if row.method in DETERMINISTIC else seeds):
+        """The runs of one cell, one a seed of at most `seeds`; a deterministic method has one."""
+        known = (row.name, row.setting, find_task(column.task).output_type)
+        most = min([seeds, *(self.fewer_seeds[name] for name in known if name in self.fewer_seeds)])
+        for seed in range(0 if self.counts_tokens else 1 if row.method in DETERMINISTIC else most):
             run = dict(row.run)
             if (left_out := self.without.get(column.task)) and row.method in NEEDS_EXPERTS:
                 run["experts"] = tuple(name for name in self.experts if name not in left_out)

@@ -50,6 +50,8 @@ class Profile(Settings):
     compute: ComputeOptions = ComputeOptions()
     expert_max_length: dict[str, int] = Field(default_factory=dict)
     """max_length of experts with longer queries, by knowledge type or data set"""
+    expert_steps: dict[str, int] = Field(default_factory=dict)
+    """steps of experts on longer texts, likewise; tinit and tfinal shrink with them"""
     corpora: dict[str, list[str]] = Field(default_factory=dict)
     """the papers' own data sets of each knowledge type; a strict profile requires every one of them"""
     few_shot: RouterRecipe
@@ -77,6 +79,8 @@ class Profile(Settings):
     evaluation: EvaluationSettings
     task_sizes: dict[str, TaskSizes] = Field(default_factory=dict)
     seeds: int = Field(ge=1)
+    fewer_seeds: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    """of rows by their name or setting, and of tasks by their output type; the smallest of a cell counts"""
     unseen_data: dict[str, str]
     """Table 3: the papers' task, and the one that is run"""
     unseen_task: dict[Annotated[str, Field(pattern="^(icd_coding|medication|readmission)$")], str]
@@ -122,7 +126,10 @@ class Profile(Settings):
 
     def of_expert(self, name: str) -> ExpertRecipe:
         """The recipe of the expert of a knowledge type or data set."""
-        return self.expert.model_copy(update={"max_length": self.expert_max_length.get(name, self.expert.max_length)})
+        own, changed = self.expert, {"max_length": self.expert_max_length.get(name, self.expert.max_length)}
+        if (steps := self.expert_steps.get(name)) and own.steps:
+            changed |= {"steps": steps, "tinit": own.tinit * steps // own.steps, "tfinal": own.tfinal * steps // own.steps}
+        return own.model_copy(update=changed)
 
 
 def load_profile(name: str, changes: Mapping[str, Any] | None = None) -> Profile:

@@ -16,13 +16,14 @@ from staf.data.task import find_task
 from staf.errors import MissingData, StafError
 from staf.evaluate.score import sample
 from staf.experiments.plan import TUNED, Experiment, Row, find_experiment
+from staf.experiments.profile import Profile
 from staf.experiments.run import Outcomes, Runner, run_on_cluster
 from staf.io import write_bytes
 from staf.lm.base import resolve
 from staf.lm.prompts import PLAIN
 from staf.metrics.by_output_type import metric_of_runs
 from staf.metrics.stats import Comparison, compare_seeds, measure_seeds, metric_family, outcome_of, over_seeds, over_tasks
-from staf.report.reproduced import comparison_rows, table_rows
+from staf.report.reproduced import comparison_rows, cost_rows, first_columns, table_rows
 from staf.report.results import Cell, Column, Evaluation, PairedTest, Table, TableRow, read_result
 from staf.report.tables import csv_text, markdown_text, print_table
 from staf.runs import Run, digest_of
@@ -99,6 +100,17 @@ def print_table_of(table: Table) -> None:
     print(f"Ours: base {table.base.get('name')}, {unit}. Papers: Llama-2-7B. {table.differs}")
     title = "Differences in points, paired by item and seed; a win or a loss has p < 0.05, by Holm's correction where printed"
     print_table(comparison_rows(table), title)
+    print_table(cost_rows(table), "Time of the runs, experts not included")
+
+
+def seconds_left(table: Table, profile: Profile) -> float:
+    """About what the seeds of a table take that are still to be run, by the mean of those that were."""
+    experiment, left = find_experiment(table.task, profile), 0.0
+    for row in experiment.rows:
+        for column in first_columns(experiment.columns):
+            cell, planned = table.cell(row.name, column.name), len([*experiment.cell(row, column, profile.seeds)])
+            left += (planned - cell.seeds) * (cell.seconds or 0.0)
+    return left
 
 
 # ---- cells -----------------------------------------------------------------------------------------------------------
@@ -223,8 +235,7 @@ def over_columns(columns: Sequence[Column], tests: Sequence[PairedTest]) -> list
 
     Of a task with several columns the first one counts: they have the same test items.
     """
-    counted = {column.task: column for column in reversed(columns)}.values()
-    families = {column.name: metric_family(column.metric) for column in counted}
+    families = {column.name: metric_family(column.metric) for column in first_columns(columns)}
     found: dict[tuple[str, str, str], list[Comparison]] = {}
     for test in (test for test in tests if test.column in families):
         one = Comparison(test.difference, test.low, test.high, test.p_value, test.freedom)

@@ -6,6 +6,7 @@ A cell has one or more lines of text; the first is the number. An empty cell nam
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from staf.report import formatting as text
 from staf.report.formatting import MISSING, metric_title
@@ -98,6 +99,27 @@ def sizes_text(table: Table) -> str:
     items = text.range_text((cell.items for cell in cells), "test item")
     examples = text.range_text((cell.adaptation_examples for cell in cells), "adaptation example")
     return f"{items}; {examples}; {text.range_text((cell.seeds for cell in cells), 'seed')}"
+
+
+def first_columns(columns: Sequence[Column]) -> list[Column]:
+    """The first column of each task: several metrics of a task are of the same runs."""
+    return [*{column.task: column for column in reversed(columns)}.values()]
+
+
+def cost_rows(table: Table) -> list[Row]:
+    """One row for each method with runs, and one for all: how many, the mean time of one, and of all, as the runs record it.
+
+    A search for a learning rate, which seeds share, counts for each of them.
+    """
+    shown = [(row.title, [table.cell(row.name, column.name) for column in first_columns(table.columns)]) for row in table.rows]
+    ran = [(title, [cell for cell in cells if cell.seconds is not None]) for title, cells in shown]
+    ran.append(("All rows", [cell for _, own in ran for cell in own]))
+    rows = []
+    for title, cells in ((title, own) for title, own in ran if own):
+        count, seconds = sum(cell.seeds for cell in cells), sum((cell.seconds or 0.0) * cell.seeds for cell in cells)
+        times = {"A run": text.time_text(seconds / max(count, 1)), "All runs": text.time_text(seconds)}
+        rows.append(Row({"Method": title, "Runs": str(count), **times}, ()))
+    return rows
 
 
 def comparison_rows(table: Table) -> list[Row]:

@@ -219,7 +219,8 @@ def baseline_stage(
 
     Args:
         search_seed: the seed whose draw chooses the learning rate for all; None lets every seed search by itself.
-        records: further examples of the task to learn from, such as `training_records`, once the rate is chosen without them.
+        records: further examples of the task, such as `training_records`, that are learned from in one pass, as an expert
+            does, once the rate is chosen without them.
         choice: learning rate and epochs; None searches for them.
     """
     adaptation = task_examples(task, "adaptation", context.store)
@@ -228,6 +229,7 @@ def baseline_stage(
     def answer(items: Items) -> Answered:
         found = (choice, 0.0) if choice else tune_learning_rate(context, task, searching, evaluation)
         (chosen, seconds), base = found, replace(context.base, prompt_format=items.prompt_format)
+        chosen = replace(chosen, epochs=1) if chosen and records else chosen
         started, epochs = time.perf_counter(), 0 if chosen is None else chosen.epochs
         progress = context.progress if epochs else NullProgress()
         with progress.bar(f"learn {settings.method}", epochs) as bar:
@@ -240,7 +242,7 @@ def baseline_stage(
         method = replace(method, adaptation_seconds=seconds + learned)
         return Answered(method, predictions, time.perf_counter() - started - learned, base)
 
-    further = (*((examples_digest(records),) if records else ()), *(() if choice is None else (str(choice),)))
+    further = (*((examples_digest(records), "once") if records else ()), *(() if choice is None else (str(choice),)))
     depends_on = ("baseline", settings.digest(), searching.digest(), examples_digest(adaptation), *further)
     calibration = calibration_set(context, task, evaluation, (settings.shots, settings.seed))
     return scored_run(context, task, evaluation, settings.method, settings.seed, depends_on, answer, calibration=calibration)
