@@ -31,7 +31,7 @@ from staf.report import figures, page, tables
 from staf.report.claims import load_claims
 from staf.report.confusion import confusion_table
 from staf.report.formatting import cell_text, method_title, papers_text
-from staf.report.reproduced import comparison_rows, table_rows
+from staf.report.reproduced import comparison_rows, cost_rows, table_rows
 from staf.report.results import Evaluation, Table, load_results, tables_of
 
 CLAIMS = load_claims().claims
@@ -54,6 +54,21 @@ def test_a_cell_shows_ours_the_interval_and_the_papers():
     assert notes == ["its data is not here."]
     header = next(name for name in row.cells if name.startswith("emrqa"))
     assert row.runs_of(header) == tuple(f"evaluate/emrqa/normal/seed{seed}-a1b2" for seed in range(3))
+
+
+def test_the_time_of_a_row_is_that_of_its_runs_and_of_several_metrics_of_a_task_once():
+    scores = {
+        "original": {"emrqa": 0.5, "emrqa F1": 0.5, "mednli": 0.5},
+        "normal": {"emrqa": 0.7, "emrqa F1": 0.7, "mednli": None},
+    }
+    result = reproduced("table3", scores)
+    result["columns"][1]["task"] = result["columns"][0]["task"]
+    for own, seconds in zip(result["rows"][0]["cells"], (2.0, 2.0, 50.0), strict=True):
+        own |= {"seconds": seconds, "seeds": 1}
+    assert [list(row.cells.values()) for row in cost_rows(one(result))] == [
+        ["original", "2", "26 s", "52 s"], ["normal", "3", "2.0 s", "6.0 s"], ["All rows", "5", "12 s", "58 s"],
+    ]  # fmt: skip
+    assert cost_rows(one(without_cells({"": result})[""])) == []
 
 
 def test_one_run_shows_the_interval_of_the_test_items():
@@ -240,7 +255,7 @@ def test_the_page_starts_with_the_claims_then_the_tables_then_the_tasks(made):
     order = [text.index(f'id="{name}"') for name in ("claims", "reproduced", "table3", "fig5", "tokens", "task-1", "reading")]
     assert order == sorted(order)
     assert all(f'id="claim-{claim.id}"' in text for claim in CLAIMS)
-    assert "✓ 29 held" in text
+    assert "✓ 37 held" in text
     assert "? 1 open" in text
     assert "– 1 not comparable" in text
     assert parsed.tags.count("caption") == parsed.tags.count("table")

@@ -121,7 +121,7 @@ def load_claims() -> Claims:
 
 
 def evaluate_claims(tables: Tables) -> list[ClaimResult]:
-    """Every claim in the papers' order."""
+    """Every claim in the papers' order, then those on the unseen track."""
     return [evaluate_claim(claim, tables) for claim in load_claims().claims]
 
 
