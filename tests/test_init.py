@@ -229,6 +229,8 @@ def test_a_file_in_conll_columns_becomes_a_task_of_mentions(tmp_path: Path, init
     assert (len(groups["test"]), groups["test"] & groups["adaptation"]) == (3, set())
     made = Task.from_csv(tmp_path / "feeds.bio", text="tokens", label="tags", output_type="ner", name="feeds")
     assert made.doc_to_choice == ("feed", "part")
+    (tmp_path / "feeds.tsv").write_text("oat\tB-feed\nbran\tI-feed\nhay\tB-feed\n")
+    assert "the name of a file in CoNLL columns ends in .conll" in init("feeds.tsv", code=1)
     (tmp_path / "untagged.conll").write_text(CONLL.replace("B-", "").replace("I-", ""))
     assert "column 'tags' has no mention: offsets such as [0, 5, \"drug\"] or tags such as B-drug" in init(
         "untagged.conll", code=1

@@ -109,7 +109,7 @@ def _rows(file: Path) -> tuple[str, list[dict[str, Any]]]:
     if file_format in ("csv", "xlsx") and looks_headless(rows):
         raise BadData(
             f"{file}: its first row does not hold names of columns: one is very long, or its own column holds it too. "
-            "Add a first row with a short name for each column."
+            "Add a first row with a short name for each column; the name of a file in CoNLL columns ends in .conll."
         )
     return file_format, rows
 
