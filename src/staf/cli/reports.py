@@ -48,7 +48,7 @@ def reproduce(
     override: list[str] | None = None, launcher: str = "local", shard: str = "0/1", as_json: bool = False,
     list_options: bool = False,
 ) -> None:  # fmt: skip
-    """Reproduce a table or figure of the papers, printed with their numbers. Re-run to resume."""
+    """Reproduce a table or figure of the papers, printed with their numbers and the time of each row. Re-run to resume."""
     from staf.experiments.plan import find_experiment
     from staf.experiments.profile import load_profile
     from staf.experiments.reproduce import print_table_of

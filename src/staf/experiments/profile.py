@@ -1,6 +1,6 @@
 """How large the papers' experiments are made: a profile is one YAML file that comes with staf.
 
-cpu      the default base, open data, sizes that two cores do in a night
+cpu      the default base, open data, the sizes of docs/evaluation.md
 paper    as printed, for Llama-2-7B and the papers' own corpora
 """
 
