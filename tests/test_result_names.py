@@ -53,7 +53,8 @@ def name_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., st
             return [changed(made[0]), *made[1:]] if split in splits else made
 
         monkeypatch.setattr(evaluation, "task_examples", task_examples)
-        monkeypatch.setattr("staf.stages.adaptation.task_examples", task_examples)
+        for module in ("data.selection", "stages.adaptation"):
+            monkeypatch.setattr(f"staf.{module}.task_examples", task_examples)
         with pytest.raises(Named) as caught:
             stage(context, *arguments, **options)
         return "/".join(map(str, caught.value.args))
