@@ -67,6 +67,15 @@ def test_a_quarter_is_put_aside_but_no_fewer_than_four_and_no_more_than_thirty_t
     assert [len(part) for part in draw(pool_of(200), shots, 0)] == [shots - aside, aside]
 
 
+@given(st.lists(st.booleans(), min_size=2, max_size=40), st.integers(0, 5))
+def test_a_right_label_is_in_what_calibrates_where_there_is_one(labelled: list[bool], seed: int) -> None:
+    pool = [replace(e, answer=e.answer if own else "none") for e, own in zip(pool_of(len(labelled)), labelled, strict=True)]
+    learned, calibrating = draw(pool, None, seed)
+    assert any(example.answer != "none" for example in calibrating) == any(labelled)
+    assert len(learned) + len(calibrating) == len(pool)
+    assert not ids(learned) & ids(calibrating)
+
+
 @pytest.mark.parametrize("output_type", ["multiple_choice", "span", "ner", "generate_until"])
 def test_where_one_answer_is_right_all_of_the_draw_is_learned_from(output_type: str) -> None:
     pool = pool_of(40, output_type)

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from staf.data.answers import labels_in
 from staf.data.example import Example
 from staf.data.splits import few_shot, seeded_rng
 from staf.errors import DamagedFile, MissingData
@@ -46,6 +47,8 @@ class Draw(NamedTuple):
 def draw(examples: Iterable[Example], shots: int | None, seed: int) -> Draw:
     """`shots` of a task's adaptation examples, or all; where several labels are right, a part of them is put aside.
 
+    An example with a right label is in that part, if there is one: without it nothing can be calibrated.
+
     Raises:
         TestLeak, ConfigError: as `few_shot`.
     """
@@ -53,7 +56,10 @@ def draw(examples: Iterable[Example], shots: int | None, seed: int) -> Draw:
     if not any(example.output_type == "multi_label" for example in drawn):
         return Draw(drawn, [])
     count = min(max(len(drawn) // PART, min(LEAST, len(drawn) // 2)), MOST)
-    aside = set(seeded_rng(f"calibration:{seed}").sample(sorted(example.id for example in drawn), count))
+    aside = seeded_rng(f"calibration:{seed}").sample(sorted(example.id for example in drawn), count)
+    right = sorted(example.id for example in drawn if labels_in(example))
+    if right and not {*aside} & {*right}:
+        aside[-1] = right[0]
     return Draw([e for e in drawn if e.id not in aside], [e for e in drawn if e.id in aside])
 
 
