@@ -149,6 +149,16 @@ def test_training_records_are_what_the_expert_sees_asked_as_the_task_asks(contex
     assert len(records) < len(seen) == 32
 
 
+def test_the_training_records_of_a_kind_that_feeds_no_expert_are_a_draw_of_the_tasks_own(context: Context) -> None:
+    tested = {key for e in task_examples(TASK, "test", context.store) for key in e.dedup_keys}
+    few, all_of_them = (
+        training_records(context, TASK, {"icd-10-cm": ExpertRecipe(steps=steps, batch_size=2)}) for steps in (2, 10_000)
+    )
+    assert len(few) == len({e.id for e in few}) == 4 < len(all_of_them)
+    assert {(e.split, e.task_type) for e in all_of_them} == {("train", TASK.task_type)}
+    assert not tested & {key for e in all_of_them for key in e.dedup_keys}
+
+
 def test_a_classifier_is_fitted_on_records_besides_the_adaptation_examples(context: Context) -> None:
     task, settings = find_task("readmission_uci"), ClassifierSettings()
     records = training_records(context, task, {"uci-diabetes-130": ExpertRecipe(steps=8, batch_size=4)})

@@ -15,6 +15,7 @@ from staf.data.example import Example
 from staf.data.open_labels import narrowed
 from staf.data.own_corpus import provenance
 from staf.data.selection import expert_examples, expert_name, label_set
+from staf.data.splits import seeded_rng
 from staf.data.task import Task, is_task_file, load_task
 from staf.errors import ConfigError, DamagedFile, MissingData, StafError, TrainingFailed, UnknownName
 from staf.experts.distributed import SINGLE_PROCESS, World
@@ -45,15 +46,22 @@ def training_examples(context: Context, name: str, settings: ExpertRecipe) -> li
 def training_records(context: Context, task: Task, settings: Mapping[str, ExpertRecipe]) -> list[Example]:
     """What the experts of a task's own data sets see of the task in training, with the task's query.
 
+    Where the kind of the task feeds no expert, such as sections of ICD-10-CM, it is a draw of the task's training split.
+
     Args:
-        settings: of these experts, by data set: they see no more than their steps take.
+        settings: of these experts, by data set: no more examples than their steps take.
     """
     store, found = context.store, list[Example]()
     for name, own in settings.items():
-        seen = {example.id for example in training_examples(context, name, own)}
-        read = store.examples(name, task.task_type, store.training_split, task.output_type, **task.reader_options)
-        found += [example for example in read if example.id in seen]
-    return found if task.top_labels is None else narrowed(found, label_set(task, store))
+        read = list(store.examples(name, task.task_type, store.training_split, task.output_type, **task.reader_options))
+        read = read if task.top_labels is None else narrowed(read, label_set(task, store))
+        if (name, task.task_type) in store.registry.expert_sources(name):
+            seen = {example.id for example in training_examples(context, name, own)}
+            found += [example for example in read if example.id in seen]
+        else:
+            count = min(len(read), own.planned_steps(len(read)) * own.batch_size)
+            found += seeded_rng(f"training records:{own.seed}").sample(sorted(read, key=lambda e: e.id), count)
+    return found
 
 
 def train_stage(context: Context, name: str, settings: ExpertRecipe, out: Path, report_to: str | None = None) -> Expert:
