@@ -126,17 +126,20 @@ def run_jobs(jobs: Sequence[Any], launcher: str, as_json: bool) -> None:
 def adapt(
     *, task: str, experts: Path, out: Path, method: str = "gradient", shots: int | None = None, base: str | None = None,
     data_dir: Path | None = None, splits: str = SPLITS, runs: Path = RUNS, override: list[str] | None = None,
-    init_from: Path | None = None, seeds: int = 1, dtype: str | None = None, as_json: bool = False, list_options: bool = False,
+    init_from: Path | None = None, seeds: int = 1, tune: bool = False, tune_arg: list[str] | None = None,
+    dtype: str | None = None, as_json: bool = False, list_options: bool = False,
 ) -> None:  # fmt: skip
     """Stage II: learn a task's router over trained experts; print and plot its weights. Re-run to resume."""
     from staf.config import parse
     from staf.data.selection import default_shots
     from staf.experts.store import load_experts
-    from staf.routing.recipe import SEARCHLESS, RouterRecipe, usual_settings
+    from staf.routing.recipe import SEARCHLESS, RouterRecipe, TuneRecipe, usual_settings
     from staf.routing.summary import record_of
     from staf.stages.adaptation import adapt_stage
     from staf.stages.context import Context
+    from staf.stages.tuning import tune_stage
 
+    tuning = parse(TuneRecipe, overrides(tune_arg, "--tune-arg"), "staf adapt --tune") if tune or tune_arg else None
     given = {**({} if shots is None else {"shots": shots}), **overrides(override)}
     recipe = parse(RouterRecipe, {**usual_settings(method), **given}, "staf adapt")
     context = Context(base, data_dir, runs, Terminal(), dtype=dtype, split_scheme=splits)
@@ -146,11 +149,27 @@ def adapt(
     if method in SEARCHLESS and (seeds > 1 or init_from is not None):
         name = method.replace("_", "-")
         raise ConfigError(f"a {name} router is computed, not searched for: leave --seeds and --init-from out.")
-    loaded, routers = load_experts(experts), {}
+    loaded, routers, tuned = load_experts(experts), {}, {}
     for seed in range(recipe.seed, recipe.seed + seeds):  # each has its own draw of the shots
         folder, one = out / f"seed-{seed}" if seeds > 1 else out, recipe.model_copy(update={"seed": seed})
         routers[folder] = adapt_stage(context, found, loaded, one, folder, init_from, experts)
-    emit(True, record_of(routers)) if as_json else print_routers(routers, found.name, out)
+        if tuning is not None:
+            tuned[folder / "tuned"] = tune_stage(context, found, routers[folder], loaded, tuning, folder / "tuned")[0]
+    if as_json:
+        more = {"tuned": [{"folder": str(folder), **one.record["tuned"]} for folder, one in tuned.items()]}
+        emit(True, record_of(routers) | (more if tuned else {}))
+        return
+    print_routers(routers, found.name, out)
+    print_tuned(tuned)
+
+
+def print_tuned(routers: Mapping[Path, Any]) -> None:
+    """Print what tuning did to each router: its held-out loss before and after, and whether it was kept."""
+    for folder, router in routers.items():
+        found = router.record["tuned"]
+        before, after, held = found["router_loss"], min(found["losses"]), f"held-out loss in {len(found['folds'])} folds"
+        what = f"tuned for {found['steps']} steps" if found["kept"] else "not tuned, which would not have helped"
+        say(f"{folder}: {what}; {held} {before:.3f} of the router, {after:.3f} tuned")
 
 
 def print_routers(routers: Mapping[Path, Any], task: str, out: Path) -> None:

@@ -70,21 +70,23 @@ class Method:
 
 
 def router_method(router: Router, setting: str | None = None) -> Method:
-    """The row of a router: few_shot, normal, zero_shot, best_expert, with a suffix for its weights.
+    """The row of a router: few_shot, normal, zero_shot, best_expert, route_then_tune, with a suffix for its weights.
 
     The name, which is also the folder of its runs, says how it was searched for; the setting says how many examples it had.
 
     Args:
         setting: of the row; None takes few-shot where the router had a draw of the adaptation examples.
     """
-    found, chosen = router.record, router.recipe
-    name = ROUTERS[chosen.method] + ("" if chosen.weighting == "softmax" else f"_{chosen.weighting}")
+    found, chosen, search = router.record, router.recipe, {}
+    if "tuned" in found:
+        search = {"method": "tuned", "search": chosen.method, "tune": found["tuned"]["recipe"]}
+    name = ROUTERS[search.get("method", chosen.method)] + ("" if chosen.weighting == "softmax" else f"_{chosen.weighting}")
     zero_shot = chosen.method == "zero_shot"
     return Method(
         name + ("_scaled" if chosen.learned_scale else ""), router.weights, chosen.granularity,
         "zero-shot" if zero_shot else setting or setting_of(chosen.shots), chosen.seed, found["tunable_parameters"],
         found["examples"], found["seconds"], found.get("peak_memory_bytes", 0),
-        (chosen.shots, chosen.seed), {"stop_reason": found["stop_reason"], "settings": chosen.model_dump()},
+        (chosen.shots, chosen.seed), {"stop_reason": found["stop_reason"], "settings": chosen.model_dump() | search},
     )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ EXTERNAL = ("meditron", "g_bert", "medm_plm")
 """Systems of Table 5 that staf does not run; their predictions are read."""
 DETERMINISTIC = ("original", "single", "average", "nearest_label", *EXTERNAL)
 """Methods of which one run stands for all seeds."""
-ROUTERS = ("few_shot", "normal", "extra")
+ROUTERS = ("few_shot", "normal", "route_then_tune", "extra")
 NEEDS_EXPERTS = (*ROUTERS, "single", "average", "lorahub")
 OF_ONE_LABEL = {"micro_auc": "macro_auc", "one_minus_hamming_loss": "accuracy", "micro_f1": "macro_f1"}
 """What takes the place of a metric of several labels where one is right."""

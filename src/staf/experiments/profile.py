@@ -16,7 +16,7 @@ from staf.compute import ComputeOptions
 from staf.config import Settings, find_recipe, load_values, parse
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.recipe import ExpertRecipe
-from staf.routing.recipe import RouterRecipe
+from staf.routing.recipe import RouterRecipe, TuneRecipe
 
 Sized = TypeVar("Sized", RouterRecipe, EvaluationSettings)
 
@@ -56,6 +56,8 @@ class Profile(Settings):
     """the papers' own data sets of each knowledge type; a strict profile requires every one of them"""
     few_shot: RouterRecipe
     normal: RouterRecipe
+    tune: TuneRecipe = TuneRecipe()
+    """route-then-tune: what becomes of the few-shot router"""
     extra_routers: dict[str, RouterRecipe] = Field(default_factory=dict)
     """routers that the papers do not have, each a row of Tables 3 and 4; without shots they take the normal setting's"""
     init_from: dict[str, str] = Field(default_factory=dict)

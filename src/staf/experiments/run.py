@@ -27,6 +27,7 @@ from staf.stages import evaluation as scoring
 from staf.stages.context import Context, RunContext
 from staf.stages.evaluation import Scored
 from staf.stages.training import TrainingJob, train_on_ray
+from staf.stages.tuning import tune_stage
 
 T = TypeVar("T")
 Outcomes = dict[RunSpec, Scored | str]
@@ -114,8 +115,8 @@ class Runner:
             settings = parse(BaselineSettings, values, "baseline of the profile")
             return scoring.lorahub_stage(context, task, self.experts(spec.experts), settings, evaluation, "few-shot")
         if method in NEEDS_EXPERTS:
-            experts = self.experts(spec.experts)
-            return scoring.evaluate_stage(context, task, experts, self._weights(spec, task, experts), evaluation)
+            experts, routed = self._routed(spec, task, self.experts(spec.experts))
+            return scoring.evaluate_stage(context, task, experts, routed, evaluation)
         if method not in BASELINES:
             raise ConfigError(f"{method} is not a method of an experiment.")
         settings = parse(BaselineSettings, values, "baseline of the profile")
@@ -156,14 +157,18 @@ class Runner:
             raise MissingData("the profile names no other language model: -o language_model= and a hub id or folder.")
         return self._once(("context", name), lambda: self.context.of_base(name))
 
-    def _weights(self, spec: RunSpec, task: Task, experts: ExpertSet) -> Method:
-        """The weights of experts that are scored."""
+    def _routed(self, spec: RunSpec, task: Task, experts: ExpertSet) -> tuple[ExpertSet, Method]:
+        """The experts that are scored, and their weights."""
         if spec.method in ("single", "average"):
             own = self.profile.of_task(task.name)
             few = (own.few_shot.shots, 0)
-            return scoring.named_method(self.context, task, experts, spec.method, own.evaluation, drawn=few)
-        router, _, given = self._router(spec, task, experts)
-        return router_method(router, setting_of(given))
+            return experts, scoring.named_method(self.context, task, experts, spec.method, own.evaluation, drawn=few)
+        tuned = spec.method == "route_then_tune"
+        router, folder, given = self._router(replace(spec, method="few_shot") if tuned else spec, task, experts)
+        if tuned:
+            out = folder / f"tuned-{self.profile.tune.digest()}"
+            router, experts = tune_stage(self.context, task, router, experts, self.profile.tune, out)
+        return experts, router_method(router, setting_of(given))
 
     def _router(self, spec: RunSpec, task: Task, experts: ExpertSet) -> tuple[Router, Path, int | None]:
         """The router of a spec, its folder, and its shots as given; first, if it has one, the router that it starts from."""

@@ -15,6 +15,7 @@ from staf.errors import BadData, ConfigError, MissingData, UnknownName
 from staf.evaluate.score import router_method
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.sets import write_set
+from staf.experts.store import ExpertSet
 from staf.export import save_adapter, save_merged
 from staf.predict import answer_rows
 from staf.report.formatting import result_lines
@@ -62,8 +63,13 @@ class Adapted:
     Made by `Model.adapt`, `Model.load` and `staf.load_adapted`. Calls from several threads take turns.
     """
 
-    def __init__(self, model: Model, router: Router, task: Task | None = None) -> None:
-        self.model, self.router, self.task = model, router, task
+    def __init__(self, model: Model, router: Router, task: Task | None = None, adapter: ExpertSet | None = None) -> None:
+        self.model, self.router, self.task, self.adapter = model, router, task, adapter
+
+    @property
+    def experts(self) -> ExpertSet:
+        """Those that the router weighs: the model's, or the adapter of a tuned router."""
+        return self.adapter or self.model.needed_experts
 
     @property
     def labels(self) -> tuple[str, ...] | None:
@@ -116,14 +122,14 @@ class Adapted:
             if found.name != self.router.task:
                 raise ConfigError(f"the router is of the task '{self.router.task}', not of '{found.name}'.")
             parsed = parse(EvaluationSettings, values, "Adapted.evaluate")
-            return Scores(evaluate_stage(context, found, self.model.needed_experts, router_method(self.router), parsed))
+            return Scores(evaluate_stage(context, found, self.experts, router_method(self.router), parsed))
 
     def save(self, folder: str | Path) -> Path:
         """Save the router; `staf.load_adapted` and `staf predict --router` read it.
 
         It names the base and the folder of its experts; experts that are only in memory are saved in its own folder.
         """
-        path, router, experts = Path(folder), self.router, self.model.needed_experts
+        path, router, experts = Path(folder), self.router, self.experts
         if experts.folder is None:
             write_set(path / "experts", experts.experts)
             router = replace(router, experts_folder=path / "experts")
@@ -143,7 +149,7 @@ class Adapted:
         """
         if format not in ("hf", "peft"):
             raise UnknownName.among("format", format, ("hf", "peft"))
-        experts = self.model.needed_experts
+        experts = self.experts
         if format == "peft":
             save_adapter(experts, self.router, Path(folder))
         else:
@@ -163,4 +169,4 @@ class Adapted:
             raise BadData(f"one {type(inputs).__name__} was given: a list of texts or rows was expected.")
         rows = inputs.to_dict("records") if hasattr(inputs, "columns") else list(inputs)
         with self.model.using() as (context, _):
-            return answer_rows(context, self.router, self.model.needed_experts, rows)
+            return answer_rows(context, self.router, self.experts, rows)

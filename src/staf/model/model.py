@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -21,11 +21,12 @@ from staf.evaluate.settings import EvaluationSettings
 from staf.experts.store import ExpertSet, load_experts
 from staf.log import NullProgress, Terminal
 from staf.model.adapted import Adapted, Scores
-from staf.routing.recipe import RouterRecipe, usual_settings
+from staf.routing.recipe import RouterRecipe, TuneRecipe, usual_settings
 from staf.routing.store import load_router
 from staf.stages.adaptation import adapt_stage, planned_adaptation
 from staf.stages.context import Context
 from staf.stages.evaluation import evaluate_named
+from staf.stages.tuning import tune_stage
 
 REFERENCE = "reference"
 """The experts that come with staf."""
@@ -63,7 +64,7 @@ class Model:
 
     def adapt(
         self, task: Task | str | Path, shots: int | None = 32, method: str = "cma", seed: int = 0,
-        out: str | Path | None = None, **recipe: Any,
+        out: str | Path | None = None, tune: bool | Mapping[str, Any] = False, **recipe: Any,
     ) -> Adapted:  # fmt: skip
         """Learn a router over the experts from labelled examples of a task (STAF-LLM, Stage II).
 
@@ -75,6 +76,8 @@ class Model:
             method: cma or gradient (searches), best_expert, zero_shot (inputs without their labels).
             seed: of the draw and the search.
             out: folder of the router; None is a private one in the cache.
+            tune: train the routed mixture on as one adapter, in OUT/tuned, where that improves the held-out loss; may be
+                settings of `staf.routing.recipe.TuneRecipe`, such as {"steps": 80}.
             recipe: further settings of `staf.routing.recipe.RouterRecipe`, such as max_length=256.
 
         Raises:
@@ -89,7 +92,12 @@ class Model:
             if out is None:
                 digest = planned_adaptation(context, found, experts, settings)[1]
                 out = private_folder() / "routers" / f"{found.name}-{digest}"
-            return Adapted(self, adapt_stage(context, found, experts, settings, Path(out)), found)
+            router = adapt_stage(context, found, experts, settings, Path(out))
+            if not tune:
+                return Adapted(self, router, found)
+            tuning = parse(TuneRecipe, {} if tune is True else dict(tune), "Model.adapt, tune")
+            router, experts = tune_stage(context, found, router, experts, tuning, Path(out) / "tuned")
+            return Adapted(self, router, found, experts if router.has_own_adapter else None)
 
     def evaluate(
         self, task: Task | str | Path, method: str = "original", limit: int | None = None, shots: int | None = None,
@@ -125,8 +133,9 @@ class Model:
             MissingData, DamagedFile: there is no router. BaseMismatch, ExpertMismatch: it was made for another model.
         """
         found = load_router(Path(router))
-        found.check(self.context.identity, self.needed_experts)
-        return Adapted(self, found)
+        adapter = found.load_experts() if found.has_own_adapter else None
+        found.check(self.context.identity, adapter or self.needed_experts)
+        return Adapted(self, found, adapter=adapter)
 
     def __repr__(self) -> str:
         names = "no experts" if self.experts is None else ", ".join(self.experts.names)

@@ -13,7 +13,7 @@ from staf.report.formatting import MISSING, metric_title
 from staf.report.results import Cell, Column, PairedTest, Table
 from staf.report.tables import Row
 
-ROUTERS = ("normal", "few_shot", "extra", "beyond")
+ROUTERS = ("normal", "few_shot", "route_then_tune", "extra", "beyond")
 """Methods whose paired tests are shown."""
 
 

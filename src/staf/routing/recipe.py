@@ -96,3 +96,20 @@ class RouterRecipe(Settings):
         if self.val_fraction is not None:
             return self.val_fraction
         return 0.2 if self.method == "gradient" else 0.0
+
+
+class TuneRecipe(Settings):
+    """Route-then-tune, which is not in the papers: a router's mixture as one adapter, trained on."""
+
+    rank: int = Field(8, ge=1)
+    """of the adapter in each matrix, at most"""
+    steps: int = Field(60, ge=1)
+    """the folds choose a third, two thirds or all of them, or none"""
+    learning_rate: float = Field(1e-3, gt=0)
+    """AdamW's; it rises over the first twentieth of the steps, then falls linearly to 0"""
+    batch_size: int = Field(4, ge=1)
+    """examples a step; with objective = label_ce a sixth of them"""
+    anchor: float = Field(10.0, ge=0)
+    """decay of what was learned towards the start: each step divides it by 1 + rate x anchor"""
+    folds: int = Field(4, ge=2)
+    """parts of the examples, each held out once"""

@@ -92,6 +92,8 @@ class TaskPrompt:
         return Example(name, self.task_type, asked, context, placeholder, own, "test", (), self.output_type)
 
 
+ADAPTER = "adapter"
+"""The only expert of a tuned router (`staf.routing.tune`), in a folder of that name in the router's."""
 COST = ("seconds", "peak_memory_bytes")
 """Measured fields of a router's record."""
 _COST = TypeAdapter(dict[Literal["seconds", "peak_memory_bytes"], int | FiniteFloat])
@@ -142,6 +144,11 @@ class Router:
         return dict(zip(self.experts, self.weights.mean(0).tolist(), strict=True))
 
     @property
+    def has_own_adapter(self) -> bool:
+        """Whether it was tuned to an adapter, which took the place of its experts."""
+        return bool(self.record.get("tuned", {}).get("kept"))
+
+    @property
     def other_weights(self) -> dict[str, float]:
         """The base's share of the softmax and the learned scale; {} without both."""
         scale = float(self.params[-1].exp()) if self.recipe.learned_scale else 1.0
@@ -183,13 +190,13 @@ class Router:
         """Its experts, without others that are in the same folder.
 
         Args:
-            folder: where they are; None is where they were when the router was made.
+            folder: where they are; None is where they were when the router was made. A tuned router has its own adapter.
 
         Raises:
             MissingData: the folder is not known, or has no experts. UnknownName: one of them is not there. DamagedFile: one
                 does not load.
         """
-        where = folder or self.experts_folder
+        where = self.experts_folder if self.has_own_adapter else folder or self.experts_folder
         if where is None:
             raise MissingData(
                 f"the router for '{self.task}' does not say where its experts are: add --experts and their folder."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,17 +73,27 @@ def adapt_stage(
         check_evaluations(num_params(1, len(experts.names), recipe), recipe)
     start = None if init_from is None else load_start(init_from, out, context.identity, experts, recipe)
     (learned, calibrating), digest = planned_adaptation(context, task, experts, recipe, start)
+
+    def make() -> Router:
+        router = _made(context, task, experts, recipe, learned, start, out / CHECKPOINT, centroids or out)
+        return calibrated(context, router, experts, calibrating)
+
+    router = kept_router(context, task, out, digest, make)
+    shutil.rmtree(out / CHECKPOINT, ignore_errors=True)  # last: the router is complete
+    return router
+
+
+def kept_router(context: Context, task: Task, out: Path, digest: str, make: Callable[[], Router]) -> Router:
+    """The router of this digest in `out`: loaded where it is there, else made, and saved with its cost."""
     if (router := _existing(context, out, digest)) is None:
         with locked(out / "router.json", wait=True, log=context.progress.log):
             if (router := _existing(context, out, digest)) is None:  # nor made by the process that was waited for
-                memory = PeakMemory()
-                router = _made(context, task, experts, recipe, learned, start, out / CHECKPOINT, centroids or out)
-                router = _calibrated(context, router, experts, calibrating)
+                memory, router = PeakMemory(), make()
                 compute = compute_record(context.base, context.compute)
-                record = {**router.record, "run": digest, "compute": compute, "peak_memory_bytes": memory.bytes}
+                peak = max(memory.bytes, router.record.get("peak_memory_bytes", 0))
+                record = {**router.record, "run": digest, "compute": compute, "peak_memory_bytes": peak}
                 router = replace(router, record=record).of_task(task)
                 save_router(out, router)
-    shutil.rmtree(out / CHECKPOINT, ignore_errors=True)  # last: the router is complete
     return router
 
 
@@ -154,7 +164,7 @@ def _made(
         )
 
 
-def _calibrated(context: Context, router: Router, experts: ExpertSet, calibrating: Sequence[Example]) -> Router:
+def calibrated(context: Context, router: Router, experts: ExpertSet, calibrating: Sequence[Example]) -> Router:
     """The router with the calibration of several labels, from examples that it has not learned from; else as it is."""
     if router.prompt.output_type != "multi_label" or router.recipe.method == "zero_shot":
         return router

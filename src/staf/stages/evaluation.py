@@ -368,11 +368,9 @@ def evaluate_named(
         raise ConfigError(f"the method '{name}' is now '{RENAMED[name]}': give --method {RENAMED[name]}.")
     if router is None and name not in METHODS:
         raise UnknownName.among("method", name, METHODS)
-    if experts is None and (router is not None or methods.METHODS[name].get("experts")):
-        raise ConfigError(
-            "a router, single, average and lorahub need the experts: add --experts and the folder of the experts."
-        )
-    if router is not None and isinstance(experts, Path):
+    if experts is None and router is None and methods.METHODS[name].get("experts"):
+        raise ConfigError("single, average and lorahub need the experts: add --experts and the folder of the experts.")
+    if router is not None and not isinstance(experts, ExpertSet):
         found, loaded = checked_router(context, router, experts, task.name)
         return evaluate_stage(context, task, loaded, router_method(found), settings)
     where, given = f"staf evaluate --method {name}", dict(method_args or {})
