@@ -72,6 +72,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Little training and search."""
     monkeypatch.setitem(FULL, "evaluations", 14)
     monkeypatch.setitem(FULL, "epochs", 1)
+    monkeypatch.setitem(FULL, "tune_steps", 3)
 
 
 def no_peft(*_: object, **__: object) -> None:
@@ -117,7 +118,7 @@ def test_every_row_answers_the_same_items_and_a_second_call_reads_all(
 def test_without_experts_it_works_and_says_where_to_get_some(context: Context, task: Task, tiny_encoder: Path) -> None:
     found = compare(context, task, shots=12, encoder=str(tiny_encoder))
     assert names(found) == [*SIMPLE, "original", "in_context", "lora"]
-    assert names(found, "left_out") == ["single", "few_shot"]
+    assert names(found, "left_out") == ["single", "few_shot", "route_then_tune"]
     assert all("--experts" in row["reason"] and "make demo" in row["reason"] for row in found["left_out"])
     assert "Best single expert, Few-shot router" in "\n".join(notes(found))
 
@@ -252,7 +253,7 @@ def test_simple_rows_show_what_they_do_and_the_time_that_is_left(
 costs = st.builds(
     Costs, answer=st.floats(0.001, 5), learn=st.floats(0.05, 60), unshared=st.floats(1, 5), shot_tokens=st.floats(5, 500)
 )
-MODELS = ["original", "in_context", "lora", "single", "few_shot"]
+MODELS = ["original", "in_context", "lora", "single", "few_shot", "route_then_tune"]
 
 
 def planned(tmp: Path, found: Costs, minutes: float, now: list[float]) -> Budget:
@@ -274,6 +275,7 @@ def test_rows_that_cost_what_was_estimated_end_within_the_minutes(found: Costs, 
                 continue
             now[0] += plan.cost(row)
         assert now[0] <= SLACK * plan.seconds + 1e-6
+        assert "few_shot" in plan.begun or "route_then_tune" not in plan.begun
 
 
 def test_what_costs_most_and_matters_least_is_lowered_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,8 +285,8 @@ def test_what_costs_most_and_matters_least_is_lowered_first(tmp_path: Path, monk
     assert plan.begin("original", MODELS) == {**FULL, "shown": 32, "choosing": 32, "test_rows": 400}
     plan = planned(tmp_path, Costs(0.2, 6.4, 1.2, 150.0), 10, now)
     for number, name in enumerate(MODELS):
-        assert plan.begin(name, MODELS[number:]) is not None
-        now[0] += plan.cost(name)
+        assert (plan.begin(name, MODELS[number:]) is None) == (name == "route_then_tune")
+        now[0] += plan.cost(name) if name in plan.begun else 0
     assert plan.fixed["rates"] == 1
     assert 50 <= plan.fixed["test_rows"] <= 100
     assert 22 <= plan.fixed["evaluations"] < 64

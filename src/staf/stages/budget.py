@@ -19,7 +19,8 @@ from staf.lm.base import Base
 from staf.lm.batches import common_length, encode
 from staf.routing.merge import Mixture
 from staf.routing.objective import LMLoss, RouterObjective
-from staf.routing.recipe import RouterRecipe
+from staf.routing.recipe import RouterRecipe, TuneRecipe
+from staf.routing.tune import STOPS
 
 TRAINING_COST = 4.2
 """A training pass of LoRA in small batches over one forward of the same tokens."""
@@ -31,6 +32,8 @@ TOKENS_OF_ATTENTION = 1300
 """Shown tokens that double the cost of what follows them; thrice as many double their own."""
 PASS_COST = 1.1
 """The loss of a shot over answering a test row, at most; one that was measured as more was disturbed."""
+TUNE = TuneRecipe()
+"""Route-then-tune, whose folds and last training together take its steps once a fold."""
 LOADING = 3.0
 """Seconds that a trial of LoRA loads the base."""
 PROBED = 8
@@ -43,20 +46,20 @@ OVERRUN = 2.0
 """A row may take this many times its estimate, at the cost of later ones."""
 END = 1.1
 """Part of the time after which every row is ended."""
-FULL = {"evaluations": 200, "rates": 3, "epochs": 10}
-"""What rows of a language model have where time allows: candidates of the router's search, learning rates and passes of LoRA;
-and all shots in context and for the choice of an expert."""
-REDUCTIONS = (
-    {"evaluations": 100}, {"rates": 1}, {"evaluations": 64}, {"test_rows": 200}, {"epochs": 5}, {"evaluations": 44},
-    {"test_rows": 100}, {"choosing": 16}, {"shown": 16}, {"evaluations": 33}, {"shown": 8}, {"epochs": 3}, {"choosing": 8},
-    {"test_rows": 50}, {"evaluations": 22},
+FULL = {"evaluations": 200, "rates": 3, "epochs": 10, "tune_steps": TUNE.steps}
+"""What rows of a language model have where time allows: candidates of the router's search, learning rates and passes of LoRA,
+steps of route-then-tune; and all shots in context and for the choice of an expert."""
+REDUCTIONS: tuple[dict[str, int] | str, ...] = (
+    {"evaluations": 100}, {"rates": 1}, {"tune_steps": 30}, "route_then_tune", {"evaluations": 64}, {"test_rows": 200},
+    {"epochs": 5}, {"evaluations": 44}, {"test_rows": 100}, {"choosing": 16}, {"shown": 16}, {"evaluations": 33}, {"shown": 8},
+    {"epochs": 3}, {"choosing": 8}, {"test_rows": 50}, {"evaluations": 22},
 )  # fmt: skip
-"""What is lowered, in this order, until the rows fit: first what costs most and matters least."""
-DROPPED = ("lora", "in_context", "single", "few_shot", "original")
+"""What is lowered, or left out, in this order, until the rows fit: first what costs most and matters least."""
+DROPPED = ("route_then_tune", "lora", "in_context", "single", "few_shot", "original")
 """Rows that are left out, in this order, where lowering is not enough."""
 DECIDED_BY = {
     "original": ("test_rows",), "in_context": ("shown",), "lora": ("rates", "epochs"), "single": ("choosing",),
-    "few_shot": ("evaluations",),
+    "few_shot": ("evaluations",), "route_then_tune": ("tune_steps",),
 }  # fmt: skip
 """What is fixed once a row has begun."""
 
@@ -121,6 +124,9 @@ class Costs:
             return ROUTED_COST * experts * self.answer * (plan["choosing"] + calibration) + ROUTED_ANSWER * answer
         if row == "few_shot":
             return ROUTED_COST * plan["evaluations"] * self.learn + ROUTED_ANSWER * answer
+        if row == "route_then_tune":
+            passes = TRAINING_COST * self.unshared * TUNE.folds * plan["tune_steps"] * TUNE.batch_size / shots
+            return (passes + ROUTED_ANSWER * (STOPS + 1)) * self.learn + ROUTED_ANSWER * answer
         return answer
 
 
@@ -221,9 +227,10 @@ class Budget:
         learn = min(self.costs.learn * answer / self.costs.answer, PASS_COST * answer * self.shots)
         self.costs = replace(self.costs, answer=answer, learn=learn)
 
-    def _lowered(self, plan: dict[str, int], *steps: dict[str, int]) -> dict[str, int]:
+    def _lowered(self, plan: dict[str, int], *steps: dict[str, int] | str) -> dict[str, int]:
         for step in steps:
-            plan = {name: min(value, step.get(name, value)) for name, value in plan.items()}
+            if not isinstance(step, str):
+                plan = {name: min(value, step.get(name, value)) for name, value in plan.items()}
         return plan | self.fixed
 
     def _fitted(self, rows: Sequence[str]) -> tuple[dict[str, int], list[str]]:
@@ -238,12 +245,15 @@ class Budget:
             if total() <= left:
                 break
             plan = self._lowered(plan, step)
+            kept = [row for row in kept if row != step or row in self.begun]
         for row in DROPPED:
             if total() > left and row in kept:
                 kept.remove(row)
         for row in reversed(DROPPED):  # what fits once a longer one is left out
             if row in rows and row not in (*kept, *self.stopped) and total() + self.cost(row, plan) <= left:
                 kept.append(row)
+        if "few_shot" in rows and "few_shot" not in kept:  # nothing to tune
+            kept = [row for row in kept if row != "route_then_tune"]
         if "few_shot" in kept and "evaluations" not in self.fixed:  # what is left over
             more = int((left - total()) / (ROUTED_COST * self.costs.learn))
             plan["evaluations"] = min(plan["evaluations"] + max(more, 0), FULL["evaluations"])

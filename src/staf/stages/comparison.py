@@ -2,7 +2,7 @@
 
     out/plan.json         what has begun, and what it was given; a stopped comparison continues with it
     out/comparison.json   the result, written last
-    out/router/           the few-shot router
+    out/router/           the few-shot router, and in tuned/ what tuning made of it
 
 Every row is a run of its own under the folder of runs.
 """
@@ -36,7 +36,7 @@ from staf.routing.adapt import examples_digest
 from staf.routing.recipe import RouterRecipe
 from staf.runs import digest_of
 from staf.stages.adaptation import adapt_stage, drawn_examples
-from staf.stages.budget import FULL, ROUTED_COST, UNKNOWN, Budget, Costs, router_pass
+from staf.stages.budget import FULL, ROUTED_COST, TUNE, UNKNOWN, Budget, Costs, router_pass
 from staf.stages.context import Context
 from staf.stages.deadline import Deadline, OutOfTime
 from staf.stages.evaluation import (
@@ -47,11 +47,13 @@ from staf.stages.evaluation import (
     select_single_expert,
 )
 from staf.stages.recommendation import recommendation
+from staf.stages.tuning import tune_stage
 
 ROWS = {
     "majority": "Majority", "nearest_label": "Nearest label name", "tfidf": "TF-IDF, logistic regression",
     "embedding": "Sentence encoder, logistic regression", "original": "Base model", "in_context": "In-context learning",
     "lora": "LoRA", "single": "Best single expert", "few_shot": "Few-shot router",
+    "route_then_tune": "Route-then-tune",
 }  # fmt: skip
 """Rows of the table, in order."""
 SIMPLE = ("majority", "nearest_label", "tfidf", "embedding")
@@ -161,7 +163,7 @@ class _Comparing:
 
     def _unable(self) -> dict[str, str]:
         """Rows that cannot answer this task, and why."""
-        found = dict.fromkeys(("single", "few_shot"), NO_EXPERTS) if self.experts is None else {}
+        found = dict.fromkeys(("single", "few_shot", "route_then_tune"), NO_EXPERTS) if self.experts is None else {}
         if self.task.output_type not in LABEL_TYPES:
             return dict.fromkeys(SIMPLE, "it answers labels, and this task's answers are words of a text") | found
         if len({example.labels for example in (*self.test, *self.shots)}) > 1:
@@ -221,6 +223,9 @@ class _Comparing:
         if is_new and name == "few_shot" and self.experts is not None and budget.costs.learn < budget.left:
             learn = router_pass(self.context.mixture(self.experts), self._recipe(2), self.shots)
             budget.costs = replace(budget.costs, learn=learn / ROUTED_COST)
+        if name == "route_then_tune" and "few_shot" not in self.done:
+            self.left_out[name] = f"it tunes the few-shot router, which was left out: {self.left_out['few_shot']}"
+            return None
         if (plan := budget.begin(name, rows)) is None:
             self.left_out[name] = budget.stopped.get(name) or _no_time(budget, name)
             return None
@@ -264,6 +269,9 @@ class _Comparing:
             chosen = select_single_expert(context, task, experts, evaluation, self.shots[: plan["choosing"]], drawn)
             return evaluate_stage(context, task, experts, chosen, evaluation)
         router = adapt_stage(context, task, experts, self._recipe(plan["evaluations"]), self.out / "router")
+        if name == "route_then_tune":
+            recipe = TUNE.model_copy(update={"steps": plan["tune_steps"]})
+            router, experts = tune_stage(context, task, router, experts, recipe, self.out / "router" / "tuned")
         return evaluate_stage(context, task, experts, router_method(router), evaluation)
 
     def _recipe(self, evaluations: int) -> RouterRecipe:
@@ -341,6 +349,7 @@ class _Comparing:
             "epochs": f"{ROWS['lora']}: {fixed.get('epochs')} of {full['epochs']} passes over the examples",
             "choosing": f"{ROWS['single']}: chosen on {fixed.get('choosing')} of {full['choosing']} examples",
             "evaluations": f"{ROWS['few_shot']}: {fixed.get('evaluations')} of {full['evaluations']} candidates tried",
+            "tune_steps": f"{ROWS['route_then_tune']}: {fixed.get('tune_steps')} of {full['tune_steps']} steps",
         }
         found = [text for name, text in texts.items() if name in lowered]
         found += self.unfitted

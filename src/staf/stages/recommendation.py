@@ -86,6 +86,6 @@ def quoted(row: Row) -> str:
         "majority": "the majority", "nearest_label": "the nearest label name", "tfidf": "TF-IDF with logistic regression",
         "embedding": "the sentence encoder with logistic regression", "original": "the base model",
         "in_context": "in-context learning", "lora": "LoRA", "single": "the best single expert",
-        "few_shot": "the few-shot router",
+        "few_shot": "the few-shot router", "route_then_tune": "route-then-tune",
     }  # fmt: skip
     return named[row["name"]]
