@@ -339,6 +339,21 @@ def test_a_stop_leaves_no_router_and_the_same_command_makes_it(
     assert not (out / "tuned" / ".removed").exists()
 
 
+def test_in_python_it_is_one_argument(home: Path, tiny_folder: Path, own: Path, tmp_path: Path) -> None:
+    where = {"dtype": "float32", "device": "cpu", "runs": tmp_path / "runs", "data": own}
+    model = staf.load_model(home / "experts", str(tiny_folder), **where)
+    few = {"shots": 12, "max_evaluations": 8, "out": tmp_path / "router"}
+    with pytest.raises(ConfigError, match="did you mean 'steps'"):
+        model.adapt("icd10_chapter", tune={"step": 3}, **few)
+    adapted = model.adapt("icd10_chapter", tune={"steps": 3, "folds": 2, "learning_rate": 0.02}, **few)
+    assert adapted.weights == {"adapter": 1.0}
+    again = model.load(tmp_path / "router" / "tuned")
+    assert again.predict_proba(["fever"]).tolist() == adapted.predict_proba(["fever"]).tolist()
+    assert (adapted.export(tmp_path / "peft", format="peft") / "adapter_config.json").is_file()
+    assert model.adapt("icd10_chapter", **few).weights.keys() == {"attribute", "relation", "synonymy"}
+    assert adapted.evaluate(limit=2).result["method"] == "route_then_tune"
+
+
 def test_a_router_without_labels_is_not_tuned(mixture: Mixture, tmp_path: Path) -> None:
     router, task = a_router(mixture, "task", method="zero_shot"), Task(task="colour", title="", task_type="colour")
     with pytest.raises(ConfigError, match="reads no labels, so there is nothing to tune it on"):

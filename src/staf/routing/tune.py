@@ -112,7 +112,8 @@ class Tuning:
             self.optimizer.param_groups[0]["lr"] = rate
             self.optimizer.step()
             with torch.no_grad():
-                torch._foreach_div_(self.params, 1 + rate * self.recipe.anchor)
+                for part in self.params:
+                    part.div_(1 + rate * self.recipe.anchor)
             self.step += 1
             if on_loss is not None:
                 on_loss(value)
