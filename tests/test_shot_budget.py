@@ -19,6 +19,7 @@ from staf.data.example import Example
 from staf.data.selection import task_examples
 from staf.data.splits import few_shot
 from staf.data.task import Task
+from staf.evaluate.answer import calibrate
 from staf.evaluate.calibrate import Draw, draw
 from staf.evaluate.score import Method, best_single, router_method
 from staf.evaluate.settings import EvaluationSettings
@@ -105,24 +106,21 @@ def read(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
     """The ids of the examples that a method learned from, and of those that calibrated it."""
     found: dict[str, set[str]] = {"learned": set(), "calibrating": set()}
 
-    def watch(target: Any, kind: str, at: int | str, make: Any) -> None:
+    def watch(target: str, kind: str, at: int | str, make: Any) -> None:
         def watched(*args: Any, **more: Any) -> Any:
             found[kind] |= ids(more[at] if isinstance(at, str) else args[at])
             return make(*args, **more)
 
-        monkeypatch.setattr(*target, watched)
+        monkeypatch.setattr(target, watched)
 
-    import staf.evaluate.answer as answer
-    import staf.stages.evaluation as evaluation
-
-    watch((answer, "calibrate"), "calibrating", 1, answer.calibrate)
-    watch(("staf.stages.adaptation.calibrate",), "calibrating", 1, answer.calibrate)
-    watch((RouterObjective, "loss_on"), "learned", 1, RouterObjective.loss_on)
-    watch(("staf.stages.adaptation.zero_shot_router",), "learned", 3, zero_shot_router)
-    watch((Tuning, "__init__"), "learned", 2, Tuning.__init__)
-    watch(("staf.baselines.methods.with_shots",), "learned", 1, with_shots)
-    watch((evaluation, "lorahub"), "learned", 2, without_search)
-    watch((evaluation, "best_single"), "learned", 3, best_single)
+    watch("staf.evaluate.answer.calibrate", "calibrating", 1, calibrate)
+    watch("staf.stages.adaptation.calibrate", "calibrating", 1, calibrate)
+    watch("staf.routing.objective.RouterObjective.loss_on", "learned", 1, RouterObjective.loss_on)
+    watch("staf.stages.adaptation.zero_shot_router", "learned", 3, zero_shot_router)
+    watch("staf.baselines.peft.Tuning.__init__", "learned", 2, Tuning.__init__)
+    watch("staf.baselines.methods.with_shots", "learned", 1, with_shots)
+    watch("staf.stages.evaluation.lorahub", "learned", 2, without_search)
+    watch("staf.stages.evaluation.best_single", "learned", 3, best_single)
     return found
 
 
