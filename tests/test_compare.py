@@ -339,7 +339,7 @@ def test_work_ends_before_the_step_that_would_be_too_late(monkeypatch: pytest.Mo
             bar.advance(0)
 
 
-@given(costs, st.floats(1, 60), st.lists(st.floats(0.3, 30), min_size=5, max_size=5))
+@given(costs, st.floats(1, 60), st.lists(st.floats(0.3, 30), min_size=len(MODELS), max_size=len(MODELS)))
 def test_rows_that_take_longer_than_planned_are_ended_in_time(found: Costs, minutes: float, slower: list[float]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         clock = Clock(patch)
