@@ -179,7 +179,8 @@ def tune_router(
         total = max(round(recipe.steps * len(some) / len(examples)), 1)
         return Tuning(mixture.base, start, objective.loss_on(some), recipe, batch_size, seed, total)
 
-    stops, rows = sorted({-(-recipe.steps * part // STOPS) for part in range(1, STOPS + 1)}), []
+    stops = sorted({-(-recipe.steps * part // STOPS) for part in range(1, STOPS + 1)})
+    rows = list[dict[str, Any]]()
     for fold in folds:
         held, losses = objective.loss_on([examples[index] for index in fold]), list[float]()
         one = tuning([example for index, example in enumerate(examples) if index not in fold])

@@ -1,7 +1,7 @@
-"""What each mend of the protocol is worth alone, on development items that no table tests.
+"""What each change of the protocol is worth by itself, on development items that no table tests.
 
-    python benchmarks/mends.py run --experts experts --out mends --rows original,in_context,few_shot,normal,lora --seeds 5
-    python benchmarks/mends.py table --experts experts --out mends --seeds 5
+    python benchmarks/protocol_changes.py run --experts experts --out changes --rows original,few_shot,lora
+    python benchmarks/protocol_changes.py table --experts experts --out changes --seeds 5
 
 A task's development items are half of the groups of its adaptation split; its shots are drawn from the other half. A run that
 is finished is read, so both commands can be repeated and several can run at once. Scoring rules are compared on one run's
@@ -13,16 +13,13 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from staf.baselines.peft import Choice
 from staf.baselines.settings import BaselineSettings, ClassifierSettings
-from staf.data import splits
 from staf.data.example import LABEL_TYPES, Example
 from staf.data.selection import task_examples
 from staf.data.splits import split_of
@@ -143,30 +140,12 @@ def classifier(method: str) -> Arm:
     )[1]
 
 
-@contextmanager
-def plain_draws() -> Any:
-    """Draws that are random alone, as before: a label may be missing."""
-    with mock.patch.object(splits, "_with_every_label", lambda drawn, others: list(drawn)):
-        yield
-
-
-def undrawn(arm: Arm) -> Arm:
-    """An arm on draws that may miss a label."""
-
-    def run(b: Bench, task: Task, seed: int) -> Run:
-        with plain_draws():
-            return arm(b, task, seed)
-
-    return run
-
-
 NORMAL = {"method": "gradient", "shots": 96, "epochs": 2, "batch_size": 8, "max_evaluations": 200, "popsize": None}
-ENTITIES, TEN = ("ncbi_disease",), ("icd10_section_top10",)
+ENTITIES, FIXED = ("ncbi_disease",), ("causal_language", "trial_effect")
 TRAINED = ("causal_language", "icd10_relation", "trial_effect")
-ROUTED = (*TRAINED, *TEN)
 ARMS = {
-    "majority": Named("classifiers", classifier("majority"), ("causal_language", "trial_effect", "icd10_section_top10")),
-    "tfidf": Named("classifiers", classifier("tfidf"), ("causal_language", "trial_effect", "icd10_section_top10")),
+    "majority": Named("classifiers", classifier("majority"), FIXED),
+    "tfidf": Named("classifiers", classifier("tfidf"), FIXED),
     "original": Named("original", original(), seeded=False),
     "original chat": Named("chat", original(prompt_format="chat"), seeded=False),
     **{f"in_context {k}": Named("in_context" if k == 8 else "shown", in_context(k)) for k in SHOWN},
@@ -175,13 +154,10 @@ ARMS = {
     "original entities": Named("entities", original(), ENTITIES, seeded=False),
     "in_context 8 no stop": Named("entities", in_context(8, stop=()), ENTITIES),
     "in_context 8 entities": Named("entities", in_context(8), ENTITIES),
-    "in_context 32 plain draw": Named("draws", undrawn(in_context(32)), TEN),
-    "few_shot plain draw": Named("draws", undrawn(router("plain-draw", label_end=False)), TEN),
-    "tfidf plain draw": Named("draws", undrawn(classifier("tfidf")), TEN),
-    "few_shot end": Named("few_shot", router("end"), ROUTED),
-    "few_shot": Named("few_shot", router("no-end", label_end=False), ROUTED),
-    "few_shot labels": Named("few_shot", router("labels", objective="label_ce"), ROUTED),
-    "few_shot gamma 0": Named("few_shot", router("gamma-0", label_end=False, gamma_1=0.0), ROUTED),
+    "few_shot end": Named("few_shot", router("end"), TRAINED),
+    "few_shot": Named("few_shot", router("no-end", label_end=False), TRAINED),
+    "few_shot labels": Named("few_shot", router("labels", objective="label_ce"), TRAINED),
+    "few_shot gamma 0": Named("few_shot", router("gamma-0", label_end=False, gamma_1=0.0), TRAINED),
     "normal end": Named("normal", router("normal-end", **NORMAL), TRAINED),
     "normal": Named("normal", router("normal", label_end=False, **NORMAL), TRAINED),
     "normal labels": Named("normal", router("normal-labels", objective="label_ce", **NORMAL), TRAINED),
@@ -192,8 +168,8 @@ ARMS = {
 
 
 @dataclass(frozen=True)
-class Mend:
-    """A mend of one row: an arm and a scoring rule with it, and those without."""
+class Change:
+    """A change of one row: an arm and a scoring rule with it, and those without."""
 
     name: str
     row: str
@@ -201,35 +177,32 @@ class Mend:
     before: tuple[str, str]
 
 
-def _mends() -> list[Mend]:
+def _changes() -> list[Change]:
     rows = {
         "base": "original", "in-context 8": "in_context 8", "LoRA-32": "lora", "few-shot router": "few_shot",
         "normal router": "normal",
     }  # fmt: skip
     found = []
     for rule, other in (("sum", "mean"), ("calibrated", "mean"), ("calibrated", "sum")):
-        found += [Mend(f"{rule}, not {other}", row, (arm, rule), (arm, other)) for row, arm in rows.items()]
+        found += [Change(f"{rule}, not {other}", row, (arm, rule), (arm, other)) for row, arm in rows.items()]
     for rule in ("sum", "calibrated"):
         trained = list(rows.items())[2:]
-        found += [Mend(f"end token out ({rule})", row, (arm, rule), (f"{arm} end", rule)) for row, arm in trained]
+        found += [Change(f"end token out ({rule})", row, (arm, rule), (f"{arm} end", rule)) for row, arm in trained]
         routers = list(rows.items())[3:]
-        found += [Mend(f"label objective ({rule})", row, (f"{arm} labels", rule), (arm, rule)) for row, arm in routers]
-    found += [Mend("gamma_1 = 0", "few-shot router", ("few_shot gamma 0", "calibrated"), ("few_shot", "calibrated"))]
-    found += [Mend("rate 0.002, not 0.0005", "LoRA-32", ("lora 0.002", "calibrated"), ("lora", "calibrated"))]
+        found += [Change(f"label objective ({rule})", row, (f"{arm} labels", rule), (arm, rule)) for row, arm in routers]
+    found += [Change("gamma_1 = 0", "few-shot router", ("few_shot gamma 0", "calibrated"), ("few_shot", "calibrated"))]
+    found += [Change("rate 0.002, not 0.0005", "LoRA-32", ("lora 0.002", "calibrated"), ("lora", "calibrated"))]
     for rule in ("sum", "calibrated"):
-        found += [Mend(f"chat format ({rule})", "base", ("original chat", rule), ("original", rule))]
-        found += [Mend(f"chat format ({rule})", "in-context 8", ("in_context 8 chat", rule), ("in_context 8", rule))]
+        found += [Change(f"chat format ({rule})", "base", ("original chat", rule), ("original", rule))]
+        found += [Change(f"chat format ({rule})", "in-context 8", ("in_context 8 chat", rule), ("in_context 8", rule))]
     shown = [k for k in SHOWN if k != 8]
     found += [
-        Mend(f"{k} shots, not 8", "in-context", (f"in_context {k}", "calibrated"), ("in_context 8", "calibrated"))
+        Change(f"{k} shots, not 8", "in-context", (f"in_context {k}", "calibrated"), ("in_context 8", "calibrated"))
         for k in shown
     ]
     found += [
-        Mend("stop strings", "base", ("original entities", ""), ("original no stop", "")),
-        Mend("stop strings", "in-context 8", ("in_context 8 entities", ""), ("in_context 8 no stop", "")),
-        Mend("each label drawn", "in-context 32", ("in_context 32", "calibrated"), ("in_context 32 plain draw", "calibrated")),
-        Mend("each label drawn", "few-shot router", ("few_shot", "calibrated"), ("few_shot plain draw", "calibrated")),
-        Mend("each label drawn", "TF-IDF", ("tfidf", ""), ("tfidf plain draw", "")),
+        Change("stop strings", "base", ("original entities", ""), ("original no stop", "")),
+        Change("stop strings", "in-context 8", ("in_context 8 entities", ""), ("in_context 8 no stop", "")),
     ]
     return found
 
@@ -291,7 +264,7 @@ def finished(bench: Bench) -> dict[tuple[str, str, int], Run]:
 
 
 def print_table(reader: Reader, tasks: Sequence[str], wanted: str) -> None:
-    """Scores of each arm, then what each mend adds, in points with 95 % intervals.
+    """Scores of each arm, then what each change adds, in points with 95 % intervals.
 
     Args:
         wanted: metric of tasks that have it; others are judged by their own.
@@ -313,16 +286,16 @@ def print_table(reader: Reader, tasks: Sequence[str], wanted: str) -> None:
                 "-" if one is None else f"{100 * one.value:.1f} ({100 * one.low:.1f} to {100 * one.high:.1f})" for one in found
             ]
             print(f"| {arm} | {name} | {' | '.join([*cells, *[''] * (3 - len(cells))])} | {len(values(arm, task, rules[0]))} |")
-    print("\n| mend | row | task | without | with | points | p |\n|---|---|---|---|---|---|---|")
-    for mend in _mends():
-        for name in (task for task in ARMS[mend.arm[0]].tasks if task in tasks and task in ARMS[mend.before[0]].tasks):
+    print("\n| change | row | task | without | with | points | p |\n|---|---|---|---|---|---|---|")
+    for change in _changes():
+        for name in (task for task in ARMS[change.arm[0]].tasks if task in tasks and task in ARMS[change.before[0]].tasks):
             task = find(name)
-            ours, other = (values(arm, task, rule) for arm, rule in (mend.arm, mend.before))
+            ours, other = (values(arm, task, rule) for arm, rule in (change.arm, change.before))
             count = min(len(ours), len(other))
             if count and (gap := compare_seeds(ours[:count], other[:count], 2000)):
                 before, after = (100 * sum(one.value for one in some[:count]) / count for some in (other, ours))
                 points = f"{100 * gap.difference:+.1f} ({100 * gap.low:+.1f} to {100 * gap.high:+.1f})"
-                print(f"| {mend.name} | {mend.row} | {name} | {before:.1f} | {after:.1f} | {points} | {gap.p_value:.3f} |")
+                print(f"| {change.name} | {change.row} | {name} | {before:.1f} | {after:.1f} | {points} | {gap.p_value:.3f} |")
 
 
 def main() -> None:
