@@ -14,7 +14,7 @@ from conftest import make_examples, random_expert
 
 from staf.errors import ExpertMismatch, StafError, UnknownName
 from staf.experts.store import ExpertSet
-from staf.export import save_merged
+from staf.export.hf import save_merged
 from staf.lm.base import Base, load_base
 from staf.routing.adapt import adapt_router
 from staf.routing.merge import Mixture

@@ -9,7 +9,7 @@ import torch
 from conftest import make_examples
 
 from staf.experts.store import ExpertSet
-from staf.export import save_merged
+from staf.export.hf import save_merged
 from staf.lm.base import Base, load_base
 from staf.lm.scoring import ScoringRequest, build_choices, loglikelihoods
 from staf.routing.adapt import adapt_router

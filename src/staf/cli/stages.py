@@ -1,4 +1,4 @@
-"""staf train, adapt, evaluate, predict, merge."""
+"""staf train, adapt, evaluate, predict, merge, export."""
 
 from __future__ import annotations
 
@@ -255,9 +255,29 @@ def merge(
     as_json: bool = False,
 ) -> None:  # fmt: skip
     """Merge the routed experts into the base weights and save an ordinary transformers model."""
-    from staf.export import save_merged
+    from staf.export.hf import save_merged
     from staf.routing.store import load_router
 
     found = load_router(router)
     card = save_merged(base, found.load_experts(experts), found, out, dtype)
     emit(as_json, card, f"merged model for '{found.task}' in {out}")
+
+
+def export(
+    router: Path, *, out: Path, format: str = "hf", rank: int | None = None, dtype: str | None = None,
+    experts: Path | None = None, base: str | None = None, runs: Path = RUNS, as_json: bool = False,
+) -> None:  # fmt: skip
+    """Export a router or tuned adapter for other tools: a merged model or an adapter, with task, probes and a card."""
+    from staf.lm.base import default_device
+    from staf.routing.store import load_router
+    from staf.stages.context import Context
+    from staf.stages.exporting import export_stage
+
+    found = load_router(router)
+    exact = "float32" if default_device().type == "cpu" else None  # of the probes
+    context = Context(base or found.base["name"], None, runs, Terminal(), dtype=exact)
+    dtype = dtype or ("bfloat16" if format == "hf" else None)
+    record = export_stage(context, found, found.load_experts(experts), out, format, rank=rank, dtype=dtype)
+    what = f"weights in {dtype}" if record["rank"] is None else f"rank {record['rank']}, relative error {record['error']:.4f}"
+    moved = f"the probes are {record['probes_distance']:.3f} nats from the base"
+    emit(as_json, {**record, "out": str(out)}, f"{format} of '{found.task}' in {out}: {what}; {moved}")

@@ -19,7 +19,7 @@ from staf.evaluate.score import Method, router_method
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.recipe import ExpertRecipe
 from staf.experts.store import ExpertSet
-from staf.export import save_merged
+from staf.export.hf import save_merged
 from staf.log import Progress
 from staf.report.page import write_page
 from staf.report.results import load_results

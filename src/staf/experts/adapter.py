@@ -45,13 +45,9 @@ def write_adapter(folder: Path, factors: Mapping[str, Factors], base: Mapping[st
     Raises:
         StafError: the folder cannot be written.
     """
-    largest = max((b.shape[1] for b, _ in factors.values()), default=1)
-    rank = next((served for served in SERVED_RANKS if served >= largest), largest)
-    tensors = {}
-    for name, (b, a) in factors.items():
-        missing = rank - b.shape[1]
-        tensors[f"{_PREFIX}{name}.lora_A.weight"] = pad(a.detach().cpu().float(), (0, 0, 0, missing)).contiguous()
-        tensors[f"{_PREFIX}{name}.lora_B.weight"] = pad(b.detach().cpu().float(), (0, missing)).contiguous()
+    rank, tensors = served_rank(factors), {}
+    for name, (b, a) in padded(factors, rank).items():
+        tensors[f"{_PREFIX}{name}.lora_A.weight"], tensors[f"{_PREFIX}{name}.lora_B.weight"] = a, b
     config = {
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base["name"],
         "revision": base.get("revision"), "r": rank, "lora_alpha": rank, "lora_dropout": 0.0, "bias": "none",
@@ -61,6 +57,22 @@ def write_adapter(folder: Path, factors: Mapping[str, Factors], base: Mapping[st
     }  # fmt: skip
     write_bytes(folder / TENSORS, save(tensors, metadata={"format": "pt"}))
     write_json(folder / CONFIG, config)
+
+
+def served_rank(factors: Mapping[str, Factors]) -> int:
+    """The smallest rank of `SERVED_RANKS` that holds all modules; the largest rank itself where it is above all of these."""
+    largest = max((b.shape[1] for b, _ in factors.values()), default=1)
+    return next((served for served in SERVED_RANKS if served >= largest), largest)
+
+
+def padded(factors: Mapping[str, Factors], rank: int) -> dict[str, Factors]:
+    """Factors of one rank for all modules, by zeros, in float32 on the CPU."""
+    found = {}
+    for name, (b, a) in factors.items():
+        missing = rank - b.shape[1]
+        large = pad(b.detach().cpu().float(), (0, missing)), pad(a.detach().cpu().float(), (0, 0, 0, missing))
+        found[name] = (large[0].contiguous(), large[1].contiguous())
+    return found
 
 
 def read_adapter(folder: Path) -> tuple[dict[str, Factors], dict[str, Any]]:

@@ -11,16 +11,16 @@ import numpy as np
 
 from staf.config import parse
 from staf.data.task import Task
-from staf.errors import BadData, ConfigError, MissingData, UnknownName
+from staf.errors import BadData, ConfigError, MissingData
 from staf.evaluate.score import router_method
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.sets import write_set
 from staf.experts.store import ExpertSet
-from staf.export import save_adapter, save_merged
 from staf.predict import answer_rows
 from staf.report.formatting import result_lines
 from staf.routing.store import Router, save_router
 from staf.stages.evaluation import Scored, evaluate_stage
+from staf.stages.exporting import export_stage
 
 if TYPE_CHECKING:
     from staf.model.model import Model
@@ -136,24 +136,20 @@ class Adapted:
         save_router(path, router)
         return path
 
-    def export(self, folder: str | Path, format: str = "hf", dtype: str | None = None) -> Path:
-        """Save an ordinary model or adapter that other tools load without staf.
+    def export(self, folder: str | Path, format: str = "hf", dtype: str | None = None, rank: int | None = None) -> Path:
+        """Save an ordinary model or adapter that other tools load without staf, with task, card and probes (docs/export.md).
 
         Args:
             format: "hf", the experts merged into the base's weights (transformers); "peft", one LoRA adapter of the base
                 whose rank is the sum of the experts' (PEFT, vLLM).
             dtype: of a merged model: bfloat16, float16 or float32; None keeps the base's.
+            rank: of an adapter, at most; its error is in staf.json. None is exact.
 
         Raises:
-            UnknownName: no such format. StafError: something else is in the folder.
+            UnknownName: no such format. ConfigError: dtype or rank do not act on it. StafError: another thing is in the folder.
         """
-        if format not in ("hf", "peft"):
-            raise UnknownName.among("format", format, ("hf", "peft"))
-        experts = self.experts
-        if format == "peft":
-            save_adapter(experts, self.router, Path(folder))
-        else:
-            save_merged(self.model.context.base_name, experts, self.router, Path(folder), dtype)
+        with self.model.using() as (context, _):
+            export_stage(context, self.router, self.experts, Path(folder), format, rank=rank, dtype=dtype)
         return Path(folder)
 
     def __getstate__(self) -> dict[str, Any]:

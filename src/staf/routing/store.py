@@ -28,6 +28,8 @@ from staf.data.privacy import kept_ids
 from staf.data.row_templates import RowTemplates
 from staf.data.task import Task
 from staf.errors import BadData, BaseMismatch, ConfigError, DamagedFile, ExpertMismatch, MissingData
+from staf.experts.adapter import Factors
+from staf.experts.reduce import concat_factors
 from staf.experts.store import ExpertSet, expert_names, load_experts, other_tokenizer, set_fingerprint
 from staf.io import read_json, write_json
 from staf.lm.base import Base
@@ -158,6 +160,16 @@ class Router:
         if self.recipe.learned_scale:
             found["learned scale"] = scale
         return found
+
+    def factors_of(self, experts: ExpertSet, module: str, shape: tuple[int, int] | None = None) -> Factors:
+        """B (d_out, R) and A (R, d_in) of its weighted sum of the experts in one module, without those of the weight 0.
+
+        Args:
+            shape: of the module, needed where no expert adapts it.
+        """
+        weights, parts = self.weights[self.modules[module]], experts.factors_of(module, shape)
+        kept = [index for index, weight in enumerate(weights.tolist()) if weight != 0] or [0]
+        return concat_factors([parts[index] for index in kept], weights[kept])
 
     def of_task(self, task: Task) -> Router:
         """The router with the templates of a task on local files; of another task as it is."""

@@ -26,7 +26,7 @@ from staf.data.example import Example
 from staf.data.splits import refuse_test, seeded_rng
 from staf.errors import ConfigError, MissingData, TrainingFailed
 from staf.experts.adapter import Factors
-from staf.experts.reduce import concat_factors, truncate_rank
+from staf.experts.reduce import Truncated, truncate_rank
 from staf.experts.store import ExpertSet
 from staf.experts.train import lr_multiplier
 from staf.lm.base import Base
@@ -53,13 +53,14 @@ class Tuned:
     seconds: float
 
 
-def routed_factors(experts: ExpertSet, router: Router, rank: int) -> dict[str, Factors]:
+def truncated_mixture(experts: ExpertSet, router: Router, rank: int) -> dict[str, Truncated]:
     """The router's mixture as one adapter of at most `rank`, the best of that rank in each module."""
-    found = {}
-    for module in experts.shapes:
-        mixture = concat_factors(experts.factors_of(module), router.weights[router.modules[module]])
-        found[module] = truncate_rank(mixture, rank).factors
-    return found
+    return {module: truncate_rank(router.factors_of(experts, module), rank) for module in experts.shapes}
+
+
+def routed_factors(experts: ExpertSet, router: Router, rank: int) -> dict[str, Factors]:
+    """The factors of `truncated_mixture`."""
+    return {module: part.factors for module, part in truncated_mixture(experts, router, rank).items()}
 
 
 @contextmanager

@@ -26,6 +26,9 @@ from staf.routing.tune import tune_router
 from staf.stages.adaptation import calibrated, drawn_examples, kept_router
 from staf.stages.context import Context
 
+SOURCES = ("licences", "adapter")
+"""What an expert's record says of where it comes from."""
+
 
 def tune_stage(
     context: Context, task: Task, router: Router, experts: ExpertSet, recipe: TuneRecipe, out: Path
@@ -55,7 +58,8 @@ def _tuned(context: Context, task: Task, router: Router, experts: ExpertSet, rec
     if found.factors is None:
         return replace(router, record={**router.record, **common})
     keys = frozenset[str]() if task.keep_overlap else trained_keys(examples)
-    made_of = {"router": router.record.get("run"), "weights": router.mean_weights, **found.record}
+    sources = {one.name: {key: one.record[key] for key in SOURCES if key in one.record} for one in experts.experts}
+    made_of = {"router": router.record.get("run"), "weights": router.mean_weights, "made_of": sources, **found.record}
     expert = Expert(ADAPTER, context.base.identity, found.factors, experts.dedup_keys | keys, made_of)
     save_expert(out / ADAPTER, expert)
     own, recipe_of_router, groups = ExpertSet((expert,), out), router.recipe, len(router.weights)

@@ -1,0 +1,1 @@
+"""A router's experts as files that other tools load without staf."""
