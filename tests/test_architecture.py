@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "staf"
 PACKAGES = (
     "errors", "io", "log", "config", "compute", "checkpoint_io", "runs", "data", "lm", "experts", "routing", "metrics",
-    "evaluate", "baselines", "export", "stages", "predict", "env", "report",
+    "evaluate", "baselines", "export", "stages", "predict", "serve", "env", "report",
     "experiments", "model", "cli",
 )  # fmt: skip
 """From the bottom up: a module imports only from its own package and from packages before it."""

@@ -16,7 +16,7 @@ from staf.data.example import Example
 from staf.errors import BadData
 from staf.lm.batches import encode_prompt, tokenize
 from staf.lm.model import Base
-from staf.lm.prefix_cache import PrefixKV, Tokens, prefill, prefix_batches
+from staf.lm.prefix_cache import PrefilledBatch, PrefixKV, Tokens, prefill, prefix_batches
 from staf.lm.scoring import OnBatch
 
 
@@ -66,7 +66,62 @@ class SpanConstraint:
         return self.text[start:end].strip()
 
 
-@torch.no_grad()
+class Decoding:
+    """Greedy decoding of one batch: each step appends a token to every open row, with the weights of that moment.
+
+    Args:
+        constraints: one for each prompt, or None where every token is allowed; each is at the end of its answer afterwards.
+        limits: tokens of each answer, at least 1.
+        stops: of each row, strings that end its answer; the tokens up to the one that completes it are kept.
+        prefix: of all prompts, if it was computed before.
+    """
+
+    def __init__(
+        self, base: Base, prompts: Sequence[Tokens], constraints: Sequence[SpanConstraint | None], limits: Sequence[int],
+        stops: Sequence[Sequence[str]], prefix: PrefixKV | None = None,
+    ) -> None:  # fmt: skip
+        self.base, self.answers, self.rows = base, [list[int]() for _ in prompts], list(range(len(prompts)))
+        self._constraints, self._limits, self._stops = constraints, limits, stops
+        self._prompts, self._prefix = prompts, prefix
+        self._batch: PrefilledBatch | None = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Compute the next token of each of `rows`, and leave in `rows` those that are still open."""
+        base, rows = self.base, self.rows
+        if self._batch is None:
+            self._batch = prefill(base, self._prompts, self._prefix, growing=True)
+            hidden = self._batch.last
+        else:
+            ids = torch.tensor([self.answers[row][-1:] for row in rows], device=base.device)  # (rows, 1)
+            offsets = torch.arange(len(self.answers[rows[0]]), device=base.device).expand(len(rows), -1)
+            hidden = self._batch.extend(ids, offsets, torch.ones_like(offsets, dtype=torch.bool)[:, None])[:, 0]
+        tokens = _argmax(base.logits(hidden), [self._constraints[row] for row in rows])
+        self.keep([row for row, token in zip(rows, tokens, strict=True) if self._append(row, token)])
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with these open rows only."""
+        kept = [i for i, row in enumerate(self.rows) if row in {*rows}]
+        if self._batch is not None and 0 < len(kept) < len(self.rows):
+            self._batch.select(torch.tensor(kept, device=self.base.device))
+        self.rows = [self.rows[i] for i in kept]
+
+    def _append(self, row: int, token: int) -> bool:
+        """Append a token to a row's answer unless it is an end token; True where another one follows."""
+        base, answer, constraint = self.base, self.answers[row], self._constraints[row]
+        if token in base.end_tokens:
+            return False
+        answer.append(token)
+        if constraint is not None:
+            constraint.take(token)
+            if constraint.complete:
+                return False
+        stop = self._stops[row]
+        if stop and any(mark in decoded(base, answer) for mark in stop):
+            return False
+        return len(answer) < self._limits[row]
+
+
 def greedy_decode(
     base: Base,
     prompts: Sequence[Tokens],
@@ -75,31 +130,16 @@ def greedy_decode(
     prefix: PrefixKV | None = None,
     stop: Sequence[str] = (),
 ) -> list[list[int]]:
-    """Greedy tokens after each prompt of one batch, without the end token.
+    """Greedy tokens after each prompt of one batch, without the end token: `Decoding` to its end.
 
     Args:
-        constraints: one for each prompt, or None where every token is allowed; each is at the end of its answer afterwards.
-        limit: tokens of an answer.
-        prefix: of all prompts, if it was computed before.
-        stop: strings that end an answer; the tokens up to the one that completes it are returned.
+        limit: tokens of an answer. stop: as `Decoding`, the same for all rows.
     """
-    answers: list[list[int]] = [[] for _ in prompts]
-    if not prompts or limit < 1:
-        return answers
-    rows, device = list(range(len(prompts))), base.device
-    batch = prefill(base, prompts, prefix, growing=True)
-    hidden = batch.last
-    while True:
-        tokens = _argmax(base.logits(hidden), [constraints[row] for row in rows])
-        kept = [i for i, row in enumerate(rows) if _append(base, answers[row], tokens[i], constraints[row], limit, stop)]
-        if not kept:
-            return answers
-        if len(kept) < len(rows):
-            batch.select(torch.tensor(kept, device=device))
-            rows = [rows[i] for i in kept]
-        ids = torch.tensor([answers[row][-1:] for row in rows], device=device)  # (rows, 1)
-        offsets = torch.arange(len(answers[rows[0]]), device=device).expand(len(rows), -1)
-        hidden = batch.extend(ids, offsets, torch.ones_like(offsets, dtype=torch.bool)[:, None])[:, 0]
+    count = len(prompts)
+    decoding = Decoding(base, prompts, constraints, [limit] * count, [stop] * count, prefix)
+    while limit > 0 and decoding.rows:
+        decoding.step()
+    return decoding.answers
 
 
 def _argmax(logits: torch.Tensor, constraints: Sequence[SpanConstraint | None]) -> list[int]:
@@ -110,22 +150,6 @@ def _argmax(logits: torch.Tensor, constraints: Sequence[SpanConstraint | None]) 
             logits[row] = torch.full_like(logits[row], -torch.inf).index_copy_(0, allowed, logits[row, allowed])
     tokens: list[int] = logits.argmax(-1).tolist()
     return tokens
-
-
-def _append(
-    base: Base, answer: list[int], token: int, constraint: SpanConstraint | None, limit: int, stop: Sequence[str]
-) -> bool:
-    """Append a token to an answer unless it is an end token; True where another one follows."""
-    if token in base.end_tokens:
-        return False
-    answer.append(token)
-    if constraint is not None:
-        constraint.take(token)
-        if constraint.complete:
-            return False
-    if stop and any(mark in base.tokenizer.decode(answer, skip_special_tokens=True) for mark in stop):
-        return False
-    return len(answer) < limit
 
 
 def generate(
@@ -162,11 +186,20 @@ def generate(
         limits = [constraints[i] for i in group]
         found = greedy_decode(base, [prompts[i] for i in group], limits, max_new_tokens, prefix, stop)
         for index, tokens, constraint in zip(group, found, limits, strict=True):
-            text = constraint.span() if constraint else base.tokenizer.decode(tokens, skip_special_tokens=True)
-            texts[index] = text[: min([len(text), *(text.index(mark) for mark in stop if mark in text)])].strip()
+            texts[index] = constraint.span() if constraint else cut_at(decoded(base, tokens), stop).strip()
         if on_batch is not None:
             on_batch(group, [texts[i] for i in group])
     return texts
+
+
+def decoded(base: Base, tokens: Tokens) -> str:
+    """The text of generated tokens."""
+    return str(base.tokenizer.decode(list(tokens), skip_special_tokens=True))
+
+
+def cut_at(text: str, stop: Sequence[str]) -> str:
+    """A text up to the first of some strings in it."""
+    return text[: min([len(text), *(text.index(mark) for mark in stop if mark in text)])]
 
 
 def span_constraint(base: Base, example: Example, prompt: Tokens) -> SpanConstraint:

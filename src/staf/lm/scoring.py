@@ -26,7 +26,7 @@ from staf.data.example import Example
 from staf.errors import BadData
 from staf.lm.batches import encode_answer, encode_prompt, round_up
 from staf.lm.model import Base
-from staf.lm.prefix_cache import PrefilledBatch, PrefixKV, Tokens, prefill, prefix_batches
+from staf.lm.prefix_cache import PrefilledBatch, PrefixKV, Tokens, hidden_states, prefill, prefix_batches
 
 LOGIT_ROWS = 256
 """Rows of logits at a time: 256 of the default base's 49,152 are 50 MB in float32."""
@@ -157,6 +157,34 @@ def _logprobs(base: Base, states: Tensor, rows: Tensor, tokens: Tensor) -> Tenso
     return found
 
 
+@dataclass(frozen=True)
+class TokenLogprobs:
+    """What a model says of the T tokens of a prompt, and of the one after it."""
+
+    own: Tensor
+    """(T - 1,) log p of each token but the first"""
+    best: Tensor
+    """(T,) the likeliest token after each"""
+    best_logprobs: Tensor
+    """(T,) log p of each of them"""
+
+
+@torch.no_grad()
+def prompt_logprobs(base: Base, prompts: Sequence[Tokens]) -> list[TokenLogprobs]:
+    """Log-probabilities of the tokens of a batch of prompts, with the current weights."""
+    found = []
+    for states, prompt in zip(hidden_states(base, prompts, None), prompts, strict=True):
+        after, blocks = torch.tensor([*prompt[1:], 0], device=base.device), []
+        for start in range(0, len(prompt), LOGIT_ROWS):
+            stop = min(start + LOGIT_ROWS, len(prompt))
+            logprobs = base.logits(states[start:stop]).log_softmax(1)  # (block, V)
+            best = logprobs.max(1)
+            blocks.append((logprobs.gather(1, after[start:stop, None])[:, 0], best.indices, best.values))
+        own, indices, values = (torch.cat(parts).cpu() for parts in zip(*blocks, strict=True))
+        found.append(TokenLogprobs(own[:-1], indices, values))
+    return found
+
+
 def score_labels(
     base: Base,
     examples: Sequence[Example],
@@ -200,9 +228,15 @@ def loglikelihoods(
     return scores
 
 
-def scoring_requests(base: Base, examples: Sequence[Example], max_length: int) -> list[ScoringRequest]:
-    """Prompts and choices of examples; examples with the same labels share their trees. Raises as `score_labels`."""
-    known: dict[tuple[str, ...], Choices] = {}
+def scoring_requests(
+    base: Base, examples: Sequence[Example], max_length: int, known: dict[tuple[str, ...], Choices] | None = None
+) -> list[ScoringRequest]:
+    """Prompts and choices of examples; examples with the same labels share their trees. Raises as `score_labels`.
+
+    Args:
+        known: choices by labels, which receives those that are made.
+    """
+    known = {} if known is None else known
     requests = []
     for example in examples:
         if not example.labels:
