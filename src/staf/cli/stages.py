@@ -278,6 +278,8 @@ def export(
     context = Context(base or found.base["name"], None, runs, Terminal(), dtype=exact)
     dtype = dtype or ("bfloat16" if format == "hf" else None)
     record = export_stage(context, found, found.load_experts(experts), out, format, rank=rank, dtype=dtype)
-    what = f"weights in {dtype}" if record["rank"] is None else f"rank {record['rank']}, relative error {record['error']:.4f}"
+    what = f"weights in {dtype}" if dtype else f"{len(record['experts'])} adapters"
+    if record["rank"] is not None:
+        what = f"rank {record['rank']}, relative error {record['error']:.4f}"
     moved = f"the probes are {record['probes_distance']:.3f} nats from the base"
     emit(as_json, {**record, "out": str(out)}, f"{format} of '{found.task}' in {out}: {what}; {moved}")

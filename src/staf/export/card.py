@@ -63,7 +63,9 @@ def write_card(folder: Path, router: Router, experts: ExpertSet, record: dict[st
     from jinja2 import Environment, StrictUndefined
 
     text = (resources.files("staf.export") / "card.md.jinja").read_text(encoding="utf-8")
-    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
+    environment = Environment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False
+    )
     tuned = experts.experts[0].record if router.has_own_adapter else {}
     weights = tuned.get("weights", router.mean_weights)
     rows = [row for expert in experts.experts for row in _rows(expert, weights)]

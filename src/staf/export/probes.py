@@ -42,8 +42,8 @@ QUERY, LABELLED = "Answer from the context.", "Choose from the options: {options
 """Of probes, where the query of an input is its own."""
 TOP = 5
 """Tokens of a probe, the most probable ones by the export."""
-SHARE = 0.25
-"""Of the distance between export and base, that a server may be off: a scale of 0.75 or 1.25 is found."""
+SHARE, MOST = 0.25, 0.5
+"""What a server may be off: a part of the distance between export and base, at most this in nats (a 4-bit base is off 0.1)."""
 _MEAN = "log-probability of a label's tokens after the prompt, divided by their number"
 _GENERATED = "Generated greedily up to a stop string"
 _SCORED = {
@@ -114,7 +114,7 @@ def write_probes(
     distance = fmean(distances)
     record = {
         "model": router.task, "request": dict(request), "probes": probes, "computed_in": dtype, "base": router.base,
-        "distance": distance, "tolerance": SHARE * distance,
+        "distance": distance, "tolerance": min(SHARE * distance, MOST),
     }  # fmt: skip
     write_json(folder / "task.json", task_record(router))
     write_json(folder / "probes.json", record)

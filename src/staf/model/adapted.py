@@ -141,7 +141,8 @@ class Adapted:
 
         Args:
             format: "hf", the experts merged into the base's weights (transformers); "peft", one LoRA adapter of the base
-                whose rank is the sum of the experts' (PEFT, vLLM).
+                whose rank is the sum of the experts' (PEFT, vLLM); "gguf", the same for llama.cpp; "router-json", the experts
+                for llama.cpp with the weights of a request.
             dtype: of a merged model: bfloat16, float16 or float32; None keeps the base's.
             rank: of an adapter, at most; its error is in staf.json. None is exact.
 

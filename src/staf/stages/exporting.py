@@ -12,9 +12,10 @@ from typing import Any
 
 from staf.compute import compute_record
 from staf.errors import ConfigError, UnknownName
-from staf.experts.adapter import served_rank, write_adapter
+from staf.experts.adapter import Factors, served_rank, write_adapter
 from staf.experts.store import ExpertSet
 from staf.export.card import export_record, is_to_write, scores_of, write_card
+from staf.export.gguf import ADAPTER_FILE, write_gguf_adapter, write_llamacpp_router, write_modelfile
 from staf.export.hf import check_dtype, write_generation_settings, write_merged
 from staf.export.peft import adapter_factors
 from staf.export.probes import write_probes
@@ -22,8 +23,8 @@ from staf.io import read_json, staged_folder
 from staf.routing.store import Router
 from staf.stages.context import Context
 
-FORMATS = ("hf", "peft")
-"""A model merged with the experts; one LoRA adapter."""
+FORMATS = ("hf", "peft", "gguf", "router-json")
+"""A merged model; one LoRA adapter, of PEFT or of llama.cpp; llama.cpp's adapters with the weights of a request."""
 
 
 def export_stage(
@@ -45,9 +46,9 @@ def export_stage(
     """
     if format not in FORMATS:
         raise UnknownName.among("format", format, FORMATS)
-    merged = format == "hf"
-    if (rank is not None and merged) or (dtype is not None and not merged):
-        raise ConfigError(f"{'rank' if merged else 'dtype'} does not act on the format {format}: leave it out.")
+    merged, takes_rank = format == "hf", format in ("peft", "gguf")
+    if (rank is not None and not takes_rank) or (dtype is not None and not merged):
+        raise ConfigError(f"{'rank' if dtype is None else 'dtype'} does not act on the format {format}: leave it out.")
     check_dtype(dtype)
     router.check(context.identity, experts)
     scores = scores_of(context.runs, router)
@@ -56,14 +57,28 @@ def export_stage(
         found: dict[str, Any] = read_json(out / "staf.json")
         return found
     factors, error = adapter_factors(experts, router, rank)
-    record |= {"error": error, "rank": None if merged else served_rank(factors)}
+    record |= {"error": error, "rank": served_rank(factors) if takes_rank else None}
     with staged_folder(out) as folder:
-        if merged:
-            write_merged(context.base_name, folder, experts, router, dtype)
-            write_generation_settings(folder, router.prompt)
-        else:
-            write_adapter(folder, factors, router.base)
+        request = _write(context.base_name, folder, experts, router, factors, format, dtype)
         computed = compute_record(context.base, context.compute)["dtype"]
-        record["probes_distance"] = write_probes(folder, context.base, router, factors, computed, {})
+        record["probes_distance"] = write_probes(folder, context.base, router, factors, computed, request)
         write_card(folder, router, experts, record)
     return record
+
+
+def _write(
+    base: str | None, folder: Path, experts: ExpertSet, router: Router, factors: dict[str, Factors], format: str,
+    dtype: str | None,
+) -> dict[str, Any]:  # fmt: skip
+    """Write the model or adapter; returns the fields that a request to its server needs."""
+    if format == "hf":
+        write_merged(base, folder, experts, router, dtype)
+        write_generation_settings(folder, router.prompt)
+    elif format == "peft":
+        write_adapter(folder, factors, router.base)
+    elif format == "gguf":
+        write_gguf_adapter(folder / ADAPTER_FILE, factors, base, router.task)
+        write_modelfile(folder, router.prompt)
+    else:
+        return write_llamacpp_router(folder, experts, router, base)
+    return {}
