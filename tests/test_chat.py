@@ -41,7 +41,8 @@ from staf.report.tables import task_table
 from staf.routing.router import uniform
 from staf.routing.store import Router, TaskPrompt
 from staf.stages.context import Context
-from staf.stages.evaluation import evaluate_named, evaluate_stage, select_single_expert
+from staf.stages.evaluation import evaluate_stage, select_single_expert
+from staf.stages.named import evaluate_named
 
 TURNS = "{% for m in messages %}<|turn|>{{ m.role }}\n{{ m.content }}<|end|>\n{% endfor %}"
 OPENS = "{% if add_generation_prompt %}<|turn|>assistant\n{% endif %}"

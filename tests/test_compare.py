@@ -117,7 +117,7 @@ def test_every_row_answers_the_same_items_and_a_second_call_reads_all(
 @pytest.mark.usefixtures("_quick")
 def test_without_experts_it_works_and_says_where_to_get_some(context: Context, task: Task, tiny_encoder: Path) -> None:
     found = compare(context, task, shots=12, encoder=str(tiny_encoder))
-    assert names(found) == [*SIMPLE, "original", "in_context", "lora"]
+    assert names(found) == [*SIMPLE, "original", "in_context", "linear_probe", "lora"]
     assert names(found, "left_out") == ["single", "few_shot", "route_then_tune"]
     assert all("--experts" in row["reason"] and "make demo" in row["reason"] for row in found["left_out"])
     assert "Best single expert, Few-shot router" in "\n".join(notes(found))
@@ -143,7 +143,7 @@ def test_of_answers_in_words_only_rows_that_can_answer_are_shown(context: Contex
 def test_several_labels_and_entities_are_compared_too(context: Context, own: Path, tmp_path: Path, tiny_encoder: Path) -> None:
     written = write_task(tmp_path, output_type="multi_label")
     found = compare(context, context.find_task(str(written)), shots=12, limit=8, encoder=str(tiny_encoder))
-    assert names(found) == [*SIMPLE, "original", "in_context", "lora"]
+    assert names(found) == [*SIMPLE, "original", "in_context", "linear_probe", "lora"]
     assert found["metric"] == "micro_f1"
     other = Context(context.base_name, own, tmp_path / "runs", dtype="float32")
     found = compare(other, other.find_task("ncbi_disease"), shots=4, limit=2)
@@ -163,6 +163,7 @@ def test_a_stopped_comparison_resumes_at_the_item_with_the_same_plan(
     context: Context, task: Task, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(comparison, "baseline_stage", no_peft)
+    monkeypatch.setattr(comparison, "base_probe_stage", no_peft)
     calls = Interrupted(monkeypatch, size=2, at=15).batches  # 1 + 8 batches measure the speed
     with pytest.raises(KeyboardInterrupt):
         compare(context, task, shots=12, encoder=str(tiny_encoder))
@@ -195,6 +196,7 @@ def test_all_rows_are_judged_on_the_rows_that_the_language_model_had_time_for(
     monkeypatch.setattr(Costs, "measured", lambda *_: Costs(10.0, 1.0, 1.0, 150.0))
     monkeypatch.setattr(budget, "REDUCTIONS", ({"test_rows": 8},))
     monkeypatch.setattr(comparison, "baseline_stage", no_peft)
+    monkeypatch.setattr(comparison, "base_probe_stage", no_peft)
     found = compare(context, task, shots=12, minutes=3, encoder=str(tiny_encoder))
     assert names(found) == [*SIMPLE, "original"]
     assert {row["test_rows"] for row in found["rows"]} == {8} == {found["test_rows"]}
@@ -213,6 +215,7 @@ def test_rows_without_a_language_model_end_with_their_part_of_the_time(
     context: Context, task: Task, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(comparison, "baseline_stage", no_peft)
+    monkeypatch.setattr(comparison, "base_probe_stage", no_peft)
     with monkeypatch.context() as patch:
         patch.setattr(comparison, "SIMPLE_SHARE", 0.0)
         found = compare(context, task, shots=12, limit=4, encoder=str(tiny_encoder), out=context.runs / "none")
@@ -253,7 +256,7 @@ def test_simple_rows_show_what_they_do_and_the_time_that_is_left(
 costs = st.builds(
     Costs, answer=st.floats(0.001, 5), learn=st.floats(0.05, 60), unshared=st.floats(1, 5), shot_tokens=st.floats(5, 500)
 )
-MODELS = ["original", "in_context", "lora", "single", "few_shot", "route_then_tune"]
+MODELS = ["original", "in_context", "linear_probe", "lora", "single", "few_shot", "route_then_tune"]
 
 
 def planned(tmp: Path, found: Costs, minutes: float, now: list[float]) -> Budget:
@@ -291,14 +294,14 @@ def test_what_costs_most_and_matters_least_is_lowered_first(tmp_path: Path, monk
     assert 50 <= plan.fixed["test_rows"] <= 100
     assert 22 <= plan.fixed["evaluations"] < 64
     now[0] *= 3
-    assert plan.begin("lora", MODELS[2:]) is not None  # what has begun is not left out later
+    assert plan.begin("lora", MODELS[3:]) is not None  # what has begun is not left out later
 
 
 def test_a_row_without_time_is_left_out_with_its_estimate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budget.time, "perf_counter", lambda: 0.0)
     plan = planned(tmp_path, Costs(1.0, 60.0, 1.0, 150.0), 2, [0.0])
     assert plan.begin("original", MODELS) is not None
-    assert plan.begin("lora", MODELS[2:]) is None
+    assert plan.begin("lora", MODELS[3:]) is None
     assert plan.left_out["lora"] > 120
 
 
@@ -362,12 +365,12 @@ def test_a_row_that_was_stopped_is_planned_no_more(tmp_path: Path, monkeypatch: 
     plan = Budget(tmp_path / "plan.json", "x", 600, 400, 32, 12, 0, costs=Costs(0.05, 1.0, 1.0, 150.0))
     assert plan.begin("original", MODELS) is not None
     clock.now += 500
-    assert plan.begin("lora", MODELS[2:]) is None
+    assert plan.begin("lora", MODELS[3:]) is None
     plan.stop("original", "late")
     again = Budget(tmp_path / "plan.json", "x", 600, 400, 32, 12, 0).load()
     assert (again.stopped, again.begun, again.spent) == ({"original": "late"}, [], 500)
     assert (again.begin("original", MODELS), plan.is_measured) == (None, False)
-    given = again.begin("few_shot", MODELS[4:])
+    given = again.begin("few_shot", MODELS[5:])
     assert given is not None
     assert given["test_rows"] < 400  # decided anew by the row that comes next
     assert again.limit("few_shot", MODELS) == pytest.approx(again.limit("few_shot", MODELS[1:]))

@@ -32,7 +32,8 @@ from staf.routing.recipe import RouterRecipe
 from staf.routing.searchless import zero_shot_router
 from staf.stages.adaptation import adapt_stage, planned_adaptation
 from staf.stages.context import Context
-from staf.stages.evaluation import baseline_stage, evaluate_named, evaluate_stage, lorahub_stage, named_method
+from staf.stages.evaluation import baseline_stage, evaluate_stage, lorahub_stage, named_method
+from staf.stages.named import evaluate_named
 
 LABELS, SHOTS, SEED = ["fever", "cough", "rash"], 8, 1
 SETTINGS = EvaluationSettings(limit=3, max_length=300, resamples=100)

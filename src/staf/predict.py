@@ -34,6 +34,8 @@ from staf.errors import BadData, ConfigError, MissingData
 from staf.evaluate.answer import Answerer, OnDone, PartialPredictions, calibrate, predictions_of, routed
 from staf.evaluate.answer_files import FORMATS, Answers, write_answers
 from staf.evaluate.calibrate import LabelCalibrator
+from staf.evaluate.probe import Probe
+from staf.evaluate.score import probe_of
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.store import ExpertSet
 from staf.io import locked, read_json, sha256_of, write_json
@@ -91,7 +93,7 @@ class Predictor(NamedTuple):
         cls, router: Router, experts: ExpertSet, settings: EvaluationSettings | None, threshold: float | None
     ) -> Predictor:
         """The predictor of a router; raises MissingData where it has several labels and no calibration of them."""
-        if router.prompt.output_type == "multi_label" and router.calibration is None:
+        if router.prompt.output_type == "multi_label" and router.calibration is None and router.probe is None:
             raise MissingData(
                 f"the router for '{router.task}' has no calibration of its labels. Adapt again with more labelled examples."
             )
@@ -132,10 +134,13 @@ class Predictor(NamedTuple):
         router, mixture = self.router, None if self.experts is None else context.mixture(self.experts)
         weights, granularity = (None, "task") if router is None else (router.weights, router.recipe.granularity)
         written = PLAIN if router is not None else context.prompt_format(self.settings.prompt_format)
-        base, output_type, fitted = replace(context.base, prompt_format=written), self.prompt.output_type, None
+        base, output_type = replace(context.base, prompt_format=written), self.prompt.output_type
+        fitted: LabelCalibrator | Probe | None = None
         answerer = Answerer(base, self.settings, on_done)
         with routed(base, mixture, weights, granularity):
-            if router is not None and router.calibration is not None:
+            if router is not None and router.probe is not None:
+                fitted = probe_of(router)
+            elif router is not None and router.calibration is not None:
                 fitted = LabelCalibrator.read(router.calibration)
             elif output_type == "multi_label":
                 fitted = calibrate(answerer, self.calibration)

@@ -23,7 +23,7 @@ from staf.runs import PeakMemory
 
 BASELINES = titles("trained", "shown")
 """Titles of the baselines of `BaselineSettings.method`."""
-METHODS = tuple(titles("fixed", "composed", "trained", "shown", "classifier"))
+METHODS = tuple(titles("fixed", "probed", "composed", "trained", "shown", "classifier"))
 """What `staf evaluate --method` takes."""
 
 

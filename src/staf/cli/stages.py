@@ -126,7 +126,7 @@ def run_jobs(jobs: Sequence[Any], launcher: str, as_json: bool) -> None:
 def adapt(
     *, task: str, experts: Path, out: Path, method: str = "gradient", shots: int | None = None, base: str | None = None,
     data_dir: Path | None = None, splits: str = SPLITS, runs: Path = RUNS, override: list[str] | None = None,
-    init_from: Path | None = None, seeds: int = 1, tune: bool = False, tune_arg: list[str] | None = None,
+    init_from: Path | None = None, seeds: int = 1, tune: bool = False, tune_arg: list[str] | None = None, probe: bool = False,
     dtype: str | None = None, as_json: bool = False, list_options: bool = False,
 ) -> None:  # fmt: skip
     """Stage II: learn a task's router over trained experts; print and plot its weights. Re-run to resume."""
@@ -137,6 +137,7 @@ def adapt(
     from staf.routing.summary import record_of
     from staf.stages.adaptation import adapt_stage
     from staf.stages.context import Context
+    from staf.stages.probing import probe_stage
     from staf.stages.tuning import tune_stage
 
     tuning = parse(TuneRecipe, overrides(tune_arg, "--tune-arg"), "staf adapt --tune") if tune or tune_arg else None
@@ -149,18 +150,25 @@ def adapt(
     if method in SEARCHLESS and (seeds > 1 or init_from is not None):
         name = method.replace("_", "-")
         raise ConfigError(f"a {name} router is computed, not searched for: leave --seeds and --init-from out.")
-    loaded, routers, tuned = load_experts(experts), {}, {}
+    loaded, routers, tuned, probed = load_experts(experts), {}, {}, {}
     for seed in range(recipe.seed, recipe.seed + seeds):  # each has its own draw of the shots
         folder, one = out / f"seed-{seed}" if seeds > 1 else out, recipe.model_copy(update={"seed": seed})
         routers[folder] = adapt_stage(context, found, loaded, one, folder, init_from, experts)
         if tuning is not None:
             tuned[folder / "tuned"] = tune_stage(context, found, routers[folder], loaded, tuning, folder / "tuned")[0]
+        if probe:
+            probed[folder / "probe"] = probe_stage(context, found, routers[folder], loaded, folder / "probe")
     if as_json:
         more = {"tuned": [{"folder": str(folder), **one.record["tuned"]} for folder, one in tuned.items()]}
-        emit(True, record_of(routers) | (more if tuned else {}))
+        read = {"probed": [{"folder": str(folder), **(one.probe or {})} for folder, one in probed.items()]}
+        emit(True, record_of(routers) | (more if tuned else {}) | (read if probed else {}))
         return
     print_routers(routers, found.name, out)
     print_tuned(tuned)
+    for folder, router in probed.items():
+        losses = (router.probe or {})["losses"]
+        best = min(losses, key=losses.__getitem__)
+        say(f"{folder}: a linear probe reads {best}; held-out loss {losses[best]:.3f}")
 
 
 def print_tuned(routers: Mapping[Path, Any]) -> None:
@@ -211,7 +219,7 @@ def evaluate(
     from staf.evaluate.settings import EvaluationSettings
     from staf.report.formatting import result_lines
     from staf.stages.context import Context
-    from staf.stages.evaluation import evaluate_named
+    from staf.stages.named import evaluate_named
 
     settings = parse(EvaluationSettings, {"limit": limit, **overrides(override)}, "staf evaluate")
     context = Context(base, data_dir, runs, Terminal(), dtype=dtype, split_scheme=splits)

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,12 @@ from staf.data.answers import Entity, answer_parts, labels_in, read_entities
 from staf.data.example import LABEL_TYPES, Example
 from staf.errors import BadData, ConfigError, DamagedFile
 from staf.evaluate.calibrate import LabelCalibrator, fit_calibrator
+from staf.evaluate.probe import Features, Probe
 from staf.evaluate.settings import EvaluationSettings
 from staf.lm.base import Base
 from staf.lm.batches import encode_answer
 from staf.lm.generation import generate
+from staf.lm.pooling import pooled_states
 from staf.lm.scoring import OnBatch, score_labels
 from staf.routing.merge import Mixture
 
@@ -34,6 +36,8 @@ DIGITS = 6
 """of a saved score"""
 UNTYPED = "untyped"
 """type of an answered mention that names none"""
+PROBED = 256
+"""Examples whose hidden states are in memory at a time."""
 OnDone = Callable[[int], None]
 """called with the number of examples that have just been answered"""
 
@@ -81,6 +85,13 @@ class Answerer:
             length_normalised=self.settings.scoring == "mean", on_batch=take,
         )  # fmt: skip
         return found
+
+    def features(self, examples: Sequence[Example]) -> Features:
+        """What a linear probe reads of examples with the same labels; raises as `scores`."""
+        summed = replace(self, settings=self.settings.model_copy(update={"scoring": "sum"}))
+        longest = max(len(encode_answer(label, self.base.tokenizer)) for label in examples[0].labels)
+        states = pooled_states(self.base, examples, self.settings.max_length - longest, self.settings.token_budget)
+        return Features(states.double().numpy(), np.stack(summed.scores(examples)))
 
     def texts(self, examples: Sequence[Example], on_batch: OnBatch | None = None, *, spans: bool = False) -> list[str]:
         """Generated answers; with `spans` each is a piece of its context, or ''."""
@@ -158,7 +169,7 @@ def predictions_of(
     examples: Sequence[Example],
     calibration: Sequence[Example] = (),
     *,
-    calibrator: LabelCalibrator | None = None,
+    calibrator: LabelCalibrator | Probe | None = None,
     partial: PartialPredictions | None = None,
 ) -> Predictions:
     """Answers to examples as they are saved, in the order given.
@@ -166,7 +177,7 @@ def predictions_of(
     Args:
         output_type: of all examples.
         calibration: adaptation examples that calibrate the scores of multi_label tasks.
-        calibrator: a fitted one instead, as a router keeps it.
+        calibrator: a fitted one instead, as a router keeps it; or a linear probe, which answers in place of likelihoods.
         partial: what an interrupted run left; what is answered now is appended after each batch.
 
     Raises:
@@ -190,7 +201,11 @@ def predictions_of(
             partial.append(rows)
         found.update({row["id"]: row for row in rows})
 
-    if output_type in LABEL_TYPES:
+    if isinstance(calibrator, Probe):
+        for start in range(0, len(left), PROBED):
+            indices = range(start, min(start + PROBED, len(left)))
+            keep(indices, list(calibrator(answerer.features([left[i] for i in indices]))))
+    elif output_type in LABEL_TYPES:
         answerer.scores(left, keep)
     else:
         answerer.texts(left, keep, spans=output_type == "span")
@@ -245,12 +260,14 @@ def label_prediction(example: Example, scores: Iterable[float], threshold: float
     return {"id": example.id, "gold": gold, "answer": answer, "scores": rounded}
 
 
-def _row(output_type: str, example: Example, answer: Any, calibrator: LabelCalibrator | None) -> dict[str, Any]:
+def _row(output_type: str, example: Example, answer: Any, calibrator: LabelCalibrator | Probe | None) -> dict[str, Any]:
     """The prediction of one answer: scores of labels, or text."""
     if output_type == "ner":
         return {"id": example.id, **_mentioned(answer, example), "output": answer}
     if output_type not in LABEL_TYPES:
         return {"id": example.id, "gold": [example.answer], "answer": answer, "output": answer}
+    if isinstance(calibrator, Probe):
+        return label_prediction(example, answer, calibrator.threshold)
     if calibrator is None or output_type == "multiple_choice":
         return label_prediction(example, answer, None)
     return label_prediction(example, calibrator.log_odds(example.labels, answer), calibrator.threshold)

@@ -20,6 +20,7 @@ from staf.data.splits import refuse_test, seeded_rng
 from staf.data.task import Task
 from staf.errors import ConfigError
 from staf.evaluate.answer import Answerer, OnDone, Predictions, batch_calibrated, predictions_of
+from staf.evaluate.probe import Probe
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.store import ExpertSet
 from staf.experts.train import data_fingerprint
@@ -34,7 +35,9 @@ from staf.runs import Run
 
 ROUTERLESS = tuple(titles("fixed"))
 """Methods of the base and the experts that need no router."""
-ROUTERS = {METHODS[name]["search"]: name for name in titles("router")}
+PROBED = "linear_probe"
+"""The row of a linear probe, of the base or of a router."""
+ROUTERS = {METHODS[name]["search"]: name for name in titles("router", "probed")}
 """The row of a router by its method."""
 Drawn = tuple[int | None, int]
 """Shots, None for all, and seed of a draw."""
@@ -58,6 +61,8 @@ class Method:
     adaptation_memory_bytes: int = 0
     drawn: Drawn = FEW
     """of which a part calibrates several labels"""
+    probe: Probe | None = None
+    """that answers in place of the likelihoods of labels"""
     record: dict[str, Any] = field(default_factory=dict)
     """what else the result keeps: stop_reason, settings, details"""
 
@@ -69,8 +74,14 @@ class Method:
         return cls(name, None, setting=setting, seed=settings["seed"], record=kept, **{key: record[key] for key in keys})
 
 
+def probe_of(router: Router) -> Probe | None:
+    """The linear probe of a router; raises DamagedFile where it is not that of one."""
+    return None if router.probe is None else Probe.read(router.probe, router.probe_tensors)
+
+
 def router_method(router: Router, setting: str | None = None) -> Method:
-    """The row of a router: few_shot, normal, zero_shot, best_expert, route_then_tune, with a suffix for its weights.
+    """The row of a router: few_shot, normal, zero_shot, best_expert, route_then_tune, with a suffix for its weights; or
+    linear_probe.
 
     The name, which is also the folder of its runs, says how it was searched for; the setting says how many examples it had.
 
@@ -81,12 +92,14 @@ def router_method(router: Router, setting: str | None = None) -> Method:
     if "tuned" in found:
         search = {"method": "tuned", "search": chosen.method, "tune": found["tuned"]["recipe"]}
     name = ROUTERS[search.get("method", chosen.method)] + ("" if chosen.weighting == "softmax" else f"_{chosen.weighting}")
+    if probe := probe_of(router):
+        name, search = PROBED, {"method": "probe", "search": name, "read": probe.read_by}
     zero_shot = chosen.method == "zero_shot"
     return Method(
         name + ("_scaled" if chosen.learned_scale else ""), router.weights, chosen.granularity,
         "zero-shot" if zero_shot else setting or setting_of(chosen.shots), chosen.seed, found["tunable_parameters"],
         found["examples"], found["seconds"], found.get("peak_memory_bytes", 0),
-        (chosen.shots, chosen.seed), {"stop_reason": found["stop_reason"], "settings": chosen.model_dump() | search},
+        (chosen.shots, chosen.seed), probe, {"stop_reason": found["stop_reason"], "settings": chosen.model_dump() | search},
     )  # fmt: skip
 
 
@@ -131,7 +144,8 @@ def finish(
         ConfigError: a baseline was computed in another dtype, and `across_dtypes` is not set.
     """
     method = answered.method
-    predictions = answered.predictions if answered.base is None else as_scored(task, answered.predictions, examples, settings)
+    read = answered.base is None or method.probe is not None
+    predictions = answered.predictions if read else as_scored(task, answered.predictions, examples, settings)
     cut = [row["truncated"] for row in predictions if "truncated" in row]
     weights = None if experts is None or method.weights is None else method.weights.mean(0)
     evaluation = settings.model_dump(mode="json", exclude={"prompt_format"})

@@ -16,7 +16,7 @@ from staf.config import parse
 from staf.data.fetch import cache_folder
 from staf.data.selection import default_shots
 from staf.data.task import Task, find_task
-from staf.errors import MissingData
+from staf.errors import ConfigError, MissingData
 from staf.evaluate.settings import EvaluationSettings
 from staf.experts.store import ExpertSet, load_experts
 from staf.log import NullProgress, Terminal
@@ -25,7 +25,8 @@ from staf.routing.recipe import RouterRecipe, TuneRecipe, usual_settings
 from staf.routing.store import load_router
 from staf.stages.adaptation import adapt_stage, planned_adaptation
 from staf.stages.context import Context
-from staf.stages.evaluation import evaluate_named
+from staf.stages.named import evaluate_named
+from staf.stages.probing import probe_stage
 from staf.stages.tuning import tune_stage
 
 REFERENCE = "reference"
@@ -64,7 +65,8 @@ class Model:
 
     def adapt(
         self, task: Task | str | Path, shots: int | None = 32, method: str = "cma", seed: int = 0,
-        out: str | Path | None = None, tune: bool | Mapping[str, Any] = False, **recipe: Any,
+        out: str | Path | None = None, tune: bool | Mapping[str, Any] = False, probe: bool = False,
+        **recipe: Any,
     ) -> Adapted:  # fmt: skip
         """Learn a router over the experts from labelled examples of a task (STAF-LLM, Stage II).
 
@@ -78,6 +80,8 @@ class Model:
             out: folder of the router; None is a private one in the cache.
             tune: train the routed mixture on as one adapter, in OUT/tuned, where that improves the held-out loss; may be
                 settings of `staf.routing.recipe.TuneRecipe`, such as {"steps": 80}.
+            probe: fit a linear probe of the routed model's hidden states and label scores, in OUT/probe, that answers in their
+                place; not together with tune.
             recipe: further settings of `staf.routing.recipe.RouterRecipe`, such as max_length=256.
 
         Raises:
@@ -93,6 +97,10 @@ class Model:
                 digest = planned_adaptation(context, found, experts, settings)[1]
                 out = private_folder() / "routers" / f"{found.name}-{digest}"
             router = adapt_stage(context, found, experts, settings, Path(out))
+            if probe and tune:
+                raise ConfigError("a probe would be fitted on the examples of tuning. Give tune or probe, not both.")
+            if probe:
+                return Adapted(self, probe_stage(context, found, router, experts, Path(out) / "probe"), found)
             if not tune:
                 return Adapted(self, router, found)
             tuning = parse(TuneRecipe, {} if tune is True else dict(tune), "Model.adapt, tune")

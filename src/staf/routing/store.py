@@ -1,6 +1,6 @@
 """A router, and its file: everything that is needed to predict with it, besides base and experts.
 
-<router>/router.json and router-<sha>.safetensors    params (n,), weights (G, K); task, prompt, recipe, experts, base, record
+<router>/router.json and router-<sha>.safetensors    params (n,), weights (G, K), a linear probe; task, prompt, recipe, ...
          cost.json                                   seconds and memory, which differ from run to run
 
 The same command writes the same bytes in the first two, interrupted or not. The folder of the experts is kept relative to that
@@ -96,6 +96,8 @@ class TaskPrompt:
 
 ADAPTER = "adapter"
 """The only expert of a tuned router (`staf.routing.tune`), in a folder of that name in the router's."""
+PROBE = "probe."
+"""Before the names of a linear probe's tensors."""
 COST = ("seconds", "peak_memory_bytes")
 """Measured fields of a router's record."""
 _COST = TypeAdapter(dict[Literal["seconds", "peak_memory_bytes"], int | FiniteFloat])
@@ -121,6 +123,9 @@ class Router:
     """loss, evaluations, stop reason, weights of each restart, adaptation example ids, seconds, versions"""
     calibration: dict[str, Any] | None = None
     """of several labels: what a score says (fields of `staf.evaluate.calibrate.LabelCalibrator`)"""
+    probe: dict[str, Any] | None = None
+    """of a linear probe that answers in place of the likelihoods (fields of `staf.evaluate.probe.Probe`)"""
+    probe_tensors: dict[str, Tensor] = field(default_factory=dict)
     expert_fingerprints: dict[str, str] = field(default_factory=dict)
     """of each expert, by name; {} in a router of an earlier version"""
     experts_folder: Path | None = None
@@ -254,11 +259,13 @@ _ROUTER = TypeAdapter(Router)
 def save_router(folder: Path, router: Router) -> None:
     """Write a router atomically."""
     write_json(folder / "cost.json", {name: router.record[name] for name in COST if name in router.record})
-    record = _ROUTER.dump_python(router, mode="json", exclude={"weights", "params", "record", "experts_folder"})
+    record = _ROUTER.dump_python(
+        router, mode="json", exclude={"weights", "params", "record", "experts_folder", "probe_tensors"}
+    )
     if router.experts_folder is not None:
         record["experts_folder"] = Path(os.path.relpath(router.experts_folder.resolve(), folder.resolve())).as_posix()
     record["result"] = {name: value for name, value in router.record.items() if name not in COST}
-    write_checkpoint(folder, "router", {"weights": router.weights, "params": router.params}, record)
+    write_checkpoint(folder, "router", {"weights": router.weights, "params": router.params, **router.probe_tensors}, record)
 
 
 def load_router(folder: Path) -> Router:
@@ -274,8 +281,14 @@ def load_router(folder: Path) -> Router:
     if "prompt" not in values:
         raise DamagedFile(f"{folder}: this router was made by an earlier version and keeps no prompt. Adapt again.")
     try:
+        own = {name: tensor for name, tensor in tensors.items() if name.startswith(PROBE)}
         router = _ROUTER.validate_python(
-            {**values, **tensors, "record": {**values["result"], **_COST.validate_python(read_json(cost))}}
+            {
+                **values,
+                **tensors,
+                "probe_tensors": own,
+                "record": {**values["result"], **_COST.validate_python(read_json(cost))},
+            }
         )
     except (KeyError, TypeError, ValidationError) as error:
         raise DamagedFile(f"{folder}: its record is not that of a router ({error}). Adapt again.") from error

@@ -34,6 +34,8 @@ PASS_COST = 1.1
 """The loss of a shot over answering a test row, at most; one that was measured as more was disturbed."""
 TUNE = TuneRecipe()
 """Route-then-tune, whose folds and last training together take its steps once a fold."""
+PROBE_COST = 2.0
+"""Answering by a linear probe, which reads the states of each item once more, over answering by likelihoods, at most."""
 LOADING = 3.0
 """Seconds that a trial of LoRA loads the base."""
 PROBED = 8
@@ -55,7 +57,7 @@ REDUCTIONS: tuple[dict[str, int] | str, ...] = (
     {"epochs": 3}, {"choosing": 8}, {"evaluations": 22}, {"test_rows": 50},
 )  # fmt: skip
 """What is lowered, or left out, in this order, until the rows fit: first what costs most and matters least."""
-DROPPED = ("route_then_tune", "lora", "in_context", "single", "few_shot", "original")
+DROPPED = ("route_then_tune", "lora", "in_context", "single", "few_shot", "linear_probe", "original")
 """Rows that are left out, in this order, where lowering is not enough."""
 DECIDED_BY = {
     "original": ("test_rows",), "in_context": ("shown",), "lora": ("rates", "epochs"), "single": ("choosing",),
@@ -116,6 +118,8 @@ class Costs:
             tokens = plan["shown"] * self.shot_tokens
             shown = self.learn * self.unshared * plan["shown"] / shots * (1 + tokens / (3 * TOKENS_OF_ATTENTION))
             return answer * (1 + tokens / TOKENS_OF_ATTENTION) + shown
+        if row == "linear_probe":
+            return PROBE_COST * (answer + self.answer * shots)
         if row == "lora":
             searching = plan["rates"] * 0.9 if plan["rates"] > 1 else 0.0
             passes = (searching + 1) * plan["epochs"]

@@ -46,14 +46,15 @@ from staf.stages.evaluation import (
     evaluate_stage,
     select_single_expert,
 )
+from staf.stages.probing import ProbeSettings, base_probe_stage
 from staf.stages.recommendation import recommendation
 from staf.stages.tuning import tune_stage
 
 ROWS = {
     "majority": "Majority", "nearest_label": "Nearest label name", "tfidf": "TF-IDF, logistic regression",
     "embedding": "Sentence encoder, logistic regression", "original": "Base model", "in_context": "In-context learning",
-    "lora": "LoRA", "single": "Best single expert", "few_shot": "Few-shot router",
-    "route_then_tune": "Route-then-tune",
+    "linear_probe": "Linear probe of hidden states", "lora": "LoRA", "single": "Best single expert",
+    "few_shot": "Few-shot router", "route_then_tune": "Route-then-tune",
 }  # fmt: skip
 """Rows of the table, in order."""
 SIMPLE = ("majority", "nearest_label", "tfidf", "embedding")
@@ -165,9 +166,12 @@ class _Comparing:
         """Rows that cannot answer this task, and why."""
         found = dict.fromkeys(("single", "few_shot", "route_then_tune"), NO_EXPERTS) if self.experts is None else {}
         if self.task.output_type not in LABEL_TYPES:
-            return dict.fromkeys(SIMPLE, "it answers labels, and this task's answers are words of a text") | found
+            return (
+                dict.fromkeys((*SIMPLE, "linear_probe"), "it answers labels, and this task's answers are words of a text")
+                | found
+            )
         if len({example.labels for example in (*self.test, *self.shots)}) > 1:
-            return dict.fromkeys(CURVE, "it needs the same labels in every row") | found
+            return dict.fromkeys((*CURVE, "linear_probe"), "it needs the same labels in every row") | found
         return found
 
     def _run(self, name: str, run: Callable[[], Scored | None]) -> None:
@@ -258,6 +262,8 @@ class _Comparing:
         if name == "in_context":
             shown = BaselineSettings(method="in_context", shots=shots, shown=plan["shown"], seed=self.seed)
             return baseline_stage(context, task, shown, evaluation)
+        if name == "linear_probe":
+            return base_probe_stage(context, task, ProbeSettings(shots=shots, seed=self.seed), evaluation)
         if name == "lora":
             epochs, rates = plan["epochs"], METHODS["lora"]["rates"]
             own = BaselineSettings(method="lora", shots=shots, seed=self.seed, batch_size=4, epochs=epochs)

@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from staf.baselines.classifiers import CLASSIFIERS, SENTENCE_ENCODERS, OnStep, classify, nothing
+from staf.baselines.classifiers import SENTENCE_ENCODERS, OnStep, classify, nothing
 from staf.baselines.embedding import sentence_folder
 from staf.baselines.external import read_predictions
 from staf.baselines.lorahub import EVALUATIONS, lorahub
-from staf.baselines.methods import BASELINES, METHODS, baseline_predictions, check_external_name
+from staf.baselines.methods import baseline_predictions, check_external_name
 from staf.baselines.networks import encoder_folder
 from staf.baselines.peft import Choice, Tuning
 from staf.baselines.settings import BaselineSettings, ClassifierSettings
 from staf.compute import compute_record
-from staf.config import parse
 from staf.data.example import Example
 from staf.data.selection import refuse_leak, task_examples
 from staf.data.task import Task
 from staf.errors import ConfigError, MissingData, UnknownName
 from staf.evaluate.answer import Answerer, OnDone, PartialPredictions, predictions_of, routed
-from staf.evaluate.score import FEW, ROUTERLESS, Answered, Drawn, Method, best_single, finish, router_method, sample, setting_of
+from staf.evaluate.score import FEW, ROUTERLESS, Answered, Drawn, Method, best_single, finish, sample, setting_of
 from staf.evaluate.settings import CHAT_METHODS, EvaluationSettings
-from staf.experts.store import ExpertSet, load_experts
+from staf.experts.store import ExpertSet
 from staf.io import locked, sha256_of
 from staf.lm.base import fingerprint_of
 from staf.lm.prompts import PLAIN, PromptFormat
@@ -43,8 +42,6 @@ from staf.stages.adaptation import calibration_set, drawn_examples
 from staf.stages.context import Context
 
 Scored = tuple[dict[str, Any], Run]
-RENAMED = {"logistic": "tfidf"}
-"""Former names of methods."""
 
 
 class Items(NamedTuple):
@@ -116,22 +113,26 @@ def evaluate_stage(
 
     def answer(items: Items) -> Answered:
         mixture = None if experts is None else context.mixture(experts)
-        return _answered(context, mixture, method.weights, method, task, settings, items)
+        return routed_answers(context, mixture, method.weights, method, task, settings, items)
 
     weights = "" if method.weights is None else hashlib.sha256(method.weights.numpy().tobytes()).hexdigest()
-    depends_on = ("" if experts is None else experts.fingerprint, weights, method.granularity)
+    probe = () if method.probe is None else (method.probe.digest(),)
+    depends_on = ("" if experts is None else experts.fingerprint, weights, method.granularity, *probe)
     calibration = calibration_set(context, task, settings, method.drawn)
     return scored_run(context, task, settings, method.name, method.seed, depends_on, answer, experts, baselines, calibration)
 
 
-def _answered(
+def routed_answers(
     context: Context, mixture: Mixture | None, weights: Tensor | None, method: Method, task: Task,
     settings: EvaluationSettings, items: Items,
 ) -> Answered:  # fmt: skip
+    """What the base answers, routed by weights (G, K) of a mixture's experts or as it is, and the seconds that it took."""
     base, started = replace(context.base, prompt_format=items.prompt_format), time.perf_counter()
     answerer = Answerer(base, settings, items.on_done)
     with routed(base, mixture, weights, method.granularity):
-        found = predictions_of(task.output_type, answerer, items.test, items.calibration, partial=items.partial)
+        found = predictions_of(
+            task.output_type, answerer, items.test, items.calibration, calibrator=method.probe, partial=items.partial
+        )
     return Answered(method, found, time.perf_counter() - started, base)
 
 
@@ -291,7 +292,7 @@ def lorahub_stage(
             )  # fmt: skip
         method = Method.of_baseline("lorahub", record, settings.model_dump(), setting or setting_of(settings.shots))
         mixture = Mixture(context.base, ExpertSet((expert,)))
-        return _answered(context, mixture, one_hot(0, 1), method, task, evaluation, items)
+        return routed_answers(context, mixture, one_hot(0, 1), method, task, evaluation, items)
 
     depends_on = ("lorahub", experts.fingerprint, settings.digest(), examples_digest(adaptation))
     calibration = calibration_set(context, task, evaluation, (settings.shots, settings.seed))
@@ -343,45 +344,3 @@ def external_stage(context: Context, task: Task, name: str, file: Path, evaluati
         return Answered(method, read_predictions(file, items.test))
 
     return scored_run(context, task, evaluation, name, 0, ("external", sha256_of(file)), answer)
-
-
-def evaluate_named(
-    context: Context, task: Task, settings: EvaluationSettings, name: str = "original", *,
-    experts: Path | ExpertSet | None = None, router: Path | None = None, expert: str | None = None, shots: int | None = None,
-    method_args: Mapping[str, Any] | None = None, predictions: Path | None = None,
-) -> Scored:  # fmt: skip
-    """Score on the test set of a task a router, the predictions of another system, or a method of `METHODS` by its name.
-
-    Args:
-        name: with `predictions` the name of the other system. expert: of single; None takes the best on adaptation examples.
-        shots: of baselines and classifiers: adaptation examples drawn; None takes all.
-        method_args: further settings of a baseline or classifier, such as seed.
-
-    Raises:
-        UnknownName: no such method. ConfigError: experts are needed and not given, or settings that the method does not have.
-    """
-    if predictions is not None:
-        return external_stage(context, task, name, predictions, settings)
-    if settings.prompt_format == "chat" and (router is not None or name not in CHAT_METHODS):
-        context.progress.log(f"prompt_format = chat is for {' and '.join(CHAT_METHODS)}; other rows keep the plain prompts.")
-    if name in RENAMED:
-        raise ConfigError(f"the method '{name}' is now '{RENAMED[name]}': give --method {RENAMED[name]}.")
-    if router is None and name not in METHODS:
-        raise UnknownName.among("method", name, METHODS)
-    if experts is None and router is None and methods.METHODS[name].get("experts"):
-        raise ConfigError("single, average and lorahub need the experts: add --experts and the folder of the experts.")
-    if router is not None and not isinstance(experts, ExpertSet):
-        found, loaded = checked_router(context, router, experts, task.name)
-        return evaluate_stage(context, task, loaded, router_method(found), settings)
-    where, given = f"staf evaluate --method {name}", dict(method_args or {})
-    if name in CLASSIFIERS:
-        return classifier_stage(context, task, name, shots, parse(ClassifierSettings, given, where), settings)
-    values = {"shots": shots, **given, "method": "lora" if name == "lorahub" else name}
-    if name in BASELINES:
-        return baseline_stage(context, task, parse(BaselineSettings, values, where), settings)
-    if experts is None:
-        return evaluate_stage(context, task, None, Method("original", None), settings)
-    loaded = experts if isinstance(experts, ExpertSet) else load_experts(experts)
-    if name == "lorahub":
-        return lorahub_stage(context, task, loaded, parse(BaselineSettings, values, where), settings)
-    return evaluate_stage(context, task, loaded, named_method(context, task, loaded, name, settings, expert), settings)

@@ -85,7 +85,8 @@ def quoted(row: Row) -> str:
     named = {
         "majority": "the majority", "nearest_label": "the nearest label name", "tfidf": "TF-IDF with logistic regression",
         "embedding": "the sentence encoder with logistic regression", "original": "the base model",
-        "in_context": "in-context learning", "lora": "LoRA", "single": "the best single expert",
+        "in_context": "in-context learning",
+        "linear_probe": "the linear probe of hidden states", "lora": "LoRA", "single": "the best single expert",
         "few_shot": "the few-shot router", "route_then_tune": "route-then-tune",
     }  # fmt: skip
     return named[row["name"]]
