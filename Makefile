@@ -58,4 +58,4 @@ docs: $(VENV)/installed
 	$(BIN)/python -m staf.cli.reference docs
 
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-export build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
