@@ -446,7 +446,7 @@ def row(name: str, value: float, to_majority: float | None, to_simple: float | N
 def advice(reference: str, *rows: dict[str, Any], curve: float | None = None) -> str:
     point = {"shots": 165, "value": curve, "low": 0.6, "high": 0.81}
     lines = [] if curve is None else [{"name": "tfidf", "points": [point]}]
-    return recommendation({"rows": rows, "reference": reference, "shots": 32, "curve": lines})
+    return recommendation({"rows": rows, "reference": reference, "shots": 32, "curve": lines, "left_out": []})
 
 
 def test_the_advice_names_a_row_only_where_it_is_shown_to_be_better() -> None:
@@ -595,3 +595,10 @@ def test_the_command_prints_table_notes_and_advice(tiny_folder: Path, tiny_encod
     assert (tmp_path / "out" / "comparison.html").is_file()
     second = CliRunner().invoke(app, [*asked, "--experts", str(tmp_path / "experts"), "--json"])
     assert names(json.loads(second.stdout)) == list(ROWS)
+
+
+def test_nothing_is_recommended_before_the_cheap_rows_have_run() -> None:
+    late = {"name": "tfidf", "reason": "there is no time for it: raise --minutes.", "seconds": None}
+    said = recommendation({"rows": [{"name": "majority"}], "left_out": [late], "minutes": 2.0})
+    assert said.startswith("Nothing is recommended yet: there was no time for TF-IDF with logistic regression")
+    assert "--minutes 4" in said

@@ -304,7 +304,7 @@ def test_empty_repeated_and_contradictory_rows_are_counted(tmp_path: Path, init:
     (tmp_path / "notes.yaml").unlink()
     printed = init("notes.csv", "--text", "note", "--label", "outcome", as_json=False)
     for line in (
-        "1 left out: the text is empty: row 4", "texts with two or more answers: 1",
+        "1 left out: the text is empty: data row 4", "texts with two or more answers: 1",
         "labels that differ only in case count as one (ignore_case: true): Urgent as urgent", "empty cells in column note: 1",
     ):  # fmt: skip
         assert line in printed
@@ -454,3 +454,23 @@ def test_validate_counts_what_evaluate_will_use(tmp_path: Path, init: Any) -> No
     shown += init("notes.yaml", "--count", 99, command=("tasks", "show"))
     assert found["tokens"]["truncated"] == sum(row["truncated"] for row in shown) == 20
     assert found["tokens"]["longest"] == max(row["full_prompt_tokens"] for row in shown)
+
+
+def test_few_test_rows_are_said_to_say_little(tmp_path: Path) -> None:
+    file = tmp_path / "few.csv"
+    file.write_text("note,outcome\n" + "".join(f"a note number {i} of {i * 7},{'ab'[i % 2]}\n" for i in range(10)))
+    result = CliRunner().invoke(
+        app, ["init", str(file), "--text", "note", "--label", "outcome", "--out", str(tmp_path / "t.yaml")]
+    )
+    assert result.exit_code == 0, result.output
+    assert "test rows a score is uncertain by about" in result.stdout
+
+
+def test_rows_without_a_group_are_left_out_and_counted(tmp_path: Path) -> None:
+    file = tmp_path / "groups.csv"
+    rows = [f"the text of visit {i},{'ab'[i % 2]},{'' if i in (4, 9) else i // 2}" for i in range(40)]
+    file.write_text("\n".join(["note,outcome,patient", *rows]))
+    options = ["--text", "note", "--label", "outcome", "--group", "patient", "--out", str(tmp_path / "g.yaml")]
+    result = CliRunner().invoke(app, ["init", str(file), *options])
+    assert result.exit_code == 0, result.output
+    assert "2 left out: column 'patient', the group, is empty: data rows 5, 10" in result.stdout

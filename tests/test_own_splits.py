@@ -131,7 +131,7 @@ def test_rows_that_are_left_out_are_listed_by_number_and_file_and_never_by_their
     (tmp_path / "train.json").write_text((tmp_path / "train.json").read_text() + "\n" + json.dumps(extra))
     arguments = ["tasks", "validate", str(path), "--base", str(tiny_folder), "--data-dir", str(own)]
     printed = CliRunner().invoke(app, arguments).stdout
-    assert "1 left out: the text is empty: row train.json 2\n" in printed
-    assert f"15 left out: {SHARED}: rows train.json 1, train.json 3, " in printed
+    assert "1 left out: the text is empty: data row train.json 2\n" in printed
+    assert f"15 left out: {SHARED}: data rows train.json 1, train.json 3, " in printed
     assert "train.json 11 and 5 more\n" in printed
     assert not any(word in printed for word in ("fever", "hoof"))

@@ -270,3 +270,13 @@ def test_what_cannot_be_probed_is_refused(home: Path, tiny_folder: Path, tmp_pat
     model = staf.load_model(home / "experts", str(tiny_folder), dtype="float32", device="cpu", runs=tmp_path / "runs")
     with pytest.raises(ConfigError, match="tune or probe, not both"):
         model.adapt(task, shots=24, method="best_expert", tune=True, probe=True, out=tmp_path / "both")
+
+
+def test_what_does_not_read_a_probe_says_so(home: Path, common: list[object], tmp_path: Path) -> None:
+    adapt(home, common, home / "one", "--probe")
+    adapted = staf.load_adapted(home / "one" / "probe", base=str(common[1]), dtype="float32", device="cpu")
+    with pytest.raises(ConfigError, match="answers by a linear probe, which an exported model does not read"):
+        adapted.export(tmp_path / "out", format="peft")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ConfigError, match="which the server does not read"):
+        load_router(home / "one" / "probe").refuse_probe("the server")

@@ -156,7 +156,7 @@ def test_nothing_there(tmp_path: Path) -> None:
         load_expert(tmp_path / "none")
     with pytest.raises(MissingData, match=r"staf\.json is not there\. It holds nothing"):
         load_expert(tmp_path)
-    with pytest.raises(MissingData, match="Train some: staf train"):
+    with pytest.raises(MissingData, match="train some: staf train"):
         load_experts(tmp_path)
 
 

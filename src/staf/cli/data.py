@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -14,6 +15,8 @@ from staf.errors import MissingData, StafError, UnknownName
 
 MEASURED = 2_000
 """Examples whose prompts are measured in tokens."""
+FEW_TEST_ROWS = 50
+"""Test rows below which a score says little."""
 LISTED_ROWS = 10
 """Rows that are left out for one reason, at most, that are listed by number."""
 
@@ -163,6 +166,7 @@ def validate(
     sizes = f"{counts['test']} test, {counts['adaptation']} adaptation and {counts['train']} training examples"
     lines = [f"{task.name}: {sizes}; no test item occurs in the training set of an expert"]
     rows = {reason: found[:LISTED_ROWS] for reason, found in store.left_out_rows(task).items()}
+    lines += small_test_lines(counts["test"])
     lines += [f"{task.output_type}, judged by {task.metric}", *left_out_lines(skipped, rows)]
     balance = balance_text({label: count / len(adaptation) for label, count in labels.items()})
     lines += [f"labels of the adaptation examples: {balance}"] if balance else []
@@ -254,8 +258,16 @@ def length_lines(found: Mapping[str, Any]) -> list[str]:
     """What `token_lengths` found as at most one line."""
     if not found:
         return []
-    cut = f"{found['truncated']} of {found['measured']} are cut at -o max_length={found['max_length']}"
+    cut = f"longer than {found['max_length']} (max_length), so cut: {found['truncated']} of {found['measured']}"
     return [f"tokens of a prompt ({found['base']}): median {found['median']:,.0f}, longest {found['longest']:,}; {cut}"]
+
+
+def small_test_lines(count: int) -> list[str]:
+    """What few test rows mean for a score, as at most one line; the half width is that of an accuracy of 50 %."""
+    if not 0 < count < FEW_TEST_ROWS:
+        return []
+    half = min(98 / math.sqrt(count), 50)
+    return [f"with {count} test rows a score is uncertain by about {half:.0f} points either way: label more rows"]
 
 
 def constant_lines(scores: Mapping[str, float], labels: Mapping[str, float]) -> list[str]:
@@ -279,7 +291,7 @@ def left_out_lines(skipped: Mapping[str, int], rows: Mapping[str, Sequence[str]]
     for reason, count in skipped.items():
         named = ", ".join((rows or {}).get(reason, [])[:LISTED_ROWS])
         more = f" and {count - LISTED_ROWS} more" if named and count > LISTED_ROWS else ""
-        lines.append(f"{count} left out: {reason}" + (f": row{'s' * (count > 1)} {named}{more}" if named else ""))
+        lines.append(f"{count} left out: {reason}" + (f": data row{'s' * (count > 1)} {named}{more}" if named else ""))
     return lines
 
 

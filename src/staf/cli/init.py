@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from staf.cli.data import constant_lines, left_out_lines, length_lines, token_lengths
+from staf.cli.data import constant_lines, left_out_lines, length_lines, small_test_lines, token_lengths
 from staf.cli.printing import emit, emit_table, say
 from staf.errors import BadData, ConfigError, MissingData, UnknownName
 from staf.io import write_bytes
@@ -78,6 +78,7 @@ def init_task(
     lines = [f"{out}: task '{task.name}', {task.output_type}, judged by {task.metric}"]
     lines += [f"{profile.rows} rows: {splits['test']} for the test, {splits['adaptation']} for adaptation"]
     lines += [
+        *small_test_lines(splits["test"]),
         *left_out_lines(report.skipped, report.rows),
         *_joined_lines(task, rows),
         *_label_lines(task, profile),
@@ -168,7 +169,10 @@ def _task(
     )  # fmt: skip
     labels, rows = task.doc_to_choice, answers.filled
     if output_type == "multiple_choice" and len(labels) < 2:
-        raise ConfigError(f"column '{label[0]}' has {len(labels)} value in {rows} rows: to choose one, two or more are needed.")
+        raise ConfigError(
+            f"column '{label[0]}' has {len(labels)} value in {rows} rows: to choose one, two or more are needed. Name another "
+            "column with --label, or add rows with another label."
+        )
     if output_type == "ner" and not labels:
         raise ConfigError(
             f"column '{label[0]}' has no mention: offsets such as [0, 5, \"drug\"] or tags such as B-drug are expected."

@@ -63,7 +63,7 @@ def local_examples(task: Task, report: ReadReport | None = None) -> list[Example
         listed = "\n  ".join(problems[:SHOWN]) + more
         raise BadData(f"task '{task.name}': {len(problems)} of {number} rows do not fit.\n  {listed}")
     if not found:
-        empty = f"no rows with a text ({number} without)" if number else "no rows"
+        empty = f"no complete rows ({number} without a text, answer or group)" if number else "no rows"
         raise BadData(f"task '{task.name}': its data files hold {empty}. Check data_files and the names of its splits.")
     keys = [(e.group,) if task.keep_overlap else (e.group, *e.dedup_keys) for e in found]
     splits = _drawn(found, keys, task.test_split.size) if isinstance(task.test_split, TestSplit) else [e.split for e in found]
@@ -219,8 +219,10 @@ def _example(task: Task, name: str, number: int, split: str, row: dict[str, Any]
     texts = row["about"] if laid_out else [context or query]
     about, group = tuple(dict.fromkeys(key for text in texts for key in minhash_keys(text))), f"{task.name}/{number}"
     if task.group_column is not None:
-        if text_of(row.get(task.group_column)) == "":
-            raise BadData(f"column '{task.group_column}' (group_column) is missing or empty")
+        if task.group_column not in row:
+            raise BadData(f"column '{task.group_column}' (group_column) is missing; the columns are {', '.join(map(str, row))}")
+        if text_of(row[task.group_column]) == "":
+            raise EmptyCell(f"column '{task.group_column}', the group, is empty")
         group = dedup_key(f"{task.name} group {row[task.group_column]}")
         about = (group, *about)
     return Example(f"{task.name}/{name}", task.task_type, query, context, answer, labels, split, about, task.output_type, group)

@@ -46,7 +46,7 @@ class RowTemplates(Settings):
 
 
 class EmptyCell(BadData):
-    """A row without a text or an answer."""
+    """A row without a text, an answer or a group."""
 
 
 def rendered(templates: RowTemplates, row: Mapping[str, Any]) -> tuple[str, str, tuple[str, ...]]:

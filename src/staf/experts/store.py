@@ -297,7 +297,8 @@ def load_experts(folder: Path, names: Sequence[str] | None = None) -> ExpertSet:
     """
     known = expert_names(folder)
     if not known:
-        raise MissingData(f"no experts in {folder}. Train some: staf train --experts entity_synonymy --out {folder}")
+        there = f"no experts in {folder}" if folder.is_dir() else f"there is no folder {folder}, where experts were expected"
+        raise MissingData(f"{there}. Check the path, or train some: staf train --data entity_synonymy --out {folder}")
     for name in names or ():
         if name not in known:
             raise UnknownName.among("expert", name, known)

@@ -176,6 +176,14 @@ class Router:
         kept = [index for index, weight in enumerate(weights.tolist()) if weight != 0] or [0]
         return concat_factors([parts[index] for index in kept], weights[kept])
 
+    def refuse_probe(self, what: str) -> None:
+        """Raise ConfigError where a linear probe answers, which `what` does not read."""
+        if self.probe is not None:
+            raise ConfigError(
+                f"the router for '{self.task}' answers by a linear probe, which {what} does not read. Give the folder of the "
+                "router without it, one above, or use staf predict."
+            )
+
     def of_task(self, task: Task) -> Router:
         """The router with the templates of a task on local files; of another task as it is."""
         return replace(self, prompt=replace(self.prompt, templates=task.templates)) if task.is_local else self

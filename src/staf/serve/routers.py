@@ -84,7 +84,8 @@ class Models:
 
         Raises:
             UnknownName: there is no router of that name in the folder. BaseMismatch, ExpertMismatch: made for another base or
-            other experts. MissingData, DamagedFile: it cannot be used. Nothing is changed then.
+            other experts. ConfigError: it has a linear probe. MissingData, DamagedFile: it cannot be used. Nothing is changed
+            then.
         """
         with self._lock:
             known, added = self._known(self._routers.values()), dict[str, ServedModel]()
@@ -114,6 +115,7 @@ class Models:
         if name == self.base.name:
             raise UnknownName("the base has that name. Rename the folder of the router.")
         router = load_router(self._folder / name)
+        router.refuse_probe("the server")
         experts = self._experts_of(router, known)
         router.check(self._engine.base.identity, experts)
         Predictor.of_router(router, experts, None, None)

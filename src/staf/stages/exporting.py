@@ -41,7 +41,7 @@ def export_stage(
 
     Raises:
         UnknownName: no such format or dtype. ConfigError: an option that the format does not have.
-        BaseMismatch, ExpertMismatch: the router is of another base or other experts.
+        ConfigError: the router has a linear probe. BaseMismatch, ExpertMismatch: it is of another base or other experts.
         StafError: `out` is something else, or cannot be written; nothing is left there.
     """
     if format not in FORMATS:
@@ -51,6 +51,7 @@ def export_stage(
         raise ConfigError(f"{'rank' if dtype is None else 'dtype'} does not act on the format {format}: leave it out.")
     check_dtype(dtype)
     router.check(context.identity, experts)
+    router.refuse_probe("an exported model")
     scores = scores_of(context.runs, router)
     record = export_record(router, dtype, format=format, asked_rank=rank, scores=scores)
     if not is_to_write(out, record):

@@ -9,15 +9,30 @@ from typing import Any
 from staf.stages.budget import SLACK
 
 Row = Mapping[str, Any]
+CHEAP = ("tfidf", "embedding")
+"""Rows that a recommendation waits for."""
 LEVEL = 0.05
 """A row is above another where the paired test says so at this level, divided by the number of rows that were tried."""
 
 
 def recommendation(found: Mapping[str, Any]) -> str:
-    """What a user should do, from the rows of a comparison; simple rows win where no other is shown to be above them."""
-    rows: Sequence[Row] = found["rows"]
-    if not rows:
+    """What a user should do, from the rows of a comparison; simple rows win where no other is shown to be above them.
+
+    Where there was no time for a classifier, nothing is recommended before that has run.
+    """
+    if not found["rows"]:
         return nothing(found)
+    late = [quoted(row) for row in found["left_out"] if row["name"] in CHEAP and "--minutes" in row["reason"]]
+    if not late:
+        return _advice(found)
+    return (
+        f"Nothing is recommended yet: there was no time for {' and '.join(late)}, which often win and take seconds on an idle "
+        f"machine. Run it again with --minutes {2 * math.ceil(found['minutes'])} or more."
+    )
+
+
+def _advice(found: Mapping[str, Any]) -> str:
+    rows: Sequence[Row] = found["rows"]
     reference = next(row for row in rows if row["name"] == found["reference"])
     models = [row for row in rows if row["language_model"] and row is not reference]
     best = max(models, key=lambda row: float(row["value"]), default=None)
