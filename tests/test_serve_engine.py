@@ -50,7 +50,7 @@ class Server:
         ]
 
     def write(self, name: str, text: str, limit: int | None = None) -> Generation:
-        work = self.reader.task_text(self.models.find(name), text, limit, None)
+        work = self.reader.task_text(self.models.find(name), text, limit)
         self.engine.submit([work])
         return work
 
@@ -245,14 +245,14 @@ def test_a_text_ends_at_its_deadline_and_leaves_the_others_alone(server: Server)
     server.add_all()
     model = server.models.find("text")
     expected = [server.write("text", text).future.result(60) for text in TEXTS[:2]]
-    works = [server.reader.task_text(model, text, None, None) for text in TEXTS[:2]]
+    works = [server.reader.task_text(model, text, None) for text in TEXTS[:2]]
     seen: list[int] = []
 
-    def late(tokens: list[int]) -> None:
-        seen.append(len(tokens))
-        works[0].deadline = time.monotonic() - 1 if len(tokens) == 2 else works[0].deadline
+    def late() -> None:
+        seen.append(len(works[0].answer))
+        works[0].deadline = time.monotonic() - 1 if seen[-1] == 2 else works[0].deadline
 
-    works[0].on_tokens = late
+    works[0].on_step = late
     server.engine.submit(works)
     assert works[1].future.result(60) == expected[1]
     with pytest.raises(Unavailable):

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from staf import __version__
-from staf.cli import compare, data, experts, init, reports, stages
+from staf.cli import compare, data, experts, init, reports, serve, stages
 from staf.cli.options import App
 from staf.cli.printing import Terminal
 from staf.errors import StafError
@@ -29,7 +29,7 @@ def _print_version(wanted: bool) -> None:
 
 app = App(
     "staf", reports.env, init.init_task, stages.train, stages.adapt, stages.evaluate, compare.compare, stages.predict,
-    stages.merge, stages.export, reports.report, reports.demo, reports.reproduce,
+    stages.merge, serve.serve, stages.export, reports.report, reports.demo, reports.reproduce,
 )  # fmt: skip
 app.add_typer(App("tasks", data.list_tasks, data.validate, data.show_task))
 app.add_typer(App("data", data.list_data, data.fetch, data.prepare, data.show_data, data.export, data.stats))

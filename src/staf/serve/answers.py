@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -12,7 +12,7 @@ from staf.data.example import Example
 from staf.errors import BadData
 from staf.evaluate.answer import Answerer, label_prediction
 from staf.lm.batches import encode_prompt
-from staf.lm.generation import cut_at, decoded, span_constraint
+from staf.lm.generation import SpanConstraint, cut_at, decoded, span_constraint
 from staf.lm.model import Base
 from staf.lm.scoring import Choices, scoring_requests
 from staf.predict import answer_of, example_of
@@ -63,26 +63,25 @@ class Reader:
         return {**answer_of(row.example, found, threshold), "truncated": row.truncated}
 
     def task_text(
-        self, model: ServedModel, row: str | Mapping[str, Any], limit: int | None, on_tokens: Callable[[list[int]], None] | None
+        self, model: ServedModel, row: str | Mapping[str, Any], limit: int | None = None, stop: Sequence[str] = ()
     ) -> Generation:  # fmt: skip
         """A text for a router whose answers are text; raises BadData or ConfigError."""
         example, own = self._example(model, "the text", row), model.settings
         prompt = encode_prompt(example, self.base.tokenizer, own.max_length - own.max_new_tokens, self.base.prompt_format)
         constraint = span_constraint(self.base, example, prompt) if example.output_type == "span" else None
         tokens = min(limit or own.max_new_tokens, own.max_new_tokens)
-        return self.text(model, prompt, tokens, own.stop, on_tokens, constraint)
+        return self.text(model, prompt, tokens, (*own.stop, *stop), constraint)
 
     def text(
         self, model: ServedModel, prompt: Sequence[int], limit: int, stop: Sequence[str],
-        on_tokens: Callable[[list[int]], None] | None = None, constraint: Any = None,
+        constraint: SpanConstraint | None = None,
     ) -> Generation:  # fmt: skip
         """A text that follows a prompt's tokens; raises BadData."""
         if limit > self.settings.max_new_tokens:
             raise BadData(f"max_tokens {limit}: at most {self.settings.max_new_tokens} are allowed.")
         self._check(prompt, limit)
         return Generation(
-            model.routing, tuple(prompt), self._deadline(), limit=limit, stop=tuple(stop), constraint=constraint,
-            on_tokens=on_tokens,
+            model.routing, tuple(prompt), self._deadline(), limit=limit, stop=tuple(stop), constraint=constraint
         )  # fmt: skip
 
     def prompt_scores(self, model: ServedModel, prompt: Sequence[int]) -> PromptScoring:

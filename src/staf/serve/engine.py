@@ -79,8 +79,10 @@ class Generation(Work):
     limit: int = field(kw_only=True)
     stop: tuple[str, ...] = ()
     constraint: SpanConstraint | None = None
-    on_tokens: Callable[[list[int]], None] | None = None
-    """called by the engine's thread with all tokens so far, after each step"""
+    on_step: Callable[[], None] | None = None
+    """called by the engine's thread after each step"""
+    answer: list[int] = field(default_factory=list)
+    """its tokens so far"""
 
     @property
     def tokens(self) -> int:
@@ -306,6 +308,8 @@ class Engine:
                 self.base, [work.prompt for work in own], [work.constraint for work in own], [work.limit for work in own],
                 [work.stop for work in own],
             )  # fmt: skip
+            for work, answer in zip(own, decoding.answers, strict=True):
+                work.answer = answer
             self._decoding.append((decoding, own))
 
     def _step(self, decoding: Decoding, works: list[Generation]) -> None:
@@ -314,13 +318,13 @@ class Engine:
         decoding.step()
         late = {row for row in decoding.rows if works[row].abandoned or works[row].deadline < time.monotonic()}
         for row in before:
-            work, answer = works[row], decoding.answers[row]
-            if work.on_tokens is not None:
-                work.on_tokens(list(answer))
+            work = works[row]
             if row not in decoding.rows:
-                work.future.set_result(answer)
+                work.future.set_result(work.answer)
             elif row in late:
                 _expire(work)
+            elif work.on_step is not None:
+                work.on_step()
         decoding.keep([row for row in decoding.rows if row not in late])
         self._observe("step", before, len(before))
 

@@ -2,7 +2,7 @@
 
     <folder>/<name>/router.json ...    as staf adapt writes it; a name is one part of a path, and nothing else is read
 
-Of a router only what answers is kept, about 10 kB. Experts are in memory as long as one of the routers has them, each once: it
+Of a router only what answers is kept, a few kB. Experts are in memory as long as one of the routers has them, each once: it
 is known by its fingerprint, whatever its name or folder, so a tuned router's adapter is one more expert.
 """
 
