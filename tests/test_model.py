@@ -189,7 +189,7 @@ def test_exported_it_is_one_adapter_or_one_model_with_the_same_logits(
 
 
 def test_what_is_missing_or_wrong_is_said(model: staf.Model, task: Path, tmp_path: Path) -> None:
-    with pytest.raises(MissingData, match="comes without reference experts"):
+    with pytest.raises(BaseMismatch, match="trained on SmolLM2-135M-Instruct"):
         staf.load_model("reference", model.context.base_name)
     with pytest.raises(MissingData, match="no base model at"):
         staf.load_model(None, tmp_path / "nowhere")

@@ -30,11 +30,11 @@ from staf.stages.context import Context
 from staf.stages.evaluation import (
     baseline_stage,
     classifier_stage,
-    evaluate_named,
     evaluate_stage,
     external_stage,
     named_method,
 )
+from staf.stages.named import evaluate_named
 from staf.stages.training import training_examples, training_records
 
 EVALUATION = EvaluationSettings(limit=4, max_length=900, resamples=100)
@@ -183,7 +183,7 @@ def test_a_routers_setting_says_how_many_examples_it_had_and_its_name_how_it_was
 ) -> None:
     settings = RouterRecipe.model_validate({"method": method, "shots": shots})
     record = {"tunable_parameters": 2, "examples": shots or 90, "seconds": 1.0, "stop_reason": "epochs"}
-    router = cast(Router, SimpleNamespace(recipe=settings, weights=torch.ones(1, 1), record=record))
+    router = cast(Router, SimpleNamespace(probe=None, recipe=settings, weights=torch.ones(1, 1), record=record))
     row = router_method(router, given)
     assert (row.name, row.setting) == expected
 

@@ -36,24 +36,31 @@ _UNSUPPORTED = (
 """Options of PEFT's LoraConfig that make an adapter more than B A x."""
 
 
-def write_adapter(folder: Path, factors: Mapping[str, Factors], base: Mapping[str, Any]) -> None:
+def write_adapter(
+    folder: Path, factors: Mapping[str, Factors], base: Mapping[str, Any], compact: bool = False
+) -> None:  # fmt: skip
     """Write factors by module name as a LoRA adapter that PEFT and serving engines load.
 
     Args:
         base: its name, and its revision where it has one.
+        compact: in bfloat16, each module with its own rank (1 where it has none): a quarter of the size.
 
     Raises:
         StafError: the folder cannot be written.
     """
     rank, tensors = served_rank(factors), {}
-    for name, (b, a) in padded(factors, rank).items():
+    own = {name: max(b.shape[1], 1) if compact else rank for name, (b, _) in factors.items()}
+    for name, pair in factors.items():
+        b, a = padded({name: pair}, own[name])[name]
+        b, a = (b.bfloat16(), a.bfloat16()) if compact else (b, a)
         tensors[f"{_PREFIX}{name}.lora_A.weight"], tensors[f"{_PREFIX}{name}.lora_B.weight"] = a, b
+    pattern = {name: width for name, width in own.items() if width != rank}
     config = {
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base["name"],
         "revision": base.get("revision"), "r": rank, "lora_alpha": rank, "lora_dropout": 0.0, "bias": "none",
         "target_modules": sorted({name.rpartition(".")[2] for name in factors}), "use_rslora": False, "use_dora": False,
-        "modules_to_save": None, "rank_pattern": {}, "alpha_pattern": {}, "init_lora_weights": True, "inference_mode": True,
-        "fan_in_fan_out": False,
+        "modules_to_save": None, "rank_pattern": pattern, "alpha_pattern": pattern, "init_lora_weights": True,
+        "inference_mode": True, "fan_in_fan_out": False,
     }  # fmt: skip
     write_bytes(folder / TENSORS, save(tensors, metadata={"format": "pt"}))
     write_json(folder / CONFIG, config)

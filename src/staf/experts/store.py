@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,10 @@ class Expert:
             for part in self.factors[name]:
                 digest.update(part.contiguous().cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
+
+
+REFERENCE, REFERENCE_FOLDER = "reference", Path(__file__).parent.parent / "reference"
+"""The experts that come with the package, by name and place (docs/reference-experts.md)."""
 
 
 @dataclass(frozen=True)
@@ -179,14 +183,20 @@ def check_fits(
         )
 
 
-def save_expert(folder: Path, expert: Expert) -> None:
+def save_expert(folder: Path, expert: Expert, compact: bool = False) -> None:
     """Write an expert; one that is there is moved to `.removed` next to it.
+
+    Args:
+        compact: rounded to bfloat16, in a quarter of the size.
 
     Raises:
         StafError: the disk is full or the folder read-only; what was there is untouched.
     """
+    if compact:
+        rounded = {name: (b.bfloat16().float(), a.bfloat16().float()) for name, (b, a) in expert.factors.items()}
+        expert = replace(expert, factors=rounded)
     with staged_folder(folder) as staging:
-        write_adapter(staging, expert.factors, expert.base)
+        write_adapter(staging, expert.factors, expert.base, compact)
         keys = [int(key, 16) - (1 << 63) for key in sorted(expert.dedup_keys)]
         write_bytes(staging / KEYS, save({"keys": torch.tensor(keys, dtype=torch.int64)}))
         record = {
@@ -289,12 +299,18 @@ def expert_names(folder: Path) -> tuple[str, ...]:
     return tuple(sorted({path.parent.name for name in (RECORD, FORMER) for path in folder.glob(f"[!.]*/{name}")}))
 
 
+def experts_at(folder: Path) -> Path:
+    """A folder of experts; `reference` is that of the package, unless there is one of that name."""
+    return REFERENCE_FOLDER if str(folder) == REFERENCE and not folder.exists() else folder
+
+
 def load_experts(folder: Path, names: Sequence[str] | None = None) -> ExpertSet:
-    """The experts of a folder, all or those named, in order of name.
+    """The experts of a folder, or of the package for `reference`: all or those named, in order of name.
 
     Raises:
         MissingData: there are none. UnknownName: one that is named is not there. DamagedFile: one does not load.
     """
+    folder = experts_at(folder)
     known = expert_names(folder)
     if not known:
         there = f"no experts in {folder}" if folder.is_dir() else f"there is no folder {folder}, where experts were expected"

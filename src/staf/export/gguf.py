@@ -90,11 +90,12 @@ def write_llamacpp_router(folder: Path, experts: ExpertSet, router: Router, base
             f"a request to llama-server has one weight of each expert; this router has weights by {router.recipe.granularity}. "
             "Export with --format gguf, which is their sum as one adapter."
         )
-    files = []
+    files, scales = list[dict[str, Any]](), list[dict[str, float]]()
     for expert in experts.experts:
         name = f"{expert.name}-{expert.fingerprint[:8]}.gguf"
         write_gguf_adapter(folder / name, expert.factors, base, expert.name)
+        scales.append({"id": len(files), "scale": router.mean_weights[expert.name]})
         files.append({"id": len(files), "expert": expert.name, "file": name, "sha256": sha256_of(folder / name)})
-    request = {"lora": [{"id": row["id"], "scale": router.mean_weights[row["expert"]]} for row in files]}
+    request = {"lora": scales}
     write_json(folder / "router.json", {"task": router.task, "base": router.base, "adapters": files, "request": request})
     return request

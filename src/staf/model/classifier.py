@@ -14,8 +14,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from staf.data.task import Task
-from staf.experts.store import ExpertSet
-from staf.model.model import REFERENCE, Model, find_experts, load_model
+from staf.experts.store import REFERENCE, ExpertSet
+from staf.model.model import Model, find_experts, load_model
 
 
 class RoutedClassifier(ClassifierMixin, BaseEstimator):

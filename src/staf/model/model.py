@@ -29,9 +29,6 @@ from staf.stages.named import evaluate_named
 from staf.stages.probing import probe_stage
 from staf.stages.tuning import tune_stage
 
-REFERENCE = "reference"
-"""The experts that come with staf."""
-
 
 class Model:
     """A base model and a set of experts, shared by all that is adapted from it. Made by `staf.load_model`.
@@ -187,11 +184,6 @@ def load_model(
 
 def find_experts(experts: str | Path | ExpertSet | None) -> ExpertSet | None:
     """The experts of `load_model`; raises as it does."""
-    if experts == REFERENCE:
-        raise MissingData(
-            "this version of staf comes without reference experts. Give a folder of experts; to train some: "
-            "staf train --data NAMES --out FOLDER"
-        )
     return experts if experts is None or isinstance(experts, ExpertSet) else load_experts(Path(experts))
 
 

@@ -30,7 +30,15 @@ from staf.data.task import Task
 from staf.errors import BadData, BaseMismatch, ConfigError, DamagedFile, ExpertMismatch, MissingData
 from staf.experts.adapter import Factors
 from staf.experts.reduce import concat_factors
-from staf.experts.store import ExpertSet, expert_names, load_experts, other_tokenizer, set_fingerprint
+from staf.experts.store import (
+    REFERENCE,
+    REFERENCE_FOLDER,
+    ExpertSet,
+    expert_names,
+    load_experts,
+    other_tokenizer,
+    set_fingerprint,
+)
 from staf.io import read_json, write_json
 from staf.lm.base import Base
 from staf.routing.merge import module_groups
@@ -271,7 +279,9 @@ def save_router(folder: Path, router: Router) -> None:
         router, mode="json", exclude={"weights", "params", "record", "experts_folder", "probe_tensors"}
     )
     if router.experts_folder is not None:
-        record["experts_folder"] = Path(os.path.relpath(router.experts_folder.resolve(), folder.resolve())).as_posix()
+        where = router.experts_folder.resolve()
+        in_package = where == REFERENCE_FOLDER.resolve()
+        record["experts_folder"] = REFERENCE if in_package else Path(os.path.relpath(where, folder.resolve())).as_posix()
     record["result"] = {name: value for name, value in router.record.items() if name not in COST}
     write_checkpoint(folder, "router", {"weights": router.weights, "params": router.params, **router.probe_tensors}, record)
 
@@ -312,7 +322,10 @@ def load_router(folder: Path) -> Router:
     if known and (known.keys() != set(router.experts) or set_fingerprint(router.experts, known) != router.experts_fingerprint):
         raise DamagedFile(f"{folder}: its experts' names and fingerprints do not belong together. Adapt again.")
     at = router.experts_folder
-    return router if at is None else replace(router, experts_folder=(folder.resolve() / at).resolve())
+    if at is None:
+        return router
+    place = (folder.resolve() / at).resolve()
+    return replace(router, experts_folder=REFERENCE_FOLDER if str(at) == REFERENCE and not place.exists() else place)
 
 
 def load_start(folder: Path, out: Path, base: dict[str, str], experts: ExpertSet, recipe: RouterRecipe) -> Router:

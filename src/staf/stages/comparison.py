@@ -68,8 +68,8 @@ SAY_EVERY = 15.0
 LIMIT = 500
 """Test rows, at most, where nothing else is asked for."""
 NO_EXPERTS = (
-    "it needs experts, and none were given: add --experts FOLDER. `make demo` leaves some in demo/experts, `staf train` makes "
-    "them, and `staf experts add` takes any LoRA adapter of this base"
+    "it needs experts, and none were given: add --experts reference for those that come with staf, or a FOLDER. `staf train` "
+    "makes more, and `staf experts add` takes any LoRA adapter of this base"
 )
 
 
