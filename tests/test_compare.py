@@ -119,7 +119,7 @@ def test_without_experts_it_works_and_says_where_to_get_some(context: Context, t
     found = compare(context, task, shots=12, encoder=str(tiny_encoder))
     assert names(found) == [*SIMPLE, "original", "in_context", "linear_probe", "lora"]
     assert names(found, "left_out") == ["single", "few_shot", "route_then_tune"]
-    assert all("--experts" in row["reason"] and "make demo" in row["reason"] for row in found["left_out"])
+    assert all("--experts" in row["reason"] and "reference" in row["reason"] for row in found["left_out"])
     assert "Best single expert, Few-shot router" in "\n".join(notes(found))
 
 
